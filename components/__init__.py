@@ -1,0 +1,1 @@
+"""The platform's components, its targets, the provider and the tools."""

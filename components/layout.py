@@ -1,0 +1,116 @@
+"""Where a stack of the `local` target keeps its things.
+
+    <home>/                     TIDEMILL_HOME, else `.tidemill` beside Pulumi.yaml
+      passphrase                0600, made once
+      state/                    the engine's default backend
+      stacks/<team>-<env>/      the root of one stack, 0700
+        secrets/NAME            0600
+        services/NAME/          spec.json and config/ of one service
+        data/NAME/              object stores and databases
+        jobs/NAME/              spec.json, done.json of one job
+        logs/NAME.log           one log a service or job
+        run/                    supervisord's files, run/NAME.json: pid and start time of each service
+        endpoints.json          the ports, kept
+        owner.json              which stack this root belongs to
+
+This module imports no Pulumi, so that the provider and the command line stay quick.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tidemill.runtime.errors import NotFoundError
+
+__all__ = ["StackRoot", "find_project", "home"]
+
+# A Unix socket's path holds 108 bytes with its final zero (unix(7)).
+_SOCKET_LIMIT = 100
+
+
+def find_project(start: Path | None = None) -> Path:
+    """Return the nearest folder at or above `start` (default: the working directory) which holds a Pulumi.yaml.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "Pulumi.yaml").is_file():
+            return folder
+    raise NotFoundError(
+        "no Pulumi.yaml here or above", field="project", value=str(here), mend="change to a tidemill project's folder"
+    )
+
+
+def home(project: Path) -> Path:
+    """Return the folder for everything tidemill keeps for `project` on this machine."""
+    override = os.environ.get("TIDEMILL_HOME")
+    return Path(override).expanduser().resolve() if override else project / ".tidemill"
+
+
+@dataclass(frozen=True)
+class StackRoot:
+    """The folders of one stack on the `local` target."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, project: Path, stack: str) -> StackRoot:
+        """Return the root of `stack` in `project`."""
+        return cls(home(project) / "stacks" / stack)
+
+    @property
+    def secrets(self) -> Path:
+        """Folder of the secrets, a 0600 file each."""
+        return self.path / "secrets"
+
+    @property
+    def run(self) -> Path:
+        """Folder of supervisord's files and of the process records."""
+        return self.path / "run"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the logs."""
+        return self.path / "logs"
+
+    @property
+    def endpoints(self) -> Path:
+        """File with the kept ports."""
+        return self.path / "endpoints.json"
+
+    @property
+    def owner(self) -> Path:
+        """File with the ownership mark."""
+        return self.path / "owner.json"
+
+    def service(self, name: str) -> Path:
+        """Folder of the service `name`."""
+        return self.path / "services" / name
+
+    def data(self, name: str) -> Path:
+        """Folder of the object store or database `name`."""
+        return self.path / "data" / name
+
+    def job(self, name: str) -> Path:
+        """Folder of the job `name`."""
+        return self.path / "jobs" / name
+
+    def log(self, name: str) -> Path:
+        """Log of the service or job `name`."""
+        return self.logs / f"{name}.log"
+
+    @property
+    def socket(self) -> Path:
+        """Supervisord's Unix socket, in a short private folder where the root's own path is too long."""
+        natural = self.run / "supervisor.sock"
+        if len(os.fsencode(natural)) <= _SOCKET_LIMIT:
+            return natural
+        digest = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:12]
+        base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+        return base / f"tidemill-{os.getuid()}-{digest}" / "supervisor.sock"

@@ -1,0 +1,1 @@
+"""The seven words a component speaks, and the targets which know them."""

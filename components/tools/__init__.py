@@ -1,0 +1,1 @@
+"""The servers and the engine: where they come from and at which version."""

@@ -1,0 +1,1 @@
+"""The monitor service: follows capture, scores drift, publishes labelled windows."""

@@ -1,0 +1,101 @@
+"""What the services of the runtime share: JSON logs, the bearer token, metrics, and how they run.
+
+Importing this module configures nothing; `run` does.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tidemill.runtime.settings import ListenSettings, read_secret
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI, Request, Response
+    from prometheus_client import CollectorRegistry
+
+__all__ = ["JsonFormatter", "add_metrics", "bearer", "run", "token_matches", "token_of"]
+
+_PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (UTC), level, logger, message, what `extra` brought, and the exception."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return `record` as one line."""
+        line: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line.update({key: value for key, value in vars(record).items() if key not in _PLAIN})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def token_matches(given: str | None, expected: str) -> bool:
+    """Tell in constant time whether `given` is `expected`; an empty token on either side never matches."""
+    if not given or not expected:
+        return False
+    return hmac.compare_digest(given.encode(), expected.encode())
+
+
+def bearer(expected: str) -> Callable[[Request], None]:
+    """Return a FastAPI dependency which refuses, with 401, a request without `Authorization: Bearer <expected>`."""
+    from fastapi import HTTPException, Request
+
+    def check(request: Request) -> None:
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token_matches(given.strip(), expected):
+            raise HTTPException(401, "a valid bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
+
+    # The annotation is resolved by FastAPI, which cannot see a name that is imported here only.
+    check.__annotations__["request"] = Request
+    return check
+
+
+def add_metrics(app: FastAPI, expected: str, registry: CollectorRegistry) -> None:
+    """Add `/metrics` (Prometheus text format), which asks for the bearer token, and an open `/healthz`."""
+    from fastapi import Depends, Response
+    from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+    def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    app.add_api_route("/metrics", metrics, dependencies=[Depends(bearer(expected))], response_model=None)
+    app.add_api_route("/healthz", healthz)
+
+
+def run(app: FastAPI, listen: ListenSettings, *, grace: int = 10) -> None:
+    """Serve `app` where `listen` says until SIGTERM, with JSON logs on standard output."""
+    import uvicorn
+
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    uvicorn.run(
+        app,
+        host=listen.host,
+        port=listen.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=grace,
+    )
+
+
+def token_of(listen: ListenSettings) -> str:
+    """Return the bearer token which `listen` names."""
+    return read_secret(listen.token_file)

@@ -1,0 +1,1 @@
+"""The gate: expectations, and the service which the lake calls."""

@@ -1,0 +1,1 @@
+"""The sample team: departures of New York flights in 2013."""
