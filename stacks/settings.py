@@ -1,0 +1,57 @@
+"""The stack config: one object, `tidemill:stack`, composed of the sections which live beside their owners.
+
+    config:
+      tidemill:stack:
+        team: flights
+        environment: dev
+
+stands up a platform with one repository and no model. `tidemill.stacks.loading` reads the file.
+This module imports no Pulumi.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import Field, model_validator
+from tidemill.components.settings import NAME_PATTERN, LakeConfig, ModelConfig, MonitoringConfig, Port
+from tidemill.runtime.settings import Settings
+
+__all__ = ["StackConfig"]
+
+
+class StackConfig(Settings):
+    """One team in one environment: one platform of its own."""
+
+    team: str = Field(pattern=NAME_PATTERN, min_length=3, max_length=30, description="Name of the team.")
+    environment: str = Field(
+        pattern=r"^[a-z][a-z0-9]*$", max_length=16, description="Name of the environment: dev, staging, prod."
+    )
+    target: Literal["local"] = Field(default="local", description="Where the platform runs.")
+    lake: LakeConfig = Field(default_factory=LakeConfig, description="The versioned data.")
+    models: dict[Annotated[str, Field(pattern=NAME_PATTERN, max_length=40)], ModelConfig] = Field(
+        default_factory=dict[str, ModelConfig], description="Name -> model."
+    )
+    monitoring: MonitoringConfig = Field(default=MonitoringConfig(), description="Metrics, alerts, dashboards.")
+    ports: dict[str, Port] = Field(
+        default_factory=dict[str, int],
+        description="Service name -> fixed port; every other service keeps a free one.",
+    )
+
+    @property
+    def stack(self) -> str:
+        """The stack's name, TEAM-ENVIRONMENT."""
+        return f"{self.team}-{self.environment}"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _team_repository(cls, data: Any) -> Any:
+        """Give a team which names no repository one that bears its name."""
+        if not isinstance(data, dict):
+            return data
+        raw = cast("dict[str, Any]", data)
+        lake: Any = raw.get("lake", {})
+        team = raw.get("team")
+        if isinstance(team, str) and isinstance(lake, dict) and "repositories" not in lake:
+            return {**raw, "lake": {**cast("dict[str, Any]", lake), "repositories": {team: {}}}}
+        return raw
