@@ -13,6 +13,7 @@ Text which only the target can know is written as a placeholder, resolved where 
     @{python}             the Python which has tidemill
     @{host}, @{port}      what the service binds to, its first endpoint
     @{scratch}            a private folder which may be lost at any restart
+    @{project}            the team's project, the folder of Pulumi.yaml
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ __all__ = [
     "HealthCheck",
     "JobArgs",
     "JobRef",
+    "LakeAccess",
+    "Launch",
     "Limits",
+    "RegistryAccess",
     "SecretArgs",
     "SecretRef",
     "ServiceArgs",
@@ -75,13 +79,15 @@ class EndpointRef:
 
 @dataclass(frozen=True)
 class SecretArgs:
-    """A random secret, generated once and kept as long as the data it opens.
+    """A secret, by default a random one, generated once and kept as long as the data it opens.
 
     Attributes:
         format: `token` (43 characters of base64url, 256 bits) or the shapes lakeFS wants for its key pair.
+        value: a value which the user brings, marked secret; None generates one.
     """
 
     format: Literal["token", "lakefs-key-id", "lakefs-secret"] = "token"
+    value: pulumi.Output[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -209,6 +215,19 @@ class JobRef:
     resource: pulumi.Resource
 
 
+@dataclass(frozen=True)
+class Launch:
+    """What differs between targets in how a server is started.
+
+    Attributes:
+        argv: the command; placeholders allowed.
+        env: settings of where its data lives; placeholders allowed.
+    """
+
+    argv: Sequence[str]
+    env: Mapping[str, str]
+
+
 class Content(Protocol):
     """What lives inside a service: repositories, experiments, permissions.
 
@@ -245,9 +264,7 @@ class Content(Protocol):
         """An MLflow experiment; holds data, so it is protected."""
         ...
 
-    def registered_model(
-        self, name: str, *, registry: RegistryAccess, opts: pulumi.ResourceOptions
-    ) -> pulumi.Resource:
+    def registered_model(self, name: str, *, registry: RegistryAccess, opts: pulumi.ResourceOptions) -> pulumi.Resource:
         """A registered model; holds data, so it is protected."""
         ...
 
@@ -324,6 +341,10 @@ class Target(Protocol):
         """Apply what lives inside services."""
         ...
 
-    def mlflow_argv(self) -> Sequence[str]:
-        """Return the command which starts MLflow here: uvicorn directly, or the documented command."""
+    def mlflow(self) -> Launch:
+        """How MLflow is started here, on the databases and store named `mlflow`, `mlflow-accounts`, `mlflow-artifacts`."""
+        ...
+
+    def lakefs(self) -> Launch:
+        """How lakeFS is started here, on the database `lakefs` and the object store `lakefs-objects`."""
         ...

@@ -1,0 +1,216 @@
+"""The lakeFS server, its repositories, and the validation service which guards their merges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pulumi
+from tidemill.runtime.validation.action import action_yaml
+
+from .access import as_json, lake_settings, listen_settings
+from .settings import RepositoryConfig
+from .targets.base import (
+    EndpointArgs,
+    EndpointRef,
+    HealthCheck,
+    JobArgs,
+    LakeAccess,
+    SecretArgs,
+    SecretRef,
+    ServiceArgs,
+    ServiceRef,
+    Target,
+)
+
+__all__ = ["Lake", "LakeArgs"]
+
+_ACTION = "_lakefs_actions/tidemill-gate.yaml"
+
+
+@dataclass(frozen=True)
+class LakeArgs:
+    """What a lake needs.
+
+    Attributes:
+        target: the target to build on.
+        project: the folder of Pulumi.yaml, which paths in `repositories` are relative to.
+        repositories: name -> what protects it, what guards it, what seeds it.
+        port, validation_port: fixed ports of lakeFS and of the validation service, or None.
+    """
+
+    target: Target
+    project: Path
+    repositories: Mapping[str, RepositoryConfig] = field(default_factory=dict[str, RepositoryConfig])
+    port: int | None = None
+    validation_port: int | None = None
+
+
+class Lake(pulumi.ComponentResource):
+    """LakeFS with its repositories, each guarded at the door by the validation service.
+
+    Attributes:
+        endpoint: where lakeFS answers.
+        validation: where the validation service answers.
+        key_id, secret: lakeFS's one key pair.
+        content: name of a repository -> its last resource, to wait for.
+    """
+
+    endpoint: EndpointRef
+    validation: EndpointRef
+    validation_token: SecretRef
+    service: ServiceRef
+    key_id: SecretRef
+    secret: SecretRef
+    content: dict[str, pulumi.Resource]
+
+    def __init__(self, name: str, args: LakeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("tidemill:components:Lake", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        target = args.target
+        self.endpoint = target.endpoint("lakefs", EndpointArgs(public=True, port=args.port), child)
+        self.validation = target.endpoint("validation", EndpointArgs(port=args.validation_port), child)
+        self.key_id = target.secret("lakefs-key-id", SecretArgs(format="lakefs-key-id"), child)
+        self.secret = target.secret("lakefs-secret", SecretArgs(format="lakefs-secret"), child)
+        hook = target.secret("lakefs-hook", SecretArgs(), child)
+        self.validation_token = target.secret("validation-token", SecretArgs(), child)
+        self.service = self._lakefs(target, hook, child)
+        self._validation(target, args, hook, child)
+        access = LakeAccess(url=self.endpoint.public_url, key_id=self.key_id, secret=self.secret)
+        self.content = {
+            repository: self._repository(target, access, repository, config)
+            for repository, config in args.repositories.items()
+        }
+        self._target = target
+        self.register_outputs({"url": self.endpoint.public_url})
+
+    def seed(
+        self, repository: str, command: list[str], runtime: pulumi.Input[str], secrets: list[SecretRef]
+    ) -> pulumi.Resource:
+        """Run `command` once against a new repository; `runtime` is the text of its RuntimeSettings."""
+        job = self._target.job(
+            f"seed-{repository}",
+            JobArgs(
+                argv=[_python(part) for part in command],
+                image="runtime",
+                env={"TIDEMILL_RUNTIME": "@{config}/runtime.json"},
+                config_files={"runtime.json": runtime},
+                secrets=[self.key_id, self.secret, *secrets],
+                triggers={"command": " ".join(command)},
+                cwd=".",
+            ),
+            pulumi.ResourceOptions(parent=self, depends_on=[self.content[repository]]),
+        )
+        self.content[repository] = job.resource
+        return job.resource
+
+    def _lakefs(self, target: Target, hook: SecretRef, child: pulumi.ResourceOptions) -> ServiceRef:
+        launch = target.lakefs()
+        return target.service(
+            "lakefs",
+            ServiceArgs(
+                argv=[*launch.argv, "run", "--config", "@{config}/lakefs.yaml"],
+                image="lakefs",
+                endpoints=[self.endpoint],
+                env={**launch.env, "LAKEFS_LISTEN_ADDRESS": "@{host}:@{port}"},
+                secret_env={
+                    "LAKEFS_INSTALLATION_ACCESS_KEY_ID": self.key_id,
+                    "LAKEFS_INSTALLATION_SECRET_ACCESS_KEY": self.secret,
+                    "LAKEFS_AUTH_ENCRYPT_SECRET_KEY": target.secret("lakefs-encrypt", SecretArgs(), child),
+                    "LAKEFS_BLOCKSTORE_SIGNING_SECRET_KEY": target.secret("lakefs-signing", SecretArgs(), child),
+                    "LAKEFSACTION_HOOK": hook,
+                },
+                config_files={"lakefs.yaml": _LAKEFS},
+                databases=[target.database("lakefs", child)],
+                stores=[target.object_store("lakefs-objects", child)],
+                health=HealthCheck(path="/_health", timeout=60.0),
+            ),
+            child,
+        )
+
+    def _validation(self, target: Target, args: LakeArgs, hook: SecretRef, child: pulumi.ResourceOptions) -> ServiceRef:
+        gates = {repository: config.gate for repository, config in args.repositories.items() if config.gate}
+        suites = {f"suite-{repository}.json": args.project / gate for repository, gate in gates.items()}
+        settings = {
+            "listen": listen_settings(self.validation_token.name),
+            "hook_secret_file": f"@{{secret-file:{hook.name}}}",
+            "lake": lake_settings(self),
+            "suites": {repository: f"@{{config}}/suite-{repository}.json" for repository in gates},
+            "reports": "@{store:validation-reports}",
+        }
+        return target.service(
+            "validation",
+            ServiceArgs(
+                argv=["@{python}", "-m", "tidemill.runtime.validation", "--settings", "@{config}/settings.json"],
+                image="runtime",
+                endpoints=[self.validation],
+                secrets=[self.key_id, self.secret, hook, self.validation_token],
+                config_files={
+                    "settings.json": as_json(settings),
+                    **{name: path.read_text(encoding="utf-8") for name, path in suites.items()},
+                },
+                stores=[target.object_store("validation-reports", child)],
+            ),
+            child,
+        )
+
+    def _repository(self, target: Target, access: LakeAccess, name: str, config: RepositoryConfig) -> pulumi.Resource:
+        after = pulumi.ResourceOptions(parent=self, depends_on=[self.service.resource])
+        last = target.content.repository(name, lake=access, namespace=f"local://{name}", opts=after)
+        if config.gate:
+            last = target.content.action(
+                f"gate-{name}",
+                lake=access,
+                repository=name,
+                branch="main",
+                path=_ACTION,
+                content=self.validation.url.apply(
+                    lambda url: action_yaml(name="tidemill-gate", branch="main", url=f"{url}/hooks/lakefs")
+                ),
+                opts=pulumi.ResourceOptions(parent=self, depends_on=[last]),
+            )
+        if config.protect:
+            last = target.content.branch_protection(
+                f"protect-{name}",
+                lake=access,
+                repository=name,
+                branches=list(config.protect),
+                opts=pulumi.ResourceOptions(parent=self, depends_on=[last]),
+            )
+        return last
+
+
+def _python(part: str) -> str:
+    return "@{python}" if part == "python" else part
+
+
+# Settings which are not secrets; https://docs.lakefs.io/reference/configuration/.
+_LAKEFS = """\
+stats:
+  enabled: false
+usage_report:
+  enabled: false
+security:
+  check_latest_version: false
+email_subscription:
+  enabled: false
+graveler:
+  branch_ownership:
+    enabled: true
+committed:
+  local_cache:
+    dir: "@{scratch}/cache"
+actions:
+  enabled: true
+  env:
+    enabled: true
+    prefix: LAKEFSACTION_
+installation:
+  user_name: tidemill
+logging:
+  level: WARN
+  format: json
+  output: ["-"]
+  audit_log_level: DEBUG
+"""

@@ -1,0 +1,293 @@
+"""Prometheus, Alertmanager, Grafana where it can be had, and the monitor service which scores drift."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+from tidemill.templates import render
+
+from .access import as_json, lake_settings, listen_settings, registry_settings
+from .lake import Lake
+from .registry import METRICS_USER, Registry
+from .retraining import Retraining
+from .serving import ModelService
+from .settings import ModelConfig, MonitoringConfig, format_duration
+from .targets.base import (
+    EndpointArgs,
+    EndpointRef,
+    HealthCheck,
+    SecretArgs,
+    SecretRef,
+    ServiceArgs,
+    ServiceRef,
+    Target,
+)
+
+__all__ = ["ADMIN", "Monitoring", "MonitoringArgs"]
+
+ADMIN = "admin"
+_MANY = 25  # scrape intervals after which an alert which still stands is sent again
+
+
+@dataclass(frozen=True)
+class MonitoringArgs:
+    """What monitoring needs.
+
+    Attributes:
+        target: the target to build on.
+        stack: name of the stack, a label of every series that leaves it.
+        config: intervals, retention, receivers.
+        lake, registry, retraining, serving: what is watched.
+        models: name -> model, with what counts as drift.
+        grafana: whether Grafana can be had and is wanted.
+        receivers: (kind, secret with the URL, channel) of those who hear of alerts.
+        ports: service name -> fixed port.
+    """
+
+    target: Target
+    stack: str
+    config: MonitoringConfig
+    lake: Lake
+    registry: Registry
+    retraining: Retraining
+    serving: Sequence[ModelService]
+    models: Mapping[str, ModelConfig]
+    ports: Mapping[str, int]
+    grafana: bool = False
+    receivers: Sequence[tuple[str, SecretRef, str | None]] = ()
+
+
+class Monitoring(pulumi.ComponentResource):
+    """The watch over a platform.
+
+    Attributes:
+        prometheus, alertmanager, monitor: where they answer.
+        grafana: where Grafana answers, or None.
+    """
+
+    prometheus: EndpointRef
+    alertmanager: EndpointRef
+    monitor: EndpointRef
+    grafana: EndpointRef | None
+
+    def __init__(self, name: str, args: MonitoringArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("tidemill:components:Monitoring", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        target = args.target
+
+        def endpoint(service: str, public: bool) -> EndpointRef:
+            return target.endpoint(service, EndpointArgs(public=public, port=args.ports.get(service)), child)
+
+        self.prometheus = endpoint("prometheus", True)
+        self.alertmanager = endpoint("alertmanager", True)
+        self.monitor = endpoint("monitor", False)
+        self.prometheus_admin = target.secret("prometheus-admin", SecretArgs(), child)
+        self.alertmanager_admin = target.secret("alertmanager-admin", SecretArgs(), child)
+        self.monitor_token = target.secret("monitor-token", SecretArgs(), child)
+        self._monitor(args, child)
+        self._alertmanager(args, child)
+        self._prometheus(args, child)
+        self.grafana = self._grafana(args, endpoint("grafana", True), child) if args.grafana else None
+        self.register_outputs({"prometheus": self.prometheus.public_url, "alertmanager": self.alertmanager.public_url})
+
+    def _monitor(self, args: MonitoringArgs, child: pulumi.ResourceOptions) -> ServiceRef:
+        store = args.target.object_store("monitor", child)
+        captures = {service.model: service.capture for service in args.serving}
+        settings = {
+            "listen": listen_settings(self.monitor_token.name),
+            "lake": lake_settings(args.lake),
+            "registry": registry_settings(args.registry, "monitor"),
+            "state": f"@{{store:{store.name}}}",
+            "interval_seconds": min(
+                (model.watch.interval.total_seconds() for model in args.models.values()), default=5.0
+            ),
+            "models": [_watched(model, config, captures[model].name) for model, config in args.models.items()],
+        }
+        return args.target.service(
+            "monitor",
+            ServiceArgs(
+                argv=["@{python}", "-m", "tidemill.runtime.monitor", "--settings", "@{config}/settings.json"],
+                image="runtime",
+                endpoints=[self.monitor],
+                secrets=[
+                    self.monitor_token,
+                    args.lake.key_id,
+                    args.lake.secret,
+                    args.registry.passwords["monitor"],
+                ],
+                config_files={"settings.json": as_json(settings)},
+                stores=[store, *captures.values()],
+            ),
+            child,
+        )
+
+    def _alertmanager(self, args: MonitoringArgs, child: pulumi.ResourceOptions) -> ServiceRef:
+        interval = args.config.scrape_interval
+        config = args.retraining.endpoint.url.apply(
+            lambda url: render(
+                "monitoring/alertmanager.yml.j2",
+                group_wait=format_duration(interval / 5),
+                group_interval=format_duration(interval),
+                repeat_interval=format_duration(interval * _MANY),
+                webhook={"url": f"{url}/alerts", "secret": args.retraining.token.name},
+                receivers=[
+                    {"kind": kind, "secret": secret.name, "channel": channel}
+                    for kind, secret, channel in args.receivers
+                ],
+            )
+        )
+        store = args.target.object_store("alertmanager", child)
+        return args.target.service(
+            "alertmanager",
+            ServiceArgs(
+                argv=[
+                    "@{tool:alertmanager}",
+                    "--config.file=@{config}/alertmanager.yml",
+                    "--web.config.file=@{config}/web.yml",
+                    "--web.listen-address=@{host}:@{port}",
+                    f"--storage.path=@{{store:{store.name}}}",
+                    "--cluster.listen-address=",
+                    "--log.format=json",
+                ],
+                image="alertmanager",
+                endpoints=[self.alertmanager],
+                secrets=[self.alertmanager_admin, args.retraining.token, *(secret for _, secret, _ in args.receivers)],
+                config_files={
+                    "alertmanager.yml": config,
+                    "web.yml": render("monitoring/web.yml.j2", user=ADMIN, secret=self.alertmanager_admin.name),
+                },
+                stores=[store],
+                health=HealthCheck(path="/-/healthy", basic=(ADMIN, self.alertmanager_admin.name)),
+            ),
+            child,
+        )
+
+    def _prometheus(self, args: MonitoringArgs, child: pulumi.ResourceOptions) -> ServiceRef:
+        interval = args.config.scrape_interval
+        jobs = self._jobs(args)
+        addresses = pulumi.Output.all(self.alertmanager.address, *(address for _, address in jobs))
+
+        def config(resolved: list[str]) -> str:
+            return render(
+                "monitoring/prometheus.yml.j2",
+                scrape_interval=format_duration(interval),
+                scrape_timeout=format_duration(interval * 4 / 5),
+                stack=args.stack,
+                alertmanager={"user": ADMIN, "secret": self.alertmanager_admin.name, "address": resolved[0]},
+                jobs=[{**job, "address": address} for (job, _), address in zip(jobs, resolved[1:], strict=True)],
+            )
+
+        rules = render(
+            "monitoring/rules.yml.j2",
+            models=[
+                {
+                    "name": name,
+                    "triggers": list(model.retrain.reasons),
+                    "drift_share": model.watch.drift_share,
+                    "drift_for": "0s",
+                }
+                for name, model in args.models.items()
+            ],
+        )
+        store = args.target.object_store("prometheus", child)
+        return args.target.service(
+            "prometheus",
+            ServiceArgs(
+                argv=[
+                    "@{tool:prometheus}",
+                    "--config.file=@{config}/prometheus.yml",
+                    "--web.config.file=@{config}/web.yml",
+                    "--web.listen-address=@{host}:@{port}",
+                    f"--storage.tsdb.path=@{{store:{store.name}}}",
+                    f"--storage.tsdb.retention.time={format_duration(args.config.retention)}",
+                    "--log.format=json",
+                ],
+                image="prometheus",
+                endpoints=[self.prometheus],
+                secrets=[
+                    self.prometheus_admin,
+                    self.alertmanager_admin,
+                    self.monitor_token,
+                    args.retraining.token,
+                    args.lake.validation_token,
+                    args.registry.passwords[METRICS_USER],
+                    *(service.key for service in args.serving),
+                ],
+                config_files={
+                    "prometheus.yml": addresses.apply(config),
+                    "rules.yml": rules,
+                    "web.yml": render("monitoring/web.yml.j2", user=ADMIN, secret=self.prometheus_admin.name),
+                },
+                stores=[store],
+                health=HealthCheck(path="/-/healthy", basic=(ADMIN, self.prometheus_admin.name)),
+            ),
+            child,
+        )
+
+    def _jobs(self, args: MonitoringArgs) -> list[tuple[dict[str, str | None], pulumi.Output[str]]]:
+        """Return what is scraped: name, path and credentials of each service, and its address."""
+
+        def job(name: str, secret: SecretRef | None, user: str | None = None) -> dict[str, str | None]:
+            return {"name": name, "path": "/metrics", "user": user, "secret": secret.name if secret else None}
+
+        return [
+            # lakeFS answers /metrics without credentials; that cannot be changed.
+            (job("lakefs", None), args.lake.endpoint.address),
+            (job("mlflow", args.registry.passwords[METRICS_USER], METRICS_USER), args.registry.endpoint.address),
+            (job("validation", args.lake.validation_token), args.lake.validation.address),
+            (job("monitor", self.monitor_token), self.monitor.address),
+            (job("retraining", args.retraining.token), args.retraining.endpoint.address),
+            (job("alertmanager", self.alertmanager_admin, ADMIN), self.alertmanager.address),
+            (job("prometheus", self.prometheus_admin, ADMIN), self.prometheus.address),
+            *((job(f"serving-{service.model}", service.key), service.endpoint.address) for service in args.serving),
+        ]
+
+    def _grafana(self, args: MonitoringArgs, endpoint: EndpointRef, child: pulumi.ResourceOptions) -> EndpointRef:
+        admin = args.target.secret("grafana-admin", SecretArgs(), child)
+        store = args.target.object_store("grafana", child)
+        args.target.service(
+            "grafana",
+            ServiceArgs(
+                argv=["@{tool:grafana}", "server", "--config", "@{config}/grafana.ini"],
+                image="grafana",
+                endpoints=[endpoint],
+                secrets=[admin, self.prometheus_admin],
+                config_files={
+                    "grafana.ini": render("monitoring/grafana.ini.j2", user=ADMIN, secret=admin.name, store=store.name),
+                    "provisioning/datasources/tidemill.yml": self.prometheus.url.apply(
+                        lambda url: render(
+                            "monitoring/grafana-datasource.yml.j2",
+                            url=url,
+                            user=ADMIN,
+                            secret=self.prometheus_admin.name,
+                        )
+                    ),
+                    "provisioning/dashboards/tidemill.yml": render("monitoring/grafana-dashboards.yml.j2"),
+                    "dashboards/tidemill.json": json.dumps(
+                        json.loads(render("monitoring/dashboard.json.j2", stack=args.stack)), indent=2
+                    ),
+                },
+                stores=[store],
+                health=HealthCheck(path="/api/health"),
+            ),
+            child,
+        )
+        return endpoint
+
+
+def _watched(name: str, config: ModelConfig, capture: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "capture": f"@{{store:{capture}}}",
+        "data": config.data,
+        "target": config.target,
+        "window": config.watch.window.total_seconds(),
+        "label_delay": config.watch.label_delay.total_seconds(),
+        "min_rows": config.watch.min_rows,
+        "drift_threshold": config.watch.drift_threshold,
+        "publish_min_rows": config.watch.publish_min_rows,
+    }

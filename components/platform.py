@@ -1,0 +1,144 @@
+"""One team's platform: lake, registry, model services, monitoring and retraining, wired to one another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pulumi
+
+from .lake import Lake, LakeArgs
+from .monitoring import Monitoring, MonitoringArgs
+from .registry import Registry, RegistryArgs
+from .retraining import Retraining, RetrainingArgs, runtime_settings
+from .serving import ModelService, ModelServiceArgs
+from .settings import LakeConfig, ModelConfig, MonitoringConfig
+from .targets.base import SecretArgs, SecretRef, Target
+
+__all__ = ["Platform", "PlatformArgs"]
+
+
+@dataclass(frozen=True)
+class PlatformArgs:
+    """What a platform is made of.
+
+    Attributes:
+        target: the target to build on.
+        stack: TEAM-ENVIRONMENT.
+        project: the folder of Pulumi.yaml.
+        lake: repositories.
+        models: name -> model.
+        monitoring: intervals, retention, receivers.
+        ports: service name -> fixed port.
+        secrets: values of the stack config's own secrets, by name.
+        grafana: whether Grafana can be had here.
+    """
+
+    target: Target
+    stack: str
+    project: Path
+    lake: LakeConfig = field(default_factory=LakeConfig)
+    models: Mapping[str, ModelConfig] = field(default_factory=dict[str, ModelConfig])
+    monitoring: MonitoringConfig = field(default_factory=MonitoringConfig)
+    ports: Mapping[str, int] = field(default_factory=dict[str, int])
+    secrets: Mapping[str, pulumi.Output[str]] = field(default_factory=dict[str, pulumi.Output[str]])
+    grafana: bool = False
+
+
+class Platform(pulumi.ComponentResource):
+    """Everything one team needs in one environment."""
+
+    lake: Lake
+    registry: Registry
+    serving: dict[str, ModelService]
+    retraining: Retraining
+    monitoring: Monitoring
+
+    def __init__(self, name: str, args: PlatformArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("tidemill:components:Platform", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        target, ports = args.target, args.ports
+        self.lake = Lake(
+            "lake",
+            LakeArgs(
+                target=target,
+                project=args.project,
+                repositories=args.lake.repositories,
+                port=ports.get("lakefs"),
+                validation_port=ports.get("validation"),
+            ),
+            child,
+        )
+        self.registry = Registry(
+            "registry", RegistryArgs(target=target, models=list(args.models), port=ports.get("mlflow")), child
+        )
+        runtime = runtime_settings(args.stack, self.lake, self.registry, args.models)
+        for repository, config in args.lake.repositories.items():
+            if config.seed:
+                self.lake.seed(repository, config.seed, runtime, [self.registry.passwords["retraining"]])
+        self.serving = {
+            model: ModelService(
+                model,
+                ModelServiceArgs(
+                    target=target,
+                    registry=self.registry,
+                    serve=config.serve,
+                    port=ports.get(f"serving-{model}"),
+                ),
+                child,
+            )
+            for model, config in args.models.items()
+        }
+        self.retraining = Retraining(
+            "retraining",
+            RetrainingArgs(
+                target=target,
+                lake=self.lake,
+                registry=self.registry,
+                models=args.models,
+                runtime=runtime,
+                port=ports.get("retraining"),
+            ),
+            child,
+        )
+        self.monitoring = Monitoring(
+            "monitoring",
+            MonitoringArgs(
+                target=target,
+                stack=args.stack,
+                config=args.monitoring,
+                lake=self.lake,
+                registry=self.registry,
+                retraining=self.retraining,
+                serving=list(self.serving.values()),
+                models=args.models,
+                ports=ports,
+                grafana=args.grafana,
+                receivers=self._receivers(target, args, child),
+            ),
+            child,
+        )
+        self.urls = {
+            "lakefs": self.lake.endpoint.public_url,
+            "mlflow": self.registry.endpoint.public_url,
+            "prometheus": self.monitoring.prometheus.public_url,
+            "alertmanager": self.monitoring.alertmanager.public_url,
+            **{f"serving-{model}": service.endpoint.public_url for model, service in self.serving.items()},
+            **({"grafana": self.monitoring.grafana.public_url} if self.monitoring.grafana else {}),
+        }
+        self.register_outputs({"urls": self.urls})
+
+    @staticmethod
+    def _receivers(
+        target: Target, args: PlatformArgs, child: pulumi.ResourceOptions
+    ) -> list[tuple[str, SecretRef, str | None]]:
+        made: dict[str, SecretRef] = {}
+        receivers: list[tuple[str, SecretRef, str | None]] = []
+        for receiver in args.monitoring.receivers:
+            key = receiver.url.secret
+            if key not in made:
+                made[key] = target.secret(f"receiver-{key}", SecretArgs(value=args.secrets[key]), child)
+            channel = receiver.slack.channel if receiver.slack else None
+            receivers.append(("slack" if receiver.slack else "webhook", made[key], channel))
+        return receivers

@@ -1,0 +1,114 @@
+"""The retraining service: an alert leads to one job, a gate judges, the alias moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import pulumi
+
+from .access import as_json, lake_settings, listen_settings, registry_settings
+from .lake import Lake
+from .registry import Registry
+from .settings import ModelConfig
+from .targets.base import EndpointArgs, EndpointRef, SecretArgs, SecretRef, ServiceArgs, ServiceRef, Target
+
+__all__ = ["Retraining", "RetrainingArgs", "runtime_settings"]
+
+
+@dataclass(frozen=True)
+class RetrainingArgs:
+    """What the retraining service needs.
+
+    Attributes:
+        target: the target to build on.
+        lake: where the data is.
+        registry: where the models are.
+        models: name -> model.
+        runtime: the text of the RuntimeSettings which its jobs get.
+        after: what must be there before the first training: data and permissions.
+        port: a fixed port, or None.
+    """
+
+    target: Target
+    lake: Lake
+    registry: Registry
+    models: Mapping[str, ModelConfig]
+    runtime: pulumi.Input[str]
+    after: Sequence[pulumi.Resource] = ()
+    port: int | None = None
+
+
+def runtime_settings(
+    stack: str, lake: Lake, registry: Registry, models: Mapping[str, ModelConfig]
+) -> pulumi.Output[str]:
+    """Return the text of `runtime.settings.RuntimeSettings` for jobs of `stack`."""
+    return as_json(
+        {
+            "stack": stack,
+            "lake": lake_settings(lake),
+            "registry": registry_settings(registry, "retraining"),
+            "models": {
+                name: {"data": model.data, "target": model.target, "promote": model.promote.model_dump(mode="json")}
+                for name, model in models.items()
+            },
+        }
+    )
+
+
+class Retraining(pulumi.ComponentResource):
+    """The service which turns alerts into promoted models.
+
+    Attributes:
+        endpoint: where it answers; Alertmanager posts to `/alerts`.
+        token: the bearer token which it asks for.
+    """
+
+    endpoint: EndpointRef
+    token: SecretRef
+    service: ServiceRef
+
+    def __init__(self, name: str, args: RetrainingArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("tidemill:components:Retraining", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        target = args.target
+        self.endpoint = target.endpoint("retraining", EndpointArgs(port=args.port), child)
+        self.token = target.secret("retraining-token", SecretArgs(), child)
+        store = target.object_store("retraining", child)
+        settings = {
+            "listen": listen_settings(self.token.name),
+            "runtime": "@{config}/runtime.json",
+            "registry": registry_settings(args.registry, "retraining"),
+            "lake": lake_settings(args.lake),
+            "state": f"@{{store:{store.name}}}",
+            "models": [_model(model, config) for model, config in args.models.items()],
+        }
+        self.service = target.service(
+            "retraining",
+            ServiceArgs(
+                argv=["@{python}", "-m", "tidemill.runtime.retraining", "--settings", "@{config}/settings.json"],
+                image="runtime",
+                endpoints=[self.endpoint],
+                secrets=[self.token, args.lake.key_id, args.lake.secret, args.registry.passwords["retraining"]],
+                config_files={"settings.json": as_json(settings), "runtime.json": args.runtime},
+                stores=[store],
+            ),
+            pulumi.ResourceOptions(parent=self, depends_on=list(args.after)),
+        )
+        self.register_outputs({"url": self.endpoint.public_url})
+
+
+def _model(name: str, config: ModelConfig) -> dict[str, Any]:
+    return {
+        "name": name,
+        "code": f"@{{project}}/{PurePosixPath(config.code)}",
+        "command": list(config.train),
+        "data": config.data,
+        "promote": config.promote.model_dump(mode="json"),
+        "cooldown": config.retrain.cooldown.total_seconds(),
+        "triggers": list(config.retrain.reasons),
+        "promotion": config.retrain.promotion,
+        "timeout": config.retrain.timeout.total_seconds(),
+    }

@@ -1,0 +1,188 @@
+"""The `local` target: every word becomes a resource of our provider on this machine.
+
+All processes run as one user: it is for development, and no trust boundary.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pulumi
+
+from ...provider import resources as native
+from ..base import (
+    Content,
+    DatabaseRef,
+    EndpointArgs,
+    EndpointRef,
+    JobArgs,
+    JobRef,
+    Launch,
+    SecretArgs,
+    SecretRef,
+    ServiceArgs,
+    ServiceRef,
+    StoreRef,
+)
+from .content import LocalContent
+
+__all__ = ["LocalTarget"]
+
+
+def _kept(opts: pulumi.ResourceOptions) -> pulumi.ResourceOptions:
+    """Return `opts` for what holds data, or the secrets which open it."""
+    return pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(protect=True))
+
+
+def _after(opts: pulumi.ResourceOptions, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
+    return pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(resources)))
+
+
+class LocalTarget:
+    """Gives the seven words on this machine.
+
+    Args:
+        stack: TEAM-ENVIRONMENT.
+        root: the stack's folder, see `components.layout`.
+        project: the folder of Pulumi.yaml.
+    """
+
+    name = "local"
+
+    def __init__(self, stack: str, root: Path, project: Path) -> None:
+        self._stack = stack
+        self._root = root
+        self._project = project
+        self._content = LocalContent(stack, root)
+
+    def endpoint(self, name: str, args: EndpointArgs, opts: pulumi.ResourceOptions) -> EndpointRef:
+        """Take a free port of the loopback interface and keep it."""
+        made = native.Endpoint(name, stack=self._stack, root=str(self._root), port=args.port, opts=opts)
+        address = pulumi.Output.concat(made.host, ":", made.port.apply(lambda port: str(int(port))))
+        url = pulumi.Output.concat("http://", address)
+        return EndpointRef(name, url=url, public_url=url, address=address, resource=made)
+
+    def service(self, name: str, args: ServiceArgs, opts: pulumi.ResourceOptions) -> ServiceRef:
+        """Run a process under supervisord and wait until it is alive."""
+        basic = args.health.basic
+        secrets = {secret.name: secret for secret in (*args.secrets, *args.secret_env.values())}
+        made = native.Service(
+            name,
+            stack=self._stack,
+            root=str(self._root),
+            argv=[self._text(part) for part in args.argv],
+            env={key: self._text(value) for key, value in args.env.items()},
+            secret_env={key: secret.name for key, secret in args.secret_env.items()},
+            secrets=sorted(secrets),
+            config_files={key: self._text(value) for key, value in args.config_files.items()},
+            endpoints=[endpoint.name for endpoint in args.endpoints],
+            health={
+                "path": args.health.path,
+                "timeout": args.health.timeout,
+                **({"basicUser": basic[0], "basicSecret": basic[1]} if basic else {}),
+            },
+            open_files=args.limits.open_files,
+            stop_seconds=args.stop_seconds,
+            cwd=self._cwd(args.cwd),
+            opts=_after(
+                opts,
+                *(endpoint.resource for endpoint in args.endpoints),
+                *(secret.resource for secret in secrets.values()),
+                *(store.resource for store in args.stores),
+                *(database.resource for database in args.databases),
+            ),
+        )
+        return ServiceRef(name, made)
+
+    def job(self, name: str, args: JobArgs, opts: pulumi.ResourceOptions) -> JobRef:
+        """Run a process to its end."""
+        secrets = {secret.name: secret for secret in (*args.secrets, *args.secret_env.values())}
+        made = native.Job(
+            name,
+            stack=self._stack,
+            root=str(self._root),
+            argv=[self._text(part) for part in args.argv],
+            env={key: self._text(value) for key, value in args.env.items()},
+            secret_env={key: secret.name for key, secret in args.secret_env.items()},
+            secrets=sorted(secrets),
+            config_files={key: self._text(value) for key, value in args.config_files.items()},
+            timeout=args.timeout,
+            triggers=dict(args.triggers),
+            cwd=self._cwd(args.cwd),
+            opts=_after(
+                opts,
+                *(secret.resource for secret in secrets.values()),
+                *(store.resource for store in args.stores),
+            ),
+        )
+        return JobRef(name, made)
+
+    def object_store(self, name: str, opts: pulumi.ResourceOptions) -> StoreRef:
+        """Make a folder."""
+        return StoreRef(name, native.Folder(name, stack=self._stack, root=str(self._root), opts=_kept(opts)))
+
+    def database(self, name: str, opts: pulumi.ResourceOptions) -> DatabaseRef:
+        """Make a folder for SQLite or an embedded key-value store."""
+        return DatabaseRef(name, native.Folder(name, stack=self._stack, root=str(self._root), opts=_kept(opts)))
+
+    def secret(self, name: str, args: SecretArgs, opts: pulumi.ResourceOptions) -> SecretRef:
+        """Make a file of mode 0600."""
+        made = native.Secret(
+            name, stack=self._stack, root=str(self._root), format=args.format, value=args.value, opts=_kept(opts)
+        )
+        return SecretRef(name, made)
+
+    @property
+    def content(self) -> Content:
+        """Applied by the provider directly: it runs on the machine the services run on."""
+        return self._content
+
+    def mlflow(self) -> Launch:
+        """Start MLflow's own application through uvicorn.
+
+        The documented `mlflow server` starts four workers beside a parent: twice the time and four times the memory,
+        and SQLite wants one worker anyway. The names are MLflow's private ones, so its version is pinned.
+        """
+        return Launch(
+            argv=[
+                "@{python}",
+                "-m",
+                "uvicorn",
+                "--factory",
+                "mlflow.server.auth:create_app",
+                "--host",
+                "@{host}",
+                "--port",
+                "@{port}",
+                "--no-access-log",
+            ],
+            env={
+                "_MLFLOW_SGI_NAME": "uvicorn",
+                "_MLFLOW_SERVER_FILE_STORE": "@{database:mlflow}",
+                "_MLFLOW_SERVER_REGISTRY_STORE": "@{database:mlflow}",
+                "_MLFLOW_SERVER_ARTIFACT_DESTINATION": "@{store:mlflow-artifacts}",
+                "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+                "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+                "prometheus_multiproc_dir": "@{scratch}/metrics",
+            },
+        )
+
+    def lakefs(self) -> Launch:
+        """Start lakeFS on its embedded key-value store and a folder of objects."""
+        return Launch(
+            argv=["@{tool:lakefs}"],
+            env={
+                "LAKEFS_DATABASE_TYPE": "local",
+                "LAKEFS_DATABASE_LOCAL_PATH": "@{store:lakefs}",
+                "LAKEFS_BLOCKSTORE_TYPE": "local",
+                "LAKEFS_BLOCKSTORE_LOCAL_PATH": "@{store:lakefs-objects}",
+            },
+        )
+
+    def _text(self, value: pulumi.Input[str]) -> pulumi.Input[str]:
+        if isinstance(value, str):
+            return value.replace("@{project}", str(self._project))
+        return pulumi.Output.from_input(value).apply(lambda text: text.replace("@{project}", str(self._project)))
+
+    def _cwd(self, cwd: str | None) -> str | None:
+        return None if cwd is None else str(self._project / cwd)
