@@ -342,7 +342,7 @@ class Target(Protocol):
         ...
 
     def mlflow(self) -> Launch:
-        """How MLflow is started here, on the databases and store named `mlflow`, `mlflow-accounts`, `mlflow-artifacts`."""
+        """How MLflow is started here: databases `mlflow` and `mlflow-accounts`, object store `mlflow-artifacts`."""
         ...
 
     def lakefs(self) -> Launch:
