@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import psutil
@@ -21,6 +21,7 @@ from tidemill.components.layout import StackRoot
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.prefix) / "bin"
+T = TypeVar("T")
 LOOPBACK = ("127.", "::1", "::ffff:127.", "0.0.0.0", "::")
 
 
@@ -53,7 +54,7 @@ def git(folder: Path, *args: str) -> str:
     ).stdout.strip()
 
 
-def wait_for[T](what: str, ask: Callable[[], T | None], timeout: float, every: float = 1.0) -> T:
+def wait_for(what: str, ask: Callable[[], T | None], timeout: float, every: float = 1.0) -> T:
     """Ask until the answer is not None (or False), and return it; fail after `timeout` seconds."""
     end = time.monotonic() + timeout
     while True:
@@ -143,6 +144,21 @@ class RunningPlatform:
         """Run `tidemill ARGS`, which must succeed, and return its standard output."""
         done = self.run(*args, timeout=timeout, **env)
         assert done.returncode == 0, f"tidemill {' '.join(args)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def python(self, *args: str, timeout: float = 900) -> str:
+        """Run `python ARGS` in the project; it must succeed."""
+        done = subprocess.run(
+            [sys.executable, *args],
+            cwd=self.project,
+            env=self.environment(TIDEMILL_STACK=self.stack),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        assert done.returncode == 0, f"python {' '.join(args)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
     def up(self) -> None:
