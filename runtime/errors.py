@@ -15,6 +15,7 @@ TidemillError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 __all__ = [
@@ -86,7 +87,28 @@ class RefusedError(TidemillError):
 
 
 class GateError(RefusedError):
-    """A gate on data or on a promotion said no."""
+    """A gate on data or on a promotion said no.
+
+    Args:
+        message: what was refused.
+        reasons: why, a sentence each.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reasons: Sequence[str] = (),
+        field: str | None = None,
+        value: object | None = None,
+        mend: str | None = None,
+    ) -> None:
+        super().__init__(message, field=field, value=value, mend=mend)
+        self.reasons = tuple(reasons)
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text}: {'; '.join(self.reasons)}" if self.reasons else text
 
 
 class UnvalidatedError(RefusedError):
