@@ -52,14 +52,14 @@ class Lake(pulumi.ComponentResource):
 
     Attributes:
         endpoint: where lakeFS answers.
-        validation: where the validation service answers.
+        validation: where the validation service answers; None where no repository has a gate.
         key_id, secret: lakeFS's one key pair.
         content: name of a repository -> its last resource, to wait for.
     """
 
     endpoint: EndpointRef
-    validation: EndpointRef
-    validation_token: SecretRef
+    validation: EndpointRef | None
+    validation_token: SecretRef | None
     service: ServiceRef
     key_id: SecretRef
     secret: SecretRef
@@ -70,13 +70,15 @@ class Lake(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         target = args.target
         self.endpoint = target.endpoint("lakefs", EndpointArgs(public=True, port=args.port), child)
-        self.validation = target.endpoint("validation", EndpointArgs(port=args.validation_port), child)
         self.key_id = target.secret("lakefs-key-id", SecretArgs(format="lakefs-key-id"), child)
         self.secret = target.secret("lakefs-secret", SecretArgs(format="lakefs-secret"), child)
         hook = target.secret("lakefs-hook", SecretArgs(), child)
-        self.validation_token = target.secret("validation-token", SecretArgs(), child)
         self.service = self._lakefs(target, hook, child)
-        self._validation(target, args, hook, child)
+        self.validation, self.validation_token = None, None
+        if any(config.gate for config in args.repositories.values()):
+            self.validation = target.endpoint("validation", EndpointArgs(port=args.validation_port), child)
+            self.validation_token = target.secret("validation-token", SecretArgs(), child)
+            self._validation(target, args, self.validation, self.validation_token, hook, child)
         access = LakeAccess(url=self.endpoint.public_url, key_id=self.key_id, secret=self.secret)
         self.content = {
             repository: self._repository(target, access, repository, config)
@@ -129,11 +131,19 @@ class Lake(pulumi.ComponentResource):
             child,
         )
 
-    def _validation(self, target: Target, args: LakeArgs, hook: SecretRef, child: pulumi.ResourceOptions) -> ServiceRef:
+    def _validation(
+        self,
+        target: Target,
+        args: LakeArgs,
+        endpoint: EndpointRef,
+        token: SecretRef,
+        hook: SecretRef,
+        child: pulumi.ResourceOptions,
+    ) -> ServiceRef:
         gates = {repository: config.gate for repository, config in args.repositories.items() if config.gate}
         suites = {f"suite-{repository}.json": args.project / gate for repository, gate in gates.items()}
         settings = {
-            "listen": listen_settings(self.validation_token.name),
+            "listen": listen_settings(token.name),
             "hook_secret_file": f"@{{secret-file:{hook.name}}}",
             "lake": lake_settings(self),
             "suites": {repository: f"@{{config}}/suite-{repository}.json" for repository in gates},
@@ -144,8 +154,8 @@ class Lake(pulumi.ComponentResource):
             ServiceArgs(
                 argv=["@{python}", "-m", "tidemill.runtime.validation", "--settings", "@{config}/settings.json"],
                 image="runtime",
-                endpoints=[self.validation],
-                secrets=[self.key_id, self.secret, hook, self.validation_token],
+                endpoints=[endpoint],
+                secrets=[self.key_id, self.secret, hook, token],
                 config_files={
                     "settings.json": as_json(settings),
                     **{name: path.read_text(encoding="utf-8") for name, path in suites.items()},
@@ -158,7 +168,7 @@ class Lake(pulumi.ComponentResource):
     def _repository(self, target: Target, access: LakeAccess, name: str, config: RepositoryConfig) -> pulumi.Resource:
         after = pulumi.ResourceOptions(parent=self, depends_on=[self.service.resource])
         last = target.content.repository(name, lake=access, namespace=f"local://{name}", opts=after)
-        if config.gate:
+        if config.gate and self.validation:
             last = target.content.action(
                 f"gate-{name}",
                 lake=access,

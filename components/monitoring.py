@@ -41,7 +41,8 @@ class MonitoringArgs:
         target: the target to build on.
         stack: name of the stack, a label of every series that leaves it.
         config: intervals, retention, receivers.
-        lake, registry, retraining, serving: what is watched.
+        lake, registry, serving: what is watched.
+        retraining: what is told of drift; None where there is no model.
         models: name -> model, with what counts as drift.
         grafana: whether Grafana can be had and is wanted.
         receivers: (kind, secret with the URL, channel) of those who hear of alerts.
@@ -53,7 +54,7 @@ class MonitoringArgs:
     config: MonitoringConfig
     lake: Lake
     registry: Registry
-    retraining: Retraining
+    retraining: Retraining | None
     serving: Sequence[ModelService]
     models: Mapping[str, ModelConfig]
     ports: Mapping[str, int]
@@ -65,13 +66,14 @@ class Monitoring(pulumi.ComponentResource):
     """The watch over a platform.
 
     Attributes:
-        prometheus, alertmanager, monitor: where they answer.
+        prometheus, alertmanager: where they answer.
+        monitor: where the monitor service answers; None where there is no model.
         grafana: where Grafana answers, or None.
     """
 
     prometheus: EndpointRef
     alertmanager: EndpointRef
-    monitor: EndpointRef
+    monitor: EndpointRef | None
     grafana: EndpointRef | None
 
     def __init__(self, name: str, args: MonitoringArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -84,21 +86,25 @@ class Monitoring(pulumi.ComponentResource):
 
         self.prometheus = endpoint("prometheus", True)
         self.alertmanager = endpoint("alertmanager", True)
-        self.monitor = endpoint("monitor", False)
         self.prometheus_admin = target.secret("prometheus-admin", SecretArgs(), child)
         self.alertmanager_admin = target.secret("alertmanager-admin", SecretArgs(), child)
-        self.monitor_token = target.secret("monitor-token", SecretArgs(), child)
-        self._monitor(args, child)
+        self.monitor, self.monitor_token = None, None
+        if args.models:
+            self.monitor = endpoint("monitor", False)
+            self.monitor_token = target.secret("monitor-token", SecretArgs(), child)
+            self._monitor(args, self.monitor, self.monitor_token, child)
         self._alertmanager(args, child)
         self._prometheus(args, child)
         self.grafana = self._grafana(args, endpoint("grafana", True), child) if args.grafana else None
         self.register_outputs({"prometheus": self.prometheus.public_url, "alertmanager": self.alertmanager.public_url})
 
-    def _monitor(self, args: MonitoringArgs, child: pulumi.ResourceOptions) -> ServiceRef:
+    def _monitor(
+        self, args: MonitoringArgs, endpoint: EndpointRef, token: SecretRef, child: pulumi.ResourceOptions
+    ) -> ServiceRef:
         store = args.target.object_store("monitor", child)
         captures = {service.model: service.capture for service in args.serving}
         settings = {
-            "listen": listen_settings(self.monitor_token.name),
+            "listen": listen_settings(token.name),
             "lake": lake_settings(args.lake),
             "registry": registry_settings(args.registry, "monitor"),
             "state": f"@{{store:{store.name}}}",
@@ -112,9 +118,9 @@ class Monitoring(pulumi.ComponentResource):
             ServiceArgs(
                 argv=["@{python}", "-m", "tidemill.runtime.monitor", "--settings", "@{config}/settings.json"],
                 image="runtime",
-                endpoints=[self.monitor],
+                endpoints=[endpoint],
                 secrets=[
-                    self.monitor_token,
+                    token,
                     args.lake.key_id,
                     args.lake.secret,
                     args.registry.passwords["monitor"],
@@ -127,19 +133,21 @@ class Monitoring(pulumi.ComponentResource):
 
     def _alertmanager(self, args: MonitoringArgs, child: pulumi.ResourceOptions) -> ServiceRef:
         interval = args.config.scrape_interval
-        config = args.retraining.endpoint.url.apply(
-            lambda url: render(
+        retraining = args.retraining
+
+        def config(url: str | None) -> str:
+            return render(
                 "monitoring/alertmanager.yml.j2",
                 group_wait=format_duration(interval / 5),
                 group_interval=format_duration(interval),
                 repeat_interval=format_duration(interval * _MANY),
-                webhook={"url": f"{url}/alerts", "secret": args.retraining.token.name},
+                webhook={"url": f"{url}/alerts", "secret": retraining.token.name} if retraining else None,
                 receivers=[
                     {"kind": kind, "secret": secret.name, "channel": channel}
                     for kind, secret, channel in args.receivers
                 ],
             )
-        )
+
         store = args.target.object_store("alertmanager", child)
         return args.target.service(
             "alertmanager",
@@ -155,9 +163,13 @@ class Monitoring(pulumi.ComponentResource):
                 ],
                 image="alertmanager",
                 endpoints=[self.alertmanager],
-                secrets=[self.alertmanager_admin, args.retraining.token, *(secret for _, secret, _ in args.receivers)],
+                secrets=[
+                    self.alertmanager_admin,
+                    *([retraining.token] if retraining else []),
+                    *(secret for _, secret, _ in args.receivers),
+                ],
                 config_files={
-                    "alertmanager.yml": config,
+                    "alertmanager.yml": retraining.endpoint.url.apply(config) if retraining else config(None),
                     "web.yml": render("monitoring/web.yml.j2", user=ADMIN, secret=self.alertmanager_admin.name),
                 },
                 stores=[store],
@@ -211,10 +223,10 @@ class Monitoring(pulumi.ComponentResource):
                 secrets=[
                     self.prometheus_admin,
                     self.alertmanager_admin,
-                    self.monitor_token,
-                    args.retraining.token,
-                    args.lake.validation_token,
                     args.registry.passwords[METRICS_USER],
+                    *([self.monitor_token] if self.monitor_token else []),
+                    *([args.retraining.token] if args.retraining else []),
+                    *([args.lake.validation_token] if args.lake.validation_token else []),
                     *(service.key for service in args.serving),
                 ],
                 config_files={
@@ -234,17 +246,21 @@ class Monitoring(pulumi.ComponentResource):
         def job(name: str, secret: SecretRef | None, user: str | None = None) -> dict[str, str | None]:
             return {"name": name, "path": "/metrics", "user": user, "secret": secret.name if secret else None}
 
-        return [
+        jobs = [
             # lakeFS answers /metrics without credentials; that cannot be changed.
             (job("lakefs", None), args.lake.endpoint.address),
             (job("mlflow", args.registry.passwords[METRICS_USER], METRICS_USER), args.registry.endpoint.address),
-            (job("validation", args.lake.validation_token), args.lake.validation.address),
-            (job("monitor", self.monitor_token), self.monitor.address),
-            (job("retraining", args.retraining.token), args.retraining.endpoint.address),
             (job("alertmanager", self.alertmanager_admin, ADMIN), self.alertmanager.address),
             (job("prometheus", self.prometheus_admin, ADMIN), self.prometheus.address),
             *((job(f"serving-{service.model}", service.key), service.endpoint.address) for service in args.serving),
         ]
+        if args.lake.validation:
+            jobs.append((job("validation", args.lake.validation_token), args.lake.validation.address))
+        if self.monitor:
+            jobs.append((job("monitor", self.monitor_token), self.monitor.address))
+        if args.retraining:
+            jobs.append((job("retraining", args.retraining.token), args.retraining.endpoint.address))
+        return jobs
 
     def _grafana(self, args: MonitoringArgs, endpoint: EndpointRef, child: pulumi.ResourceOptions) -> EndpointRef:
         admin = args.target.secret("grafana-admin", SecretArgs(), child)

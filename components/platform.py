@@ -52,7 +52,7 @@ class Platform(pulumi.ComponentResource):
     lake: Lake
     registry: Registry
     serving: dict[str, ModelService]
-    retraining: Retraining
+    retraining: Retraining | None
     monitoring: Monitoring
 
     def __init__(self, name: str, args: PlatformArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -70,13 +70,17 @@ class Platform(pulumi.ComponentResource):
             ),
             child,
         )
+        seeds = {name: config.seed for name, config in args.lake.repositories.items() if config.seed}
+        clients = bool(args.models or seeds)
         self.registry = Registry(
-            "registry", RegistryArgs(target=target, models=list(args.models), port=ports.get("mlflow")), child
+            "registry",
+            RegistryArgs(target=target, models=list(args.models), clients=clients, port=ports.get("mlflow")),
+            child,
         )
-        runtime = runtime_settings(args.stack, self.lake, self.registry, args.models)
-        for repository, config in args.lake.repositories.items():
-            if config.seed:
-                self.lake.seed(repository, config.seed, runtime, [self.registry.passwords["retraining"]])
+        if clients:
+            runtime = runtime_settings(args.stack, self.lake, self.registry, args.models)
+            for repository, command in seeds.items():
+                self.lake.seed(repository, command, runtime, [self.registry.passwords["retraining"]])
         self.serving = {
             model: ModelService(
                 model,
@@ -90,17 +94,21 @@ class Platform(pulumi.ComponentResource):
             )
             for model, config in args.models.items()
         }
-        self.retraining = Retraining(
-            "retraining",
-            RetrainingArgs(
-                target=target,
-                lake=self.lake,
-                registry=self.registry,
-                models=args.models,
-                runtime=runtime,
-                port=ports.get("retraining"),
-            ),
-            child,
+        self.retraining = (
+            Retraining(
+                "retraining",
+                RetrainingArgs(
+                    target=target,
+                    lake=self.lake,
+                    registry=self.registry,
+                    models=args.models,
+                    runtime=runtime_settings(args.stack, self.lake, self.registry, args.models),
+                    port=ports.get("retraining"),
+                ),
+                child,
+            )
+            if args.models
+            else None
         )
         self.monitoring = Monitoring(
             "monitoring",

@@ -42,12 +42,14 @@ class RegistryArgs:
     Attributes:
         target: the target to build on.
         models: names of the models; each gets an experiment and a registered model of its name.
+        clients: whether the users of services and jobs are made: `serving`, `monitor`, `retraining`.
         public: whether the team's clients reach it.
         port: a fixed port, or None.
     """
 
     target: Target
     models: Sequence[str] = ()
+    clients: bool = True
     public: bool = True
     port: int | None = None
 
@@ -68,7 +70,7 @@ class Registry(pulumi.ComponentResource):
     Attributes:
         endpoint: where it answers.
         access: how Content reaches it, as its administrator.
-        passwords: user -> password secret, for `serving`, `monitor`, `retraining` and `metrics`.
+        passwords: user -> password secret, for `metrics` and, where asked for, its clients.
         content: every resource inside it, to wait for.
     """
 
@@ -89,7 +91,10 @@ class Registry(pulumi.ComponentResource):
             artifacts=target.object_store("mlflow-artifacts", child),
             admin=target.secret("mlflow-admin", SecretArgs(), child),
             session=target.secret("mlflow-flask", SecretArgs(), child),
-            users={user: target.secret(f"mlflow-{user}", SecretArgs(), child) for user in (*_GRANTS, METRICS_USER)},
+            users={
+                user: target.secret(f"mlflow-{user}", SecretArgs(), child)
+                for user in (METRICS_USER, *(_GRANTS if args.clients else ()))
+            },
         )
         self.passwords = parts.users
         self.service = target.service("mlflow", _mlflow(target, self.endpoint, parts), child)
