@@ -110,7 +110,7 @@ def test_the_wheel_turns_by_itself(platform: RunningPlatform) -> None:
         platform.python(*replay, "--labels", "only")
         after = wait_for(
             "the second version to serve",
-            lambda: (now := ready(platform))["version"] == "2" and now or None,
+            lambda: ((now := ready(platform))["version"] == "2" and now) or None,
             timeout=600,
         )
         time.sleep(3)

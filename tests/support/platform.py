@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 
 import httpx
 import psutil
-
 from tidemill.components.layout import StackRoot
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -124,7 +123,9 @@ class RunningPlatform:
 
     def environment(self, **extra: str) -> dict[str, str]:
         """Return this process's environment without what would point tidemill elsewhere."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("TIDEMILL_", "PULUMI_")) or k == "TIDEMILL_CACHE"}
+        kept = {
+            k: v for k, v in os.environ.items() if not k.startswith(("TIDEMILL_", "PULUMI_")) or k == "TIDEMILL_CACHE"
+        }
         return {**kept, "PATH": f"{BIN}{os.pathsep}{kept.get('PATH', '')}", **extra}
 
     def run(self, *args: str, timeout: float = 600, **env: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,1 @@
+"""Figures, as ratios against a peer in the same run. Each module is a command; tests run its quick form."""
