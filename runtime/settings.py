@@ -34,7 +34,7 @@ ENVIRONMENT_VARIABLE = "TIDEMILL_RUNTIME"
 class Settings(BaseModel):
     """Base of all settings models: unknown keys are errors, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 S = TypeVar("S", bound=BaseModel)

@@ -1,0 +1,3 @@
+from tidemill.stacks.program import main
+
+main()
