@@ -1,7 +1,7 @@
 """Real servers for tests, on free ports of the loopback interface, ended by their own process ids.
 
-    with lakefs_server(tmp_path) as lake:
-        httpx.get(f"{lake.url}/api/v1/config", auth=lake.auth)
+with lakefs_server(tmp_path) as lake:
+    httpx.get(f"{lake.url}/api/v1/config", auth=lake.auth)
 """
 
 from __future__ import annotations

@@ -142,6 +142,7 @@ class LocalTarget:
 
         The documented `mlflow server` starts four workers beside a parent: twice the time and four times the memory,
         and SQLite wants one worker anyway. The names are MLflow's private ones, so its version is pinned.
+        `runtime.mlflow_app` is that application with `/metrics` open to every account.
         """
         return Launch(
             argv=[
@@ -149,7 +150,7 @@ class LocalTarget:
                 "-m",
                 "uvicorn",
                 "--factory",
-                "mlflow.server.auth:create_app",
+                "tidemill.runtime.mlflow_app:create_app",
                 "--host",
                 "@{host}",
                 "--port",
@@ -164,6 +165,8 @@ class LocalTarget:
                 "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
                 "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
                 "prometheus_multiproc_dir": "@{scratch}/metrics",
+                # Empty: the list of language models is not fetched from the network.
+                "MLFLOW_MODEL_CATALOG_URI": "",
             },
         )
 
