@@ -1,0 +1,122 @@
+"""What the table of tools is made of, and what a way of getting one has to do."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+__all__ = ["Machine", "Package", "Program", "Progress", "Way", "WayError", "fits", "parse_version"]
+
+Progress = Callable[[str], None]
+
+Version = tuple[int, int, int]
+
+
+class WayError(Exception):
+    """A way of getting a package did not lead there; the next one is tried."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The operating system (`linux`, `darwin`) and architecture (`amd64`, `arm64`), in Go's words."""
+
+    os: str
+    arch: str
+
+    @classmethod
+    def here(cls) -> Machine:
+        """Return the machine at hand."""
+        arch = platform.machine().lower()
+        return cls(platform.system().lower(), {"x86_64": "amd64", "aarch64": "arm64"}.get(arch, arch))
+
+    def __str__(self) -> str:
+        return f"{self.os}-{self.arch}"
+
+
+@dataclass(frozen=True)
+class Program:
+    """An executable of a package.
+
+    Attributes:
+        name: its name in the table.
+        version_args: what makes it print its version.
+        aliases: other names it has on PATH.
+    """
+
+    name: str
+    version_args: Sequence[str] = ("--version",)
+    aliases: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Package:
+    """What is got in one piece, at one version.
+
+    Attributes:
+        name: its name in the cache.
+        version: what the release or the build brings.
+        at_least: the lowest version known to work.
+        below: the first version not to be used.
+        programs: its executables.
+        ways: how to get it, the preferred one first.
+        by_hand: what a user can do where no way leads there, an imperative sentence without a full stop.
+        optional: whether the platform comes up without it.
+    """
+
+    name: str
+    version: str
+    at_least: str
+    below: str
+    programs: Sequence[Program]
+    ways: Sequence[Way]
+    by_hand: str
+    optional: bool = False
+
+
+class Way(Protocol):
+    """One way of getting a package."""
+
+    @property
+    def name(self) -> str:
+        """A short name: `release`, `go`, `debian`."""
+        ...
+
+    @property
+    def tried(self) -> bool:
+        """Whether this way was ever seen to work; doctor and the docs mark those which were not."""
+        ...
+
+    def obstacle(self, machine: Machine) -> str | None:
+        """Say why this way cannot lead there on `machine`, or None; quick, and asks no server."""
+        ...
+
+    def fill(self, package: Package, folder: Path, machine: Machine, progress: Progress) -> Mapping[str, Path]:
+        """Put the package into `folder`, an empty one.
+
+        Returns:
+            Each program's path within `folder`.
+
+        Raises:
+            WayError: it did not work; what is in `folder` is thrown away.
+        """
+        ...
+
+
+def parse_version(text: str) -> Version | None:
+    """Return the first version in `text`, or None.
+
+    >>> parse_version("prometheus, version 2.42.0+ds (branch: debian/sid)")
+    (2, 42, 0)
+    """
+    found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
+    return (int(found[1]), int(found[2]), int(found[3] or 0)) if found else None
+
+
+def fits(package: Package, version: str | None) -> bool:
+    """Return whether `version` of `package` may be used."""
+    found, low, high = (parse_version(text or "") for text in (version, package.at_least, package.below))
+    return found is not None and low is not None and high is not None and low <= found < high

@@ -1,0 +1,5 @@
+//go:build tools
+
+package build
+
+import _ "github.com/treeverse/lakefs/cmd/lakefs"

@@ -1,0 +1,100 @@
+"""A Debian package, unpacked into the cache: no root, nothing installed, no service started."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .base import Machine, Package, Progress, WayError
+
+__all__ = ["DebianPackage"]
+
+
+@dataclass(frozen=True)
+class DebianPackage:
+    """A package of the distribution's own archive; apt verifies its signature.
+
+    Attributes:
+        package: its name there.
+        programs: program -> path within the package.
+        tried: whether this was seen to work.
+    """
+
+    package: str
+    programs: Mapping[str, str]
+    tried: bool = True
+    name: str = "debian"
+
+    def obstacle(self, machine: Machine) -> str | None:
+        """Say what is missing for it."""
+        if machine.os != "linux":
+            return f"there are no Debian packages for {machine.os}"
+        missing = [tool for tool in ("apt-get", "dpkg-deb") if shutil.which(tool) is None]
+        return f"{' and '.join(missing)} not found" if missing else None
+
+    def fill(self, package: Package, folder: Path, machine: Machine, progress: Progress) -> Mapping[str, Path]:
+        """Download and unpack it."""
+        del machine  # apt knows
+        download = folder / "download"
+        download.mkdir()
+        progress(f"{package.name}: downloading the Debian package {self.package}")
+        # As root, apt would drop to a user who may not write here.
+        options = ["-q", "-o", "APT::Sandbox::User=root"] if os.geteuid() == 0 else ["-q"]
+        try:
+            _run(["apt-get", *options, "download", self.package], download)
+        except WayError:
+            # A fresh machine has no package lists, or old ones: fetch some, for us alone.
+            progress(f"{package.name}: fetching the lists of Debian packages")
+            options += _private_state(folder / "apt")
+            try:
+                # Another archive which is not reached is no reason to stop; the download below tells.
+                _run(["apt-get", *options, "update"], download)
+            except WayError as error:
+                progress(f"{package.name}: {error}")
+            _run(["apt-get", *options, "download", self.package], download)
+        archives = list(download.glob("*.deb"))
+        if len(archives) != 1:
+            raise WayError(f"apt-get brought {len(archives)} packages")
+        _run(["dpkg-deb", "-x", str(archives[0]), str(folder / "root")], download)
+        shutil.rmtree(download)
+        shutil.rmtree(folder / "apt", ignore_errors=True)
+        found = {name: folder / "root" / path for name, path in self.programs.items()}
+        for path in found.values():
+            if not path.is_file():
+                raise WayError(f"{self.package} does not hold {path.relative_to(folder / 'root')}")
+        return found
+
+
+def _private_state(folder: Path) -> list[str]:
+    (folder / "state" / "lists" / "partial").mkdir(parents=True)
+    (folder / "cache" / "archives" / "partial").mkdir(parents=True)
+    settings = {
+        "Dir::State": folder / "state",
+        "Dir::State::status": "/var/lib/dpkg/status",
+        "Dir::Cache": folder / "cache",
+    }
+    return [part for key, value in settings.items() for part in ("-o", f"{key}={value}")]
+
+
+def _run(argv: list[str], folder: Path) -> None:
+    try:
+        done = subprocess.run(
+            argv,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=600,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise WayError(f"{argv[0]}: {error}") from error
+    if done.returncode != 0:
+        lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        raise WayError(f"{argv[0]} failed: {lines[-1] if lines else f'exit code {done.returncode}'}")

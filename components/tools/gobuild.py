@@ -1,0 +1,165 @@
+"""A pinned Go module, built into the cache.
+
+`builds/<package>/` holds go.mod and go.sum with every module pinned and hashed. The build is `-mod=readonly`, so a
+module which is not in go.sum, or differs from it, fails the build whatever the user's own Go settings are.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .base import Machine, Package, Progress, WayError, parse_version
+
+__all__ = ["GoBuild"]
+
+_BUILDS = Path(__file__).parent / "builds"
+_NEEDED = (1, 26, 4)
+# Since 1.21 an older Go fetches the one it is asked for, verified by Go's checksum database.
+_FETCHES = (1, 21, 0)
+_LINE_EVERY = 2.0
+
+
+@dataclass(frozen=True)
+class GoBuild:
+    """A program built from a pinned Go module.
+
+    Attributes:
+        program: the executable's name.
+        source: its package's import path.
+        version_variable: the linker variable which holds its version.
+        version_prefix: what precedes the number there.
+        tried: whether this was seen to work.
+    """
+
+    program: str
+    source: str
+    version_variable: str
+    version_prefix: str = ""
+    tried: bool = True
+    name: str = "go"
+
+    def obstacle(self, machine: Machine) -> str | None:
+        """Say what is missing for it."""
+        del machine
+        needed = ".".join(map(str, _NEEDED))
+        version = _go_version()
+        if version is None:
+            return f"Go is not found; it needs Go {needed} or newer"
+        if version < _FETCHES or (version < _NEEDED and os.environ.get("GOTOOLCHAIN") == "local"):
+            return f"Go {'.'.join(map(str, version))} is too old; it needs Go {needed} or newer"
+        return None
+
+    def fill(self, package: Package, folder: Path, machine: Machine, progress: Progress) -> Mapping[str, Path]:
+        """Build it, and say how far it is."""
+        del machine  # Go builds for the machine at hand
+        source = folder / "source"
+        shutil.copytree(_BUILDS / package.name, source)
+        target = folder / "bin" / self.program
+        environment = {**os.environ, "GOWORK": "off"}
+        if (_go_version() or _NEEDED) < _NEEDED:
+            environment["GOTOOLCHAIN"] = f"go{'.'.join(map(str, _NEEDED))}"
+        title = f"{package.name} {package.version}"
+        progress(f"{title}: building it from its pinned Go module; this takes minutes, and happens once")
+        report = _Report(title, progress)
+        listed = _run_go(["go", "list", "-mod=readonly", "-deps", self.source], source, environment, report.fetching)
+        report.total = len(listed)
+        flags = f"-s -w -X {self.version_variable}={self.version_prefix}{package.version}"
+        _run_go(
+            ["go", "build", "-mod=readonly", "-trimpath", "-v", "-ldflags", flags, "-o", str(target), self.source],
+            source,
+            environment,
+            report.compiling,
+        )
+        shutil.rmtree(source)
+        return {self.program: target}
+
+
+class _Report:
+    """Turns the lines of the go command into a line of progress now and then."""
+
+    def __init__(self, title: str, progress: Progress) -> None:
+        self.total = 0
+        self._title = title
+        self._progress = progress
+        self._fetched = 0
+        self._compiled = 0
+        self._started = self._said = time.monotonic()
+
+    def fetching(self, line: str) -> None:
+        if line.startswith("go: downloading"):
+            self._fetched += 1
+            self._say(f"fetched {self._fetched} modules")
+
+    def compiling(self, line: str) -> None:
+        if line.startswith("go: "):
+            self.fetching(line)
+        else:
+            self._compiled += 1
+            # What Go has compiled before, for this or another build, is not compiled again.
+            self._say(f"compiled {self._compiled:,} of at most {self.total:,} packages")
+
+    def _say(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self._said >= _LINE_EVERY:
+            self._said = now
+            self._progress(f"{self._title}: {text} in {now - self._started:.0f} s")
+
+
+def _go_version() -> tuple[int, int, int] | None:
+    go = shutil.which("go")
+    if go is None:
+        return None
+    try:
+        done = subprocess.run(
+            [go, "env", "GOVERSION"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            cwd="/",  # a go.mod in the working folder must not have a say
+            env={**os.environ, "GOTOOLCHAIN": "local", "GOWORK": "off"},
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return parse_version(done.stdout)
+
+
+def _run_go(argv: list[str], folder: Path, environment: dict[str, str], on_line: Callable[[str], None]) -> list[str]:
+    """Run the go command, hand on the lines of its stderr, and return those of its stdout."""
+    tail: deque[str] = deque(maxlen=5)
+    output = folder.parent / "stdout"
+    with (
+        output.open("w+", encoding="utf-8") as stdout,
+        subprocess.Popen(
+            argv,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        ) as process,
+    ):
+        try:
+            assert process.stderr is not None  # noqa: S101 - asked for above
+            for line in process.stderr:
+                tail.append(line.rstrip())
+                on_line(tail[-1])
+            code = process.wait()
+        except BaseException:
+            process.terminate()
+            raise
+        stdout.seek(0)
+        lines = stdout.read().splitlines()
+    output.unlink()
+    if code != 0:
+        raise WayError(f"`{' '.join(argv[:2])}` failed: {' | '.join(tail) or f'exit code {code}'}")
+    return lines

@@ -1,0 +1,146 @@
+"""The vendor's own release, downloaded and verified.
+
+The hash comes from the table where it is known there, else from the checksum file which the vendor publishes beside
+the archive. None is ever invented: without a matching hash nothing is unpacked. Proxies (HTTPS_PROXY, NO_PROXY) and
+own certificate authorities (the system's store, SSL_CERT_FILE, SSL_CERT_DIR, REQUESTS_CA_BUNDLE) are respected.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import ssl
+import tarfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .base import Machine, Package, Progress, WayError
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["Release"]
+
+_HASH_LENGTH = 64
+_LINE_EVERY = 2.0
+
+
+@dataclass(frozen=True)
+class Release:
+    """A tar.gz of the vendor. The texts may hold {version}, {os}, {arch} and {archive}.
+
+    Attributes:
+        archive: its file name.
+        url: the folder it is in.
+        checksums: URL of the file with its SHA-256.
+        programs: program -> path within the archive.
+        os_names, arch_names: how the vendor calls Go's names, where they differ.
+        hashes: `<os>-<arch>` -> SHA-256 of the archive, where known to us.
+        tried: whether this was seen to work.
+    """
+
+    archive: str
+    url: str
+    checksums: str
+    programs: Mapping[str, str]
+    os_names: Mapping[str, str] = field(default_factory=dict[str, str])
+    arch_names: Mapping[str, str] = field(default_factory=dict[str, str])
+    hashes: Mapping[str, str] = field(default_factory=dict[str, str])
+    tried: bool = False
+    name: str = "release"
+
+    def obstacle(self, machine: Machine) -> str | None:
+        """Say whether the vendor releases for the machine."""
+        if machine.os not in {"linux", "darwin"} or machine.arch not in {"amd64", "arm64"}:
+            return f"there is no release for {machine}"
+        return None
+
+    def urls(self, package: Package, machine: Machine) -> tuple[str, str, str]:
+        """Return the archive's file name, its URL, and the URL of the checksum file."""
+        words = {
+            "version": package.version,
+            "os": self.os_names.get(machine.os, machine.os),
+            "arch": self.arch_names.get(machine.arch, machine.arch),
+        }
+        archive = self.archive.format(**words)
+        return archive, f"{self.url.format(**words)}/{archive}", self.checksums.format(**words, archive=archive)
+
+    def fill(self, package: Package, folder: Path, machine: Machine, progress: Progress) -> Mapping[str, Path]:
+        """Download, verify, unpack."""
+        import httpx
+
+        archive, url, checksums = self.urls(package, machine)
+        progress(f"{package.name} {package.version}: downloading {url}")
+        file = folder / "archive.tar.gz"
+        try:
+            timeout = httpx.Timeout(60.0, connect=10.0)
+            with httpx.Client(verify=_trusted(), follow_redirects=True, timeout=timeout) as client:
+                expected = self.hashes.get(str(machine)) or _published(client, checksums, archive)
+                found = _download(client, url, file, package, progress)
+        except (httpx.HTTPError, ssl.SSLError) as error:
+            raise WayError(f"{url} is not reached: {error}") from error
+        if found != expected:
+            raise WayError(f"{archive} has the SHA-256 {found}, the expected one is {expected}")
+        try:
+            with tarfile.open(file) as tar:
+                tar.extractall(folder / "release", filter="data")
+        except (tarfile.TarError, EOFError) as error:
+            raise WayError(f"{archive} cannot be unpacked: {error}") from error
+        file.unlink()
+        words = {"version": package.version, "os": machine.os, "arch": machine.arch}
+        programs = {name: folder / "release" / path.format(**words) for name, path in self.programs.items()}
+        for path in programs.values():
+            if not path.is_file():
+                raise WayError(f"{archive} does not hold {path.relative_to(folder / 'release')}")
+        return programs
+
+
+def _trusted() -> ssl.SSLContext:
+    import certifi
+
+    # Reads the system's store, SSL_CERT_FILE and SSL_CERT_DIR; some Pythons come without a store.
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    if bundle := os.environ.get("REQUESTS_CA_BUNDLE"):
+        try:
+            context.load_verify_locations(
+                bundle if Path(bundle).is_file() else None, None if Path(bundle).is_file() else bundle
+            )
+        except OSError as error:
+            raise WayError(f"REQUESTS_CA_BUNDLE={bundle} cannot be read: {error}") from error
+    return context
+
+
+def _published(client: httpx.Client, url: str, archive: str) -> str:
+    """Return the hash of `archive` from a checksum file: lines of `HASH  NAME`, or the hash alone."""
+    answer = client.get(url).raise_for_status()
+    for line in answer.text.splitlines():
+        match line.split():
+            case [digest] if len(digest) == _HASH_LENGTH:
+                return digest.lower()
+            case [digest, name] if name.lstrip("*") == archive and len(digest) == _HASH_LENGTH:
+                return digest.lower()
+            case _:
+                continue
+    raise WayError(f"{url} does not name {archive}, so it cannot be verified")
+
+
+def _download(client: httpx.Client, url: str, file: Path, package: Package, progress: Progress) -> str:
+    digest = hashlib.sha256()
+    said = time.monotonic()
+    with client.stream("GET", url) as answer, file.open("wb") as out:
+        answer.raise_for_status()
+        total = int(answer.headers.get("content-length", 0))
+        done = 0
+        for block in answer.iter_bytes(1 << 20):
+            digest.update(block)
+            out.write(block)
+            done += len(block)
+            if time.monotonic() - said >= _LINE_EVERY:
+                said = time.monotonic()
+                of = f" of {total / 1e6:.0f}" if total else ""
+                progress(f"{package.name} {package.version}: downloaded {done / 1e6:.0f}{of} MB")
+    return digest.hexdigest()

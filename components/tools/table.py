@@ -1,0 +1,131 @@
+"""The pinned table of tools.
+
+Debian's Prometheus and Alertmanager are as old as the Debian they come from, so a range of versions fits. No hash of a
+release is known to us: the releases were never reached from where this was written, which `tried=False` says. The
+engine's version follows the `pulumi` requirement in pyproject.toml.
+"""
+
+from __future__ import annotations
+
+from .base import Package, Program
+from .debian import DebianPackage
+from .gobuild import GoBuild
+from .release import Release
+
+__all__ = ["PACKAGES"]
+
+_GITHUB = "https://github.com"
+
+PACKAGES: tuple[Package, ...] = (
+    Package(
+        name="pulumi",
+        version="3.259.0",
+        at_least="3.259.0",
+        below="4.0.0",
+        programs=(Program("pulumi", version_args=("version",)),),
+        ways=(
+            Release(
+                archive="pulumi-v{version}-{os}-{arch}.tar.gz",
+                url=f"{_GITHUB}/pulumi/pulumi/releases/download/v{{version}}",
+                checksums=f"{_GITHUB}/pulumi/pulumi/releases/download/v{{version}}/pulumi-{{version}}-checksums.txt",
+                programs={"pulumi": "pulumi/pulumi"},
+                arch_names={"amd64": "x64"},
+            ),
+            GoBuild(
+                program="pulumi",
+                source="github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
+                version_variable="github.com/pulumi/pulumi/sdk/v3/go/common/version.Version",
+                version_prefix="v",
+            ),
+        ),
+        by_hand="install Pulumi 3.259.0 or newer so that `pulumi` is on PATH (https://www.pulumi.com/docs/install), "
+        "or Go 1.26.4 or newer to build it",
+    ),
+    Package(
+        name="lakefs",
+        version="1.86.0",
+        at_least="1.86.0",
+        below="2.0.0",
+        programs=(Program("lakefs"),),
+        ways=(
+            Release(
+                archive="lakeFS_{version}_{os}_{arch}.tar.gz",
+                url=f"{_GITHUB}/treeverse/lakeFS/releases/download/v{{version}}",
+                checksums=f"{_GITHUB}/treeverse/lakeFS/releases/download/v{{version}}/checksums.txt",
+                programs={"lakefs": "lakefs"},
+                os_names={"linux": "Linux", "darwin": "Darwin"},
+                arch_names={"amd64": "x86_64"},
+            ),
+            GoBuild(
+                program="lakefs",
+                source="github.com/treeverse/lakefs/cmd/lakefs",
+                version_variable="github.com/treeverse/lakefs/pkg/version.Version",
+            ),
+        ),
+        by_hand="put `lakefs` 1.86.0 or newer on PATH (https://github.com/treeverse/lakeFS/releases), "
+        "or install Go 1.26.4 or newer to build it",
+    ),
+    Package(
+        name="prometheus",
+        version="2.53.5",
+        at_least="2.42.0",
+        below="3.0.0",
+        programs=(Program("prometheus"), Program("promtool")),
+        ways=(
+            Release(
+                archive="prometheus-{version}.{os}-{arch}.tar.gz",
+                url=f"{_GITHUB}/prometheus/prometheus/releases/download/v{{version}}",
+                checksums=f"{_GITHUB}/prometheus/prometheus/releases/download/v{{version}}/sha256sums.txt",
+                programs={
+                    "prometheus": "prometheus-{version}.{os}-{arch}/prometheus",
+                    "promtool": "prometheus-{version}.{os}-{arch}/promtool",
+                },
+            ),
+            DebianPackage(
+                package="prometheus", programs={"prometheus": "usr/bin/prometheus", "promtool": "usr/bin/promtool"}
+            ),
+        ),
+        by_hand="put `prometheus` and `promtool` 2.42 or newer, below 3, on PATH (https://prometheus.io/download)",
+    ),
+    Package(
+        name="alertmanager",
+        version="0.28.1",
+        at_least="0.25.0",
+        below="1.0.0",
+        programs=(Program("alertmanager", aliases=("prometheus-alertmanager",)), Program("amtool")),
+        ways=(
+            Release(
+                archive="alertmanager-{version}.{os}-{arch}.tar.gz",
+                url=f"{_GITHUB}/prometheus/alertmanager/releases/download/v{{version}}",
+                checksums=f"{_GITHUB}/prometheus/alertmanager/releases/download/v{{version}}/sha256sums.txt",
+                programs={
+                    "alertmanager": "alertmanager-{version}.{os}-{arch}/alertmanager",
+                    "amtool": "alertmanager-{version}.{os}-{arch}/amtool",
+                },
+            ),
+            DebianPackage(
+                package="prometheus-alertmanager",
+                programs={"alertmanager": "usr/bin/prometheus-alertmanager", "amtool": "usr/bin/amtool"},
+            ),
+        ),
+        by_hand="put `alertmanager` and `amtool` 0.25 or newer on PATH (https://prometheus.io/download)",
+    ),
+    Package(
+        name="grafana",
+        version="11.6.0",
+        at_least="10.0.0",
+        below="13.0.0",
+        programs=(Program("grafana"),),
+        ways=(
+            Release(
+                archive="grafana-{version}.{os}-{arch}.tar.gz",
+                url="https://dl.grafana.com/oss/release",
+                checksums="https://dl.grafana.com/oss/release/{archive}.sha256",
+                programs={"grafana": "grafana-v{version}/bin/grafana"},
+            ),
+        ),
+        by_hand="install Grafana 10 or newer so that `grafana` is on PATH (https://grafana.com/grafana/download), "
+        "or set monitoring.grafana to 'off'",
+        optional=True,
+    ),
+)

@@ -1,0 +1,216 @@
+"""Finding tools, and getting them where they are not there yet."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tidemill.runtime.errors import NotFoundError, ToolError
+
+from .base import Machine, Package, Program, Progress, WayError, fits, parse_version
+from .cache import Cache, Entry
+
+__all__ = ["Toolbox", "cache_folder", "version_of"]
+
+_log = logging.getLogger(__name__)
+
+
+def cache_folder() -> Path:
+    """Return the user's cache: TIDEMILL_CACHE, else XDG_CACHE_HOME/tidemill, else ~/.cache/tidemill."""
+    if own := os.environ.get("TIDEMILL_CACHE"):
+        return Path(own).expanduser().absolute()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    # The XDG specification: a relative value is to be ignored.
+    base = Path(shared) if shared and Path(shared).is_absolute() else Path.home() / ".cache"
+    return base / "tidemill"
+
+
+def version_of(path: Path, program: Program) -> str | None:
+    """Return the version which the program at `path` prints, or None where it prints none."""
+    try:
+        done = subprocess.run(
+            [path, *program.version_args],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=60,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"},
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = parse_version(done.stdout or done.stderr) if done.returncode == 0 else None
+    return ".".join(map(str, found)) if found else None
+
+
+class Toolbox:
+    """The tools of a table, with one cache.
+
+    Args:
+        packages: the table.
+        folder: the cache; made when something is first put there.
+        machine: what the tools have to run on.
+    """
+
+    def __init__(self, packages: Sequence[Package], folder: Path, machine: Machine | None = None) -> None:
+        self.packages = tuple(packages)
+        self.machine = machine or Machine.here()
+        self.cache = Cache(folder)
+        self._versions: dict[tuple[str, int, int], str | None] = {}
+        self._verified: set[Path] = set()
+
+    def package_of(self, name: str) -> tuple[Package, Program]:
+        """Return the package which holds the program `name`, and the program.
+
+        Raises:
+            NotFoundError: none does.
+        """
+        for package in self.packages:
+            for program in package.programs:
+                if program.name == name:
+                    return package, program
+        known = ", ".join(program.name for package in self.packages for program in package.programs)
+        raise NotFoundError("unknown tool", field="tool", value=name, mend=f"use one of {known}")
+
+    def on_path(self, program: Program) -> tuple[Path, str | None] | None:
+        """Return where `program` is on PATH and which version it is, or None."""
+        for name in (program.name, *program.aliases):
+            if found := shutil.which(name):
+                path = Path(found)
+                state = path.stat()
+                key = (found, state.st_size, state.st_mtime_ns)
+                if key not in self._versions:
+                    self._versions[key] = version_of(path, program)
+                return path, self._versions[key]
+        return None
+
+    def cached(self, package: Package, *, thorough: bool = False) -> Entry | None:
+        """Return the best whole entry of the cache which fits, or None."""
+        names = {program.name for program in package.programs}
+        for entry in self.cache.entries(package.name, self.machine):
+            if not fits(package, entry.version) or not names <= entry.files.keys():
+                continue
+            if fault := entry.fault(thorough=thorough and entry.folder not in self._verified):
+                _log.warning("the cached %s is broken: %s", package.name, fault)
+                continue
+            if thorough:
+                self._verified.add(entry.folder)
+            return entry
+        return None
+
+    def find(self, name: str) -> Path:
+        """Return the program `name` from PATH, where its version fits, or else from the cache.
+
+        Raises:
+            NotFoundError: the table has no such tool.
+            ToolError: it is in neither.
+        """
+        package, program = self.package_of(name)
+        if path := self._there(package, program, thorough=False):
+            return path
+        raise ToolError(
+            f"{package.version} is neither on PATH nor in the cache {self.cache.folder}",
+            field=name,
+            mend="run `tidemill up`, which gets it, or see `tidemill doctor`",
+        )
+
+    def ensure(self, name: str, progress: Progress | None = None) -> Path:
+        """Return the program `name`, and get it first where it is not there yet.
+
+        Safe when several threads, processes and projects ask at once: one gets it, the others wait.
+
+        Raises:
+            NotFoundError: the table has no such tool.
+            ToolError: it cannot be had.
+        """
+        package, program = self.package_of(name)
+        if path := self._there(package, program, thorough=True):
+            return path
+        say = progress or _log.info
+        try:
+            with self._locked(package, say):
+                entry = self.cached(package, thorough=True) or self._get(package, program, say)
+        except OSError as error:
+            raise ToolError(
+                f"the cache cannot be used: {error.strerror or error}",
+                field=name,
+                value=str(error.filename or self.cache.folder),
+                mend="make it writable, or set TIDEMILL_CACHE to another folder",
+            ) from error
+        return entry.path(name)
+
+    def _there(self, package: Package, program: Program, *, thorough: bool) -> Path | None:
+        on_path = self.on_path(program)
+        if on_path and fits(package, on_path[1]):
+            return on_path[0]
+        entry = self.cached(package, thorough=thorough)
+        return entry.path(program.name) if entry else None
+
+    @contextmanager
+    def _locked(self, package: Package, say: Progress) -> Generator[None]:
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.cache.lock_file(package.name), is_singleton=False)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            say(f"{package.name}: another run is getting it; waiting")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _get(self, package: Package, program: Program, say: Progress) -> Entry:
+        failures: list[str] = []
+        if (on_path := self.on_path(program)) is not None:
+            failures.append(f"on PATH: version {on_path[1] or 'unknown'} does not fit")
+        else:
+            failures.append("on PATH: not found")
+        for way in package.ways:
+            if obstacle := way.obstacle(self.machine):
+                failures.append(f"{way.name}: {obstacle}")
+                continue
+            staged = self.cache.stage(package.name)
+            started = time.monotonic()
+            try:
+                programs = way.fill(package, staged, self.machine, say)
+                version = self._checked(package, programs)
+                entry = self.cache.publish(staged, package.name, version, way.name, self.machine, programs)
+            except WayError as error:
+                failures.append(f"{way.name}: {error}")
+                say(f"{package.name}: {way.name} does not lead there: {error}")
+                continue
+            finally:
+                shutil.rmtree(staged, ignore_errors=True)
+            say(f"{package.name}: {version} is in the cache after {time.monotonic() - started:.0f} s")
+            self._verified.add(entry.folder)
+            return entry
+        raise ToolError(
+            f"{package.name} {package.version} cannot be had here ({'; '.join(failures)})",
+            field=program.name,
+            mend=package.by_hand,
+        )
+
+    def _checked(self, package: Package, programs: Mapping[str, Path]) -> str:
+        """Run every program once, so that what is in the cache is known to run on this machine."""
+        versions: set[str] = set()
+        for program in package.programs:
+            path = programs.get(program.name)
+            version = version_of(path, program) if path else None
+            if version is None:
+                raise WayError(f"what it brought as {program.name} does not run")
+            if not fits(package, version):
+                raise WayError(
+                    f"it brought {program.name} {version}, "
+                    f"wanted is at least {package.at_least} and below {package.below}"
+                )
+            versions.add(version)
+        return min(versions)
