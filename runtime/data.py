@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from .errors import ConfigError, NotFoundError, UnvalidatedError
-from .lake import Commit, Lake, ObjectInfo
-from .settings import LakeSettings, runtime_settings
+from tidemill.runtime.errors import ConfigError, NotFoundError, UnvalidatedError
+from tidemill.runtime.lake import Commit, Lake, ObjectInfo
+from tidemill.runtime.settings import LakeSettings, runtime_settings
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,9 +16,8 @@ from typing import Any, BinaryIO, cast
 from urllib.parse import quote, urlsplit
 
 import httpx
-
-from .errors import GateError, NotFoundError, PlatformError, UnreachableError
-from .settings import LakeSettings, read_secret
+from tidemill.runtime.errors import GateError, NotFoundError, PlatformError, UnreachableError
+from tidemill.runtime.settings import LakeSettings, read_secret
 
 __all__ = ["GATE_ACTION", "Commit", "Lake", "ObjectInfo", "Run"]
 

@@ -1,0 +1,125 @@
+"""The gate as a web service: lakeFS asks `POST /hooks/lakefs` before it merges.
+
+200 lets lakeFS go on; whatever else happens (422 with the reasons, 401, 500, no answer at all) makes it refuse.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from concurrent.futures import Future
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Header, HTTPException, Request
+from fastapi.responses import JSONResponse
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+from tidemill.runtime.lake import Lake
+from tidemill.runtime.service import add_metrics, token_matches, token_of
+from tidemill.runtime.settings import read_secret
+from tidemill.runtime.validation.action import HOOK_HEADER
+from tidemill.runtime.validation.gate import Event, Gate
+from tidemill.runtime.validation.settings import ValidationSettings
+from tidemill.runtime.validation.suite import SuiteFile, SuiteRunner
+
+__all__ = ["create_app"]
+
+_BODY_LIMIT = 64 * 1024
+# Shorter than the action's own time-out, so that lakeFS hears why.
+_WARM_UP_LIMIT = 120.0
+
+_log = logging.getLogger(__name__)
+
+
+def create_app(settings: ValidationSettings) -> FastAPI:
+    """Return the service; Great Expectations is imported in the background, and a hook waits for it.
+
+    Raises:
+        NotFoundError, ConfigError: a secret or a suite is missing or not valid.
+    """
+    secret = read_secret(settings.hook_secret_file)
+    suites = {repository: SuiteFile.read(path) for repository, path in settings.suites.items()}
+    settings.reports.mkdir(parents=True, exist_ok=True, mode=0o700)
+    warm = _in_background(settings, suites)
+    registry = CollectorRegistry()
+    verdicts = Counter("tidemill_validations", "Verdicts of the gate.", ["repository", "verdict"], registry=registry)
+    seconds = Histogram("tidemill_validation_seconds", "Time to a verdict.", registry=registry)
+
+    app = FastAPI(title="tidemill validation", redirect_slashes=False, docs_url=None, redoc_url=None, openapi_url=None)
+    add_metrics(app, token_of(settings.listen), registry)
+
+    @app.get("/readyz")
+    def readyz() -> JSONResponse:  # pyright: ignore[reportUnusedFunction] - registered by the decorator
+        if not warm.done():
+            return JSONResponse({"status": "starting"}, 503)
+        if error := warm.exception():
+            return JSONResponse({"status": "failed", "error": str(error)}, 503)
+        return JSONResponse({"status": "ok", "suites": {key: suite.name for key, suite in suites.items()}})
+
+    @app.post("/hooks/lakefs")
+    async def hook(  # pyright: ignore[reportUnusedFunction] - registered by the decorator
+        request: Request, given: Annotated[str | None, Header(alias=HOOK_HEADER)] = None
+    ) -> JSONResponse:
+        if not token_matches(given, secret):
+            raise HTTPException(401, "a valid hook secret is needed")
+        event = _event(await _body(request))
+        started = time.monotonic()
+        verdict = await run_in_threadpool(lambda: warm.result(_WARM_UP_LIMIT).decide(event))
+        seconds.observe(time.monotonic() - started)
+        verdicts.labels(event.repository_id, "accepted" if verdict.success else "refused").inc()
+        _log.info(
+            "verdict",
+            extra={
+                "event": event.event_type,
+                "repository": event.repository_id,
+                "commit": event.commit_id,
+                "success": verdict.success,
+                "reasons": [reason.message for reason in verdict.reasons],
+            },
+        )
+        return JSONResponse(_plain(verdict.to_json()), 200 if verdict.success else 422)
+
+    return app
+
+
+def _in_background(settings: ValidationSettings, suites: dict[str, SuiteFile]) -> Future[Gate]:
+    made: Future[Gate] = Future()
+
+    def make() -> None:
+        try:
+            made.set_result(Gate(suites, Lake(settings.lake), SuiteRunner(suites), settings.reports))
+        except BaseException as error:  # noqa: BLE001 - whoever waits for the result gets it
+            _log.exception("the gate cannot start and refuses everything")
+            made.set_exception(error)
+
+    threading.Thread(target=make, name="gate-start", daemon=True).start()
+    return made
+
+
+async def _body(request: Request) -> bytes:
+    body = b""
+    async for block in request.stream():
+        body += block
+        if len(body) > _BODY_LIMIT:
+            raise HTTPException(413, "the event is too large")
+    return body
+
+
+def _event(body: bytes) -> Event:
+    try:
+        return Event.model_validate_json(body)
+    except ValidationError as error:
+        raise HTTPException(400, f"not an event of lakeFS ({error.error_count()} errors)") from None
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` with what JSON cannot hold (NaN, dates) as text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else str(value)
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)

@@ -1,0 +1,20 @@
+"""Settings of the validation service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from tidemill.runtime.settings import LakeSettings, ListenSettings, Settings
+
+__all__ = ["ValidationSettings"]
+
+
+class ValidationSettings(Settings):
+    """What the gate's service needs."""
+
+    listen: ListenSettings
+    hook_secret_file: Path = Field(description="File with the secret which lakeFS sends as X-Tidemill-Hook.")
+    lake: LakeSettings
+    suites: dict[str, Path] = Field(description="Repository -> its Great Expectations suite, a JSON file.")
+    reports: Path = Field(description="Folder of the reports, REPOSITORY/COMMIT.json; made when missing.")
