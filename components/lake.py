@@ -74,14 +74,14 @@ class Lake(pulumi.ComponentResource):
         self.secret = target.secret("lakefs-secret", SecretArgs(format="lakefs-secret"), child)
         hook = target.secret("lakefs-hook", SecretArgs(), child)
         self.service = self._lakefs(target, hook, child)
-        self.validation, self.validation_token = None, None
+        self.validation, self.validation_token, gate = None, None, None
         if any(config.gate for config in args.repositories.values()):
             self.validation = target.endpoint("validation", EndpointArgs(port=args.validation_port), child)
             self.validation_token = target.secret("validation-token", SecretArgs(), child)
-            self._validation(target, args, self.validation, self.validation_token, hook, child)
+            gate = self._validation(target, args, self.validation, self.validation_token, hook, child)
         access = LakeAccess(url=self.endpoint.public_url, key_id=self.key_id, secret=self.secret)
         self.content = {
-            repository: self._repository(target, access, repository, config)
+            repository: self._repository(target, access, repository, config, gate)
             for repository, config in args.repositories.items()
         }
         self._target = target
@@ -165,10 +165,12 @@ class Lake(pulumi.ComponentResource):
             child,
         )
 
-    def _repository(self, target: Target, access: LakeAccess, name: str, config: RepositoryConfig) -> pulumi.Resource:
+    def _repository(
+        self, target: Target, access: LakeAccess, name: str, config: RepositoryConfig, gate: ServiceRef | None
+    ) -> pulumi.Resource:
         after = pulumi.ResourceOptions(parent=self, depends_on=[self.service.resource])
         last = target.content.repository(name, lake=access, namespace=f"local://{name}", opts=after)
-        if config.gate and self.validation:
+        if config.gate and self.validation and gate:
             last = target.content.action(
                 f"gate-{name}",
                 lake=access,
@@ -178,7 +180,8 @@ class Lake(pulumi.ComponentResource):
                 content=self.validation.url.apply(
                     lambda url: action_yaml(name="tidemill-gate", branch="main", url=f"{url}/hooks/lakefs")
                 ),
-                opts=pulumi.ResourceOptions(parent=self, depends_on=[last]),
+                # The gate is asked about the commit of its own action file already, and about what is seeded next.
+                opts=pulumi.ResourceOptions(parent=self, depends_on=[last, gate.resource]),
             )
         if config.protect:
             last = target.content.branch_protection(
