@@ -1,0 +1,329 @@
+"""The resources of `tidemill-native` as the program sees them.
+
+Properties are camelCase towards the engine, as everywhere in its world, and snake_case in Python.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict, Unpack
+
+import pulumi
+
+__all__ = [
+    "Action",
+    "Branch",
+    "BranchProtection",
+    "Endpoint",
+    "Experiment",
+    "Folder",
+    "Job",
+    "Permission",
+    "RegisteredModel",
+    "Repository",
+    "Secret",
+    "Service",
+    "User",
+]
+
+Text = pulumi.Input[str]
+Options = pulumi.ResourceOptions | None
+
+
+class _Native(pulumi.CustomResource):
+    """A resource of the package; inputs which are None are left out."""
+
+    def __init__(
+        self, token: str, resource_name: str, props: Mapping[str, Any], outputs: Sequence[str], opts: Options
+    ) -> None:
+        given = {key: value for key, value in props.items() if value is not None}
+        # The engine fills in what it is told of: outputs are declared with None.
+        super().__init__(f"tidemill-native:{token}", resource_name, given | dict.fromkeys(outputs), opts)
+
+
+class Endpoint(_Native):
+    """A port of the loopback interface, found free and kept."""
+
+    host: pulumi.Output[str]
+    port: pulumi.Output[float]
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        stack: Text,
+        root: Text,
+        name: Text | None = None,
+        port: pulumi.Input[int] | None = None,
+        opts: Options = None,
+    ) -> None:
+        props = {"stack": stack, "root": root, "name": name or resource_name, "port": port}
+        super().__init__(
+            "local:Endpoint", resource_name, props, ["host"] if port is not None else ["host", "port"], opts
+        )
+
+
+class Secret(_Native):
+    """A secret in a file of mode 0600: the given `value`, or a random one which is then kept."""
+
+    file: pulumi.Output[str]
+    value: pulumi.Output[str]
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        stack: Text,
+        root: Text,
+        name: Text | None = None,
+        format: str = "token",  # noqa: A002 - the name of the property
+        value: Text | None = None,
+        opts: Options = None,
+    ) -> None:
+        given = None if value is None else pulumi.Output.secret(value)
+        props = {"stack": stack, "root": root, "name": name or resource_name, "format": format, "value": given}
+        hidden = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(additional_secret_outputs=["value"]))
+        super().__init__(
+            "local:Secret", resource_name, props, ["file"] if value is not None else ["file", "value"], hidden
+        )
+
+
+class Folder(_Native):
+    """A private folder which holds data."""
+
+    path: pulumi.Output[str]
+
+    def __init__(
+        self, resource_name: str, *, stack: Text, root: Text, name: Text | None = None, opts: Options = None
+    ) -> None:
+        props = {"stack": stack, "root": root, "name": name or resource_name}
+        super().__init__("local:Folder", resource_name, props, ["path"], opts)
+
+
+class Service(_Native):
+    """A process under the stack's supervisord, alive when it was made."""
+
+    running: pulumi.Output[bool]
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        stack: Text,
+        root: Text,
+        argv: Sequence[Text],
+        name: Text | None = None,
+        env: Mapping[str, Text] | None = None,
+        secret_env: Mapping[str, Text] | None = None,
+        secrets: Sequence[Text] | None = None,
+        config_files: Mapping[str, Text] | None = None,
+        endpoints: Sequence[Text] | None = None,
+        health: Mapping[str, Any] | None = None,
+        open_files: pulumi.Input[int] | None = None,
+        stop_seconds: pulumi.Input[float] | None = None,
+        cwd: Text | None = None,
+        opts: Options = None,
+    ) -> None:
+        props = {
+            "stack": stack,
+            "root": root,
+            "name": name or resource_name,
+            "argv": argv,
+            "env": env,
+            "secretEnv": secret_env,
+            "secrets": secrets,
+            "configFiles": config_files,
+            "endpoints": endpoints,
+            "health": health,
+            "openFiles": open_files,
+            "stopSeconds": stop_seconds,
+            "cwd": cwd,
+        }
+        super().__init__("local:Service", resource_name, props, ["running"], opts)
+
+
+class Job(_Native):
+    """A process which ran once, to its end."""
+
+    exit_code: pulumi.Output[float]
+    log: pulumi.Output[str]
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        stack: Text,
+        root: Text,
+        argv: Sequence[Text],
+        name: Text | None = None,
+        env: Mapping[str, Text] | None = None,
+        secret_env: Mapping[str, Text] | None = None,
+        secrets: Sequence[Text] | None = None,
+        config_files: Mapping[str, Text] | None = None,
+        timeout: pulumi.Input[float] | None = None,
+        triggers: Mapping[str, Text] | None = None,
+        cwd: Text | None = None,
+        opts: Options = None,
+    ) -> None:
+        props = {
+            "stack": stack,
+            "root": root,
+            "name": name or resource_name,
+            "argv": argv,
+            "env": env,
+            "secretEnv": secret_env,
+            "secrets": secrets,
+            "configFiles": config_files,
+            "timeout": timeout,
+            "triggers": triggers,
+            "cwd": cwd,
+        }
+        super().__init__("local:Job", resource_name, props, ["exitCode", "log"], opts)
+
+    def translate_output_property(self, prop: str) -> str:
+        """Name `exitCode` the Python way."""
+        return "exit_code" if prop == "exitCode" else prop
+
+
+class LakeInputs(TypedDict):
+    """How a lakeFS resource reaches its server."""
+
+    stack: Text
+    url: Text
+    key_id_file: Text
+    secret_file: Text
+
+
+class RegistryInputs(TypedDict):
+    """How an MLflow resource reaches its server, as the administrator."""
+
+    stack: Text
+    url: Text
+    admin: Text
+    password_file: Text
+
+
+def _access(inputs: LakeInputs | RegistryInputs) -> dict[str, Any]:
+    """Return `inputs` under the engine's names."""
+    return {re.sub("_([a-z])", lambda found: found[1].upper(), key): value for key, value in inputs.items()}
+
+
+class Repository(_Native):
+    """A lakeFS repository; holds data."""
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        name: Text,
+        namespace: Text,
+        default_branch: Text = "main",
+        opts: Options = None,
+        **access: Unpack[LakeInputs],
+    ) -> None:
+        props = {"name": name, "namespace": namespace, "defaultBranch": default_branch} | _access(access)
+        super().__init__("lakefs:Repository", resource_name, props, [], opts)
+
+
+class Branch(_Native):
+    """A lakeFS branch."""
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        repository: Text,
+        name: Text,
+        source: Text = "main",
+        opts: Options = None,
+        **access: Unpack[LakeInputs],
+    ) -> None:
+        props = {"repository": repository, "name": name, "source": source} | _access(access)
+        super().__init__("lakefs:Branch", resource_name, props, [], opts)
+
+
+class BranchProtection(_Native):
+    """The protected branches of a lakeFS repository."""
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        repository: Text,
+        branches: Sequence[Text],
+        opts: Options = None,
+        **access: Unpack[LakeInputs],
+    ) -> None:
+        props = {"repository": repository, "branches": branches} | _access(access)
+        super().__init__("lakefs:BranchProtection", resource_name, props, [], opts)
+
+
+class Action(_Native):
+    """A lakeFS action file, committed on a branch."""
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        repository: Text,
+        branch: Text,
+        path: Text,
+        content: Text,
+        opts: Options = None,
+        **access: Unpack[LakeInputs],
+    ) -> None:
+        props = {"repository": repository, "branch": branch, "path": path, "content": content} | _access(access)
+        super().__init__("lakefs:Action", resource_name, props, [], opts)
+
+
+class Experiment(_Native):
+    """An MLflow experiment; holds data."""
+
+    def __init__(
+        self, resource_name: str, *, name: Text, opts: Options = None, **access: Unpack[RegistryInputs]
+    ) -> None:
+        super().__init__("mlflow:Experiment", resource_name, {"name": name} | _access(access), [], opts)
+
+
+class RegisteredModel(_Native):
+    """A registered model of MLflow; holds data."""
+
+    def __init__(
+        self, resource_name: str, *, name: Text, opts: Options = None, **access: Unpack[RegistryInputs]
+    ) -> None:
+        super().__init__("mlflow:RegisteredModel", resource_name, {"name": name} | _access(access), [], opts)
+
+
+class User(_Native):
+    """An MLflow user."""
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        username: Text,
+        user_password_file: Text,
+        opts: Options = None,
+        **access: Unpack[RegistryInputs],
+    ) -> None:
+        props = {"username": username, "userPasswordFile": user_password_file} | _access(access)
+        super().__init__("mlflow:User", resource_name, props, [], opts)
+
+
+class Permission(_Native):
+    """What an MLflow user may do with an experiment or a registered model."""
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        username: Text,
+        kind: Text,
+        target: Text,
+        permission: Text,
+        opts: Options = None,
+        **access: Unpack[RegistryInputs],
+    ) -> None:
+        props = {"username": username, "kind": kind, "target": target, "permission": permission} | _access(access)
+        super().__init__("mlflow:Permission", resource_name, props, [], opts)
