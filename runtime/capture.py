@@ -26,7 +26,8 @@ from uuid import UUID
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from tidemill.runtime.ids import uuid7
+
+from .ids import uuid7
 
 __all__ = [
     "CAPTURE",

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tidemill.runtime.settings import ListenSettings, read_secret
+from .settings import ListenSettings, read_secret
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request, Response

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tidemill.runtime.errors import ConfigError, NotFoundError
+from .errors import ConfigError, NotFoundError
 
 __all__ = [
     "ENVIRONMENT_VARIABLE",

@@ -1,0 +1,72 @@
+"""What is answered when there is no answer: problem documents (RFC 9457), with `error` besides for other clients."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+from starlette.responses import Response
+
+__all__ = ["FieldError", "Problem"]
+
+_SHOWN = 20
+
+
+class FieldError(ValueError):
+    """One value of a request is wrong.
+
+    Args:
+        field: where, such as `dataframe_records[0].distance`.
+        message: what is wrong, naming what is wanted.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+class Problem(Exception):  # noqa: N818 - its name in RFC 9457
+    """A request which is answered with a problem document.
+
+    Args:
+        status: HTTP status.
+        detail: what is wrong, one sentence without a full stop.
+        errors: the fields at fault.
+        headers: further headers of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.errors = errors
+        self.headers = dict(headers or {})
+
+    def response(self, request_id: str | None = None, client_request_id: str | None = None) -> Response:
+        """Return the document; the request's ids are told where there are any."""
+        document: dict[str, object] = {
+            "type": "about:blank",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+            "error": self.detail,
+        }
+        if self.errors:
+            document["errors"] = [{"field": error.field, "message": error.message} for error in self.errors[:_SHOWN]]
+        headers = dict(self.headers)
+        if request_id is not None:
+            document["request_id"] = headers["X-Request-Id"] = request_id
+        if client_request_id is not None:
+            document["client_request_id"] = client_request_id
+        return Response(
+            json.dumps(document), status_code=self.status, headers=headers, media_type="application/problem+json"
+        )
