@@ -1,7 +1,7 @@
 """What a native resource is: plain Python, plain dictionaries, no engine in sight.
 
 A kind of resource subclasses `NativeResource`, names its token and says how it is made, read, changed and deleted.
-Its module exports `RESOURCES`, a list of instances; `registry` collects them. The adapter does the rest: unknown values
+Its module exports `RESOURCES`, a list of instances; `lookup` finds them. The adapter does the rest: unknown values
 during a preview, the marks on secrets, an unreachable server during a refresh, the guard before data is deleted.
 
     class Tag(NativeResource):
@@ -20,14 +20,15 @@ import importlib
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
-from tidemill.runtime.errors import ConfigError, RefusedError
+from tidemill.runtime.errors import ConfigError, NotFoundError, RefusedError
 
 __all__ = [
     "DELETE_DATA",
+    "PACKAGE",
     "RECREATE",
     "UNKNOWN",
     "Context",
@@ -35,8 +36,11 @@ __all__ = [
     "NativeResource",
     "Properties",
     "deleting_data",
-    "registry",
+    "lookup",
 ]
+
+PACKAGE: Final = "tidemill-native"
+"""The package's name; not `tidemill`, whose config the engine would copy into our inputs."""
 
 Properties = dict[str, Any]
 """Inputs or state of a resource: JSON-like values, and `UNKNOWN` during a preview. Whole numbers are ints."""
@@ -47,7 +51,7 @@ DELETE_DATA: Final = "TIDEMILL_DELETE_DATA"
 RECREATE: Final = "TIDEMILL_RECREATE"
 """Environment variable with the names, separated by commas, of data resources which may be made again, empty."""
 
-_MODULES = (".local", ".lakefs", ".mlflow")
+_MODULES = {"local": ".local", "lakefs": ".lakefs", "mlflow": ".mlflow"}
 
 
 class _Unknown:
@@ -199,10 +203,16 @@ def deleting_data(stack: str) -> bool:
     return bool(stack) and os.environ.get(DELETE_DATA) == stack
 
 
-def registry() -> Mapping[str, NativeResource]:
-    """Return token -> resource, of the modules of this package which are there."""
-    found: dict[str, NativeResource] = {}
-    for name in _MODULES:
-        module = importlib.import_module(name, __package__)
-        found.update({resource.token: resource for resource in module.RESOURCES})
-    return found
+def lookup(token: str) -> NativeResource:
+    """Return the kind of resource `token` names; its module is imported when it is first asked for.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    parts = token.split(":")
+    module = _MODULES.get(parts[1]) if len(parts) == 3 and parts[0] == PACKAGE else None
+    if module is not None:
+        for resource in importlib.import_module(module, __package__).RESOURCES:
+            if resource.token == token:
+                return resource
+    raise NotFoundError("no such kind of resource", field="type", value=token)
