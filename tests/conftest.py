@@ -11,7 +11,7 @@ from tests.support.platform import RunningPlatform, copy_project
 
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatform]:
-    """One platform with the flights team, brought up by `tidemill up` in a copy of the project, for all who may share it."""
+    """One platform with the flights team, brought up by `tidemill up` in a copy of the project, and shared."""
     project = copy_project(tmp_path_factory.mktemp("platform") / "project")
     running = RunningPlatform(project, "flights-dev")
     try:

@@ -22,9 +22,8 @@ def report(title: str, unit: str, figures: Mapping[str, Sequence[float]], ours: 
     """Print medians, spread, load and the ratio ours/peer beside its goal; return the ratio."""
     print(f"{title} (load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores)")
     for name, values in figures.items():
-        print(
-            f"  {name:<24} {statistics.median(values):9.2f} {unit}  ({min(values):.2f} - {max(values):.2f}, {len(values)})"
-        )
+        spread = f"{min(values):.2f} - {max(values):.2f}, {len(values)} rounds"
+        print(f"  {name:<24} {statistics.median(values):9.2f} {unit}  ({spread})")
     ratio = statistics.median(figures[ours]) / statistics.median(figures[peer])
     verdict = "met" if ratio <= goal else f"MISSED by {100 * (ratio / goal - 1):.0f} %"
     print(f"  {ours} / {peer} = {ratio:.2f}, goal at most {goal}: {verdict}")

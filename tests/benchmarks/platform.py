@@ -3,8 +3,8 @@
     python -m tests.benchmarks.platform [--rounds N] [noop] [standup]
 
 `noop`: a second `tidemill up` of a platform against an empty program of the same engine, refresh on for both.
-`standup`: `tidemill up` of lakeFS, MLflow, Prometheus and Alertmanager, the engine included, against the same four started
-by hand all at once with their documented commands and the same authentication; and the memory of both.
+`standup`: `tidemill up` of lakeFS, MLflow, Prometheus and Alertmanager, the engine included, against the same four
+started by hand all at once with their documented commands and the same authentication; and the memory of both.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ FIVE_LINES = "config:\n  tidemill:stack:\n    team: bench\n    environment: dev\
 EMPTY = """\
 import os, pulumi.automation as auto
 work = os.environ["WORK"]
-stack = auto.create_or_select_stack("empty", project_name="empty", program=lambda: None, opts=auto.LocalWorkspaceOptions(
+opts = auto.LocalWorkspaceOptions(
     work_dir=work, pulumi_command=auto.PulumiCommand(os.environ["ENGINE_ROOT"]),
     project_settings=auto.ProjectSettings(name="empty", runtime="python",
         backend=auto.ProjectBackend(url=f"file://{work}/state")),
-    env_vars={"PULUMI_CONFIG_PASSPHRASE": "benchmark", "PULUMI_SKIP_UPDATE_CHECK": "true"}))
+    env_vars={"PULUMI_CONFIG_PASSPHRASE": "benchmark", "PULUMI_SKIP_UPDATE_CHECK": "true"})
+stack = auto.create_or_select_stack("empty", project_name="empty", program=lambda: None, opts=opts)
 stack.up(refresh=True)
 """
 
@@ -124,7 +125,8 @@ def by_hand(folder: Path) -> tuple[list[subprocess.Popen[bytes]], list[tuple[str
         [str(tools.find("lakefs")), "run"],
         [
             str(BIN / "mlflow"), "server", "--app-name", "basic-auth", "--host", "127.0.0.1", "--port", str(mlflow),
-            "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "artifacts"),
+            "--backend-store-uri", f"sqlite:///{folder}/mlflow.db",
+            "--artifacts-destination", str(folder / "artifacts"),
             "--expose-prometheus", str(folder / "metrics"),
         ],
         [

@@ -21,7 +21,7 @@ from tidemill.components.layout import StackRoot
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.prefix) / "bin"
 T = TypeVar("T")
-LOOPBACK = ("127.", "::1", "::ffff:127.", "0.0.0.0", "::")
+LOOPBACK = ("127.", "::1", "::ffff:127.")
 
 
 def copy_project(to: Path) -> Path:
