@@ -1,0 +1,100 @@
+"""The environment in which the engine runs: backend, passphrase, and nothing that phones home.
+
+What the user has set wins, always: PULUMI_BACKEND_URL, PULUMI_ACCESS_TOKEN, a `backend` in Pulumi.yaml,
+PULUMI_CONFIG_PASSPHRASE, PULUMI_CONFIG_PASSPHRASE_FILE, a `secretsprovider` in the stack config.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import unquote, urlsplit
+
+from tidemill.components.layout import home
+from tidemill.runtime.errors import UserError
+
+from ..loading import LoadedStack, project_settings
+
+__all__ = ["backend_folder", "engine_environment", "ensure_passphrase", "private_folder"]
+
+
+def private_folder(path: Path) -> Path:
+    """Make the folder `path` if it is not there, readable by its owner alone, and return it.
+
+    Raises:
+        UserError: it cannot be made or written.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot make the folder ({error.strerror})",
+            field="TIDEMILL_HOME",
+            value=str(path),
+            mend="make it writable, or set TIDEMILL_HOME to a folder which is",
+        ) from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UserError(
+            "cannot write into the folder",
+            field="TIDEMILL_HOME",
+            value=str(path),
+            mend="make it writable, or set TIDEMILL_HOME to a folder which is",
+        )
+    return path
+
+
+def ensure_passphrase(folder: Path) -> Path:
+    """Return the file with the passphrase of this home, made once, mode 0600; two runs at once make one."""
+    path = folder / "passphrase"
+    if path.exists():
+        return path
+    handle, temporary = tempfile.mkstemp(dir=private_folder(folder), prefix=".passphrase-")  # mode 0600
+    try:
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(secrets.token_urlsafe(32) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):  # another run was first, and its file is whole
+            path.hardlink_to(temporary)
+    finally:
+        Path(temporary).unlink()
+    return path
+
+
+def engine_environment(loaded: LoadedStack, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the variables which the engine needs besides `environ`, and make the folders they name."""
+    mine: dict[str, str] = {
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+    }
+    folder = home(loaded.project)
+    if _default_backend(loaded.project, environ):
+        mine["PULUMI_BACKEND_URL"] = private_folder(folder / "state").as_uri()
+    own = "PULUMI_CONFIG_PASSPHRASE" in environ or "PULUMI_CONFIG_PASSPHRASE_FILE" in environ
+    if not own and loaded.secrets_provider in (None, "default", "passphrase"):
+        mine["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(ensure_passphrase(folder))
+    return {key: value for key, value in mine.items() if key not in environ}
+
+
+def _default_backend(project: Path, environ: Mapping[str, str]) -> bool:
+    backend: Any = project_settings(project).get("backend")
+    named = isinstance(backend, dict) and bool(cast("dict[str, Any]", backend).get("url"))
+    return not (environ.get("PULUMI_BACKEND_URL") or environ.get("PULUMI_ACCESS_TOKEN") or named)
+
+
+def backend_folder(project: Path, environment: Mapping[str, str]) -> Path | None:
+    """Return the folder `.pulumi` of a file backend, or None for every other kind."""
+    url = environment.get("PULUMI_BACKEND_URL", "")
+    if not url:
+        backend: Any = project_settings(project).get("backend")
+        url = str(cast("dict[str, Any]", backend).get("url", "")) if isinstance(backend, dict) else ""
+    if not url.startswith("file://"):
+        return None
+    text = unquote(urlsplit(url).netloc + urlsplit(url).path)
+    path = Path(text).expanduser()
+    return (path if path.is_absolute() else project / path) / ".pulumi"

@@ -1,0 +1,109 @@
+"""What the engine tells while it works, in our own words."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from pulumi.automation import EngineEvent
+
+__all__ = ["Event", "Listener", "Translator"]
+
+Kind = Literal["started", "done", "failed", "message", "note", "summary"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened.
+
+    Attributes:
+        kind: `started`, `done` and `failed` are about one resource, `message` is what a resource or the program
+            says, `note` is what tidemill says, `summary` ends a run.
+        operation: what happens to the resource: create, update, replace, delete, refresh, same.
+        type: its type.
+        name: its name.
+        seconds: how long it took, or the whole run.
+        text: the words of a message or note.
+        severity: of a message: info, warning, error.
+        changes: of a summary: operation -> number of resources.
+    """
+
+    kind: Kind
+    operation: str = ""
+    type: str = ""
+    name: str = ""
+    seconds: float | None = None
+    text: str = ""
+    severity: str = ""
+    changes: dict[str, int] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is known as JSON, without what is empty."""
+        return {key: value for key, value in asdict(self).items() if value not in ("", None)}
+
+
+Listener = Callable[[Event], None]
+
+
+class Translator:
+    """Turns the engine's events into ours.
+
+    Args:
+        listener: is told each of them.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self.errors: list[Event] = []
+        self.changes: dict[str, int] = {}
+        self.refreshed: dict[str, str] = {}
+        self._listener = listener
+        self._begun: dict[str, float] = {}
+
+    def __call__(self, event: EngineEvent) -> None:
+        """Take one event of the engine's."""
+        if event.resource_pre_event:
+            metadata = event.resource_pre_event.metadata
+            self._begun[metadata.urn] = time.monotonic()
+            self._tell("started", metadata)
+        elif event.res_outputs_event:
+            metadata = event.res_outputs_event.metadata
+            self._tell("done", metadata, self._taken(metadata.urn))
+        elif event.res_op_failed_event:
+            metadata = event.res_op_failed_event.metadata
+            self._tell("failed", metadata, self._taken(metadata.urn))
+        elif event.diagnostic_event:
+            self._diagnose(event.diagnostic_event)
+        elif event.summary_event:
+            changes = event.summary_event.resource_changes or {}
+            self.changes = {getattr(key, "value", str(key)): int(value) for key, value in changes.items()}
+            self._listener(Event("summary", changes=self.changes, seconds=float(event.summary_event.duration_seconds)))
+
+    def _taken(self, urn: str) -> float | None:
+        begun = self._begun.pop(urn, None)
+        return None if begun is None else round(time.monotonic() - begun, 3)
+
+    def _tell(self, kind: Kind, metadata: Any, seconds: float | None = None) -> None:
+        if str(metadata.type).startswith("pulumi:"):
+            return
+        operation = str(getattr(metadata.op, "value", metadata.op))
+        name = str(metadata.urn).rsplit("::", 1)[1]
+        self._listener(Event(kind, operation=operation, type=str(metadata.type), name=name, seconds=seconds))
+
+    def _diagnose(self, diagnostic: Any) -> None:
+        severity = str(diagnostic.severity)
+        # Debug messages hold whole requests, secrets among them: they go nowhere.
+        if severity == "debug" or diagnostic.ephemeral:
+            return
+        text = str(diagnostic.message).strip().removeprefix("error: ").removeprefix("warning: ").strip()
+        if not text:
+            return
+        urn = str(diagnostic.urn or "")
+        kind = urn.split("::")[2].rsplit("$", 1)[-1] if urn.count("::") >= 3 else ""
+        name = urn.rsplit("::", 1)[1] if urn and not kind.startswith("pulumi:") else ""
+        found = Event("message", name=name, text=text, severity=severity.removesuffix("#err"))
+        if severity == "error":
+            self.errors.append(found)
+        self._listener(found)

@@ -1,0 +1,85 @@
+"""What the engine's failures mean, in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tidemill.components.layout import home
+from tidemill.runtime.errors import PlatformError, TidemillError, UserError
+
+from ..loading import LoadedStack
+from .events import Event
+
+if TYPE_CHECKING:
+    from pulumi.automation.errors import CommandError
+
+__all__ = ["explain"]
+
+_PLUGIN_SIGNS = (
+    "no resource plugin",
+    "Could not automatically download",
+    "failed to load plugin",
+    "could not find plugin",
+)
+
+
+def explain(
+    error: CommandError, errors: Sequence[Event], loaded: LoadedStack, *, interrupted: bool = False
+) -> TidemillError:
+    """Return `error` as one of ours.
+
+    Args:
+        error: what the Automation API raised.
+        errors: what the resources and the program said of it.
+        loaded: the stack it happened to.
+        interrupted: whether the user interrupted the run.
+    """
+    text = str(error)
+    stack = loaded.config.stack
+    if "incorrect passphrase" in text:
+        return UserError(
+            "wrong passphrase: the secrets of this stack were encrypted with another one",
+            field=stack,
+            mend=f"set PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE to the right one, or restore "
+            f"{home(loaded.project) / 'passphrase'}; if the stack was never up, remove `encryptionsalt` from "
+            f"{loaded.file.name}",
+        )
+    if "passphrase must be set" in text or "unable to find either" in text:
+        return UserError(
+            "no passphrase for the secrets of this stack",
+            field=stack,
+            mend="set PULUMI_CONFIG_PASSPHRASE_FILE, or unset PULUMI_CONFIG_PASSPHRASE",
+        )
+    spoken = [event for event in errors if event.text.strip() not in ("update failed", "preview failed")]
+    everything = "\n".join([text, *(event.text for event in spoken)])
+    for sign in (
+        "no resource plugin",
+        "Could not automatically download",
+        "failed to load plugin",
+        "could not find plugin",
+    ):
+        if sign in everything:
+            line = next(line for line in everything.splitlines() if sign in line)
+            return UserError(
+                line.strip().removeprefix("error: "),
+                field="plugin",
+                mend="install tidemill with its platform extra beside Pulumi.yaml: `uv sync`, or "
+                '`.venv/bin/pip install "tidemill[platform]"`',
+            )
+    if interrupted:
+        return PlatformError("interrupted; what had begun was finished and saved", field=stack, mend="run it again")
+    if spoken:
+        lines: list[str] = []
+        for event in spoken:
+            line = f"{event.name}: {event.text}" if event.name and not event.text.startswith(event.name) else event.text
+            if line not in lines:
+                lines.append(line)
+        return PlatformError("\n".join(lines))
+    last = [line.strip() for line in _stderr(text).splitlines() if line.strip()]
+    return PlatformError(last[-1].removeprefix("error: ") if last else text.strip(), field=stack)
+
+
+def _stderr(text: str) -> str:
+    """Return the part of the Automation API's message which is the engine's standard error."""
+    return text.partition("\n stderr: ")[2] or text

@@ -1,0 +1,284 @@
+"""Runs of the engine: up, preview, refresh, destroy, on the project and state which a plain `pulumi` uses too."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pulumi import RunError
+from pulumi.automation import CommandResult, LocalWorkspace, OutputMap, Stack, UpdateSummary
+from pulumi.automation._stack import StackInitMode  # what Stack takes, and not exported
+from pulumi.automation.errors import CommandError, ConcurrentUpdateError, InvalidVersionError, StackNotFoundError
+from tidemill.components.layout import StackRoot, home
+from tidemill.runtime.errors import RefusedError, TidemillError, UserError
+
+from ..loading import LoadedStack, project_settings
+from .command import EngineCommand
+from .environment import backend_folder, engine_environment
+from .events import Event, Listener, Translator
+from .failures import explain
+from .locks import clear_dead_locks, run_lock
+from .state import Deployment, read_checkpoint, remove_traces
+
+__all__ = ["Engine", "Outcome"]
+
+T = TypeVar("T")
+
+_PARALLEL = 16  # services wait for their health most of the time
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        changes: operation -> number of resources, the stack itself not counted.
+        notes: what tidemill had to mend before.
+    """
+
+    changes: dict[str, int] = field(default_factory=dict[str, int])
+    notes: tuple[str, ...] = ()
+
+    @property
+    def changed(self) -> int:
+        """How many resources were made, changed or deleted."""
+        return sum(count for operation, count in self.changes.items() if operation not in ("same", "refresh", "read"))
+
+
+class _Workspace(LocalWorkspace):
+    """A workspace which selects nothing: every command names its stack, and the user's own selection stays."""
+
+    def select_stack(self, stack_name: str) -> None:  # noqa: ARG002 - the base class's signature
+        return
+
+
+class _Stack(Stack):
+    """A stack which does not ask the engine, in three more runs, for what nobody here reads."""
+
+    def outputs(self) -> OutputMap:
+        return {}
+
+    def info(self, show_secrets: bool = True) -> UpdateSummary | None:  # noqa: ARG002 - the base class's signature
+        return UpdateSummary("", datetime.now(UTC), "", {}, {}, "succeeded")
+
+
+class Engine:
+    """Drives one stack.
+
+    Args:
+        loaded: the stack's config.
+        program: what declares its resources.
+        executable: the engine's command; None finds or gets the one of the tools table.
+        listener: is told what happens.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedStack,
+        program: Callable[[], None],
+        *,
+        executable: Path | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        self.loaded = loaded
+        self.stack = loaded.config.stack
+        self._executable = executable
+        self._program = program
+        self._listener: Listener = listener or (lambda _: None)
+        self._program_error: TidemillError | None = None
+        self._notes: list[str] = []
+        self._environment = engine_environment(loaded)
+        self._home = home(loaded.project)
+        self._project = str(project_settings(loaded.project)["name"])
+        self._folder = backend_folder(loaded.project, {**os.environ, **self._environment})
+
+    def up(self, recreate: Sequence[str] = ()) -> Outcome:
+        """Make the platform what the config says, and repair what differs from it.
+
+        Args:
+            recreate: names of data-holding resources which may be made again, empty.
+        """
+        if recreate:
+            self._environment["TIDEMILL_RECREATE"] = ",".join(recreate)
+        with self._locked():
+            self._ready()
+            return self._run(lambda stack, on_event: stack.up(on_event=on_event, suppress_outputs=True, **self._common))
+
+    def preview(self) -> Outcome:
+        """Say what `up` would do; touches nothing of the platform."""
+        self._ready(clear=False)
+        return self._run(lambda stack, on_event: stack.preview(on_event=on_event, **self._common))
+
+    def refresh(self) -> Outcome:
+        """Take into the state what is really there; changes nothing of the platform."""
+        with self._locked():
+            self._ready()
+            return self._run(lambda stack, on_event: stack.refresh(on_event=on_event, **self._quiet))
+
+    def destroy(self, *, delete_data: bool = False) -> Outcome:
+        """Remove the platform, and with `delete_data` everything that it holds.
+
+        Raises:
+            RefusedError: it holds data, and `delete_data` is not given.
+        """
+        with self._locked() as lock:
+            deployment = self.deployment()
+            if deployment is None:
+                self._note("there is no such stack in the state: nothing to destroy")
+                if delete_data:
+                    self._sweep(lock)
+                return Outcome(notes=tuple(self._notes))
+            if deployment.protected and not delete_data:
+                raise self.refusal(deployment)
+            if delete_data:
+                self._environment["TIDEMILL_DELETE_DATA"] = self.stack
+            if deployment.pending:
+                self._clear_pending(deployment)
+            if deployment.protected:
+                self._command("state", "unprotect", "--all", "--yes", "--stack", self.stack)
+            outcome = self._run(lambda stack, on_event: stack.destroy(on_event=on_event, **self._quiet))
+            if delete_data:
+                self._command(
+                    "stack", "rm", self.stack, "--yes", "--preserve-config",
+                    *(["--remove-backups"] if self._folder else []),
+                )  # fmt: skip
+                self._sweep(lock)
+            return outcome
+
+    def refusal(self, deployment: Deployment) -> RefusedError:
+        """Return why a stack with data is not destroyed, and both ways on."""
+        names = ", ".join(deployment.protected[:6]) + (", ..." if len(deployment.protected) > 6 else "")
+        return RefusedError(
+            f"holds data ({names}) and is not destroyed",
+            field=self.stack,
+            mend="`tidemill stop` stops every service and keeps everything; "
+            "`tidemill destroy --delete-data` deletes everything",
+        )
+
+    def deployment(self) -> Deployment | None:
+        """Return what the state holds, or None when the stack is not in it."""
+        if self._folder is not None:
+            return read_checkpoint(self._folder, self._project, self.stack)
+        try:
+            return Deployment.of(dict(self._handle.export_stack().deployment or {}))
+        except StackNotFoundError:
+            return None
+        except CommandError as error:
+            raise explain(error, [], self.loaded) from None
+
+    @property
+    def _quiet(self) -> dict[str, Any]:
+        return {"color": "never", "suppress_progress": True, "suppress_outputs": True, "parallel": _PARALLEL}
+
+    @property
+    def _common(self) -> dict[str, Any]:
+        # Said again although Pulumi.yaml says it, for projects whose Pulumi.yaml does not.
+        return {"color": "never", "suppress_progress": True, "parallel": _PARALLEL, "refresh": True}
+
+    @cached_property
+    def _handle(self) -> Stack:
+        from tidemill.components import tools
+
+        executable = self._executable
+        if executable is None:
+            try:
+                executable = tools.find("pulumi")
+            except TidemillError:
+                executable = tools.ensure("pulumi", progress=self._note)
+        try:
+            command = EngineCommand(executable, self._note)
+        except InvalidVersionError as error:
+            raise UserError(str(error), field="pulumi", value=str(executable), mend="see `tidemill doctor`") from None
+        workspace = _Workspace(
+            work_dir=str(self.loaded.project),
+            program=self._guarded,
+            env_vars=self._environment,
+            secrets_provider=self.loaded.secrets_provider,
+            pulumi_command=command,
+        )
+        return _Stack(self.stack, workspace, StackInitMode.SELECT)
+
+    def _guarded(self) -> None:
+        """Run the program; an error of ours reaches the user as such and not as a traceback of the engine's."""
+        try:
+            self._program()
+        except TidemillError as error:
+            self._program_error = error
+            raise RunError(str(error)) from None
+
+    def _note(self, text: str) -> None:
+        self._notes.append(text)
+        self._listener(Event("note", text=text))
+
+    @contextmanager
+    def _locked(self) -> Generator[Path]:
+        with run_lock(self._home, self.stack) as lock:
+            yield lock
+
+    def _ready(self, *, clear: bool = True) -> None:
+        """Make the stack if it is not in the state yet, and clear what a killed engine left in it."""
+        deployment = self.deployment()
+        if deployment is None:
+            provider = self.loaded.secrets_provider
+            self._command(
+                "stack", "init", self.stack, "--no-select", *(["--secrets-provider", provider] if provider else [])
+            )
+        elif deployment.pending and clear:
+            self._clear_pending(deployment)
+
+    def _clear_pending(self, deployment: Deployment) -> None:
+        names = ", ".join(deployment.pending)
+        self._note(f"an earlier run was killed while it made {names}: what it left is taken over or made again")
+        silent = Translator(lambda _: None)
+        self._attempt(lambda: self._handle.refresh(on_event=silent, clear_pending_creates=True, **self._quiet), silent)
+
+    def _command(self, *args: str) -> CommandResult:
+        """Run one command of the engine on this stack."""
+        workspace = self._handle.workspace
+        return self._attempt(
+            lambda: workspace.pulumi_command.run(list(args), str(workspace.work_dir), dict(self._environment)),
+            Translator(lambda _: None),
+        )
+
+    def _run(self, operation: Callable[[Stack, Translator], object]) -> Outcome:
+        told = Translator(self._listener)
+        self._attempt(lambda: operation(self._handle, told), told)
+        changes = dict(told.changes)
+        return Outcome(changes, tuple(self._notes))
+
+    def _attempt(self, operation: Callable[[], T], told: Translator) -> T:
+        """Run `operation`, once more after a dead lock was removed."""
+        try:
+            try:
+                return operation()
+            except ConcurrentUpdateError as error:
+                clear_dead_locks(str(error), self.stack, self._handle.cancel, self._note)
+                told.errors.clear()
+                return operation()
+        except ConcurrentUpdateError as error:
+            clear_dead_locks(str(error), self.stack, self._handle.cancel, self._note)
+            raise explain(error, told.errors, self.loaded) from None
+        except CommandError as error:
+            if self._program_error:
+                raise self._program_error from None
+            command = self._handle.workspace.pulumi_command
+            interrupted = isinstance(command, EngineCommand) and command.interrupted
+            raise explain(error, told.errors, self.loaded, interrupted=interrupted) from None
+
+    def _sweep(self, lock: Path) -> None:
+        """Remove every file of a stack which is no more."""
+        root = StackRoot.of(self.loaded.project, self.stack)
+        if root.socket.parent != root.run and root.socket.parent.is_dir():
+            shutil.rmtree(root.socket.parent)
+        if root.path.is_dir():
+            shutil.rmtree(root.path)
+        if self._folder is not None:
+            remove_traces(self._folder, self._project, self.stack)
+        lock.unlink(missing_ok=True)

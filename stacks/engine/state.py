@@ -1,0 +1,84 @@
+"""What the engine's state holds, read from the file where the backend is a folder: that costs no run of the engine."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from tidemill.runtime.errors import PlatformError
+
+__all__ = ["Deployment", "read_checkpoint", "remove_traces"]
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """The part of a stack's state which tidemill asks about.
+
+    Attributes:
+        resources: names of the resources without the stack itself and its providers.
+        protected: names of those which may not be deleted, since they hold data.
+        pending: names of the resources which an engine was making when it ended.
+    """
+
+    resources: tuple[str, ...] = ()
+    protected: tuple[str, ...] = ()
+    pending: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, raw: dict[str, Any] | None) -> Deployment:
+        """Return what the engine's JSON `raw` says."""
+        raw = raw or {}
+        resources = [
+            resource
+            for resource in cast("list[dict[str, Any]]", raw.get("resources") or [])
+            if not str(resource["type"]).startswith("pulumi:")
+        ]
+        operations = cast("list[dict[str, Any]]", raw.get("pending_operations") or [])
+        return cls(
+            resources=tuple(_name(resource) for resource in resources),
+            protected=tuple(_name(resource) for resource in resources if resource.get("protect")),
+            pending=tuple(_name(entry["resource"]) for entry in operations if entry.get("type") == "creating"),
+        )
+
+
+def _name(resource: dict[str, Any]) -> str:
+    """Return the name in the URN, which is its last part."""
+    return str(resource["urn"]).rsplit("::", 1)[1]
+
+
+def read_checkpoint(folder: Path, project: str, stack: str) -> Deployment | None:
+    """Return the state of `stack` in the file backend `folder`, or None when there is none.
+
+    Raises:
+        PlatformError: the file is not what the engine writes.
+    """
+    for base in (folder / "stacks" / project / stack, folder / "stacks" / stack):
+        for file in (base.with_name(f"{stack}.json"), base.with_name(f"{stack}.json.gz")):
+            try:
+                data = file.read_bytes()
+            except FileNotFoundError:
+                continue
+            try:
+                text = gzip.decompress(data) if file.suffix == ".gz" else data
+                return Deployment.of(json.loads(text)["checkpoint"].get("latest"))
+            except (ValueError, OSError, KeyError, AttributeError):
+                mend = f"restore it, for example from {file.name}.bak beside it"
+                raise PlatformError("the state is damaged", field=stack, value=str(file), mend=mend) from None
+    return None
+
+
+def remove_traces(folder: Path, project: str, stack: str) -> None:
+    """Remove what the engine keeps of a removed stack in the file backend `folder`: backups, history, empty folders."""
+    for kind in ("backups", "history", "stacks", "locks/organization"):
+        owner = folder / kind / project
+        for path in sorted((owner / stack).glob("**/*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        if (owner / stack).is_dir():
+            (owner / stack).rmdir()
+        for path in owner.glob(f"{stack}.json*"):
+            path.unlink()
+        if owner.is_dir() and not any(owner.iterdir()):
+            owner.rmdir()

@@ -1,0 +1,79 @@
+"""The program which a plain `pulumi up` runs, and which `tidemill up` runs through the Automation API."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tidemill.components.layout import find_project
+
+from .loading import LoadedStack, load_stack
+
+if TYPE_CHECKING:
+    from tidemill.components.targets.base import Target
+
+__all__ = ["compose", "main", "program_of"]
+
+
+def main() -> None:
+    """Compose the stack which the engine has chosen, in the project of the working directory."""
+    import pulumi
+    from tidemill.runtime.errors import TidemillError
+
+    try:
+        compose(load_stack(find_project(), pulumi.get_stack()))
+    except TidemillError as error:
+        raise pulumi.RunError(str(error)) from None
+
+
+def program_of(loaded: LoadedStack) -> Callable[[], None]:
+    """Return the program of `loaded` for the Automation API."""
+    return functools.partial(compose, loaded)
+
+
+def compose(loaded: LoadedStack) -> None:
+    """Declare the platform which `loaded` describes, and the outputs of its stack."""
+    import pulumi
+    from tidemill.components.platform import Platform, PlatformArgs
+
+    config = loaded.config
+    values = pulumi.Config()
+    wanted = {receiver.url.secret for receiver in config.monitoring.receivers}
+    platform = Platform(
+        "platform",
+        PlatformArgs(
+            target=_target(loaded),
+            stack=config.stack,
+            project=loaded.project,
+            lake=config.lake,
+            models=config.models,
+            monitoring=config.monitoring,
+            ports=config.ports,
+            secrets={name: values.require_secret(name) for name in sorted(wanted)},
+            grafana=config.monitoring.grafana == "auto" and _have("grafana"),
+        ),
+    )
+    pulumi.export("platform", {"stack": config.stack, "target": config.target})
+    pulumi.export("urls", platform.urls)
+
+
+def _target(loaded: LoadedStack) -> Target:
+    """Return the target of `loaded`; only the one in use is imported."""
+    from tidemill.components.layout import StackRoot
+    from tidemill.components.targets.local import LocalTarget
+
+    root = StackRoot.of(loaded.project, loaded.config.stack)
+    return LocalTarget(stack=loaded.config.stack, root=root.path, project=loaded.project)
+
+
+def _have(tool: str) -> bool:
+    """Say whether `tool` is there already; the program fetches nothing."""
+    from tidemill.components import tools
+    from tidemill.runtime.errors import ToolError
+
+    try:
+        tools.find(tool)
+    except ToolError:
+        return False
+    return True
