@@ -38,6 +38,10 @@ def _after(opts: pulumi.ResourceOptions, *resources: pulumi.Resource) -> pulumi.
     return pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(resources)))
 
 
+def _whole(port: float) -> str:
+    return str(int(port))
+
+
 class LocalTarget:
     """Gives the seven words on this machine.
 
@@ -58,7 +62,7 @@ class LocalTarget:
     def endpoint(self, name: str, args: EndpointArgs, opts: pulumi.ResourceOptions) -> EndpointRef:
         """Take a free port of the loopback interface and keep it."""
         made = native.Endpoint(name, stack=self._stack, root=str(self._root), port=args.port, opts=opts)
-        address = pulumi.Output.concat(made.host, ":", made.port.apply(lambda port: str(int(port))))
+        address = pulumi.Output.concat(made.host, ":", made.port.apply(_whole))
         url = pulumi.Output.concat("http://", address)
         return EndpointRef(name, url=url, public_url=url, address=address, resource=made)
 
