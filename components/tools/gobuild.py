@@ -23,7 +23,7 @@ _BUILDS = Path(__file__).parent / "builds"
 _NEEDED = (1, 26, 4)
 # Since 1.21 an older Go fetches the one it is asked for, verified by Go's checksum database.
 _FETCHES = (1, 21, 0)
-_LINE_EVERY = 2.0
+_LINE_EVERY = 5.0
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Release"]
 
 _HASH_LENGTH = 64
-_LINE_EVERY = 2.0
+_LINE_EVERY = 5.0
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ class Toolbox:
         if path := self._there(package, program, thorough=False):
             return path
         raise ToolError(
-            f"{package.version} is neither on PATH nor in the cache {self.cache.folder}",
+            f"version {package.version} is neither on PATH nor in the cache {self.cache.folder}",
             field=name,
             mend="run `tidemill up`, which gets it, or see `tidemill doctor`",
         )
@@ -186,7 +186,7 @@ class Toolbox:
                 entry = self.cache.publish(staged, package.name, version, way.name, self.machine, programs)
             except WayError as error:
                 failures.append(f"{way.name}: {error}")
-                say(f"{package.name}: {way.name} does not lead there: {error}")
+                say(f"{package.name}: the way `{way.name}` failed: {error}")
                 continue
             finally:
                 shutil.rmtree(staged, ignore_errors=True)
@@ -194,7 +194,7 @@ class Toolbox:
             self._verified.add(entry.folder)
             return entry
         raise ToolError(
-            f"{package.name} {package.version} cannot be had here ({'; '.join(failures)})",
+            f"version {package.version} cannot be had here ({'; '.join(failures)})",
             field=program.name,
             mend=package.by_hand,
         )
