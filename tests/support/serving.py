@@ -94,14 +94,12 @@ class Registry:
     def reader(self, name: str, password: str) -> None:
         """Make a user who may read MODEL and its experiment, as the platform does for its servers."""
         experiment = self.client.get_experiment_by_name(MODEL).experiment_id
-        grant = {"username": name, "permission": "READ"}
-        with httpx.Client(base_url=f"{self.server.url}/api/2.0/mlflow", auth=self.server.auth, trust_env=False) as api:
-            for path, body in (
-                ("/users/create", {"username": name, "password": password}),
-                ("/registered-models/permissions/create", {**grant, "name": MODEL}),
-                ("/experiments/permissions/create", {**grant, "experiment_id": experiment}),
-            ):
-                api.post(path, json=body).raise_for_status()
+        with httpx.Client(base_url=f"{self.server.url}/api", auth=self.server.auth, trust_env=False) as api:
+            user = {"username": name, "password": password}
+            api.post("/2.0/mlflow/users/create", json=user).raise_for_status()
+            for kind, identifier in (("experiment", experiment), ("registered_model", MODEL)):
+                grant = {"username": name, "resource_type": kind, "resource_id": identifier, "permission": "READ"}
+                api.post("/3.0/mlflow/users/permissions/grant", json=grant).raise_for_status()
 
 
 @dataclass

@@ -1,0 +1,94 @@
+"""What is rendered for Prometheus and Alertmanager, judged by their own tools."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from tidemill.components import tools
+from tidemill.stacks.loading import load_stack
+from tidemill.stacks.program import compose
+from tidemill.templates import render
+
+from tests.support.platform import ROOT
+from tests.support.recorded import record
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the config files of both services as the provider would, with secrets which are files of no meaning."""
+    folder = tmp_path_factory.mktemp("rendered")
+    (folder / "secret").write_text("a-secret")
+    services = record(functools.partial(compose, load_stack(ROOT, "flights-dev"))).of("Service")
+    for service in ("prometheus", "alertmanager"):
+        for name, text in services[service]["configFiles"].items():
+            for part in text.split("@{secret-file:")[1:]:
+                text = text.replace(f"@{{secret-file:{part.split('}')[0]}}}", str(folder / "secret"))
+            (folder / name).write_text(text.replace("@{config}", str(folder)))
+    return folder
+
+
+def check(*argv: str) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_promtool_accepts_the_config_and_the_rules(rendered: Path) -> None:
+    said = check(str(tools.find("promtool")), "check", "config", str(rendered / "prometheus.yml"))
+    assert "4 rules found" in said
+
+
+def test_amtool_accepts_the_config_and_routes_a_drift_alert(rendered: Path) -> None:
+    amtool = str(tools.find("amtool"))
+    check(amtool, "check-config", str(rendered / "alertmanager.yml"))
+    config = f"--config.file={rendered / 'alertmanager.yml'}"
+    routed = check(
+        amtool, "config", "routes", "test", config, "alertname=TidemillDrift", "reason=drift", "model=flights"
+    )
+    assert routed.strip() == "retraining"
+    assert check(amtool, "config", "routes", "test", config, "alertname=TidemillServiceDown").strip() == "nobody"
+
+
+def test_rules_fire_when_they_should_and_not_before(rendered: Path) -> None:
+    """Promtool's own unit tests of rules."""
+    labels = {"model": "flights", "reason": "drift", "severity": "ticket", "version": "3"}
+    summary = "features of live traffic have moved away from the reference of version 3"
+    mend = "tidemill status; the retraining service trains on the newest validated data"
+    drift = {"exp_labels": labels, "exp_annotations": {"summary": summary, "mend": mend}}
+    tests = {
+        "rule_files": ["rules.yml"],
+        "evaluation_interval": "5s",
+        "tests": [
+            {
+                "interval": "5s",
+                "input_series": [
+                    {"series": 'tidemill_drift_share{model="flights",version="3"}', "values": "0.49x3 0.5x3 _ _x99"},
+                    {"series": 'tidemill_drift_share{model="other",version="1"}', "values": "1x9"},
+                ],
+                "alert_rule_test": [
+                    {"eval_time": "15s", "alertname": "TidemillDrift", "exp_alerts": []},
+                    {"eval_time": "30s", "alertname": "TidemillDrift", "exp_alerts": [drift]},
+                    {"eval_time": "8m", "alertname": "TidemillDrift", "exp_alerts": []},
+                ],
+            }
+        ],
+    }
+    (rendered / "test.yml").write_text(yaml.safe_dump(tests))
+    check(str(tools.find("promtool")), "test", "rules", str(rendered / "test.yml"))
+
+
+def test_hostile_names_stay_data() -> None:
+    hostile = 'a"}) or vector(1) #\n- x: {{ 1 }}'
+    text = render(
+        "monitoring/rules.yml.j2",
+        models=[{"name": hostile, "triggers": ["drift"], "drift_share": 0.5, "drift_for": "0s"}],
+    )
+    group = yaml.safe_load(text)["groups"][1]
+    assert group["name"] == f"tidemill-model-{hostile}"
+    assert group["rules"][0]["labels"]["model"] == hostile

@@ -1,0 +1,101 @@
+"""What the components declare for the flights team and for a stack of five lines."""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any
+
+import pytest
+import yaml
+from tidemill.stacks.loading import load_stack
+from tidemill.stacks.program import compose
+
+from tests.support.platform import ROOT
+from tests.support.recorded import Recorded, record
+
+
+@functools.cache
+def flights() -> Recorded:
+    return record(functools.partial(compose, load_stack(ROOT, "flights-dev")))
+
+
+@pytest.fixture
+def small(tmp_path: Any) -> Recorded:
+    (tmp_path / "stacks/config").mkdir(parents=True)
+    (tmp_path / "Pulumi.yaml").write_text((ROOT / "Pulumi.yaml").read_text())
+    (tmp_path / "stacks/config/Pulumi.harbour-dev.yaml").write_text(
+        "config:\n  tidemill:stack:\n    team: harbour\n    environment: dev\n"
+    )
+    return record(functools.partial(compose, load_stack(tmp_path, "harbour-dev")))
+
+
+def test_the_flights_stack_has_every_service() -> None:
+    assert set(flights().of("Service")) == {
+        "lakefs", "validation", "mlflow", "serving-flights", "retraining", "monitor", "alertmanager", "prometheus",
+    }  # fmt: skip
+
+
+def test_five_lines_stand_up_lake_registry_and_monitoring_and_nothing_of_a_model(small: Recorded) -> None:
+    assert set(small.of("Service")) == {"lakefs", "mlflow", "prometheus", "alertmanager"}
+    assert set(small.of("Repository")) == {"harbour"}
+    assert not small.of("RegisteredModel")
+
+
+def test_every_secret_a_service_names_is_declared_and_listed_with_it() -> None:
+    declared = set(flights().of("Secret"))
+    for name, service in flights().of("Service").items():
+        text = json.dumps([service["argv"], service.get("env", {}), service.get("configFiles", {})])
+        for kind in ("secret", "secret-file", "bcrypt"):
+            named = {part.split("}")[0] for part in text.split(f"@{{{kind}:")[1:]}
+            assert named <= declared, name
+            assert named <= set(service["secrets"]), f"{name} would not restart when {named} changes"
+
+
+def test_no_secret_value_passes_through_the_program() -> None:
+    for name, service in flights().of("Service").items():
+        for part in (*service["argv"], *service.get("env", {}).values()):
+            assert "@{secret:" not in part, f"{name} would show a secret"
+            assert "@{bcrypt:" not in part, f"{name} would show a hash"
+
+
+def test_stores_and_folders_match() -> None:
+    folders = set(flights().of("Folder"))
+    for name, service in flights().of("Service").items():
+        text = json.dumps([service["argv"], service.get("env", {}), service.get("configFiles", {})])
+        for kind in ("store", "database"):
+            named = {part.split("}")[0] for part in text.split(f"@{{{kind}:")[1:]}
+            assert named <= folders, name
+
+
+def test_prometheus_scrapes_every_service() -> None:
+    config = yaml.safe_load(flights().of("Service")["prometheus"]["configFiles"]["prometheus.yml"])
+    assert {job["job_name"] for job in config["scrape_configs"]} == set(flights().of("Service"))
+    open_ones = {j["job_name"] for j in config["scrape_configs"] if not ({"basic_auth", "authorization"} & set(j))}
+    assert open_ones == {"lakefs"}, "lakeFS alone cannot ask for credentials"
+
+
+def test_alerts_of_models_reach_the_retraining_service_with_its_token() -> None:
+    config = yaml.safe_load(flights().of("Service")["alertmanager"]["configFiles"]["alertmanager.yml"])
+    (webhook,) = next(r for r in config["receivers"] if r["name"] == "retraining")["webhook_configs"]
+    assert webhook["url"].endswith("/alerts")
+    assert webhook["http_config"]["authorization"]["credentials_file"] == "@{secret-file:retraining-token}"
+
+
+@pytest.mark.parametrize("service", ["validation", "serving", "monitor", "retraining"])
+def test_rendered_settings_fit_the_models_of_their_services(service: str) -> None:
+    import importlib
+
+    name = "serving-flights" if service == "serving" else service
+    module = importlib.import_module(f"tidemill.runtime.{service}.settings")
+    model = getattr(module, f"{service.capitalize()}Settings")
+    text = flights().of("Service")[name]["configFiles"]["settings.json"].replace("@{port}", "8080")
+    model.model_validate_json(text)
+
+
+def test_the_runtime_settings_fit_their_model() -> None:
+    from tidemill.runtime.settings import RuntimeSettings
+
+    text = flights().of("Service")["retraining"]["configFiles"]["runtime.json"]
+    settings = RuntimeSettings.model_validate_json(text)
+    assert settings.models["flights"].promote.at_least == 0.65
