@@ -86,7 +86,8 @@ class EngineCommand(PulumiCommand):
 
 
 def _drain(stream: IO[str], lines: list[str], callback: Callable[[str], Any] | None) -> None:
-    for line in stream:
-        lines.append(line.rstrip())
-        if callback:
-            callback(line.rstrip())
+    with stream:
+        for line in stream:
+            lines.append(line.rstrip())
+            if callback:
+                callback(line.rstrip())

@@ -30,7 +30,8 @@ def private_folder(path: Path) -> Path:
         UserError: it cannot be made or written.
     """
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (*reversed(path.parents), path):
+            folder.mkdir(mode=0o700, exist_ok=True)  # `parents=True` would give the parents the default mode
     except OSError as error:
         raise UserError(
             f"cannot make the folder ({error.strerror})",

@@ -39,7 +39,7 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        changes: operation -> number of resources, the stack itself not counted.
+        changes: operation -> number of resources; the stack counts as one.
         notes: what tidemill had to mend before.
     """
 
