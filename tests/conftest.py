@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.platform import RunningPlatform, copy_project
 
+pytest_plugins = ["tests.support.prepare"]
+
 
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatform]:
