@@ -47,6 +47,7 @@ __all__ = [
     "publish",
     "read",
     "resolve",
+    "split",
     "write",
 ]
 
@@ -149,7 +150,7 @@ def resolve(address: str, *, validated: bool = False, lake: LakeLike = None) -> 
         UnvalidatedError: `validated`, and the data there passed no gate.
         UnreachableError: lakeFS does not answer.
     """
-    repository, ref, path = _split(address)
+    repository, ref, path = split(address)
     with _opened(lake) as connection:
         head = connection.head(repository, ref)
         if not validated:
@@ -184,7 +185,7 @@ def read(address: str, *, validated: bool = False, lake: LakeLike = None) -> Dat
 
 def exists(address: str, *, lake: LakeLike = None) -> bool:
     """Tell whether there is an object exactly at `address`."""
-    repository, ref, path = _split(address)
+    repository, ref, path = split(address)
     with _opened(lake) as connection:
         return any(item.path == path for item in connection.objects(repository, ref, path))
 
@@ -204,7 +205,7 @@ def newest_validated(address: str, *, lake: LakeLike = None) -> str:
     Raises:
         UnvalidatedError: the gate accepted none.
     """
-    repository, ref, path = _split(address)
+    repository, ref, path = split(address)
     with _opened(lake) as connection:
         head = connection.head(repository, ref)
         found = _newest_gated(connection, repository, head.id)
@@ -219,7 +220,7 @@ def newest_validated(address: str, *, lake: LakeLike = None) -> str:
 
 def branch(address: str, *, source: str = "main", lake: LakeLike = None) -> bool:
     """Make the branch `REPOSITORY/NAME` at `source`; return False when it already exists, which stays as it is."""
-    repository, name, _ = _split(address)
+    repository, name, _ = split(address)
     with _opened(lake) as connection:
         return connection.create_branch(repository, name, source)
 
@@ -229,7 +230,7 @@ def write(data: pd.DataFrame | pa.Table | Path, address: str, *, lake: LakeLike 
 
     The frame's index is left out. What is written is not committed by that.
     """
-    repository, name, path = _split(address)
+    repository, name, path = split(address)
     if not path:
         raise ConfigError("the address of a file is needed", field="data", value=address, mend="add its path")
     with _opened(lake) as connection, _as_file(data) as file:
@@ -238,7 +239,7 @@ def write(data: pd.DataFrame | pa.Table | Path, address: str, *, lake: LakeLike 
 
 def commit(address: str, message: str, *, metadata: Mapping[str, str] | None = None, lake: LakeLike = None) -> Pinned:
     """Commit what was written to the branch `REPOSITORY/NAME`; without changes its newest commit is returned."""
-    repository, name, _ = _split(address)
+    repository, name, _ = split(address)
     with _opened(lake) as connection:
         made = connection.commit(repository, name, message, metadata or {}) or connection.head(repository, name)
     return Pinned(repository, name, made.id, "")
@@ -258,7 +259,7 @@ def publish(
         GateError: the gate said no; `reasons` tells why, and the branch stays for a look.
         UnreachableError: lakeFS or the gate does not answer; nothing was merged.
     """
-    repository, name, _ = _split(address)
+    repository, name, _ = split(address)
     with _opened(lake) as connection:
         merged = connection.merge(repository, name, into, message or f"Publish {name}", metadata or {})
         return Pinned(repository, into, merged or connection.head(repository, into).id, "")
@@ -279,7 +280,7 @@ def add(
     Raises:
         GateError, UnreachableError: see `publish`.
     """
-    repository, into, path = _split(address)
+    repository, into, path = split(address)
     name = _branch_name(path)
     with _opened(lake) as connection:
         connection.delete_branch(repository, name)
@@ -326,7 +327,12 @@ def _branch_name(path: str) -> str:
     return f"add-{readable}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
 
 
-def _split(address: str) -> tuple[str, str, str]:
+def split(address: str) -> tuple[str, str, str]:
+    """Return repository, ref and path (which may be empty) of an address.
+
+    Raises:
+        ConfigError: it is none.
+    """
     repository, _, rest = address.strip("/").partition("/")
     ref, _, path = rest.partition("/")
     if not repository or not ref:

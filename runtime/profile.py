@@ -18,7 +18,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from tidemill.runtime.errors import ConfigError
 
@@ -82,7 +82,7 @@ class Profile:
         import pyarrow as pa
 
         table = frame.to_pandas() if isinstance(frame, pa.Table) else frame
-        return cls(len(table), {str(name): _column(table[name]) for name in table.columns})
+        return cls(len(table), {str(name): _column(cast("pd.Series", table[name])) for name in table.columns})
 
     def to_json(self) -> str:
         """Return it as JSON text."""
@@ -113,7 +113,7 @@ class Profile:
             raise ConfigError(f"not a profile ({error!r})", field="profile") from None
 
 
-def _column(series: pd.Series[Any]) -> ColumnProfile:
+def _column(series: pd.Series) -> ColumnProfile:
     import pandas as pd
 
     if pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series):
@@ -124,7 +124,7 @@ def _column(series: pd.Series[Any]) -> ColumnProfile:
     return Categorical(len(present), len(series) - len(present), len(counts), kept)
 
 
-def _numeric(series: pd.Series[Any]) -> Numeric:
+def _numeric(series: pd.Series) -> Numeric:
     import numpy as np
 
     values = series.to_numpy(dtype="float64", na_value=math.nan)
