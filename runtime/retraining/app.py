@@ -1,0 +1,141 @@
+"""The retraining service over HTTP: `POST /alerts` (Alertmanager's webhook), `GET /status`, health and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from pydantic import AwareDatetime, BaseModel, Field
+from tidemill.runtime.service import add_metrics, bearer, token_of
+
+from .platform import RealPlatform
+from .process import ProcessLauncher
+from .settings import RetrainingSettings
+from .turns import TurnStore
+from .worker import Retrainer, Worker
+
+__all__ = ["create_app"]
+
+_BODY_BYTES = 1_000_000
+
+
+class Alert(BaseModel):
+    """An alert as Alertmanager's webhook sends it; what is not used here is left out."""
+
+    status: Literal["firing", "resolved"]
+    labels: dict[str, str]
+    annotations: dict[str, str] = Field(default_factory=dict[str, str])
+    endsAt: AwareDatetime | None = None  # noqa: N815 - Alertmanager's own name
+
+
+class Webhook(BaseModel):
+    """The body of Alertmanager's webhook, version 4."""
+
+    version: Literal["4"]
+    alerts: list[Alert] = Field(max_length=1000)
+
+
+class _Turns(Collector):
+    """Counts from the record itself, so that they survive a restart and count nothing twice."""
+
+    def __init__(self, store: TurnStore) -> None:
+        self._store = store
+
+    def collect(self) -> Iterator[Metric]:
+        closed = CounterMetricFamily(
+            "tidemill_retraining",
+            "Turns which launched a job, by how they ended.",
+            labels=["model", "reason", "outcome"],
+        )
+        for model, reason, outcome, number in self._store.outcomes():
+            closed.add_metric([model, reason, outcome], number)
+        yield closed
+        open_ = GaugeMetricFamily(
+            "tidemill_retraining_open", "Open turns, by what they are at.", labels=["model", "reason", "state"]
+        )
+        for turn in self._store.open_turns():
+            open_.add_metric([turn.model, turn.reason, turn.state], 1)
+        yield open_
+
+
+def create_app(settings: RetrainingSettings) -> FastAPI:
+    """Return the service; its worker runs from start-up to shut-down.
+
+    Raises:
+        NotFoundError, ConfigError: a secret is missing or empty.
+    """
+    token = token_of(settings.listen)
+    store = TurnStore(settings.state / "turns.db")
+    platform = RealPlatform(settings.lake, settings.registry)
+    retrainer = Retrainer(
+        {model.name: model for model in settings.models},
+        runtime=settings.runtime,
+        store=store,
+        launcher=ProcessLauncher(settings.state / "jobs"),
+        platform=platform,
+    )
+    worker = Worker(retrainer)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        worker.start()
+        try:
+            yield
+        finally:
+            worker.stop()
+            platform.close()
+            store.close()
+
+    app = FastAPI(title="tidemill retraining", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    registry = CollectorRegistry()
+    registry.register(_Turns(store))
+    add_metrics(app, token, registry)
+    guarded = [Depends(bearer(token)), Depends(_limit)]
+
+    @app.post("/alerts", dependencies=guarded)
+    def alerts(webhook: Webhook) -> dict[str, Any]:
+        # The ended ones first: an alert about one version ends as that about the next begins.
+        answers = [
+            _take(retrainer, alert) for alert in sorted(webhook.alerts, key=lambda alert: alert.status == "firing")
+        ]
+        worker.wake()
+        return {"alerts": answers}
+
+    @app.get("/status", dependencies=guarded)
+    def status() -> dict[str, Any]:
+        return {"turns": [turn.model_dump(mode="json") for turn in store.newest()]}
+
+    @app.get("/readyz")
+    def readyz(response: Response) -> dict[str, str]:
+        if worker.alive:
+            return {"status": "ready"}
+        response.status_code = 503
+        return {"status": "the worker does not run"}
+
+    return app
+
+
+def _take(retrainer: Retrainer, alert: Alert) -> dict[str, Any]:
+    model, reason = alert.labels.get("model"), alert.labels.get("reason")
+    shown: dict[str, Any] = {"model": model, "reason": reason, "turn": None}
+    if not model or not reason:
+        return {**shown, "queued": False, "why": "the alert has no labels `model` and `reason`"}
+    served = alert.labels.get("version")
+    if alert.status == "resolved":
+        answer = retrainer.resolve(model, reason, served=served, at=alert.endsAt)
+    else:
+        name = alert.labels.get("alertname", "alert")
+        why = f"{name}: {alert.annotations.get('summary') or 'fires'}"
+        answer = retrainer.fire(model, reason, why=why, served=served)
+    return {**shown, "turn": answer.turn, "queued": answer.queued, "why": answer.why}
+
+
+async def _limit(request: Request) -> None:
+    length = request.headers.get("content-length", "0")
+    if (request.method == "POST" and not length.isdigit()) or int(length) > _BODY_BYTES:
+        raise HTTPException(413, f"at most {_BODY_BYTES} bytes")

@@ -1,0 +1,45 @@
+"""Settings of the retraining service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from tidemill.runtime.settings import LakeSettings, ListenSettings, PromoteSettings, RegistrySettings, Settings
+
+__all__ = ["Reason", "RetrainedModel", "RetrainingSettings"]
+
+Reason = Literal["no-champion", "drift"]
+
+
+class RetrainedModel(Settings):
+    """A model which the service keeps fresh."""
+
+    name: str
+    code: Path = Field(description="Absolute folder in which the command runs.")
+    command: list[str] = Field(min_length=1, description="Command which trains; `python` is the service's own Python.")
+    data: str = Field(description="Where its data lives: REPOSITORY/BRANCH/PATH in the lake.")
+    promote: PromoteSettings = PromoteSettings()
+    cooldown: float = Field(default=86400.0, ge=0, description="Least seconds from one drift training to the next.")
+    triggers: list[Reason] = Field(default=["no-champion", "drift"], description="Alerts which lead to a training.")
+    promotion: Literal["automatic", "manual"] = Field(
+        default="automatic", description="`manual` stops at the alias challenger."
+    )
+    timeout: float = Field(default=3600.0, gt=0, description="Seconds after which a training is ended.")
+    backoff: float = Field(
+        default=5.0,
+        gt=0,
+        description="Seconds after a first training which brought no champion; doubled after each further one.",
+    )
+
+
+class RetrainingSettings(Settings):
+    """What the retraining service needs; the token of `listen` is the one which Alertmanager brings."""
+
+    listen: ListenSettings
+    runtime: Path = Field(description="File with the RuntimeSettings which jobs get.")
+    registry: RegistrySettings
+    lake: LakeSettings
+    state: Path = Field(description="Folder for the turns and for the jobs' logs.")
+    models: list[RetrainedModel] = Field(default_factory=list[RetrainedModel])
