@@ -106,11 +106,34 @@ class StackRoot:
         return self.logs / f"{name}.log"
 
     @property
+    def conf(self) -> Path:
+        """Folder of supervisord's files, one a service."""
+        return self.run / "conf.d"
+
+    def record(self, name: str) -> Path:
+        """Record of the process of the service or job `name`: its number, start time and group."""
+        return self.run / f"{name}.json"
+
+    @property
     def socket(self) -> Path:
-        """Supervisord's Unix socket, in a short private folder where the root's own path is too long."""
+        """Supervisord's Unix socket, in a short private folder where the root's own path is too long.
+
+        Where that folder is depends on the caller's environment; the one chosen first is written down beside it.
+        """
         natural = self.run / "supervisor.sock"
         if len(os.fsencode(natural)) <= _SOCKET_LIMIT:
             return natural
+        try:
+            return Path(self.kept_socket.read_text(encoding="utf-8").strip())
+        except FileNotFoundError:
+            pass
         digest = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:12]
         base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+        if len(os.fsencode(base)) > _SOCKET_LIMIT // 2:
+            base = Path("/tmp")  # noqa: S108 - only its own 0700 folder below is used
         return base / f"tidemill-{os.getuid()}-{digest}" / "supervisor.sock"
+
+    @property
+    def kept_socket(self) -> Path:
+        """File which holds the path of a socket that does not lie below the root."""
+        return self.run / "socket"
