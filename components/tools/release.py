@@ -14,7 +14,7 @@ import tarfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from .base import Machine, Package, Progress, WayError
@@ -86,7 +86,7 @@ class Release:
             raise WayError(f"{archive} has the SHA-256 {found}, the expected one is {expected}")
         try:
             with tarfile.open(file) as tar:
-                tar.extractall(folder / "release", filter="data")
+                _extract(tar, folder / "release")
         except (tarfile.TarError, EOFError) as error:
             raise WayError(f"{archive} cannot be unpacked: {error}") from error
         file.unlink()
@@ -96,6 +96,21 @@ class Release:
             if not path.is_file():
                 raise WayError(f"{archive} does not hold {path.relative_to(folder / 'release')}")
         return programs
+
+
+def _extract(tar: tarfile.TarFile, folder: Path) -> None:
+    """Unpack without letting a member out of `folder`."""
+    if hasattr(tarfile, "data_filter"):
+        tar.extractall(folder, filter="data")
+        return
+    # Python before 3.11.4 has no filters; take nothing but files and folders.
+    members = [member for member in tar.getmembers() if member.isfile() or member.isdir()]
+    for member in members:
+        path = PurePosixPath(member.name)
+        if path.is_absolute() or ".." in path.parts:
+            raise WayError(f"the archive holds {member.name}, which lies outside of it")
+        member.mode &= 0o755
+    tar.extractall(folder, members)  # noqa: S202 - checked above
 
 
 def _trusted() -> ssl.SSLContext:

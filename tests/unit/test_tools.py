@@ -184,11 +184,11 @@ class Vendor:
             arch_names={Machine.here().arch: "x"},
         )
 
-    def publish(self, digest: str | None = None) -> None:
+    def publish(self, digest: str | None = None, member: str = "fake-1.2.3/fake") -> None:
         content = script("1.2.3").encode()
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-            info = tarfile.TarInfo("fake-1.2.3/fake")
+            info = tarfile.TarInfo(member)
             info.size, info.mode = len(content), 0o755
             tar.addfile(info, io.BytesIO(content))
         archive = buffer.getvalue()
@@ -215,6 +215,20 @@ def test_a_release_is_verified_by_the_vendors_checksums_and_unpacked(vendor: Ven
     path = Toolbox([fake_package(vendor.way)], tmp_path).ensure("fake")
     assert path.read_text() == script("1.2.3")
     assert "release" in str(path)
+
+
+@pytest.mark.parametrize("filters", [True, False])
+def test_a_release_cannot_write_outside_of_its_folder(
+    vendor: Vendor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filters: bool
+) -> None:
+    if not filters:  # Python before 3.11.4
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    vendor.publish(member="fake-1.2.3/../../fake")
+    (tmp_path / "box").mkdir()
+    with pytest.raises(WayError):
+        vendor.way.fill(fake_package(vendor.way), tmp_path / "box", Machine.here(), print)
+    assert not (tmp_path / "fake").exists()
+    assert not (tmp_path / "box" / "fake").exists()
 
 
 @pytest.mark.parametrize(
