@@ -1,0 +1,266 @@
+"""LakeFS content against a real lakeFS."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.servers import Server, lakefs_server
+from tidemill.components.provider.base import DELETE_DATA, RECREATE, Context
+from tidemill.components.provider.lakefs import Action, Branch, BranchProtection, Repository
+from tidemill.runtime.errors import ConfigError, PlatformError, RefusedError, UnreachableError
+from tidemill.runtime.validation.action import action_yaml
+
+pytestmark = pytest.mark.integration
+
+PATH = "_lakefs_actions/gate.yaml"
+
+
+class Hook:
+    """A webhook which answers what it is told, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.asked: list[str] = []
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["content-length"]))
+                hook.asked.append(str(self.headers["X-Tidemill-Hook"]))
+                self.send_response(hook.status)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hooks/lakefs"
+
+    def __enter__(self) -> Hook:
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with lakefs_server(tmp_path_factory.mktemp("lakefs"), env={"LAKEFSACTION_HOOK": "told by lakeFS"}) as server:
+        yield server
+
+
+@pytest.fixture
+def context() -> Context:
+    return Context("urn:pulumi:dev::tidemill::x::it", warn=lambda text: warnings.append(text))
+
+
+warnings: list[str] = []
+
+
+def access(lake: Server, **more: Any) -> dict[str, Any]:
+    files = {"keyIdFile": str(lake.files["key_id"]), "secretFile": str(lake.files["secret"])}
+    return {"stack": "flights-dev", "url": lake.url, **files, **more}
+
+
+def repository(lake: Server, name: str, **more: Any) -> dict[str, Any]:
+    return access(lake, name=name, namespace=f"local://{name}", defaultBranch="main") | more
+
+
+@contextmanager
+def client(lake: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"{lake.url}/api/v1", auth=lake.auth, trust_env=False) as http:
+        yield http
+
+
+def test_repository_is_adopted_by_its_stack_alone(lake: Server, context: Context) -> None:
+    inputs = repository(lake, "owned")
+    _, state = Repository().create(context, inputs)
+    assert Repository().create(context, inputs) == ("owned", state), "a creation which was interrupted is repeated"
+    assert Repository().read(context, state) == state
+    assert not Repository().diff(context, state, inputs).changes
+    with pytest.raises(RefusedError, match="flights-dev"):
+        Repository().create(context, inputs | {"stack": "other-dev"})
+
+
+def test_unmarked_repository_is_adopted_only_while_it_is_untouched(lake: Server, context: Context) -> None:
+    with client(lake) as http:
+        made = {"name": "halfway", "storage_namespace": "local://halfway", "default_branch": "main"}
+        http.post("/repositories", json=made).raise_for_status()
+        Repository().create(context, repository(lake, "halfway"))
+        made = {"name": "theirs", "storage_namespace": "local://theirs", "default_branch": "main"}
+        http.post("/repositories", json=made).raise_for_status()
+        http.post("/repositories/theirs/branches/main/objects", params={"path": "x"}, content=b"1").raise_for_status()
+    with pytest.raises(RefusedError, match="no stack made it"):
+        Repository().create(context, repository(lake, "theirs"))
+
+
+def test_lost_repository_is_made_again_only_on_the_users_word(
+    lake: Server, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = repository(lake, "lost")
+    _, state = Repository().create(context, inputs)
+    with pytest.raises(RefusedError, match="holds data"):
+        Repository().guard_delete(state)
+    monkeypatch.setenv(DELETE_DATA, "flights-dev")
+    Repository().delete(context, state)
+    monkeypatch.delenv(DELETE_DATA)
+
+    gone = Repository().read(context, state)
+    assert gone is not None and gone["missing"] is True
+    with pytest.raises(RefusedError, match="--recreate lost"):
+        Repository().diff(context, gone, inputs)
+    monkeypatch.setenv(RECREATE, "lost")
+    assert "missing" in Repository().diff(context, gone, inputs).changes
+    again = Repository().update(context, gone, inputs)
+    assert again["storageNamespace"] == "local://lost-2", "lakeFS refuses a namespace which was used"
+    found = Repository().read(context, again)
+    assert found == again
+    assert not Repository().diff(context, again, inputs).changes
+
+
+def test_a_namesake_made_by_hand_is_not_taken_for_the_lost_one(lake: Server, context: Context) -> None:
+    _, state = Repository().create(context, repository(lake, "namesake"))
+    found = Repository().read(context, state | {"created": 1, "stack": "other-dev"})
+    assert found is not None and found["missing"] is True
+
+
+def test_protection_lifted_by_hand_shows_and_is_mended(lake: Server, context: Context) -> None:
+    Repository().create(context, repository(lake, "protected"))
+    inputs = access(lake, repository="protected", branches=["main", "release-*"])
+    _, state = BranchProtection().create(context, inputs)
+    rules = "/repositories/protected/settings/branch_protection"
+    with client(lake) as http:
+        http.put(rules, json=[{"pattern": "release-*"}, {"pattern": "theirs"}]).raise_for_status()
+        found = BranchProtection().read(context, state)
+        assert found is not None and found["branches"] == ["release-*"]
+        assert BranchProtection().diff(context, found, inputs).changes == ("branches",)
+        mended = BranchProtection().update(context, found, inputs)
+        assert {rule["pattern"] for rule in http.get(rules).json()} == {"main", "release-*", "theirs"}
+        BranchProtection().update(context, mended, inputs | {"branches": ["main"]})
+        assert {rule["pattern"] for rule in http.get(rules).json()} == {"main", "theirs"}, "what is no longer wanted"
+
+
+def test_branch_made_again_when_gone(lake: Server, context: Context) -> None:
+    Repository().create(context, repository(lake, "branches"))
+    inputs = access(lake, repository="branches", name="work", source="main")
+    _, state = Branch().create(context, inputs)
+    assert Branch().create(context, inputs)[1] == state
+    assert Branch().read(context, state) == state
+    Branch().delete(context, state)
+    assert Branch().read(context, state) is None
+
+
+def test_action_on_a_protected_branch_passes_its_own_hook(lake: Server, context: Context) -> None:
+    Repository().create(context, repository(lake, "gated"))
+    with Hook() as hook, client(lake) as http:
+        inputs = access(lake, repository="gated", branch="main", path=PATH, content=action_yaml("gate", "main", hook.url))
+        _, state = Action().create(context, inputs)
+        assert Action().read(context, state) == state
+        log = http.get("/repositories/gated/refs/main/commits").json()["results"]
+        Action().create(context, inputs)
+        assert http.get("/repositories/gated/refs/main/commits").json()["results"] == log, "adopted, not committed again"
+
+        BranchProtection().create(context, access(lake, repository="gated", branches=["main"]))
+        _wait_until_protected(http, "gated")
+        hook.asked.clear()
+        changed = inputs | {"content": inputs["content"] + "# changed\n"}
+        assert Action().diff(context, state, changed).changes == ("content",)
+        state = Action().update(context, state, changed)
+        assert Action().read(context, state) == state
+        assert hook.asked == ["told by lakeFS"], "the merge asked the gate, with its secret"
+
+        hook.status = 500
+        with pytest.raises(PlatformError, match="hook refused"):
+            Action().update(context, state, changed | {"content": inputs["content"] + "# refused\n"})
+        assert Action().read(context, state) == state
+        branches = [item["id"] for item in http.get("/repositories/gated/branches").json()["results"]]
+        assert branches == ["main"], "nothing is left of the refused change"
+
+        Action().delete(context, state)
+        assert Action().read(context, state) is None
+
+
+def test_refused_first_action_leaves_nothing_staged(lake: Server, context: Context) -> None:
+    Repository().create(context, repository(lake, "refused"))
+    with Hook() as hook, client(lake) as http:
+        hook.status = 422
+        content = action_yaml("gate", "main", hook.url)
+        with pytest.raises(PlatformError, match="hook refused"):
+            Action().create(context, access(lake, repository="refused", branch="main", path=PATH, content=content))
+        assert http.get("/repositories/refused/branches/main/diff").json()["results"] == []
+
+
+def test_action_never_commits_what_others_staged(lake: Server, context: Context) -> None:
+    Repository().create(context, repository(lake, "staged"))
+    content = action_yaml("gate", "main", "http://127.0.0.1:9/")
+    with client(lake) as http:
+        http.post("/repositories/staged/branches/main/objects", params={"path": "x"}, content=b"1").raise_for_status()
+    with pytest.raises(PlatformError, match="nobody committed"):
+        Action().create(context, access(lake, repository="staged", branch="main", path=PATH, content=content))
+
+
+def test_content_of_another_stacks_repository_is_refused(lake: Server, context: Context) -> None:
+    Repository().create(context, repository(lake, "foreign"))
+    with pytest.raises(RefusedError, match="another stack"):
+        BranchProtection().create(context, access(lake, repository="foreign", branches=["main"], stack="other-dev"))
+
+
+def test_every_accepted_action_file_is_one_lakefs_can_read(lake: Server, context: Context) -> None:
+    """Both halves: what is refused beforehand would have answered 500, and what is accepted does not."""
+    good = action_yaml("gate", "other", "http://127.0.0.1:9/")
+    bad = [
+        good.replace("name: gate", "name: x"),
+        good.replace("pre-merge", "before-merge"),
+        good.replace("id: validate", "id: 1"),
+        good.replace("type: webhook", "type: carrier-pigeon"),
+        good.replace("url:", "link:"),
+    ]
+    Repository().create(context, repository(lake, "forms"))
+    with client(lake) as http:
+        for number, text in enumerate(bad):
+            with pytest.raises(ConfigError):
+                Action().check(access(lake, repository="forms", branch="main", path=PATH, content=text))
+            # A branch each: lakeFS remembers a branch's action files for some seconds.
+            route = f"/repositories/forms/branches/bad-{number}"
+            body = {"name": f"bad-{number}", "source": "main"}
+            http.post("/repositories/forms/branches", json=body).raise_for_status()
+            http.post(f"{route}/objects", params={"path": PATH}, content=text.encode()).raise_for_status()
+            assert http.post(f"{route}/commits", json={"message": "bad"}).status_code == 500, text
+    Action().create(context, Action().check(access(lake, repository="forms", branch="main", path=PATH, content=good)))
+
+
+def test_unreachable_is_not_gone(lake: Server, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, state = Repository().create(context, repository(lake, "away"))
+    warnings.clear()
+    wrong = Repository().read(context, state | {"secretFile": str(lake.files["key_id"])})
+    assert wrong is not None and "missing" not in wrong and warnings, "refused credentials say nothing about the data"
+    lake.stop()
+    try:
+        with pytest.raises(UnreachableError, match="does not answer"):
+            Repository().read(context, state)
+        with pytest.raises(UnreachableError):
+            Repository().delete(context, state)
+        monkeypatch.setenv(DELETE_DATA, "flights-dev")
+        Repository().delete(context, state)
+    finally:
+        lake.start()
+    assert Repository().read(context, state) == state
+
+
+def _wait_until_protected(http: httpx.Client, name: str) -> None:
+    end = time.monotonic() + 30
+    while http.post(f"/repositories/{name}/branches/main/commits", json={"message": "probe"}).status_code != 403:
+        assert time.monotonic() < end, "the protection does not act"
+        time.sleep(0.5)
