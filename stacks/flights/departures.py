@@ -82,7 +82,7 @@ def _departures() -> pd.DataFrame:
     scheduled = frame["time_hour"] + pd.to_timedelta(frame["minute"], unit="min")
     local_day = pd.to_datetime(frame[["year", "month", "day"]])
     frame = frame.assign(
-        weekday=local_day.dt.weekday,
+        weekday=local_day.dt.day_of_week,
         delayed=(frame["dep_delay"] > LATE_MINUTES).astype("int64"),
         event_time=scheduled.astype("datetime64[us, UTC]"),
         wind_speed=frame["wind_speed"].mask(frame["wind_speed"] > _WIND_LIMIT),

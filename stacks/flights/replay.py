@@ -49,7 +49,7 @@ def sample(frame: pd.DataFrame, rows: int | None) -> pd.DataFrame:
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     # JSON has no NaN; the model's contract says where null may stand for it.
-    records = frame[list(departures.FEATURES)].to_dict("records")
+    records = frame.loc[:, list(departures.FEATURES)].to_dict("records")
     return [{str(k): None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in records]
 
 

@@ -1,0 +1,132 @@
+"""The follower: what serves is what the alias says, unless that cannot serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tidemill.runtime.errors import UnreachableError
+from tidemill.runtime.serving import follower as following
+from tidemill.runtime.serving.contract import Column, Contract
+from tidemill.runtime.serving.follower import Follower
+from tidemill.runtime.serving.model import VersionInfo
+
+
+def info(version: str, source: str = "") -> VersionInfo:
+    return VersionInfo("flights", version, "champion", source or f"models:/m-{version}", "run", {})
+
+
+class FakeSource:
+    """A registry which says what it is told to."""
+
+    def __init__(self) -> None:
+        self.alias: VersionInfo | None = None
+        self.down = False
+        self.state: VersionInfo | None = None
+        self.fetched: list[str] = []
+        self.forgotten: list[str] = []
+
+    def resolve(self) -> VersionInfo | None:
+        if self.down:
+            raise UnreachableError("down")
+        return self.alias
+
+    def fetch(self, info: VersionInfo) -> Path:
+        self.fetched.append(info.version)
+        return Path(info.version)
+
+    def forget(self, info: VersionInfo) -> None:
+        self.forgotten.append(info.version)
+
+    def remember(self, info: VersionInfo) -> None:
+        self.state = info
+
+    def remembered(self) -> VersionInfo | None:
+        return self.state
+
+
+@pytest.fixture
+def source() -> FakeSource:
+    return FakeSource()
+
+
+def follow(source: FakeSource, *, broken: tuple[str, ...] = ()) -> Follower:
+    def load(info: VersionInfo, _: Path) -> Any:
+        if info.version in broken:
+            raise ZeroDivisionError("broken model")
+        return SimpleNamespace(info=info, contract=Contract((Column("a", "double"),)), output="score")
+
+    return Follower(source, load, poll_seconds=1)
+
+
+def serving(follower: Follower) -> str | None:
+    return follower.current.info.version if follower.current else None
+
+
+def test_missing_alias_and_a_silent_registry_are_told_apart(source: FakeSource) -> None:
+    follower = follow(source)
+    source.down = True
+    follower.step()
+    assert (follower.reachable, follower.missing, serving(follower)) == (False, False, None)
+    source.down = False
+    follower.step()
+    assert (follower.reachable, follower.missing) == (True, True)
+    source.alias = info("1")
+    follower.step()
+    assert (follower.missing, serving(follower)) == (False, "1")
+    source.alias = None
+    follower.step()
+    assert (follower.missing, serving(follower)) == (True, "1"), "an alias taken away stops no answers"
+
+
+def test_the_same_number_made_anew_is_another_version(source: FakeSource) -> None:
+    follower = follow(source)
+    source.alias = info("1", "models:/m-old")
+    follower.step()
+    source.alias = info("1", "models:/m-new")
+    follower.step()
+    follower.step()
+    assert source.fetched == ["1", "1"]
+    assert follower.current
+    assert follower.current.info.source == "models:/m-new"
+
+
+def test_a_broken_version_is_tried_again_with_growing_patience(
+    source: FakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(following.time, "monotonic", lambda: now[0])
+    follower = follow(source, broken=("2",))
+    for version in ("1", "2"):
+        source.alias = info(version)
+        follower.step()
+    assert serving(follower) == "1"
+    assert follower.failure
+    assert follower.failure.error == "ZeroDivisionError: broken model"
+    for moment, attempts in ((9, 1), (10, 2), (29, 2), (30, 3), (69, 3), (70, 4)):
+        now[0] = moment
+        follower.step()
+        assert source.fetched.count("2") == attempts, f"after {moment} s"
+    assert set(source.forgotten) == {"2"}, "a damaged download would be damaged for ever"
+    source.alias = info("3")
+    follower.step()
+    assert (serving(follower), follower.failure) == ("3", None), "the alias moving on is not waited for"
+
+
+def test_a_restart_serves_what_served_last(source: FakeSource) -> None:
+    source.state = info("1")
+    source.down = True
+    follower = follow(source)
+    follower.step()
+    assert serving(follower) == "1"
+    source.down, source.alias = False, info("2")
+    follower.step()
+    assert serving(follower) == "2"
+
+    source.state, source.alias = info("1"), info("2")
+    follower = follow(source, broken=("2",))
+    follower.step()
+    assert serving(follower) == "1", "the champion is broken, and a version which works is at hand"
+    assert follower.failure
