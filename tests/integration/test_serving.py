@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -210,7 +209,7 @@ def test_broken_versions_never_replace_a_working_one(registry: Registry, served:
     served.wait(lambda: "error" not in served.get("/readyz").json())
 
 
-def test_drain_then_registry_down(registry: Registry, served: ModelServer, tmp_path: Path) -> None:
+def test_drain_then_registry_down(registry: Registry, served: ModelServer) -> None:
     """The last test: it ends the registry."""
     version = served.get("/readyz").json()["version"]
     with served.client() as client:
