@@ -1,0 +1,92 @@
+"""A lake with its gate for tests: real lakeFS, the real validation service, one guarded repository."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from tidemill.runtime.lake import GATE_ACTION, Lake
+from tidemill.runtime.settings import LakeSettings
+from tidemill.runtime.validation.action import action_yaml
+
+from tests.support.servers import Server, free_port, lakefs_server, secret_file
+
+PROJECT = Path(__file__).resolve().parents[2]
+SUITE = PROJECT / "stacks/flights/expectations.json"
+ACTION_FILE = f"_lakefs_actions/{GATE_ACTION}.yaml"
+
+
+@dataclass
+class GatedLake:
+    """A lake whose repository `flights` is guarded on `main`."""
+
+    settings: LakeSettings
+    lakefs: Server
+    validation: Server
+    hook_secret: str
+    token: str
+
+    def repository(self, name: str, *, gated: bool = True) -> None:
+        """Make a repository; the suites know `flights` alone."""
+        answer = httpx.post(
+            f"{self.lakefs.url}/api/v1/repositories",
+            json={"name": name, "storage_namespace": f"local://{name}", "default_branch": "main"},
+            auth=self.lakefs.auth,
+            trust_env=False,
+        )
+        answer.raise_for_status()
+        if gated:
+            with Lake(self.settings) as lake:
+                file = self.validation.folder / "action.yaml"
+                file.write_text(action_yaml(GATE_ACTION, "main", f"{self.validation.url}/hooks/lakefs"))
+                lake.upload(name, "main", ACTION_FILE, file)
+                assert lake.commit(name, "main", "Guard main", {})
+
+
+@contextmanager
+def gated_lake(folder: Path) -> Iterator[GatedLake]:
+    """Run lakeFS and the validation service, with the repository `flights` and the sample team's expectations."""
+    secrets = folder / "secrets"
+    hook = secret_file(secrets, "hook")
+    token = secret_file(secrets, "token")
+    with lakefs_server(folder / "lakefs", env={"LAKEFSACTION_HOOK": hook.read_text()}) as lakefs:
+        lake = {
+            "endpoint": lakefs.url,
+            "key_id_file": str(lakefs.files["key_id"]),
+            "secret_file": str(lakefs.files["secret"]),
+        }
+        port = free_port()
+        home = folder / "validation"
+        home.mkdir()
+        settings = home / "settings.json"
+        settings.write_text(
+            json.dumps(
+                {
+                    "listen": {"port": port, "token_file": str(token)},
+                    "hook_secret_file": str(hook),
+                    "lake": lake,
+                    "suites": {"flights": str(SUITE)},
+                    "reports": str(home / "reports"),
+                }
+            )
+        )
+        validation = Server(
+            url=f"http://127.0.0.1:{port}",
+            auth=("", ""),
+            folder=home,
+            health="/healthz",
+            argv=[sys.executable, "-m", "tidemill.runtime.validation", "--settings", str(settings)],
+            env={},
+        )
+        validation.start()
+        try:
+            made = GatedLake(LakeSettings.model_validate(lake), lakefs, validation, hook.read_text(), token.read_text())
+            made.repository("flights")
+            yield made
+        finally:
+            validation.stop()
