@@ -74,6 +74,7 @@ def _private_state(folder: Path) -> list[str]:
     (folder / "cache" / "archives" / "partial").mkdir(parents=True)
     settings = {
         "Dir::State": folder / "state",
+        "Dir::State::lists": folder / "state" / "lists",
         "Dir::State::status": "/var/lib/dpkg/status",
         "Dir::Cache": folder / "cache",
     }

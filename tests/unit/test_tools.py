@@ -316,3 +316,17 @@ def test_the_pinned_modules_are_those_of_the_table() -> None:
                 assert f"v{pinned.version}\n" in module
                 assert way.source in (builds / pinned.name / "tools.go").read_text()
                 assert (builds / pinned.name / "go.sum").stat().st_size > 10_000
+
+
+def test_the_docs_name_every_tool_with_its_ways_and_what_was_not_tried() -> None:
+    rows = [line for line in (ROOT / "docs" / "tools.md").read_text().splitlines() if line.startswith("| ")][1:]
+    expected: list[str] = []
+    for pinned in PACKAGES:
+        names = ", ".join(program.name for program in pinned.programs) + (" (optional)" if pinned.optional else "")
+        ways = ["PATH", "cache"]
+        for way in pinned.ways:
+            text = f"{way.name} {pinned.version}" if isinstance(way, Release) else way.name
+            ways.append(text if way.tried else f"{text} (not tried)")
+        below = pinned.below.removesuffix(".0.0")
+        expected.append(f"| {names} | {pinned.at_least} or newer, below {below} | {', '.join(ways)} |")
+    assert rows == expected
