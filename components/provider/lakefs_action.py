@@ -53,7 +53,8 @@ def validate_action(text: str, path: str) -> None:
     for event in cast("dict[Any, Any]", events):
         if event not in _EVENTS:
             raise ConfigError("no event of lakeFS", field=f"{path}: on", value=event)
-    _validate_hooks(action.get("hooks") or [], path)
+    hooks = action.get("hooks")
+    _validate_hooks([] if hooks is None else hooks, path)
 
 
 def _validate_hooks(hooks: Any, path: str) -> None:

@@ -25,6 +25,7 @@ _PERMISSIONS = ("READ", "USE", "EDIT", "MANAGE", "DENY")
 # Below the server's own /api/2.0/mlflow and /api/3.0/mlflow; 3.0 has what replaces the older grants by kind.
 _API = "/api/2.0/mlflow"
 _GRANTS = "/api/3.0/mlflow/users/permissions"
+_ROLES = "/api/3.0/mlflow/roles/permissions"
 
 
 class _RegistryResource(ContentResource):
@@ -215,8 +216,11 @@ class Permission(_RegistryResource):
         target = _target(rest, inputs)
         if target is None:
             raise PlatformError(f"there is no such {inputs['kind'].replace('_', ' ')}", field=inputs["target"])
-        body = {**_grant(inputs, target), "permission": inputs["permission"]}
-        rest.send("POST", f"{_GRANTS}/grant", json=body)
+        granted = _granted(rest, inputs, target)
+        if granted is None:
+            rest.send("POST", f"{_GRANTS}/grant", json={**_grant(inputs, target), "permission": inputs["permission"]})
+        elif granted["permission"] != inputs["permission"]:
+            _regrant(rest, granted, inputs["permission"])
         identity = ":".join((inputs["username"], inputs["kind"], inputs["target"]))
         return identity, {**inputs, "targetId": target}
 
@@ -225,15 +229,8 @@ class Permission(_RegistryResource):
         target = _target(rest, state)
         if target is None:
             return None
-        found = rest.get(f"{_GRANTS}/list", ok=(404,), username=state["username"])
-        if found.status == 404:
-            return None
-        for grant in found.body["permissions"]:
-            # A user's own grants are kept in a role of its own; those of other roles are not ours.
-            own = str(grant.get("role_name", "")).startswith("__user_")
-            if own and (grant["resource_type"], grant["resource_pattern"]) == (state["kind"], target):
-                return {**state, "permission": grant["permission"], "targetId": target}
-        return None
+        granted = _granted(rest, state, target)
+        return None if granted is None else {**state, "permission": granted["permission"], "targetId": target}
 
     def remove(self, rest: Rest, state: Properties) -> None:
         """Revoke it."""
@@ -244,6 +241,30 @@ class Permission(_RegistryResource):
 
 def _grant(properties: Properties, target: str) -> dict[str, str]:
     return {"username": properties["username"], "resource_type": properties["kind"], "resource_id": target}
+
+
+def _granted(rest: Rest, properties: Properties, target: str) -> dict[str, Any] | None:
+    """Return the user's own grant on `target`, or None."""
+    found = rest.get(f"{_GRANTS}/list", ok=(404,), username=properties["username"])
+    if found.status == 404:
+        return None
+    wanted = (properties["kind"], target)
+    for grant in cast("list[dict[str, Any]]", found.body["permissions"]):
+        # A user's own grants are kept in a role of its own; those of other roles are not ours.
+        own = str(grant.get("role_name", "")).startswith("__user_")
+        if own and (grant["resource_type"], grant["resource_pattern"]) == wanted:
+            return grant
+    return None
+
+
+def _regrant(rest: Rest, granted: dict[str, Any], permission: str) -> None:
+    """Change a grant in place: revoked and granted anew, it would be missing for a moment."""
+    found = rest.get(f"{_ROLES}/list", role_id=str(granted["role_id"]))
+    same = ("resource_type", "resource_pattern")
+    identity = next(
+        item["id"] for item in found.body["role_permissions"] if all(item[key] == granted[key] for key in same)
+    )
+    rest.send("PATCH", f"{_ROLES}/update", json={"role_permission_id": identity, "permission": permission})
 
 
 def _target(rest: Rest, properties: Properties) -> str | None:

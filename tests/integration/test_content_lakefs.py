@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-
-from tests.support.servers import Server, lakefs_server
 from tidemill.components.provider.base import DELETE_DATA, RECREATE, Context
 from tidemill.components.provider.lakefs import Action, Branch, BranchProtection, Repository
 from tidemill.runtime.errors import ConfigError, PlatformError, RefusedError, UnreachableError
 from tidemill.runtime.validation.action import action_yaml
+
+from tests.support.servers import Server, lakefs_server
 
 pytestmark = pytest.mark.integration
 
@@ -40,7 +39,7 @@ class Hook:
                 self.send_header("content-length", "0")
                 self.end_headers()
 
-            def log_message(self, format: str, *args: Any) -> None:
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -79,7 +78,7 @@ def repository(lake: Server, name: str, **more: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def client(lake: Server) -> Iterator[httpx.Client]:
+def client(lake: Server) -> Generator[httpx.Client]:
     with httpx.Client(base_url=f"{lake.url}/api/v1", auth=lake.auth, trust_env=False) as http:
         yield http
 
@@ -165,17 +164,19 @@ def test_branch_made_again_when_gone(lake: Server, context: Context) -> None:
 def test_action_on_a_protected_branch_passes_its_own_hook(lake: Server, context: Context) -> None:
     Repository().create(context, repository(lake, "gated"))
     with Hook() as hook, client(lake) as http:
-        inputs = access(lake, repository="gated", branch="main", path=PATH, content=action_yaml("gate", "main", hook.url))
+        content = action_yaml("gate", "main", hook.url)
+        inputs = access(lake, repository="gated", branch="main", path=PATH, content=content)
         _, state = Action().create(context, inputs)
         assert Action().read(context, state) == state
-        log = http.get("/repositories/gated/refs/main/commits").json()["results"]
+        log = "/repositories/gated/refs/main/commits"
+        before = http.get(log).json()["results"]
         Action().create(context, inputs)
-        assert http.get("/repositories/gated/refs/main/commits").json()["results"] == log, "adopted, not committed again"
+        assert http.get(log).json()["results"] == before, "adopted, not committed again"
 
         BranchProtection().create(context, access(lake, repository="gated", branches=["main"]))
         _wait_until_protected(http, "gated")
         hook.asked.clear()
-        changed = inputs | {"content": inputs["content"] + "# changed\n"}
+        changed = inputs | {"content": content + "# changed\n"}
         assert Action().diff(context, state, changed).changes == ("content",)
         state = Action().update(context, state, changed)
         assert Action().read(context, state) == state
@@ -183,7 +184,7 @@ def test_action_on_a_protected_branch_passes_its_own_hook(lake: Server, context:
 
         hook.status = 500
         with pytest.raises(PlatformError, match="hook refused"):
-            Action().update(context, state, changed | {"content": inputs["content"] + "# refused\n"})
+            Action().update(context, state, changed | {"content": content + "# refused\n"})
         assert Action().read(context, state) == state
         branches = [item["id"] for item in http.get("/repositories/gated/branches").json()["results"]]
         assert branches == ["main"], "nothing is left of the refused change"

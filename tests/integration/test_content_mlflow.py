@@ -9,15 +9,16 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-
-from tests.support.servers import Server, mlflow_server, secret_file
 from tidemill.components.provider.base import RECREATE, Context
 from tidemill.components.provider.mlflow import Experiment, Permission, RegisteredModel, User
 from tidemill.runtime.errors import ConfigError, PlatformError, RefusedError, UnreachableError
 
+from tests.support.servers import Server, mlflow_server, secret_file
+
 pytestmark = pytest.mark.integration
 
 API = "/api/2.0/mlflow"
+GRANTS = "/api/3.0/mlflow/users/permissions"
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def test_every_door_is_guarded(mlflow: Server, context: Context) -> None:
     scraper = user_of(mlflow, "metrics")
     User().create(context, scraper)
     assert status_as(mlflow, scraper, "/metrics") == 200, "no administrator is needed to scrape"
-    assert status_as(mlflow, scraper, f"{API}/experiments/get?experiment_id=0") == 403, "nothing is permitted by default"
+    assert status_as(mlflow, scraper, f"{API}/experiments/get?experiment_id=0") == 403, "no permission by default"
 
 
 def test_server_counts_its_requests_and_speaks_to_nobody(mlflow: Server, admin: httpx.Client) -> None:
@@ -146,11 +147,11 @@ def test_changed_password_file_reaches_the_user(mlflow: Server, context: Context
 
 
 def test_somebody_elses_user_is_not_taken_over(mlflow: Server, context: Context, admin: httpx.Client) -> None:
-    person = {"username": "person", "password": "a password of their own"}
-    admin.post(f"{API}/users/create", json=person).raise_for_status()
+    person = ("person", "a password of their own")
+    admin.post(f"{API}/users/create", json=dict(zip(("username", "password"), person, strict=True))).raise_for_status()
     with pytest.raises(RefusedError, match="person"):
         User().create(context, user_of(mlflow, "person"))
-    assert httpx.get(f"{mlflow.url}{API}/users/current", auth=tuple(person.values())).status_code == 200  # type: ignore[arg-type]
+    assert httpx.get(f"{mlflow.url}{API}/users/current", auth=person).status_code == 200
     with pytest.raises(ConfigError, match="administrator"):
         User().check(user_of(mlflow, "admin"))
 
@@ -190,7 +191,9 @@ def test_permission_is_what_the_user_can_do(mlflow: Server, context: Context, ad
     assert Permission().read(context, state) == state
 
     grant = {"username": "worker", "resource_type": "experiment", "resource_id": identity}
-    admin.post("/api/3.0/mlflow/users/permissions/grant", json=grant | {"permission": "MANAGE"}).raise_for_status()
+    admin.post(f"{GRANTS}/revoke", json=grant).raise_for_status()
+    assert Permission().read(context, state) is None
+    admin.post(f"{GRANTS}/grant", json=grant | {"permission": "MANAGE"}).raise_for_status()
     found = Permission().read(context, state)
     assert found is not None and found["permission"] == "MANAGE", "one widened by hand shows"
     Permission().update(context, found, edit)
@@ -221,4 +224,3 @@ def test_unreachable_is_not_gone(mlflow: Server, context: Context, warned: list[
     finally:
         mlflow.start()
     assert Experiment().read(context, state) == state
-    assert not (mlflow.folder / "mlflow.db-journal").exists()

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,7 +116,7 @@ class Server:
 
 
 @contextmanager
-def _running(server: Server) -> Iterator[Server]:
+def _running(server: Server) -> Generator[Server]:
     try:
         server.start()
         yield server
@@ -131,7 +131,7 @@ def _lakefs_binary() -> str:
 
 
 @contextmanager
-def lakefs_server(folder: Path, *, env: Mapping[str, str] | None = None) -> Iterator[Server]:
+def lakefs_server(folder: Path, *, env: Mapping[str, str] | None = None) -> Generator[Server]:
     """Run lakeFS in `folder`, as the `local` target does; `files` holds `key_id` and `secret`.
 
     `env` adds settings, such as `LAKEFSACTION_HOOK` with the secret of a hook.
@@ -177,7 +177,7 @@ def lakefs_server(folder: Path, *, env: Mapping[str, str] | None = None) -> Iter
 
 
 @contextmanager
-def mlflow_server(folder: Path, *, env: Mapping[str, str] | None = None) -> Iterator[Server]:
+def mlflow_server(folder: Path, *, env: Mapping[str, str] | None = None) -> Generator[Server]:
     """Run MLflow with authentication in `folder`, as the `local` target does; `files` holds `password` of `admin`."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
