@@ -1,0 +1,210 @@
+"""Between the engine and the resources: the one place which knows the engine's protocol.
+
+It serves each call in a thread, turns errors into one sentence, answers a preview without touching anything, keeps the
+marks on secrets, keeps the state of what cannot be reached, and guards data against deletion.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf import empty_pb2
+from tidemill.runtime.errors import ConfigError, TidemillError, UnreachableError
+
+from .base import UNKNOWN, Context, NativeResource, Properties, lookup
+from .parent import warn_of_destroy
+from .wire import from_wire, messages, to_wire
+
+__all__ = ["serve"]
+
+_provider = messages("provider_pb2")
+_services = messages("provider_pb2_grpc")
+_plugin = messages("plugin_pb2")
+_Empty = empty_pb2.Empty
+
+# The engine sends whole states; its own limit is the same (sdk/go/common/util/rpcutil).
+_OPTIONS = [("grpc.max_receive_message_length", 400 * 1024 * 1024)]
+_THREADS = 64
+
+T = TypeVar("T")
+
+
+class _Engine:
+    """Sends messages to the engine, each text once."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._lock = threading.Lock()
+        self._said: set[str] = set()
+        self._stub: Any = None
+
+    def warn(self, text: str, urn: str = "") -> None:
+        """Show the warning `text` beside the resource `urn`."""
+        engine = messages("engine_pb2")
+        with self._lock:
+            if text in self._said:
+                return
+            self._said.add(text)
+            if self._stub is None:
+                self._stub = messages("engine_pb2_grpc").EngineStub(grpc.insecure_channel(self._address))
+            self._stub.Log(engine.LogRequest(severity=engine.WARNING, message=text, urn=urn))
+
+
+class _Provider(_services.ResourceProviderServicer):
+    """The calls of the engine; their names are the protocol's."""
+
+    def __init__(self, engine: _Engine) -> None:
+        self._engine = engine
+        self._cancelled = threading.Event()
+
+    def GetPluginInfo(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Tell our version."""
+        from importlib.metadata import version
+
+        del request, context
+        return _plugin.PluginInfo(version=version("tidemill"))
+
+    def GetSchema(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Tell nothing: the classes of the program are written by hand."""
+        del request, context
+        return _provider.GetSchemaResponse(schema="{}")
+
+    def CheckConfig(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Accept the configuration: there is none."""
+        del context
+        return _provider.CheckResponse(inputs=request.news)
+
+    def DiffConfig(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Say that nothing in the configuration asks for replacements."""
+        del request, context
+        return _provider.DiffResponse(changes=_provider.DiffResponse.DIFF_NONE)
+
+    def Configure(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Say what we can do."""
+        del request, context
+        warn_of_destroy(self._engine.warn)
+        return _provider.ConfigureResponse(acceptSecrets=True, supportsPreview=True)
+
+    def Cancel(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """End what waits."""
+        del request, context
+        self._cancelled.set()
+        return _Empty()
+
+    def Check(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Check inputs."""
+        inputs, secrets = from_wire(request.news)
+        resource = self._resource(request, context)
+        try:
+            checked = resource.check(inputs)
+        except ConfigError as error:
+            failure = _provider.CheckFailure(property=error.field or "", reason=str(error))
+            return _provider.CheckResponse(inputs=request.news, failures=[failure])
+        return _provider.CheckResponse(inputs=to_wire(checked, secrets))
+
+    def Diff(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Compare wanted inputs with the state."""
+        state, _ = from_wire(request.olds)
+        inputs, _ = from_wire(request.news)
+        resource = self._resource(request, context)
+        found = self._guarded(context, lambda: resource.diff(self._context(request), state, inputs))
+        answer = _provider.DiffResponse
+        return answer(
+            changes=answer.DIFF_SOME if found.changes else answer.DIFF_NONE,
+            diffs=list(found.changes),
+            replaces=list(found.replaces),
+            # Names are deterministic: old and new cannot stand side by side.
+            deleteBeforeReplace=bool(found.replaces),
+        )
+
+    def Create(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Make a resource."""
+        inputs, secrets = from_wire(request.properties)
+        resource = self._resource(request, context)
+        if request.preview:
+            planned = {**dict.fromkeys(resource.outputs, UNKNOWN), **inputs}
+            return _provider.CreateResponse(properties=to_wire(planned, secrets | resource.secret_outputs))
+        found, state = self._guarded(context, lambda: resource.create(self._context(request), inputs))
+        return _provider.CreateResponse(id=found, properties=to_wire(state, secrets | resource.secret_outputs))
+
+    def Read(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Tell what is really there; what cannot be reached keeps its state."""
+        state, secrets = from_wire(request.properties)
+        resource = self._resource(request, context)
+        if not state:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "tidemill's resources cannot be imported: `up` adopts them")
+        found = self._guarded(context, lambda: self._read(resource, self._context(request), state))
+        if found is None:
+            return _provider.ReadResponse()
+        wired = to_wire(found, secrets | resource.secret_outputs)
+        return _provider.ReadResponse(id=request.id, properties=wired, inputs=request.inputs)
+
+    def Update(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Change a resource in place."""
+        state, old_secrets = from_wire(request.olds)
+        inputs, secrets = from_wire(request.news)
+        resource = self._resource(request, context)
+        secrets |= resource.secret_outputs | old_secrets
+        if request.preview:
+            kept = {key: state.get(key) for key in resource.outputs}
+            return _provider.UpdateResponse(properties=to_wire({**kept, **inputs}, secrets))
+        found = self._guarded(context, lambda: resource.update(self._context(request), state, inputs))
+        return _provider.UpdateResponse(properties=to_wire(found, secrets))
+
+    def Delete(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Delete a resource, data only with the user's word."""
+        state, _ = from_wire(request.properties)
+        resource = self._resource(request, context)
+
+        def delete() -> None:
+            resource.guard_delete(state)
+            resource.delete(self._context(request), state)
+
+        self._guarded(context, delete)
+        return _Empty()
+
+    def _read(self, resource: NativeResource, context: Context, state: Properties) -> Properties | None:
+        try:
+            return resource.read(context, state)
+        except UnreachableError as error:
+            context.warn(f"{error}; its contents are kept as they were last seen")
+            return state
+
+    def _resource(self, request: Any, context: grpc.ServicerContext) -> NativeResource:
+        # The last part of `PARENT$TYPE` in the URN is the resource's own type.
+        kind = request.urn.split("::")[-2].rsplit("$", 1)[-1]
+        return self._guarded(context, lambda: lookup(kind))
+
+    def _context(self, request: Any) -> Context:
+        urn = str(request.urn)
+        return Context(
+            urn=urn,
+            warn=lambda text: self._engine.warn(text, urn),
+            cancelled=self._cancelled,
+            timeout=float(getattr(request, "timeout", 0.0)),
+        )
+
+    def _guarded(self, context: grpc.ServicerContext, act: Callable[[], T]) -> T:
+        """Return what `act` returns; end the call with one sentence where it raises."""
+        try:
+            return act()
+        except TidemillError as error:
+            text = str(error)
+        except OSError as error:
+            text = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+        context.abort(grpc.StatusCode.UNKNOWN, text)
+        raise RuntimeError("abort ends the call")
+
+
+def serve(address: str) -> tuple[grpc.Server, int]:
+    """Serve the engine at `address` on a free port; return the server and that port."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    server = grpc.server(ThreadPoolExecutor(_THREADS), options=_OPTIONS)
+    _services.add_ResourceProviderServicer_to_server(_Provider(_Engine(address)), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    return server, port
