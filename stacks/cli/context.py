@@ -1,0 +1,58 @@
+"""What every command needs first: the project, and the stack which is meant."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from tidemill.components.layout import StackRoot, find_project
+from tidemill.runtime.errors import UserError
+
+from ..loading import LoadedStack, load_stack, stack_names
+
+__all__ = ["JsonOption", "StackOption", "YesOption", "choose", "chosen_name", "root_of"]
+
+StackOption = Annotated[
+    str | None,
+    typer.Option("--stack", "-s", help="The stack, TEAM-ENVIRONMENT. Default: TIDEMILL_STACK, or the only one.",
+                 show_default=False),
+]  # fmt: skip
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def chosen_name(project: Path, stack: str | None) -> str:
+    """Return the stack which is meant.
+
+    Raises:
+        UserError: none is named and there is not exactly one.
+    """
+    name = stack or os.environ.get("TIDEMILL_STACK")
+    if name:
+        return name
+    names = stack_names(project)
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise UserError("the project has no stack config", field="stack", mend="write one, see the README")
+    raise UserError("which stack?", field="stack", mend=f"add `--stack` with one of {', '.join(names)}")
+
+
+def choose(stack: str | None) -> LoadedStack:
+    """Return the config of the stack which is meant, checked."""
+    project = find_project()
+    return load_stack(project, chosen_name(project, stack))
+
+
+def root_of(loaded: LoadedStack) -> StackRoot:
+    """Return the folders of a stack which is, or was, up.
+
+    Raises:
+        UserError: it never was.
+    """
+    root = StackRoot.of(loaded.project, loaded.config.stack)
+    if not root.path.is_dir():
+        raise UserError("the stack is not up", field=loaded.config.stack, mend="run `tidemill up`")
+    return root

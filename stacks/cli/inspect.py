@@ -1,0 +1,135 @@
+"""`status` and `doctor`: what is, without changing anything."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+from tidemill.components.layout import StackRoot
+
+from .context import JsonOption, StackOption, choose
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..overview import Overview
+
+__all__ = ["doctor", "status"]
+
+
+def _table(*columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _print(*tables: Table | str) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 200  # a pipe has no width; a table cut at 80 characters would lose what is asked for
+    for table in tables:
+        if isinstance(table, str):
+            console.print(table, markup=False)
+        else:
+            console.print(table)
+
+
+def status(stack: StackOption = None, as_json: JsonOption = False) -> None:
+    """Show what runs where and how it is; exit code 1 when a service is not well."""
+    from ..overview import overview
+
+    loaded = choose(stack)
+    view = overview(loaded, StackRoot.of(loaded.project, loaded.config.stack))
+    if as_json:
+        typer.echo(json.dumps(view.as_json(), indent=2))
+    else:
+        _show(view)
+    if any(not service.healthy for service in view.services):
+        raise typer.Exit(1)
+
+
+def _show(view: Overview) -> None:
+    if not view.services:
+        typer.echo(f"{view.stack} is not up; run `tidemill up`")
+        return
+    services = _table("service", "state", "health", "url", "version", "pid", "memory", "uptime", "log")
+    for service in view.services:
+        services.add_row(
+            service.name,
+            service.state,
+            "well" if service.healthy else service.problem or "ill",
+            service.url or "",
+            service.version or "",
+            str(service.pid or ""),
+            "" if service.memory_mb is None else f"{service.memory_mb:.0f} MB",
+            _span(service.uptime_seconds),
+            service.log,
+        )
+    parts: list[Table | str] = [f"{view.stack} on {view.target}", services]
+    if view.models:
+        models = _table("model", "serves", "data commit", "code commit", "alias")
+        for model in view.models:
+            serves = f"version {model.version}" if model.ready else model.problem or "nothing"
+            models.add_row(
+                model.name, serves, (model.lake_commit or "")[:12], (model.git_commit or "")[:12], model.alias or ""
+            )
+        parts.append(models)
+    if not view.running:
+        parts.append("stopped; `tidemill start` brings it back")
+    _print(*parts)
+
+
+def _span(seconds: float | None) -> str:
+    """Return `seconds` as its two largest units.
+
+    >>> _span(3725)
+    '1h 2m'
+    """
+    if seconds is None:
+        return ""
+    parts: list[str] = []
+    rest = int(seconds)
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, rest = divmod(rest, length)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count}{unit}")
+    return " ".join(parts[:2])
+
+
+def doctor(as_json: JsonOption = False) -> None:
+    """Show where each tool comes from, and what to do about those which cannot be had; exit code 1 then."""
+    from tidemill.components.tools.doctor import rows
+
+    tools = rows()
+    stuck = [row for row in tools if row.state != "ready" and not row.optional and all(w.obstacle for w in row.ways)]
+    if as_json:
+        python: dict[str, Any] = {"version": sys.version.split()[0], "executable": sys.executable}
+        typer.echo(json.dumps({"python": python, "tools": [row.to_json() for row in tools]}, indent=2))
+    else:
+        table = _table("tool", "wanted", "state", "version", "where", "ways to get it")
+        notes: list[str] = []
+        for row in tools:
+            ways = ", ".join(
+                way.name + (" (not tried by us)" if not way.tried else "") + (" (not here)" if way.obstacle else "")
+                for way in row.ways
+            )
+            table.add_row(
+                row.name,
+                row.wanted,
+                row.state + (" (optional)" if row.optional and row.state != "ready" else ""),
+                row.version or "",
+                str(row.path or ""),
+                ways,
+            )
+            notes += [f"{row.name}: {text}" for text in (row.note, row.mend if row.state != "ready" else None) if text]
+        _print(f"Python {sys.version.split()[0]} at {sys.executable}", table, *notes)
+    if stuck:
+        raise typer.Exit(1)

@@ -1,0 +1,128 @@
+"""Shows a run while it goes: a live list on a terminal, plain lines elsewhere, one JSON object a line for programs."""
+
+from __future__ import annotations
+
+import json
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import typer
+
+from ..engine.events import Event
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
+
+__all__ = ["Progress", "summary"]
+
+_DONE = {
+    "create": "made",
+    "update": "changed",
+    "delete": "deleted",
+    "replace": "replaced",
+    "create-replacement": "made anew",
+    "delete-replaced": "deleted the old",
+}
+_QUIET = ("same", "refresh", "read")
+
+
+def summary(changes: dict[str, int]) -> str:
+    """Return `3 made, 1 changed`, or an empty text when nothing was.
+
+    >>> summary({"same": 4, "create": 2})
+    '2 made'
+    """
+    return ", ".join(f"{count} {_DONE.get(operation, operation)}" for operation, count in changes.items()
+                     if operation not in _QUIET and count)  # fmt: skip
+
+
+class Progress:
+    """A listener to the engine's events.
+
+    Args:
+        as_json: one JSON object a line on standard output.
+        future: a preview: say what would happen.
+    """
+
+    def __init__(self, *, as_json: bool, future: bool = False) -> None:
+        self.as_json = as_json
+        self._future = future
+        self._live: Live | None = None
+        self._running: dict[str, tuple[str, float]] = {}
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if not self.as_json:
+            from rich.console import Console
+
+            console = Console(highlight=False)
+            if console.is_terminal:
+                from rich.live import Live
+
+                self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
+                self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show `event`."""
+        if self.as_json:
+            typer.echo(json.dumps(event.as_json()))
+            return
+        key = f"{event.type} {event.name}"
+        if event.kind == "started":
+            self._running[key] = (f"{event.operation} {_kind(event)} {event.name}", time.monotonic())
+        elif event.kind in ("done", "failed"):
+            self._running.pop(key, None)
+            if event.kind == "failed":
+                self.say(f"  failed: {event.operation} {_kind(event)} {event.name}")
+            elif event.operation not in _QUIET:
+                word = f"to {event.operation}" if self._future else _DONE.get(event.operation, event.operation)
+                took = f" ({event.seconds:.1f} s)" if event.seconds and event.seconds >= 0.5 else ""
+                self.say(f"  {word} {_kind(event)} {event.name}{took}")
+        elif event.kind == "note":
+            self.say(f"  {event.text}")
+        elif event.kind == "message" and event.severity.startswith(("warning", "info")):
+            prefix = "warning: " if event.severity.startswith("warning") else ""
+            self.say(f"  {prefix}{event.name + ': ' if event.name else ''}{event.text}")
+
+    def say(self, line: str) -> None:
+        """Print `line` for people; programs get only events."""
+        if self.as_json:
+            return
+        if self._live:
+            self._live.console.print(line, markup=False, highlight=False)
+        else:
+            typer.echo(line)
+
+    def stage(self, key: str, text: str) -> None:
+        """Show that `key` is at the stage `text`; on a terminal it replaces what stood there."""
+        if self.as_json:
+            self(Event("note", name=key, text=text))
+        elif self._live:
+            began = self._running.get(key, ("", time.monotonic()))[1]
+            self._running[key] = (text, began)
+        else:
+            typer.echo(f"  {text}")
+
+    def end(self, key: str) -> None:
+        """Take `key` off the live list."""
+        self._running.pop(key, None)
+
+    def _render(self) -> RenderableType:
+        from rich.text import Text
+
+        now = time.monotonic()
+        lines = [f"  {text} ... {now - began:.0f} s" for text, began in list(self._running.values())[:12]]
+        return Text("\n".join([*lines, f"  {now - self._began:.0f} s"]), style="dim")
+
+
+def _kind(event: Event) -> str:
+    return event.type.rsplit(":", 1)[-1].lower()

@@ -1,0 +1,95 @@
+"""`env`, `validate`, `schema`, `train`: the project and its code."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from typing import Annotated
+
+import typer
+from tidemill.components.layout import StackRoot, find_project
+from tidemill.runtime.errors import NotFoundError, PlatformError, ToolError, UserError
+from tidemill.runtime.settings import ENVIRONMENT_VARIABLE
+
+from ..loading import load_stack, nearest, stack_names
+from .context import StackOption, choose, root_of
+
+__all__ = ["env", "schema", "train", "validate"]
+
+
+def _runtime(root: StackRoot) -> str:
+    return str(root.service("retraining") / "config" / "runtime.json")
+
+
+def env(stack: StackOption = None) -> None:
+    """Print what a shell needs to work on the stack: `eval "$(tidemill env)"`, then `pulumi` and training code."""
+    from tidemill.components import tools
+
+    from ..engine.environment import engine_environment
+
+    loaded = choose(stack)
+    variables = engine_environment(loaded)
+    # The user's own shell may fetch plugins; only our runs must not.
+    variables.pop("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", None)
+    variables["PULUMI_STACK"] = loaded.config.stack
+    variables["TIDEMILL_STACK"] = loaded.config.stack
+    root = StackRoot.of(loaded.project, loaded.config.stack)
+    if os.path.isfile(_runtime(root)):  # noqa: PTH113 - a text which is exported as it is
+        variables[ENVIRONMENT_VARIABLE] = _runtime(root)
+    for key, value in variables.items():
+        typer.echo(f"export {key}={shlex.quote(value)}")
+    try:
+        engine = str(tools.find("pulumi").parent)
+    except ToolError:
+        typer.echo("# the engine is not here yet: `tidemill up` gets it")
+        return
+    if engine not in os.environ.get("PATH", "").split(os.pathsep):
+        typer.echo(f"export PATH={shlex.quote(engine)}:$PATH")
+
+
+def validate(stack: StackOption = None) -> None:
+    """Check a stack's config, or all of them, and touch nothing."""
+    project = find_project()
+    names = [stack] if stack else stack_names(project)
+    if not names:
+        raise UserError("the project has no stack config", field="stack", mend="write one, see the README")
+    for name in names:
+        loaded = load_stack(project, name)
+        typer.echo(f"{loaded.file.relative_to(project)}: holds")
+
+
+def schema() -> None:
+    """Print the JSON Schema of stack configs, for editors."""
+    from ..schema import stack_schema_text
+
+    typer.echo(stack_schema_text(), nl=False)
+
+
+def train(
+    model: Annotated[str, typer.Argument(help="The model, as the stack config names it.")],
+    stack: StackOption = None,
+) -> None:
+    """Train a model here and now, with the command of the config; the new version is registered, not promoted."""
+    loaded = choose(stack)
+    models = loaded.config.models
+    if model not in models:
+        close = nearest(model, models)
+        mend = f"did you mean {close}?" if close else f"use one of {', '.join(models) or 'none: the config has none'}"
+        raise NotFoundError("no such model", field="model", value=model, mend=mend)
+    runtime = _runtime(root_of(loaded))
+    if not os.path.isfile(runtime):  # noqa: PTH113 - see above
+        raise UserError("the stack is not up", field=loaded.config.stack, mend="run `tidemill up`")
+    config = models[model]
+    program, *arguments = config.train
+    argv = [sys.executable if program in ("python", "python3") else program, *arguments]
+    environment = {**os.environ, ENVIRONMENT_VARIABLE: runtime, "TIDEMILL_MODEL": model}
+    try:
+        done = subprocess.run(argv, cwd=loaded.project / config.code, env=environment, check=False)
+    except OSError as error:
+        raise UserError(
+            f"cannot be run ({error.strerror})", field=f"models.{model}.train", value=program, mend="mend the command"
+        ) from None
+    if done.returncode:
+        raise PlatformError(f"the training ended with exit code {done.returncode}", field=model)
