@@ -89,7 +89,9 @@ def test_a_program_lives_from_up_to_destroy_as_under_the_vendors_host(project: P
     project.check("stack", "init", "dev")
     project.check("config", "set", "greeting", "hello")
     project.check("config", "set", "--secret", "secret", "hidden")
-    assert "thing" in project.check("preview")
+    preview = project.pulumi("preview")
+    assert "thing" in preview.stdout
+    assert "Traceback" not in preview.stdout + preview.stderr
     project.check("up", "--yes")
     outputs = json.loads(project.check("stack", "output", "--json"))
     assert outputs == {

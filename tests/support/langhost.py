@@ -93,7 +93,11 @@ def serve(engine: str) -> None:
     server.start()
     threading.Thread(target=_end_with_parent, args=(children,), daemon=True).start()
     print(port, flush=True)
-    server.wait_for_termination()
+    try:
+        server.wait_for_termination()
+    except KeyboardInterrupt:  # how the engine ends its plugins
+        for child in children:
+            child.terminate()
 
 
 def command_of(request: Any, options: dict[str, str], engine: str) -> tuple[list[str], dict[str, str]]:
