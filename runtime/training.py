@@ -10,6 +10,7 @@ run.log_model(pipeline, features=frame[FEATURES], trusted_types=[...])
 from __future__ import annotations
 
 import tempfile
+import time
 import warnings
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -100,21 +101,26 @@ class Run:
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""
+        from mlflow.entities import RunTag
+
         with registry.translated(self.run_id):
-            for key, value in tags.items():
-                self._client.set_tag(self.run_id, key, value)
+            self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log parameters; each is kept as text."""
+        from mlflow.entities import Param
+
         with registry.translated(self.run_id):
-            for key, value in params.items():
-                self._client.log_param(self.run_id, key, value)
+            self._client.log_batch(self.run_id, params=[Param(key, str(value)) for key, value in params.items()])
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         """Log metrics, in whatever unit their name says."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        logged = [Metric(key, float(value), now, 0) for key, value in metrics.items()]
         with registry.translated(self.run_id):
-            for key, value in metrics.items():
-                self._client.log_metric(self.run_id, key, float(value))
+            self._client.log_batch(self.run_id, metrics=logged)
 
     def log_text(self, text: str, path: str) -> None:
         """Keep `text` as the artifact `path`."""

@@ -27,7 +27,7 @@ from .contract import Batch, parse_json
 from .follower import Follower
 from .labels import label_table
 from .metrics import ServingMetrics
-from .model import ServedModel, VersionInfo, load
+from .model import ServedModel, VersionInfo, load, preload
 from .problems import Problem
 from .settings import ServingSettings
 from .source import Source
@@ -63,7 +63,7 @@ class ModelServer:
             source,
             partial(load, code_root=source.folder),
             poll_seconds=settings.poll_seconds,
-            changed=self.metrics.followed,
+            changed=self._followed,
         )
         self.writer = CaptureWriter(
             settings.capture, dropped=self.metrics.dropped.inc, written=self.metrics.captured.inc
@@ -108,9 +108,17 @@ class ModelServer:
         if follower.failure is not None:
             failure = follower.failure
             state["error"] = f"version {failure.info.version} cannot serve: {failure.error}"
+        elif follower.trouble:
+            state["error"] = follower.trouble
         elif follower.missing:
             state["error"] = f"the registry has no alias {settings.alias} of {settings.model}"
         return _json(state, 200 if state["ready"] else 503, {} if state["ready"] else _RETRY)
+
+    def _followed(self, follower: Follower) -> None:
+        self.metrics.followed(follower)
+        if follower.missing and follower.current is None:
+            # While the first model is being trained there is time.
+            preload()
 
     async def _answer(self, request: Request, work: Callable[[_Call, bytes], Response], *, counted: bool) -> Response:
         call = _Call(str(uuid7()), datetime.now(UTC), time.perf_counter())

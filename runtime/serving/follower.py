@@ -66,6 +66,7 @@ class Follower:
             answers that request by one version throughout.
         failure: the version which should serve and cannot.
         reachable: whether the registry answered last time; None before the first time.
+        trouble: why it did not answer.
         missing: whether the registry answered that there is no such alias.
     """
 
@@ -80,11 +81,13 @@ class Follower:
         self.current: ServedModel | None = None
         self.failure: Failure | None = None
         self.reachable: bool | None = None
+        self.trouble = ""
         self.missing = False
         self._source = source
         self._load = load
         self._poll_seconds = poll_seconds
         self._changed = changed
+        self._fall_back_at = 0.0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
 
@@ -113,10 +116,10 @@ class Follower:
         except UnreachableError as error:
             if self.reachable is not False:
                 _log.warning("the registry cannot be asked", extra={"error": str(error)})
-            self.reachable = False
+            self.reachable, self.trouble = False, str(error)
             self._fall_back(None)
         else:
-            self.reachable, self.missing = True, info is None
+            self.reachable, self.missing, self.trouble = True, info is None, ""
             if info is not None:
                 self._follow(info)
         self._changed(self)
@@ -172,7 +175,7 @@ class Follower:
 
     def _fall_back(self, instead_of: VersionInfo | None) -> None:
         """Serve what served last, if nothing serves and it is not what has just failed."""
-        if self.current is not None:
+        if self.current is not None or time.monotonic() < self._fall_back_at:
             return
         info = self._source.remembered()
         if info is None or (instead_of is not None and info.identity == instead_of.identity):
@@ -180,6 +183,7 @@ class Follower:
         try:
             self.current = self._load(info, self._source.fetch(info))
         except Exception as error:  # noqa: BLE001 - as above
+            self._fall_back_at = time.monotonic() + _FIRST_RETRY_SECONDS
             _log.error("the cached version cannot serve", extra={"version": info.version, "error": str(error)[:1000]})
         else:
             _log.warning("the version which served last serves again", extra={"version": info.version})

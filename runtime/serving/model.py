@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import importlib
 import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -17,9 +17,8 @@ import pyarrow as pa
 
 from .contract import Batch, Contract
 
-__all__ = ["ServedModel", "UnfitError", "VersionInfo", "load"]
+__all__ = ["ServedModel", "UnfitError", "VersionInfo", "load", "preload"]
 
-_log = logging.getLogger(__name__)
 _WARM_ROWS = 100
 
 Output = Literal["score", "scores", "prediction"]
@@ -104,6 +103,12 @@ class ServedModel:
         if self.output != "prediction" and (values.ndim != 2 or (self.output == "score") != (values.shape[1] == 2)):
             raise UnfitError(f"the model gave the shape {values.shape} where it had given {self.output}")
         return (values[:, 1] if self.output == "score" else values).tolist()
+
+
+def preload() -> None:
+    """Import what loading a model needs: seconds, which the first one then does not take."""
+    for name in ("mlflow.pyfunc", "mlflow.sklearn", "skops.io"):
+        importlib.import_module(name)
 
 
 def load(info: VersionInfo, folder: Path, *, code_root: Path) -> ServedModel:

@@ -34,7 +34,7 @@ class Event(BaseModel):
     repository_id: str
     branch_id: str
     source_ref: str = ""
-    commit_id: Annotated[str, Field(pattern=r"^[0-9a-f]+$")] | None = None
+    commit_id: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     merge_source: str | None = None
     committer: str = ""
 

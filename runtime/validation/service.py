@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
+from tidemill.runtime.errors import TidemillError
 from tidemill.runtime.lake import Lake
 from tidemill.runtime.service import add_metrics, token_matches, token_of
 from tidemill.runtime.settings import read_secret
@@ -66,7 +67,12 @@ def create_app(settings: ValidationSettings) -> FastAPI:
             raise HTTPException(401, "a valid hook secret is needed")
         event = _event(await _body(request))
         started = time.monotonic()
-        verdict = await run_in_threadpool(lambda: warm.result(_WARM_UP_LIMIT).decide(event))
+        try:
+            verdict = await run_in_threadpool(lambda: warm.result(_WARM_UP_LIMIT).decide(event))
+        except TidemillError as error:
+            _log.error("no verdict", extra={"repository": event.repository_id, "error": str(error)})
+            verdicts.labels(event.repository_id, "none").inc()
+            return JSONResponse({"success": False, "error": str(error)}, 503)
         seconds.observe(time.monotonic() - started)
         verdicts.labels(event.repository_id, "accepted" if verdict.success else "refused").inc()
         _log.info(

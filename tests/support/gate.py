@@ -31,8 +31,8 @@ class GatedLake:
     hook_secret: str
     token: str
 
-    def repository(self, name: str, *, gated: bool = True) -> None:
-        """Make a repository; the suites know `flights` alone."""
+    def repository(self, name: str) -> None:
+        """Make a guarded repository; the suites know `flights` alone."""
         answer = httpx.post(
             f"{self.lakefs.url}/api/v1/repositories",
             json={"name": name, "storage_namespace": f"local://{name}", "default_branch": "main"},
@@ -40,12 +40,15 @@ class GatedLake:
             trust_env=False,
         )
         answer.raise_for_status()
-        if gated:
-            with Lake(self.settings) as lake:
-                file = self.validation.folder / "action.yaml"
-                file.write_text(action_yaml(GATE_ACTION, "main", f"{self.validation.url}/hooks/lakefs"))
-                lake.upload(name, "main", ACTION_FILE, file)
-                assert lake.commit(name, "main", "Guard main", {})
+        self.guard(name)
+
+    def guard(self, name: str) -> None:
+        """Commit the gate's action file on `main`, as the platform does, and does again when it is gone."""
+        with Lake(self.settings) as lake:
+            file = self.validation.folder / "action.yaml"
+            file.write_text(action_yaml(GATE_ACTION, "main", f"{self.validation.url}/hooks/lakefs"))
+            lake.upload(name, "main", ACTION_FILE, file)
+            assert lake.commit(name, "main", "Guard main", {})
 
 
 @contextmanager
