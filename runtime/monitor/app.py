@@ -1,0 +1,112 @@
+"""The monitor service over HTTP: `GET /status`, health and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import Depends, FastAPI, Response
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from tidemill.runtime.service import add_metrics, bearer, token_of
+
+from .settings import MonitorSettings
+from .watch import Monitor, Watch
+
+__all__ = ["create_app"]
+
+
+class _Watched(Collector):
+    """What is known now: a version which serves no longer has no series."""
+
+    def __init__(self, watches: Sequence[Watch]) -> None:
+        self._watches = watches
+
+    def collect(self) -> Iterator[Metric]:
+        own = ["model", "version"]
+        tests = [*own, "feature", "test"]
+        drift = GaugeMetricFamily("tidemill_feature_drift", "Distance from the reference.", labels=tests)
+        drifted = GaugeMetricFamily("tidemill_feature_drifted", "1: the feature drifted.", labels=[*own, "feature"])
+        share = GaugeMetricFamily("tidemill_drift_share", "Share of the features which drifted.", labels=own)
+        rows = GaugeMetricFamily("tidemill_window_rows", "Rows in the window of the version which serves.", labels=own)
+        quality = GaugeMetricFamily(
+            "tidemill_model_quality", "How good the predictions of the window were.", labels=[*own, "metric", "kind"]
+        )
+        for watch in self._watches:
+            now, model = watch.snapshot, watch.model.name
+            if now.version is None:
+                continue
+            rows.add_metric([model, now.version], now.rows)
+            if now.drift is not None:
+                share.add_metric([model, now.version], now.drift.share)
+                for feature in now.drift.features:
+                    drifted.add_metric([model, now.version, feature.name], feature.drifted)
+                    for test in feature.tests:
+                        drift.add_metric([model, now.version, feature.name, test.test], test.value)
+            if now.quality is not None:
+                quality.add_metric([model, now.version, now.quality.metric, "realised"], now.quality.value)
+        yield from (drift, drifted, share, rows, quality)
+        yield from self._of_the_lake()
+
+    def _of_the_lake(self) -> Iterator[Metric]:
+        published = CounterMetricFamily(
+            "tidemill_published_rows", "Labelled rows which were published into the lake.", labels=["model"]
+        )
+        refused = CounterMetricFamily("tidemill_publish_refused", "Windows which the gate refused.", labels=["model"])
+        errors = CounterMetricFamily("tidemill_monitor_errors", "Looks which failed.", labels=["model", "part"])
+        unvalidated = GaugeMetricFamily(
+            "tidemill_unvalidated_commits",
+            "Commits newer than the newest which passed the gate, 100 at most.",
+            labels=["repository", "branch"],
+        )
+        branches: dict[tuple[str, str], int] = {}
+        for watch in self._watches:
+            model, state = watch.model.name, watch.publisher.state
+            published.add_metric([model], sum(window.rows for window in state.published))
+            refused.add_metric([model], state.refusals)
+            for part in ("registry", "window", "publish", "lake"):
+                errors.add_metric([model, part], watch.errors[part])
+            if watch.unvalidated is not None:
+                repository, branch, _ = watch.model.data.split("/", 2)
+                branches[repository, branch] = watch.unvalidated
+        for (repository, branch), number in branches.items():
+            unvalidated.add_metric([repository, branch], number)
+        yield from (published, refused, errors, unvalidated)
+
+
+def create_app(settings: MonitorSettings) -> FastAPI:
+    """Return the service; its thread runs from start-up to shut-down.
+
+    Raises:
+        NotFoundError, ConfigError: a secret is missing or empty, or the record of what was published is damaged.
+    """
+    token = token_of(settings.listen)
+    monitor = Monitor(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        monitor.start()
+        try:
+            yield
+        finally:
+            monitor.stop()
+
+    app = FastAPI(title="tidemill monitor", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    registry = CollectorRegistry()
+    registry.register(_Watched(monitor.watches))
+    add_metrics(app, token, registry)
+
+    @app.get("/status", dependencies=[Depends(bearer(token))])
+    def status() -> dict[str, Any]:
+        return {"models": [watch.status() for watch in monitor.watches]}
+
+    @app.get("/readyz")
+    def readyz(response: Response) -> dict[str, str]:
+        if monitor.alive:
+            return {"status": "ready"}
+        response.status_code = 503
+        return {"status": "the watch does not run"}
+
+    return app

@@ -1,0 +1,94 @@
+"""The reference of a model version, downloaded once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+from tidemill.runtime import registry
+from tidemill.runtime.errors import PlatformError
+from tidemill.runtime.profile import Profile
+from tidemill.runtime.settings import RegistrySettings
+
+__all__ = ["Reference", "References"]
+
+_SAMPLE, _PROFILE = "reference_sample.parquet", "reference_profile.json"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a version's features looked like when it was trained.
+
+    Attributes:
+        version: the version.
+        features: names of the features, in the order of training.
+        sample: at most 1,000 rows.
+        profile: the summary of all rows.
+    """
+
+    version: str
+    features: tuple[str, ...]
+    sample: pd.DataFrame
+    profile: Profile
+
+
+class References:
+    """Fetches references; those in use are kept in `folder`, so that a restart asks the registry for nothing big.
+
+    Args:
+        settings: the registry.
+        folder: where they are kept; lost, they are downloaded again.
+    """
+
+    def __init__(self, settings: RegistrySettings, folder: Path) -> None:
+        self._settings = settings
+        self._folder = folder
+        # A progress bar has no place in a log.
+        os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+
+    def serving(self, model: str, alias: str) -> registry.ModelVersion | None:
+        """Return the version which bears `alias`, or None."""
+        return registry.serving_version(model, alias, registry=self._settings)
+
+    def load(self, version: registry.ModelVersion) -> Reference:
+        """Return the reference of `version`, and forget those of the model's other versions.
+
+        Raises:
+            UnreachableError: the registry does not answer.
+            PlatformError: the version's run has no reference, or a damaged one.
+        """
+        parent = self._folder / version.model
+        # The run's id is part of the name: a registry made anew counts its versions from 1 again.
+        folder = parent / f"{version.version}-{version.run_id}"
+        if not (folder / _SAMPLE).exists() or not (folder / _PROFILE).exists():
+            self._download(version, folder)
+        try:
+            profile = Profile.from_json((folder / _PROFILE).read_text(encoding="utf-8"))
+            with pq.ParquetFile(folder / _SAMPLE) as file:
+                sample = file.read().to_pandas()
+        except (OSError, ValueError) as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise PlatformError(
+                f"the reference cannot be read ({error})", field="version", value=f"{version.model}@{version.version}"
+            ) from None
+        for other in parent.iterdir():
+            if other != folder:
+                shutil.rmtree(other, ignore_errors=True)
+        features = tuple(name for name in profile.columns if name in sample.columns)
+        return Reference(version.version, features, sample, profile)
+
+    def _download(self, version: registry.ModelVersion, folder: Path) -> None:
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        client = registry.connect(self._settings)
+        with (
+            tempfile.TemporaryDirectory(dir=folder.parent, prefix=".download-") as scratch,
+            registry.translated(f"{version.model}@{version.version}"),
+        ):
+            found = Path(client.download_artifacts(version.run_id, "tidemill", scratch))
+            shutil.rmtree(folder, ignore_errors=True)
+            found.rename(folder)
