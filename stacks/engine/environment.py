@@ -36,14 +36,14 @@ def private_folder(path: Path) -> Path:
         raise UserError(
             f"cannot make the folder ({error.strerror})",
             field="TIDEMILL_HOME",
-            value=str(path),
+            value=os.environ.get("TIDEMILL_HOME") or str(path),
             mend="make it writable, or set TIDEMILL_HOME to a folder which is",
         ) from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise UserError(
             "cannot write into the folder",
             field="TIDEMILL_HOME",
-            value=str(path),
+            value=os.environ.get("TIDEMILL_HOME") or str(path),
             mend="make it writable, or set TIDEMILL_HOME to a folder which is",
         )
     return path

@@ -93,7 +93,7 @@ def run_lock(folder: Path, stack: str) -> Generator[Path]:
         except BlockingIOError:
             file.seek(0)
             raise PlatformError(
-                f"another tidemill run is at work on it (pid {file.read().strip() or 'unknown'})",
+                f"another tidemill run is in progress (pid {file.read().strip() or 'unknown'})",
                 field=stack,
                 mend="wait until it has ended, then run this again",
             ) from None

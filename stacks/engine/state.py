@@ -19,7 +19,7 @@ class Deployment:
 
     Attributes:
         resources: names of the resources without the stack itself and its providers.
-        protected: names of those which may not be deleted, since they hold data.
+        protected: names of those which may not be deleted, since they hold data or open it, the secrets last.
         pending: names of the resources which an engine was making when it ended.
     """
 
@@ -39,7 +39,11 @@ class Deployment:
         operations = cast("list[dict[str, Any]]", raw.get("pending_operations") or [])
         return cls(
             resources=tuple(_name(resource) for resource in resources),
-            protected=tuple(_name(resource) for resource in resources if resource.get("protect")),
+            protected=tuple(
+                _name(resource)
+                for resource in sorted(resources, key=lambda resource: str(resource["type"]).endswith(":Secret"))
+                if resource.get("protect")
+            ),
             pending=tuple(_name(entry["resource"]) for entry in operations if entry.get("type") == "creating"),
         )
 
