@@ -212,8 +212,19 @@ def test_broken_versions_never_replace_a_working_one(registry: Registry, served:
 def test_drain_then_registry_down(registry: Registry, served: ModelServer) -> None:
     """The last test: it ends the registry."""
     version = served.get("/readyz").json()["version"]
+
+    def half_way() -> Iterator[bytes]:
+        body = json.dumps({"dataframe_records": [ROW]}).encode()
+        yield body[:20]
+        time.sleep(0.2)
+        assert served.process
+        served.process.terminate()
+        time.sleep(0.3)
+        yield body[20:]
+
     with served.client() as client:
-        last = client.post("/invocations", json={"dataframe_records": [ROW]}).json()
+        headers = {"Content-Type": "application/json"}
+        last = client.post("/invocations", content=half_way(), headers=headers).raise_for_status().json()
     # At once, before the segment is due.
     assert served.stop() in (0, -signal.SIGTERM), served.log[-2000:]
     table = read_capture(served.capture)
