@@ -48,6 +48,7 @@ _SETTINGS_OF_MLFLOW = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # Six seconds in all; MLflow's own default waits for minutes before it says that nobody answers.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",

@@ -163,12 +163,13 @@ class Run:
         signature = _signature(contract, predict(contract.head(_EXAMPLE_ROWS)))
         _trust(model, trusted_types)
         self._keep_reference(contract, sample, predicted, getattr(model, "classes_", None))
-        import mlflow
-        from mlflow.sklearn import SERIALIZATION_FORMAT_SKOPS
-        from mlflow.sklearn import log_model as log_sklearn
-
         with registry.translated(self.model), warnings.catch_warnings():
+            # What MLflow has to say of its own classes, and of columns of whole numbers, which there are none of here.
             warnings.simplefilter("ignore", UserWarning)
+            import mlflow
+            from mlflow.sklearn import SERIALIZATION_FORMAT_SKOPS
+            from mlflow.sklearn import log_model as log_sklearn
+
             logged = log_sklearn(
                 model,
                 name="model",
