@@ -28,18 +28,16 @@ _LINE_EVERY = 5.0
 
 @dataclass(frozen=True)
 class GoBuild:
-    """A program built from a pinned Go module.
+    """Programs built from a pinned Go module.
 
     Attributes:
-        program: the executable's name.
-        source: its package's import path.
+        programs: name of an executable -> its package's import path.
         version_variable: the linker variable which holds its version.
         version_prefix: what precedes the number there.
         tried: whether this was seen to work.
     """
 
-    program: str
-    source: str
+    programs: Mapping[str, str]
     version_variable: str
     version_prefix: str = ""
     tried: bool = True
@@ -61,24 +59,26 @@ class GoBuild:
         del machine  # Go builds for the machine at hand
         source = folder / "source"
         shutil.copytree(_BUILDS / package.name, source)
-        target = folder / "bin" / self.program
+        targets = folder / "bin"
+        targets.mkdir(exist_ok=True)
+        packages = [*self.programs.values()]
         environment = {**os.environ, "GOWORK": "off"}
         if (_go_version() or _NEEDED) < _NEEDED:
             environment["GOTOOLCHAIN"] = f"go{'.'.join(map(str, _NEEDED))}"
         title = f"{package.name} {package.version}"
         progress(f"{title}: building it from its pinned Go module; this takes minutes, and happens once")
         report = _Report(title, progress)
-        listed = _run_go(["go", "list", "-mod=readonly", "-deps", self.source], source, environment, report.fetching)
+        listed = _run_go(["go", "list", "-mod=readonly", "-deps", *packages], source, environment, report.fetching)
         report.total = len(listed)
         flags = f"-s -w -X {self.version_variable}={self.version_prefix}{package.version}"
         _run_go(
-            ["go", "build", "-mod=readonly", "-trimpath", "-v", "-ldflags", flags, "-o", str(target), self.source],
+            ["go", "build", "-mod=readonly", "-trimpath", "-v", "-ldflags", flags, "-o", f"{targets}{os.sep}", *packages],
             source,
             environment,
             report.compiling,
         )
         shutil.rmtree(source)
-        return {self.program: target}
+        return {program: targets / program for program in self.programs}
 
 
 class _Report:

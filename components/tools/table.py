@@ -1,6 +1,6 @@
 """The pinned table of tools.
 
-Debian's Prometheus and Alertmanager are as old as the Debian they come from, so a range of versions fits. No hash of a
+Debian's Prometheus is as old as the Debian it comes from, so a range of versions fits. No hash of a
 release is known to us: the releases were never reached from where this was written, which `tried=False` says. The
 engine's version follows the `pulumi` requirement in pyproject.toml.
 """
@@ -32,8 +32,7 @@ PACKAGES: tuple[Package, ...] = (
                 arch_names={"amd64": "x64"},
             ),
             GoBuild(
-                program="pulumi",
-                source="github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
+                programs={"pulumi": "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"},
                 version_variable="github.com/pulumi/pulumi/sdk/v3/go/common/version.Version",
                 version_prefix="v",
             ),
@@ -57,8 +56,7 @@ PACKAGES: tuple[Package, ...] = (
                 arch_names={"amd64": "x86_64"},
             ),
             GoBuild(
-                program="lakefs",
-                source="github.com/treeverse/lakefs/cmd/lakefs",
+                programs={"lakefs": "github.com/treeverse/lakefs/cmd/lakefs"},
                 version_variable="github.com/treeverse/lakefs/pkg/version.Version",
             ),
         ),
@@ -89,8 +87,9 @@ PACKAGES: tuple[Package, ...] = (
     ),
     Package(
         name="alertmanager",
-        version="0.28.1",
-        at_least="0.25.0",
+        # The newest whose module holds the built pages which it embeds; later ones must be released ones.
+        version="0.31.1",
+        at_least="0.27.0",
         below="1.0.0",
         programs=(Program("alertmanager", aliases=("prometheus-alertmanager",)), Program("amtool")),
         ways=(
@@ -103,12 +102,17 @@ PACKAGES: tuple[Package, ...] = (
                     "amtool": "alertmanager-{version}.{os}-{arch}/amtool",
                 },
             ),
-            DebianPackage(
-                package="prometheus-alertmanager",
-                programs={"alertmanager": "usr/bin/prometheus-alertmanager", "amtool": "usr/bin/amtool"},
+            # Not Debian's package: its program reads a template of /usr/share, where unpacking does not put it.
+            GoBuild(
+                programs={
+                    "alertmanager": "github.com/prometheus/alertmanager/cmd/alertmanager",
+                    "amtool": "github.com/prometheus/alertmanager/cmd/amtool",
+                },
+                version_variable="github.com/prometheus/common/version.Version",
             ),
         ),
-        by_hand="put `alertmanager` and `amtool` 0.25 or newer on PATH (https://prometheus.io/download)",
+        by_hand="put `alertmanager` and `amtool` 0.27 or newer on PATH (https://prometheus.io/download), "
+        "or install Go 1.26.4 or newer to build them",
     ),
     Package(
         name="grafana",
