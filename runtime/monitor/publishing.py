@@ -24,7 +24,7 @@ from .settings import MonitoredModel
 __all__ = ["Publisher", "State", "WindowFile"]
 
 _log = logging.getLogger(__name__)
-_MOST_ROWS = 1_000_000
+_MOST_ROWS = 50_000
 
 
 class WindowFile(BaseModel):
