@@ -25,8 +25,10 @@ def create_app() -> FastAPI:
     if folder := os.environ.get("prometheus_multiproc_dir"):  # noqa: SIM112 - MLflow's own spelling
         for left in Path(folder).glob("*.db"):
             left.unlink()
-    from mlflow.server import auth
+    from mlflow.server import auth, handlers
 
+    # As `mlflow server` does before it listens: two first requests at once would both make the tables.
+    handlers.initialize_backend_stores()
     auth.BEFORE_REQUEST_VALIDATORS["/metrics", "GET"] = _any_account
     # With `_MLFLOW_SGI_NAME=uvicorn` MLflow wraps its Flask application in a FastAPI one.
     return cast("FastAPI", auth.create_app())

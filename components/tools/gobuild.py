@@ -72,7 +72,18 @@ class GoBuild:
         report.total = len(listed)
         flags = f"-s -w -X {self.version_variable}={self.version_prefix}{package.version}"
         _run_go(
-            ["go", "build", "-mod=readonly", "-trimpath", "-v", "-ldflags", flags, "-o", f"{targets}{os.sep}", *packages],
+            [
+                "go",
+                "build",
+                "-mod=readonly",
+                "-trimpath",
+                "-v",
+                "-ldflags",
+                flags,
+                "-o",
+                f"{targets}{os.sep}",
+                *packages,
+            ],
             source,
             environment,
             report.compiling,
