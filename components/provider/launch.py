@@ -156,6 +156,11 @@ def write(path: Path, value: Mapping[str, Any]) -> None:
     partial.replace(path)
 
 
+def private(path: str, flags: int) -> int:
+    """Open `path` so that nobody else can read it; an `opener` for `open`."""
+    return os.open(path, flags, 0o600)
+
+
 def _environment(spec: Mapping[str, Any]) -> dict[str, str]:
     environment = inherited(os.environ) | spec["env"] | {MARKER: spec["marker"]}
     for variable, file in spec["secretEnv"].items():

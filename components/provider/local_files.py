@@ -14,6 +14,7 @@ from tidemill.runtime.errors import ConfigError, NotFoundError, RefusedError
 
 from ..layout import StackRoot, find_project
 from .base import Context, Properties
+from .launch import private
 
 __all__ = ["claim", "locked", "log_tail", "read_json", "root_of", "secret_value", "write_private"]
 
@@ -62,7 +63,7 @@ def claim(context: Context, inputs: Properties) -> StackRoot:
 def locked(root: StackRoot) -> Generator[None]:
     """Hold the lock of the root's small files; for moments only."""
     root.run.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (root.run / "files.lock").open("a") as file:
+    with open(root.run / "files.lock", "a", opener=private) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

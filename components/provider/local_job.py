@@ -103,8 +103,7 @@ def _start(root: StackRoot, inputs: Properties, digest: str) -> None:
         timeout=float(inputs.get("timeout") or _TIMEOUT),
     )
     root.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log = os.open(root.log(name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(log, "w") as file:
+    with open(root.log(name), "w", opener=launch.private) as file:
         started = subprocess.Popen(
             [sys.executable, "-I", "-S", launch.__file__, str(spec)],
             stdin=subprocess.DEVNULL,

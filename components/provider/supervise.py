@@ -256,7 +256,7 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _locked(self) -> Generator[None]:
-        with (self.root.run / "lock").open("a") as file:
+        with open(self.root.run / "lock", "a", opener=launch.private) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -267,7 +267,7 @@ class Supervisor:
         conf = self._write_conf()
         environment = launch.inherited(os.environ) | {launch.MARKER: self._marker(_SELF)}
         errors = self.root.logs / "supervisord.err"
-        with errors.open("w") as said:
+        with open(errors, "w", opener=launch.private) as said:
             daemon = subprocess.Popen(
                 [sys.executable, "-m", "supervisor.supervisord", "--configuration", str(conf)],
                 cwd=self.root.run,
