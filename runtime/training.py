@@ -164,8 +164,9 @@ class Run:
         _trust(model, trusted_types)
         self._keep_reference(contract, sample, predicted, getattr(model, "classes_", None))
         with registry.translated(self.model), warnings.catch_warnings():
-            # What MLflow has to say of its own classes, and of columns of whole numbers, which there are none of here.
+            # MLflow speaks of its own classes, of columns of whole numbers (there are none), and uses old pandas ways.
             warnings.simplefilter("ignore", UserWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
             import mlflow
             from mlflow.sklearn import SERIALIZATION_FORMAT_SKOPS
             from mlflow.sklearn import log_model as log_sklearn

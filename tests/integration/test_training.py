@@ -152,7 +152,7 @@ def test_the_contract_names_types_and_gives_probabilities(
     assert inputs["hour"].required
     assert not inputs["pressure"].required, "the weather is not always known"
     assert loaded.metadata.flavors["sklearn"]["serialization_format"] == "skops"
-    row = {"hour": 17, "distance": 719.0, "weekday": 4, "carrier": "B6", "origin": "JFK"}
+    row = {"hour": 17.0, "distance": 719.0, "weekday": 4.0, "carrier": "B6", "origin": "JFK"}
     answer = loaded.predict(pd.DataFrame([{**row, **dict.fromkeys(departures.FEATURES[5:], np.nan)}]))
     assert answer.shape == (1, 2)
     assert answer.sum() == pytest.approx(1.0)
