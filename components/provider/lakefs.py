@@ -265,10 +265,10 @@ def _commit(rest: Rest, action: Properties, content: bytes | None) -> None:
             mend="commit or reset them",
         )
     rules = rest.get(_rules(repository)).body
-    if any(fnmatch.fnmatchcase(branch, rule["pattern"]) for rule in rules):
+    protected = any(fnmatch.fnmatchcase(branch, rule["pattern"]) for rule in rules)
+    # A rule which was dropped acts for some seconds more.
+    if protected or not _commit_on(rest, action, branch, content):
         _commit_by_merge(rest, action, content)
-    else:
-        _commit_on(rest, action, branch, content)
 
 
 def _commit_by_merge(rest: Rest, action: Properties, content: bytes | None) -> None:
@@ -279,26 +279,28 @@ def _commit_by_merge(rest: Rest, action: Properties, content: bytes | None) -> N
     rest.send("DELETE", _branch(repository, aside), ok=(404,))
     rest.send("POST", f"{_repository(repository)}/branches", json={"name": aside, "source": branch})
     try:
-        _commit_on(rest, action, aside, content)
+        if not _commit_on(rest, action, aside, content):
+            raise PlatformError("is protected too, so nothing can be committed anywhere", field=f"{repository}/{aside}")
         route = f"{_repository(repository)}/refs/{aside}/merge/{escaped(branch)}"
         _judged(rest.send("POST", route, json=_message(action, content), ok=(412,)), action)
     finally:
         rest.send("DELETE", _branch(repository, aside), ok=(404,))
 
 
-def _commit_on(rest: Rest, action: Properties, branch: str, content: bytes | None) -> None:
+def _commit_on(rest: Rest, action: Properties, branch: str, content: bytes | None) -> bool:
+    """Write the file, or delete it, and commit; return False, having done nothing, where the branch is protected."""
     route = _branch(action["repository"], branch)
     params = {"path": action["path"]}
+    method = "DELETE" if content is None else "POST"
     try:
-        if content is None:
-            rest.send("DELETE", f"{route}/objects", params=params, ok=(404,))
-        else:
-            rest.send("POST", f"{route}/objects", params=params, content=content)
+        if rest.send(method, f"{route}/objects", params=params, content=content, ok=(403,)).status == 403:
+            return False
         _judged(rest.send("POST", f"{route}/commits", json=_message(action, content), ok=(412,)), action)
     except PlatformError:
         # What stays staged would block every merge into the branch.
         rest.send("PUT", route, json={"type": "object", "path": action["path"]}, ok=(403, 404, 500))
         raise
+    return True
 
 
 def _message(action: Properties, content: bytes | None) -> dict[str, Any]:
