@@ -10,7 +10,8 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
 from tidemill.runtime.service import add_metrics, bearer, token_of
 
 from .platform import RealPlatform
@@ -97,12 +98,15 @@ def create_app(settings: RetrainingSettings) -> FastAPI:
     add_metrics(app, token, registry)
     guarded = [Depends(bearer(token)), Depends(_limit)]
 
+    # The body is read here, since FastAPI would read a declared one before it asks who calls.
     @app.post("/alerts", dependencies=guarded)
-    def alerts(webhook: Webhook) -> dict[str, Any]:
-        # The ended ones first: an alert about one version ends as that about the next begins.
-        answers = [
-            _take(retrainer, alert) for alert in sorted(webhook.alerts, key=lambda alert: alert.status == "firing")
-        ]
+    async def alerts(request: Request) -> dict[str, Any]:
+        try:
+            webhook = Webhook.model_validate_json(await request.body())
+        except ValidationError as error:
+            shown = error.errors(include_url=False, include_context=False, include_input=False)
+            raise HTTPException(422, shown) from None
+        answers = await run_in_threadpool(_take_all, retrainer, webhook)
         worker.wake()
         return {"alerts": answers}
 
@@ -118,6 +122,12 @@ def create_app(settings: RetrainingSettings) -> FastAPI:
         return {"status": "the worker does not run"}
 
     return app
+
+
+def _take_all(retrainer: Retrainer, webhook: Webhook) -> list[dict[str, Any]]:
+    # The ended ones first: an alert about one version ends as that about the next begins.
+    ordered = sorted(webhook.alerts, key=lambda alert: alert.status == "firing")
+    return [_take(retrainer, alert) for alert in ordered]
 
 
 def _take(retrainer: Retrainer, alert: Alert) -> dict[str, Any]:
