@@ -37,7 +37,9 @@ def chosen_name(project: Path, stack: str | None) -> str:
         return names[0]
     if not names:
         raise UserError("the project has no stack config", field="stack", mend="write one, see the README")
-    raise UserError("it is not clear which is meant", field="stack", mend=f"add `--stack` with one of {', '.join(names)}")
+    raise UserError(
+        "it is not clear which is meant", field="stack", mend=f"add `--stack` with one of {', '.join(names)}"
+    )
 
 
 def choose(stack: str | None) -> LoadedStack:

@@ -23,7 +23,9 @@ __all__ = ["destroy", "preview", "refresh", "up"]
 
 
 @contextmanager
-def _working(loaded: LoadedStack, *, as_json: bool, future: bool = False) -> Generator[tuple[Engine, Progress]]:
+def _working(
+    loaded: LoadedStack, *, as_json: bool, future: bool = False, looking: bool = False
+) -> Generator[tuple[Engine, Progress]]:
     """Give an engine which shows what it does; SIGTERM ends it as carefully as Ctrl-C."""
     from ..engine.run import Engine
     from ..program import program_of
@@ -33,7 +35,7 @@ def _working(loaded: LoadedStack, *, as_json: bool, future: bool = False) -> Gen
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        with Progress(as_json=as_json, future=future) as progress:
+        with Progress(as_json=as_json, future=future, looking=looking) as progress:
             yield Engine(loaded, program_of(loaded), listener=progress), progress
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -128,10 +130,11 @@ def preview(stack: StackOption = None, as_json: JsonOption = False) -> None:
 def refresh(stack: StackOption = None, as_json: JsonOption = False) -> None:
     """Look at what is really there and keep it in the state; changes nothing of the platform."""
     loaded = choose(stack)
-    with _working(loaded, as_json=as_json) as (engine, progress):
+    with _working(loaded, as_json=as_json, looking=True) as (engine, progress):
         outcome = engine.refresh()
-        differs = summary(outcome.changes)
-        text = f"differs from what was made: {differs}; `tidemill up` mends it" if differs else "all is as it was made"
+        text = "all is as it was made"
+        if outcome.changed:
+            text = f"{outcome.changed} differ from what was made; `tidemill up` mends them"
         _ended(outcome, f"{loaded.config.stack}: {text}", loaded, progress)
 
 

@@ -44,11 +44,13 @@ class Progress:
     Args:
         as_json: one JSON object a line on standard output.
         future: a preview: say what would happen.
+        looking: a refresh: say what differs.
     """
 
-    def __init__(self, *, as_json: bool, future: bool = False) -> None:
+    def __init__(self, *, as_json: bool, future: bool = False, looking: bool = False) -> None:
         self.as_json = as_json
         self._future = future
+        self._looking = looking
         self._live: Live | None = None
         self._running: dict[str, tuple[str, float]] = {}
         self._began = time.monotonic()
@@ -84,7 +86,7 @@ class Progress:
             if event.kind == "failed":
                 self.say(f"  failed: {event.operation} {_kind(event)} {event.name}")
             elif event.operation not in _QUIET:
-                word = f"to {event.operation}" if self._future else _DONE.get(event.operation, event.operation)
+                word = self._word(event.operation)
                 took = f" ({event.seconds:.1f} s)" if event.seconds and event.seconds >= 0.5 else ""
                 self.say(f"  {word} {_kind(event)} {event.name}{took}")
         elif event.kind == "note":
@@ -92,6 +94,11 @@ class Progress:
         elif event.kind == "message" and event.severity.startswith(("warning", "info")):
             prefix = "warning: " if event.severity.startswith("warning") else ""
             self.say(f"  {prefix}{event.name + ': ' if event.name else ''}{event.text}")
+
+    def _word(self, operation: str) -> str:
+        if self._looking:
+            return "is gone:" if operation == "delete" else "differs:"
+        return f"to {operation}" if self._future else _DONE.get(operation, operation)
 
     def say(self, line: str) -> None:
         """Print `line` for people; programs get only events."""

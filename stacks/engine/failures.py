@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["explain"]
 
+_KILLED = re.compile(r"^ code: -\d+$", re.MULTILINE)
 _PLUGIN_SIGNS = (
     "no resource plugin",
     "Could not automatically download",
@@ -67,6 +69,10 @@ def explain(
                 mend="install tidemill with its platform extra beside Pulumi.yaml: `uv sync`, or "
                 '`.venv/bin/pip install "tidemill[platform]"`',
             )
+    if _KILLED.search(text):
+        return PlatformError(
+            "the engine was killed", field=stack, mend="run it again: what it left is taken over or made again"
+        )
     if interrupted:
         return PlatformError("interrupted; what had begun was finished and saved", field=stack, mend="run it again")
     if spoken:

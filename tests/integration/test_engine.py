@@ -205,6 +205,19 @@ def test_an_interrupt_is_passed_on_once_and_frees_the_lock(project: Path, start:
     assert start().up().notes == ()
 
 
+def test_a_killed_engine_is_told_and_the_next_run_recovers(start: Start) -> None:
+    start().up()
+
+    def program() -> None:
+        for child in psutil.Process().children():
+            child.kill()
+        time.sleep(1)
+
+    with pytest.raises(PlatformError, match="engine was killed"):
+        start(program).up()
+    assert any("lock was removed" in note for note in start().up().notes)
+
+
 def test_an_error_of_the_program_arrives_as_itself(start: Start) -> None:
     def program() -> None:
         raise UserError("too small", field="boat", mend="take the ferry")
