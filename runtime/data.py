@@ -40,6 +40,7 @@ __all__ = [
     "Pinned",
     "add",
     "branch",
+    "brought_by",
     "commit",
     "exists",
     "is_validated",
@@ -188,6 +189,22 @@ def exists(address: str, *, lake: LakeLike = None) -> bool:
     repository, ref, path = split(address)
     with _opened(lake) as connection:
         return any(item.path == path for item in connection.objects(repository, ref, path))
+
+
+def brought_by(address: str, *, lake: LakeLike = None) -> str:
+    """Return the newest commit on the branch, a merge mostly, which changed something at or below `address`.
+
+    lakeFS's own log of a path leaves merges out, along first parents.
+
+    Raises:
+        NotFoundError: no commit did.
+    """
+    repository, ref, path = split(address)
+    with _opened(lake) as connection:
+        for item in connection.log(repository, ref):
+            if item.parents and any(connection.changed(repository, item.parents[0], item.id, _prefix(path))):
+                return item.id
+    raise NotFoundError("no commit brought anything there", field="data", value=address)
 
 
 def is_validated(repository: str, commit_id: str, *, lake: LakeLike = None) -> bool:

@@ -101,11 +101,9 @@ class Lake:
         answer = self._json("GET", _ref(repository, ref, "commits"), what=f"{repository}/{ref}", params=params)
         return _commit(answer["results"][0])
 
-    def log(self, repository: str, ref: str, *, prefix: str | None = None) -> Iterator[Commit]:
-        """Yield the commits of `ref`, newest first, along first parents; with `prefix`, those which changed it."""
+    def log(self, repository: str, ref: str) -> Iterator[Commit]:
+        """Yield the commits of `ref`, newest first, along first parents."""
         params: dict[str, Any] = {"first_parent": True, "amount": 100}
-        if prefix:
-            params["prefixes"] = [prefix]
         for item in self._pages(_ref(repository, ref, "commits"), params, f"{repository}/{ref}"):
             yield _commit(item)
 

@@ -25,6 +25,7 @@ __all__ = ["Publisher", "State", "WindowFile"]
 
 _log = logging.getLogger(__name__)
 _MOST_ROWS = 50_000
+_WINDOW = "tidemill.window"
 
 
 class WindowFile(BaseModel):
@@ -160,7 +161,7 @@ class Publisher:
         file = self._outbox / window.name
         address, own = f"{self._repository}/{self._branch}", f"{self._repository}/{branch}"
         if data.exists(f"{address}/{path}", lake=lake):
-            commit = next(lake.log(self._repository, self._branch, prefix=path)).id
+            commit = data.brought_by(f"{address}/{path}", lake=lake)
         elif not file.exists():
             _log.error("a window's file is gone, its days are not published", extra={"window": window.name})
             self.state.pending = None
@@ -168,7 +169,7 @@ class Publisher:
             return
         else:
             message = f"Labelled traffic of {self.model.name}, {window.days[0]} to {window.days[-1]}"
-            metadata = {"tidemill.model": self.model.name, "tidemill.rows": str(window.rows)}
+            metadata = {_WINDOW: window.name, "tidemill.model": self.model.name, "tidemill.rows": str(window.rows)}
             data.branch(own, source=self._branch, lake=lake)
             if not data.exists(f"{own}/{path}", lake=lake):
                 data.write(file, f"{own}/{path}", lake=lake)

@@ -141,6 +141,7 @@ def test_the_newest_validated_commit_is_the_one_which_brought_the_data(lake: Lak
     brought = data.add(good(), f"{MAIN}/newest.parquet", message="data", lake=lake)
     other = data.add(good(), "flights/main/notes/x.parquet", message="elsewhere", lake=lake)
     assert data.newest_validated("flights/main", lake=lake) == other.commit
+    assert data.brought_by(f"{MAIN}/newest.parquet", lake=lake) == brought.commit
     assert data.newest_validated(MAIN, lake=lake) == brought.commit
 
 
