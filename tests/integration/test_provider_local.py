@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -21,7 +22,11 @@ from tidemill.components.provider.supervise import Supervisor
 from tests.support.platform import wait_for
 from tests.support.toys import STACK, Engine, changes, endpoint, service, slow_program
 
-pytestmark = pytest.mark.integration
+pytestmark = [
+    pytest.mark.integration,
+    # The Automation API leaves the event loop of an inline program open.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @pytest.fixture
@@ -30,6 +35,8 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     yield made
     made.close()
     assert made.processes() == []
+    # The event loops are collected here, where the filter above holds.
+    gc.collect()
 
 
 def pair(engine: Engine, *, greeting: str = "hello", fork: bool = False) -> Callable[[], None]:
