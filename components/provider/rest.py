@@ -24,7 +24,7 @@ __all__ = ["Answer", "Rest", "escaped"]
 
 # A merge waits for its hooks, which may take minutes on large data.
 _TIMEOUT = (5.0, 600.0)
-_READ_TIMEOUT = (5.0, 20.0)
+_READ_TIMEOUT = (5.0, 30.0)
 
 
 @dataclass(frozen=True)

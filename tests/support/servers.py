@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -232,11 +231,3 @@ def mlflow_server(folder: Path, *, env: Mapping[str, str] | None = None) -> Gene
     )
     with _running(server):
         yield server
-
-
-def have_lakefs() -> bool:
-    """Tell whether lakeFS can be had without downloading or building it."""
-    try:
-        return Path(_lakefs_binary()).is_file()
-    except (ImportError, AttributeError, OSError):
-        return shutil.which("lakefs") is not None
