@@ -96,13 +96,13 @@ def first_steps(loaded: LoadedStack, progress: Progress) -> None:
         url = service_url(root, name)
         if url:
             who = f"user in {root.secrets / user}" if name == "lakefs" else f"user {user}"
-            progress.say(f"  {name:<14}{url}  ({who}, password in {root.secrets / secret})")
+            progress.say(f"  {name:<16}  {url}  ({who}, password in {root.secrets / secret})")
     for name in sorted(loaded.config.models):
         service = f"serving-{name}"
         url = service_url(root, service)
         if url is None:
             continue
-        progress.say(f"  {service:<14}{url}  (API key in {root.secrets / f'{service}-key'})")
+        progress.say(f"  {service:<16}  {url}  (API key in {root.secrets / f'{service}-key'})")
         # MLflow keeps, with each version, a request which that version answers.
         example = next(iter(sorted(root.service(service).glob("**/serving_input_example.json"))), None)
         if example and ready(root, name).ready:
