@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from tidemill.runtime.errors import ConfigError, PlatformError
-from tidemill.runtime.settings import read_secret
 
-from .base import UNKNOWN, Context, Diff, NativeResource, Properties
+from .base import UNKNOWN, Context, Diff, NativeResource, Properties, read_secret
 from .content import OWNER, ContentResource, foreign
 from .rest import Rest
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlsplit
 
 from tidemill.runtime.errors import PlatformError, UnreachableError
-from tidemill.runtime.settings import read_secret
+
+from .base import read_secret
 
 if TYPE_CHECKING:
     import httpx
