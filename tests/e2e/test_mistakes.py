@@ -62,7 +62,7 @@ def test_a_taken_port(tmp_path: Path) -> None:
         platform.close()
 
 
-def test_a_wrong_passphrase(tmp_path: Path) -> None:
+def test_a_wrong_passphrase_and_two_at_once(tmp_path: Path) -> None:
     platform = small_project(tmp_path)
     platform.check("up", "--yes", "--no-wait", "--stack", STACK)
     try:
@@ -74,7 +74,7 @@ def test_a_wrong_passphrase(tmp_path: Path) -> None:
 
         first = subprocess.Popen(
             [str(BIN / "tidemill"), "up", "--yes", "--no-wait", "--stack", STACK],
-            cwd=platform.project, env=platform.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            cwd=platform.project, env=platform.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         time.sleep(0.8)
         second = platform.run("up", "--yes", "--no-wait", "--stack", STACK)
