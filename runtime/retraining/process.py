@@ -111,11 +111,15 @@ class ProcessLauncher:
     def cancel(self, job: str) -> None:
         """End the job and all it started: SIGTERM, four seconds later SIGKILL."""
         record = _read(self.folder / job / "process.json")
-        if record is None:
+        held, _ = self._launched.get(job, (None, 0.0))
+        if record is not None:
+            group = int(record["pid"])
+            if self._process(record) is None and psutil.pid_exists(group) and not _is_zombie(group):
+                return  # the id is another process's by now, so nothing of the job's group can be alive
+        elif held is not None and held.poll() is None:
+            group = held.pid  # it has not come so far as to claim the job
+        else:
             return
-        group = int(record["pid"])
-        if self._process(record) is None and psutil.pid_exists(group):
-            return  # the id is another process's by now, which no living group of ours allows
         for number in (signal.SIGTERM, signal.SIGKILL):
             try:
                 os.killpg(group, number)
@@ -145,6 +149,13 @@ def _group_lives(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,6 +23,7 @@ __all__ = ["Answer", "Retrainer", "Worker"]
 _log = logging.getLogger(__name__)
 _LONGEST_BACKOFF = 3600.0
 _WAITING_SECONDS = 3.0
+_STOP_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,11 @@ class Retrainer:
         turn = self.store.mark_resolved(model, known, served, at or now()) if known else None
         return Answer(False, "resolved", turn.id if turn else None)
 
-    def step(self) -> None:
-        """Bring every open turn as far as it goes now."""
+    def step(self, stopping: Callable[[], bool] = lambda: False) -> None:
+        """Bring every open turn as far as it goes now, or until `stopping`."""
         for turn in self.store.open_turns():
+            if stopping():
+                return
             if turn.state == "waiting" and time.monotonic() < self._asked.get(turn.id, 0.0):
                 continue
             self._asked[turn.id] = time.monotonic() + _WAITING_SECONDS
@@ -256,7 +259,7 @@ class Worker:
         self._every = every
         self._wake = threading.Event()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="retraining")
+        self._thread = threading.Thread(target=self._run, name="retraining", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
@@ -275,12 +278,13 @@ class Worker:
         """Stop the thread, then the jobs, whose turns are taken up when the service is back."""
         self._stopping = True
         self._wake.set()
-        self._thread.join()
+        # A turn which is being judged may wait for the registry for longer; it is judged anew when the service is back.
+        self._thread.join(_STOP_SECONDS)
         self._retrainer.interrupt()
 
     def _run(self) -> None:
         while not self._stopping:
-            self._retrainer.step()
+            self._retrainer.step(lambda: self._stopping)
             self._wake.wait(self._every)
             self._wake.clear()
 
