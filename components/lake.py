@@ -206,6 +206,9 @@ usage_report:
   enabled: false
 security:
   check_latest_version: false
+  # Empty: lakeFS would ask its vendor at each start and each day, with the installation's id, whether it is safe. The
+  # other way, an interval of zero, makes it ask without pause.
+  audit_check_url: ""
 email_subscription:
   enabled: false
 graveler:

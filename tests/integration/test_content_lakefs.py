@@ -16,7 +16,7 @@ from tidemill.components.provider.lakefs import Action, Branch, BranchProtection
 from tidemill.runtime.errors import ConfigError, PlatformError, RefusedError, UnreachableError
 from tidemill.runtime.validation.action import action_yaml
 
-from tests.support.servers import Server, lakefs_server
+from tests.support.servers import Outside, Server, lakefs_server
 
 pytestmark = pytest.mark.integration
 
@@ -55,8 +55,15 @@ class Hook:
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with lakefs_server(tmp_path_factory.mktemp("lakefs"), env={"LAKEFSACTION_HOOK": "told by lakeFS"}) as server:
+def outside() -> Iterator[Outside]:
+    with Outside() as listening:
+        yield listening
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory, outside: Outside) -> Iterator[Server]:
+    env = {"LAKEFSACTION_HOOK": "told by lakeFS", **outside.env}
+    with lakefs_server(tmp_path_factory.mktemp("lakefs"), env=env) as server:
         yield server
 
 
@@ -259,6 +266,13 @@ def test_unreachable_is_not_gone(lake: Server, context: Context, monkeypatch: py
     finally:
         lake.start()
     assert Repository().read(context, state) == state
+
+
+def test_lakefs_called_nobody(lake: Server, outside: Outside) -> None:
+    lake.stop()
+    lake.start()
+    time.sleep(2)
+    assert outside.calls() == []
 
 
 def _wait_until_protected(http: httpx.Client, name: str) -> None:

@@ -41,6 +41,34 @@ def secret_file(folder: Path, name: str, value: str | None = None) -> Path:
     return path
 
 
+class Outside:
+    """Stands where a server would go out to the world: what uses HTTP and honours a proxy is caught here."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.setblocking(False)
+        url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.env = {"HTTPS_PROXY": url, "HTTP_PROXY": url, "NO_PROXY": "127.0.0.1,localhost"}
+
+    def calls(self) -> list[str]:
+        """Return the first line of each request which came since the last look."""
+        lines: list[str] = []
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except BlockingIOError:
+                return lines
+            with connection:
+                connection.settimeout(5)
+                lines.append(connection.recv(4096).decode(errors="replace").partition("\r\n")[0])
+
+    def __enter__(self) -> Outside:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+
 @dataclass
 class Server:
     """A server of a test; `stop` and `start` keep its port and its data.
@@ -162,12 +190,15 @@ def lakefs_server(folder: Path, *, env: Mapping[str, str] | None = None) -> Gene
         "LAKEFS_ACTIONS_ENV_PREFIX": "LAKEFSACTION_",
         "LAKEFS_LOGGING_LEVEL": "WARN",
     }
+    # In a file, because lakeFS ignores an empty variable.
+    config = folder / "lakefs.yaml"
+    config.write_text('security: {audit_check_url: ""}\n')
     server = Server(
         url=f"http://127.0.0.1:{port}",
         auth=auth,
         folder=folder,
         health="/_health",
-        argv=[_lakefs_binary(), "run"],
+        argv=[_lakefs_binary(), "run", "--config", str(config)],
         env={**settings, **(env or {})},
         files={"key_id": key_id, "secret": secret},
     )
