@@ -17,12 +17,13 @@ from .local_data import Local
 from .local_files import claim, log_tail, read_json, root_of, secret_value
 from .local_ports import HOST, kept_port, require_free
 from .local_process import Process, digest_of, known, stop_seconds, write_spec
-from .supervise import Supervisor
+from .supervise import Program, Supervisor
 
 __all__ = ["Service"]
 
 _TIMEOUT = 60.0
 _EVERY = 0.05
+_LOOK_EVERY = 0.25
 # So often in a row it may end before it counts as broken; the first time may be a neighbour which is slow to start.
 _STARTS: Final = 3
 _UP: Final = frozenset({"RUNNING", "STARTING"})
@@ -118,16 +119,21 @@ def _await(context: Context, root: StackRoot, inputs: Properties, supervisor: Su
     health: dict[str, Any] = inputs.get("health") or {}
     timeout = float(context.timeout or health.get("timeout") or _TIMEOUT)
     until = time.monotonic() + timeout
+    # Without an endpoint nothing can be asked but whether it stays up.
+    enough = _UP if inputs.get("endpoints") else {"RUNNING"}
+    look_at = 0.0
+    program: Program | None = None
     starts: set[int] = set()
-    said = ""
     while True:
-        program = supervisor.program(name)
-        if program and program.state in _UP:
-            said = _ask(root, inputs, health)
-            if not said and (inputs.get("endpoints") or program.state == "RUNNING"):
+        said = _ask(root, inputs, health)
+        # Supervisord is asked more rarely: many services start at once, and it has one thread.
+        if not said or time.monotonic() >= look_at:
+            look_at = time.monotonic() + _LOOK_EVERY
+            program = supervisor.program(name)
+            if not said and program and program.state in enough:
                 return
-        if program and program.started:
-            starts.add(program.started)
+            if program and program.started:
+                starts.add(program.started)
         if context.cancelled.is_set():
             raise PlatformError("interrupted while it started", field=name)
         if len(starts) > _STARTS or (len(starts) == _STARTS and program and program.state == "BACKOFF"):

@@ -130,6 +130,7 @@ def test_a_stack_lives_and_only_what_changed_is_touched(engine: Engine) -> None:
     stack = engine.stack(lambda: None)
     with pytest.raises(auto.CommandError) as refused:
         stack.destroy()
+    assert "tidemill stop" in str(refused.value)
     assert "tidemill destroy --delete-data" in str(refused.value)
     assert (engine.root.data("store") / "runs").exists()
     engine.stack(lambda: None, TIDEMILL_DELETE_DATA=STACK).destroy()
@@ -230,10 +231,25 @@ def test_lost_data_is_not_made_again_in_silence(engine: Engine) -> None:
     assert set(changes(engine.up(program))) == {"same"}
 
 
-def test_a_killed_engine_leaves_no_provider_and_the_next_up_recovers(engine: Engine) -> None:
+def _slow_up(engine: Engine) -> tuple[subprocess.Popen[bytes], psutil.Process]:
+    """Return an `up` which waits for a service and a job, and its engine."""
     running = engine.start_slow()
     wait_for("the slow ones", lambda: bool(engine.processes("one") and engine.processes("job")), 60.0, 0.05)
     (up,) = [p for p in psutil.Process(running.pid).children() if "up" in p.cmdline()]
+    return running, up
+
+
+def test_an_interrupted_up_ends_soon_and_leaves_no_half_made_service(engine: Engine) -> None:
+    running, up = _slow_up(engine)
+    up.send_signal(signal.SIGINT)
+    assert running.wait(30) != 0
+    assert engine.processes() == []
+    assert not engine.root.service("one").exists()
+    assert not engine.stack(slow_program(engine)).export_stack().deployment.get("pending_operations")
+
+
+def test_a_killed_engine_leaves_no_provider_and_the_next_up_recovers(engine: Engine) -> None:
+    running, up = _slow_up(engine)
     (provider,) = [p for p in up.children() if "tidemill-native" in " ".join(p.cmdline())]
     up.kill()
     assert running.wait(30) != 0

@@ -83,7 +83,12 @@ class Engine:
 
     def start_slow(self) -> subprocess.Popen[bytes]:
         """Begin an `up` of `slow_program` in a process of its own, to be interrupted."""
-        return subprocess.Popen([sys.executable, "-c", _SLOW, str(self.folder)], cwd=ROOT, stdout=subprocess.DEVNULL)
+        return subprocess.Popen(
+            [sys.executable, "-c", _SLOW, str(self.folder)],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
 
     def pid(self, name: str) -> int:
         """Return the number of the recorded process of the service `name`, which must live."""
