@@ -149,7 +149,7 @@ class NativeResource(ABC):
         changes = tuple(
             key for key in (*self.required, *self.optional) if (inputs.get(key) or None) != (state.get(key) or None)
         )
-        if state.get("missing"):
+        if state.get("missing") and not deleting_data(str(state.get("stack"))):
             self._refuse_to_recreate(str(state.get(self.label)))
             changes += ("missing",)
         return Diff(changes, tuple(key for key in changes if key in self.replace_on))

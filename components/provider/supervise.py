@@ -137,6 +137,8 @@ class Supervisor:
     def stop(self) -> None:
         """Stop every service and it; whatever they started in the background ends too."""
         if not self.root.run.is_dir():
+            # Somebody removed the folder from under it.
+            self._end_marked(self._mine)
             return
         with self._locked():
             if self.running():
@@ -144,7 +146,7 @@ class Supervisor:
                 with contextlib.suppress(OSError, Fault):
                     self._call("supervisor.stopAllProcesses", timeout=120.0)
             self._end_daemon()
-            self._end_marked(lambda marker: marker.startswith(f"{self.root.path}/"))
+            self._end_marked(self._mine)
 
     def restart(self, name: str) -> None:
         """Stop the service `name` and start it again.
@@ -250,6 +252,9 @@ class Supervisor:
 
     def _marker(self, name: str) -> str:
         return f"{self.root.path}/{name}"
+
+    def _mine(self, marker: str) -> bool:
+        return marker.startswith(f"{self.root.path}/")
 
     def _call(self, method: str, *arguments: Any, timeout: float = 30.0) -> Any:
         return call(self.root.socket, method, *arguments, timeout=timeout)

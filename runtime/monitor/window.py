@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -35,7 +36,10 @@ class Quality:
 
 
 class Window:
-    """The rows of one version whose event time is within `model.window` of the newest event captured.
+    """The rows of one version whose event time is within `model.window` of the newest events captured.
+
+    The newest is the `model.min_rows`-th newest event: a few rows which came without an event time, and so count as
+    happening when they were received, cannot move the window away from the traffic (a replay, a backfill, a probe).
 
     `update` reads only what is new. At most `limit` rows are kept: beyond, a row stays when the hash of its key is
     below a bound which is halved as needed, so that every time of the window is represented by the same share of its
@@ -54,13 +58,18 @@ class Window:
         self._restart()
 
     def _restart(self) -> None:
-        self.newest: datetime | None = None
+        self._latest: list[datetime] = []
         self._share = 1.0
         self._frame: pd.DataFrame | None = None
         self._capture = Follower(self.model.capture, CAPTURE)
         self._labels = Follower(self.model.capture, LABELS)
         self._label_of: dict[int, float] = {}
         self._label_time: dict[int, pd.Timestamp] = {}
+
+    @property
+    def newest(self) -> datetime | None:
+        """Time which the window ends at, or None before any event."""
+        return self._latest[-1] if self._latest else None
 
     def update(self) -> bool:
         """Take in what is new; return whether the window changed."""
@@ -129,9 +138,10 @@ class Window:
             table = read(segment)
             if table is None or not (table := served_rows(table, self.model.alias)).num_rows:
                 continue
-            latest = max(cast("list[datetime]", table["event_time"].to_pylist()))
-            if self.newest is None or latest > self.newest:
-                self.newest, moved = latest, True
+            times = cast("list[datetime]", table["event_time"].to_pylist())
+            latest = heapq.nlargest(self.model.min_rows, [*self._latest, *times])
+            moved = moved or latest != self._latest
+            self._latest = latest
             own = table.filter(pc.field("version") == self.version)
             if own.num_rows:
                 frames.append(self._thinned(_as_frame(own)))

@@ -25,7 +25,7 @@ DAY = timedelta(days=1)
 
 def model(folder: Path, **values: Any) -> MonitoredModel:
     base: dict[str, Any] = {"name": "flights", "capture": folder, "data": "flights/main/departures", "target": "late"}
-    return MonitoredModel.model_validate(base | {"window": 86400.0 * 3, "label_delay": 86400.0} | values)
+    return MonitoredModel.model_validate(base | {"window": 86400.0 * 3, "label_delay": 86400.0, "min_rows": 1} | values)
 
 
 def traffic(folder: Path, day: int, rows: int = 10, **more: Any) -> list[str]:
@@ -50,6 +50,21 @@ def test_the_window_holds_the_serving_version_within_its_time(tmp_path: Path) ->
     window.update()
     assert window.rows == 7
     assert not window.update()
+
+
+def test_a_few_rows_of_now_do_not_move_the_window_away_from_a_replay(tmp_path: Path) -> None:
+    traffic(tmp_path, 1)
+    probes = [datetime(2026, 1, 1, tzinfo=UTC)] * 4
+    write_traffic(tmp_path, pd.DataFrame({"x": [1.0] * 4, "c": ["a"] * 4}), probes)
+    window = Window(model(tmp_path, min_rows=5), "1")
+    window.update()
+    assert window.rows == 14
+    traffic(tmp_path, 2)
+    window.update()
+    assert window.rows == 24
+    write_traffic(tmp_path, pd.DataFrame({"x": [1.0], "c": ["a"]}), probes[:1])
+    window.update()
+    assert window.rows == 5, "five rows are traffic"
 
 
 def test_a_window_which_is_read_again_is_the_same(tmp_path: Path) -> None:
