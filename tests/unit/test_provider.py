@@ -126,6 +126,7 @@ def test_data_is_neither_deleted_nor_made_again_without_a_word(
             folder.guard_delete(state)
     monkeypatch.setenv(DELETE_DATA, "toys-dev")
     folder.guard_delete(state)
+    monkeypatch.delenv(DELETE_DATA)
 
     Path(state["path"]).rmdir()
     gone = folder.read(context(), state)
