@@ -68,8 +68,8 @@ class Window:
 
     @property
     def newest(self) -> datetime | None:
-        """Time which the window ends at, or None before any event."""
-        return self._latest[-1] if self._latest else None
+        """Time which the window ends at, or None before there were `model.min_rows` events."""
+        return self._latest[-1] if len(self._latest) == self.model.min_rows else None
 
     def update(self) -> bool:
         """Take in what is new; return whether the window changed."""
