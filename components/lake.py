@@ -178,7 +178,7 @@ class Lake(pulumi.ComponentResource):
                 branch="main",
                 path=_ACTION,
                 content=self.validation.url.apply(
-                    lambda url: action_yaml(name="tidemill-gate", branch="main", url=f"{url}/hooks/lakefs")
+                    lambda url: action_yaml("tidemill-gate", config.protect, f"{url}/hooks/lakefs")
                 ),
                 # The gate is asked about the commit of its own action file already, and about what is seeded next.
                 opts=pulumi.ResourceOptions(parent=self, depends_on=[last, gate.resource]),

@@ -268,7 +268,14 @@ class Monitoring(pulumi.ComponentResource):
         args.target.service(
             "grafana",
             ServiceArgs(
-                argv=["@{tool:grafana}", "server", "--config", "@{config}/grafana.ini"],
+                argv=[
+                    "@{tool:grafana}",
+                    "server",
+                    "--homepath",
+                    "@{tool-home:grafana}",
+                    "--config",
+                    "@{config}/grafana.ini",
+                ],
                 image="grafana",
                 endpoints=[endpoint],
                 secrets=[admin, self.prometheus_admin],

@@ -26,8 +26,7 @@ from uuid import UUID
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-
-from .ids import uuid7
+from tidemill.runtime.ids import uuid7
 
 __all__ = [
     "CAPTURE",

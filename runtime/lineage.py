@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from importlib.metadata import distributions
 from pathlib import Path
 from types import MappingProxyType
@@ -24,7 +25,6 @@ __all__ = [
     "LAKE_COMMIT",
     "LAKE_PATH",
     "LAKE_REPOSITORY",
-    "LINEAGE_TAGS",
     "NONE",
     "Lineage",
 ]
@@ -37,8 +37,6 @@ LAKE_PATH = "tidemill.lake.path"
 ENVIRONMENT = "tidemill.environment.sha256"
 COMMAND = "tidemill.command"
 JOB_ID = "tidemill.job.id"
-LINEAGE_TAGS = (GIT_COMMIT, GIT_DIRTY, LAKE_REPOSITORY, LAKE_COMMIT, LAKE_PATH, ENVIRONMENT, COMMAND, JOB_ID)
-"""The tags of a run which its model versions bear too."""
 
 NONE = "none"
 """Value of a tag whose thing there is not: the code is in no Git repository, no data was read from a lake."""
@@ -50,6 +48,7 @@ _GIT_SECONDS = 60.0
 _COMMAND_LIMIT = 4000
 # Larger files which Git does not know are data or builds rather than code.
 _UNTRACKED_LIMIT = 256 * 1024
+_SECRETIVE = (".env*", "*.pem", "*.key", "*.p12", "*.pfx", "id_*", "*secret*", "*password*", "*credential*", "*token*")
 # Git run inside a hook or another tool is told about that one's repository.
 _GIT_ENVIRONMENT = MappingProxyType({"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"})
 
@@ -107,13 +106,18 @@ def _environment() -> str:
 
 
 def _patch(code: Path) -> str:
-    """Return the changes of files which Git knows, then small files which it does not know and does not ignore."""
+    """Return the changes of files which Git knows, then small files which it does not know and does not ignore.
+
+    Of files whose names say that they hold secrets nothing is kept: whoever may read a run would read them.
+    """
     tracked = _git(code, "diff", "--binary", "--no-ext-diff", "--no-textconv", "HEAD", "--", ".") or ""
     listed = _git(code, "ls-files", "-z", "--others", "--exclude-standard", "--full-name", "--", ".") or ""
     top = Path((_git(code, "rev-parse", "--show-toplevel") or "").rstrip("\n"))
     parts = [tracked]
     for name in filter(None, listed.split("\0")):
         file = top / name
+        if any(fnmatch(file.name.lower(), pattern) for pattern in _SECRETIVE):
+            continue
         if file.is_file() and not file.is_symlink() and file.stat().st_size <= _UNTRACKED_LIMIT:
             # With --no-index Git answers 1 for "there is a difference".
             parts.append(_git(top, "diff", "--binary", "--no-index", "--", os.devnull, name, answers=(0, 1)) or "")

@@ -5,21 +5,24 @@ Importing this module configures nothing; `run` does.
 
 from __future__ import annotations
 
+import argparse
 import hmac
 import json
 import logging
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from .settings import ListenSettings, read_secret
+from tidemill.runtime.errors import TidemillError
+from tidemill.runtime.settings import ListenSettings, ServiceSettings, load_settings, read_secret
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request, Response
     from prometheus_client import CollectorRegistry
 
-__all__ = ["JsonFormatter", "add_metrics", "bearer", "run", "token_matches", "token_of"]
+__all__ = ["JsonFormatter", "add_metrics", "bearer", "main", "run", "token_matches", "token_of"]
 
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
@@ -99,3 +102,32 @@ def run(app: FastAPI, listen: ListenSettings, *, grace: int = 10) -> None:
 def token_of(listen: ListenSettings) -> str:
     """Return the bearer token which `listen` names."""
     return read_secret(listen.token_file)
+
+
+L = TypeVar("L", bound=ServiceSettings)
+
+
+def main(
+    name: str, does: str, model: type[L], create_app: Callable[[L], FastAPI], *, grace: int, argv: list[str] | None
+) -> int:
+    """Be the command `python -m tidemill.runtime.NAME --settings FILE`; return its exit code.
+
+    Args:
+        name: the service's package.
+        does: what it does, one sentence for `--help`.
+        model: its settings.
+        create_app: makes its application.
+        grace: seconds for answers under way at SIGTERM, less than the ten after which a service is killed.
+        argv: arguments; None takes those of the process.
+    """
+    parser = argparse.ArgumentParser(prog=f"tidemill.runtime.{name}", description=does)
+    parser.add_argument("--settings", type=Path, required=True, help="JSON file with the settings")
+    path: Path = parser.parse_args(argv).settings
+    try:
+        settings = load_settings(path, model)
+        app = create_app(settings)
+    except TidemillError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    run(app, settings.listen, grace=grace)
+    return 0

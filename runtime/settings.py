@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from .errors import ConfigError, NotFoundError
+from tidemill.runtime.errors import ConfigError, NotFoundError
 
 __all__ = [
     "ENVIRONMENT_VARIABLE",
@@ -22,6 +21,7 @@ __all__ = [
     "RegistrySettings",
     "RuntimeModel",
     "RuntimeSettings",
+    "ServiceSettings",
     "Settings",
     "load_settings",
     "read_secret",
@@ -86,6 +86,12 @@ class ListenSettings(Settings):
     host: str = "127.0.0.1"
     port: int = Field(ge=1, le=65535)
     token_file: Path = Field(description="File with the bearer token for everything but /healthz and /readyz.")
+
+
+class ServiceSettings(Settings):
+    """Settings of a service which listens; the base of every service's own."""
+
+    listen: ListenSettings
 
 
 def load_settings(path: Path, model: type[S]) -> S:

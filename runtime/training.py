@@ -1,7 +1,7 @@
 """Training runs which can say where their model comes from.
 
 with training.run("flights") as run:
-frame = run.read().to_pandas()                  # the newest data which passed the gate
+frame = run.read().to_pandas()  # the newest data which passed the gate
 ...
 run.log_metrics({"roc_auc": auc})
 run.log_model(pipeline, features=frame[FEATURES], trusted_types=[...])

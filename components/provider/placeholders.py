@@ -107,6 +107,8 @@ class Placeholders:
                 return f"sqlite:///{self.root.data(name) / name}.db"
             case "tool":
                 return str(self.tool(name))
+            case "tool-home":
+                return str(_home(self.tool(name).resolve(), name))
             case "host" | "port" if self.endpoint:
                 return str(self.endpoint[0 if kind == "host" else 1])
             case _:
@@ -119,6 +121,13 @@ class Placeholders:
             if not path.is_file():
                 write_private(path, os.urandom(32).hex())
             return path.read_bytes()
+
+
+def _home(program: Path, name: str) -> Path:
+    """Return the folder with what the program was installed with: that of its archive, or the share of its prefix."""
+    prefix = program.parent.parent
+    share = prefix / "share" / name
+    return share if share.is_dir() and not (prefix / "conf").is_dir() else prefix
 
 
 @functools.lru_cache(maxsize=64)

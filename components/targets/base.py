@@ -10,6 +10,7 @@ Text which only the target can know is written as a placeholder, resolved where 
     @{store:NAME}         folder (or URI) of the object store NAME
     @{database:NAME}      SQLAlchemy URI of the database NAME
     @{tool:NAME}          the program NAME of the tools table
+    @{tool-home:NAME}     the folder with what that program was installed with
     @{python}             the Python which has tidemill
     @{host}, @{port}      what the service binds to, its first endpoint
     @{scratch}            a private folder which may be lost at any restart

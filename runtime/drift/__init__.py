@@ -9,8 +9,8 @@
 0.5
 """
 
-from .distances import jensen_shannon, null_change, wasserstein
-from .scoring import DriftResult, FeatureDrift, Test, TestResult, score
+from tidemill.runtime.drift.distances import jensen_shannon, null_change, wasserstein
+from tidemill.runtime.drift.scoring import DriftResult, FeatureDrift, Test, TestResult, score
 
 __all__ = [
     "DriftResult",

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
 
-from tidemill.runtime.errors import TidemillError
-from tidemill.runtime.service import run
-from tidemill.runtime.settings import load_settings
-
-from .app import create_app
-from .settings import MonitorSettings
+from tidemill.runtime import service
+from tidemill.runtime.monitor.app import create_app
+from tidemill.runtime.monitor.settings import MonitorSettings
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the service; return its exit code."""
-    parser = argparse.ArgumentParser(prog="tidemill.runtime.monitor", description="Watch the models.")
-    parser.add_argument("--settings", type=Path, required=True, help="JSON file with the settings")
-    path: Path = parser.parse_args(argv).settings
-    try:
-        settings = load_settings(path, MonitorSettings)
-        app = create_app(settings)
-    except TidemillError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    # Less than the ten seconds after which a service is killed.
-    run(app, settings.listen, grace=2)
-    return 0
+    return service.main("monitor", "Watch the models.", MonitorSettings, create_app, grace=2, argv=argv)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from tidemill.runtime.capture import CAPTURE, LABELS, Segment, latest_labels
-
-from .following import Follower, bounds, keys, read, served_rows, struct_columns
-from .settings import MonitoredModel
+from tidemill.runtime.monitor.following import Follower, bounds, keys, read, served_rows, struct_columns
+from tidemill.runtime.monitor.settings import MonitoredModel
 
 __all__ = ["EVENT_TIME", "Day", "Days"]
 

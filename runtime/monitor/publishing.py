@@ -17,9 +17,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from tidemill.runtime import data
 from tidemill.runtime.errors import ConfigError, GateError
 from tidemill.runtime.lake import Lake
-
-from .days import Day, Days
-from .settings import MonitoredModel
+from tidemill.runtime.monitor.days import Day, Days
+from tidemill.runtime.monitor.settings import MonitoredModel
 
 __all__ = ["Publisher", "State", "WindowFile"]
 

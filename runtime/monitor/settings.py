@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import Field
-from tidemill.runtime.settings import LakeSettings, ListenSettings, RegistrySettings, Settings
+from tidemill.runtime.settings import LakeSettings, RegistrySettings, ServiceSettings, Settings
 
 __all__ = ["MonitorSettings", "MonitoredModel"]
 
@@ -27,10 +27,9 @@ class MonitoredModel(Settings):
     alias: str = Field(default="champion", min_length=1, description="Alias which is served.")
 
 
-class MonitorSettings(Settings):
+class MonitorSettings(ServiceSettings):
     """What the monitor service needs."""
 
-    listen: ListenSettings
     lake: LakeSettings
     registry: RegistrySettings
     state: Path = Field(description="Folder for what was published, and for downloaded references.")

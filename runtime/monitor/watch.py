@@ -15,12 +15,11 @@ from tidemill.runtime import registry
 from tidemill.runtime.drift import DriftResult, score
 from tidemill.runtime.errors import TidemillError
 from tidemill.runtime.lake import Lake
-
-from .days import Days
-from .publishing import Publisher
-from .references import Reference, References
-from .settings import MonitoredModel, MonitorSettings
-from .window import Quality, Window
+from tidemill.runtime.monitor.days import Days
+from tidemill.runtime.monitor.publishing import Publisher
+from tidemill.runtime.monitor.references import Reference, References
+from tidemill.runtime.monitor.settings import MonitoredModel, MonitorSettings
+from tidemill.runtime.monitor.window import Quality, Window
 
 __all__ = ["Monitor", "Snapshot", "Watch"]
 

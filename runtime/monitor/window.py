@@ -13,9 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tidemill.runtime.capture import CAPTURE, LABELS
-
-from .following import Bounds, Follower, bounds, keys, read, served_rows, struct_columns
-from .settings import MonitoredModel
+from tidemill.runtime.monitor.following import Bounds, Follower, bounds, keys, read, served_rows, struct_columns
+from tidemill.runtime.monitor.settings import MonitoredModel
 
 __all__ = ["Quality", "Window"]
 

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
 
-from tidemill.runtime.errors import TidemillError
-from tidemill.runtime.service import run
-from tidemill.runtime.settings import load_settings
-
-from .app import create_app
-from .settings import RetrainingSettings
+from tidemill.runtime import service
+from tidemill.runtime.retraining.app import create_app
+from tidemill.runtime.retraining.settings import RetrainingSettings
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the service; return its exit code."""
-    parser = argparse.ArgumentParser(prog="tidemill.runtime.retraining", description="Turn alerts into models.")
-    parser.add_argument("--settings", type=Path, required=True, help="JSON file with the settings")
-    path: Path = parser.parse_args(argv).settings
-    try:
-        settings = load_settings(path, RetrainingSettings)
-        app = create_app(settings)
-    except TidemillError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    # Less than the ten seconds after which a service is killed: a running job is ended after the last answer.
-    run(app, settings.listen, grace=2)
-    return 0
+    # A running job is ended after the last answer.
+    return service.main("retraining", "Turn alerts into models.", RetrainingSettings, create_app, grace=2, argv=argv)
 
 
 if __name__ == "__main__":

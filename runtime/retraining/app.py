@@ -12,13 +12,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
+from tidemill.runtime.retraining.platform import RealPlatform
+from tidemill.runtime.retraining.process import ProcessLauncher
+from tidemill.runtime.retraining.settings import RetrainingSettings
+from tidemill.runtime.retraining.turns import TurnStore
+from tidemill.runtime.retraining.worker import Retrainer, Worker
 from tidemill.runtime.service import add_metrics, bearer, token_of
-
-from .platform import RealPlatform
-from .process import ProcessLauncher
-from .settings import RetrainingSettings
-from .turns import TurnStore
-from .worker import Retrainer, Worker
 
 __all__ = ["create_app"]
 

@@ -9,9 +9,8 @@ from tidemill.runtime import data, registry
 from tidemill.runtime.errors import NotFoundError, UnvalidatedError
 from tidemill.runtime.lake import Lake
 from tidemill.runtime.lineage import GIT_COMMIT, LAKE_COMMIT
+from tidemill.runtime.retraining.turns import VerdictRecord
 from tidemill.runtime.settings import LakeSettings, PromoteSettings, RegistrySettings
-
-from .turns import VerdictRecord
 
 __all__ = ["Platform", "RealPlatform", "Version"]
 

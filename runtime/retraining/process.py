@@ -13,9 +13,8 @@ from typing import Any, cast
 
 import psutil
 from tidemill.runtime.errors import ServiceError
-
-from . import child
-from .launcher import JobSpec, JobStatus
+from tidemill.runtime.retraining import child
+from tidemill.runtime.retraining.launcher import JobSpec, JobStatus
 
 __all__ = ["ProcessLauncher"]
 

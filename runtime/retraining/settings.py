@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
-from tidemill.runtime.settings import LakeSettings, ListenSettings, PromoteSettings, RegistrySettings, Settings
+from tidemill.runtime.settings import LakeSettings, PromoteSettings, RegistrySettings, ServiceSettings, Settings
 
 __all__ = ["Reason", "RetrainedModel", "RetrainingSettings"]
 
@@ -34,10 +34,9 @@ class RetrainedModel(Settings):
     )
 
 
-class RetrainingSettings(Settings):
+class RetrainingSettings(ServiceSettings):
     """What the retraining service needs; the token of `listen` is the one which Alertmanager brings."""
 
-    listen: ListenSettings
     runtime: Path = Field(description="File with the RuntimeSettings which jobs get.")
     registry: RegistrySettings
     lake: LakeSettings

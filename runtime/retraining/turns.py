@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
-
-from .settings import Reason
+from tidemill.runtime.retraining.settings import Reason
 
 __all__ = ["CLOSED", "State", "Turn", "TurnStore", "VerdictRecord", "now"]
 

@@ -12,11 +12,10 @@ from pathlib import Path
 
 from tidemill.runtime.errors import TidemillError
 from tidemill.runtime.ids import uuid7
-
-from .launcher import JobSpec, Launcher
-from .platform import Platform
-from .settings import Reason, RetrainedModel
-from .turns import State, Turn, TurnStore, now
+from tidemill.runtime.retraining.launcher import JobSpec, Launcher
+from tidemill.runtime.retraining.platform import Platform
+from tidemill.runtime.retraining.settings import Reason, RetrainedModel
+from tidemill.runtime.retraining.turns import State, Turn, TurnStore, now
 
 __all__ = ["Answer", "Retrainer", "Worker"]
 
@@ -290,7 +289,7 @@ class Worker:
 
 
 def _asks(model: str, version: str) -> str:
-    return f"version {version} waits as challenger; promote it with `tidemill promote {model}@{version}`"
+    return f"version {version} of {model} waits as challenger; to promote it, give it the alias champion in MLflow"
 
 
 def _closed(turn: Turn, state: State, detail: str) -> Turn:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from pathlib import Path
 
 # Before anything which brings a thread pool: on a busy machine the pools of many processes cost far more than they
 # give (one row of a tree model: 57 ms with the default pool, 1 ms with one thread).
@@ -21,25 +19,12 @@ os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "15"
 
 def main(argv: list[str] | None = None) -> int:
     """Run the service; return its exit code."""
-    from ..errors import TidemillError
-    from ..service import run
-    from ..settings import load_settings
-    from .settings import ServingSettings
+    from tidemill.runtime import service
+    from tidemill.runtime.serving.app import create_app
+    from tidemill.runtime.serving.settings import ServingSettings
 
-    parser = argparse.ArgumentParser(prog="tidemill.runtime.serving", description="Serve a model of the registry.")
-    parser.add_argument("--settings", type=Path, required=True, help="JSON file with the settings")
-    path: Path = parser.parse_args(argv).settings
-    try:
-        settings = load_settings(path, ServingSettings)
-        from .app import create_app
-
-        app = create_app(settings)
-    except TidemillError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - not serving yet: this is a command speaking to its user
-        return error.exit_code
-    # Less than the ten seconds after which a service is killed: the capture is written after the last answer.
-    run(app, settings.listen, grace=6)
-    return 0
+    # The capture is written after the last answer.
+    return service.main("serving", "Serve a model of the registry.", ServingSettings, create_app, grace=6, argv=argv)
 
 
 if __name__ == "__main__":

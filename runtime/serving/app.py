@@ -19,19 +19,18 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 from threadpoolctl import threadpool_limits
-
-from ..capture import LABELS, write_segment
-from ..ids import uuid7
-from ..service import add_metrics, token_matches, token_of
-from .contract import Batch, parse_json
-from .follower import Follower
-from .labels import label_table
-from .metrics import ServingMetrics
-from .model import ServedModel, VersionInfo, load, preload
-from .problems import Problem
-from .settings import ServingSettings
-from .source import Source
-from .writer import Captured, CaptureWriter
+from tidemill.runtime.capture import LABELS, write_segment
+from tidemill.runtime.ids import uuid7
+from tidemill.runtime.service import add_metrics, token_matches, token_of
+from tidemill.runtime.serving.contract import Batch, parse_json
+from tidemill.runtime.serving.follower import Follower
+from tidemill.runtime.serving.labels import label_table
+from tidemill.runtime.serving.metrics import ServingMetrics
+from tidemill.runtime.serving.model import ServedModel, VersionInfo, load, preload
+from tidemill.runtime.serving.problems import Problem
+from tidemill.runtime.serving.settings import ServingSettings
+from tidemill.runtime.serving.source import Source
+from tidemill.runtime.serving.writer import Captured, CaptureWriter
 
 __all__ = ["ModelServer", "create_app"]
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast, get_args
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-
-from .problems import FieldError, Problem
+from tidemill.runtime.serving.problems import FieldError, Problem
 
 if TYPE_CHECKING:
     from mlflow.types import Schema

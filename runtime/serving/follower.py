@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ..errors import UnreachableError
-from .model import ServedModel, UnfitError, VersionInfo
+from tidemill.runtime.errors import UnreachableError
+from tidemill.runtime.serving.model import ServedModel, UnfitError, VersionInfo
 
 __all__ = ["Failure", "Follower", "VersionSource"]
 

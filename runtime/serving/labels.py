@@ -7,11 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-
-from ..capture import LABEL_SCHEMA
-from ..ids import parse_uuid7
-from .contract import refusal
-from .problems import FieldError, Problem
+from tidemill.runtime.capture import LABEL_SCHEMA
+from tidemill.runtime.ids import parse_uuid7
+from tidemill.runtime.serving.contract import refusal
+from tidemill.runtime.serving.problems import FieldError, Problem
 
 __all__ = ["label_table"]
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-
-from .follower import Follower
+from tidemill.runtime.serving.follower import Follower
 
 __all__ = ["ServingMetrics"]
 

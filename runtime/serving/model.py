@@ -14,8 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-
-from .contract import Batch, Contract
+from tidemill.runtime.serving.contract import Batch, Contract
 
 __all__ = ["ServedModel", "UnfitError", "VersionInfo", "load", "preload"]
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import Field
-
-from ..settings import ListenSettings, RegistrySettings, Settings
+from tidemill.runtime.settings import RegistrySettings, ServiceSettings, Settings
 
 __all__ = ["CaptureSettings", "LimitSettings", "ServingSettings"]
 
@@ -29,10 +28,9 @@ class LimitSettings(Settings):
     body_seconds: float = Field(default=30.0, gt=0, description="Time a client has to send its body.")
 
 
-class ServingSettings(Settings):
+class ServingSettings(ServiceSettings):
     """What the server of one model needs to know."""
 
-    listen: ListenSettings
     model: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.-]+$", description="Name of the registered model.")
     alias: str = Field(default="champion", min_length=1, description="Alias which the server follows.")
     registry: RegistrySettings

@@ -14,10 +14,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import NotFoundError, UnreachableError
-from ..settings import read_secret
-from .model import VersionInfo
-from .settings import ServingSettings
+from tidemill.runtime.errors import NotFoundError, UnreachableError
+from tidemill.runtime.serving.model import VersionInfo
+from tidemill.runtime.serving.settings import ServingSettings
+from tidemill.runtime.settings import read_secret
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

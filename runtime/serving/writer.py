@@ -17,11 +17,10 @@ from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
-
-from ..capture import CAPTURE, capture_schema, remove_partial, write_segment
-from .contract import Batch
-from .model import ServedModel
-from .settings import CaptureSettings
+from tidemill.runtime.capture import CAPTURE, capture_schema, remove_partial, write_segment
+from tidemill.runtime.serving.contract import Batch
+from tidemill.runtime.serving.model import ServedModel
+from tidemill.runtime.serving.settings import CaptureSettings
 
 __all__ = ["CaptureWriter", "Captured"]
 

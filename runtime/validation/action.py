@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+
 __all__ = ["HOOK_HEADER", "action_yaml"]
 
 HOOK_HEADER = "X-Tidemill-Hook"
@@ -12,13 +15,13 @@ _TEMPLATE = """\
 name: {name}
 on:
   pre-merge:
-    branches: ["{branch}"]
+    branches: {branches}
   pre-commit:
-    branches: ["{branch}"]
+    branches: {branches}
   pre-cherry-pick:
-    branches: ["{branch}"]
+    branches: {branches}
   pre-revert:
-    branches: ["{branch}"]
+    branches: {branches}
 hooks:
   - id: validate
     type: webhook
@@ -30,15 +33,15 @@ hooks:
 """
 
 
-def action_yaml(name: str, branch: str, url: str) -> str:
-    """Return the action file `_lakefs_actions/*.yaml` which guards `branch`.
+def action_yaml(name: str, branches: Sequence[str], url: str) -> str:
+    """Return the action file `_lakefs_actions/*.yaml` which guards `branches`.
 
     Besides merges it asks before direct commits, imports, cherry-picks and reverts, which the service refuses where
     they could bring data: lakeFS does not show their content beforehand.
 
     Args:
         name: the action's name; readers trust `tidemill.runtime.lake.GATE_ACTION` alone.
-        branch: the guarded branch.
+        branches: the guarded branches; lakeFS reads patterns of names.
         url: the service's hook, `http://HOST:PORT/hooks/lakefs`.
     """
-    return _TEMPLATE.format(name=name, branch=branch, url=url, header=HOOK_HEADER)
+    return _TEMPLATE.format(name=name, branches=json.dumps([*branches]), url=url, header=HOOK_HEADER)

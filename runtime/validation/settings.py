@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import Field
-from tidemill.runtime.settings import LakeSettings, ListenSettings, Settings
+from tidemill.runtime.settings import LakeSettings, ServiceSettings
 
 __all__ = ["ValidationSettings"]
 
 
-class ValidationSettings(Settings):
+class ValidationSettings(ServiceSettings):
     """What the gate's service needs."""
 
-    listen: ListenSettings
     hook_secret_file: Path = Field(description="File with the secret which lakeFS sends as X-Tidemill-Hook.")
     lake: LakeSettings
     suites: dict[str, Path] = Field(description="Repository -> its Great Expectations suite, a JSON file.")

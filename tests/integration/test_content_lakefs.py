@@ -171,7 +171,7 @@ def test_branch_made_again_when_gone(lake: Server, context: Context) -> None:
 def test_action_on_a_protected_branch_passes_its_own_hook(lake: Server, context: Context) -> None:
     Repository().create(context, repository(lake, "gated"))
     with Hook() as hook, client(lake) as http:
-        content = action_yaml("gate", "main", hook.url)
+        content = action_yaml("gate", ["main"], hook.url)
         inputs = access(lake, repository="gated", branch="main", path=PATH, content=content)
         _, state = Action().create(context, inputs)
         assert Action().read(context, state) == state
@@ -205,7 +205,7 @@ def test_refused_first_action_leaves_nothing_staged(lake: Server, context: Conte
     Repository().create(context, repository(lake, "refused"))
     with Hook() as hook, client(lake) as http:
         hook.status = 422
-        content = action_yaml("gate", "main", hook.url)
+        content = action_yaml("gate", ["main"], hook.url)
         with pytest.raises(PlatformError, match="hook refused"):
             Action().create(context, access(lake, repository="refused", branch="main", path=PATH, content=content))
         assert http.get("/repositories/refused/branches/main/diff").json()["results"] == []
@@ -213,7 +213,7 @@ def test_refused_first_action_leaves_nothing_staged(lake: Server, context: Conte
 
 def test_action_never_commits_what_others_staged(lake: Server, context: Context) -> None:
     Repository().create(context, repository(lake, "staged"))
-    content = action_yaml("gate", "main", "http://127.0.0.1:9/")
+    content = action_yaml("gate", ["main"], "http://127.0.0.1:9/")
     with client(lake) as http:
         http.post("/repositories/staged/branches/main/objects", params={"path": "x"}, content=b"1").raise_for_status()
     with pytest.raises(PlatformError, match="nobody committed"):
@@ -228,7 +228,7 @@ def test_content_of_another_stacks_repository_is_refused(lake: Server, context: 
 
 def test_every_accepted_action_file_is_one_lakefs_can_read(lake: Server, context: Context) -> None:
     """Both halves: what is refused beforehand would have answered 500, and what is accepted does not."""
-    good = action_yaml("gate", "other", "http://127.0.0.1:9/")
+    good = action_yaml("gate", ["other"], "http://127.0.0.1:9/")
     bad = [
         good.replace("name: gate", "name: x"),
         good.replace("pre-merge", "before-merge"),

@@ -46,7 +46,7 @@ class GatedLake:
         """Commit the gate's action file on `main`, as the platform does, and does again when it is gone."""
         with Lake(self.settings) as lake:
             file = self.validation.folder / "action.yaml"
-            file.write_text(action_yaml(GATE_ACTION, "main", f"{self.validation.url}/hooks/lakefs"))
+            file.write_text(action_yaml(GATE_ACTION, ["main"], f"{self.validation.url}/hooks/lakefs"))
             lake.upload(name, "main", ACTION_FILE, file)
             assert lake.commit(name, "main", "Guard main", {})
 

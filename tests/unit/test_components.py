@@ -99,3 +99,32 @@ def test_the_runtime_settings_fit_their_model() -> None:
     text = flights().of("Service")["retraining"]["configFiles"]["runtime.json"]
     settings = RuntimeSettings.model_validate_json(text)
     assert settings.models["flights"].promote.at_least == 0.65
+
+
+def test_grafana_where_it_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tidemill.stacks import program
+
+    monkeypatch.setattr(program, "_have", lambda tool: True)
+    recorded = record(functools.partial(compose, load_stack(ROOT, "flights-dev")))
+    grafana = recorded.of("Service")["grafana"]
+    files = grafana["configFiles"]
+    (source,) = yaml.safe_load(files["provisioning/datasources/tidemill.yml"])["datasources"]
+    assert source["secureJsonData"]["basicAuthPassword"] == "$__file{@{secret-file:prometheus-admin}}"
+    dashboard = json.loads(files["dashboards/tidemill.json"])
+    assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} == {source["uid"]}
+    assert "reporting_enabled = false" in files["grafana.ini"]
+    assert set(grafana["secrets"]) == {"grafana-admin", "prometheus-admin"}
+
+
+def test_every_protected_branch_is_guarded(tmp_path: Any) -> None:
+    (tmp_path / "stacks/config").mkdir(parents=True)
+    (tmp_path / "Pulumi.yaml").write_text((ROOT / "Pulumi.yaml").read_text())
+    (tmp_path / "suite.json").write_text('{"name": "x", "expectations": [], "meta": {"tidemill": {"path": "x"}}}')
+    (tmp_path / "stacks/config/Pulumi.harbour-dev.yaml").write_text(
+        "config:\n  tidemill:stack:\n    team: harbour\n    environment: dev\n"
+        "    lake: {repositories: {harbour: {protect: [main, prod], gate: suite.json}}}\n"
+    )
+    recorded = record(functools.partial(compose, load_stack(tmp_path, "harbour-dev")))
+    action = yaml.safe_load(recorded.of("Action")["gate-harbour"]["content"])
+    events = action.get("on", action.get(True))  # YAML 1.1 reads `on` as a boolean
+    assert events["pre-merge"]["branches"] == ["main", "prod"]

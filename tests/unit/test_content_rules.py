@@ -38,7 +38,7 @@ def test_no_change_is_seen_where_there_is_none_and_a_moved_server_is_no_replacem
 
 
 def test_our_own_gate_is_an_action_lakefs_reads() -> None:
-    validate_action(action_yaml("tidemill-gate", "main", "http://127.0.0.1:1/hooks/lakefs"), "gate.yaml")
+    validate_action(action_yaml("tidemill-gate", ["main"], "http://127.0.0.1:1/hooks/lakefs"), "gate.yaml")
 
 
 @pytest.mark.parametrize(

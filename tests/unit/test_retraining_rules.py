@@ -218,7 +218,7 @@ def test_manual_promotion_stops_at_challenger_and_trains_no_second_one(tmp_path:
     assert scene.end(version="4").state == "done"
     assert set(scene.said.aliases) == {"challenger"}
     assert scene.fire().queued
-    assert "tidemill promote flights@4" in scene.step().detail
+    assert "version 4 of flights waits as challenger" in scene.step().detail
     assert len(scene.jobs.specs) == 1
     scene.store.close()
 
