@@ -22,7 +22,7 @@ from .local_files import locked, secret_value, write_private
 __all__ = ["Placeholders", "check_placeholders"]
 
 _PATTERN = re.compile(r"@\{([a-z-]+)(?::([^{}]*))?\}")
-_NAMED: Final = frozenset({"secret-file", "secret", "bcrypt", "store", "database", "tool"})
+_NAMED: Final = frozenset({"secret-file", "secret", "bcrypt", "store", "database", "tool", "tool-home"})
 _PLAIN: Final = frozenset({"config", "python", "host", "port", "scratch"})
 _SECRET: Final = frozenset({"secret", "bcrypt"})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ import httpx
 import psutil
 import pytest
 from tidemill.components import tools
+from tidemill.components.provider.supervise import Supervisor
 
 from tests.support import langhost
-from tests.support.platform import BIN, RunningPlatform, processes_of, wait_for
-from tests.support.small import STACK, small_project
+from tests.support.platform import RunningPlatform, processes_of, wait_for
+from tests.support.small import CONFIG, STACK, small_project
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
@@ -44,34 +46,8 @@ def lakefs(platform: RunningPlatform) -> httpx.Client:
     )
 
 
-def alive(platform: RunningPlatform) -> dict[str, int]:
-    """Return service -> pid of those which answer as healthy."""
-    status = platform.status()
-    return {service["name"]: service["pid"] for service in status["services"] if service["healthy"]}
-
-
-def all_alive(platform: RunningPlatform) -> dict[str, int] | None:
-    now = alive(platform)
-    return now if set(now) == SERVICES else None
-
-
 def supervisord(platform: RunningPlatform) -> int:
     return int((platform.root.run / "supervisord.pid").read_text())
-
-
-def assert_one_of_each(platform: RunningPlatform) -> None:
-    """Every service has one process group, and nothing else of the stack runs but its supervisord."""
-    groups: dict[str, set[int]] = {}
-    for process in processes_of(platform.root):
-        try:
-            service = process.environ().get("TIDEMILL_SERVICE")
-            if service:
-                groups.setdefault(service.rsplit("/", 1)[-1], set()).add(os.getpgid(process.pid))
-        except (psutil.Error, ProcessLookupError):
-            continue
-    assert len(groups.pop("supervisord", set())) == 1
-    assert set(groups) == SERVICES
-    assert all(len(group) == 1 for group in groups.values()), groups
 
 
 def up(platform: RunningPlatform, *args: str, **env: str) -> str:
@@ -79,18 +55,18 @@ def up(platform: RunningPlatform, *args: str, **env: str) -> str:
 
 
 def test_a_killed_service_is_back_without_a_hand(small: RunningPlatform) -> None:
-    for name, pid in alive(small).items():
+    for name, pid in small.alive().items():
         os.kill(pid, signal.SIGKILL)
         back = wait_for(
-            f"{name} to be back", lambda n=name, p=pid: ((now := alive(small).get(n)) and now != p and now) or None, 60
+            f"{name} to be back", lambda n=name, p=pid: ((now := small.alive().get(n)) and now != p and now) or None, 60
         )
         assert back != pid
-    assert_one_of_each(small)
+    small.assert_one_of_each()
 
 
 @pytest.mark.parametrize("mend", ["start", "up"])
 def test_a_killed_supervisord_leaves_no_service_twice(small: RunningPlatform, mend: str) -> None:
-    before = wait_for("all services", lambda: all_alive(small), 60)
+    before = wait_for("all services", small.all_alive, 60)
     os.kill(supervisord(small), signal.SIGKILL)
     time.sleep(1)
     assert all(psutil.pid_exists(pid) for pid in before.values()), "the services live on"
@@ -98,45 +74,93 @@ def test_a_killed_supervisord_leaves_no_service_twice(small: RunningPlatform, me
         small.check("start", "--stack", STACK)
     else:
         up(small)
-    wait_for("all services", lambda: all_alive(small), 60)
-    assert_one_of_each(small)
+    wait_for("all services", small.all_alive, 60)
+    small.assert_one_of_each()
 
 
 def test_a_changed_setting_restarts_that_service_and_no_other(small: RunningPlatform) -> None:
-    before = wait_for("all services", lambda: all_alive(small), 60)
+    before = wait_for("all services", small.all_alive, 60)
     config = small.project / f"stacks/config/Pulumi.{STACK}.yaml"
     text = config.read_text()
     config.write_text(text.replace("    environment: dev\n", "    environment: dev\n    monitoring: {retention: 3d}\n"))
     try:
         up(small)
-        after = wait_for("all services", lambda: all_alive(small), 60)
+        after = wait_for("all services", small.all_alive, 60)
     finally:
         config.write_text(text)
     assert {name for name in SERVICES if after[name] != before[name]} == {"prometheus"}
     up(small)
 
 
-def test_a_lifted_protection_is_shown_and_mended(small: RunningPlatform) -> None:
+def lift_protection(small: RunningPlatform) -> None:
     with lakefs(small) as client:
-        rules = client.get("/repositories/harbour/settings/branch_protection").raise_for_status().json()
-        assert [rule["pattern"] for rule in rules] == ["main"]
         client.put("/repositories/harbour/settings/branch_protection", json=[]).raise_for_status()
-        shown = small.check("refresh", "--stack", STACK)
-        assert "protect-harbour" in shown
-        up(small)
-        rules = client.get("/repositories/harbour/settings/branch_protection").raise_for_status().json()
-    assert [rule["pattern"] for rule in rules] == ["main"]
 
 
-def test_an_unreachable_lake_is_not_a_lost_one(small: RunningPlatform) -> None:
-    """lakeFS cannot be reached while `up` refreshes: its content stays in the state, the service comes back."""
-    # A supervisord which is stopped cannot restart what is killed, so the refresh finds the server gone.
-    small.check("stop", "--stack", STACK)
-    output = up(small)
-    assert "unreachable" in output.lower() or "does not answer" in output.lower(), output
+def protected(small: RunningPlatform) -> bool:
     with lakefs(small) as client:
-        assert client.get("/repositories/harbour").status_code == 200
-    wait_for("all services", lambda: all_alive(small), 60)
+        rules = client.get("/repositories/harbour/settings/branch_protection").raise_for_status().json()
+    return [rule["pattern"] for rule in rules] == ["main"]
+
+
+def remove_user(small: RunningPlatform) -> None:
+    with small.client("mlflow", user="admin", secret="mlflow-admin") as client:
+        client.request("DELETE", "/api/2.0/mlflow/users/delete", json={"username": "metrics"}).raise_for_status()
+
+
+def user_exists(small: RunningPlatform) -> bool:
+    with small.client("mlflow", user="admin", secret="mlflow-admin") as client:
+        return client.get("/api/2.0/mlflow/users/get", params={"username": "metrics"}).status_code == 200
+
+
+def test_a_lifted_protection_is_shown_and_mended(small: RunningPlatform) -> None:
+    assert protected(small)
+    lift_protection(small)
+    assert "protect-harbour" in small.check("refresh", "--stack", STACK)
+    up(small)
+    assert protected(small)
+
+
+@pytest.mark.parametrize(
+    ("service", "kept", "harm", "mended"),
+    [
+        ("lakefs", {"harbour", "protect-harbour"}, remove_user, user_exists),
+        ("mlflow", {"metrics"}, lift_protection, protected),
+    ],
+    ids=["lakefs", "mlflow"],
+)
+def test_what_is_unreachable_is_not_lost(
+    small: RunningPlatform,
+    service: str,
+    kept: set[str],
+    harm: Callable[[RunningPlatform], None],
+    mended: Callable[[RunningPlatform], bool],
+) -> None:
+    """One server cannot be reached during the refresh: its content stays in the state, and all else is mended."""
+    before, urns = wait_for("all services", small.all_alive, 60), small.urns()
+    harm(small)
+    assert not mended(small)
+    shutil.rmtree(small.root.service("alertmanager"))
+    Supervisor(small.root).end(service)
+    events = [json.loads(line) for line in up(small, "--json").splitlines()]
+
+    warned = {event["name"]: event["text"] for event in events if event.get("severity") == "warning"}
+    assert set(warned) == kept, warned
+    assert all("its contents are kept" in text for text in warned.values()), warned
+    changed = {
+        (event["operation"], event["name"])
+        for event in events
+        if event["kind"] == "done" and event["operation"] not in ("same", "refresh")
+    }
+    harmed = {("create", "metrics")} if service == "lakefs" else {("create", "protect-harbour")}
+    assert {("update", service), ("update", "alertmanager")} <= changed
+    assert {name for _, name in changed} == {service, "alertmanager", *(name for _, name in harmed)}, changed
+    assert mended(small)
+    assert user_exists(small)
+    assert protected(small)
+    assert small.urns() == urns
+    after = wait_for("all services", small.all_alive, 60)
+    assert {name for name in SERVICES if after[name] != before[name]} == {service, "alertmanager"}
 
 
 def test_a_lost_repository_is_not_made_again_in_silence(small: RunningPlatform) -> None:
@@ -193,45 +217,135 @@ def test_the_real_pulumi_shares_program_and_state(small: RunningPlatform, tmp_pa
     said = refused.stdout + refused.stderr
     assert "tidemill stop" in said, said
     assert "tidemill destroy --delete-data" in said, said
-    assert all_alive(small), "a refused destroy may touch nothing"
+    assert small.all_alive(), "a refused destroy may touch nothing"
 
 
 def test_destroy_refuses_while_there_is_data(small: RunningPlatform) -> None:
-    refused = small.run("destroy", "--yes", "--stack", STACK)
-    assert refused.returncode == 1
-    said = refused.stdout + refused.stderr
-    assert "tidemill stop" in said
-    assert "--delete-data" in said
-    assert all_alive(small)
+    before = small.urns(), small.all_alive()
+
+    def refused(done: tuple[int, str], code: int, *words: str) -> None:
+        assert done[0] == code, done[1]
+        for word in words:
+            assert word in done[1]
+        assert (small.urns(), small.all_alive()) == before, "a refused destroy may touch nothing"
+
+    def run(*args: str) -> tuple[int, str]:
+        done = small.run(*args, "--stack", STACK)
+        return done.returncode, done.stdout + done.stderr
+
+    refused(run("destroy", "--yes"), 1, "tidemill stop", "--delete-data")
+    refused(run("destroy", "--delete-data"), 2, "--yes")
+    for reply in ("n", ""):
+        refused(small.answer(reply, "destroy", "--delete-data", "--stack", STACK), 1, "data", STACK)
 
 
-@pytest.mark.parametrize("after", [1.5, 4.0, 7.0])
-def test_a_killed_up_is_recovered_by_the_next(tmp_path: Path, after: float) -> None:
+def test_two_stacks_side_by_side(small: RunningPlatform) -> None:
+    """A second team in the same project, on the same machine: nothing of one opens, or goes with, the other."""
+    before, urns = wait_for("all services", small.all_alive, 60), small.urns()
+    config = small.project / "stacks/config/Pulumi.pier-dev.yaml"
+    config.write_text(CONFIG.replace("harbour", "pier"))
+    pier = RunningPlatform(small.project, "pier-dev")
+    try:
+        pier.check("up", "--yes", "--stack", pier.stack)
+        assert set(pier.alive()) == SERVICES
+        assert small.all_alive() == before
+        ports, theirs = (set(json.loads(one.root.endpoints.read_text()).values()) for one in (small, pier))
+        assert len(ports) == len(theirs) == len(SERVICES)
+        assert not ports & theirs
+        assert not {path.read_text() for path in small.root.secrets.iterdir()} & {
+            path.read_text() for path in pier.root.secrets.iterdir()
+        }
+        for one, other in ((small, pier), (pier, small)):
+            for service, path, user, secret in (
+                ("lakefs", "/api/v1/repositories", one.secret("lakefs-key-id"), "lakefs-secret"),
+                ("mlflow", "/api/2.0/mlflow/users/get?username=metrics", "admin", "mlflow-admin"),
+                ("prometheus", "/api/v1/query?query=up", "admin", "prometheus-admin"),
+                ("alertmanager", "/api/v2/alerts", "admin", "alertmanager-admin"),
+            ):
+                auth = (user, one.secret(secret))
+                assert httpx.get(f"{one.url(service)}{path}", auth=auth).status_code == 200, service
+                assert httpx.get(f"{other.url(service)}{path}", auth=auth).status_code == 401, service
+    finally:
+        pier.close()
+        config.unlink()
+    assert not pier.root.path.exists()
+    assert small.all_alive() == before
+    assert small.urns() == urns
+    assert protected(small)
+
+
+# When it is killed, what it must not be over with yet, and what the next run says.
+KILLED = "an earlier run was killed while it made"
+UNLOCKED = "an earlier run on this host ended without freeing its lock"
+
+
+@pytest.mark.parametrize(
+    ("moment", "unfinished"),
+    [
+        (("done", ":local:", ""), set[str]()),
+        (("started", ":local:Service", "lakefs"), {"lakefs"}),
+        (("done", ":local:Service", "lakefs"), {"mlflow"}),
+        (("started", ":mlflow:User", "metrics"), {"metrics"}),
+    ],
+    ids=["first-thing-made", "lakefs-begun", "lakefs-made", "mlflow-made"],
+)
+def test_a_killed_up_is_recovered_by_the_next(
+    small: RunningPlatform, tmp_path: Path, moment: tuple[str, str, str], unfinished: set[str]
+) -> None:
     platform = small_project(tmp_path)
     try:
-        started = subprocess.Popen(
-            [str(BIN / "tidemill"), "up", "--yes", "--stack", STACK],
-            cwd=platform.project, env=platform.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
-        time.sleep(after)
-        children = psutil.Process(started.pid).children(recursive=True)
-        engines = [child for child in children if "pulumi" in child.name()]
-        for process in [psutil.Process(started.pid), *engines]:
-            if process.is_running():
-                process.kill()
-        started.wait()
+        below = kill_at(platform, moment)
+        assert {"pulumi", "pulumi-resource-"} <= {name for _, name in below}
+        left = [process for process, _ in below]
+        _, left = psutil.wait_procs(left, timeout=10)
+        assert not left, "the provider did not end with its engine"
 
-        output = up(platform)
-        assert set(alive(platform)) == SERVICES
-        assert_one_of_each(platform)
-        if engines:
-            assert "interrupted" in output.lower() or "killed" in output.lower() or "creat" in output.lower(), output
+        said = up(platform)
+        assert UNLOCKED in said
+        for name in unfinished:
+            assert re.search(rf"{KILLED}.*\b{name}\b", said), said
+        assert "error" not in said.lower()
+        assert set(platform.alive()) == SERVICES
+        platform.assert_one_of_each()
+        platform.assert_no_lock_held()
+        assert platform.urns() == small.urns()
         again = [json.loads(line) for line in up(platform, "--json").splitlines()]
-        assert set(again[-1]["changes"]) == {"same"}
+        # The engine counts the stack itself too and its provider is no change.
+        assert again[-1]["changes"] == {"same": again_of(small)}
+        assert not [event for event in again if event["kind"] == "note"], "it was over and done with"
     finally:
         platform.close()
     assert not platform.root.path.exists()
+
+
+def again_of(platform: RunningPlatform) -> int:
+    """Return how many resources an `up` which changes nothing counts: all but the providers."""
+    return len([urn for urn in platform.urns() if "::pulumi:providers:" not in urn])
+
+
+def kill_at(platform: RunningPlatform, moment: tuple[str, str, str]) -> list[tuple[psutil.Process, str]]:
+    """Start `up`, kill it and its engine at `moment` (kind, part of the type, name); return what ran below it."""
+    kind, part, name = moment
+    with platform.start("up", "--yes", "--json", "--stack", STACK) as started:
+        assert started.stdout
+        for line in started.stdout:
+            event = json.loads(line)
+            if event["kind"] == kind and part in event["type"] and name in ("", event["name"]):
+                break
+        else:
+            pytest.fail(f"{moment} never came")
+        # Stopped first, so that what it is about to do while it is looked at does not happen.
+        first = psutil.Process(started.pid)
+        first.suspend()
+        below = [(process, kind_of(process)) for process in first.children(recursive=True)]
+        for process in [first, *(process for process, kind in below if kind == "pulumi")]:
+            process.kill()
+    return below
+
+
+def kind_of(process: psutil.Process) -> str:
+    words = [word.rsplit("/", 1)[-1] for word in process.cmdline()[:2]]
+    return next((name for name in ("pulumi-resource-", "pulumi") if any(word.startswith(name) for word in words)), "")
 
 
 def test_destroy_with_its_data_leaves_nothing(tmp_path: Path) -> None:
@@ -240,7 +354,9 @@ def test_destroy_with_its_data_leaves_nothing(tmp_path: Path) -> None:
     ports: dict[str, Any] = json.loads(platform.root.endpoints.read_text())
     socket = platform.root.socket
     assert socket.exists()
-    platform.check("destroy", "--delete-data", "--yes", "--stack", STACK)
+    code, said = platform.answer("y", "destroy", "--delete-data", "--stack", STACK)
+    assert code == 0, said
+    assert "data" in said
     assert not processes_of(platform.root)
     assert not platform.root.path.exists()
     assert not socket.exists()

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 from tidemill.components import tools
-from tidemill.runtime.errors import PlatformError, RefusedError, TidemillError, UserError
+from tidemill.runtime.errors import PlatformError, RefusedError, UserError
 from tidemill.stacks.engine.events import Event
 from tidemill.stacks.engine.locks import clear_dead_locks
 from tidemill.stacks.engine.run import Engine
@@ -44,10 +44,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in list(os.environ):
         if name.startswith(("PULUMI_", "TIDEMILL_HOME", "TIDEMILL_RECREATE", "TIDEMILL_DELETE")):
             monkeypatch.delenv(name)
-    try:
-        tools.find("pulumi")
-    except TidemillError as error:
-        pytest.skip(str(error))
+    tools.ensure("pulumi")
     (tmp_path / "Pulumi.yaml").write_text(
         "name: tinyproject\nruntime: python\nstackConfigDir: config\noptions: { refresh: always }\n"
     )

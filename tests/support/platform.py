@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -65,11 +67,20 @@ def wait_for(what: str, ask: Callable[[], T | None], timeout: float, every: floa
 
 
 @dataclass
-class Outgoing:
-    """Watches the processes below a stack's supervisord for connections which leave the machine."""
+class Watch:
+    """Looks, again and again, at the processes of a stack and at those which an `up` of it started.
+
+    Attributes:
+        outside: process name, address and port of each connection which leaves the machine.
+        commands: every command line seen, its words separated by zero bytes.
+        runs: process numbers whose children are watched too.
+        samples: how often it has looked.
+    """
 
     root: StackRoot
-    seen: set[tuple[str, str, int]] = field(default_factory=set)
+    outside: set[tuple[str, str, int]] = field(default_factory=set)
+    commands: set[str] = field(default_factory=set)
+    runs: set[int] = field(default_factory=set)
     samples: int = 0
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -85,14 +96,27 @@ class Outgoing:
 
     def _watch(self) -> None:
         while not self._stop.wait(0.25):
-            for process in processes_of(self.root):
+            for process in self._watched():
                 try:
+                    self.commands.add("\0".join(process.cmdline()))
                     for connection in process.net_connections("inet"):
                         if connection.raddr and not connection.raddr.ip.startswith(LOOPBACK):
-                            self.seen.add((process.name(), connection.raddr.ip, connection.raddr.port))
+                            self.outside.add((process.name(), connection.raddr.ip, connection.raddr.port))
                 except psutil.Error:
                     continue
             self.samples += 1
+
+    def _watched(self) -> list[psutil.Process]:
+        """Return what belongs to the stack or to a run, and everything below that."""
+        parents = {process.pid: process.info["ppid"] for process in psutil.process_iter(["ppid"])}
+        chosen = {process.pid for process in processes_of(self.root)} | (self.runs & set(parents))
+        while more := {pid for pid, parent in parents.items() if parent in chosen} - chosen:
+            chosen |= more
+        found: list[psutil.Process] = []
+        for pid in chosen:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found.append(psutil.Process(pid))
+        return found
 
 
 def processes_of(root: StackRoot) -> list[psutil.Process]:
@@ -118,7 +142,7 @@ class RunningPlatform:
         self.project = project
         self.stack = stack
         self.root = StackRoot(project / ".tidemill" / "stacks" / stack)
-        self.outgoing = Outgoing(self.root)
+        self.watch = Watch(self.root)
         self.up_output = ""
 
     def environment(self, **extra: str) -> dict[str, str]:
@@ -162,13 +186,43 @@ class RunningPlatform:
         assert done.returncode == 0, f"python {' '.join(args)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
+    def start(self, *args: str, stdin: int = subprocess.DEVNULL, **env: str) -> subprocess.Popen[str]:
+        """Start `tidemill ARGS` in the project, in a session of its own; both its outputs are one pipe."""
+        return subprocess.Popen(
+            [str(BIN / "tidemill"), *args],
+            cwd=self.project,
+            env=self.environment(**env),
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def answer(self, reply: str, *args: str, timeout: float = 120) -> tuple[int, str]:
+        """Run `tidemill ARGS` with a terminal to ask, which answers `reply`; return its exit code and what it said."""
+        ours, theirs = os.openpty()
+        try:
+            with self.start(*args, stdin=theirs) as started:
+                os.write(ours, f"{reply}\n".encode())
+                said, _ = started.communicate(timeout=timeout)
+        finally:
+            os.close(ours)
+            os.close(theirs)
+        return started.returncode, said
+
     def up(self) -> None:
-        self.outgoing.start()
-        self.up_output = self.check("up", "--yes", "--stack", self.stack, timeout=1800)
+        """Bring the platform up, watched from now on."""
+        self.watch.start()
+        with self.start("up", "--yes", "--stack", self.stack) as started:
+            self.watch.runs.add(started.pid)
+            self.up_output, _ = started.communicate(timeout=1800)
+        self.watch.runs.discard(started.pid)
+        assert started.returncode == 0, f"tidemill up: exit {started.returncode}\n{self.up_output}"
 
     def close(self) -> None:
         """Delete the stack; end, by their ids, processes which that left."""
-        self.outgoing.stop()
+        self.watch.stop()
         try:
             self.check("destroy", "--delete-data", "--yes", "--stack", self.stack)
         finally:
@@ -204,3 +258,45 @@ class RunningPlatform:
 
     def services(self) -> list[str]:
         return sorted(path.name for path in (self.root.path / "services").iterdir())
+
+    def alive(self) -> dict[str, int]:
+        """Return service -> process number of those which answer as healthy."""
+        return {service["name"]: service["pid"] for service in self.status()["services"] if service["healthy"]}
+
+    def all_alive(self, names: set[str] | None = None) -> dict[str, int] | None:
+        """Return what `alive` does if it is all of `names` (default: of the stack's services), else None."""
+        now = self.alive()
+        return now if set(now) == (names or set(self.services())) else None
+
+    def urns(self) -> list[str]:
+        """Return the URN of every resource in the engine's state, sorted; nothing may be half-done in it."""
+        (file,) = self.state.rglob(f"stacks/*/{self.stack}.json")
+        latest = json.loads(file.read_text())["checkpoint"]["latest"]
+        assert not latest.get("pending_operations")
+        return sorted(resource["urn"] for resource in latest["resources"])
+
+    @property
+    def state(self) -> Path:
+        return self.project / ".tidemill" / "state"
+
+    def assert_no_lock_held(self) -> None:
+        """Neither the engine nor a run of ours holds the stack."""
+        assert not [path for path in self.state.rglob("locks/**/*") if path.is_file()]
+        lock = self.project / ".tidemill" / "locks" / self.stack
+        if lock.exists():  # the file may stay, the lock on it ends with its holder
+            with lock.open("a") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def assert_one_of_each(self) -> None:
+        """Every service has one process group, and nothing else of the stack runs but its supervisord."""
+        groups: dict[str, set[int]] = {}
+        for process in processes_of(self.root):
+            try:
+                service = process.environ().get("TIDEMILL_SERVICE")
+                if service:
+                    groups.setdefault(service.rsplit("/", 1)[-1], set()).add(os.getpgid(process.pid))
+            except (psutil.Error, ProcessLookupError):
+                continue
+        assert len(groups.pop("supervisord", set())) == 1
+        assert set(groups) == set(self.services())
+        assert all(len(group) == 1 for group in groups.values()), groups

@@ -159,6 +159,25 @@ def test_env_is_safe_to_evaluate(project: Path, tmp_path: Path, capsys: pytest.C
     assert done.stdout == f"{odd / 'passphrase'} harbour-dev"
 
 
+def test_env_tells_where_a_model_answers_once_it_does(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "boats").mkdir()
+    (project / "config" / "Pulumi.harbour-dev.yaml").write_text(
+        CONFIG + "    models: { tug-boats: { code: boats, train: [python], data: harbour/main/boats } }\n"
+    )
+    code, output = said(capsys, "env")
+    assert (code, "TIDEMILL_SERVING" in output) == (0, False), output
+    root = StackRoot.of(project, "harbour-dev")
+    root.secrets.mkdir(parents=True)
+    key = root.secrets / "serving-tug-boats-key"
+    key.write_text("s3cret")
+    root.endpoints.write_text('{"serving-tug-boats": 20001}')
+    lines = said(capsys, "env")[1].splitlines()
+    assert "export TIDEMILL_SERVING_TUG_BOATS_URL=http://127.0.0.1:20001" in lines
+    assert f"export TIDEMILL_SERVING_TUG_BOATS_KEY_FILE={key}" in lines
+    assert "export TIDEMILL_STACK=harbour-dev" in lines
+    assert "s3cret" not in "".join(lines)
+
+
 @pytest.mark.parametrize(("state", "code"), [("refused", 1), ("failed", 3)])
 def test_following_ends_honestly(state: str, code: int) -> None:
     turn = Turn("1", "boats", "no-champion", state, "roc_auc 0.6 is below 0.65", None)
