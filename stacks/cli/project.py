@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -14,6 +15,7 @@ from tidemill.runtime.errors import NotFoundError, PlatformError, ToolError, Use
 from tidemill.runtime.settings import ENVIRONMENT_VARIABLE
 
 from ..loading import load_stack, nearest, stack_names
+from ..overview import service_url
 from .context import StackOption, choose, root_of
 
 __all__ = ["env", "schema", "train", "validate"]
@@ -36,6 +38,7 @@ def env(stack: StackOption = None) -> None:
     variables["PULUMI_STACK"] = loaded.config.stack
     variables["TIDEMILL_STACK"] = loaded.config.stack
     root = StackRoot.of(loaded.project, loaded.config.stack)
+    variables |= _serving(root, loaded.config.models)
     if os.path.isfile(_runtime(root)):  # noqa: PTH113 - a text which is exported as it is
         variables[ENVIRONMENT_VARIABLE] = _runtime(root)
     for key, value in variables.items():
@@ -47,6 +50,19 @@ def env(stack: StackOption = None) -> None:
         return
     if engine not in os.environ.get("PATH", "").split(os.pathsep):
         typer.echo(f"export PATH={shlex.quote(engine)}:$PATH")
+
+
+def _serving(root: StackRoot, models: Iterable[str]) -> dict[str, str]:
+    """Return where each model answers and which file holds its API key, as far as they are made."""
+    found: dict[str, str] = {}
+    for model in models:
+        prefix = f"TIDEMILL_SERVING_{model.upper().replace('-', '_')}"
+        key = root.secrets / f"serving-{model}-key"
+        if url := service_url(root, f"serving-{model}"):
+            found[f"{prefix}_URL"] = url
+        if key.is_file():
+            found[f"{prefix}_KEY_FILE"] = str(key)
+    return found
 
 
 def validate(stack: StackOption = None) -> None:

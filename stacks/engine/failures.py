@@ -55,12 +55,7 @@ def explain(
         )
     spoken = [event for event in errors if event.text.strip() not in ("update failed", "preview failed")]
     everything = "\n".join([text, *(event.text for event in spoken)])
-    for sign in (
-        "no resource plugin",
-        "Could not automatically download",
-        "failed to load plugin",
-        "could not find plugin",
-    ):
+    for sign in _PLUGIN_SIGNS:
         if sign in everything:
             line = next(line for line in everything.splitlines() if sign in line)
             return UserError(

@@ -162,7 +162,8 @@ def test_env_is_safe_to_evaluate(project: Path, tmp_path: Path, capsys: pytest.C
 def test_env_tells_where_a_model_answers_once_it_does(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (project / "boats").mkdir()
     (project / "config" / "Pulumi.harbour-dev.yaml").write_text(
-        CONFIG + "    models: { tug-boats: { code: boats, train: [python], data: harbour/main/boats } }\n"
+        f"{CONFIG}    models:\n      tug-boats: {{ owner: o@example.org, purpose: Which tug is late, code: boats,\n"
+        "        train: [python], data: harbour/main/boats, target: late }\n"
     )
     code, output = said(capsys, "env")
     assert (code, "TIDEMILL_SERVING" in output) == (0, False), output
