@@ -16,9 +16,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pulumi.automation import CommandResult
+from pulumi.automation.errors import create_command_error
 from tidemill.components import tools
-from tidemill.runtime.errors import PlatformError, RefusedError, UserError
+from tidemill.components.layout import StackRoot
+from tidemill.runtime.errors import PlatformError, RefusedError, TidemillError, UserError
 from tidemill.stacks.engine.events import Event
+from tidemill.stacks.engine.failures import explain
 from tidemill.stacks.engine.locks import clear_dead_locks
 from tidemill.stacks.engine.run import Engine
 from tidemill.stacks.loading import load_stack
@@ -222,6 +226,71 @@ def test_an_error_of_the_program_arrives_as_itself(start: Start) -> None:
     with pytest.raises(UserError) as caught:
         start(program).up()
     assert str(caught.value) == "boat: too small; take the ferry"
+
+
+def _folder(project: Path, name: str) -> Callable[[], None]:
+    """Return a program with a folder of our provider, which the project is told to find."""
+    settings = project / "Pulumi.yaml"
+    if "plugins" not in settings.read_text():
+        providers = f"plugins: {{ providers: [{{ name: tidemill-native, path: '{Path(sys.prefix) / 'bin'}' }}] }}\n"
+        settings.write_text(settings.read_text() + providers)
+    root = StackRoot.of(project, STACK)
+
+    def program() -> None:
+        from tidemill.components.provider.resources import Folder
+
+        Folder(name, stack=STACK, root=str(root.path))
+
+    return program
+
+
+def test_a_refusal_of_the_provider_keeps_its_exit_code(project: Path, start: Start) -> None:
+    harbour = _folder(project, "harbour")
+    start(harbour).up()
+    StackRoot.of(project, STACK).data("harbour").rmdir()
+    events: list[Event] = []
+    with pytest.raises(RefusedError) as caught:
+        start(harbour, events).up()
+    said = "harbour: is gone; restore it, or run `tidemill up --recreate harbour` to start empty"
+    assert (str(caught.value), caught.value.exit_code) == (said, 1)
+    assert [event.exit_code for event in events if event.severity == "error" and event.name] == [1]
+    assert not [event for event in events if "exit code" in event.text], "the code is told beside the words"
+
+
+@pytest.mark.parametrize(
+    ("codes", "kind"),
+    [((1, 1), RefusedError), ((1, 2), UserError), ((1, 3), PlatformError), ((1, None), PlatformError)],
+)
+def test_of_several_failures_the_highest_exit_code_wins(
+    project: Path, codes: tuple[int | None, ...], kind: type[TidemillError]
+) -> None:
+    errors = [
+        Event("message", name=f"r{number}", text=f"error {number}", severity="error", exit_code=code)
+        for number, code in enumerate(codes)
+    ]
+    failed = create_command_error(CommandResult("", "error: update failed", 255))
+    error = explain(failed, errors, load_stack(project, STACK))
+    assert (type(error), str(error)) == (kind, "r0: error 0\nr1: error 1")
+
+
+@pytest.mark.parametrize(
+    ("name", "owner", "kind", "said"),
+    [
+        ("a/b", STACK, UserError, "name: is no name for a local resource, got 'a/b'"),
+        ("store", "other-dev", RefusedError, "belongs to the stack 'other-dev'"),
+    ],
+)
+def test_each_failure_of_the_provider_is_of_its_class(
+    project: Path, start: Start, name: str, owner: str, kind: type[TidemillError], said: str
+) -> None:
+    root = StackRoot.of(project, STACK)
+    root.path.mkdir(parents=True)
+    mark = {"project": str(project), "program": "tinyproject", "stack": owner}
+    root.owner.write_text(json.dumps(mark))
+    with pytest.raises(kind) as caught:
+        start(_folder(project, name)).up()
+    assert said in str(caught.value)
+    assert caught.value.exit_code == kind.exit_code
 
 
 def test_pending_creates_are_cleared_and_told(project: Path, start: Start) -> None:

@@ -223,8 +223,11 @@ def test_lost_data_is_not_made_again_in_silence(engine: Engine) -> None:
 
     engine.up(program)
     engine.root.data("store").rmdir()
-    with pytest.raises(auto.CommandError, match="store: is gone; restore it, or run `tidemill up --recreate store`"):
+    with pytest.raises(
+        auto.CommandError, match="store: is gone; restore it, or run `tidemill up --recreate store`"
+    ) as e:
         engine.up(program)
+    assert "exit code" not in str(e.value).partition("\n")[2], "a plain `pulumi up` shows the words alone"
     assert not engine.root.data("store").exists()
     engine.up(program, TIDEMILL_RECREATE="store")
     assert engine.root.data("store").is_dir()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +39,14 @@ class Recorded(mocks.Mocks):
 def record(program: Callable[[], None]) -> Recorded:
     """Run `program` to its end, every output resolved, and return what it declared."""
     recorded = Recorded()
+    # Pulumi asks for the thread's loop, which is not made by asking from Python 3.12 on; it is never closed, since
+    # what Pulumi leaves behind still refers to it.
+    asyncio.set_event_loop(_loop())
     mocks.set_mocks(recorded, project="tidemill", stack="flights-dev", preview=False)
     pulumi.runtime.test(program)()
     return recorded
+
+
+@functools.cache
+def _loop() -> asyncio.AbstractEventLoop:
+    return asyncio.new_event_loop()
