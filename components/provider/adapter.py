@@ -1,7 +1,8 @@
 """Between the engine and the resources: the one place which knows the engine's protocol.
 
-It serves each call in a thread, turns errors into one sentence, answers a preview without touching anything, keeps the
-marks on secrets, keeps the state of what cannot be reached, and guards data against deletion.
+It serves each call in a thread, turns errors into one sentence and tells the exit code each stands for, answers a
+preview without touching anything, keeps the marks on secrets, keeps the state of what cannot be reached, and guards
+data against deletion.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import grpc
 from google.protobuf import empty_pb2
 from tidemill.runtime.errors import ConfigError, TidemillError, UnreachableError
 
-from .base import UNKNOWN, Context, NativeResource, Properties, lookup
+from .base import FAILURE_CODE, UNKNOWN, Context, NativeResource, Properties, lookup
 from .parent import warn_of_destroy
 from .wire import from_wire, messages, to_wire
 
@@ -43,14 +44,32 @@ class _Engine:
 
     def warn(self, text: str, urn: str = "") -> None:
         """Show the warning `text` beside the resource `urn`."""
-        engine = messages("engine_pb2")
         with self._lock:
-            if text in self._said:
-                return
-            self._said.add(text)
-            if self._stub is None:
-                self._stub = messages("engine_pb2_grpc").EngineStub(grpc.insecure_channel(self._address))
-            self._stub.Log(engine.LogRequest(severity=engine.WARNING, message=text, urn=urn))
+            if text not in self._said:
+                self._said.add(text)
+                self._log("WARNING", text, urn)
+
+    def say(self, text: str, urn: str = "") -> None:
+        """Show the line of progress `text` beside the resource `urn`."""
+        with self._lock:
+            self._log("INFO", text, urn)
+
+    def failed(self, error: Exception, urn: str) -> None:
+        """Tell which exit code the failure of the resource `urn` stands for.
+
+        The engine passes on no more than the words of an error. What is ephemeral is in its events, where
+        `stacks.engine` reads it; a plain `pulumi up` shows it in passing and not among the diagnostics.
+        """
+        code = error.exit_code if isinstance(error, TidemillError) else TidemillError.exit_code
+        with self._lock:
+            self._log("INFO", f"{FAILURE_CODE}{code}", urn, ephemeral=True)
+
+    def _log(self, severity: str, text: str, urn: str, *, ephemeral: bool = False) -> None:
+        engine = messages("engine_pb2")
+        if self._stub is None:
+            self._stub = messages("engine_pb2_grpc").EngineStub(grpc.insecure_channel(self._address))
+        level = engine.LogSeverity.Value(severity)
+        self._stub.Log(engine.LogRequest(severity=level, message=text, urn=urn, ephemeral=ephemeral))
 
 
 class _Provider(_services.ResourceProviderServicer):
@@ -101,6 +120,7 @@ class _Provider(_services.ResourceProviderServicer):
         try:
             checked = resource.check(inputs)
         except ConfigError as error:
+            self._engine.failed(error, str(request.urn))
             failure = _provider.CheckFailure(property=error.field or "", reason=str(error))
             return _provider.CheckResponse(inputs=request.news, failures=[failure])
         return _provider.CheckResponse(inputs=to_wire(checked, secrets))
@@ -110,7 +130,7 @@ class _Provider(_services.ResourceProviderServicer):
         state, _ = from_wire(request.olds)
         inputs, _ = from_wire(request.news)
         resource = self._resource(request, context)
-        found = self._guarded(context, lambda: resource.diff(self._context(request), state, inputs))
+        found = self._guarded(request, context, lambda: resource.diff(self._context(request), state, inputs))
         answer = _provider.DiffResponse
         return answer(
             changes=answer.DIFF_SOME if found.changes else answer.DIFF_NONE,
@@ -127,7 +147,7 @@ class _Provider(_services.ResourceProviderServicer):
         if request.preview:
             planned = {**dict.fromkeys(resource.outputs, UNKNOWN), **inputs}
             return _provider.CreateResponse(properties=to_wire(planned, secrets | resource.secret_outputs))
-        found, state = self._guarded(context, lambda: resource.create(self._context(request), inputs))
+        found, state = self._guarded(request, context, lambda: resource.create(self._context(request), inputs))
         return _provider.CreateResponse(id=found, properties=to_wire(state, secrets | resource.secret_outputs))
 
     def Read(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
@@ -136,7 +156,7 @@ class _Provider(_services.ResourceProviderServicer):
         resource = self._resource(request, context)
         if not state:
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "tidemill's resources cannot be imported: `up` adopts them")
-        found = self._guarded(context, lambda: self._read(resource, self._context(request), state))
+        found = self._guarded(request, context, lambda: self._read(resource, self._context(request), state))
         if found is None:
             return _provider.ReadResponse()
         wired = to_wire(found, secrets | resource.secret_outputs)
@@ -151,7 +171,7 @@ class _Provider(_services.ResourceProviderServicer):
         if request.preview:
             kept = {key: state.get(key) for key in resource.outputs}
             return _provider.UpdateResponse(properties=to_wire({**kept, **inputs}, secrets))
-        found = self._guarded(context, lambda: resource.update(self._context(request), state, inputs))
+        found = self._guarded(request, context, lambda: resource.update(self._context(request), state, inputs))
         return _provider.UpdateResponse(properties=to_wire(found, secrets))
 
     def Delete(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
@@ -163,7 +183,7 @@ class _Provider(_services.ResourceProviderServicer):
             resource.guard_delete(state)
             resource.delete(self._context(request), state)
 
-        self._guarded(context, delete)
+        self._guarded(request, context, delete)
         return _Empty()
 
     def _read(self, resource: NativeResource, context: Context, state: Properties) -> Properties | None:
@@ -176,25 +196,28 @@ class _Provider(_services.ResourceProviderServicer):
     def _resource(self, request: Any, context: grpc.ServicerContext) -> NativeResource:
         # The last part of `PARENT$TYPE` in the URN is the resource's own type.
         kind = request.urn.split("::")[-2].rsplit("$", 1)[-1]
-        return self._guarded(context, lambda: lookup(kind))
+        return self._guarded(request, context, lambda: lookup(kind))
 
     def _context(self, request: Any) -> Context:
         urn = str(request.urn)
         return Context(
             urn=urn,
             warn=lambda text: self._engine.warn(text, urn),
+            say=lambda text: self._engine.say(text, urn),
             cancelled=self._cancelled,
             timeout=float(getattr(request, "timeout", 0.0)),
         )
 
-    def _guarded(self, context: grpc.ServicerContext, act: Callable[[], T]) -> T:
+    def _guarded(self, request: Any, context: grpc.ServicerContext, act: Callable[[], T]) -> T:
         """Return what `act` returns; end the call with one sentence where it raises."""
         try:
             return act()
         except TidemillError as error:
-            text = str(error)
+            failure, text = error, str(error)
         except OSError as error:
+            failure = error
             text = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+        self._engine.failed(failure, str(request.urn))
         context.abort(grpc.StatusCode.UNKNOWN, text)
         raise RuntimeError("abort ends the call")
 

@@ -29,6 +29,7 @@ from tidemill.runtime.errors import ConfigError, NotFoundError, RefusedError
 
 __all__ = [
     "DELETE_DATA",
+    "FAILURE_CODE",
     "PACKAGE",
     "RECREATE",
     "UNKNOWN",
@@ -53,6 +54,9 @@ DELETE_DATA: Final = "TIDEMILL_DELETE_DATA"
 RECREATE: Final = "TIDEMILL_RECREATE"
 """Environment variable with the names, separated by commas, of data resources which may be made again, empty."""
 
+FAILURE_CODE: Final = "failed: exit code "
+"""What precedes the exit code in the message which the adapter sends with each failure."""
+
 _MODULES = {"local": ".local", "lakefs": ".lakefs", "mlflow": ".mlflow"}
 
 
@@ -72,12 +76,14 @@ class Context:
     Attributes:
         urn: the engine's name of the resource.
         warn: shows a warning beside the resource.
+        say: shows a line of progress beside the resource.
         cancelled: set when the engine asks to stop; long waits should watch it.
         timeout: seconds the user allows for this operation, or 0 for the resource's own default.
     """
 
     urn: str
     warn: Callable[[str], None]
+    say: Callable[[str], None] = lambda _: None
     cancelled: threading.Event = field(default_factory=threading.Event)
     timeout: float = 0.0
 

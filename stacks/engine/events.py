@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from tidemill.components.provider.base import FAILURE_CODE
+
 if TYPE_CHECKING:
     from pulumi.automation import EngineEvent
 
 __all__ = ["Event", "Listener", "Translator"]
+
+_CODE = re.compile(rf"{re.escape(FAILURE_CODE)}(\d)\b")
 
 Kind = Literal["started", "done", "failed", "message", "note", "summary"]
 
@@ -29,6 +34,7 @@ class Event:
         text: the words of a message or note.
         severity: of a message: info, warning, error.
         changes: of a summary: operation -> number of resources.
+        exit_code: of an error of a resource of ours: the exit code it stands for.
     """
 
     kind: Kind
@@ -39,6 +45,7 @@ class Event:
     text: str = ""
     severity: str = ""
     changes: dict[str, int] | None = None
+    exit_code: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return what is known as JSON, without what is empty."""
@@ -61,6 +68,7 @@ class Translator:
         self.refreshed: dict[str, str] = {}
         self._listener = listener
         self._begun: dict[str, float] = {}
+        self._codes: dict[str, int] = {}
 
     def __call__(self, event: EngineEvent) -> None:
         """Take one event of the engine's."""
@@ -94,16 +102,20 @@ class Translator:
 
     def _diagnose(self, diagnostic: Any) -> None:
         severity = str(diagnostic.severity)
+        urn = str(diagnostic.urn or "")
+        if diagnostic.ephemeral and (code := _CODE.search(str(diagnostic.message))):
+            self._codes[urn] = int(code[1])
+            return
         # Debug messages hold whole requests, secrets among them: they go nowhere.
         if severity == "debug" or diagnostic.ephemeral:
             return
         text = str(diagnostic.message).strip().removeprefix("error: ").removeprefix("warning: ").strip()
         if not text:
             return
-        urn = str(diagnostic.urn or "")
         kind = urn.split("::")[2].rsplit("$", 1)[-1] if urn.count("::") >= 3 else ""
         name = urn.rsplit("::", 1)[1] if urn and not kind.startswith("pulumi:") else ""
-        found = Event("message", name=name, text=text, severity=severity.removesuffix("#err"))
+        code = self._codes.get(urn) if severity == "error" else None
+        found = Event("message", name=name, text=text, severity=severity.removesuffix("#err"), exit_code=code)
         if severity == "error":
             self.errors.append(found)
         self._listener(found)

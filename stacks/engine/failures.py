@@ -1,4 +1,8 @@
-"""What the engine's failures mean, in one sentence."""
+"""What the engine's failures mean, in one sentence.
+
+Several failures of one run make one error; the highest of their exit codes wins, since a platform which failed (3)
+must not be taken for a mistake (2), nor a mistake for a refusal (1). What is not from a resource of ours counts as 3.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tidemill.components.layout import home
-from tidemill.runtime.errors import PlatformError, TidemillError, UserError
+from tidemill.runtime.errors import PlatformError, RefusedError, TidemillError, UserError
 
 from ..loading import LoadedStack
 from .events import Event
@@ -76,7 +80,9 @@ def explain(
             line = f"{event.name}: {event.text}" if event.name and not event.text.startswith(event.name) else event.text
             if line not in lines:
                 lines.append(line)
-        return PlatformError("\n".join(lines))
+        code = max(event.exit_code or PlatformError.exit_code for event in spoken)
+        kind = next(kind for kind in (PlatformError, UserError, RefusedError) if kind.exit_code == code)
+        return kind("\n".join(lines))
     last = [line.strip() for line in _stderr(text).splitlines() if line.strip()]
     return PlatformError(last[-1].removeprefix("error: ") if last else text.strip(), field=stack)
 
