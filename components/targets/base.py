@@ -36,6 +36,7 @@ __all__ = [
     "LakeAccess",
     "Launch",
     "Limits",
+    "ProcessArgs",
     "RegistryAccess",
     "SecretArgs",
     "SecretRef",
@@ -145,37 +146,48 @@ class Limits:
     cpu: float | None = None
 
 
-@dataclass(frozen=True)
-class ServiceArgs:
-    """A server which runs until stopped.
+@dataclass(frozen=True, kw_only=True)
+class ProcessArgs:
+    """What a service and a job have in common.
 
     Attributes:
         argv: the command where the target runs processes; placeholders allowed.
         image: the name of the image in the tools table or templates where the target runs containers.
-        endpoints: what it listens on; the first is the one its health is asked on.
         env: plain settings; placeholders allowed.
         secret_env: environment variable -> secret whose value it gets.
         secrets: further secrets whose files it reads.
         config_files: name -> text; placeholders allowed.
-        stores, databases: what holds its data.
-        health: when it counts as alive.
-        stop_seconds: from SIGTERM to SIGKILL.
+        stores: object stores which hold its data.
         cwd: working directory relative to the project, or None for a scratch folder.
     """
 
     argv: Sequence[pulumi.Input[str]]
-    endpoints: Sequence[EndpointRef]
     image: str | None = None
     env: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
     secret_env: Mapping[str, SecretRef] = field(default_factory=dict[str, SecretRef])
     secrets: Sequence[SecretRef] = ()
     config_files: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
     stores: Sequence[StoreRef] = ()
+    cwd: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceArgs(ProcessArgs):
+    """A server which runs until stopped.
+
+    Attributes:
+        endpoints: what it listens on; the first is the one its health is asked on.
+        databases: databases which hold its data.
+        health: when it counts as alive.
+        limits: bounds on it.
+        stop_seconds: from SIGTERM to SIGKILL.
+    """
+
+    endpoints: Sequence[EndpointRef]
     databases: Sequence[DatabaseRef] = ()
     health: HealthCheck = HealthCheck()
     limits: Limits = Limits()
     stop_seconds: float = 10.0
-    cwd: str | None = None
 
 
 @dataclass(frozen=True)
@@ -186,26 +198,17 @@ class ServiceRef:
     resource: pulumi.Resource
 
 
-@dataclass(frozen=True)
-class JobArgs:
+@dataclass(frozen=True, kw_only=True)
+class JobArgs(ProcessArgs):
     """A command which runs once, to its end; run again when `triggers` change.
 
     Attributes:
-        argv, env, secret_env, secrets, config_files, stores, cwd: as for a service.
         timeout: seconds until it is ended and fails.
         triggers: text by which a changed job is told from the one which ran.
     """
 
-    argv: Sequence[pulumi.Input[str]]
-    image: str | None = None
-    env: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
-    secret_env: Mapping[str, SecretRef] = field(default_factory=dict[str, SecretRef])
-    secrets: Sequence[SecretRef] = ()
-    config_files: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
-    stores: Sequence[StoreRef] = ()
     timeout: float = 1800.0
     triggers: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
-    cwd: str | None = None
 
 
 @dataclass(frozen=True)

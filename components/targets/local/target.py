@@ -6,6 +6,7 @@ All processes run as one user: it is for development, and no trust boundary.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypedDict
 
 import pulumi
 
@@ -18,6 +19,7 @@ from ..base import (
     JobArgs,
     JobRef,
     Launch,
+    ProcessArgs,
     SecretArgs,
     SecretRef,
     ServiceArgs,
@@ -36,6 +38,28 @@ def _kept(opts: pulumi.ResourceOptions) -> pulumi.ResourceOptions:
 
 def _after(opts: pulumi.ResourceOptions, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
     return pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(resources)))
+
+
+class _Process(TypedDict):
+    """Inputs which services and jobs of the provider share."""
+
+    stack: str
+    root: str
+    argv: list[pulumi.Input[str]]
+    env: dict[str, pulumi.Input[str]]
+    secret_env: dict[str, str]
+    secrets: list[str]
+    config_files: dict[str, pulumi.Input[str]]
+    cwd: str | None
+
+
+def _secrets(args: ProcessArgs) -> dict[str, SecretRef]:
+    return {secret.name: secret for secret in (*args.secrets, *args.secret_env.values())}
+
+
+def _needs(args: ProcessArgs) -> list[pulumi.Resource]:
+    secrets = [secret.resource for secret in _secrets(args).values()]
+    return [*secrets, *(store.resource for store in args.stores)]
 
 
 def _whole(port: float) -> str:
@@ -69,16 +93,9 @@ class LocalTarget:
     def service(self, name: str, args: ServiceArgs, opts: pulumi.ResourceOptions) -> ServiceRef:
         """Run a process under supervisord and wait until it is alive."""
         basic = args.health.basic
-        secrets = {secret.name: secret for secret in (*args.secrets, *args.secret_env.values())}
         made = native.Service(
             name,
-            stack=self._stack,
-            root=str(self._root),
-            argv=[self._text(part) for part in args.argv],
-            env={key: self._text(value) for key, value in args.env.items()},
-            secret_env={key: secret.name for key, secret in args.secret_env.items()},
-            secrets=sorted(secrets),
-            config_files={key: self._text(value) for key, value in args.config_files.items()},
+            **self._process(args),
             endpoints=[endpoint.name for endpoint in args.endpoints],
             health={
                 "path": args.health.path,
@@ -87,12 +104,10 @@ class LocalTarget:
             },
             open_files=args.limits.open_files,
             stop_seconds=args.stop_seconds,
-            cwd=self._cwd(args.cwd),
             opts=_after(
                 opts,
                 *(endpoint.resource for endpoint in args.endpoints),
-                *(secret.resource for secret in secrets.values()),
-                *(store.resource for store in args.stores),
+                *_needs(args),
                 *(database.resource for database in args.databases),
             ),
         )
@@ -100,24 +115,12 @@ class LocalTarget:
 
     def job(self, name: str, args: JobArgs, opts: pulumi.ResourceOptions) -> JobRef:
         """Run a process to its end."""
-        secrets = {secret.name: secret for secret in (*args.secrets, *args.secret_env.values())}
         made = native.Job(
             name,
-            stack=self._stack,
-            root=str(self._root),
-            argv=[self._text(part) for part in args.argv],
-            env={key: self._text(value) for key, value in args.env.items()},
-            secret_env={key: secret.name for key, secret in args.secret_env.items()},
-            secrets=sorted(secrets),
-            config_files={key: self._text(value) for key, value in args.config_files.items()},
+            **self._process(args),
             timeout=args.timeout,
             triggers=dict(args.triggers),
-            cwd=self._cwd(args.cwd),
-            opts=_after(
-                opts,
-                *(secret.resource for secret in secrets.values()),
-                *(store.resource for store in args.stores),
-            ),
+            opts=_after(opts, *_needs(args)),
         )
         return JobRef(name, made)
 
@@ -186,10 +189,19 @@ class LocalTarget:
             },
         )
 
+    def _process(self, args: ProcessArgs) -> _Process:
+        return {
+            "stack": self._stack,
+            "root": str(self._root),
+            "argv": [self._text(part) for part in args.argv],
+            "env": {key: self._text(value) for key, value in args.env.items()},
+            "secret_env": {key: secret.name for key, secret in args.secret_env.items()},
+            "secrets": sorted(_secrets(args)),
+            "config_files": {key: self._text(value) for key, value in args.config_files.items()},
+            "cwd": None if args.cwd is None else str(self._project / args.cwd),
+        }
+
     def _text(self, value: pulumi.Input[str]) -> pulumi.Input[str]:
         if isinstance(value, str):
             return value.replace("@{project}", str(self._project))
         return pulumi.Output.from_input(value).apply(lambda text: text.replace("@{project}", str(self._project)))
-
-    def _cwd(self, cwd: str | None) -> str | None:
-        return None if cwd is None else str(self._project / cwd)
