@@ -45,7 +45,7 @@ class Job(Process):
         if not _succeeded(folder, digest):
             if not launch.recorded(_record(folder)) or _digest_in(folder / "spec.json") != digest:
                 _end(folder)
-                _start(root, inputs, digest)
+                _start(context, root, inputs, digest)
             _finish(context, root, name, digest)
         return name, {**inputs, "exitCode": 0, "log": str(root.log(name))}
 
@@ -90,7 +90,7 @@ def _end(folder: Path) -> None:
     launch.end(lambda: launch.recorded(_record(folder)), 10.0)
 
 
-def _start(root: StackRoot, inputs: Properties, digest: str) -> None:
+def _start(context: Context, root: StackRoot, inputs: Properties, digest: str) -> None:
     name = str(inputs["name"])
     folder = root.job(name)
     shutil.rmtree(folder, ignore_errors=True)
@@ -99,6 +99,7 @@ def _start(root: StackRoot, inputs: Properties, digest: str) -> None:
         folder,
         digest,
         record=_record(folder),
+        get_tools=context.say,
         done=str(folder / "done.json"),
         timeout=float(inputs.get("timeout") or _TIMEOUT),
     )

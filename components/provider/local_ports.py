@@ -13,7 +13,7 @@ from tidemill.runtime.errors import NotFoundError, ServiceError
 from ..layout import StackRoot
 from .local_files import locked, read_json, write_private
 
-__all__ = ["HOST", "forget_port", "keep_port", "kept_port", "require_free", "restore_port"]
+__all__ = ["HOST", "forget_port", "holder_of", "keep_port", "kept_port", "require_free", "restore_port"]
 
 HOST: Final = "127.0.0.1"
 
@@ -74,11 +74,9 @@ def require_free(name: str, port: int) -> None:
     Raises:
         ServiceError: names the endpoint, the port and, where it can be seen, the process.
     """
-    if not _free(port):
-        holder = _holder(port)
-        who = f"by {holder}" if holder else "by another process"
+    if holder := holder_of(port):
         raise ServiceError(
-            f"its port is taken {who}",
+            f"its port is taken by {holder}",
             field=f"endpoint {name}",
             value=port,
             mend="end that process, or give the endpoint another port",
@@ -109,7 +107,12 @@ def _free(port: int) -> bool:
     return True
 
 
-def _holder(port: int) -> str | None:
+def holder_of(port: int) -> str | None:
+    """Return who listens on `port`, by name and number where that can be seen, or None where it is free."""
+    return None if _free(port) else _listener(port) or "another process"
+
+
+def _listener(port: int) -> str | None:
     import psutil
 
     try:

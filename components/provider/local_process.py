@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, cast
 
@@ -20,6 +20,8 @@ from .local_ports import HOST, kept_port
 from .placeholders import Placeholders, check_placeholders
 
 __all__ = ["Process", "digest_of", "known", "stop_seconds", "write_spec"]
+
+Progress = Callable[[str], None]
 
 _STOP_SECONDS = 10.0
 
@@ -59,13 +61,13 @@ def known(inputs: Properties) -> bool:
     return walk(inputs)
 
 
-def digest_of(inputs: Properties, folder: Path, *, get_tools: bool) -> str:
+def digest_of(inputs: Properties, folder: Path, *, get_tools: Progress | None) -> str:
     """Return a hash of everything the process would be started with; another one means that it must start anew.
 
     Args:
         inputs: the inputs of the resource.
         folder: the folder of the service or job.
-        get_tools: download or build a missing tool, which takes its time, instead of raising.
+        get_tools: download or build a missing tool, which takes its time, and tell this of it; None raises instead.
 
     Raises:
         TidemillError: a secret, a tool or an endpoint it refers to is not there.
@@ -80,8 +82,12 @@ def digest_of(inputs: Properties, folder: Path, *, get_tools: bool) -> str:
     return hashlib.sha256(json.dumps([wanted, values, rest], sort_keys=True).encode()).hexdigest()
 
 
-def write_spec(inputs: Properties, folder: Path, digest: str, *, record: Path, **more: Any) -> Path:
+def write_spec(
+    inputs: Properties, folder: Path, digest: str, *, record: Path, get_tools: Progress, **more: Any
+) -> Path:
     """Write the config files and the spec of the process into `folder` and return the path of the spec.
+
+    A missing tool is got, and `get_tools` told of it.
 
     Raises:
         TidemillError: a secret, a tool or an endpoint it refers to is not there.
@@ -89,7 +95,7 @@ def write_spec(inputs: Properties, folder: Path, digest: str, *, record: Path, *
     """
     root = root_of(inputs)
     name = str(inputs["name"])
-    texts = _placeholders(inputs, root, folder, hashed=False, get_tools=True)
+    texts = _placeholders(inputs, root, folder, hashed=False, get_tools=get_tools)
     config, scratch = folder / "config", folder / "scratch"
     # What is no longer wanted goes, so that a service never reads a file of an earlier config.
     shutil.rmtree(config, ignore_errors=True)
@@ -126,14 +132,16 @@ def stop_seconds(inputs: Properties) -> float:
     return float(inputs.get("stopSeconds") or _STOP_SECONDS)
 
 
-def _placeholders(inputs: Properties, root: StackRoot, folder: Path, *, hashed: bool, get_tools: bool) -> Placeholders:
+def _placeholders(
+    inputs: Properties, root: StackRoot, folder: Path, *, hashed: bool, get_tools: Progress | None
+) -> Placeholders:
     endpoints: list[str] = inputs.get("endpoints") or []
     endpoint = (HOST, kept_port(root, endpoints[0])) if endpoints else None
 
     def tool(name: str) -> Path:
         from .. import tools
 
-        return tools.ensure(name) if get_tools else tools.find(name)
+        return tools.ensure(name, get_tools) if get_tools else tools.find(name)
 
     return Placeholders(root, folder, endpoint, tool, hashed)
 

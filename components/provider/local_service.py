@@ -47,7 +47,7 @@ class Service(Process):
         if not changes and known(inputs):
             folder = root_of(inputs).service(str(inputs["name"]))
             try:
-                same = _started_with(folder) == digest_of(inputs, folder, get_tools=False)
+                same = _started_with(folder) == digest_of(inputs, folder, get_tools=None)
             except TidemillError:
                 same = False
             changes = () if same else ("configFiles",)
@@ -97,13 +97,13 @@ def _converge(context: Context, root: StackRoot, inputs: Properties) -> None:
     folder = root.service(name)
     supervisor = Supervisor(root)
     supervisor.start()
-    digest = digest_of(inputs, folder, get_tools=True)
+    digest = digest_of(inputs, folder, get_tools=context.say)
     program = supervisor.program(name)
     if program is None or program.state not in _UP or _started_with(folder) != digest:
         supervisor.end(name)
         for endpoint in inputs.get("endpoints") or ():
             require_free(endpoint, kept_port(root, endpoint))
-        spec = write_spec(inputs, folder, digest, record=root.record(name))
+        spec = write_spec(inputs, folder, digest, record=root.record(name), get_tools=context.say)
         supervisor.apply(name, spec, stop_seconds(inputs))
     _await(context, root, inputs, supervisor)
 

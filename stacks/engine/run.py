@@ -25,7 +25,8 @@ from .environment import backend_folder, engine_environment
 from .events import Event, Listener, Translator
 from .failures import explain
 from .locks import clear_dead_locks, run_lock
-from .state import Deployment, read_checkpoint, remove_traces
+from .preparation import ensure_tools, get_tool, require_free_ports
+from .state import Deployment, drop_torn_attributes, read_checkpoint, remove_traces
 
 __all__ = ["Engine", "Outcome"]
 
@@ -104,10 +105,15 @@ class Engine:
 
         Args:
             recreate: names of data-holding resources which may be made again, empty.
+
+        Raises:
+            PlatformError: a fixed port is taken, a tool cannot be had, or the engine failed.
         """
         if recreate:
             self._environment["TIDEMILL_RECREATE"] = ",".join(recreate)
         with self._locked():
+            require_free_ports(self.loaded)
+            ensure_tools(self.loaded, self._note)
             self._ready()
             return self._run(lambda stack, on_event: stack.up(on_event=on_event, suppress_outputs=True, **self._common))
 
@@ -184,14 +190,7 @@ class Engine:
 
     @cached_property
     def _handle(self) -> Stack:
-        from tidemill.components import tools
-
-        executable = self._executable
-        if executable is None:
-            try:
-                executable = tools.find("pulumi")
-            except TidemillError:
-                executable = tools.ensure("pulumi", progress=self._note)
+        executable = self._executable or get_tool("pulumi", self._note)
         try:
             command = EngineCommand(executable, self._note)
         except InvalidVersionError as error:
@@ -220,6 +219,8 @@ class Engine:
     @contextmanager
     def _locked(self) -> Generator[Path]:
         with run_lock(self._home, self.stack) as lock:
+            if self._folder is not None:
+                drop_torn_attributes(self._folder)
             yield lock
 
     def _ready(self, *, clear: bool = True) -> None:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from tidemill.runtime.errors import PlatformError
 
-__all__ = ["Deployment", "read_checkpoint", "remove_traces"]
+__all__ = ["Deployment", "drop_torn_attributes", "read_checkpoint", "remove_traces"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,22 @@ def read_checkpoint(folder: Path, project: str, stack: str) -> Deployment | None
                 mend = f"restore it, for example from {file.name}.bak beside it"
                 raise PlatformError("the state is damaged", field=stack, value=str(file), mend=mend) from None
     return None
+
+
+def drop_torn_attributes(folder: Path) -> None:
+    """Remove what a killed engine left half-written in the file backend `folder`, so that the engine reads on.
+
+    It replaces its files as a whole, but not the `.attrs` beside each, which holds only a checksum and a media type:
+    an empty one stops the engine ("failed to load checkpoint: EOF"), a missing one does not.
+    """
+    for kind in ("stacks", "locks"):
+        for path in (folder / kind).rglob("*.attrs"):
+            try:
+                json.loads(path.read_bytes())
+            except ValueError:
+                path.unlink(missing_ok=True)
+            except FileNotFoundError:
+                continue
 
 
 def remove_traces(folder: Path, project: str, stack: str) -> None:

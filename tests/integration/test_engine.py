@@ -54,7 +54,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / f"Pulumi.{STACK}.yaml").write_text(
-        "# kept\nconfig:\n  tidemill:stack: { team: tiny, environment: dev }\n"
+        "# kept\nconfig:\n  tidemill:stack: { team: tiny, environment: dev, monitoring: { grafana: off } }\n"
     )
     return tmp_path
 
@@ -291,6 +291,19 @@ def test_each_failure_of_the_provider_is_of_its_class(
         start(_folder(project, name)).up()
     assert said in str(caught.value)
     assert caught.value.exit_code == kind.exit_code
+
+
+def test_a_taken_port_is_found_before_anything_is_made(project: Path, start: Start) -> None:
+    config = project / "config" / f"Pulumi.{STACK}.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        config.write_text(
+            config.read_text().replace("environment: dev", f"environment: dev, ports: {{ mlflow: {port} }}")
+        )
+        with pytest.raises(PlatformError, match=rf"ports\.mlflow: the port is taken by .*got {port}"):
+            start(_folder(project, "store")).up()
+    assert not _state(project).exists(), "a stack was made"
+    assert not StackRoot.of(project, STACK).path.exists()
 
 
 def test_pending_creates_are_cleared_and_told(project: Path, start: Start) -> None:

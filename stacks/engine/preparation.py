@@ -1,0 +1,83 @@
+"""What `up` sees to before the engine runs: the fixed ports are free, and the tools are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tidemill.components import tools
+from tidemill.components.layout import StackRoot
+from tidemill.components.provider import launch
+from tidemill.components.provider.local_files import read_json
+from tidemill.components.provider.local_ports import holder_of
+from tidemill.runtime.errors import PlatformError, ToolError
+
+from ..loading import LoadedStack
+
+__all__ = ["ensure_tools", "get_tool", "require_free_ports"]
+
+
+def require_free_ports(loaded: LoadedStack) -> None:
+    """Refuse a fixed port of the config on which somebody else than its own service listens.
+
+    Raises:
+        PlatformError: names the setting, the port and who holds it.
+    """
+    root = StackRoot.of(loaded.project, loaded.config.stack)
+    for name, port in loaded.config.ports.items():
+        holder = holder_of(port)
+        if holder is None or _is_ours(root, name, port):
+            continue
+        field = f"ports.{name}"
+        origin = loaded.origin(field)
+        raise PlatformError(
+            f"the port is taken by {holder}",
+            field=f"{origin}: {field}" if origin else field,
+            value=port,
+            mend="end that process, or give the service another port",
+        )
+
+
+def _is_ours(root: StackRoot, name: str, port: int) -> bool:
+    return (read_json(root.endpoints) or {}).get(name) == port and bool(launch.recorded(root.record(name)))
+
+
+def ensure_tools(loaded: LoadedStack, note: Callable[[str], None]) -> None:
+    """Get every tool which the stack needs and is not there yet.
+
+    Without Grafana the rest comes up. It is tried for once, when the stack is new: where it cannot be had, every later
+    `up` would wait for the same answer.
+
+    Args:
+        loaded: the stack.
+        note: is told, a line at a time, what is got and how far it is.
+
+    Raises:
+        ToolError: a tool cannot be had.
+    """
+    services = StackRoot.of(loaded.project, loaded.config.stack).path / "services"
+    is_new = not (services.is_dir() and any(services.iterdir()))
+    for package in tools.default_toolbox().packages:
+        if not package.optional:
+            get_tool(package.programs[0].name, note)
+        elif is_new and package.name == "grafana" and loaded.config.monitoring.grafana == "auto":
+            try:
+                get_tool(package.name, note)
+            except ToolError as error:
+                note(f"{package.name} cannot be had, and the rest comes up without it; to have it, {error.mend}")
+
+
+def get_tool(name: str, note: Callable[[str], None]) -> Path:
+    """Return the tool `name`, and get it where it is not there yet.
+
+    Args:
+        name: a tool of the table.
+        note: is told, a line at a time, how far it is.
+
+    Raises:
+        ToolError: it cannot be had.
+    """
+    try:
+        return tools.find(name)  # unlike `ensure`, it does not read all of what it finds
+    except ToolError:
+        return tools.ensure(name, note)
