@@ -186,9 +186,8 @@ def test_two_at_once_and_a_killed_one(project: Path, start: Start) -> None:
         first.send_signal(signal.SIGKILL)
         first.wait()
         first.stdout.close()
-    # Its engine may live on for a moment, with the lock in its hand.
-    outcome = start().up()
-    assert outcome.notes
+    # Its engine may live on for a moment with the lock in its hand, or end by itself before this one looks.
+    start().up()
     _, alive = psutil.wait_procs(engines, timeout=10)
     assert not alive
     assert not list((_state(project) / "locks").rglob("*.json"))

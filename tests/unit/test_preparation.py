@@ -15,6 +15,7 @@ import pytest
 from tidemill.components import tools
 from tidemill.components.layout import StackRoot
 from tidemill.components.provider import launch
+from tidemill.components.provider.local_process import digest_of
 from tidemill.components.tools import Program, Toolbox
 from tidemill.runtime.errors import PlatformError, ToolError
 from tidemill.stacks.engine.preparation import ensure_tools, require_free_ports
@@ -75,6 +76,17 @@ def test_a_tool_without_which_nothing_works_stops_it(
     _toolbox(monkeypatch, tmp_path, way, way)
     with pytest.raises(ToolError, match="there is no moon"):
         ensure_tools(loaded, lambda _: None)
+
+
+def test_the_provider_tells_too_what_it_gets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    way = FakeWay(tmp_path / "log")
+    _toolbox(monkeypatch, tmp_path, way, way)
+    inputs = {"stack": STACK, "root": str(tmp_path), "name": "one", "argv": ["@{tool:fake}"]}
+    with pytest.raises(ToolError):
+        digest_of(inputs, tmp_path, get_tools=None)
+    said: list[str] = []
+    digest_of(inputs, tmp_path, get_tools=said.append)
+    assert said == ["fake: 1.2.3 is in the cache after 0 s"]
 
 
 def test_a_taken_port_is_refused_unless_its_own_service_has_it(loaded: LoadedStack, taken: int) -> None:
