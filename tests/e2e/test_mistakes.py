@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import socket
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.support.platform import BIN, RunningPlatform, processes_of
+from tests.support.platform import RunningPlatform, processes_of, wait_for
 from tests.support.small import CONFIG, STACK, small_project
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
-def refused(platform: RunningPlatform, code: int, *words: str, args: tuple[str, ...] = (), **env: str) -> str:
-    done = platform.run("up", "--yes", "--no-wait", "--stack", STACK, *args, **env)
+def refused(platform: RunningPlatform, code: int, *words: str, **env: str) -> str:
+    done = platform.run("up", "--yes", "--no-wait", "--stack", STACK, timeout=600, **env)
     said = done.stdout + done.stderr
     assert done.returncode == code, f"exit {done.returncode}\n{said}"
     assert "Traceback" not in said
@@ -33,7 +32,7 @@ def refused(platform: RunningPlatform, code: int, *words: str, args: tuple[str, 
         (CONFIG + "    target: moon\n", ("target", "moon", "local")),
         (CONFIG + "    monitorin: {}\n", ("monitorin", "monitoring")),
         (CONFIG.replace("harbour", "Harbour"), ("team", "Harbour")),
-        (CONFIG + "    monitoring: {retention: soon}\n", ("monitoring.retention", "soon", "15s")),
+        (CONFIG.replace('"off"', '"off", retention: soon'), ("monitoring.retention", "soon", "15s")),
     ],
     ids=["bad-yaml", "unknown-target", "unknown-key", "bad-name", "bad-duration"],
 )
@@ -49,39 +48,40 @@ def test_a_taken_port(tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         platform = small_project(tmp_path, CONFIG + f"    ports: {{prometheus: {port}}}\n")
-        done = platform.run("up", "--yes", "--no-wait", "--stack", STACK)
+        refused(platform, 3, "ports.prometheus", str(port), f"pid {os.getpid()}")
+    assert not platform.root.path.exists(), "something was made before the port was looked at"
+    # The mistake over, the same command goes on from there.
     try:
-        said = done.stdout + done.stderr
-        assert done.returncode == 3, said
-        assert "Traceback" not in said
-        assert str(port) in said
-        assert "prometheus" in said
-        # The mistake over, the same command goes on from there.
         platform.check("up", "--yes", "--no-wait", "--stack", STACK)
+        assert platform.url("prometheus").endswith(f":{port}")
     finally:
         platform.close()
 
 
-def test_a_wrong_passphrase_and_two_at_once(tmp_path: Path) -> None:
+def test_two_at_once_and_a_wrong_passphrase(tmp_path: Path) -> None:
     platform = small_project(tmp_path)
-    platform.check("up", "--yes", "--no-wait", "--stack", STACK)
+    lock = platform.project / ".tidemill" / "locks" / STACK
     try:
+        with platform.start("up", "--yes", "--no-wait", "--stack", STACK) as first:
+            holds = lambda: lock.exists() and lock.read_text() == f"{first.pid}\n"  # noqa: E731
+            wait_for("the first run to hold the lock", holds, 30, every=0.02)
+            second = platform.run("up", "--yes", "--no-wait", "--stack", STACK)
+            assert first.poll() is None, "the first run was over too soon for this test"
+            said, _ = first.communicate(timeout=300)
+        assert first.returncode == 0, said
+        assert second.returncode == 3
+        assert second.stderr.strip() == (
+            f"tidemill: {STACK}: another tidemill run is in progress (pid {first.pid}); "
+            "wait until it has ended, then run this again"
+        )
+        assert not second.stdout
+        platform.assert_one_of_each()
+
         done = platform.run("up", "--yes", "--no-wait", "--stack", STACK, PULUMI_CONFIG_PASSPHRASE="not-the-one")
         said = done.stdout + done.stderr
         assert done.returncode == 2, said
-        assert "passphrase" in said
+        assert "wrong passphrase" in said
         assert "Traceback" not in said
-
-        first = subprocess.Popen(
-            [str(BIN / "tidemill"), "up", "--yes", "--no-wait", "--stack", STACK],
-            cwd=platform.project, env=platform.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        time.sleep(0.8)
-        second = platform.run("up", "--yes", "--no-wait", "--stack", STACK)
-        assert first.wait() == 0
-        assert second.returncode != 0, "two `up` at once"
-        assert "Traceback" not in second.stderr
-        assert "running" in second.stdout + second.stderr or "progress" in second.stdout + second.stderr
     finally:
         platform.close()
 

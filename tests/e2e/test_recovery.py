@@ -50,8 +50,8 @@ def supervisord(platform: RunningPlatform) -> int:
     return int((platform.root.run / "supervisord.pid").read_text())
 
 
-def up(platform: RunningPlatform, *args: str, **env: str) -> str:
-    return platform.check("up", "--yes", "--stack", STACK, *args, **env)
+def up(platform: RunningPlatform, *args: str) -> str:
+    return platform.check("up", "--yes", "--stack", STACK, *args)
 
 
 def test_a_killed_service_is_back_without_a_hand(small: RunningPlatform) -> None:
@@ -82,7 +82,7 @@ def test_a_changed_setting_restarts_that_service_and_no_other(small: RunningPlat
     before = wait_for("all services", small.all_alive, 60)
     config = small.project / f"stacks/config/Pulumi.{STACK}.yaml"
     text = config.read_text()
-    config.write_text(text.replace("    environment: dev\n", "    environment: dev\n    monitoring: {retention: 3d}\n"))
+    config.write_text(text.replace('grafana: "off"', 'grafana: "off", retention: 3d'))
     try:
         up(small)
         after = wait_for("all services", small.all_alive, 60)
@@ -122,18 +122,19 @@ def test_a_lifted_protection_is_shown_and_mended(small: RunningPlatform) -> None
 
 
 @pytest.mark.parametrize(
-    ("service", "kept", "harm", "mended"),
+    ("service", "title", "harm", "harmed", "mended"),
     [
-        ("lakefs", {"harbour", "protect-harbour"}, remove_user, user_exists),
-        ("mlflow", {"metrics"}, lift_protection, protected),
+        ("lakefs", "lakeFS", remove_user, "metrics", user_exists),
+        ("mlflow", "MLflow", lift_protection, "protect-harbour", protected),
     ],
     ids=["lakefs", "mlflow"],
 )
 def test_what_is_unreachable_is_not_lost(
     small: RunningPlatform,
     service: str,
-    kept: set[str],
+    title: str,
     harm: Callable[[RunningPlatform], None],
+    harmed: str,
     mended: Callable[[RunningPlatform], bool],
 ) -> None:
     """One server cannot be reached during the refresh: its content stays in the state, and all else is mended."""
@@ -144,17 +145,17 @@ def test_what_is_unreachable_is_not_lost(
     Supervisor(small.root).end(service)
     events = [json.loads(line) for line in up(small, "--json").splitlines()]
 
-    warned = {event["name"]: event["text"] for event in events if event.get("severity") == "warning"}
-    assert set(warned) == kept, warned
-    assert all("its contents are kept" in text for text in warned.values()), warned
+    # Once for each server, however much is in it.
+    (warned,) = [event["text"] for event in events if event.get("severity") == "warning"]
+    assert warned.startswith(f"{title}: does not answer"), warned
+    assert "its contents are kept as they were last seen" in warned
     changed = {
         (event["operation"], event["name"])
         for event in events
         if event["kind"] == "done" and event["operation"] not in ("same", "refresh")
     }
-    harmed = {("create", "metrics")} if service == "lakefs" else {("create", "protect-harbour")}
     assert {("update", service), ("update", "alertmanager")} <= changed
-    assert {name for _, name in changed} == {service, "alertmanager", *(name for _, name in harmed)}, changed
+    assert {name for _, name in changed} == {service, "alertmanager", harmed}, changed
     assert mended(small)
     assert user_exists(small)
     assert protected(small)
@@ -171,7 +172,7 @@ def test_a_lost_repository_is_not_made_again_in_silence(small: RunningPlatform) 
         wait_for("lakeFS to forget the repository", gone, 30)
         time.sleep(6)
         refused = small.run("up", "--yes", "--stack", STACK)
-        assert refused.returncode != 0
+        assert refused.returncode == 1, refused.stderr
         said = refused.stdout + refused.stderr
         assert "--recreate harbour" in said
         assert "restore" in said
@@ -280,25 +281,26 @@ UNLOCKED = "an earlier run on this host ended without freeing its lock"
 
 
 @pytest.mark.parametrize(
-    ("moment", "unfinished"),
+    ("moment", "unfinished", "torn"),
     [
-        (("done", ":local:", ""), set[str]()),
-        (("started", ":local:Service", "lakefs"), {"lakefs"}),
-        (("done", ":local:Service", "lakefs"), {"mlflow"}),
-        (("started", ":mlflow:User", "metrics"), {"metrics"}),
+        (("done", ":local:", ""), set[str](), False),
+        (("started", ":local:Service", "lakefs"), {"lakefs"}, False),
+        (("done", ":local:Service", "lakefs"), {"mlflow"}, True),
     ],
-    ids=["first-thing-made", "lakefs-begun", "lakefs-made", "mlflow-made"],
+    ids=["first-thing-made", "lakefs-begun", "lakefs-made"],
 )
 def test_a_killed_up_is_recovered_by_the_next(
-    small: RunningPlatform, tmp_path: Path, moment: tuple[str, str, str], unfinished: set[str]
+    small: RunningPlatform, tmp_path: Path, moment: tuple[str, str, str], unfinished: set[str], torn: bool
 ) -> None:
     platform = small_project(tmp_path)
     try:
         below = kill_at(platform, moment)
-        assert {"pulumi", "pulumi-resource-"} <= {name for _, name in below}
-        left = [process for process, _ in below]
-        _, left = psutil.wait_procs(left, timeout=10)
-        assert not left, "the provider did not end with its engine"
+        assert {"pulumi", "pulumi-resource-"} <= set(below.values())
+        wait_for("the provider to end by itself", lambda: not [one for one in below if not of_a_service(one)], 10, 0.1)
+        if torn:
+            # The engine does not write this file whole or not at all: a kill may leave it empty.
+            (attributes,) = platform.state.rglob(f"stacks/*/{STACK}.json.attrs")
+            attributes.write_text("")
 
         said = up(platform)
         assert UNLOCKED in said
@@ -310,20 +312,19 @@ def test_a_killed_up_is_recovered_by_the_next(
         platform.assert_no_lock_held()
         assert platform.urns() == small.urns()
         again = [json.loads(line) for line in up(platform, "--json").splitlines()]
-        # The engine counts the stack itself too and its provider is no change.
-        assert again[-1]["changes"] == {"same": again_of(small)}
+        assert again[-1]["changes"] == {"same": counted(small)}
         assert not [event for event in again if event["kind"] == "note"], "it was over and done with"
     finally:
         platform.close()
     assert not platform.root.path.exists()
 
 
-def again_of(platform: RunningPlatform) -> int:
+def counted(platform: RunningPlatform) -> int:
     """Return how many resources an `up` which changes nothing counts: all but the providers."""
     return len([urn for urn in platform.urns() if "::pulumi:providers:" not in urn])
 
 
-def kill_at(platform: RunningPlatform, moment: tuple[str, str, str]) -> list[tuple[psutil.Process, str]]:
+def kill_at(platform: RunningPlatform, moment: tuple[str, str, str]) -> dict[psutil.Process, str]:
     """Start `up`, kill it and its engine at `moment` (kind, part of the type, name); return what ran below it."""
     kind, part, name = moment
     with platform.start("up", "--yes", "--json", "--stack", STACK) as started:
@@ -334,13 +335,23 @@ def kill_at(platform: RunningPlatform, moment: tuple[str, str, str]) -> list[tup
                 break
         else:
             pytest.fail(f"{moment} never came")
+        if kind == "started":  # the engine tells this before it has begun
+            wait_for(f"{name} to be started", platform.root.record(name).exists, 30, 0.01)
         # Stopped first, so that what it is about to do while it is looked at does not happen.
         first = psutil.Process(started.pid)
         first.suspend()
-        below = [(process, kind_of(process)) for process in first.children(recursive=True)]
-        for process in [first, *(process for process, kind in below if kind == "pulumi")]:
+        below = {process: kind_of(process) for process in first.children(recursive=True)}
+        for process in [first, *(process for process, kind in below.items() if kind == "pulumi")]:
             process.kill()
     return below
+
+
+def of_a_service(process: psutil.Process) -> bool:
+    """Say whether it is over, or one of those which may outlive the run."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE or "TIDEMILL_SERVICE" in process.environ()
+    except psutil.NoSuchProcess:
+        return True
 
 
 def kind_of(process: psutil.Process) -> str:

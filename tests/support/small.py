@@ -1,4 +1,4 @@
-"""A platform of five lines: lakeFS, MLflow, Prometheus, Alertmanager, one repository, no model; up in seconds."""
+"""A platform of a few lines: lakeFS, MLflow, Prometheus, Alertmanager, one repository, no model; up in seconds."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ config:
   tidemill:stack:
     team: harbour
     environment: dev
+    monitoring: {grafana: "off"}
 """
 STACK = "harbour-dev"
 
