@@ -7,6 +7,7 @@ data against deletion.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ _Empty = empty_pb2.Empty
 # The engine sends whole states; its own limit is the same (sdk/go/common/util/rpcutil).
 _OPTIONS = [("grpc.max_receive_message_length", 400 * 1024 * 1024)]
 _THREADS = 64
+_LOG_SECONDS = 10.0
 
 T = TypeVar("T")
 
@@ -61,7 +63,8 @@ class _Engine:
         `stacks.engine` reads it; a plain `pulumi up` shows it in passing and not among the diagnostics.
         """
         code = error.exit_code if isinstance(error, TidemillError) else TidemillError.exit_code
-        with self._lock:
+        # An engine which is ending hears no more; the error itself must reach it all the same.
+        with self._lock, contextlib.suppress(grpc.RpcError):
             self._log("INFO", f"{FAILURE_CODE}{code}", urn, ephemeral=True)
 
     def _log(self, severity: str, text: str, urn: str, *, ephemeral: bool = False) -> None:
@@ -69,7 +72,9 @@ class _Engine:
         if self._stub is None:
             self._stub = messages("engine_pb2_grpc").EngineStub(grpc.insecure_channel(self._address))
         level = engine.LogSeverity.Value(severity)
-        self._stub.Log(engine.LogRequest(severity=level, message=text, urn=urn, ephemeral=ephemeral))
+        self._stub.Log(
+            engine.LogRequest(severity=level, message=text, urn=urn, ephemeral=ephemeral), timeout=_LOG_SECONDS
+        )
 
 
 class _Provider(_services.ResourceProviderServicer):
