@@ -1,0 +1,72 @@
+"""Each service of the running platform by itself: killed, and held to what it may do."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from tests.support.platform import RunningPlatform, wait_for
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
+
+
+def version(platform: RunningPlatform) -> str | None:
+    """Return the version which serves, or None while none does."""
+    with platform.client("serving-flights") as client:
+        answer = client.get("/readyz")
+    return answer.json()["version"] if answer.status_code == 200 else None
+
+
+@pytest.mark.parametrize("service", ["validation", "serving-flights", "monitor", "retraining"])
+def test_a_killed_service_is_back_without_a_hand(platform: RunningPlatform, service: str) -> None:
+    before = wait_for("all services", platform.all_alive, 60)
+    served = version(platform)
+    assert served
+    os.kill(before[service], signal.SIGKILL)
+    if service != "serving-flights":
+        assert version(platform) == served, "the model serves on while others are down"
+
+    def back() -> dict[str, int] | None:
+        now = platform.all_alive()
+        return now if now and now[service] != before[service] else None
+
+    after = wait_for(f"{service} to be back", back, 60, every=0.3)
+    assert {name for name in before if after[name] != before[name]} == {service}
+    # Healthy says that it runs; it loads its model first.
+    assert wait_for("the model to serve again", lambda: version(platform), 60, every=0.3) == served
+    platform.assert_one_of_each()
+
+
+def test_artifacts_go_through_the_registry(platform: RunningPlatform) -> None:
+    """A client needs neither the store's path nor rights on it, and what it may do is what its user may do."""
+    api = "/api/2.0/mlflow"
+    with (
+        platform.client("mlflow", user="admin", secret="mlflow-admin") as admin,
+        platform.client("mlflow", user="retraining", secret="mlflow-retraining") as writer,
+        platform.client("mlflow", user="serving", secret="mlflow-serving") as reader,
+        platform.client("mlflow", user="metrics", secret="mlflow-metrics") as stranger,
+    ):
+        found = writer.get(f"{api}/experiments/get-by-name", params={"experiment_name": "flights"}).raise_for_status()
+        experiment = found.json()["experiment"]
+        made = writer.post(f"{api}/runs/create", json={"experiment_id": experiment["experiment_id"]}).raise_for_status()
+        info = made.json()["run"]["info"]
+        try:
+            where = info["artifact_uri"]
+            assert where.startswith("mlflow-artifacts:/")
+            assert str(platform.project) not in found.text + made.text
+            path = f"/api/2.0/mlflow-artifacts/artifacts/{where.removeprefix('mlflow-artifacts:/')}/note.txt"
+            content = b"through the proxy\n" * 1000
+            assert writer.put(path, content=content).status_code == 200
+            assert writer.get(path).content == content
+            listed = writer.get(f"{api}/artifacts/list", params={"run_id": info["run_id"]}).raise_for_status()
+            assert str(platform.project) not in listed.text
+            assert [file["path"] for file in listed.json()["files"]] == ["note.txt"]
+            assert reader.get(path).content == content
+            assert reader.put(path, content=b"mine").status_code == 403
+            assert stranger.get(path).status_code == 403
+            stored = list(platform.root.data("mlflow-artifacts").rglob("note.txt"))
+            assert [file.read_bytes() for file in stored] == [content]
+        finally:
+            admin.post(f"{api}/runs/delete", json={"run_id": info["run_id"]}).raise_for_status()
