@@ -177,11 +177,10 @@ def test_two_at_once_and_a_killed_one(project: Path, start: Start) -> None:
     try:
         assert first.stdout.readline().strip() == "running"
         engines = psutil.Process(first.pid).children(recursive=True)
-        began = time.monotonic()
         with pytest.raises(PlatformError, match=f"pid {first.pid}") as caught:
             start().up()
         assert caught.value.exit_code == 3
-        assert time.monotonic() - began < 2
+        assert first.poll() is None, "the second one waited for the first"
     finally:
         first.send_signal(signal.SIGKILL)
         first.wait()
