@@ -27,8 +27,10 @@ __all__ = ["ADMIN", "METRICS_USER", "Registry", "RegistryArgs"]
 ADMIN = "admin"
 METRICS_USER = "metrics"
 
-# What each service may do with the models and experiments of the stack (MLflow's own permission names).
-_GRANTS: Mapping[str, tuple[Literal["READ", "EDIT", "MANAGE"], Literal["READ", "EDIT", "MANAGE"]]] = {
+_Kind = Literal["experiment", "registered_model"]
+_Level = Literal["READ", "EDIT", "MANAGE"]
+# What each service may do with the experiments and the models of the stack (MLflow's own permission names).
+_GRANTS: Mapping[str, tuple[_Level, _Level]] = {
     "serving": ("READ", "READ"),
     "monitor": ("READ", "READ"),
     "retraining": ("EDIT", "MANAGE"),
@@ -114,28 +116,22 @@ class Registry(pulumi.ComponentResource):
             registered = target.content.registered_model(model, registry=self.access, opts=after)
             made += [experiment, registered]
             for user, (on_experiment, on_model) in _GRANTS.items():
-                made.append(
-                    target.content.permission(
-                        f"{user}-experiment-{model}",
-                        registry=self.access,
-                        user=user,
-                        kind="experiment",
-                        target=model,
-                        permission=on_experiment,
-                        opts=pulumi.ResourceOptions(parent=self, depends_on=[users[user], experiment]),
+                grants: list[tuple[str, _Kind, _Level, pulumi.Resource]] = [
+                    ("experiment", "experiment", on_experiment, experiment),
+                    ("model", "registered_model", on_model, registered),
+                ]
+                for label, kind, permission, resource in grants:
+                    made.append(
+                        target.content.permission(
+                            f"{user}-{label}-{model}",
+                            registry=self.access,
+                            user=user,
+                            kind=kind,
+                            target=model,
+                            permission=permission,
+                            opts=pulumi.ResourceOptions(parent=self, depends_on=[users[user], resource]),
+                        )
                     )
-                )
-                made.append(
-                    target.content.permission(
-                        f"{user}-model-{model}",
-                        registry=self.access,
-                        user=user,
-                        kind="registered_model",
-                        target=model,
-                        permission=on_model,
-                        opts=pulumi.ResourceOptions(parent=self, depends_on=[users[user], registered]),
-                    )
-                )
         return made
 
 
