@@ -105,7 +105,8 @@ class Progress:
         if self.as_json:
             return
         if self._live:
-            self._live.console.print(line, markup=False, highlight=False)
+            # Soft wrapping leaves long commands and paths whole, so that they can be copied.
+            self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             typer.echo(line)
 
