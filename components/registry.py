@@ -143,8 +143,8 @@ def _mlflow(target: Target, endpoint: EndpointRef, parts: _Parts) -> ServiceArgs
         f"admin_username = {ADMIN}\n"
         "admin_password = @{secret:mlflow-admin}\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
-        # Pollers would otherwise cost one PBKDF2 run a request.
-        "auth_cache_ttl_seconds = 30\n"
+        # Pollers would otherwise cost one PBKDF2 run a request; a password which is changed is forgotten at once.
+        "auth_cache_ttl_seconds = 300\n"
     )
     launch = target.mlflow()
     return ServiceArgs(
