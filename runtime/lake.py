@@ -6,18 +6,18 @@ environment. `tidemill.runtime.data` is what most code wants.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, BinaryIO, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 from tidemill.runtime.errors import GateError, NotFoundError, PlatformError, UnreachableError
-from tidemill.runtime.settings import LakeSettings, read_secret
+from tidemill.runtime.reaching import is_loopback, read_secret
+from tidemill.runtime.settings import LakeSettings
 
 __all__ = ["GATE_ACTION", "Commit", "Lake", "ObjectInfo", "Run"]
 
@@ -78,7 +78,7 @@ class Lake:
             auth=(read_secret(settings.key_id_file), read_secret(settings.secret_file)),
             timeout=_TIMEOUT,
             # A proxy of the environment has no way to this machine's own loopback.
-            trust_env=not _is_loopback(endpoint),
+            trust_env=not is_loopback(endpoint),
         )
 
     def __enter__(self) -> Lake:
@@ -336,11 +336,3 @@ def _reasons(output: str) -> list[str]:
             return [str(reason["message"]) for reason in cast("list[dict[str, Any]]", given)]
         start = output.find("{", start + 1)
     return []
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 from tidemill.runtime.errors import NotFoundError, PlatformError, UnreachableError
 from tidemill.runtime.lineage import JOB_ID
-from tidemill.runtime.settings import PromoteSettings, RegistrySettings, read_secret, runtime_settings
+from tidemill.runtime.reaching import read_secret
+from tidemill.runtime.settings import PromoteSettings, RegistrySettings, runtime_settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

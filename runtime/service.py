@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tidemill.runtime.errors import TidemillError
-from tidemill.runtime.settings import ListenSettings, ServiceSettings, load_settings, read_secret
+from tidemill.runtime.reaching import read_secret
+from tidemill.runtime.settings import ListenSettings, ServiceSettings, load_settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request, Response

@@ -24,7 +24,6 @@ __all__ = [
     "ServiceSettings",
     "Settings",
     "load_settings",
-    "read_secret",
     "runtime_settings",
 ]
 
@@ -113,22 +112,6 @@ def load_settings(path: Path, model: type[S]) -> S:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{first['msg']} in {path}", field=where, value=first.get("input")) from None
-
-
-def read_secret(path: Path) -> str:
-    """Return the secret kept in `path`, without surrounding white space.
-
-    Raises:
-        NotFoundError: the file does not exist or cannot be read.
-        ConfigError: it is empty; an empty secret opens nothing.
-    """
-    try:
-        value = path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise NotFoundError(f"cannot read the secret ({error.strerror})", field="secret", value=str(path)) from None
-    if not value:
-        raise ConfigError("the secret is empty", field="secret", value=str(path), mend="run `tidemill up`")
-    return value
 
 
 def runtime_settings() -> RuntimeSettings:

@@ -22,7 +22,6 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from tidemill.runtime.errors import ConfigError, NotFoundError, RefusedError
@@ -39,7 +38,6 @@ __all__ = [
     "Properties",
     "deleting_data",
     "lookup",
-    "read_secret",
 ]
 
 PACKAGE: Final = "tidemill-native"
@@ -224,19 +222,3 @@ def lookup(token: str) -> NativeResource:
             if resource.token == token:
                 return resource
     raise NotFoundError("no such kind of resource", field="type", value=token)
-
-
-def read_secret(path: Path) -> str:
-    """Return the secret kept in `path`, as `runtime.settings.read_secret` does, without the import of its models.
-
-    Raises:
-        NotFoundError: the file cannot be read.
-        ConfigError: it is empty; an empty secret opens nothing.
-    """
-    try:
-        value = path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise NotFoundError(f"cannot read the secret ({error.strerror})", field="secret", value=str(path)) from None
-    if not value:
-        raise ConfigError("the secret is empty", field="secret", value=str(path), mend="run `tidemill up`")
-    return value

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from tidemill.runtime.errors import ConfigError, PlatformError
+from tidemill.runtime.reaching import read_secret
 
-from .base import UNKNOWN, Context, Diff, NativeResource, Properties, read_secret
+from .base import UNKNOWN, Context, Diff, NativeResource, Properties
 from .content import OWNER, ContentResource, foreign
 from .rest import Rest
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict, Unpack
+from typing import Any, NotRequired, TypedDict, Unpack
 
 import pulumi
 
@@ -20,6 +20,7 @@ __all__ = [
     "Folder",
     "Job",
     "Permission",
+    "ProcessInputs",
     "RegisteredModel",
     "Repository",
     "Secret",
@@ -29,6 +30,11 @@ __all__ = [
 
 Text = pulumi.Input[str]
 Options = pulumi.ResourceOptions | None
+
+
+def _camel(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `inputs` under the engine's names."""
+    return {re.sub("_([a-z])", lambda found: found[1].upper(), key): value for key, value in inputs.items()}
 
 
 class _Native(pulumi.CustomResource):
@@ -101,6 +107,19 @@ class Folder(_Native):
         super().__init__("local:Folder", resource_name, props, ["path"], opts)
 
 
+class ProcessInputs(TypedDict):
+    """What services and jobs have in common; None leaves an input out."""
+
+    stack: Text
+    root: Text
+    argv: Sequence[Text]
+    env: NotRequired[Mapping[str, Text] | None]
+    secret_env: NotRequired[Mapping[str, Text] | None]
+    secrets: NotRequired[Sequence[Text] | None]
+    config_files: NotRequired[Mapping[str, Text] | None]
+    cwd: NotRequired[Text | None]
+
+
 class Service(_Native):
     """A process under the stack's supervisord, alive when it was made."""
 
@@ -110,36 +129,21 @@ class Service(_Native):
         self,
         resource_name: str,
         *,
-        stack: Text,
-        root: Text,
-        argv: Sequence[Text],
         name: Text | None = None,
-        env: Mapping[str, Text] | None = None,
-        secret_env: Mapping[str, Text] | None = None,
-        secrets: Sequence[Text] | None = None,
-        config_files: Mapping[str, Text] | None = None,
         endpoints: Sequence[Text] | None = None,
         health: Mapping[str, Any] | None = None,
         open_files: pulumi.Input[int] | None = None,
         stop_seconds: pulumi.Input[float] | None = None,
-        cwd: Text | None = None,
         opts: Options = None,
+        **process: Unpack[ProcessInputs],
     ) -> None:
         props = {
-            "stack": stack,
-            "root": root,
             "name": name or resource_name,
-            "argv": argv,
-            "env": env,
-            "secretEnv": secret_env,
-            "secrets": secrets,
-            "configFiles": config_files,
             "endpoints": endpoints,
             "health": health,
             "openFiles": open_files,
             "stopSeconds": stop_seconds,
-            "cwd": cwd,
-        }
+        } | _camel(process)
         super().__init__("local:Service", resource_name, props, ["running"], opts)
 
 
@@ -153,32 +157,17 @@ class Job(_Native):
         self,
         resource_name: str,
         *,
-        stack: Text,
-        root: Text,
-        argv: Sequence[Text],
         name: Text | None = None,
-        env: Mapping[str, Text] | None = None,
-        secret_env: Mapping[str, Text] | None = None,
-        secrets: Sequence[Text] | None = None,
-        config_files: Mapping[str, Text] | None = None,
         timeout: pulumi.Input[float] | None = None,
         triggers: Mapping[str, Text] | None = None,
-        cwd: Text | None = None,
         opts: Options = None,
+        **process: Unpack[ProcessInputs],
     ) -> None:
         props = {
-            "stack": stack,
-            "root": root,
             "name": name or resource_name,
-            "argv": argv,
-            "env": env,
-            "secretEnv": secret_env,
-            "secrets": secrets,
-            "configFiles": config_files,
             "timeout": timeout,
             "triggers": triggers,
-            "cwd": cwd,
-        }
+        } | _camel(process)
         super().__init__("local:Job", resource_name, props, ["exitCode", "log"], opts)
 
     def translate_output_property(self, prop: str) -> str:
@@ -204,11 +193,6 @@ class RegistryInputs(TypedDict):
     password_file: Text
 
 
-def _access(inputs: LakeInputs | RegistryInputs) -> dict[str, Any]:
-    """Return `inputs` under the engine's names."""
-    return {re.sub("_([a-z])", lambda found: found[1].upper(), key): value for key, value in inputs.items()}
-
-
 class Repository(_Native):
     """A lakeFS repository; holds data."""
 
@@ -222,7 +206,7 @@ class Repository(_Native):
         opts: Options = None,
         **access: Unpack[LakeInputs],
     ) -> None:
-        props = {"name": name, "namespace": namespace, "defaultBranch": default_branch} | _access(access)
+        props = {"name": name, "namespace": namespace, "defaultBranch": default_branch} | _camel(access)
         super().__init__("lakefs:Repository", resource_name, props, [], opts)
 
 
@@ -239,7 +223,7 @@ class Branch(_Native):
         opts: Options = None,
         **access: Unpack[LakeInputs],
     ) -> None:
-        props = {"repository": repository, "name": name, "source": source} | _access(access)
+        props = {"repository": repository, "name": name, "source": source} | _camel(access)
         super().__init__("lakefs:Branch", resource_name, props, [], opts)
 
 
@@ -255,7 +239,7 @@ class BranchProtection(_Native):
         opts: Options = None,
         **access: Unpack[LakeInputs],
     ) -> None:
-        props = {"repository": repository, "branches": branches} | _access(access)
+        props = {"repository": repository, "branches": branches} | _camel(access)
         super().__init__("lakefs:BranchProtection", resource_name, props, [], opts)
 
 
@@ -273,7 +257,7 @@ class Action(_Native):
         opts: Options = None,
         **access: Unpack[LakeInputs],
     ) -> None:
-        props = {"repository": repository, "branch": branch, "path": path, "content": content} | _access(access)
+        props = {"repository": repository, "branch": branch, "path": path, "content": content} | _camel(access)
         super().__init__("lakefs:Action", resource_name, props, [], opts)
 
 
@@ -283,7 +267,7 @@ class Experiment(_Native):
     def __init__(
         self, resource_name: str, *, name: Text, opts: Options = None, **access: Unpack[RegistryInputs]
     ) -> None:
-        super().__init__("mlflow:Experiment", resource_name, {"name": name} | _access(access), [], opts)
+        super().__init__("mlflow:Experiment", resource_name, {"name": name} | _camel(access), [], opts)
 
 
 class RegisteredModel(_Native):
@@ -292,7 +276,7 @@ class RegisteredModel(_Native):
     def __init__(
         self, resource_name: str, *, name: Text, opts: Options = None, **access: Unpack[RegistryInputs]
     ) -> None:
-        super().__init__("mlflow:RegisteredModel", resource_name, {"name": name} | _access(access), [], opts)
+        super().__init__("mlflow:RegisteredModel", resource_name, {"name": name} | _camel(access), [], opts)
 
 
 class User(_Native):
@@ -307,7 +291,7 @@ class User(_Native):
         opts: Options = None,
         **access: Unpack[RegistryInputs],
     ) -> None:
-        props = {"username": username, "userPasswordFile": user_password_file} | _access(access)
+        props = {"username": username, "userPasswordFile": user_password_file} | _camel(access)
         super().__init__("mlflow:User", resource_name, props, [], opts)
 
 
@@ -325,5 +309,5 @@ class Permission(_Native):
         opts: Options = None,
         **access: Unpack[RegistryInputs],
     ) -> None:
-        props = {"username": username, "kind": kind, "target": target, "permission": permission} | _access(access)
+        props = {"username": username, "kind": kind, "target": target, "permission": permission} | _camel(access)
         super().__init__("mlflow:Permission", resource_name, props, [], opts)

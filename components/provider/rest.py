@@ -6,17 +6,15 @@ The HTTP client is imported when the first request is made, so that the provider
 from __future__ import annotations
 
 import functools
-import ipaddress
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from tidemill.runtime.errors import PlatformError, UnreachableError
-
-from .base import read_secret
+from tidemill.runtime.reaching import is_loopback, read_secret
 
 if TYPE_CHECKING:
     import httpx
@@ -157,15 +155,7 @@ def _client(url: str) -> httpx.Client:
     import httpx
 
     # A proxy of the environment has no way to this machine's own loopback.
-    return httpx.Client(trust_env=not _is_loopback(url))
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return httpx.Client(trust_env=not is_loopback(url))
 
 
 def _json(response: httpx.Response) -> Any:

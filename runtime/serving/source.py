@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tidemill.runtime.errors import NotFoundError, UnreachableError
+from tidemill.runtime.reaching import read_secret
 from tidemill.runtime.serving.model import VersionInfo
 from tidemill.runtime.serving.settings import ServingSettings
-from tidemill.runtime.settings import read_secret
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -18,8 +18,8 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from tidemill.runtime.errors import TidemillError
 from tidemill.runtime.lake import Lake
+from tidemill.runtime.reaching import read_secret
 from tidemill.runtime.service import add_metrics, token_matches, token_of
-from tidemill.runtime.settings import read_secret
 from tidemill.runtime.validation.action import HOOK_HEADER
 from tidemill.runtime.validation.gate import Event, Gate
 from tidemill.runtime.validation.settings import ValidationSettings

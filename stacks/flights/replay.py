@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from tidemill.components.layout import StackRoot, find_project
 from tidemill.runtime.errors import ConfigError, NotFoundError, TidemillError
-from tidemill.runtime.settings import read_secret
+from tidemill.runtime.reaching import read_secret
 from tidemill.stacks.flights import departures
 from tidemill.stacks.flights.seed import months
 

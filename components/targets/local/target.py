@@ -6,7 +6,6 @@ All processes run as one user: it is for development, and no trust boundary.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypedDict
 
 import pulumi
 
@@ -38,19 +37,6 @@ def _kept(opts: pulumi.ResourceOptions) -> pulumi.ResourceOptions:
 
 def _after(opts: pulumi.ResourceOptions, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
     return pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(resources)))
-
-
-class _Process(TypedDict):
-    """Inputs which services and jobs of the provider share."""
-
-    stack: str
-    root: str
-    argv: list[pulumi.Input[str]]
-    env: dict[str, pulumi.Input[str]]
-    secret_env: dict[str, str]
-    secrets: list[str]
-    config_files: dict[str, pulumi.Input[str]]
-    cwd: str | None
 
 
 def _secrets(args: ProcessArgs) -> dict[str, SecretRef]:
@@ -189,7 +175,7 @@ class LocalTarget:
             },
         )
 
-    def _process(self, args: ProcessArgs) -> _Process:
+    def _process(self, args: ProcessArgs) -> native.ProcessInputs:
         return {
             "stack": self._stack,
             "root": str(self._root),
