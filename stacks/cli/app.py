@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 from tidemill.runtime.errors import TidemillError
 
-from . import converge, inspect, project, services
+from . import converge, inspect, keys, project, services
 
 __all__ = ["app", "run"]
 
@@ -47,6 +47,7 @@ for _command in (
     project.train,
 ):
     app.command(_command.__name__.rstrip("_"))(_command)
+app.add_typer(keys.app)
 
 
 @app.callback()
