@@ -106,8 +106,9 @@ def connect(settings: RegistrySettings | None = None) -> MlflowClient:
     chosen = settings or runtime_settings().registry
     for name, value in _SETTINGS_OF_MLFLOW.items():
         os.environ.setdefault(name, value)
-    os.environ["MLFLOW_TRACKING_USERNAME"] = chosen.username
-    os.environ["MLFLOW_TRACKING_PASSWORD"] = read_secret(chosen.password_file)
+    if chosen.username is not None and chosen.password_file is not None:
+        os.environ["MLFLOW_TRACKING_USERNAME"] = chosen.username
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = read_secret(chosen.password_file)
     os.environ.pop("MLFLOW_TRACKING_TOKEN", None)
     import mlflow
 

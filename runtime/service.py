@@ -23,9 +23,18 @@ if TYPE_CHECKING:
     from fastapi import FastAPI, Request, Response
     from prometheus_client import CollectorRegistry
 
-__all__ = ["JsonFormatter", "add_metrics", "bearer", "main", "run", "token_matches", "token_of"]
+__all__ = ["JsonFormatter", "add_metrics", "bearer", "log_time", "main", "run", "token_matches", "token_of"]
 
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+
+
+def log_time(moment: float) -> str:
+    """Return `moment`, seconds since the epoch, as log lines say it: RFC 3339, UTC, milliseconds.
+
+    >>> log_time(0.25)
+    '1970-01-01T00:00:00.250Z'
+    """
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment)) + f".{int(moment * 1000) % 1000:03d}Z"
 
 
 class JsonFormatter(logging.Formatter):
@@ -34,7 +43,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return `record` as one line."""
         line: dict[str, Any] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "time": log_time(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),

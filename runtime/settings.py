@@ -10,8 +10,9 @@ import os
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from tidemill.runtime.errors import ConfigError, NotFoundError
+from tidemill.runtime.reaching import is_loopback
 
 __all__ = [
     "ENVIRONMENT_VARIABLE",
@@ -51,8 +52,14 @@ class RegistrySettings(Settings):
     """How to reach MLflow."""
 
     tracking_uri: str = Field(description="URL of the MLflow server.")
-    username: str = Field(description="MLflow user.")
-    password_file: Path = Field(description="File which holds that user's password.")
+    username: str | None = Field(default=None, description="MLflow user; None where it asks for none.")
+    password_file: Path | None = Field(default=None, description="File which holds that user's password.")
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> RegistrySettings:
+        if (self.username is None) != (self.password_file is None):
+            raise ValueError("username and password_file go together; name both or none")
+        return self
 
 
 class PromoteSettings(Settings):
@@ -85,6 +92,29 @@ class ListenSettings(Settings):
     host: str = "127.0.0.1"
     port: int = Field(ge=1, le=65535)
     token_file: Path = Field(description="File with the bearer token for everything but /healthz and /readyz.")
+    tls_cert_file: Path | None = Field(default=None, description="PEM file with the certificate and its chain.")
+    tls_key_file: Path | None = Field(default=None, description="PEM file with its private key.")
+    plain_http: bool = Field(
+        default=False, description="Listen beyond loopback without TLS, because something before it ends TLS."
+    )
+
+    @property
+    def tls(self) -> bool:
+        """Whether it speaks HTTPS."""
+        return self.tls_cert_file is not None
+
+    @model_validator(mode="after")
+    def _trusted_way(self) -> ListenSettings:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file go together; name both or none")
+        if not (
+            self.tls or self.plain_http or is_loopback(f"//[{self.host}]" if ":" in self.host else f"//{self.host}")
+        ):
+            raise ValueError(
+                f"host {self.host} can be reached from elsewhere and keys would cross the network in the clear; "
+                "name tls_cert_file and tls_key_file, or set plain_http where TLS ends before this server"
+            )
+        return self
 
 
 class ServiceSettings(Settings):

@@ -6,42 +6,22 @@ import logging
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 
 from tidemill.runtime.errors import UnreachableError
 from tidemill.runtime.serving.model import ServedModel, UnfitError, VersionInfo
+from tidemill.runtime.serving.page.status_schema import Swap
+from tidemill.runtime.serving.source import VersionSource
 
-__all__ = ["Failure", "Follower", "VersionSource"]
+__all__ = ["Failure", "Follower"]
 
 _log = logging.getLogger(__name__)
 _FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 10.0, 300.0
-
-
-class VersionSource(Protocol):
-    """What the follower asks; `Source` is the real one."""
-
-    def resolve(self) -> VersionInfo | None:
-        """Return the version the alias names, None without one; raise UnreachableError without an answer."""
-        ...
-
-    def fetch(self, info: VersionInfo) -> Path:
-        """Return the folder of its artifacts."""
-        ...
-
-    def forget(self, info: VersionInfo) -> None:
-        """Drop its artifacts."""
-        ...
-
-    def remember(self, info: VersionInfo) -> None:
-        """Note that it serves."""
-        ...
-
-    def remembered(self) -> VersionInfo | None:
-        """Return what served last."""
-        ...
+_SWAPS = 20
 
 
 @dataclass(frozen=True)
@@ -67,7 +47,15 @@ class Follower:
         failure: the version which should serve and cannot.
         reachable: whether the registry answered last time; None before the first time.
         trouble: why it did not answer.
-        missing: whether the registry answered that there is no such alias.
+        missing: whether the registry answered that there is no such version.
+        swaps: the last versions which were taken, or could not be, the newest first.
+
+    Args:
+        source: tells which version should serve, and brings it.
+        load: makes a version ready to answer.
+        poll_seconds: mean time between two looks.
+        changed: called after each look, from the follower's thread.
+        swapped: called there with the version which serves no more, and the one which serves now.
     """
 
     def __init__(
@@ -77,6 +65,7 @@ class Follower:
         *,
         poll_seconds: float,
         changed: Callable[[Follower], None] = lambda _: None,
+        swapped: Callable[[ServedModel | None, ServedModel], None] = lambda _old, _new: None,
     ) -> None:
         self.current: ServedModel | None = None
         self.failure: Failure | None = None
@@ -87,6 +76,8 @@ class Follower:
         self._load = load
         self._poll_seconds = poll_seconds
         self._changed = changed
+        self._swapped = swapped
+        self.swaps: deque[Swap] = deque(maxlen=_SWAPS)
         self._fall_back_at = 0.0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
@@ -132,25 +123,29 @@ class Follower:
         again = failure is not None and failure.info.identity == info.identity
         if failure is not None and again and time.monotonic() < failure.retry_at:
             return
+        attempts = failure.attempts + 1 if failure is not None and again else 1
+        started = time.monotonic()
         try:
-            self._take(info)
+            self._take(info, started, first=attempts == 1)
         except Exception as error:  # noqa: BLE001 - a broken model may raise anything
-            attempts = failure.attempts + 1 if failure is not None and again else 1
             delay = min(_FIRST_RETRY_SECONDS * 2 ** (attempts - 1), _LAST_RETRY_SECONDS)
             text = str(error) if isinstance(error, UnfitError) else f"{type(error).__name__}: {error}"
             self.failure = Failure(info, text[:1000], attempts, time.monotonic() + delay)
+            if attempts == 1:
+                self._note(info, started, text[:1000])
             _log.error(
                 "a version could not be taken", extra={"version": info.version, "error": text[:1000], "retry_in": delay}
             )
             self._fall_back(info)
 
-    def _take(self, info: VersionInfo) -> None:
-        started = time.monotonic()
+    def _take(self, info: VersionInfo, started: float, *, first: bool) -> None:
         folder = self._source.fetch(info)
         try:
             model = self._load(info, folder)
         except BaseException:
-            self._source.forget(info)
+            if first:
+                # Perhaps what was cached is damaged; more than once it is not fetched for that.
+                self._source.forget(info)
             raise
         before = self.current
         if before is not None:
@@ -158,19 +153,39 @@ class Follower:
             if model.output != before.output:
                 reasons.append(f"it gives {model.output} where version {before.info.version} gives {before.output}")
             if reasons:
+                model.close()
                 raise UnfitError(
                     f"version {info.version} breaks the contract of version {before.info.version}: "
                     f"{'; '.join(reasons)} (a restart of the server takes it all the same)"
                 )
-        self.current, self.failure = model, None
+        self._serve(model, started)
+        self.failure = None
         self._source.remember(info)
+
+    def _serve(self, model: ServedModel, started: float) -> None:
+        before = self.current
+        self._note(model.info, started, None)
+        self.current = model
+        self._swapped(before, model)
         _log.info(
             "a version serves",
             extra={
-                "version": info.version,
+                "version": model.info.version,
+                "engine": model.engine.name,
                 "before": before.info.version if before else None,
                 "seconds": round(time.monotonic() - started, 3),
             },
+        )
+
+    def _note(self, info: VersionInfo, started: float, error: str | None) -> None:
+        self.swaps.appendleft(
+            {
+                "at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                "from": self.current.info.version if self.current else None,
+                "to": info.version,
+                "seconds": round(time.monotonic() - started, 3),
+                "error": error,
+            }
         )
 
     def _fall_back(self, instead_of: VersionInfo | None) -> None:
@@ -180,8 +195,9 @@ class Follower:
         info = self._source.remembered()
         if info is None or (instead_of is not None and info.identity == instead_of.identity):
             return
+        started = time.monotonic()
         try:
-            self.current = self._load(info, self._source.fetch(info))
+            self._serve(self._load(info, self._source.fetch(info)), started)
         except Exception as error:  # noqa: BLE001 - as above
             self._fall_back_at = time.monotonic() + _FIRST_RETRY_SECONDS
             _log.error("the cached version cannot serve", extra={"version": info.version, "error": str(error)[:1000]})

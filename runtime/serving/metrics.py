@@ -1,79 +1,168 @@
-"""The model server's metrics, in a registry of their own."""
+"""What `/metrics` shows: the traffic of all workers added up, and how they are."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from tidemill.runtime.serving.follower import Follower
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypedDict
 
-__all__ = ["ServingMetrics"]
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from tidemill.runtime.serving.traffic import Histogram, Traffic
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
+__all__ = ["Notice", "ServedVersion", "ServingCollector", "registry_of"]
 
 
-class ServingMetrics:
-    """What `/metrics` shows of the server of `model`."""
+class ServedVersion(TypedDict):
+    """What a worker says of the version it serves."""
 
-    def __init__(self, model: str) -> None:
-        self.registry = CollectorRegistry()
+    version: str
+    alias: str
+    engine: str
+    lake_commit: str
+    git_commit: str
+
+
+class Notice(TypedDict):
+    """What a worker says of itself, to the others and to whoever asks.
+
+    Attributes:
+        traffic: `Traffic.to_json` of it.
+        recent: `Recent.to_json` of it.
+        requests: answered since its start.
+        served: what serves, or None.
+        failed: the version which should serve and cannot, or None.
+        missing: the registry answers, and has no such alias.
+        reachable: the registry answered last time; None before the first time, and where there is none.
+        shadow: the shadow's version, or None.
+        waiting_rows: rows which wait for the model.
+        swaps: the newest first, as in `/status`.
+    """
+
+    index: int
+    pid: int
+    traffic: dict[str, Any]
+    recent: Any
+    requests: int
+    served: ServedVersion | None
+    failed: str | None
+    missing: bool
+    reachable: bool | None
+    shadow: str | None
+    waiting_rows: int
+    swaps: list[Any]
+
+
+class ServingCollector(Collector):
+    """Collects the metrics of the server of `model` anew for each scrape.
+
+    Args:
+        model: its name.
+        notices: returns what each worker says of itself.
+        ended: returns the traffic of workers which ended, or None.
+    """
+
+    def __init__(
+        self, model: str, notices: Callable[[], Sequence[Notice]], ended: Callable[[], Mapping[str, Any] | None]
+    ) -> None:
         self._model = model
-        of = self.registry
-        self._requests = Counter("tidemill_requests", "Answered requests.", ["model", "version", "code"], registry=of)
-        self._seconds = Histogram(
-            "tidemill_request_seconds", "Time from request to answer.", ["model"], buckets=_SECONDS, registry=of
-        )
-        self._rows = Histogram(
-            "tidemill_batch_rows", "Rows of an answered request.", ["model"], buckets=_ROWS, registry=of
-        )
-        self._info = Gauge(
+        self._notices = notices
+        self._ended = ended
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the families."""
+        notices = self._notices()
+        ended = self._ended()
+        traffic = Traffic.summed([notice["traffic"] for notice in notices] + ([ended] if ended else []))
+        yield from self._counted(traffic)
+        yield from self._states(notices)
+
+    def _counted(self, traffic: Traffic) -> Iterable[Metric]:
+        requests = CounterMetricFamily("tidemill_requests", "Answered requests.", labels=["model", "version", "code"])
+        for (version, status), count in sorted(traffic.requests.items()):
+            requests.add_metric([self._model, version, str(status)], count)
+        yield requests
+        for name, text, histogram in (
+            ("tidemill_request_seconds", "Time from request to answer.", traffic.seconds),
+            ("tidemill_request_rows", "Rows of an answered request.", traffic.request_rows),
+            ("tidemill_batch_rows", "Rows in one call of the model.", traffic.call_rows),
+            ("tidemill_call_seconds", "Time of one call of the model.", traffic.call_seconds),
+            (
+                "tidemill_shadow_difference",
+                "Absolute difference between the shadow's answer and the one which was given.",
+                traffic.shadow_difference,
+            ),
+        ):
+            yield self._histogram(name, text, histogram)
+        # Shown also while they are nought: a series which appears with its first event hides it from `increase`.
+        for name, text, count in (
+            ("tidemill_captured_rows", "Rows captured.", traffic.captured),
+            ("tidemill_capture_dropped", "Rows answered and not captured.", traffic.dropped),
+            ("tidemill_labels", "Labels kept.", traffic.labels),
+            ("tidemill_shadow_rows", "Rows which the shadow answered too.", traffic.shadow_rows),
+            ("tidemill_shadow_dropped", "Rows which the shadow was too slow for.", traffic.shadow_dropped),
+            ("tidemill_shadow_disagreed", "Rows in which the shadow's answer was another.", traffic.shadow_disagreed),
+        ):
+            family = CounterMetricFamily(name, text, labels=["model"])
+            family.add_metric([self._model], count)
+            yield family
+        swaps = CounterMetricFamily("tidemill_swaps", "New versions, taken or not.", labels=["model", "outcome"])
+        for outcome, count in sorted(traffic.swaps.items()):
+            swaps.add_metric([self._model, outcome], count)
+        yield swaps
+
+    def _histogram(self, name: str, text: str, histogram: Histogram) -> Metric:
+        family = HistogramMetricFamily(name, text, labels=["model"])
+        family.add_metric([self._model], histogram.cumulative(), histogram.total)
+        return family
+
+    def _states(self, notices: Sequence[Notice]) -> Iterable[Metric]:
+        info = GaugeMetricFamily(
             "tidemill_model_info",
-            "1 for the version which serves.",
-            ["model", "version", "alias", "lake_commit", "git_commit"],
-            registry=of,
+            "1 for a version which serves.",
+            labels=["model", "version", "alias", "lake_commit", "git_commit"],
         )
-        self._failed = Gauge(
-            "tidemill_model_load_failed",
-            "1 for a version which should serve and cannot.",
-            ["model", "version"],
-            registry=of,
+        engine = GaugeMetricFamily(
+            "tidemill_model_engine",
+            "1 for the engine by which a version is served.",
+            labels=["model", "version", "engine"],
         )
-        missing = Gauge(
-            "tidemill_champion_missing", "1 when the registry answers and has no such alias.", ["model"], registry=of
+        served = {tuple(sorted(notice["served"].items())): notice["served"] for notice in notices if notice["served"]}
+        for version in served.values():
+            info.add_metric(
+                [self._model, *(version[key] for key in ("version", "alias", "lake_commit", "git_commit"))], 1
+            )
+            engine.add_metric([self._model, version["version"], version["engine"]], 1)
+        yield info
+        yield engine
+        failed = GaugeMetricFamily(
+            "tidemill_model_load_failed", "1 for a version which should serve and cannot.", labels=["model", "version"]
         )
-        reachable = Gauge(
-            "tidemill_registry_reachable", "1 when the registry answered last time.", ["model"], registry=of
-        )
-        dropped = Counter("tidemill_capture_dropped", "Rows answered and not captured.", ["model"], registry=of)
-        captured = Counter("tidemill_captured_rows", "Rows captured.", ["model"], registry=of)
-        labels = Counter("tidemill_labels", "Labels kept.", ["model"], registry=of)
-        # Made at once: a series which appears with its first event hides that event from `increase`.
-        self.dropped, self.captured, self.labels = dropped.labels(model), captured.labels(model), labels.labels(model)
-        self._missing, self._reachable = missing.labels(model), reachable.labels(model)
-        self._seconds.labels(model)
-        self._rows.labels(model)
+        for version in sorted({notice["failed"] for notice in notices if notice["failed"]}):
+            failed.add_metric([self._model, version], 1)
+        yield failed
+        for name, text, value in (
+            (
+                "tidemill_champion_missing",
+                "1 when the registry answers and has no such alias.",
+                any(notice["missing"] for notice in notices),
+            ),
+            (
+                "tidemill_registry_reachable",
+                "1 when the registry answered every worker last time, or none is needed.",
+                all(notice["reachable"] is not False for notice in notices),
+            ),
+            ("tidemill_workers", "Processes which answer.", len(notices)),
+            ("tidemill_waiting_rows", "Rows which wait for the model.", sum(n["waiting_rows"] for n in notices)),
+        ):
+            gauge = GaugeMetricFamily(name, text, labels=["model"])
+            gauge.add_metric([self._model], float(value))
+            yield gauge
 
-    def answered(self, *, version: str, code: int, seconds: float, rows: int) -> None:
-        """Count one request to `/invocations`; `version` is empty where none answered, `rows` 0 where none was read."""
-        self._requests.labels(self._model, version, str(code)).inc()
-        self._seconds.labels(self._model).observe(seconds)
-        if rows:
-            self._rows.labels(self._model).observe(rows)
 
-    def followed(self, follower: Follower) -> None:
-        """Show what the follower found."""
-        self._missing.set(follower.missing)
-        self._reachable.set(bool(follower.reachable))
-        self._info.clear()
-        if follower.current is not None:
-            info = follower.current.info
-            tags = info.tags
-            self._info.labels(
-                info.model,
-                info.version,
-                info.alias,
-                tags.get("tidemill.lake.commit", ""),
-                tags.get("tidemill.git.commit", ""),
-            ).set(1)
-        self._failed.clear()
-        if follower.failure is not None:
-            self._failed.labels(self._model, follower.failure.info.version).set(1)
+def registry_of(collector: ServingCollector) -> CollectorRegistry:
+    """Return a registry of its own with `collector`."""
+    registry = CollectorRegistry()
+    registry.register(collector)
+    return registry

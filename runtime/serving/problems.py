@@ -8,7 +8,9 @@ from http import HTTPStatus
 
 from starlette.responses import Response
 
-__all__ = ["FieldError", "Problem"]
+__all__ = ["MEDIA_TYPE", "FieldError", "Problem"]
+
+MEDIA_TYPE = "application/problem+json"
 
 _SHOWN = 20
 
@@ -51,7 +53,7 @@ class Problem(Exception):  # noqa: N818 - its name in RFC 9457
         self.errors = errors
         self.headers = dict(headers or {})
 
-    def response(self, request_id: str | None = None, client_request_id: str | None = None) -> Response:
+    def encoded(self, request_id: str | None = None, client_request_id: str | None = None) -> bytes:
         """Return the document; the request's ids are told where there are any."""
         document: dict[str, object] = {
             "type": "about:blank",
@@ -62,11 +64,13 @@ class Problem(Exception):  # noqa: N818 - its name in RFC 9457
         }
         if self.errors:
             document["errors"] = [{"field": error.field, "message": error.message} for error in self.errors[:_SHOWN]]
-        headers = dict(self.headers)
         if request_id is not None:
-            document["request_id"] = headers["X-Request-Id"] = request_id
+            document["request_id"] = request_id
         if client_request_id is not None:
             document["client_request_id"] = client_request_id
-        return Response(
-            json.dumps(document), status_code=self.status, headers=headers, media_type="application/problem+json"
-        )
+        # The standard library's: it can say half a surrogate pair, which a field's name may hold.
+        return json.dumps(document).encode()
+
+    def response(self) -> Response:
+        """Return the answer to a request without an id."""
+        return Response(self.encoded(), status_code=self.status, headers=self.headers, media_type=MEDIA_TYPE)

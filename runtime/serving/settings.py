@@ -57,6 +57,8 @@ class LimitSettings(Settings):
     depth: int = Field(default=16, ge=2, description="Nesting of a JSON body.")
     text: int = Field(default=100_000, ge=1, description="Characters of one string.")
     body_seconds: float = Field(default=30.0, gt=0, description="Time a client has to send its body.")
+    header_seconds: float = Field(default=15.0, gt=0, description="Time a client has to send a request's head.")
+    connections: int = Field(default=4_096, ge=1, description="Connections which one worker holds open.")
     answer_seconds: float = Field(default=30.0, gt=0, description="Time an answer may take; then 503.")
     concurrency: int = Field(default=1_024, ge=1, description="Requests under way in one worker; then 503.")
     per_key: int = Field(default=1_024, ge=1, description="Requests under way of one API key in one worker; then 429.")
@@ -123,6 +125,9 @@ class ServingSettings(ServiceSettings):
     compile: CompileSettings = CompileSettings()
     isolation: IsolationSettings = IsolationSettings()
     limits: LimitSettings = LimitSettings()
+    drain_seconds: float = Field(
+        default=0.0, ge=0, le=300, description="Time between not being ready any more and closing the port, at SIGTERM."
+    )
     access_log: float = Field(
         default=1.0, ge=0, le=1, description="Share of the answered requests which are logged; refused ones always are."
     )

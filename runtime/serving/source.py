@@ -1,59 +1,159 @@
 """Where versions come from: the registry, and the cache which stands in for it when it does not answer.
 
-<cache>/<model>/state.json        the version which served last
-<cache>/<model>/<version>/        `model/`: its artifacts; `version.json`: which version they are of
+    <cache>/<model>/state-<alias>.json    the version which served last under that alias, and the one before it
+    <cache>/<model>/<version>/            one version:
+        version.json                      which it is, with the metrics of its run
+        model/                            its artifacts
+        reference_sample.parquet          rows it was trained on, with predictions, where its run kept them
+
+An HTTP registry is asked without MLflow's client, which costs seconds and 100 MB in each worker; downloading, which
+knows all kinds of stores, is MLflow's, in a process of its own.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from filelock import FileLock
 from tidemill.runtime.errors import NotFoundError, UnreachableError
-from tidemill.runtime.reaching import read_secret
-from tidemill.runtime.serving.model import VersionInfo
+from tidemill.runtime.reaching import is_loopback, read_secret
+from tidemill.runtime.serving.child import run_child
+from tidemill.runtime.serving.model import UnfitError, VersionInfo
 from tidemill.runtime.serving.settings import ServingSettings
+from tidemill.runtime.settings import RegistrySettings
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    import httpx
 
-__all__ = ["Source"]
+__all__ = ["FolderSource", "RegistrySource", "VersionSource", "source_of"]
 
 _log = logging.getLogger(__name__)
+_ASK_SECONDS = 15.0
+_FETCH_SECONDS = 3600.0
 
 
-class Source:
-    """The versions of one model, as one alias names them.
+class VersionSource(Protocol):
+    """What a follower asks."""
 
-    The credentials go into this process's own environment, which is where MLflow's client looks for them.
-    """
+    def resolve(self) -> VersionInfo | None:
+        """Return the version which should serve, None without one; raise UnreachableError without an answer."""
+        ...
+
+    def fetch(self, info: VersionInfo) -> Path:
+        """Return the folder of that version in the cache, filled unless it was before."""
+        ...
+
+    def forget(self, info: VersionInfo) -> None:
+        """Drop what is cached of it: perhaps it is damaged."""
+        ...
+
+    def remember(self, info: VersionInfo) -> None:
+        """Note that it serves."""
+        ...
+
+    def remembered(self) -> VersionInfo | None:
+        """Return what served last."""
+        ...
+
+
+def source_of(settings: ServingSettings, alias: str) -> VersionSource:
+    """Return the source which `settings` name; `alias` is the one that is followed there."""
+    return FolderSource(settings) if settings.path is not None else RegistrySource(settings, alias)
+
+
+class _Cached:
+    """The cache, which every kind of source has."""
+
+    def __init__(self, settings: ServingSettings, alias: str) -> None:
+        self._folder = settings.cache.absolute() / settings.model
+        self._state = self._folder / f"state-{hashlib.sha256(alias.encode()).hexdigest()[:12]}.json"
+
+    def cached(self, info: VersionInfo) -> Path | None:
+        kept = self._folder / info.version
+        found = _read(kept / "version.json")
+        return kept if found is not None and found.identity == info.identity else None
+
+    def lock(self, info: VersionInfo) -> FileLock:
+        """Return the lock under which one of several workers fills the cache for all."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return FileLock(self._folder / f".{info.version}.fetch.lock")
+
+    def forget(self, info: VersionInfo) -> None:
+        shutil.rmtree(self._folder / info.version, ignore_errors=True)
+
+    def remember(self, info: VersionInfo) -> None:
+        """Note that `info` serves, and drop from the cache what no alias serves or served before."""
+        before = self.remembered()
+        if before is not None and before.identity == info.identity:
+            return
+        _write(self._state, {"serves": info.as_dict(), "before": before.as_dict() if before else None})
+        kept: set[str] = set()
+        for path in self._folder.glob("state-*.json"):
+            state = _json(path) or {}
+            kept |= {state[key]["version"] for key in ("serves", "before") if state.get(key)}
+        for folder in self._folder.iterdir():
+            if folder.is_dir() and folder.name not in kept and not folder.name.startswith("."):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def remembered(self) -> VersionInfo | None:
+        state = _json(self._state) or {}
+        return _info(state.get("serves"))
+
+
+class FolderSource(_Cached):
+    """One model in a folder, as it is when the server starts."""
 
     def __init__(self, settings: ServingSettings) -> None:
-        self._settings = settings
-        self._folder = settings.cache.absolute() / settings.model
-        self._client: MlflowClient | None = None
+        assert settings.path is not None  # noqa: S101 - the settings' validator saw to it
+        self._path = settings.path.absolute()
+        # One state of the folder is served, whatever is written into it later.
+        files = sorted(path for path in self._path.rglob("*") if path.is_file())
+        seen = [(str(path.relative_to(self._path)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        mark = hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:12]
+        self._info = VersionInfo(
+            model=settings.model,
+            version=f"folder-{mark}",
+            alias="",
+            source=str(self._path),
+            run_id="",
+            tags={},
+        )
+        super().__init__(settings, "folder")
 
-    @property
-    def folder(self) -> Path:
-        """Where everything cached of this model is."""
-        return self._folder
+    def resolve(self) -> VersionInfo | None:
+        """Return what the folder holds, None where it holds no model."""
+        return self._info if (self._path / "MLmodel").is_file() else None
 
-    def _connected(self) -> MlflowClient:
-        # Read anew, so that a changed password needs no restart.
-        os.environ["MLFLOW_TRACKING_USERNAME"] = self._settings.registry.username
-        os.environ["MLFLOW_TRACKING_PASSWORD"] = read_secret(self._settings.registry.password_file)
-        if self._client is None:
-            import mlflow
+    def fetch(self, info: VersionInfo) -> Path:
+        """Return the folder of a copy in the cache."""
+        with self.lock(info):
+            if (kept := self.cached(info)) is None:
+                kept = _filled(self._folder, info, lambda work: _copy(self._path, work / "model"))
+            return kept
 
-            mlflow.set_tracking_uri(self._settings.registry.tracking_uri)
-            mlflow.set_registry_uri(self._settings.registry.tracking_uri)
-            self._client = mlflow.MlflowClient(self._settings.registry.tracking_uri)
-        return self._client
+
+class RegistrySource(_Cached):
+    """The version of a registry which an alias names, or one for good."""
+
+    def __init__(self, settings: ServingSettings, alias: str) -> None:
+        assert settings.registry is not None  # noqa: S101 - the settings' validator saw to it
+        super().__init__(settings, alias)
+        self._name = settings.model
+        self._alias = alias
+        self._version = settings.version
+        self._registry = settings.registry
+        self._asked: _Asked = (
+            _OverHttp(settings.registry)
+            if settings.registry.tracking_uri.startswith(("http://", "https://"))
+            else _ByClient(settings.registry)
+        )
 
     def resolve(self) -> VersionInfo | None:
         """Return the version which the alias names now, or None where the registry knows no such alias.
@@ -61,84 +161,177 @@ class Source:
         Raises:
             UnreachableError: the registry does not answer, or not with an answer.
         """
-        from mlflow.exceptions import MlflowException
-
-        name, alias = self._settings.model, self._settings.alias
         try:
-            found = self._connected().get_model_version_by_alias(name, alias)
-        except MlflowException as error:
-            # An alias which is not there is an invalid parameter to MLflow.
-            missing = error.error_code == "INVALID_PARAMETER_VALUE" and f"alias {alias} not found" in error.message
-            if missing or error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise UnreachableError(f"the registry gives no answer ({_first_line(error)})", field="registry") from None
+            found = (
+                self._asked.version(self._name, self._version)
+                if self._version is not None
+                else self._asked.aliased(self._name, self._alias)
+            )
         except (OSError, NotFoundError) as error:
             raise UnreachableError(f"the registry gives no answer ({_first_line(error)})", field="registry") from None
+        if found is None:
+            return None
         return VersionInfo(
-            model=name,
-            version=str(found.version),
-            alias=alias,
-            source=str(found.source),
-            run_id=found.run_id or "",
-            tags={str(key): str(value) for key, value in found.tags.items()},
+            model=self._name,
+            version=str(found["version"]),
+            alias="" if self._version is not None else self._alias,
+            source=str(found.get("source") or ""),
+            run_id=str(found.get("run_id") or ""),
+            tags={str(tag["key"]): str(tag["value"]) for tag in found.get("tags") or []},
         )
 
     def fetch(self, info: VersionInfo) -> Path:
-        """Return the folder with the artifacts of `info`, downloaded unless they are cached."""
-        kept = self._folder / info.version
-        if (cached := _read(kept / "version.json")) is not None and cached.identity == info.identity:
-            return kept / "model"
-        import mlflow.artifacts
+        """Return the folder of `info` in the cache, downloaded unless it was before.
 
-        self._connected()
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        work = Path(tempfile.mkdtemp(prefix=".download-", dir=self._folder))
+        Raises:
+            UnfitError: it cannot be downloaded; the message says why.
+        """
+        with self.lock(info):
+            kept = self.cached(info)
+            return kept if kept is not None else _filled(self._folder, info, lambda work: self._download(info, work))
+
+    def _download(self, info: VersionInfo, work: Path) -> None:
+        order = {
+            "registry": self._registry.model_dump(mode="json"),
+            "model": info.model,
+            "version": info.version,
+            "run_id": info.run_id,
+            "destination": str(work),
+        }
+        run_child("tidemill.runtime.serving.fetch", [], order, seconds=_FETCH_SECONDS, what="the artifacts")
+
+
+class _Asked(Protocol):
+    def aliased(self, name: str, alias: str) -> dict[str, Any] | None: ...
+
+    def version(self, name: str, version: str) -> dict[str, Any] | None: ...
+
+
+class _OverHttp:
+    """MLflow's REST interface (https://mlflow.org/docs/latest/rest-api.html)."""
+
+    def __init__(self, registry: RegistrySettings) -> None:
+        self._registry = registry
+        self._client: httpx.Client | None = None
+
+    def aliased(self, name: str, alias: str) -> dict[str, Any] | None:
+        return self._get("registered-models/alias", {"name": name, "alias": alias}, f"alias {alias} not found")
+
+    def version(self, name: str, version: str) -> dict[str, Any] | None:
+        return self._get("model-versions/get", {"name": name, "version": version}, None)
+
+    def _get(self, what: str, query: dict[str, str], missing: str | None) -> dict[str, Any] | None:
+        import httpx
+
+        uri = self._registry.tracking_uri
+        if self._client is None:
+            self._client = httpx.Client(timeout=_ASK_SECONDS, trust_env=not is_loopback(uri), follow_redirects=False)
+        # The password is read anew, so that a changed one needs no restart.
+        auth = (
+            (self._registry.username, read_secret(self._registry.password_file))
+            if self._registry.username is not None and self._registry.password_file is not None
+            else None
+        )
         try:
-            # To the same file system, so that a half-finished download is never taken for a version.
-            mlflow.artifacts.download_artifacts(
-                artifact_uri=f"models:/{info.model}/{info.version}", dst_path=str(work / "model")
-            )
-            _write(work / "version.json", info)
-            shutil.rmtree(kept, ignore_errors=True)
-            work.rename(kept)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-        return kept / "model"
-
-    def forget(self, info: VersionInfo) -> None:
-        """Drop the cached artifacts of `info`: perhaps they are damaged."""
-        shutil.rmtree(self._folder / info.version, ignore_errors=True)
-
-    def remember(self, info: VersionInfo) -> None:
-        """Note that `info` serves, and drop from the cache what neither serves nor served before it."""
-        before = self.remembered()
-        _write(self._folder / "state.json", info)
-        kept = {info.version, before.version if before else ""}
-        for folder in self._folder.iterdir():
-            if folder.is_dir() and folder.name not in kept:
-                shutil.rmtree(folder, ignore_errors=True)
-
-    def remembered(self) -> VersionInfo | None:
-        """Return the version which served last."""
-        return _read(self._folder / "state.json")
+            answer = self._client.get(f"{uri.rstrip('/')}/api/2.0/mlflow/{what}", params=query, auth=auth)
+        except httpx.HTTPError as error:
+            raise OSError(_first_line(error)) from None
+        try:
+            document: dict[str, Any] = answer.json()
+        except ValueError:
+            document = {}
+        if answer.status_code == 200 and "model_version" in document:
+            return document["model_version"]
+        code, text = str(document.get("error_code", "")), str(document.get("message", ""))
+        # An alias which is not there is an invalid parameter to MLflow.
+        if code == "RESOURCE_DOES_NOT_EXIST" or (missing and code == "INVALID_PARAMETER_VALUE" and missing in text):
+            return None
+        raise OSError(f"status {answer.status_code} {code}".strip())
 
 
-def _read(path: Path) -> VersionInfo | None:
+class _ByClient:
+    """MLflow's own client, for a database or a folder as the registry."""
+
+    def __init__(self, registry: RegistrySettings) -> None:
+        self._registry = registry
+
+    def aliased(self, name: str, alias: str) -> dict[str, Any] | None:
+        return self._ask(lambda client: client.get_model_version_by_alias(name, alias), f"alias {alias} not found")
+
+    def version(self, name: str, version: str) -> dict[str, Any] | None:
+        return self._ask(lambda client: client.get_model_version(name, version), None)
+
+    def _ask(self, ask: Any, missing: str | None) -> dict[str, Any] | None:
+        from mlflow.exceptions import MlflowException
+        from tidemill.runtime.registry import connect
+
+        try:
+            found = ask(connect(self._registry))
+        except MlflowException as error:
+            text = str(error.message)
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST" or (missing is not None and missing in text):
+                return None
+            raise OSError(_first_line(error)) from None
+        return {
+            "version": found.version,
+            "source": found.source,
+            "run_id": found.run_id,
+            "tags": [{"key": key, "value": value} for key, value in found.tags.items()],
+        }
+
+
+def _filled(folder: Path, info: VersionInfo, fill: Any) -> Path:
+    """Fill the cache with `info` by `fill(work)`; a half-filled folder is never taken for a version."""
+    work = Path(tempfile.mkdtemp(prefix=".download-", dir=folder))
+    kept = folder / info.version
     try:
-        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return VersionInfo(**raw)
+        fill(work)
+        if not (work / "model" / "MLmodel").is_file():
+            raise UnfitError("its artifacts hold no MLmodel file")
+        run = _json(work / "run.json") or {}
+        _write(work / "version.json", {**info.as_dict(), "metrics": run.get("metrics", {})})
+        shutil.rmtree(kept, ignore_errors=True)
+        work.rename(kept)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return kept
+
+
+def _copy(source: Path, destination: Path) -> None:
+    try:
+        shutil.copytree(source, destination)
+    except (OSError, shutil.Error) as error:
+        raise UnfitError(f"the folder cannot be read ({_first_line(error)})") from None
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         _log.warning("unreadable, taken as absent", extra={"file": str(path), "error": str(error)})
         return None
 
 
-def _write(path: Path, info: VersionInfo) -> None:
+def _info(raw: dict[str, Any] | None) -> VersionInfo | None:
+    names = ("model", "version", "alias", "source", "run_id", "tags")
+    try:
+        return None if raw is None else VersionInfo(**{name: raw[name] for name in names})
+    except KeyError:
+        return None
+
+
+def _read(path: Path) -> VersionInfo | None:
+    return _info(_json(path))
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    work = path.with_suffix(".partial")
+    # A name of its own: several workers may say the same at once.
+    work = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with work.open("w", encoding="utf-8") as file:
-        json.dump(info.as_dict(), file)
+        json.dump(content, file)
         file.flush()
         os.fsync(file.fileno())
     work.replace(path)
