@@ -15,7 +15,7 @@ import time
 from datetime import UTC, datetime
 from uuid import UUID
 
-__all__ = ["parse_uuid7", "time_of", "uuid7", "uuid7_at"]
+__all__ = ["parse_uuid7", "time_of", "uuid7", "uuid7_at", "uuid7_text"]
 
 _lock = threading.Lock()
 _last = 0
@@ -36,11 +36,24 @@ def uuid7_text() -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
+def uuid7_at(seconds: float) -> UUID:
+    """Return a new id of the time `seconds` since the epoch; two of one time are in no order.
+
+    >>> time_of(uuid7_at(1.5)).isoformat()
+    '1970-01-01T00:00:01.500000+00:00'
+    """
+    return UUID(int=_of_tick(int(seconds * 1000) << 12 | secrets.randbits(12)))
+
+
 def _value() -> int:
     global _last
     tick = (time.time_ns() << 12) // 1_000_000
     with _lock:
         _last = tick = max(tick, _last + 1)
+    return _of_tick(tick)
+
+
+def _of_tick(tick: int) -> int:
     return (tick >> 12 & (1 << 48) - 1) << 80 | 0x7 << 76 | (tick & 0xFFF) << 64 | 0b10 << 62 | secrets.randbits(62)
 
 

@@ -1,18 +1,29 @@
-"""Labels which clients send when the truth is known."""
+"""Labels which clients send when the truth is known: read, and kept before they are acknowledged.
+
+A label is known by `(request_id, row)`. To send one twice changes nothing; where two differ, the one received last
+counts.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
+import queue
+import threading
+from concurrent.futures import Future
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from tidemill.runtime.capture import LABEL_SCHEMA
+from tidemill.runtime.capture.segments import LABEL_SCHEMA, LABELS, write_segment
 from tidemill.runtime.ids import parse_uuid7
-from tidemill.runtime.serving.contract import refusal
+from tidemill.runtime.serving.documents import refusal
 from tidemill.runtime.serving.problems import FieldError, Problem
 
-__all__ = ["label_table"]
+__all__ = ["LabelWriter", "label_table"]
+
+_log = logging.getLogger(__name__)
 
 _KEYS = ("request_id", "row", "label")
 
@@ -61,3 +72,72 @@ def _label(label: Any, at: str) -> dict[str, Any]:
     if type(value) is not float or not math.isfinite(value):
         raise FieldError(f"{at}.label", "wants a finite number")
     return {"request_id": request_id, "row": row, "label": value}
+
+
+class LabelWriter:
+    """Keeps labels, those of many requests at a time: what comes while one segment is written goes into the next.
+
+    Args:
+        directory: the capture folder.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._waiting: queue.SimpleQueue[tuple[pa.Table, Future[int]] | None] = queue.SimpleQueue()
+        self._guard = threading.Lock()
+        self._closed = False
+        self._trouble = False
+        self._thread = threading.Thread(target=self._run, name="labels", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def submit(self, labels: pa.Table) -> Future[int]:
+        """Return a future of how many `labels` were kept: they are on the disk, synced, when it is done.
+
+        It fails with an OSError where they cannot be kept; then nothing is known of them, and they may be sent again. A
+        future which was cancelled while it waited keeps nothing.
+        """
+        future: Future[int] = Future()
+        with self._guard:
+            if self._closed:
+                future.set_exception(OSError("the server ends"))
+            else:
+                self._waiting.put((labels, future))
+        return future
+
+    def close(self) -> None:
+        """Keep what was submitted, and end."""
+        with self._guard:
+            self._closed = True
+            self._waiting.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        ending = False
+        while not ending:
+            taken = [self._waiting.get()]
+            while not self._waiting.empty():
+                taken.append(self._waiting.get())
+            ending = None in taken
+            group = [each for each in taken if each is not None and each[1].set_running_or_notify_cancel()]
+            if group:
+                self._keep([labels for labels, _ in group], [future for _, future in group])
+
+    def _keep(self, tables: list[pa.Table], futures: list[Future[int]]) -> None:
+        try:
+            write_segment(pa.concat_tables(tables).combine_chunks(), self._directory, LABELS)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
+            if not self._trouble:
+                _log.error("labels could not be written", extra={"error": str(error)})
+            self._trouble = True
+            failure = error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}")
+            for future in futures:
+                future.set_exception(failure)
+            return
+        if self._trouble:
+            _log.info("labels are written again")
+        self._trouble = False
+        for table, future in zip(tables, futures, strict=True):
+            future.set_result(table.num_rows)

@@ -1,7 +1,11 @@
-"""The capture writer: takes answered requests at once, and writes them as segments from a thread of its own.
+"""The capture writer: takes answered requests at once, and writes them from a thread of its own.
 
 A request never waits for the disk and never fails with it: what cannot be held is dropped and counted. A killed server
-loses what it has not written yet, at most `segment_seconds` of traffic; a drained one loses nothing.
+loses at most the last `journal_seconds`, and what it was writing; a drained one loses nothing.
+
+What is taken waits in a queue. Every `journal_seconds` the thread makes columns of it and adds them to a journal, one a
+model version; a journal which is full or old enough becomes a segment. While the disk fails, rows are kept in memory,
+`held_rows` at most, and tried again.
 """
 
 from __future__ import annotations
@@ -11,33 +15,75 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+from uuid import UUID
 
 import pyarrow as pa
-from tidemill.runtime.capture import CAPTURE, capture_schema, remove_partial, write_segment
-from tidemill.runtime.serving.contract import Batch
-from tidemill.runtime.serving.model import ServedModel
+from tidemill.runtime.capture.columns import Privacy
+from tidemill.runtime.capture.journal import Journal, recover
+from tidemill.runtime.capture.retention import remove_old
+from tidemill.runtime.capture.segments import CAPTURE, remove_partial, write_segment
+from tidemill.runtime.ids import uuid7_at
+from tidemill.runtime.reaching import read_secret
+from tidemill.runtime.serving.rows import Captured, schema_of, to_batch
 from tidemill.runtime.serving.settings import CaptureSettings
 
 __all__ = ["CaptureWriter", "Captured"]
 
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 5.0
+_TIDY_SECONDS = 60.0
+_OLD_SECONDS = 3600.0
+# Rows made into columns at a time, and the pause after it: the interpreter's lock is not kept from the requests.
+_CHUNK_ROWS = 512
+_PAUSE_SECONDS = 0.0005
+
+_Key: TypeAlias = tuple[str, str, pa.Schema]
+"""Model, version, schema: a segment holds rows of one version."""
 
 
-@dataclass(frozen=True)
-class Captured:
-    """One answered request."""
+@dataclass
+class _Growing:
+    """The rows of one segment to be.
 
-    request_id: str
-    client_request_id: str | None
-    received_at: datetime
-    model: ServedModel
-    batch: Batch
-    predictions: list[Any]
+    Attributes:
+        identifier: the segment's name.
+        schema: its schema.
+        began: when its first rows came here.
+        batches: the rows.
+        rows: how many.
+        journal: where they are on the disk, or None.
+        journaled: how many of `batches` are there.
+    """
+
+    identifier: UUID
+    schema: pa.Schema
+    began: float
+    batches: list[pa.RecordBatch] = field(default_factory=list[pa.RecordBatch])
+    rows: int = 0
+    journal: Journal | None = None
+    journaled: int = 0
+
+    def write_journal(self, settings: CaptureSettings) -> None:
+        """Put into the journal what is not there.
+
+        Raises:
+            OSError: it could not be written; the rows are still held.
+        """
+        if self.journaled == len(self.batches):
+            return
+        if self.journal is None:
+            self.journal = Journal(settings.directory, self.identifier, self.schema)
+        try:
+            while self.journaled < len(self.batches):
+                self.journal.append(self.batches[self.journaled])
+                self.journaled += 1
+        except FileNotFoundError:
+            self.journal.close()
+            self.journal, self.journaled = None, 0
+            raise
 
 
 class CaptureWriter:
@@ -46,7 +92,10 @@ class CaptureWriter:
     Args:
         settings: where, how much, how often.
         dropped: called with the number of rows lost, from any thread.
-        written: called with the number of rows written.
+        written: called with the number of rows which are in a segment, from the writer's thread.
+
+    Raises:
+        NotFoundError, ConfigError: the key of the hashes cannot be read.
     """
 
     def __init__(
@@ -59,126 +108,210 @@ class CaptureWriter:
         self._settings = settings
         self._dropped = dropped
         self._written = written
-        self._changed = threading.Condition()
-        self._held: deque[Captured] = deque()
-        self._rows = 0
-        self._oldest = 0.0
-        self._retry_at = 0.0
+        key = read_secret(settings.hash_key_file) if settings.hash and settings.hash_key_file else ""
+        self._privacy = Privacy(frozenset(settings.leave_out), frozenset(settings.hash), key.encode())
+        self._fraction = settings.fraction
+        self._most = settings.held_rows
+        self._early = min(settings.segment_rows, max(1, settings.held_rows // 2))
+        self._items: deque[Captured] = deque()
+        # Each is changed by one thread alone, so that no lock is needed: rows taken, rows done with.
+        self._taken = 0
+        self._released = 0
+        self._wake_at = self._early
+        self._wake = threading.Event()
         self._closing = False
+        self._growing: dict[_Key, _Growing] = {}
+        self._sealed: deque[_Growing] = deque()
+        self._retry_at = self._tidy_at = self._old_at = 0.0
+        self._trouble = ""
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
 
     def start(self) -> None:
-        """Begin to write; what a killed predecessor left half-written is removed first."""
-        self._settings.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if left := remove_partial(self._settings.directory):
-            _log.warning("removed half-written segments", extra={"files": left})
+        """Begin to write; what killed predecessors left is taken up first."""
         self._thread.start()
 
     def take(self, item: Captured) -> None:
-        """Keep `item` for the next segment, or drop it where too much is held already; never blocks on the disk."""
-        fraction = self._settings.fraction
-        if fraction < 1 and random.random() >= fraction:  # noqa: S311 - a sample, no secret
+        """Keep `item` for the next segment, or drop it where too much is held already; never waits.
+
+        For one thread, that of the event loop.
+        """
+        if self._fraction < 1.0 and random.random() >= self._fraction:  # noqa: S311 - a sample, no secret
             return
         rows = item.batch.rows
-        with self._changed:
-            fits = not self._closing and self._rows + rows <= self._settings.held_rows
-            if fits:
-                if not self._held:
-                    self._oldest = time.monotonic()
-                    self._changed.notify()
-                self._held.append(item)
-                self._rows += rows
-                if self._rows >= self._settings.segment_rows:
-                    self._changed.notify()
-        if not fits:
+        taken = self._taken + rows
+        if taken - self._released > self._most:
             self._dropped(rows)
+            return
+        self._taken = taken
+        self._items.append(item)
+        if taken >= self._wake_at:
+            self._wake_at = taken + self._early
+            self._wake.set()
+
+    @property
+    def held(self) -> int:
+        """Rows which are in no segment yet."""
+        return self._taken - self._released
 
     def close(self) -> None:
-        """Write what is held and end; what even now cannot be written is dropped and counted."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
+        """Write what is held and end; what even now cannot be written is dropped and counted, or in a journal."""
+        self._most = -1
+        self._closing = True
+        self._wake.set()
         self._thread.join()
 
     def _run(self) -> None:
         while True:
-            with self._changed:
-                while not self._due():
-                    self._changed.wait(self._patience())
-                closing, items = self._closing, list(self._held)
-            if not items:
-                return
-            self._write(items, last=closing)
-
-    def _due(self) -> bool:
-        if self._closing:
-            return True
-        if not self._held or time.monotonic() < self._retry_at:
-            return False
-        return self._rows >= self._settings.segment_rows or self._patience() == 0
-
-    def _patience(self) -> float | None:
-        if not self._held:
-            return None
-        return max(0.0, max(self._oldest + self._settings.segment_seconds, self._retry_at) - time.monotonic())
-
-    def _write(self, items: list[Captured], *, last: bool) -> None:
-        """Write `items`, the first of those held: one segment for each version and `segment_rows` of them."""
-        position = 0
-        while position < len(items):
-            group = [items[position]]
-            rows = group[0].batch.rows
-            for item in items[position + 1 :]:
-                if item.model is not group[0].model or rows + item.batch.rows > self._settings.segment_rows:
-                    break
-                group.append(item)
-                rows += item.batch.rows
-            position += len(group)
+            closing = self._closing
             try:
-                write_segment(_table(group), self._settings.directory, CAPTURE)
+                self._tidy()
+                self._convert()
+                self._journal(self._growing.values())
+                self._seal(everything=closing)
+                self._write(last=closing)
+                self._journal(self._sealed)
+            except Exception:  # noqa: BLE001 - a bug here must not end the capture; what is held is tried again
+                _log.exception("the capture writer stumbled")
+            if closing:
+                self._give_up()
+                return
+            self._wake.wait(self._settings.journal_seconds)
+            self._wake.clear()
+
+    def _tidy(self) -> None:
+        """Now and then, take up what dead siblings left, and remove what is too old."""
+        now = time.monotonic()
+        directory = self._settings.directory
+        if now < self._tidy_at:
+            return
+        self._tidy_at = now + _TIDY_SECONDS
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if left := remove_partial(directory):
+                _log.warning("removed half-written segments", extra={"files": left})
+            recover(directory)
+            if self._settings.retention_days is not None and now >= self._old_at:
+                self._old_at = now + _OLD_SECONDS
+                if removed := remove_old(directory, self._settings.retention_days):
+                    _log.info("removed days which are too old", extra={"folders": removed})
+        except OSError as error:
+            self._failed("the capture could not be tidied", error)
+
+    def _convert(self) -> None:
+        """Make columns of what was taken."""
+        items = self._items
+        groups: dict[int, list[Captured]] = {}
+        for _ in range(len(items)):
+            item = items.popleft()
+            groups.setdefault(id(item.model), []).append(item)
+        for group in groups.values():
+            try:
+                schema = schema_of(group[0].model, self._privacy)
+            except Exception:  # noqa: BLE001 - the rows of one strange model must not end the others' capture
+                _log.exception("a model's rows have no schema")
+                self._lose(sum(item.batch.rows for item in group))
+                continue
+            info = group[0].model.info
+            key: _Key = (info.model, info.version, schema)
+            for chunk in _chunks(group, min(_CHUNK_ROWS, self._settings.segment_rows)):
+                self._add(chunk, key)
+                time.sleep(_PAUSE_SECONDS)
+
+    def _add(self, chunk: list[Captured], key: _Key) -> None:
+        try:
+            batch = to_batch(chunk, key[2], self._privacy)
+        except Exception as error:  # noqa: BLE001 - the writer must outlive rows which make no table; they are counted
+            if len(chunk) > 1:
+                for item in chunk:
+                    self._add([item], key)
+                return
+            # Not the message: it may quote the value.
+            _log.error("captured rows do not fit their schema", extra={"error": type(error).__name__})
+            self._lose(chunk[0].batch.rows)
+            return
+        growing = self._growing.get(key)
+        if growing is not None and growing.rows + batch.num_rows > self._settings.segment_rows:
+            self._sealed.append(self._growing.pop(key))
+            growing = None
+        if growing is None:
+            # Its name tells the time of its first request, however late it is written.
+            first = min(item.received_at for item in chunk)
+            growing = self._growing[key] = _Growing(uuid7_at(first), key[2], time.monotonic())
+        growing.batches.append(batch)
+        growing.rows += batch.num_rows
+
+    def _seal(self, *, everything: bool) -> None:
+        now = time.monotonic()
+        for key, growing in list(self._growing.items()):
+            full = growing.rows >= self._settings.segment_rows
+            if everything or full or now - growing.began >= self._settings.segment_seconds:
+                self._sealed.append(self._growing.pop(key))
+
+    def _journal(self, all_growing: Iterable[_Growing]) -> None:
+        for growing in all_growing:
+            try:
+                growing.write_journal(self._settings)
             except OSError as error:
-                _log.error("a segment could not be written", extra={"error": str(error), "rows": rows})
-                if not last:
-                    self._retry_at = time.monotonic() + _RETRY_SECONDS
-                    return
-                self._dropped(rows)
-            except Exception:  # noqa: BLE001 - the writer must outlive rows which make no table; they are counted
-                _log.exception("captured rows do not fit their schema", extra={"rows": rows})
-                self._dropped(rows)
-            else:
-                self._written(rows)
-            self._release(len(group), rows)
+                self._failed("the journal of the capture could not be written", error)
+                return
 
-    def _release(self, count: int, rows: int) -> None:
-        with self._changed:
-            for _ in range(count):
-                self._held.popleft()
-            self._rows -= rows
-            self._oldest = time.monotonic()
+    def _write(self, *, last: bool) -> None:
+        """Make segments of what is sealed."""
+        if not last and time.monotonic() < self._retry_at:
+            return
+        while self._sealed:
+            growing = self._sealed[0]
+            try:
+                table = pa.Table.from_batches(growing.batches)
+                write_segment(table, self._settings.directory, CAPTURE, identifier=growing.identifier)
+            except OSError as error:
+                self._failed("a segment could not be written", error)
+                self._retry_at = time.monotonic() + _RETRY_SECONDS
+                return
+            self._sealed.popleft()
+            if growing.journal is not None:
+                growing.journal.discard()
+            self._released += growing.rows
+            self._written(growing.rows)
+            if self._trouble:
+                _log.info("the capture is written again")
+                self._trouble = ""
+
+    def _give_up(self) -> None:
+        """Count what could not be written to the end; what is in a journal is recovered by the next server."""
+        for growing in self._sealed:
+            if growing.journal is not None:
+                growing.journal.close()
+            lost = sum(batch.num_rows for batch in growing.batches[growing.journaled :])
+            if lost:
+                self._lose(lost)
+        self._sealed.clear()
+
+    def _lose(self, rows: int) -> None:
+        self._released += rows
+        self._dropped(rows)
+
+    def _failed(self, what: str, error: OSError) -> None:
+        """Say it once, not at each of the many tries."""
+        text = f"{what}: {error.strerror or error}"
+        if text != self._trouble:
+            self._trouble = text
+            _log.error(what, extra={"error": str(error), "held": self.held})
 
 
-def _table(items: list[Captured]) -> pa.Table:
-    model = items[0].model
-    schema = capture_schema(model.contract.arrow, model.output_type)
-    sizes = [(item, item.batch.rows) for item in items]
-    features = [model.contract.to_arrow(item.batch.columns) for item in items]
-    outputs = [pa.array([{model.output: value} for value in item.predictions], model.output_type) for item in items]
-    count = sum(rows for _, rows in sizes)
-    return pa.Table.from_arrays(
-        [
-            pa.array([item.request_id for item, rows in sizes for _ in range(rows)], pa.string()),
-            pa.array([item.client_request_id for item, rows in sizes for _ in range(rows)], pa.string()),
-            pa.array([row for _, rows in sizes for row in range(rows)], pa.int32()),
-            pa.array([item.received_at for item, rows in sizes for _ in range(rows)], schema.field("received_at").type),
-            pa.array(
-                [moment for item, rows in sizes for moment in item.batch.event_times or [item.received_at] * rows],
-                schema.field("event_time").type,
-            ),
-            pa.repeat(model.info.model, count),
-            pa.repeat(model.info.version, count),
-            pa.repeat(model.info.alias, count),
-            pa.chunked_array(features),
-            pa.chunked_array(outputs),
-        ],
-        schema=schema,
-    )
+def _chunks(items: list[Captured], rows: int) -> Iterator[list[Captured]]:
+    """Cut `items` into chunks of at most `rows` rows; a request is never cut, and one with columns stands alone."""
+    chunk: list[Captured] = []
+    size = 0
+    for item in items:
+        alone = not isinstance(item.batch.values, list)
+        if chunk and (alone or size + item.batch.rows > rows):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(item)
+        size += item.batch.rows
+        if alone:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk

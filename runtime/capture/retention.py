@@ -1,0 +1,39 @@
+"""Captured rows and labels which are too old are deleted, a day at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from tidemill.runtime.capture.segments import CAPTURE, LABELS, day_folders
+from tidemill.runtime.ids import uuid7
+
+__all__ = ["remove_old"]
+
+_REMOVED = ".removed-"
+
+
+def remove_old(directory: Path, days: float, *, now: datetime | None = None) -> int:
+    """Remove the days of capture and labels which ended at least `days` days ago; return how many folders.
+
+    A day disappears at once for every reader. The running day is never removed. Several processes may do this at a
+    time.
+
+    Raises:
+        OSError: one cannot be removed.
+    """
+    moment = now or datetime.now(UTC)
+    removed = 0
+    for kind in (CAPTURE, LABELS):
+        for day, folder in day_folders(directory, kind):
+            end = datetime.combine(day, datetime.min.time(), UTC) + timedelta(days=1)
+            if end > moment or moment - end < timedelta(days=days):
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                folder.rename(folder.with_name(f"{_REMOVED}{uuid7()}"))
+                removed += 1
+        for left in (directory / kind).glob(f"{_REMOVED}*"):
+            shutil.rmtree(left, ignore_errors=True)
+    return removed

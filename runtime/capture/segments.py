@@ -1,0 +1,208 @@
+"""Segments: written whole, listed, read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, Literal, cast
+from uuid import UUID
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tidemill.runtime.capture.columns import TIME
+from tidemill.runtime.capture.locking import create_locked, left_behind, sync
+from tidemill.runtime.ids import uuid7
+
+__all__ = [
+    "CAPTURE",
+    "LABELS",
+    "LABEL_SCHEMA",
+    "Kind",
+    "Segment",
+    "day_folders",
+    "list_segments",
+    "names_in",
+    "new_segments",
+    "read_segment",
+    "remove_partial",
+    "replace_segment",
+    "segment_in",
+    "write_segment",
+]
+
+Kind = Literal["capture", "labels"]
+CAPTURE: Kind = "capture"
+LABELS: Kind = "labels"
+
+_SUFFIX = ".parquet"
+_PARTIAL = ".partial"
+_DURABLE_FOLDERS = 64
+
+LABEL_SCHEMA = pa.schema(
+    [
+        pa.field("request_id", pa.string(), nullable=False),
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("label", pa.float64(), nullable=False),
+        pa.field("received_at", TIME, nullable=False),
+    ]
+)
+
+_durable: set[Path] = set()
+
+
+@dataclass(frozen=True, order=True)
+class Segment:
+    """One file of captured rows or labels.
+
+    Attributes:
+        name: the file's name without its suffix, a UUIDv7; sorts by time.
+        day: the UTC day it was written on.
+        path: the file.
+    """
+
+    name: str
+    day: date
+    path: Path
+
+    @property
+    def id(self) -> UUID:
+        """The name as a UUID, from which `ids.time_of` gives the time."""
+        return UUID(self.name)
+
+
+def write_segment(table: pa.Table, directory: Path, kind: Kind, *, identifier: UUID | None = None) -> Segment:
+    """Write `table` as one new segment below `directory`; when this returns, it survives a crash.
+
+    Args:
+        table: the rows.
+        directory: the capture folder.
+        kind: what they are.
+        identifier: the segment's name; a new one by default.
+
+    Raises:
+        OSError: it could not be written; nothing of it is seen by readers.
+    """
+    identifier = identifier or uuid7()
+    day = datetime.now(UTC).date()
+    folder = directory / kind / f"date={day.isoformat()}"
+    fresh = folder not in _durable or not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / f"{identifier}{_SUFFIX}"
+    _write(table, path)
+    # The names are durable only when their folders are; a sibling may have made the folder and not be done.
+    for each in (folder, folder.parent, directory) if fresh else (folder,):
+        sync(each)
+    if fresh:
+        if len(_durable) >= _DURABLE_FOLDERS:
+            _durable.clear()
+        _durable.add(folder)
+    return Segment(str(identifier), day, path)
+
+
+def replace_segment(table: pa.Table, segment: Segment) -> None:
+    """Put `table` in the place of what `segment` holds, at once for every reader.
+
+    Raises:
+        OSError: it could not be written, or its folder is gone; the segment is as it was.
+    """
+    _write(table, segment.path)
+    sync(segment.path.parent)
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    hidden = path.with_name(f".{uuid7()}{_PARTIAL}")
+    descriptor = create_locked(hidden)
+    try:
+        # A file of Arrow's own: one of Python's would want the interpreter's lock for every page.
+        with pa.OSFile(str(hidden), "wb") as sink:
+            pq.write_table(table, sink, compression="zstd", use_dictionary=cast("Any", _repetitive(table.schema)))
+        os.fsync(descriptor)
+        hidden.rename(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            hidden.unlink()
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _repetitive(schema: pa.Schema) -> list[str]:
+    """Return the columns whose values repeat: to look for repetition in numbers and ids costs more than it saves."""
+    found: list[str] = []
+    for column in schema:
+        if pa.types.is_struct(column.type):
+            found += [f"{column.name}.{each.name}" for each in column.type if pa.types.is_string(each.type)]
+        elif pa.types.is_string(column.type) and not column.name.endswith("request_id"):
+            found.append(column.name)
+    return found
+
+
+def remove_partial(directory: Path) -> int:
+    """Remove what dead writers left half-written below `directory`; return how many files."""
+    removed = 0
+    for kind in (CAPTURE, LABELS):
+        for file in (directory / kind).glob(f"date=*/.*{_PARTIAL}"):
+            with left_behind(file) as descriptor:
+                if descriptor is not None:
+                    file.unlink(missing_ok=True)
+                    removed += 1
+    return removed
+
+
+def day_folders(directory: Path, kind: Kind, *, since: date | None = None) -> list[tuple[date, Path]]:
+    """Return the folders of `kind` below `directory` with their days, from the UTC day `since` on, in order."""
+    found: list[tuple[date, Path]] = []
+    for folder in (directory / kind).glob("date=*"):
+        try:
+            day = date.fromisoformat(folder.name.removeprefix("date="))
+        except ValueError:
+            continue
+        if since is None or day >= since:
+            found.append((day, folder))
+    return sorted(found)
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names of the segments in a day's folder, without order; none where it is gone."""
+    try:
+        entries = os.listdir(folder)  # noqa: PTH208 - a hundred thousand names are no place for a Path each
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [name.removesuffix(_SUFFIX) for name in entries if name.endswith(_SUFFIX) and name[0] != "."]
+
+
+def segment_in(folder: Path, day: date, name: str) -> Segment:
+    """Return the segment `name` in the folder of `day`."""
+    return Segment(name, day, folder / f"{name}{_SUFFIX}")
+
+
+def list_segments(directory: Path, kind: Kind, *, since: date | None = None) -> list[Segment]:
+    """Return the segments of `kind` below `directory` in the order of their names, from the UTC day `since` on."""
+    return new_segments(directory, kind, (), since=since)
+
+
+def new_segments(directory: Path, kind: Kind, seen: Collection[str], *, since: date | None = None) -> list[Segment]:
+    """Return the segments whose names are not in `seen`, in the order of their names."""
+    found = [
+        segment_in(folder, day, name)
+        for day, folder in day_folders(directory, kind, since=since)
+        for name in names_in(folder)
+        if name not in seen
+    ]
+    return sorted(found, key=lambda segment: segment.name)
+
+
+def read_segment(segment: Segment, columns: list[str] | None = None) -> pa.Table:
+    """Return the rows of `segment`.
+
+    Raises:
+        FileNotFoundError: it was deleted meanwhile (captures may be deleted at any time).
+        pyarrow.ArrowInvalid: the file is damaged.
+    """
+    # ParquetFile, not read_table: the folder's `date=` is no column.
+    with pq.ParquetFile(segment.path) as file:
+        return file.read(columns=columns)
