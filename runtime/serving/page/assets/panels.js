@@ -1,0 +1,128 @@
+// What serves and how it is, in words and tables.
+
+// Facts as a list; those without a value are left out.
+function facts(pairs) {
+  const known = pairs.filter(([, value]) => value !== null && value !== undefined && value !== '');
+  return h('dl', { class: 'facts' }, known.map(([name, value]) => [h('dt', {}, name), h('dd', {}, value)]));
+}
+
+// The roles are said, since on a phone the style makes lists of the rows.
+function table(columns, rows) {
+  const style = ({ number: right }) => (right ? 'number' : null);
+  return h(
+    'table',
+    { class: 'rows', role: 'table' },
+    h(
+      'thead',
+      { role: 'rowgroup' },
+      h('tr', { role: 'row' }, columns.map((column) => h('th', { role: 'columnheader', scope: 'col', class: style(column) }, column.name))),
+    ),
+    h(
+      'tbody',
+      { role: 'rowgroup' },
+      rows.map((cells) =>
+        h(
+          'tr',
+          { role: 'row' },
+          cells.map((cell, index) => h('td', { role: 'cell', class: style(columns[index]), 'data-name': columns[index].name }, cell)),
+        ),
+      ),
+    ),
+  );
+}
+
+const pill = (style, text) => h('span', { class: `pill ${style}` }, text);
+const muted = (text) => h('p', { class: 'muted' }, text);
+
+function whatServes(serving) {
+  if (serving === null) return muted('No version serves yet.');
+  const { lineage, metrics } = serving;
+  const engine = h(
+    'span',
+    {},
+    named(serving.engine),
+    serving.compiled ? ', compiled' : ', not compiled',
+    serving.engine_note ? h('span', { class: 'note' }, named(serving.engine_note)) : null,
+  );
+  const names = Object.keys(metrics).sort();
+  return [
+    facts([
+      ['Version', named(serving.version)],
+      ['Since', moment(serving.loaded_at)],
+      ['Engine', engine],
+      ['Gives', named(serving.output)],
+      ['Run', serving.run_id ? code(serving.run_id) : null],
+      ['Git commit', lineage.git_commit ? code(lineage.git_commit) : null],
+      ['Data', lineage.lake_repository ? named(lineage.lake_repository) : null],
+      ['Data commit', lineage.lake_commit ? code(lineage.lake_commit) : null],
+    ]),
+    h('h3', { class: 'part' }, 'Metrics at promotion'),
+    names.length
+      ? h('div', { class: 'long', tabindex: names.length > 8 ? 0 : null }, facts(names.map((name) => [named(name), number(metrics[name], 6)])))
+      : muted('The run has none.'),
+  ];
+}
+
+const REGISTRIES = {
+  reachable: ['good', 'reachable'],
+  unreachable: ['bad', 'unreachable'],
+  unknown: ['', 'not asked yet'],
+  none: ['', 'none: a folder is served'],
+};
+
+function stateOf({ registry, capture, shadow }) {
+  const parts = [
+    facts([
+      ['Registry', pill(...(REGISTRIES[registry] ?? ['', String(registry)]))],
+      [
+        'Capture',
+        capture === null
+          ? 'off'
+          : h('span', {}, `${number(capture.written)} rows written`, capture.dropped ? h('span', { class: 'error' }, `, ${number(capture.dropped)} dropped`) : ', none dropped'),
+      ],
+      ['Shadow', shadow === null ? 'none' : null],
+    ]),
+  ];
+  if (shadow !== null) {
+    parts.push(
+      h('h3', { class: 'part' }, 'Shadow: ', named(shadow.alias)),
+      facts([
+        ['Version', shadow.version === null ? 'none yet' : named(shadow.version)],
+        ['Rows', number(shadow.rows)],
+        ['Disagreement', shadow.disagreement === null ? 'no row yet' : h('span', {}, number(shadow.disagreement), h('span', { class: 'note' }, named(shadow.disagreement_is)))],
+        ['Not asked', shadow.dropped ? `${number(shadow.dropped)} rows, for want of time` : null],
+      ]),
+    );
+  }
+  return parts;
+}
+
+function swapsTable(swaps) {
+  if (!swaps.length) return muted('None since the start.');
+  const columns = [{ name: 'When' }, { name: 'From' }, { name: 'To' }, { name: 'Took', number: true }, { name: 'Result' }];
+  return table(
+    columns,
+    swaps.map((swap) => [
+      moment(swap.at),
+      swap.from === null ? '–' : named(swap.from),
+      named(swap.to),
+      `${number(swap.seconds, 3)} s`,
+      swap.error === null ? pill('good', 'serves') : h('span', {}, pill('bad', 'failed'), ' ', named(swap.error)),
+    ]),
+  );
+}
+
+function workersTable(workers) {
+  if (!workers.length) return muted('None has told of itself yet.');
+  const columns = [{ name: 'Process' }, { name: 'Version' }, { name: 'Engine' }, { name: 'State' }, { name: 'Requests', number: true }];
+  return table(
+    columns,
+    workers.map((worker) => [
+      String(worker.pid),
+      worker.version === null ? '–' : named(worker.version),
+      worker.engine === null ? '–' : named(worker.engine),
+      worker.ready ? pill('good', 'ready') : pill('warn', 'not ready'),
+      number(worker.requests),
+    ]),
+  );
+}

@@ -1,0 +1,117 @@
+// JSON schemas as nested lists. A reference is a link to its place, so that none is followed in circles.
+
+const DEEPEST = 8;
+const BOUNDS = {
+  minimum: '≥',
+  exclusiveMinimum: '>',
+  maximum: '≤',
+  exclusiveMaximum: '<',
+  minLength: 'length ≥',
+  maxLength: 'length ≤',
+  minItems: 'items ≥',
+  maxItems: 'items ≤',
+  multipleOf: 'multiple of',
+  pattern: 'pattern',
+  format: 'format',
+  default: 'default',
+};
+
+const schemaId = (name) => `schema-${encodeURIComponent(name)}`;
+// What stands in the document, or what it refers to in there.
+function resolved(document, value) {
+  for (let step = 0; step < 5 && isObject(value) && typeof value.$ref === 'string'; step += 1) {
+    value = value.$ref.replace(/^#\//, '').split('/').reduce((at, part) => at?.[part.replaceAll('~1', '/').replaceAll('~0', '~')], document);
+  }
+  return isObject(value) ? value : {};
+}
+
+const isObject = (value) => value !== null && typeof value === 'object' && !Array.isArray(value);
+const prose = (text) => (text ? h('p', { class: 'text', dir: 'auto' }, String(text)) : null);
+
+function refName(reference) {
+  const name = String(reference).split('/').pop() ?? '';
+  try {
+    return decodeURIComponent(name).replaceAll('~1', '/').replaceAll('~0', '~');
+  } catch {
+    return name;
+  }
+}
+
+// What a schema takes, in a line: text and links.
+function typed(schema) {
+  if (schema === true || schema === undefined) return ['anything'];
+  if (!isObject(schema)) return ['nothing'];
+  if (schema.$ref) return [h('a', { href: `#${schemaId(refName(schema.$ref))}` }, named(refName(schema.$ref)))];
+  if ('const' in schema) return [code(JSON.stringify(schema.const))];
+  if (Array.isArray(schema.enum)) return ['one of ', ...between(schema.enum.map((value) => code(JSON.stringify(value))), ', ')];
+  for (const [word, joint] of [['oneOf', ' or '], ['anyOf', ' or '], ['allOf', ' and ']]) {
+    if (Array.isArray(schema[word])) return between(schema[word].map(typed), joint).flat();
+  }
+  if (schema.type === 'array' || schema.items) return ['list of ', ...typed(schema.items)];
+  const types = [schema.type ?? (schema.properties ? 'object' : 'anything')].flat();
+  return [named(types.join(' or '))];
+}
+
+const between = (parts, joint) => parts.flatMap((part, index) => (index ? [joint, part] : [part]));
+
+function bounds(schema) {
+  return Object.entries(BOUNDS)
+    .filter(([word]) => isObject(schema) && word in schema)
+    .map(([word, said]) => `${said} ${word === 'format' ? schema[word] : JSON.stringify(schema[word])}`);
+}
+
+// The members of a schema, or nothing where `typed` has said all.
+function members(schema, depth = 0) {
+  if (!isObject(schema) || schema.$ref || depth > DEEPEST) return null;
+  for (const word of ['oneOf', 'anyOf', 'allOf']) {
+    if (Array.isArray(schema[word])) return schema[word].map((one) => members(one, depth + 1));
+  }
+  if (isObject(schema.items)) return members(schema.items, depth + 1);
+  const listed = Object.entries(isObject(schema.properties) ? schema.properties : {});
+  const required = Array.isArray(schema.required) ? schema.required : [];
+  if (isObject(schema.additionalProperties)) listed.push([null, schema.additionalProperties]);
+  if (!listed.length) return null;
+  return h(
+    'ul',
+    { class: 'members' },
+    listed.map(([name, member]) => h('li', {}, line(name, member, required.includes(name)), members(member, depth + 1))),
+  );
+}
+
+function line(name, schema, required) {
+  const limits = bounds(schema);
+  return [
+    name === null ? 'any other name' : code(name),
+    ' ',
+    h('span', { class: 'type' }, typed(schema), limits.length ? `, ${limits.join(', ')}` : ''),
+    required ? h('span', { class: 'must' }, ' required') : null,
+    prose(schema?.description),
+  ];
+}
+
+function examplesOf(media) {
+  const found = [];
+  if ('example' in media) found.push(['Example', media.example]);
+  for (const [name, example] of Object.entries(isObject(media.examples) ? media.examples : {})) {
+    found.push([example?.summary ?? name, example?.value]);
+  }
+  if (!found.length && isObject(media.schema)) {
+    if ('example' in media.schema) found.push(['Example', media.schema.example]);
+    else if (Array.isArray(media.schema.examples)) found.push(...media.schema.examples.map((value) => ['Example', value]));
+  }
+  return found.map(([name, value]) =>
+    h('details', {}, h('summary', {}, named(name)), h('pre', { tabindex: 0 }, typeof value === 'string' ? value : JSON.stringify(value, null, 2) ?? '')),
+  );
+}
+
+// The content of a body: each media type with its schema and examples.
+function contents(document, content) {
+  return Object.entries(isObject(content) ? content : {}).map(([type, media]) =>
+    h(
+      'div',
+      {},
+      h('h4', {}, code(type)),
+      isObject(media) ? [h('span', { class: 'muted' }, typed(media.schema)), members(resolved(document, media.schema)), examplesOf(media)] : null,
+    ),
+  );
+}
