@@ -1,0 +1,382 @@
+"""The model itself through MLflow, in a process and an environment of its own.
+
+    with IsolatedEngine(environment, model_folder, contract) as engine:
+        outputs = engine.predict(batch)
+
+The process holds no secret of the server and ends with it, also when that is killed. When it ends by itself, killed or
+out of memory, the call under way fails with 503, and it is started again, each time after a longer pause.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+from tidemill.runtime.serving.batch import Batch, Outputs
+from tidemill.runtime.serving.contract import Contract
+from tidemill.runtime.serving.engines.described import Described
+from tidemill.runtime.serving.environment import child_environment, using
+from tidemill.runtime.serving.model import UnfitError
+from tidemill.runtime.serving.problems import Problem
+
+if TYPE_CHECKING:
+    from tidemill.runtime.serving.engines.prepared import Output, Prepared, Wanted
+
+__all__ = ["IsolatedEngine", "IsolatedModelError", "load"]
+
+_log = logging.getLogger(__name__)
+_HOST: Final = Path(__file__).resolve().parents[1] / "isolated_host.py"
+_LENGTHS = struct.Struct("!IQ")
+_HEADER_BYTES: Final = 1 << 20
+_FIRST_PAUSE, _LAST_PAUSE = 1.0, 60.0
+
+
+class IsolatedModelError(Exception):
+    """The model raised; the message says what."""
+
+
+class _GoneError(Exception):
+    """The process gave no answer; the message says why."""
+
+
+def load(prepared: Prepared, folder: Path, settings: Wanted) -> IsolatedEngine:  # noqa: ARG001 - as every engine's
+    """Return the engine of the version in `folder`, running."""
+    environment = Path(str(prepared.engine["environment"]))
+    return IsolatedEngine(environment, folder / "model", prepared.contract, output=prepared.output)
+
+
+class IsolatedEngine:
+    """Answers by a process of its own; it is up when the constructor returns.
+
+    Args:
+        environment: what `environment.ensure` gave for the model.
+        model_folder: the model, as MLflow saved it.
+        contract: its inputs.
+        output: what it gives; of a `score` the second column is taken.
+        call_seconds: time one call may take; then the process is killed and started again.
+        load_seconds: time the process has to load the model.
+        message_bytes: size of one batch, and of one answer.
+
+    Attributes:
+        output: as given; a preparer which does not know it yet sets it after the first answer.
+
+    Raises:
+        UnfitError: the model may hold a pickle, or is not loaded there.
+    """
+
+    name = "isolated"
+
+    def __init__(
+        self,
+        environment: Path,
+        model_folder: Path,
+        contract: Contract,
+        *,
+        output: Output = "prediction",
+        call_seconds: float = 60.0,
+        load_seconds: float = 300.0,
+        message_bytes: int = 1 << 30,
+    ) -> None:
+        described = Described.read(model_folder)
+        described.check()
+        self.mergeable = contract.mergeable
+        self.output: Output = output
+        self._environment = environment
+        self._contract = contract
+        self._call_seconds = call_seconds
+        self._load_seconds = load_seconds
+        self._message_bytes = message_bytes
+        skops = described.flavor.get("serialization_format") == "skops"
+        # MLflow takes skops for a pickle: what it holds was checked above.
+        self._variables = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "true" if skops else "false"}
+        self._told = {
+            "model": str(model_folder.absolute()),
+            "loader": described.loader,
+            "unpickles": "model_code_path" in described.function,
+            "contract": contract.to_json(),
+        }
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._restarts = 0
+        self._trouble = ""
+        self._next_start = 0.0
+        self._number = 0
+        with ExitStack() as stack:
+            stack.enter_context(using(environment))
+            self._process: _Process | None = self._start()
+            self._held = stack.pop_all()
+        self._keeper = threading.Thread(target=self._keep, name="isolated", daemon=True)
+        self._keeper.start()
+
+    def __enter__(self) -> IsolatedEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Whether the process runs, its id, how often it was started again, and why it last ended."""
+        process = self._process
+        return {
+            "running": process is not None,
+            "pid": process.pid if process is not None else None,
+            "restarts": self._restarts,
+            "trouble": self._trouble,
+        }
+
+    def predict(self, batch: Batch) -> Outputs:
+        """Return one value a row.
+
+        Raises:
+            Problem: 503 where the process is not there or ends in the call, 413 for a batch which is too large.
+            IsolatedModelError: the model raised.
+        """
+        body = _encode(self._contract.to_record_batch(batch))
+        if body.size > self._message_bytes:
+            raise Problem(413, f"the rows take {body.size} bytes, more than the model's process is sent at once")
+        with self._lock:
+            process = self._process
+            if process is None:
+                raise self._down()
+            self._number += 1
+            try:
+                header, content = process.ask({"id": self._number}, memoryview(body), self._call_seconds)
+                if header.get("id") != self._number:
+                    raise _GoneError("it answered something else")
+            except _GoneError as error:
+                self._lost(process, str(error))
+                raise self._down() from None
+        if "error" in header:
+            raise IsolatedModelError(f"{header.get('kind')}: {header['error']}")
+        try:
+            outputs = _decode(header, content)
+        except (ValueError, KeyError, TypeError, pa.ArrowException):
+            raise IsolatedModelError("the model's process gave an answer which is none") from None
+        if self.output == "score" and not isinstance(outputs, list) and outputs.ndim == 2 and outputs.shape[1] == 2:
+            return outputs[:, 1]
+        return outputs
+
+    def close(self) -> None:
+        """End the process; nothing of it is left when this returns."""
+        self._closing.set()
+        with self._lock:
+            process, self._process = self._process, None
+        if process is not None:
+            process.end()
+        self._keeper.join()
+        self._held.close()
+
+    def _start(self) -> _Process:
+        process = _Process(self._environment, self._variables, self._message_bytes)
+        try:
+            try:
+                header, _ = process.ask(self._told, memoryview(b""), self._load_seconds)
+            except _GoneError as error:
+                said = process.said()
+                raise UnfitError(f"its own process gave up: {error}{f' ({said})' if said else ''}") from None
+            if "error" in header:
+                raise UnfitError(f"its own environment cannot load it: {header.get('kind')}: {header['error']}")
+            process.pid = int(header["pid"])
+        except BaseException:
+            process.end()
+            raise
+        return process
+
+    def _lost(self, process: _Process, why: str) -> None:
+        """Give `process` up; the keeper starts the next."""
+        if self._process is process:
+            self._process = None
+            self._trouble = why
+        process.end()
+
+    def _down(self) -> Problem:
+        wait = max(1, math.ceil(self._next_start - time.monotonic()))
+        return Problem(
+            503,
+            f"the model's own process is not there ({self._trouble}); it is started again",
+            headers={"Retry-After": str(wait)},
+        )
+
+    def _keep(self) -> None:
+        """Start the process again whenever it has ended."""
+        failures = 0
+        while (process := self._process) is not None or not self._closing.is_set():
+            if process is not None:
+                started = time.monotonic()
+                ended = process.wait()
+                with self._lock:
+                    self._lost(process, ended)
+                if self._closing.is_set():
+                    return
+                failures = 0 if time.monotonic() - started > _LAST_PAUSE else failures + 1
+                _log.warning("the model's own process ended", extra={"reason": self._trouble})
+            # The first time at once: most often it was killed by somebody else's need of memory.
+            pause = 0.0 if failures <= 1 else min(_FIRST_PAUSE * 2 ** (failures - 2), _LAST_PAUSE)
+            self._next_start = time.monotonic() + pause
+            if self._closing.wait(pause):
+                return
+            try:
+                process = self._start()
+            except (UnfitError, OSError) as error:
+                failures += 1
+                self._trouble = str(error)
+                _log.error("the model's own process cannot be started", extra={"reason": self._trouble})
+                continue
+            self._restarts += 1
+            _log.warning("the model's own process runs again", extra={"restarts": self._restarts})
+            with self._lock:
+                if self._closing.is_set():
+                    process.end()
+                    return
+                self._process = process
+
+
+class _Process:
+    """The watcher, the model's process below it, and the ways to both."""
+
+    def __init__(self, environment: Path, variables: Mapping[str, str], message_bytes: int) -> None:
+        self.pid: int | None = None
+        self._message_bytes = message_bytes
+        self._ended = threading.Lock()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - `end` closes it
+        self._channel, theirs = socket.socketpair()
+        read, self._lifeline = os.pipe()
+        argv = [str(environment / "bin" / "python"), "-I", str(_HOST), str(theirs.fileno()), str(read)]
+        try:
+            self._watcher = subprocess.Popen(
+                argv,
+                cwd=environment,
+                env={**child_environment(), **variables},
+                stdin=subprocess.DEVNULL,
+                stdout=self._said,
+                stderr=self._said,
+                pass_fds=(theirs.fileno(), read),
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(self._lifeline)
+            self._channel.close()
+            self._said.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(read)
+
+    def wait(self) -> str:
+        """Wait for its end; return how it came."""
+        return _how(self._watcher.wait())
+
+    def ask(self, header: Mapping[str, Any], body: memoryview, seconds: float) -> tuple[dict[str, Any], memoryview]:
+        """Return the header and the body of its answer.
+
+        Raises:
+            _GoneError: it gave none.
+        """
+        until = time.monotonic() + seconds
+        text = json.dumps(header).encode()
+        try:
+            for part in (_LENGTHS.pack(len(text), len(body)) + text, body):
+                self._patience(until)
+                self._channel.sendall(part)
+            described, length = _LENGTHS.unpack(self._exactly(_LENGTHS.size, until))
+            if described > _HEADER_BYTES or length > self._message_bytes:
+                raise _GoneError(f"its answer of {length} bytes is too large")
+            answer: dict[str, Any] = json.loads(bytes(self._exactly(described, until)))
+            return answer, self._exactly(length, until)
+        except TimeoutError:
+            raise _GoneError(f"it did not answer in {seconds:g} s") from None
+        except (OSError, EOFError):
+            # It is gone, or about to be.
+            with suppress(subprocess.TimeoutExpired):
+                raise _GoneError(_how(self._watcher.wait(5))) from None
+            raise _GoneError("it closed the connection") from None
+        except ValueError:
+            raise _GoneError("its answer is none") from None
+
+    def _patience(self, until: float) -> None:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._channel.settimeout(left)
+
+    def _exactly(self, size: int, until: float) -> memoryview:
+        content = memoryview(bytearray(size))
+        got = 0
+        while got < size:
+            self._patience(until)
+            count = self._channel.recv_into(content[got:])
+            if not count:
+                raise EOFError
+            got += count
+        return content
+
+    def said(self) -> str:
+        """Return the last line it has printed while it loaded the model."""
+        if self._said.closed:
+            return ""
+        self._said.seek(0)
+        lines = self._said.read()[-4096:].decode("utf-8", "replace").strip().splitlines()
+        return lines[-1][:500] if lines else ""
+
+    def end(self) -> None:
+        """End it and whatever it has started; may be called again."""
+        with self._ended:
+            if self._lifeline < 0:
+                return
+            # The watcher kills the group of the model when this closes, and ends.
+            os.close(self._lifeline)
+            self._lifeline = -1
+            try:
+                self._watcher.wait(5)
+            except subprocess.TimeoutExpired:
+                self._watcher.kill()
+                self._watcher.wait()
+            if self.pid is not None and self._watcher.returncode < 0:
+                # The watcher was killed and could not.
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.pid, signal.SIGKILL)
+            self._channel.close()
+            self._said.close()
+
+
+def _how(code: int) -> str:
+    number = code - 128 if code > 128 else -code
+    if number <= 0:
+        return f"it ended with exit code {code}"
+    try:
+        return f"it was ended by {signal.Signals(number).name}"
+    except ValueError:
+        return f"it was ended by signal {number}"
+
+
+def _encode(batch: pa.RecordBatch) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue()
+
+
+def _decode(header: Mapping[str, Any], content: memoryview) -> Outputs:
+    if header["form"] == "json":
+        values: list[Any] = json.loads(bytes(content))
+        return values
+    with pa.ipc.open_stream(pa.py_buffer(content)) as reader:
+        flat = reader.read_next_batch().column(0).to_numpy(zero_copy_only=False)
+    if flat.dtype.kind != "f":
+        raise TypeError
+    return flat.reshape(header["shape"])
