@@ -112,7 +112,7 @@ class Dataset:
         """
         import pyarrow.parquet as pq
 
-        for file in self._downloaded():
+        for _, file in self.downloaded():
             with pq.ParquetFile(file) as opened:
                 yield from opened.iter_batches(batch_size=rows, columns=list(columns) if columns else None)
 
@@ -122,7 +122,7 @@ class Dataset:
         import pyarrow.parquet as pq
 
         tables: list[pa.Table] = []
-        for file in self._downloaded():
+        for _, file in self.downloaded():
             with pq.ParquetFile(file) as opened:
                 tables.append(opened.read(columns=list(columns) if columns else None).replace_schema_metadata())
         return pa.concat_tables(tables, promote_options="permissive")
@@ -131,13 +131,14 @@ class Dataset:
         """Return all rows as a data frame."""
         return self.to_arrow(columns).to_pandas()
 
-    def _downloaded(self) -> Iterator[Path]:
+    def downloaded(self) -> Iterator[tuple[ObjectInfo, Path]]:
+        """Yield each file and where it was downloaded to, until the next is asked for; one at a time is on disk."""
         with _opened(self._lake) as lake, tempfile.TemporaryDirectory(prefix="tidemill-read-") as folder:
             for item in self.files:
                 file = Path(folder, "part.parquet")
                 with file.open("wb") as stream:
                     lake.download(self.repository, self.commit, item.path, stream)
-                yield file
+                yield item, file
 
 
 def resolve(address: str, *, validated: bool = False, lake: LakeLike = None) -> Pinned:

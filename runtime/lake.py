@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -152,6 +153,29 @@ class Lake:
                 headers={"content-type": "application/octet-stream", "content-length": str(file.stat().st_size)},
             )
         return ObjectInfo(path, int(answer.get("size_bytes") or 0), str(answer["checksum"]))
+
+    def has_branch(self, repository: str, name: str) -> bool:
+        """Tell whether there is a branch of that name.
+
+        Raises:
+            NotFoundError: there is no such repository.
+        """
+        response = self._send("GET", f"{_repository(repository)}/branches/{quote(name, safe='')}")
+        if response.status_code == HTTPStatus.NOT_FOUND:
+            self._json("GET", _repository(repository), what=repository)
+            return False
+        self._check(response, f"{repository}/{name}")
+        return True
+
+    def protected(self, repository: str, branch: str) -> bool:
+        """Tell whether only merges may change `branch`; it need not exist.
+
+        Raises:
+            NotFoundError: there is no such repository.
+        """
+        response = self._send("GET", f"{_repository(repository)}/settings/branch_protection")
+        self._check(response, repository)
+        return any(fnmatchcase(branch, str(rule["pattern"])) for rule in response.json())
 
     def create_branch(self, repository: str, name: str, source: str) -> bool:
         """Make the branch `name` at `source`; return False when there already is one of that name."""

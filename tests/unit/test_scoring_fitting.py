@@ -1,0 +1,186 @@
+"""Columns of files against a contract: what is taken, as which value, and how what does not fit is named."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from tidemill.runtime.errors import UserError
+from tidemill.runtime.scoring.fitting import Fit
+from tidemill.runtime.scoring.inputs import Part
+from tidemill.runtime.serving.contract import Column, Contract
+
+
+def fitted(column: Column, values: Any, *, is_text: bool = False) -> pa.Array:
+    array = values if isinstance(values, pa.Array) else pa.array(values)
+    batch = pa.record_batch([array], names=[column.name])
+    part = Part("a.parquet", batch.schema, lambda *_: iter(()), is_text=is_text)
+    contract = Contract((column,))
+    result = Fit(contract, part)(batch, 101)
+    assert result.schema == contract.schema
+    result.validate(full=True)
+    return result.column(0)
+
+
+def refused(column: Column, values: Any, *, is_text: bool = False) -> str:
+    with pytest.raises(UserError) as caught:
+        fitted(column, values, is_text=is_text)
+    return str(caught.value)
+
+
+NOON = datetime(2013, 7, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "taken"),
+    [
+        ("double", pa.array([1, 2]), [1.0, 2.0]),
+        ("double", pa.array([1.5], pa.float32()), [1.5]),
+        ("double", pa.array([2**63 + 1], pa.uint64()), [float(2**63)]),
+        ("double", pa.array(["1.50"]).cast(pa.decimal128(10, 2)), [1.5]),
+        ("double", pa.array([0.1, 0.2]).dictionary_encode(), [0.1, 0.2]),
+        ("float", pa.array([0.1]), [float(np.float32(0.1))]),
+        ("long", pa.array([1.0, -3.0]), [1, -3]),
+        ("long", pa.array([7], pa.uint8()), [7]),
+        ("integer", pa.array([2**31 - 1]), [2**31 - 1]),
+        ("boolean", pa.array([True, False]), [True, False]),
+        ("string", pa.array(["a", ""], pa.large_string()), ["a", ""]),
+        ("string", pa.array(["a", "b", "a"]).dictionary_encode(), ["a", "b", "a"]),
+        ("string", pa.array(["a"], pa.string_view()), ["a"]),
+        ("binary", pa.array([b"\x00\xff"], pa.large_binary()), [b"\x00\xff"]),
+        ("datetime", pa.array([NOON], pa.timestamp("ns", tz="America/New_York")), [NOON]),
+        ("datetime", pa.array([datetime(2013, 7, 1, 12)]), [NOON]),  # noqa: DTZ001 - a column without a zone
+        ("datetime", pa.array([date(2013, 7, 1)]), [NOON.replace(hour=0)]),
+        ("datetime", pa.array([1372680000123456789], pa.timestamp("ns")), [NOON.replace(microsecond=123456)]),
+    ],
+)
+def test_the_same_value_is_taken_however_arrow_says_it(kind: Any, given: pa.Array, taken: list[Any]) -> None:
+    assert fitted(Column("x", kind), given).to_pylist() == taken
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "taken"),
+    [
+        ("double", ["1", " 2.5 ", "-1e3"], [1.0, 2.5, -1000.0]),
+        ("long", ["1", "-2"], [1, -2]),
+        ("boolean", ["true", "False"], [True, False]),
+        ("string", ["007", "NA"], ["007", "NA"]),
+        ("datetime", ["2013-07-01T14:00:00+02:00", "2013-07-01T12:00:00Z"], [NOON, NOON]),
+        ("datetime", ["2013-07-01 12:00:00"], [NOON]),
+        ("binary", ["AP8="], [b"\x00\xff"]),
+        ("json", ['{"a": [1, 2]}'], ['{"a": [1, 2]}']),
+    ],
+)
+def test_text_is_read_as_the_contract_means_it(kind: Any, given: list[str], taken: list[Any]) -> None:
+    spec = {"type": "any"} if kind == "json" else None
+    assert fitted(Column("x", kind, spec=spec), given, is_text=True).to_pylist() == taken
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "row", "what"),
+    [
+        ("double", pa.array([1.0, float("inf")]), 102, "out of its range"),
+        ("float", pa.array([1.0, 1e300]), 102, "out of its range"),
+        ("double", pa.array([1.0, None]), 102, "got null"),
+        ("double", pa.array([1.0, float("nan")]), 102, "got null"),
+        ("double", pa.array([None, "1"]), 102, "values of type string"),
+        ("double", pa.array([True]), 101, "values of type bool"),
+        ("long", pa.array([1.0, 2.0, 2.5, 1.0]), 103, "a number which is none"),
+        ("long", pa.array([0, 2**63], pa.uint64()), 102, "out of its range"),
+        ("integer", pa.array([0, 0, 2**31]), 103, "out of its range"),
+        ("boolean", pa.array([0, 1]), 101, "values of type int64"),
+        ("string", pa.array([1]), 101, "values of type int64"),
+        ("datetime", pa.array([1372680000]), 101, "values of type int64"),
+        ("datetime", pa.array([0, 2**62], pa.timestamp("s")), 102, "out of range"),
+        ("datetime", pa.array([0, 9_300_000_000], pa.timestamp("s")), 102, "1678 to 2261"),
+    ],
+)
+def test_what_does_not_fit_is_named_by_file_row_and_column(kind: Any, given: pa.Array, row: int, what: str) -> None:
+    text = refused(Column("speed", kind), given)
+    assert text.startswith(f"a.parquet, row {row}, column speed: wants "), text
+    assert what in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "row"),
+    [
+        ("double", ["1", "2", "fast", "4"], 103),
+        ("long", ["1", "2.5"], 102),
+        ("boolean", ["true", "maybe"], 102),
+        ("datetime", ["2013-07-01", "soon"], 102),
+        ("binary", ["AP8=", "?"], 102),
+        ("json", ["1", "{"], 102),
+        ("double", ["1", None], 102),
+    ],
+)
+def test_text_which_means_nothing_is_named_and_not_repeated(kind: Any, given: list[str], row: int) -> None:
+    text = refused(Column("x", kind, spec={"type": "any"} if kind == "json" else None), given, is_text=True)
+    assert text.startswith(f"a.parquet, row {row}, column x: ")
+    assert "fast" not in text
+    assert "soon" not in text
+
+
+@pytest.mark.parametrize("kind", ["double", "long", "boolean", "string", "datetime", "binary", "json"])
+def test_null_is_taken_where_the_contract_takes_it(kind: Any) -> None:
+    column = Column("x", kind, required=False, spec={"type": "any"} if kind == "json" else None)
+    assert fitted(column, pa.nulls(2)).to_pylist() == [None, None]
+    batch = pa.record_batch([pa.array([1])], names=["y"])
+    fit = Fit(Contract((column, Column("y", "long"))), Part("a.csv", batch.schema, lambda *_: iter(())))
+    assert fit.columns == ("y",)
+    assert fit(batch, 1).to_pylist() == [{"x": None, "y": 1}]
+
+
+def test_a_bad_value_is_found_wherever_it_is() -> None:
+    for at in (0, 1, 499, 998, 999):
+        values = ["1"] * 1000
+        values[at] = "x"
+        assert f"row {101 + at}," in refused(Column("x", "long"), values, is_text=True)
+
+
+def test_nested_columns_are_json() -> None:
+    spec = {"type": "array", "items": {"type": "double"}}
+    column = Column("x", "json", spec=spec)
+    assert fitted(column, pa.array([[1.5, 2.0], []])).to_pylist() == ["[1.5, 2.0]", "[]"]
+    assert fitted(column, pa.array(["[1, 2]"])).to_pylist() == ["[1.0, 2.0]"]
+    text = refused(column, pa.array([[1.0], [float("nan")]]))
+    assert text.startswith("a.parquet, row 102, column x: ")
+
+
+def test_tensors_come_as_lists() -> None:
+    column = Column("x", "tensor", dtype="float32", shape=(-1, 2, 2))
+    rows = [[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 8.0]]]
+    assert fitted(column, pa.array(rows)).to_pylist() == rows
+    fixed = pa.array(rows, pa.list_(pa.list_(pa.float64(), 2), 2))
+    assert fitted(column, fixed).to_pylist() == rows
+    assert "row 102" in refused(column, pa.array([rows[0], [[1.0, 2.0]]]))
+    assert "row 102" in refused(column, pa.array([rows[0], [[1.0, 2.0], [3.0]]]))
+    assert "row 102" in refused(column, pa.array([rows[0], [[1.0, 2.0], [3.0, None]]]))
+    assert "row 102" in refused(column, pa.array([rows[0], [[1.0, 2.0], [3.0, float("inf")]]]))
+    assert "row 102" in refused(column, pa.array([rows[0], None]))
+    assert "values of type" in refused(column, pa.array([[1.0, 2.0]]))
+
+
+def test_a_matrix_and_columns_without_names_are_told_by_position() -> None:
+    batch = pa.record_batch({"id": pa.array(["a", "b"]), "p": pa.array([1, 2]), "q": pa.array([0.5, 0.25])})
+    part = Part("a.parquet", batch.schema, lambda *_: iter(()))
+    matrix = Contract((Column("input", "tensor", dtype="float64", shape=(-1, 2)),))
+    fit = Fit(matrix, part, kept=("id",))
+    assert fit.columns == ("p", "q")
+    assert fit(batch, 1).to_pydict() == {"input": [[1.0, 0.5], [2.0, 0.25]]}
+    unnamed = Contract((Column("0", "long"), Column("1", "double")), named=False)
+    assert Fit(unnamed, part, kept=("id",))(batch, 1).to_pydict() == {"0": [1, 2], "1": [0.5, 0.25]}
+    for contract in (matrix, unnamed):
+        with pytest.raises(UserError, match="lacks the column"):
+            Fit(contract, part)
+
+
+def test_a_missing_column_is_named_with_the_one_it_may_be() -> None:
+    batch = pa.record_batch([pa.array([1])], names=["Distance"])
+    part = Part("flights.csv", batch.schema, lambda *_: iter(()))
+    with pytest.raises(UserError, match=r"flights.csv: lacks the column distance.*is it Distance\?"):
+        Fit(Contract((Column("distance", "long"),)), part)
+    with pytest.raises(UserError, match=r"lacks the column a and 1 more.*it has Distance"):
+        Fit(Contract((Column("a", "long"), Column("b", "long"))), part)
