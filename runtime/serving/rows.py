@@ -137,7 +137,8 @@ def _outputs(given: list[Outputs], of: pa.StructType) -> pa.StructArray:
             width = values.shape[1]
             offsets = np.arange(len(values) + 1, dtype=np.int32) * width
             array = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(values).reshape(-1)))
-        array = array.cast(field.type)
+        if array.type != field.type:
+            array = array.cast(field.type)
     else:
         array = pa.array([value for each in given for value in each], field.type)
     return pa.StructArray.from_arrays([array], fields=[field])
