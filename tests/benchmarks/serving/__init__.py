@@ -1,0 +1,1 @@
+"""tidemill's model server against its peers; see docs/benchmarks.md."""

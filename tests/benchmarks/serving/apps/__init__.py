@@ -1,0 +1,1 @@
+"""What the peers serve; run in their own environments, which hold nothing of tidemill."""
