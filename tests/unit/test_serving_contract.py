@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from mlflow.types import ColSpec, Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types.schema import AnyType, Array, SparkMLVector
 from tidemill.runtime.ids import uuid7
-from tidemill.runtime.serving.contract import Column, Contract, Kind, parse_json
+from tidemill.runtime.serving.batch import Batch
+from tidemill.runtime.serving.contract import Column, Contract, Kind
 from tidemill.runtime.serving.labels import label_table
 from tidemill.runtime.serving.problems import Problem
+from tidemill.runtime.serving.protocols.invocations import read_json
+from tidemill.runtime.serving.settings import LimitSettings
 
 CONTRACT = Contract(
     (
@@ -33,8 +40,8 @@ def records(**changes: Any) -> bytes:
     return json.dumps({"dataframe_records": [row]}).encode()
 
 
-def read(body: bytes, limit: int = 10) -> Any:
-    return CONTRACT.batch(parse_json(body), limit)
+def read(body: bytes, contract: Contract = CONTRACT, **limits: int) -> Batch:
+    return read_json(contract, body, LimitSettings(**{"rows": 10, **limits}))
 
 
 def test_a_good_body_becomes_the_frame_the_model_wants() -> None:
@@ -42,12 +49,12 @@ def test_a_good_body_becomes_the_frame_the_model_wants() -> None:
     frame = CONTRACT.to_pandas(batch)
     assert list(frame.columns) == [column.name for column in CONTRACT.columns]
     assert [str(kind) for kind in frame.dtypes] == [
-        "float64", "float64", "str", "int64", "bool", "datetime64[ns]", "int32", "float32",
+        "float64", "float64", "str", "int64", "bool", "datetime64[ns]", "Int32", "float32",
     ]  # fmt: skip
     assert (frame["distance"][0], frame["seats"][0], str(frame["built"][0])) == (2.0, 2**62, "2013-07-01 00:00:00")
     assert np.isnan(frame["temp"][0])
     assert np.isnan(frame["half"][0])
-    assert CONTRACT.to_arrow(batch.columns).to_pylist()[0]["temp"] is None
+    assert CONTRACT.to_arrow(batch).to_pylist()[0]["temp"] is None
 
 
 @pytest.mark.parametrize(
@@ -72,7 +79,7 @@ def test_a_good_body_becomes_the_frame_the_model_wants() -> None:
         (records(seats=3.0), 422, "dataframe_records[0].seats"),
         (records(seats=2**63), 422, "dataframe_records[0].seats"),
         (records(seats=True), 422, "dataframe_records[0].seats"),
-        (records(small=None), 422, "dataframe_records[0].small"),
+        (records(seats=None), 422, "dataframe_records[0].seats"),
         (records(night=0), 422, "dataframe_records[0].night"),
         (records(carrier=1), 422, "dataframe_records[0].carrier"),
         (records(carrier="\ud800"), 422, "dataframe_records[0].carrier"),
@@ -83,7 +90,14 @@ def test_a_good_body_becomes_the_frame_the_model_wants() -> None:
         (b'{"dataframe_records": []}', 422, "dataframe_records"),
         (b'{"dataframe_records": {"distance": [1]}}', 422, "dataframe_records"),
         (b'{"dataframe_records": [1]}', 422, "dataframe_records[0]"),
-        (b'{"inputs": [[1]]}', 422, "inputs"),
+        (b'{"inputs": [[1]]}', 422, "inputs[0]"),
+        (b'{"instances": [1]}', 422, "instances[0]"),
+        (b'{"inputs": {"distance": [1], "seats": [1, 2]}}', 422, "inputs.seats"),
+        (b'{"inputs": {"distance": 1}}', 422, "inputs.distance"),
+        (records()[:-1] + b', "params": {"a": 1}}', 422, "params"),
+        (records()[:-1] + b', "colour": 1}', 422, "colour"),
+        (records()[:-1] + b', "dataframe_records": []}', 400, "dataframe_records"),
+        (records().replace(b'"seats"', b'"seats": 4, "seats"'), 400, "seats"),
         (b"{}", 422, "dataframe_records"),
         (b'{"dataframe_records": [{}], "dataframe_split": {}}', 422, "dataframe_split"),
         (json.dumps({"dataframe_records": [ROW] * 11}).encode(), 413, None),
@@ -117,6 +131,7 @@ def test_bad_bodies_are_refused_and_the_field_is_named(body: bytes, status: int,
 def test_event_times_may_differ_by_row() -> None:
     times = ["2013-07-01T12:00:00z", "2013-07-01 12:00:00.5-04:00"]
     batch = read(json.dumps({"dataframe_records": [ROW, ROW], "event_time": times}).encode())
+    assert batch.event_times
     assert [moment.isoformat() for moment in batch.event_times] == [
         "2013-07-01T12:00:00+00:00",
         "2013-07-01T16:00:00.500000+00:00",
@@ -129,11 +144,12 @@ def test_event_times_may_differ_by_row() -> None:
         ([], [], None),
         ([("a", "long", True)], [("a", "double", True)], None),
         ([("a", "double", True)], [("a", "double", False), ("b", "double", False)], None),
+        ([("a", "double", True), ("b", "long", True)], [("b", "long", True), ("a", "double", True)], None),
         ([("a", "double", True)], [("a", "long", True)], "column a was double and is long"),
         ([("a", "double", False)], [("a", "double", True)], "column a may no longer be null"),
         ([("a", "double", True)], [], "column a is gone"),
         ([], [("b", "double", True)], "column b is new and required"),
-        ([], [("b", "long", False)], "column b is new and required"),
+        ([], [("b", "long", False)], None),
     ],
 )
 def test_a_next_version_must_take_what_the_last_one_took(
@@ -143,14 +159,240 @@ def test_a_next_version_must_take_what_the_last_one_took(
     assert after.why_not(before) == ([reason] if reason else [])
 
 
-def test_only_signatures_with_plain_named_columns_are_served() -> None:
-    schema = Schema([ColSpec("double", "a"), ColSpec("string", "b", required=False)])
-    assert Contract.of(schema).columns == (Column("a", "double"), Column("b", "string", required=False))
-    for unfit in (None, Schema([ColSpec("double")]), Schema([ColSpec("binary", "a")])):
+def test_tensors_json_and_unnamed_columns_must_stay_too() -> None:
+    def tensor(*shape: int, dtype: str = "float32") -> Contract:
+        return Contract((Column("x", "tensor", dtype=dtype, shape=shape),))
+
+    assert tensor(-1, 4).why_not(tensor(-1, 4)) == []
+    assert tensor(-1, -1).why_not(tensor(-1, 4)) == []
+    assert tensor(-1, 4).why_not(tensor(-1, 5)) == [
+        "column x was float32 of the shape [-1, 5] and is float32 of the shape [-1, 4]"
+    ]
+    assert tensor(-1, 4, dtype="float64").why_not(tensor(-1, 4))
+    assert tensor(-1, 4).why_not(tensor(-1))
+    listed, anything = (
+        Contract((Column("x", "json", spec=spec),))
+        for spec in ({"type": "array", "items": {"type": "double"}}, {"type": "any"})
+    )
+    assert anything.why_not(listed) == []
+    assert listed.why_not(anything)
+    one, two = (
+        Contract(tuple(Column(str(at), "double", required=at == 0) for at in range(count)), named=False)
+        for count in (1, 2)
+    )
+    assert two.why_not(one) == ["there are 2 columns and were 1"]
+    assert one.why_not(Contract(one.columns)) == ["the columns have lost their names"]
+    assert Contract(one.columns).why_not(one) == ["the columns have got names"]
+
+
+def test_a_signature_becomes_a_contract() -> None:
+    schema = Schema(
+        [
+            ColSpec("double", "a"),
+            ColSpec("binary", "b", required=False),
+            ColSpec(Array(DataType.long), "c"),
+            ColSpec(AnyType(), "d", required=False),
+        ]
+    )
+    contract = Contract.of(schema)
+    assert contract.columns[:2] == (Column("a", "double"), Column("b", "binary", required=False))
+    assert [column.spec for column in contract.columns[2:]] == [
+        {"type": "array", "items": {"type": "long"}},
+        {"type": "any"},
+    ]
+    unnamed = Contract.of(Schema([ColSpec("double"), ColSpec("string")]))
+    assert (unnamed.names, unnamed.named) == (("0", "1"), False)
+    assert Contract.of(Schema([ColSpec("double", 0), ColSpec("string", 1)])) == unnamed  # type: ignore[arg-type]
+    tensor = Contract.of(Schema([TensorSpec(np.dtype("float64"), (-1, 2))]))
+    assert tensor.columns == (Column("input", "tensor", dtype="float64", shape=(-1, 2)),)
+    for each in (contract, unnamed, tensor):
+        assert Contract.from_json(json.loads(json.dumps(each.to_json()))) == each
+    for unfit in (
+        None,
+        Schema([ColSpec("double", "a"), ColSpec("double", "a")]),
+        Schema([ColSpec("double", 3), ColSpec("double", "a")]),  # type: ignore[arg-type]
+        Schema([ColSpec(SparkMLVector(), "v")]),
+        Schema([TensorSpec(np.dtype("complex64"), (-1, 2))]),
+        Schema([TensorSpec(np.dtype("float64"), ())]),
+    ):
         with pytest.raises(ValueError):
             Contract.of(unfit)
-    with pytest.raises(ValueError):
-        Contract.of(Schema([TensorSpec(np.dtype("float64"), (-1, 2))]))
+
+
+def test_the_contract_needs_neither_pandas_nor_mlflow() -> None:
+    code = (
+        "import sys, tidemill.runtime.serving.protocols.invocations\n"
+        "heavy = {'pandas', 'mlflow', 'sklearn', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+ANY = Contract(
+    (
+        Column("blob", "binary"),
+        Column("list", "json", spec={"type": "array", "items": {"type": "double"}}),
+        Column(
+            "object",
+            "json",
+            required=False,
+            spec={
+                "type": "object",
+                "properties": {
+                    "a": {"type": "long", "required": True},
+                    "b": {"type": "map", "values": {"type": "string"}, "required": False},
+                },
+            },
+        ),
+        Column("any", "json", required=False, spec={"type": "any"}),
+    )
+)
+
+
+def test_bytes_and_json_values_are_read() -> None:
+    row = {"blob": "AAH/", "list": [1, 2.5], "object": {"a": 1, "b": {"x": "y"}}, "any": [None, {"k": True}]}
+    for document in ({"instances": [row, row]}, {"inputs": {key: [value, value] for key, value in row.items()}}):
+        batch = read(json.dumps(document).encode(), ANY)
+        assert batch.values == [(b"\x00\x01\xff", [1.0, 2.5], row["object"], row["any"])] * 2
+        frame = ANY.to_pandas(batch)
+        assert [str(kind) for kind in frame.dtypes] == ["object"] * 4
+        assert ANY.to_tuples(Batch(2, ANY.to_record_batch(batch))) == batch.values
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"blob": "A"}, "blob"),
+        ({"blob": "AAH_"}, "blob"),
+        ({"list": [1, "2"]}, "list"),
+        ({"list": [None]}, "list"),
+        ({"list": {"a": 1}}, "list"),
+        ({"list": None}, "list"),
+        ({"object": {}}, "object"),
+        ({"object": {"a": 1, "c": 1}}, "object"),
+        ({"object": {"a": 1, "b": {"x": 1}}}, "object"),
+        ({"object": [1]}, "object"),
+        ({"any": 2**63}, "any"),
+        ({"any": {"\udfff": 1}}, "any"),
+    ],
+)
+def test_json_values_are_what_the_signature_says(change: dict[str, Any], where: str) -> None:
+    row = {"blob": "AAH/", "list": [1], **change}
+    with pytest.raises(Problem) as caught:
+        read(json.dumps({"dataframe_records": [row]}).encode(), ANY)
+    assert [error.field for error in caught.value.errors] == [f"dataframe_records[0].{where}"]
+
+
+def test_unnamed_columns_are_told_by_their_place() -> None:
+    contract = Contract((Column("0", "double"), Column("1", "string", required=False)), named=False)
+    rows = [[1, "a"], [2.5, None]]
+    for document in (
+        {"dataframe_split": {"data": rows}},
+        {"dataframe_split": {"data": rows, "columns": [0, 1], "index": [0, 1]}},
+        {"dataframe_split": {"data": [row[::-1] for row in rows], "columns": ["1", "0"]}},
+        {"dataframe_split": {"data": [row[::-1] for row in rows], "columns": [1, 0]}},
+        {"dataframe_records": [{"0": 1, "1": "a"}, {"0": 2.5}]},
+        {"instances": rows},
+        {"inputs": rows},
+        {"inputs": {"1": ["a", None], "0": [1, 2.5]}},
+    ):
+        batch = read(json.dumps(document).encode(), contract)
+        assert batch.values == [(1.0, "a"), (2.5, None)], document
+        assert list(contract.to_pandas(batch).columns) == [0, 1]
+    for document, where in (
+        ({"dataframe_split": {"data": [[1, "a"]], "columns": ["0", "x"]}}, "dataframe_split.columns[1]"),
+        ({"dataframe_split": {"data": [[1]]}}, "dataframe_split.data[0]"),
+        ({"instances": [[1, "a"], {"0": 1}]}, "instances[1]"),
+    ):
+        with pytest.raises(Problem) as caught:
+            read(json.dumps(document).encode(), contract)
+        assert [error.field for error in caught.value.errors] == [where]
+
+
+def test_one_column_may_come_as_bare_values() -> None:
+    contract = Contract((Column("text", "string"),))
+    for document in ({"inputs": ["a", "b"]}, {"instances": ["a", "b"]}, {"instances": [{"text": "a"}, {"text": "b"}]}):
+        assert read(json.dumps(document).encode(), contract).values == [("a",), ("b",)]
+    with pytest.raises(Problem):
+        read(b'{"instances": ["a", ["b"]]}', contract)
+
+
+def test_tensors_are_read_with_their_type_and_shape() -> None:
+    contract = Contract((Column("input", "tensor", dtype="float32", shape=(-1, 2, 2)),), named=False)
+    given = [[[1, 2], [3, 4.5]], [[0, 0], [0, 1]]]
+    for document in (
+        {"inputs": given},
+        {"instances": given},
+        {"inputs": {"input": given}},
+        {"instances": [{"input": row} for row in given]},
+    ):
+        batch = read(json.dumps(document).encode(), contract)
+        array = contract.to_pandas(batch)
+        assert (array.dtype, array.tolist()) == (np.float32, given)
+        assert contract.to_pandas(Batch(2, contract.to_record_batch(batch))).tolist() == given
+    both = Contract(
+        (Column("a", "tensor", dtype="int64", shape=(-1,)), Column("b", "tensor", dtype="str", shape=(-1, -1)))
+    )
+    arrays = both.to_pandas(read(b'{"inputs": {"a": [1, 2], "b": [["x"], ["y"]]}}', both))
+    assert {name: array.tolist() for name, array in arrays.items()} == {"a": [1, 2], "b": [["x"], ["y"]]}
+    assert (contract.mergeable, both.mergeable) == (True, False)
+    fixed = Contract((Column("x", "tensor", dtype="bool", shape=(2,)),))
+    assert not fixed.mergeable
+    assert read(b'{"inputs": [true, false]}', fixed).rows == 2
+    for body, of, status in (
+        (b'{"inputs": [[1, 2]]}', contract, 422),
+        (b'{"inputs": [[[1, 2], [3]]]}', contract, 422),
+        (b'{"inputs": [[[1, 2], [3, "4"]]]}', contract, 422),
+        (b'{"inputs": [[[1, 2], [3, 4e39]]]}', contract, 422),
+        (b'{"inputs": [[[1, 2], [3, null]]]}', contract, 422),
+        (b'{"inputs": {"a": [9223372036854775808], "b": [["x"]]}}', both, 422),
+        (b'{"inputs": {"a": [1, 2], "b": [["x"], ["y", "z"]]}}', both, 422),
+        (b'{"inputs": {"a": [1.0], "b": [["x"]]}}', both, 422),
+        (b'{"inputs": [true]}', fixed, 422),
+        (b'{"inputs": [1, 0]}', fixed, 422),
+    ):
+        with pytest.raises(Problem) as caught:
+            read(body, of)
+        assert caught.value.status == status, body
+
+
+def test_limits_are_kept_on_every_way() -> None:
+    contract = Contract((Column("a", "string"), Column("b", "json", required=False, spec={"type": "any"})))
+    plain = Contract(contract.columns[:1])
+
+    def status(document: Any, of: Contract, **limits: int) -> int:
+        try:
+            read(json.dumps(document).encode(), of, **limits)
+        except Problem as problem:
+            return problem.status
+        return 200
+
+    for of in (contract, plain):
+        assert status({"instances": [{"a": "x" * 50}]}, of, text=50) == 200
+        assert status({"instances": [{"a": "x" * 51}]}, of, text=50) == 422
+        assert status({"instances": [{"a": "x"}] * 3}, of, rows=3) == 200
+        assert status({"instances": [{"a": "x"}] * 4}, of, rows=3) == 413
+        assert status({"instances": [{"a": "x"}]}, of, columns=1) == 200
+        assert status({"instances": [{"a": "x", "c": 1}]}, of, columns=1) == 413
+        assert status({"instances": [{"a": "x"}]}, of, depth=3) == 200
+        assert status({"instances": [{"a": "x"}]}, of, depth=2) == 400
+    nested: Any = 1
+    for _ in range(5):
+        nested = [nested]
+    assert status({"instances": [{"a": "x", "b": nested}]}, contract, depth=8) == 200
+    assert status({"instances": [{"a": "x", "b": nested}]}, contract, depth=7) == 400
+    assert status({"instances": [{"a": "x", "b": ["x" * 51]}]}, contract, text=50) == 422
+
+
+def test_many_rows_are_held_as_columns() -> None:
+    contract = Contract((Column("a", "double"), Column("b", "string", required=False)))
+    rows = [{"a": float(at), "b": None if at % 3 else str(at)} for at in range(300)]
+    batch = read(json.dumps({"instances": rows}).encode(), contract, rows=300)
+    assert isinstance(batch.values, pa.RecordBatch)
+    assert batch.values.to_pylist() == rows
+    frame = contract.to_pandas(batch)
+    assert [str(kind) for kind in frame.dtypes] == ["float64", "str"]
+    assert contract.to_pandas(Batch(300, contract.to_tuples(batch))).equals(frame)
 
 
 def test_labels_are_read_as_strictly() -> None:

@@ -1,0 +1,55 @@
+"""`/invocations`: MLflow's payloads, and Arrow for large ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tidemill.runtime.serving.batch import Batch
+from tidemill.runtime.serving.contract import Contract
+from tidemill.runtime.serving.documents import parse_json
+from tidemill.runtime.serving.problems import Problem
+from tidemill.runtime.serving.protocols.answers import ANSWERS, as_json
+from tidemill.runtime.serving.protocols.base import Decoded, Incoming
+from tidemill.runtime.serving.protocols.fast import FastReader
+from tidemill.runtime.serving.protocols.forms import read_document
+from tidemill.runtime.serving.protocols.media import ARROW, CSV, JSON, answer_type, body_type
+from tidemill.runtime.serving.settings import LimitSettings
+
+if TYPE_CHECKING:
+    from tidemill.runtime.serving.model import ServedModel
+
+__all__ = ["ACCEPTED", "PATH", "decode", "read_json"]
+
+PATH = "/invocations"
+ACCEPTED = (JSON, CSV, ARROW)
+_ANSWERED = tuple(ANSWERS)
+_USUAL = frozenset({"", "*/*", JSON})
+
+
+def decode(model: ServedModel, incoming: Incoming, limits: LimitSettings) -> Decoded:
+    """Return the rows of a request, and how it wants to be answered.
+
+    Raises:
+        Problem: 400, 406, 413, 415 or 422.
+    """
+    accept = incoming.accept
+    encode = as_json if accept in _USUAL else ANSWERS[answer_type(accept, _ANSWERED)]
+    contract = model.contract
+    content_type = incoming.content_type
+    kind = JSON if content_type == JSON else body_type(content_type, ACCEPTED)
+    if kind == JSON:
+        return Decoded(read_json(contract, incoming.body, limits), encode)
+    raise Problem(415, f"bodies of {kind} are not taken")
+
+
+def read_json(contract: Contract, body: bytes, limits: LimitSettings) -> Batch:
+    """Return the rows of `body`, one of MLflow's JSON documents.
+
+    Raises:
+        Problem: 400, 413 or 422.
+    """
+    reader = FastReader.of(contract)
+    batch = reader.invocations(body, limits) if reader is not None else None
+    if batch is None:
+        batch = read_document(contract, parse_json(body, depth=limits.depth, text=limits.text), limits)
+    return contract.packed(batch)
