@@ -125,7 +125,7 @@ const clock = (second) => new Date(second * 1000).toLocaleTimeString();
 
 class Charts {
   constructor(parent) {
-    this.rate = new Chart('Requests', '/s', [{ name: 'all', style: 'a', area: true }, { name: 'not answered', style: 'b' }], number);
+    this.rate = new Chart('Requests', '/s', [{ name: 'all', style: 'a', area: true }, { name: 'errors', style: 'b' }], number);
     this.latency = new Chart('Latency', 'ms', [{ name: 'p50', style: 'a' }, { name: 'p99', style: 'c' }], (value) => number(value, 3));
     this.batch = new Chart('Batch size', 'rows a call', [{ name: 'rows', style: 'a', area: true }], (value) => number(value, 3));
     parent.replaceChildren(this.rate.element, this.latency.element, this.batch.element);

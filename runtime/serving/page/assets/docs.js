@@ -83,12 +83,13 @@ async function look() {
     const response = await request('openapi.json');
     const text = await response.text();
     if (response.status === 401) {
-      const given = storedKey() !== null;
       storeKey(null);
-      askKey(given ? 'The server does not take this key.' : '', look);
+      askKey('The server does not take this key.', look);
     } else if (response.ok) {
       show(parseExact(text));
-      at('forget').hidden = storedKey() === null;
+      // A link alone would go there without the key.
+      at('save').href = URL.createObjectURL(new Blob([text], { type: 'application/json' }));
+      at('save').hidden = at('forget').hidden = false;
     } else {
       trouble(`The server answers ${response.status} to the question for its description.`);
     }
@@ -101,4 +102,5 @@ at('forget').addEventListener('click', () => {
   storeKey(null);
   location.reload();
 });
-look();
+if (storedKey() === null) askKey('', look);
+else look();
