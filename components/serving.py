@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 import pulumi
 
@@ -57,16 +58,37 @@ class ModelService(pulumi.ComponentResource):
         self.endpoint = target.endpoint(f"serving-{name}", EndpointArgs(public=True, port=args.port), child)
         self.key = target.secret(f"serving-{name}-key", SecretArgs(), child)
         self.capture = target.object_store(f"capture-{name}", child)
+        # The named keys, which are hashes: kept apart from the capture, which may be deleted.
+        access = target.object_store(f"access-{name}", child)
         password = args.registry.passwords["serving"]
+        serve, capture = args.serve, args.serve.capture
+        hash_key = target.secret(f"capture-{name}-hash", SecretArgs(), child) if capture.hash else None
         settings = {
             "listen": listen_settings(self.key.name),
             "model": name,
             "alias": args.alias,
             "registry": registry_settings(args.registry, "serving"),
-            "capture": {"directory": f"@{{store:{self.capture.name}}}", "fraction": args.serve.capture},
-            "poll_seconds": args.serve.poll_seconds,
+            "capture": {
+                "directory": f"@{{store:{self.capture.name}}}",
+                "fraction": capture.fraction,
+                "leave_out": capture.leave_out,
+                "hash": capture.hash,
+                "segment_rows": capture.segment_rows,
+                "segment_seconds": capture.segment_seconds,
+                **({"hash_key_file": f"@{{secret-file:{hash_key.name}}}"} if hash_key else {}),
+                **({"retention_days": capture.retention / timedelta(days=1)} if capture.retention else {}),
+            },
+            "keys_file": f"@{{store:{access.name}}}/keys.json",
+            "poll_seconds": serve.poll_seconds,
             "cache": "@{scratch}/models",
-            "limits": {"body_bytes": args.serve.max_body_bytes, "rows": args.serve.max_rows},
+            "workers": serve.workers,
+            "shadow": serve.shadow,
+            "access_log": serve.access_log,
+            "drain_seconds": serve.drain.total_seconds(),
+            **{
+                part: getattr(serve, part).model_dump(mode="json")
+                for part in ("batch", "compile", "isolation", "limits")
+            },
         }
         self.service = target.service(
             f"serving-{name}",
@@ -74,9 +96,10 @@ class ModelService(pulumi.ComponentResource):
                 argv=["@{python}", "-m", "tidemill.runtime.serving", "--settings", "@{config}/settings.json"],
                 image="serving",
                 endpoints=[self.endpoint],
-                secrets=[self.key, password],
+                secrets=[self.key, password, *([hash_key] if hash_key else [])],
                 config_files={"settings.json": as_json(settings)},
-                stores=[self.capture],
+                stores=[self.capture, access],
+                stop_seconds=10 + int(serve.drain.total_seconds()),
             ),
             child,
         )

@@ -11,10 +11,12 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
+from tidemill.runtime.serving.settings import BatchSettings, CompileSettings, IsolationSettings, LimitSettings
 from tidemill.runtime.settings import PromoteSettings, Settings
 
 __all__ = [
     "NAME_PATTERN",
+    "CaptureConfig",
     "CommandLine",
     "Duration",
     "LakeConfig",
@@ -114,15 +116,65 @@ class LakeConfig(Settings):
     )
 
 
+class CaptureConfig(Settings):
+    """What is kept of the traffic."""
+
+    fraction: float = Field(default=1.0, ge=0, le=1, description="Share of the requests which is captured.")
+    leave_out: list[str] = Field(
+        default_factory=list[str], description="Columns which are not kept: personal data, or what is too large."
+    )
+    hash: list[str] = Field(
+        default_factory=list[str],
+        description="Columns of which only a keyed hash is kept, by which the rows of one subject can still be found.",
+    )
+    retention: Duration | None = Field(
+        default=None, description="Age at which captured rows and labels are deleted. Default: they are kept."
+    )
+    segment_rows: int = Field(default=50_000, ge=1, description="A file is finished when it has this many rows,")
+    segment_seconds: float = Field(default=5.0, gt=0, description="or when its first row is this old.")
+
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _capture(value: Any) -> Any:
+    """Let a number stand for the fraction alone."""
+    return {"fraction": value} if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
 class ServeConfig(Settings):
     """How a model answers."""
 
-    capture: float = Field(default=1.0, ge=0, le=1, description="Share of the requests which is captured.")
+    workers: int = Field(default=1, ge=1, le=64, description="Processes which answer on the one port.")
+    batch: BatchSettings = Field(default=BatchSettings(), description="How requests are answered together.")
+    compile: CompileSettings = Field(
+        default=CompileSettings(), description="Whether a faster form of the model may serve, and when."
+    )
+    isolation: IsolationSettings = Field(
+        default=IsolationSettings(), description="What happens where a model's requirements differ from the server's."
+    )
+    shadow: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Alias of a version which is asked the same besides, such as challenger; it answers nobody.",
+    )
+    capture: Annotated[CaptureConfig, BeforeValidator(_capture, json_schema_input_type=CaptureConfig | Fraction)] = (
+        Field(
+            default=CaptureConfig(), description="What is kept of the traffic; a number is the share of the requests."
+        )
+    )
     poll_seconds: float = Field(
         default=2.0, gt=0, le=3600, description="Seconds between two looks at the registry's alias."
     )
-    max_body_bytes: int = Field(default=4_000_000, ge=1024, description="Longest request body in bytes.")
-    max_rows: int = Field(default=10_000, ge=1, description="Most rows in one request.")
+    limits: LimitSettings = Field(
+        default=LimitSettings(), description="Bounds on one request, and on all of them together."
+    )
+    access_log: float = Field(
+        default=1.0, ge=0, le=1, description="Share of the answered requests which are logged; refused ones always are."
+    )
+    drain: Duration = Field(
+        default=timedelta(0), description="Time between not being ready any more and closing the port, at the end."
+    )
 
 
 class WatchConfig(Settings):

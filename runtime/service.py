@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI, Request, Response
     from prometheus_client import CollectorRegistry
 
-__all__ = ["JsonFormatter", "add_metrics", "bearer", "log_time", "main", "run", "token_matches", "token_of"]
+__all__ = ["JsonFormatter", "add_metrics", "bearer", "log_lines", "log_time", "main", "run", "token_matches", "token_of"]
 
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
@@ -90,14 +90,20 @@ def add_metrics(app: FastAPI, expected: str, registry: CollectorRegistry) -> Non
     app.add_api_route("/healthz", healthz)
 
 
+def log_lines() -> None:
+    """Have this process log JSON lines on standard output."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    for noisy in ("httpx", "filelock"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
 def run(app: FastAPI, listen: ListenSettings, *, grace: int = 10) -> None:
     """Serve `app` where `listen` says until SIGTERM, with JSON logs on standard output."""
     import uvicorn
 
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    log_lines()
     uvicorn.run(
         app,
         host=listen.host,

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import socket
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tidemill.runtime.serving.settings import ServingSettings
 
 # Before anything which brings a thread pool: on a busy machine the pools of many processes cost far more than they
 # give (one row of a tree model: 57 ms with the default pool, 1 ms with one thread).
@@ -16,15 +23,79 @@ os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
 os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "15"
 
+_GRACE_SECONDS = 6
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the service; return its exit code."""
-    from tidemill.runtime import service
-    from tidemill.runtime.serving.app import create_app
+    from tidemill.runtime.errors import TidemillError
     from tidemill.runtime.serving.settings import ServingSettings
+    from tidemill.runtime.settings import load_settings
 
-    # The capture is written after the last answer.
-    return service.main("serving", "Serve a model of the registry.", ServingSettings, create_app, grace=6, argv=argv)
+    parser = argparse.ArgumentParser(prog="tidemill.runtime.serving", description="Serve a model of the registry.")
+    parser.add_argument("--settings", type=Path, required=True, help="JSON file with the settings")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    try:
+        settings = load_settings(arguments.settings, ServingSettings)
+        if arguments.worker is not None:
+            return _worker(settings, arguments.worker)
+        if settings.workers > 1:
+            return _parent(settings, arguments.settings)
+        return _alone(settings)
+    except TidemillError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+
+
+def _alone(settings: ServingSettings) -> int:
+    from tidemill.runtime.service import log_lines
+    from tidemill.runtime.serving.app import create_app
+    from tidemill.runtime.serving.connections import server_of
+
+    app = create_app(settings)
+    log_lines()
+    server_of(app, settings, grace=_GRACE_SECONDS).run(sockets=[_bound(settings)])
+    return 0
+
+
+def _parent(settings: ServingSettings, file: Path) -> int:
+    from tidemill.runtime.service import log_lines
+    from tidemill.runtime.serving.workers import Workers
+
+    log_lines()
+    grace = settings.drain_seconds + _GRACE_SECONDS + 2
+    return Workers(file.absolute(), _bound(settings), settings.workers, grace).run()
+
+
+def _worker(settings: ServingSettings, place: str) -> int:
+    from tidemill.runtime.service import log_lines
+    from tidemill.runtime.serving.app import create_app
+    from tidemill.runtime.serving.board import Board
+    from tidemill.runtime.serving.connections import server_of
+    from tidemill.runtime.serving.workers import end_with_parent
+
+    index, listening, lifeline, folder = place.split(",", 3)
+    end_with_parent(int(lifeline))
+    log_lines()
+    app = create_app(settings, Board(Path(folder), int(index)))
+    server_of(app, settings, grace=_GRACE_SECONDS).run(sockets=[socket.socket(fileno=int(listening))])
+    return 0
+
+
+def _bound(settings: ServingSettings) -> socket.socket:
+    from tidemill.runtime.errors import PlatformError
+    from tidemill.runtime.serving.binding import bound_socket
+
+    try:
+        return bound_socket(settings.listen)
+    except OSError as error:
+        raise PlatformError(
+            f"the address cannot be had ({error.strerror})",
+            field="listen",
+            value=f"{settings.listen.host}:{settings.listen.port}",
+            mend="free the port, or choose another",
+        ) from None
 
 
 if __name__ == "__main__":

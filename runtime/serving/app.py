@@ -1,246 +1,261 @@
-"""The model server's HTTP: `/invocations`, `/labels`, `/healthz`, `/readyz`, `/metrics`."""
+"""The model server: its parts, put together, and its routes.
+
+FastAPI is the application; the routes which are asked ten thousand times a second are bare ASGI in it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
-import os
-import time
-from collections.abc import AsyncGenerator, Callable
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import partial
-from typing import Any
+from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.requests import ClientDisconnect
-from threadpoolctl import threadpool_limits
-from tidemill.runtime.capture import LABELS, write_segment
-from tidemill.runtime.ids import uuid7
-from tidemill.runtime.service import add_metrics, token_matches, token_of
-from tidemill.runtime.serving.contract import Batch, parse_json
+from tidemill.runtime.service import token_of
+from tidemill.runtime.serving import page
+from tidemill.runtime.serving.access_log import AccessLog
+from tidemill.runtime.serving.admission import Admission
+from tidemill.runtime.serving.batcher import Batcher
+from tidemill.runtime.serving.board import Board
+from tidemill.runtime.serving.contract import parse_json
+from tidemill.runtime.serving.exchange import Call, Exchange, Receive, Scope, Send, Watch
 from tidemill.runtime.serving.follower import Follower
-from tidemill.runtime.serving.labels import label_table
-from tidemill.runtime.serving.metrics import ServingMetrics
-from tidemill.runtime.serving.model import ServedModel, VersionInfo, load, preload
+from tidemill.runtime.serving.inference import Inference
+from tidemill.runtime.serving.keys import Keys
+from tidemill.runtime.serving.labels import LabelWriter, label_table
+from tidemill.runtime.serving.leases import Leases
+from tidemill.runtime.serving.loading import loader
+from tidemill.runtime.serving.metrics import ServingCollector, registry_of
+from tidemill.runtime.serving.model import ServedModel
 from tidemill.runtime.serving.problems import Problem
+from tidemill.runtime.serving.protocols import invocations, predict, v2
+from tidemill.runtime.serving.protocols.base import Encoded
+from tidemill.runtime.serving.routes import add_routes
 from tidemill.runtime.serving.settings import ServingSettings
-from tidemill.runtime.serving.source import Source
-from tidemill.runtime.serving.writer import Captured, CaptureWriter
+from tidemill.runtime.serving.shadow import Shadow
+from tidemill.runtime.serving.source import source_of
+from tidemill.runtime.serving.state import ServerState
+from tidemill.runtime.serving.traffic import Traffic
+from tidemill.runtime.serving.writer import CaptureWriter
 
 __all__ = ["ModelServer", "create_app"]
 
 _log = logging.getLogger(__name__)
 _RETRY = {"Retry-After": "5"}
-
-
-@dataclass
-class _Call:
-    """What is known of one request while it is answered."""
-
-    request_id: str
-    received_at: datetime
-    started: float
-    client_request_id: str | None = None
-    version: str = ""
-    rows: int = 0
+_LOOK_SECONDS = 0.5
+_SAY_SECONDS = 1.0
+_SIBLINGS_SECONDS = 60.0
 
 
 class ModelServer:
-    """The parts of the server, and the routes which use them."""
+    """The parts of one worker. Made on its event loop."""
 
-    def __init__(self, settings: ServingSettings) -> None:
-        self._settings = settings
-        self._key = token_of(settings.listen)
-        self.metrics = ServingMetrics(settings.model)
-        source = Source(settings)
+    def __init__(self, settings: ServingSettings, board: Board) -> None:
+        self.settings = settings
+        loop = asyncio.get_running_loop()
+        self._counting = threading.Lock()
+        self.traffic = Traffic()
+        self.recent = page.Recent()
+        self.watch = Watch()
+        self.log = AccessLog(settings.access_log)
+        self.keys = Keys(token_of(settings.listen), settings.keys_file)
+        self._leases = Leases()
+        self.batcher = Batcher(settings.batch, self._leases, self._called)
+        self.admission = Admission(self.keys, settings.limits, self.batcher)
+        load = loader(settings)
         self.follower = Follower(
-            source,
-            partial(load, code_root=source.folder),
+            source_of(settings, settings.alias),
+            load,
             poll_seconds=settings.poll_seconds,
-            changed=self._followed,
+            swapped=_retiring(loop, self._leases.retire),
         )
-        self.writer = CaptureWriter(
-            settings.capture, dropped=self.metrics.dropped.inc, written=self.metrics.captured.inc
+        self.writer = (
+            CaptureWriter(settings.capture, dropped=self._dropped, written=self._captured) if settings.capture else None
         )
-        # A model call holds a core; more threads than cores only wait for each other.
-        self._pool = ThreadPoolExecutor(
-            max_workers=max(2, os.cpu_count() or 1),
-            thread_name_prefix="model",
-            initializer=threadpool_limits,
-            initargs=(1,),
-        )
-
-    @asynccontextmanager
-    async def lifespan(self, _: FastAPI) -> AsyncGenerator[None]:
-        """Start the threads; at the end, after the last answer, write what is captured."""
-        self.writer.start()
-        self.follower.start()
-        yield
-        await asyncio.to_thread(self.follower.stop)
-        self._pool.shutdown()
-        await asyncio.to_thread(self.writer.close)
-
-    async def invocations(self, request: Request) -> Response:
-        """Answer with the predictions for the rows in the body."""
-        return await self._answer(request, self._predict, counted=True)
-
-    async def labels(self, request: Request) -> Response:
-        """Keep the labels in the body; answered when they are on the disk."""
-        return await self._answer(request, self._label, counted=False)
-
-    def readyz(self) -> Response:
-        """Tell which version serves; 503 without one."""
-        follower, settings = self.follower, self._settings
-        state: dict[str, Any] = {
-            "ready": follower.current is not None,
-            "model": settings.model,
-            "alias": settings.alias,
-            "registry": {None: "unknown", True: "reachable", False: "unreachable"}[follower.reachable],
-        }
-        if follower.current is not None:
-            state |= _lineage(follower.current)
-        if follower.failure is not None:
-            failure = follower.failure
-            state["error"] = f"version {failure.info.version} cannot serve: {failure.error}"
-        elif follower.trouble:
-            state["error"] = follower.trouble
-        elif follower.missing:
-            state["error"] = f"the registry has no alias {settings.alias} of {settings.model}"
-        return _json(state, 200 if state["ready"] else 503, {} if state["ready"] else _RETRY)
-
-    def _followed(self, follower: Follower) -> None:
-        self.metrics.followed(follower)
-        if follower.missing and follower.current is None:
-            # While the first model is being trained there is time.
-            preload()
-
-    async def _answer(self, request: Request, work: Callable[[_Call, bytes], Response], *, counted: bool) -> Response:
-        call = _Call(str(uuid7()), datetime.now(UTC), time.perf_counter())
-        try:
-            self._admit(request)
-            call.client_request_id = _client_id(request)
-            body = await self._body(request)
-            response = await asyncio.get_running_loop().run_in_executor(self._pool, work, call, body)
-            response.headers["X-Request-Id"] = call.request_id
-        except Problem as problem:
-            response = problem.response(call.request_id, call.client_request_id)
-        except ClientDisconnect:
-            response = Problem(400, "the client left").response(call.request_id)
-        except Exception:  # noqa: BLE001 - a model may raise anything; the client still gets a document
-            _log.exception("a request failed", extra={"request_id": call.request_id})
-            response = Problem(500, "the model failed on this request").response(
-                call.request_id, call.client_request_id
+        self.labels = LabelWriter(settings.capture.directory) if settings.capture else None
+        self.shadow: Shadow | None = None
+        if settings.shadow is not None:
+            follower = Follower(
+                source_of(settings, settings.shadow),
+                load,
+                poll_seconds=settings.poll_seconds,
+                swapped=_retiring(loop, lambda model: self.shadow.retire(model) if self.shadow else None),
             )
-        if counted:
-            seconds = time.perf_counter() - call.started
-            self.metrics.answered(version=call.version, code=response.status_code, seconds=seconds, rows=call.rows)
-        return response
+            self.shadow = Shadow(follower, self.traffic, self.writer.take if self.writer else lambda _: None)
+        self.state = ServerState(settings, board, self.follower, self.batcher, self.traffic, self.recent, self.shadow)
+        self._board = board
+        self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="bodies")
+        self.registry = registry_of(ServingCollector(settings.model, self.state.notices, board.ended))
+        self._inference = Inference(
+            settings,
+            self.follower,
+            self.batcher,
+            self._leases,
+            self.admission,
+            self._executor,
+            self.writer.take if self.writer else None,
+            self.shadow,
+        )
 
-    def _admit(self, request: Request) -> None:
-        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-        given = bearer.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key")
-        if not token_matches(given, self._key):
-            raise Problem(401, "a valid API key is needed", headers={"WWW-Authenticate": "Bearer"})
+    def exchanges(self) -> dict[str, Exchange]:
+        """Return the hot routes: path -> application, all of them POST."""
+        inference, name = self._inference, self.settings.model
 
-    async def _body(self, request: Request) -> bytes:
-        kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            raise Problem(415, f"the body must be application/json, not {kind[:100]}")
-        limits = self._settings.limits
-        parts: list[bytes] = []
-        size = 0
-        try:
-            async with asyncio.timeout(limits.body_seconds):
-                async for part in request.stream():
-                    size += len(part)
-                    if size <= limits.body_bytes:
-                        parts.append(part)
-                    else:
-                        # Read on for a while: a client still sending would not see the answer.
-                        parts.clear()
-                        if size > 4 * limits.body_bytes:
-                            break
-        except TimeoutError:
-            raise Problem(408, "the body did not come in time", headers={"Connection": "close"}) from None
-        if size > limits.body_bytes:
-            raise Problem(413, f"the body is larger than {limits.body_bytes} bytes", headers={"Connection": "close"})
-        return b"".join(parts)
+        def of(work: Callable[[Call, bytes], Awaitable[Encoded]]) -> Exchange:
+            return Exchange(work, self.admission, self.settings.limits, self.watch, self._finished)
 
-    def _predict(self, call: _Call, body: bytes) -> Response:
-        # Taken once: a swap meanwhile does not touch this request.
-        model = self.follower.current
-        if model is None:
-            settings = self._settings
-            raise Problem(503, f"no version of {settings.model} serves as {settings.alias} yet", headers=_RETRY)
-        call.version = model.info.version
-        batch: Batch = model.contract.batch(parse_json(body), self._settings.limits.rows)
-        call.rows = batch.rows
-        predictions = model.predict(batch)
-        self.writer.take(Captured(call.request_id, call.client_request_id, call.received_at, model, batch, predictions))
-        answer: dict[str, Any] = {
-            "predictions": predictions,
-            "model": model.info.model,
-            "version": model.info.version,
-            "request_id": call.request_id,
+        infer = of(lambda call, body: inference.answer(v2.decode, call, body))
+        return {
+            "/invocations": of(lambda call, body: inference.answer(invocations.decode, call, body)),
+            "/predict": of(lambda call, body: inference.answer(predict.decode, call, body)),
+            "/labels": of(self._label),
+            f"/v2/models/{name}/infer": infer,
         }
-        if call.client_request_id is not None:
-            answer["client_request_id"] = call.client_request_id
-        return _json(answer, 200, {"X-Tidemill-Model-Version": model.info.version})
 
-    def _label(self, call: _Call, body: bytes) -> Response:
-        table = label_table(parse_json(body), self._settings.limits.rows)
+    async def start(self) -> None:
+        """Start what runs besides the requests."""
+        if self.writer:
+            self.writer.start()
+        if self.labels:
+            self.labels.start()
+        self.follower.start()
+        if self.shadow:
+            self.shadow.follower.start()
+        self._tasks = [asyncio.create_task(self._look()), asyncio.create_task(self._say())]
+        if any(notice["served"] for notice in self._board.others()):
+            # The siblings answer meanwhile; one which is not ready would only refuse.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SIBLINGS_SECONDS):
+                    while self.follower.current is None and self.follower.failure is None:
+                        await asyncio.sleep(0.05)
+
+    async def stop(self) -> None:
+        """End it all; after the last answer, write what is captured."""
+        for task in self._tasks:
+            task.cancel()
+        followers = [self.follower, *([self.shadow.follower] if self.shadow else [])]
+        await asyncio.gather(*(asyncio.to_thread(follower.stop) for follower in followers))
+        self.batcher.close()
+        await asyncio.to_thread(self.batcher.join, 5)
+        if self.shadow:
+            await asyncio.to_thread(self.shadow.close)
+        self._executor.shutdown()
+        for closing in (self.writer, self.labels):
+            if closing:
+                await asyncio.to_thread(closing.close)
+        for follower in followers:
+            if follower.current is not None:
+                follower.current.close()
+        self.state.say()
+        await asyncio.to_thread(self.log.close)
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            self.watch.look()
+            self.keys.refresh()
+
+    async def _say(self) -> None:
+        while True:
+            self.state.say()
+            await asyncio.sleep(_SAY_SECONDS)
+
+    def _finished(self, call: Call, status: int, seconds: float) -> None:
+        counted = call.path != "/labels"
+        if counted:
+            self.traffic.answered(call.version, status, seconds, call.rows)
+            self.recent.record(seconds, call.rows, status >= 400)
+        self.log.add(
+            call.received_at,
+            call.path,
+            status,
+            seconds,
+            call.rows,
+            call.request_id,
+            call.client_request_id,
+            call.key,
+            call.version,
+            call.trace[3:35] if call.trace else None,
+        )
+
+    def _called(self, rows: int, seconds: float) -> None:
+        self.traffic.called(rows, seconds)
+        self.recent.called(rows)
+
+    def _captured(self, rows: int) -> None:
+        with self._counting:
+            self.traffic.captured += rows
+
+    def _dropped(self, rows: int) -> None:
+        with self._counting:
+            self.traffic.dropped += rows
+
+    async def _label(self, call: Call, body: bytes) -> Encoded:
+        """Keep the labels in `body`; answered when they are on the disk."""
+        if self.labels is None:
+            raise Problem(404, "this server captures nothing, so it keeps no labels")
+        loop = asyncio.get_running_loop()
+        limit = self.settings.limits.rows
+        table = await loop.run_in_executor(self._executor, lambda: label_table(parse_json(body), limit))
         try:
-            write_segment(table, self._settings.capture.directory, LABELS)
+            await asyncio.wrap_future(self.labels.submit(table))
         except OSError as error:
             _log.error("labels could not be written", extra={"request_id": call.request_id, "error": str(error)})
             raise Problem(503, "the labels could not be kept; send them again", headers=_RETRY) from None
-        self.metrics.labels.inc(table.num_rows)
-        return _json({"accepted": table.num_rows, "request_id": call.request_id}, 200, {})
+        self.traffic.labels += table.num_rows
+        return Encoded(json.dumps({"accepted": table.num_rows, "request_id": call.request_id}).encode())
 
 
-def _lineage(model: ServedModel) -> dict[str, Any]:
-    info: VersionInfo = model.info
-    return {
-        "version": info.version,
-        "run_id": info.run_id,
-        "loaded_at": model.loaded_at.isoformat(timespec="milliseconds"),
-        "lake_repository": info.tags.get("tidemill.lake.repository"),
-        "lake_commit": info.tags.get("tidemill.lake.commit"),
-        "git_commit": info.tags.get("tidemill.git.commit"),
-    }
+def _retiring(
+    loop: asyncio.AbstractEventLoop, retire: Callable[[ServedModel], None]
+) -> Callable[[ServedModel | None, ServedModel], None]:
+    """Return what a follower calls from its thread, to have the old version retired on the loop."""
+
+    def swapped(old: ServedModel | None, _: ServedModel) -> None:
+        if old is not None:
+            with suppress(RuntimeError):  # the loop is closed: the process ends
+                loop.call_soon_threadsafe(retire, old)
+
+    return swapped
 
 
-def _client_id(request: Request) -> str | None:
-    given = request.headers.get("x-request-id")
-    if given is not None and not (0 < len(given) <= 128 and given.isascii() and given.isprintable()):
-        raise Problem(400, "x-request-id: wants 1 to 128 printable ASCII characters")
-    return given
+class App(FastAPI):
+    """FastAPI, but for the hot routes, which it hands on before anything of its own runs."""
+
+    hot: Mapping[str, Exchange]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] == "http" and scope["method"] == "POST" and (exchange := self.hot.get(scope["path"])):
+            await exchange(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
-def _json(document: dict[str, Any], status: int, headers: dict[str, str]) -> Response:
-    return Response(
-        json.dumps(document, allow_nan=False), status_code=status, headers=headers, media_type="application/json"
-    )
-
-
-def create_app(settings: ServingSettings) -> FastAPI:
-    """Return the app; its threads start with it.
+def create_app(settings: ServingSettings, board: Board | None = None) -> App:
+    """Return the application of one worker; its parts are made when it starts.
 
     Raises:
         TidemillError: a secret cannot be read.
     """
-    server = ModelServer(settings)
-    app = FastAPI(title=f"tidemill: {settings.model}", lifespan=server.lifespan, openapi_url=None)
-    app.state.server = server
-    app.add_api_route("/invocations", server.invocations, methods=["POST"], response_model=None)
-    app.add_api_route("/labels", server.labels, methods=["POST"], response_model=None)
-    app.add_api_route("/readyz", server.readyz, response_model=None)
-    add_metrics(app, token_of(settings.listen), server.metrics.registry)
+    token_of(settings.listen)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        server = ModelServer(settings, board or Board(None))
+        app.state.server = server
+        app.hot = server.exchanges()  # pyright: ignore[reportAttributeAccessIssue] - it is an App
+        await server.start()
+        yield
+        await server.stop()
+
+    app = App(title=f"tidemill: {settings.model}", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
+    app.hot = {}
+    add_routes(app)
 
     async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, StarletteHTTPException)  # noqa: S101 - registered for that alone

@@ -49,6 +49,7 @@ class Follower:
         trouble: why it did not answer.
         missing: whether the registry answered that there is no such version.
         swaps: the last versions which were taken, or could not be, the newest first.
+        counts: how many were, and could not be.
 
     Args:
         source: tells which version should serve, and brings it.
@@ -78,6 +79,7 @@ class Follower:
         self._changed = changed
         self._swapped = swapped
         self.swaps: deque[Swap] = deque(maxlen=_SWAPS)
+        self.counts = {"done": 0, "failed": 0}
         self._fall_back_at = 0.0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
@@ -178,6 +180,7 @@ class Follower:
         )
 
     def _note(self, info: VersionInfo, started: float, error: str | None) -> None:
+        self.counts["failed" if error else "done"] += 1
         self.swaps.appendleft(
             {
                 "at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),

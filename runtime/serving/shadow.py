@@ -1,7 +1,7 @@
 """A second version which is asked the same rows, off the path of the requests, and never answers anybody.
 
-Both answers are compared and captured; what the shadow is too slow for is dropped and counted. It is given nothing while
-requests wait for the model: under load it is the first to go.
+Both answers are compared and captured; what the shadow is too slow for is dropped and counted. It is given nothing
+while requests wait for the model: under load it is the first to go.
 """
 
 from __future__ import annotations

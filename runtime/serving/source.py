@@ -12,12 +12,15 @@ knows all kinds of stores, is MLflow's, in a process of its own.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,7 +35,7 @@ from tidemill.runtime.settings import RegistrySettings
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["FolderSource", "RegistrySource", "VersionSource", "source_of"]
+__all__ = ["FolderSource", "RegistrySource", "VersionSource", "source_of", "version_in"]
 
 _log = logging.getLogger(__name__)
 _ASK_SECONDS = 15.0
@@ -77,7 +80,7 @@ class _Cached:
 
     def cached(self, info: VersionInfo) -> Path | None:
         kept = self._folder / info.version
-        found = _read(kept / "version.json")
+        found = version_in(kept)
         return kept if found is not None and found.identity == info.identity else None
 
     def lock(self, info: VersionInfo) -> FileLock:
@@ -135,7 +138,7 @@ class FolderSource(_Cached):
         """Return the folder of a copy in the cache."""
         with self.lock(info):
             if (kept := self.cached(info)) is None:
-                kept = _filled(self._folder, info, lambda work: _copy(self._path, work / "model"))
+                kept = _filled(self._folder, info, functools.partial(_copy, self._path))
             return kept
 
 
@@ -188,7 +191,7 @@ class RegistrySource(_Cached):
         """
         with self.lock(info):
             kept = self.cached(info)
-            return kept if kept is not None else _filled(self._folder, info, lambda work: self._download(info, work))
+            return kept if kept is not None else _filled(self._folder, info, functools.partial(self._download, info))
 
     def _download(self, info: VersionInfo, work: Path) -> None:
         order = {
@@ -256,17 +259,17 @@ class _ByClient:
         self._registry = registry
 
     def aliased(self, name: str, alias: str) -> dict[str, Any] | None:
-        return self._ask(lambda client: client.get_model_version_by_alias(name, alias), f"alias {alias} not found")
+        return self._ask("get_model_version_by_alias", name, alias, missing=f"alias {alias} not found")
 
     def version(self, name: str, version: str) -> dict[str, Any] | None:
-        return self._ask(lambda client: client.get_model_version(name, version), None)
+        return self._ask("get_model_version", name, version)
 
-    def _ask(self, ask: Any, missing: str | None) -> dict[str, Any] | None:
+    def _ask(self, method: str, *arguments: str, missing: str | None = None) -> dict[str, Any] | None:
         from mlflow.exceptions import MlflowException
         from tidemill.runtime.registry import connect
 
         try:
-            found = ask(connect(self._registry))
+            found = getattr(connect(self._registry), method)(*arguments)
         except MlflowException as error:
             text = str(error.message)
             if error.error_code == "RESOURCE_DOES_NOT_EXIST" or (missing is not None and missing in text):
@@ -280,7 +283,7 @@ class _ByClient:
         }
 
 
-def _filled(folder: Path, info: VersionInfo, fill: Any) -> Path:
+def _filled(folder: Path, info: VersionInfo, fill: Callable[[Path], None]) -> Path:
     """Fill the cache with `info` by `fill(work)`; a half-filled folder is never taken for a version."""
     work = Path(tempfile.mkdtemp(prefix=".download-", dir=folder))
     kept = folder / info.version
@@ -289,7 +292,7 @@ def _filled(folder: Path, info: VersionInfo, fill: Any) -> Path:
         if not (work / "model" / "MLmodel").is_file():
             raise UnfitError("its artifacts hold no MLmodel file")
         run = _json(work / "run.json") or {}
-        _write(work / "version.json", {**info.as_dict(), "metrics": run.get("metrics", {})})
+        _write(work / "version.json", replace(info, metrics=run.get("metrics", {})).as_dict())
         shutil.rmtree(kept, ignore_errors=True)
         work.rename(kept)
     finally:
@@ -297,9 +300,9 @@ def _filled(folder: Path, info: VersionInfo, fill: Any) -> Path:
     return kept
 
 
-def _copy(source: Path, destination: Path) -> None:
+def _copy(source: Path, work: Path) -> None:
     try:
-        shutil.copytree(source, destination)
+        shutil.copytree(source, work / "model")
     except (OSError, shutil.Error) as error:
         raise UnfitError(f"the folder cannot be read ({_first_line(error)})") from None
 
@@ -315,15 +318,15 @@ def _json(path: Path) -> dict[str, Any] | None:
 
 
 def _info(raw: dict[str, Any] | None) -> VersionInfo | None:
-    names = ("model", "version", "alias", "source", "run_id", "tags")
     try:
-        return None if raw is None else VersionInfo(**{name: raw[name] for name in names})
+        return None if raw is None else VersionInfo(**{field.name: raw[field.name] for field in fields(VersionInfo)})
     except KeyError:
         return None
 
 
-def _read(path: Path) -> VersionInfo | None:
-    return _info(_json(path))
+def version_in(folder: Path) -> VersionInfo | None:
+    """Return which version is cached in `folder`, with the metrics of its run, or None."""
+    return _info(_json(folder / "version.json"))
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

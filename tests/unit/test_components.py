@@ -89,8 +89,8 @@ def test_rendered_settings_fit_the_models_of_their_services(service: str) -> Non
     name = "serving-flights" if service == "serving" else service
     module = importlib.import_module(f"tidemill.runtime.{service}.settings")
     model = getattr(module, f"{service.capitalize()}Settings")
-    text = flights().of("Service")[name]["configFiles"]["settings.json"].replace("@{port}", "8080")
-    model.model_validate_json(text)
+    text = flights().of("Service")[name]["configFiles"]["settings.json"]
+    model.model_validate_json(text.replace("@{port}", "8080").replace("@{host}", "127.0.0.1"))
 
 
 def test_the_runtime_settings_fit_their_model() -> None:

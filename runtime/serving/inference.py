@@ -1,0 +1,118 @@
+"""From a body to an answer: read by the version which serves, answered in a batch, captured, shown to the shadow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+
+from tidemill.runtime.serving.admission import Admission
+from tidemill.runtime.serving.batcher import Batcher
+from tidemill.runtime.serving.exchange import Call, Headers
+from tidemill.runtime.serving.follower import Follower
+from tidemill.runtime.serving.leases import Leases
+from tidemill.runtime.serving.model import ServedModel
+from tidemill.runtime.serving.problems import Problem
+from tidemill.runtime.serving.protocols.base import Answered, Decoded, Decoder, Encoded, Incoming
+from tidemill.runtime.serving.settings import ServingSettings
+from tidemill.runtime.serving.shadow import Shadow
+from tidemill.runtime.serving.writer import Captured
+
+__all__ = ["Inference"]
+
+_LARGE_BODY = 64 * 1024
+_LARGE_ANSWER = 1024
+
+
+class Inference:
+    """Answers the requests of one worker.
+
+    Args:
+        settings: those of the server.
+        follower: knows the version which serves.
+        batcher: calls it.
+        leases: keeps it while it is used.
+        admission: turns away what would wait too long.
+        executor: for reading large bodies and writing large answers, off the event loop.
+        capture: takes what was answered; None captures nothing.
+        shadow: is shown what was answered, or None.
+    """
+
+    def __init__(
+        self,
+        settings: ServingSettings,
+        follower: Follower,
+        batcher: Batcher,
+        leases: Leases,
+        admission: Admission,
+        executor: Executor,
+        capture: Callable[[Captured], None] | None,
+        shadow: Shadow | None,
+    ) -> None:
+        self._settings = settings
+        self._limits = settings.limits
+        self._follower = follower
+        self._batcher = batcher
+        self._leases = leases
+        self._admission = admission
+        self._executor = executor
+        self._capture = capture
+        self._shadow = shadow
+
+    async def answer(self, decoder: Decoder, call: Call, body: bytes) -> Encoded:
+        """Return the answer to `body`.
+
+        Raises:
+            Problem: it cannot be read, there is no model, or too much to do.
+        """
+        # Taken once: a swap meanwhile does not touch this request.
+        model = self._follower.current
+        if model is None:
+            settings = self._settings
+            raise Problem(
+                503, f"no version of {settings.model} serves as {settings.alias} yet", headers={"Retry-After": "5"}
+            )
+        call.version = model.info.version
+        self._admission.check_queue()
+        headers = call.headers
+        incoming = Incoming(body, _text(headers, b"content-type"), _text(headers, b"accept"), Headers(headers))
+        # The lease is held over every wait, so that the version is not closed in between.
+        self._leases.take(model)
+        try:
+            if len(body) < _LARGE_BODY:
+                decoded = decoder(model, incoming, self._limits)
+            else:
+                decoded = await self._off_the_loop(decoder, model, incoming)
+            batch = decoded.batch
+            call.rows = batch.rows
+            outputs = await self._batcher.submit(model, batch)
+        finally:
+            self._leases.give(model)
+        answered = Answered(outputs, model, call.request_id, call.client_request_id)
+        if batch.rows < _LARGE_ANSWER:
+            encoded = decoded.encode(answered)
+        else:
+            encoded = await asyncio.get_running_loop().run_in_executor(self._executor, decoded.encode, answered)
+        if self._capture is not None or self._shadow is not None:
+            captured = Captured(
+                call.request_id,
+                call.client_request_id,
+                call.received_at,
+                model,
+                model.info.alias or self._settings.alias,
+                batch,
+                outputs,
+            )
+            if self._capture is not None:
+                self._capture(captured)
+            if self._shadow is not None:
+                self._shadow.offer(captured, busy=self._batcher.waiting_rows > 0)
+        return encoded
+
+    async def _off_the_loop(self, decoder: Decoder, model: ServedModel, incoming: Incoming) -> Decoded:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, decoder, model, incoming, self._limits)
+
+
+def _text(headers: Mapping[bytes, bytes], name: bytes) -> str:
+    given = headers.get(name)
+    return "" if given is None else given.decode("latin-1")
