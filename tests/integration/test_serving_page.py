@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from tidemill.runtime.serving.documents import named as spoken
 from tidemill.runtime.serving.page.status_schema import ColumnState
 
 from tests.support.browser import Browser, browser
@@ -185,7 +186,7 @@ def test_a_chart_says_the_second_which_is_pointed_at(opened: Browser, server: St
 
 
 def test_the_form_sends_what_was_typed_and_shows_the_answer(opened: Browser, server: StandIn) -> None:
-    server.answer = (200, {"predictions": [0.7341987654], "version": "7", "request_id": "0199-id"})
+    server.answer = (200, {"predictions": [{"score": 0.7341987654}], "version": "7", "request_id": "0199-id"})
     opened.find("#try button[type=submit]").click()
     shown(opened, "#try .answer", "0.7341987654")
     assert {"Version": "7", "Request": "0199-id"}.items() <= facts(opened, "#try .answer").items()
@@ -267,7 +268,7 @@ def test_hostile_names_are_text(page: Browser, server: StandIn) -> None:
             workers=[{"pid": 1, "version": word, "engine": word, "ready": True, "requests": 1}],
             swaps=[{"at": word, "from": word, "to": word, "seconds": 1, "error": word}],
         )
-        server.answer = (422, {"detail": word, "errors": [{"field": f"rows[0].{word}", "message": word}]})
+        server.answer = (422, {"detail": word, "errors": [{"field": f"rows[0].{spoken(word)}", "message": word}]})
         page.forget()
         page.open(server.url)
         enter(page)
@@ -279,7 +280,7 @@ def test_hostile_names_are_text(page: Browser, server: StandIn) -> None:
         page.wait(lambda: page.find("#try .answer").is_displayed())
         assert page.find("#field-0-error").get_attribute("textContent") == word
         assert json.loads(server.bodies[-1])["rows"][0][word] == word
-        server.answer = (200, {"predictions": [word], "version": word, "request_id": word})
+        server.answer = (200, {"predictions": [{"prediction": word}], "version": word, "request_id": word})
         page.find("#try button[type=submit]").click()
         page.wait(lambda word=word: page.find("#try .value").get_attribute("textContent") == word)
         assert page.run("return window.hit") is None

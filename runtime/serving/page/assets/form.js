@@ -190,11 +190,8 @@ class TryForm {
       // Something before the server answered; its words are shown.
     }
     const right = response.ok && answer !== null;
-    const facts = [
-      ['Version', answer?.version ?? response.headers.get('x-tidemill-model-version')],
-      ['Request', answer?.request_id ?? response.headers.get('x-request-id')],
-      ['Took', `${number(took, 3)} ms, with the way there and back`],
-    ].filter(([, value]) => value !== null && value !== undefined);
+    const version = answer?.version ?? response.headers.get('x-tidemill-model-version');
+    const id = answer?.request_id ?? response.headers.get('x-request-id');
     const left = right ? [] : this.refuseFields(answer?.errors ?? []);
     this.say(
       right ? '' : 'bad',
@@ -202,9 +199,24 @@ class TryForm {
         ? h('p', { class: 'value' }, named(predicted(answer)))
         : h('p', { class: 'value text' }, `${response.status}: `, named(answer?.detail ?? text.slice(0, 1000))),
       left.length ? h('ul', {}, left.map(({ field, message }) => h('li', {}, named(field), ': ', named(message)))) : null,
-      h('dl', { class: 'facts' }, facts.map(([name, value]) => [h('dt', {}, name), h('dd', {}, name === 'Request' ? code(value) : named(value))])),
+      facts([
+        ['Version', version && named(version)],
+        ['Request', id && code(id)],
+        ['Took', `${number(took, 3)} ms, with the way there and back`],
+      ]),
       h('details', {}, h('summary', {}, 'The whole answer'), h('pre', { tabindex: 0 }, text)),
       h('details', {}, h('summary', {}, 'The same with curl'), h('pre', { tabindex: 0 }, curl(body))),
+    );
+  }
+
+  // The field which an error names, or a part of it; of a long name the server says the beginning.
+  at(path) {
+    const of = (field) => `${TARGET.list}[0].${field.column.name}`;
+    const cut = path.endsWith('...') ? path.slice(0, -3) : null;
+    return (
+      this.fields.find((field) => of(field) === path) ??
+      this.fields.find((field) => JSON_KINDS.has(field.column.kind) && path.startsWith(`${of(field)}[`)) ??
+      this.fields.find((field) => cut !== null && of(field).startsWith(cut))
     );
   }
 
@@ -216,13 +228,16 @@ class TryForm {
 
   // Put each error beside its field; return those which have none here.
   refuseFields(errors) {
-    const by = new Map(this.fields.map((field) => [`${TARGET.list}[0].${field.column.name}`, field]));
     const left = [];
     let first = null;
     for (const { field, message } of errors) {
-      const found = by.get(field);
-      if (!found) left.push({ field, message });
-      found?.refuse(message);
+      const found = this.at(String(field));
+      if (!found) {
+        left.push({ field, message });
+        continue;
+      }
+      found.refuse(message);
+      found.element.hidden = false;
       first ??= found;
     }
     first?.input.focus();
@@ -233,7 +248,10 @@ class TryForm {
 const valueOf = (row, name) => (row !== null && typeof row === 'object' && Object.hasOwn(row, name) ? row[name] : undefined);
 
 function predicted(answer) {
-  const [value] = Array.isArray(answer.predictions) ? answer.predictions : [answer];
+  const [output] = Array.isArray(answer.predictions) ? answer.predictions : [answer];
+  // `{"score": 0.5}`: which it is, is said under what serves.
+  const [name, ...more] = Object.keys(output ?? {});
+  const value = ['score', 'scores', 'prediction'].includes(name) && !more.length ? output[name] : output;
   if (Array.isArray(value)) return value.map((one) => (typeof one === 'number' ? number(one, 6) : JSON.stringify(one))).join(', ');
   return typeof value === 'number' ? number(value, 10) : typeof value === 'string' ? value : JSON.stringify(value);
 }
