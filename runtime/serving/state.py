@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any, Literal, cast
 
 from tidemill.runtime.serving.batcher import Batcher
@@ -214,7 +215,7 @@ def _serving(model: ServedModel) -> ServingState:
             "lake_repository": tags.get("tidemill.lake.repository"),
             "lake_commit": tags.get("tidemill.lake.commit"),
         },
-        "metrics": dict(model.metrics),
+        "metrics": {name: value if isfinite(value) else None for name, value in model.metrics.items()},
         "columns": [
             {"name": column.name, "kind": column.kind, "required": column.required} for column in _columns(model)
         ],

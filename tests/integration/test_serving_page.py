@@ -104,6 +104,7 @@ def test_what_serves_is_said_with_its_lineage(opened: Browser, server: StandIn) 
     assert what["Engine"].splitlines() == ["tl2cgen, compiled", "within 6e-16 of the model itself on 1000 rows"]
     assert (what["Git commit"], what["Data commit"]) == ("decade" * 6, "c0ffee" * 10)
     assert (what["roc_auc"], what["rows"], what["loss"]) == ("0.71723", "327,346", "1.25e-7")
+    assert what["gain"] == "not a number"
     state = facts(opened, "#state")
     assert state["Registry"] == "reachable"
     assert state["Capture"] == "123,456 rows written, 3 dropped"

@@ -73,7 +73,7 @@ def status(**changes: Any) -> Status:
             "engine_note": "within 6e-16 of the model itself on 1000 rows",
             "output": "score",
             "lineage": {"git_commit": "decade" * 6, "lake_repository": "flights", "lake_commit": "c0ffee" * 10},
-            "metrics": {"roc_auc": 0.71723, "rows": 327346.0, "loss": 1.25e-7},
+            "metrics": {"roc_auc": 0.71723, "rows": 327346.0, "loss": 1.25e-7, "gain": None},
             "columns": [
                 {"name": "distance", "kind": "double", "required": True},
                 {"name": "hour", "kind": "long", "required": True},

@@ -48,7 +48,7 @@ class ServingState(TypedDict):
         compiled: whether that is another form of the model than the one which was logged.
         engine_note: why it is not compiled, or how far the compiled one is from the model itself.
         output: `score`, `scores` or `prediction`.
-        metrics: those of its run when it was promoted.
+        metrics: those of its run when it was promoted; None is not a number, or infinite.
         columns: what it takes.
         example: a few rows, name -> JSON value, which the form is filled with.
     """
@@ -61,7 +61,7 @@ class ServingState(TypedDict):
     engine_note: str
     output: str
     lineage: Lineage
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
     columns: list[ColumnState]
     example: list[dict[str, Any]]
 

@@ -58,7 +58,7 @@ function whatServes(serving) {
     ]),
     h('h3', { class: 'part' }, 'Metrics at promotion'),
     names.length
-      ? h('div', { class: 'long', tabindex: names.length > 8 ? 0 : null }, facts(names.map((name) => [named(name), number(metrics[name], 6)])))
+      ? h('div', { class: 'long', tabindex: names.length > 8 ? 0 : null }, facts(names.map((name) => [named(name), metrics[name] === null ? 'not a number' : number(metrics[name], 6)])))
       : muted('The run has none.'),
   ];
 }
