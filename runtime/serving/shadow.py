@@ -159,7 +159,9 @@ def translated(batch: Batch, given: Contract, wanted: Contract) -> Batch:
     """
     if given == wanted:
         return batch
-    if reasons := wanted.why_not(given):
+    known = {column.name for column in wanted.columns}
+    # A column which the shadow does without is no reason against it.
+    if reasons := wanted.why_not(replace(given, columns=tuple(c for c in given.columns if c.name in known))):
         raise ValueError("; ".join(reasons))
     names = [column.name for column in given.columns]
     positions = [names.index(column.name) if column.name in names else None for column in wanted.columns]

@@ -52,13 +52,26 @@ def source() -> FakeSource:
     return FakeSource()
 
 
-def follow(source: FakeSource, *, broken: tuple[str, ...] = ()) -> Follower:
+def follow(source: FakeSource, *, broken: tuple[str, ...] = (), other_output: tuple[str, ...] = ()) -> Any:
     def load(info: VersionInfo, _: Path) -> Any:
         if info.version in broken:
             raise ZeroDivisionError("broken model")
-        return SimpleNamespace(info=info, contract=Contract((Column("a", "double"),)), output="score")
+        return SimpleNamespace(
+            info=info,
+            contract=Contract((Column("a", "double"),)),
+            output="scores" if info.version in other_output else "score",
+            engine=SimpleNamespace(name="sklearn"),
+            close=lambda: closed.append(info.version),
+        )
 
-    return Follower(source, load, poll_seconds=1)
+    def swapped(old: Any, new: Any) -> None:
+        swaps.append((old.info.version if old else None, new.info.version))
+
+    closed: list[str] = []
+    swaps: list[tuple[str | None, str]] = []
+    made = Follower(source, load, poll_seconds=1, swapped=swapped)
+    made.closed, made.told = closed, swaps  # type: ignore[attr-defined]
+    return made
 
 
 def serving(follower: Follower) -> str | None:
@@ -109,7 +122,7 @@ def test_a_broken_version_is_tried_again_with_growing_patience(
         now[0] = moment
         follower.step()
         assert source.fetched.count("2") == attempts, f"after {moment} s"
-    assert set(source.forgotten) == {"2"}, "a damaged download would be damaged for ever"
+    assert source.forgotten == ["2"], "a damaged download is fetched anew, once"
     source.alias = info("3")
     follower.step()
     assert (serving(follower), follower.failure) == ("3", None), "the alias moving on is not waited for"
@@ -130,3 +143,28 @@ def test_a_restart_serves_what_served_last(source: FakeSource) -> None:
     follower.step()
     assert serving(follower) == "1", "the champion is broken, and a version which works is at hand"
     assert follower.failure
+
+
+def test_swaps_are_told_and_remembered_the_newest_first(source: FakeSource) -> None:
+    follower = follow(source, broken=("2",))
+    for version in ("1", "2", "3"):
+        source.alias = info(version)
+        follower.step()
+        follower.step()
+    assert follower.told == [(None, "1"), ("1", "3")]
+    assert [(swap["from"], swap["to"], swap["error"]) for swap in follower.swaps] == [
+        ("1", "3", None),
+        ("1", "2", "ZeroDivisionError: broken model"),
+        (None, "1", None),
+    ]
+    assert follower.counts == {"done": 2, "failed": 1}, "a failure which is tried again is one failure"
+
+
+def test_a_version_of_another_output_is_refused_and_closed(source: FakeSource) -> None:
+    follower = follow(source, other_output=("2",))
+    for version in ("1", "2"):
+        source.alias = info(version)
+        follower.step()
+    assert serving(follower) == "1"
+    assert "it gives scores where version 1 gives score" in follower.failure.error
+    assert follower.closed == ["2"]
