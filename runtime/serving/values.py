@@ -119,13 +119,21 @@ class Column:
             if dtype.kind == "b" and kinds <= {bool}:
                 return np.array(flat, dtype=dtype)
             if (dtype.kind in "iu" and kinds <= {int}) or (dtype.kind == "f" and kinds <= {int, float}):
-                limits: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
-                low, high = (float(limits.min), float(limits.max)) if dtype.kind == "f" else (limits.min, limits.max)
-                if not all(low <= number <= high for number in flat):
-                    raise UnfitValueError(f"{named(self.name)} is out of the range of {self.dtype}")
-                return np.array([float(number) for number in flat] if dtype.kind == "f" else flat, dtype=dtype)
+                return self._numbers(flat, dtype)
         odd = ", ".join(sorted(describe(next(item for item in flat if type(item) is kind)) for kind in kinds))
         raise UnfitValueError(f"{named(self.name)} wants {self.wants}, got {odd}")
+
+    def _numbers(self, flat: list[Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        limits: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+        widest = {"f": np.float64, "i": np.int64, "u": np.uint64}[dtype.kind]
+        try:
+            numbers = np.array(flat, dtype=widest)
+        except OverflowError:
+            numbers = None
+        # Written so that NaN fails.
+        if numbers is None or not bool(((numbers >= limits.min) & (numbers <= limits.max)).all()):
+            raise UnfitValueError(f"{named(self.name)} is out of the range of {self.dtype}")
+        return numbers.astype(dtype)
 
 
 def _some(sizes: set[int]) -> str:
