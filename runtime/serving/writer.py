@@ -123,7 +123,7 @@ class CaptureWriter:
         self._growing: dict[_Key, _Growing] = {}
         self._sealed: deque[_Growing] = deque()
         self._retry_at = self._tidy_at = self._old_at = 0.0
-        self._trouble = ""
+        self._troubles: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
 
     def start(self) -> None:
@@ -273,19 +273,19 @@ class CaptureWriter:
                 growing.journal.discard()
             self._released += growing.rows
             self._written(growing.rows)
-            if self._trouble:
+            if self._troubles:
                 _log.info("the capture is written again")
-                self._trouble = ""
+                self._troubles.clear()
 
     def _give_up(self) -> None:
         """Count what could not be written to the end; what is in a journal is recovered by the next server."""
-        for growing in self._sealed:
+        lost = sum(item.batch.rows for item in self._items)
+        for growing in (*self._sealed, *self._growing.values()):
             if growing.journal is not None:
                 growing.journal.close()
-            lost = sum(batch.num_rows for batch in growing.batches[growing.journaled :])
-            if lost:
-                self._lose(lost)
-        self._sealed.clear()
+            lost += sum(batch.num_rows for batch in growing.batches[growing.journaled :])
+        if lost:
+            self._lose(lost)
 
     def _lose(self, rows: int) -> None:
         self._released += rows
@@ -293,9 +293,8 @@ class CaptureWriter:
 
     def _failed(self, what: str, error: OSError) -> None:
         """Say it once, not at each of the many tries."""
-        text = f"{what}: {error.strerror or error}"
-        if text != self._trouble:
-            self._trouble = text
+        if what not in self._troubles:
+            self._troubles.add(what)
             _log.error(what, extra={"error": str(error), "held": self.held})
 
 
