@@ -43,11 +43,13 @@ from tidemill.runtime.serving.requirements import (
 __all__ = [
     "CHECK",
     "FOLDER",
+    "Needs",
     "UnbuildableError",
     "child_environment",
     "differing",
     "ensure",
     "find_uv",
+    "interpreter",
     "key_of",
     "prune",
     "requirements_of",
@@ -189,7 +191,7 @@ def _build(needs: Needs, final: Path, until: float, lock: Path | None) -> None:
         (work / "requirements.txt").write_text("\n".join(wanted) + "\n", encoding="utf-8")
         (work / "constraints.txt").write_text("\n".join(needs.constraints) + "\n", encoding="utf-8")
         environ = _environment_of_uv(work.parent)
-        _run([*uv, "venv", "--relocatable", "--python", _interpreter(python), str(venv)], work, environ, until)
+        _run([*uv, "venv", "--relocatable", "--python", interpreter(python), str(venv)], work, environ, until)
         resolved = ["-r", str(lock.absolute()), "--require-hashes"] if lock else []
         what = resolved or ["-r", "requirements.txt", "-c", "constraints.txt"]
         _run([*uv, "pip", "install", "--python", str(_python_of(venv)), *what], work, environ, until)
@@ -223,7 +225,7 @@ def _own_python() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def _interpreter(version: str) -> str:
+def interpreter(version: str) -> str:
     """Return a Python of `version` (as `3.12`): this one, one on PATH which runs, or the version for uv to get."""
     if version == _own_python():
         return sys.executable

@@ -56,7 +56,9 @@ class _GoneError(Exception):
 def load(prepared: Prepared, folder: Path, settings: Wanted) -> IsolatedEngine:  # noqa: ARG001 - as every engine's
     """Return the engine of the version in `folder`, running."""
     environment = Path(str(prepared.engine["environment"]))
-    return IsolatedEngine(environment, folder / "model", prepared.contract, output=prepared.output)
+    engine = IsolatedEngine(environment, folder / "model", prepared.contract, output=prepared.output)
+    engine.mergeable = bool(prepared.engine["mergeable"])
+    return engine
 
 
 class IsolatedEngine:
@@ -108,6 +110,7 @@ class IsolatedEngine:
             "loader": described.loader,
             "unpickles": "model_code_path" in described.function,
             "contract": contract.to_json(),
+            "message_bytes": message_bytes,
         }
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -278,8 +281,10 @@ class _Process:
             os.close(read)
 
     def wait(self) -> str:
-        """Wait for its end; return how it came."""
-        return _how(self._watcher.wait())
+        """Wait for its end; return how it came. A call under way then sees that nobody is left to answer."""
+        code = self._watcher.wait()
+        self._kill()
+        return _how(code)
 
     def ask(self, header: Mapping[str, Any], body: memoryview, seconds: float) -> tuple[dict[str, Any], memoryview]:
         """Return the header and the body of its answer.
@@ -325,6 +330,12 @@ class _Process:
             got += count
         return content
 
+    def _kill(self) -> None:
+        """Kill the model's group where the watcher was killed and could not."""
+        if self.pid is not None and self._watcher.returncode < 0:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
     def said(self) -> str:
         """Return the last line it has printed while it loaded the model."""
         if self._said.closed:
@@ -346,10 +357,7 @@ class _Process:
             except subprocess.TimeoutExpired:
                 self._watcher.kill()
                 self._watcher.wait()
-            if self.pid is not None and self._watcher.returncode < 0:
-                # The watcher was killed and could not.
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self.pid, signal.SIGKILL)
+            self._kill()
             self._channel.close()
             self._said.close()
 
