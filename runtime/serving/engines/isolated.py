@@ -23,8 +23,9 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
+import numpy as np
 import pyarrow as pa
 from tidemill.runtime.serving.batch import Batch, Outputs
 from tidemill.runtime.serving.contract import Contract
@@ -36,7 +37,7 @@ from tidemill.runtime.serving.problems import Problem
 if TYPE_CHECKING:
     from tidemill.runtime.serving.engines.prepared import Output, Prepared, Wanted
 
-__all__ = ["IsolatedEngine", "IsolatedModelError", "load"]
+__all__ = ["IsolatedEngine", "IsolatedModelError", "decode", "load"]
 
 _log = logging.getLogger(__name__)
 _HOST: Final = Path(__file__).resolve().parents[1] / "isolated_host.py"
@@ -167,8 +168,8 @@ class IsolatedEngine:
         if "error" in header:
             raise IsolatedModelError(f"{header.get('kind')}: {header['error']}")
         try:
-            outputs = _decode(header, content)
-        except (ValueError, KeyError, TypeError, pa.ArrowException):
+            outputs = decode(header, content)
+        except ValueError:
             raise IsolatedModelError("the model's process gave an answer which is none") from None
         if self.output == "score" and not isinstance(outputs, list) and outputs.ndim == 2 and outputs.shape[1] == 2:
             return outputs[:, 1]
@@ -379,12 +380,18 @@ def _encode(batch: pa.RecordBatch) -> pa.Buffer:
     return sink.getvalue()
 
 
-def _decode(header: Mapping[str, Any], content: memoryview) -> Outputs:
-    if header["form"] == "json":
-        values: list[Any] = json.loads(bytes(content))
-        return values
-    with pa.ipc.open_stream(pa.py_buffer(content)) as reader:
-        flat = reader.read_next_batch().column(0).to_numpy(zero_copy_only=False)
-    if flat.dtype.kind != "f":
-        raise TypeError
-    return flat.reshape(header["shape"])
+def decode(header: Mapping[str, Any], content: memoryview) -> Outputs:
+    """Return the outputs which a model's process has said.
+
+    Raises:
+        ValueError: it has said none.
+    """
+    try:
+        if header["form"] == "array":
+            return np.frombuffer(content, "<f8").reshape(header["shape"])
+        values = json.loads(bytes(content))
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(type(error).__name__) from None
+    if header["form"] != "json" or not isinstance(values, list):
+        raise ValueError("neither an array nor a list")
+    return cast("list[Any]", values)
