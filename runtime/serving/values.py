@@ -201,7 +201,7 @@ def _fit(value: Any, spec: Mapping[str, Any], name: str) -> Any:
 
 
 def _plain(value: Any, name: str) -> Any:
-    """Return any JSON value which can be said again: finite numbers, integers of 64 bits, whole text."""
+    """Return any JSON value which can be said again: numbers which a double reaches, whole text."""
     if isinstance(value, list):
         return [_plain(item, f"{name}[{at}]") for at, item in enumerate(cast("list[Any]", value))]
     if isinstance(value, dict):
@@ -209,9 +209,10 @@ def _plain(value: Any, name: str) -> Any:
         return {_sayable(key, name): _plain(item, f"{name}.{named(key)}") for key, item in members.items()}
     if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, int):
-        return scalar("long", value, name, "")
-    return scalar("double", value, name, "") if isinstance(value, float) else _sayable(value, name)
+    if isinstance(value, (int, float)):
+        scalar("double", value, name, "")
+        return value
+    return _sayable(value, name)
 
 
 def _sayable(value: str, name: str) -> str:
