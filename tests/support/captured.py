@@ -74,6 +74,15 @@ def served_model(version: str = "1", *columns: Column, output: str = "score", of
     )
 
 
+def labels(*values: float, request_id: str) -> pa.Table:
+    """Return a label for each row of a request."""
+    now = datetime.now(UTC)
+    rows = [
+        {"request_id": request_id, "row": row, "label": value, "received_at": now} for row, value in enumerate(values)
+    ]
+    return pa.Table.from_pylist(rows, schema=LABEL_SCHEMA)
+
+
 _MODEL = served_model()
 
 
