@@ -68,11 +68,11 @@ def test_the_second_under_way_is_not_shown_and_old_ones_are_gone(clock: Clock) -
         clock.now += 1
     counted.record(0.001, 1, False)
     told = counted.to_json()
-    assert len(told["seconds"]) <= WINDOW + 2
+    assert len(told["seconds"].split()) <= (WINDOW + 2) * 8
     rates = merged([told], now=clock.now)
     assert rates["requests"] == [1] * WINDOW
     clock.now += WINDOW + 1
-    assert counted.to_json() == {"seconds": []}
+    assert counted.to_json() == {"seconds": ""}
 
 
 def test_a_clock_which_is_set_back_counts_on(clock: Clock) -> None:
