@@ -1,0 +1,111 @@
+"""Closed loop: 8 and 64 connections of which each asks again as soon as it has its answer; and memory after that."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.benchmarks.measure import interleave, judge, ratio_of, table
+from tests.benchmarks.serving import models, wrk
+from tests.benchmarks.serving.checking import bodies, check
+from tests.benchmarks.serving.contestants import OURS, OWN, PEERS, STARTS, Start
+from tests.benchmarks.serving.models import Model
+from tests.benchmarks.serving.processes import Memory
+
+FEW, MANY = 8, 64
+
+
+@dataclass
+class Figures:
+    """Name -> one figure a round."""
+
+    rates: dict[int, dict[str, list[float]]] = field(default_factory=dict[int, dict[str, list[float]]])
+    p99: dict[int, dict[str, list[float]]] = field(default_factory=dict[int, dict[str, list[float]]])
+    memory: dict[str, list[Memory]] = field(default_factory=dict[str, list[Memory]])
+    failed: dict[str, int] = field(default_factory=dict[str, int])
+
+
+def measure(start: Start, model: Model, folder: Path, name: str, figures: Figures, seconds: float) -> float:
+    """Start a server, check it, load it with few and with many connections; return its rate with many.
+
+    Each is started anew in every round, so that none is measured beside idle ones, which are not quite idle.
+    """
+    with start(model, folder) as served:
+        check(served, model)
+        sent = bodies(served, model)
+        rate = 0.0
+        for connections in (FEW, MANY):
+            wrk.load(served, sent, connections=connections, seconds=min(2.0, seconds))
+            seen = wrk.load(served, sent, connections=connections, seconds=seconds)
+            figures.rates.setdefault(connections, {}).setdefault(name, []).append(seen.rate)
+            figures.p99.setdefault(connections, {}).setdefault(name, []).append(seen.p99)
+            figures.failed[name] = figures.failed.get(name, 0) + seen.failed
+            rate = seen.rate
+        figures.memory.setdefault(name, []).append(served.server.memory())
+        return rate
+
+
+def rounds_of(model_name: str, rounds: int, seconds: float, names: Sequence[str]) -> Figures:
+    """Measure the servers `names` in interleaved rounds, and print rates, latencies and failures."""
+    figures = Figures()
+    with tempfile.TemporaryDirectory() as work:
+        model = models.make(model_name, Path(work))
+        turn = iter(range(10_000))
+
+        def case(name: str) -> float:
+            return measure(STARTS[name], model, Path(work) / f"run-{next(turn)}", name, figures, seconds)
+
+        interleave({name: lambda name=name: case(name) for name in names}, rounds)
+    for connections in (FEW, MANY):
+        table(f"{model_name}, {connections} connections", "answers/s", figures.rates[connections])
+        table(f"{model_name}, {connections} connections, p99", "ms", figures.p99[connections])
+    print(f"  requests without a good answer: {figures.failed}")
+    return figures
+
+
+def best_of(rates: Mapping[str, Sequence[float]], names: Sequence[str] = PEERS) -> str:
+    """Return the one of `names` with the highest median."""
+    return max(names, key=lambda name: statistics.median(rates[name]))
+
+
+def _judge(figures: Figures, connections: int, ours: str, over_mlflow: float, over_best: float) -> bool:
+    rates = figures.rates[connections]
+    best = best_of(rates)
+    first = judge(
+        f"{connections} connections: {ours} / mlflow", ratio_of(rates, ours, "mlflow"), over_mlflow, at_least=True
+    )
+    second = judge(f"{connections} connections: {ours} / {best}", ratio_of(rates, ours, best), over_best, at_least=True)
+    return first and second
+
+
+def closed(rounds: int, seconds: float) -> bool:
+    """Measure the model of ten numbers; return whether all goals were met."""
+    figures = rounds_of("trees", rounds, seconds, [*STARTS])
+    met = [
+        _judge(figures, MANY, OURS, 40, 8),
+        _judge(figures, MANY, OWN, 30, 6),
+        _judge(figures, FEW, OURS, 20, 6),
+    ]
+    return all(met) and figures.failed[OURS] + figures.failed[OWN] == 0
+
+
+def mixed(rounds: int, seconds: float) -> bool:
+    """Measure the model of a hundred mixed columns; return whether all goals were met."""
+    figures = rounds_of("mixed", rounds, seconds, [OURS, OWN, "mlflow", *PEERS])
+    return _judge(figures, MANY, OURS, 8, 3) and figures.failed[OURS] == 0
+
+
+def memory(rounds: int, seconds: float) -> bool:
+    """Measure memory after load; return whether the goal was met."""
+    figures = rounds_of("trees", rounds, seconds, [OURS, OWN, "mlflow", *PEERS])
+    worker = {name: [one.rss for one in values] for name, values in figures.memory.items()}
+    table("Memory of the largest process after load, RSS", "MB", worker)
+    for what, kind in (("of the largest process, PSS", "pss"), ("of all processes, PSS", "all_pss")):
+        values = {name: [getattr(one, kind) for one in seen] for name, seen in figures.memory.items()}
+        table(f"Memory {what}", "MB", values)
+    # Against the strictest reading: one process of a peer, although it takes several of LitServe's to answer.
+    smallest = min(("mlflow", *PEERS), key=lambda name: statistics.median(worker[name]))
+    return judge(f"memory of a worker: {OURS} / {smallest}", ratio_of(worker, OURS, smallest), 0.6)
