@@ -110,6 +110,8 @@ def server_of(app: Any, settings: ServingSettings, *, grace: int) -> Server:
         log_config=None,
         access_log=False,
         server_header=False,
+        # What a client says of where it comes from is believed by nothing here.
+        proxy_headers=False,
         date_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=75,
