@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 from tidemill.runtime.errors import TidemillError
 
-from . import converge, inspect, keys, project, score, serve, services
+from . import capture, converge, inspect, keys, project, score, serve, services
 
 __all__ = ["app", "run"]
 
@@ -61,6 +61,7 @@ for _command in (
 ):
     app.command(_command.__name__.rstrip("_"))(_command)
 app.add_typer(keys.app)
+app.add_typer(capture.app)
 
 
 @app.callback()

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tidemill.runtime.errors import NotFoundError, UserError
+from tidemill.runtime.errors import UserError
 
-from ..loading import nearest
-from .context import JsonOption, StackOption, choose, root_of
+from .context import JsonOption, StackOption, choose, known_model, root_of
 
 __all__ = ["app"]
 
@@ -32,11 +31,7 @@ WordsArgument = Annotated[
 def _file_of(model: str, stack: str | None) -> Path:
     """Return the keys file of `model`'s server in the stack which is meant."""
     loaded = choose(stack)
-    models = loaded.config.models
-    if model not in models:
-        close = nearest(model, models)
-        mend = f"did you mean {close}?" if close else f"use one of {', '.join(models) or 'none: the config has none'}"
-        raise NotFoundError("no such model", field="model", value=model, mend=mend)
+    known_model(loaded, model)
     folder = root_of(loaded).data(f"access-{model}")
     if not folder.is_dir():
         raise UserError("its server is not up", field="model", value=model, mend="run `tidemill up`")
