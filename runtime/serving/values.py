@@ -212,7 +212,9 @@ def _plain(value: Any, name: str) -> Any:
     if isinstance(value, (int, float)):
         scalar("double", value, name, "")
         return value
-    return _sayable(value, name)
+    if isinstance(value, str):
+        return _sayable(value, name)
+    raise UnfitValueError(f"{name} wants a JSON value, got {describe(value)}")
 
 
 def _sayable(value: str, name: str) -> str:
