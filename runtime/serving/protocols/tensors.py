@@ -148,13 +148,13 @@ def column_values(column: Column, tensor: Tensor, limits: LimitSettings, *, whol
     flat = tensor.flat
     try:
         if isinstance(flat, list):
-            return [_one(column, tensor, value, limits) for value in flat]
+            return [_one(column, tensor, value, limits, whole=whole) for value in flat]
         return _numbers(column, flat, whole=whole)
     except UnfitValueError as error:
         raise wrong(tensor.at, str(error)) from None
 
 
-def _one(column: Column, tensor: Tensor, value: Any, limits: LimitSettings) -> Any:
+def _one(column: Column, tensor: Tensor, value: Any, limits: LimitSettings, *, whole: bool) -> Any:
     if isinstance(value, bytes):
         if column.kind == "binary":
             return value
@@ -166,7 +166,7 @@ def _one(column: Column, tensor: Tensor, value: Any, limits: LimitSettings) -> A
             raise UnfitValueError(f"{named(column.name)}: a text has more than {limits.text} characters")
     elif value is not None and tensor.datatype != "BYTES":
         # A list because of nulls; the others are numbers of the datatype.
-        array = _numbers(column, np.array([value], DATATYPES[tensor.datatype]), whole=False)
+        array = _numbers(column, np.array([value], DATATYPES[tensor.datatype]), whole=whole)
         return array.tolist()[0] if isinstance(array, np.ndarray) else array[0]
     if column.kind == "json" and isinstance(value, str):
         try:
@@ -195,12 +195,14 @@ def _numbers(column: Column, array: np.ndarray[Any, Any], *, whole: bool) -> Val
         low, high = -(1 << BITS[kind]), (1 << BITS[kind]) - 1
         values: list[Any] = array.tolist()
         if of == "f":
-            if not all(number == number and abs(number) < 1 << 53 and number.is_integer() for number in values):
+            if not column.required:
+                values = [None if number != number else number for number in values]
+            if not all(number is None or (abs(number) < 1 << 53 and number.is_integer()) for number in values):
                 raise UnfitValueError(f"{name} wants {column.wants}")
-            values = [int(number) for number in values]
-        if values and not low <= min(values) <= max(values) <= high:
+            values = [None if number is None else int(number) for number in values]
+        if not all(number is None or low <= number <= high for number in values):
             raise UnfitValueError(f"{name} is out of the range of {kind}")
-        return np.array(values, np.int64)
+        return values if None in values else np.array(values, np.int64)
     if kind == "boolean" and of == "b":
         return array
     raise UnfitValueError(f"{name} wants {datatype_of(column)}, got {_NAMES[array.dtype.name]}")
