@@ -91,7 +91,7 @@ def test_the_champion_appears_with_its_lineage(page: Browser, registry: Registry
     registry.alias(version)
     shown(page, "#serves", f"version {version} as champion", 120)
     served.wait(lambda: all(worker["version"] == version for worker in served.get("/readyz").json()["workers"]))
-    page.wait(lambda: page.text("#workers").count(" ready") == 2)
+    page.wait(lambda: [cell.text for cell in page.all("#workers td:nth-child(4)")] == ["ready", "ready"])
     assert page.text("#ready") == "ready"
     assert fact(page, "#what", "Git commit") == "decade"
     assert (fact(page, "#what", "Data"), fact(page, "#what", "Data commit")) == ("flights", "c0ffee")
