@@ -114,8 +114,9 @@ class CaptureWriter:
         self._most = settings.held_rows
         self._early = min(settings.segment_rows, max(1, settings.held_rows // 2))
         self._items: deque[Captured] = deque()
-        # Each is changed by one thread alone, so that no lock is needed: rows taken, rows done with.
+        self._counting = threading.Lock()
         self._taken = 0
+        # Changed by the writer's thread alone.
         self._released = 0
         self._wake_at = self._early
         self._wake = threading.Event()
@@ -131,20 +132,19 @@ class CaptureWriter:
         self._thread.start()
 
     def take(self, item: Captured) -> None:
-        """Keep `item` for the next segment, or drop it where too much is held already; never waits.
-
-        For one thread, that of the event loop.
-        """
+        """Keep `item` for the next segment, or drop it where too much is held already; never waits for the disk."""
         if self._fraction < 1.0 and random.random() >= self._fraction:  # noqa: S311 - a sample, no secret
             return
         rows = item.batch.rows
-        taken = self._taken + rows
-        if taken - self._released > self._most:
+        with self._counting:
+            taken = self._taken + rows
+            fits = taken - self._released <= self._most
+            if fits:
+                self._taken = taken
+                self._items.append(item)
+        if not fits:
             self._dropped(rows)
-            return
-        self._taken = taken
-        self._items.append(item)
-        if taken >= self._wake_at:
+        elif taken >= self._wake_at:
             self._wake_at = taken + self._early
             self._wake.set()
 

@@ -39,7 +39,9 @@ def find(
 ) -> None:
     """Show the captured rows of a request, and the files which hold them; exit code 1 when there are none."""
     from tidemill.runtime.capture import find as find_rows
+    from tidemill.runtime.serving.lean import arrow_without_pandas
 
+    arrow_without_pandas()
     found: list[Found] = []
     for folder in _folders(directory, stack):
         try:

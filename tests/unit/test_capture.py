@@ -53,18 +53,6 @@ def test_everything_public_is_there() -> None:
         _ = capture.nothing  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_what_writes_brings_neither_pandas_nor_the_readers() -> None:
-    code = (
-        "import sys; from tidemill.runtime.serving.lean import arrow_without_pandas; arrow_without_pandas()\n"
-        "import tidemill.runtime.serving.writer, tidemill.runtime.serving.labels, pyarrow as pa\n"
-        "pa.array(['x'])\n"
-        "print([name for name in ('pandas', 'mlflow', 'sklearn', 'pyarrow.compute') if name in sys.modules])\n"
-        "print(pa.table({'x': [1]}).to_pandas()['x'].tolist())\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines() == ["[]", "[1]"], done.stderr
-
-
 def test_a_killed_writer_leaves_whole_segments_only(tmp_path: Path) -> None:
     code = (
         "import sys, pyarrow as pa; from pathlib import Path\n"

@@ -104,6 +104,19 @@ def test_a_damaged_segment_hides_no_other(tmp_path: Path) -> None:
     assert [found.path for found in find(tmp_path, item.request_id)] == [path]
 
 
+def test_the_benchmark_finds_what_it_looks_for(capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.benchmarks.serving.find import main
+
+    assert main(["--rows", "2000", "--segments", "200", "--asked", "1"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in said[1:]] == [
+        "oldest",
+        "written late",
+        "end of a long segment",
+        "never captured",
+    ]
+
+
 # --- forgetting -----------------------------------------------------------------------------------------------------
 
 
