@@ -63,7 +63,9 @@ def test_every_metric_is_there() -> None:
     assert documented - made == set(), "what is documented and not there"
 
 
-@pytest.mark.parametrize("command", ["serve", "score", "keys add", "keys list", "keys revoke"])
+@pytest.mark.parametrize(
+    "command", ["serve", "score", "keys add", "keys list", "keys revoke", "capture find", "capture forget"]
+)
 def test_every_option_is_there(command: str) -> None:
     found: Any = typer.main.get_command(app)
     for word in command.split():
