@@ -134,6 +134,16 @@ def test_rows_of_tuples_and_of_columns_are_captured_alike(tmp_path: Path) -> Non
     assert len(found) == 7
 
 
+def test_tensors_are_captured(tmp_path: Path) -> None:
+    model = served_model("1", Column("input", "tensor", dtype="float32", shape=(-1, 2, 2)))
+    plain = [[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 8.0]]]
+    values = [(np.array(tensor, np.float32),) for tensor in plain]
+    with writer(tmp_path) as made:
+        made.take(captured(2, model=model, values=values))
+        made.take(captured(2, model=model, values=model.contract.to_record_batch(captured(2, values=values).batch)))
+    assert [row["features"]["input"] for row in rows_of(tmp_path)] == plain * 2
+
+
 @pytest.mark.parametrize(
     ("of", "outputs", "kept"),
     [
@@ -167,10 +177,16 @@ def test_segments_are_cut_by_rows_and_by_age(tmp_path: Path) -> None:
 
 
 def test_a_sample_is_a_sample_of_requests(tmp_path: Path) -> None:
+    shadow = served_model("2")
     with writer(tmp_path, fraction=0.25) as made:
         for _ in range(4000):
-            made.take(captured(2))
-    rows = rows_of(tmp_path)
+            item = captured(2)
+            made.take(item)
+            made.take(captured(1, model=shadow, request_id=item.request_id, role="shadow"))
+    found = rows_of(tmp_path)
+    rows = [row for row in found if row["role"] == "champion"]
+    shadows = [row for row in found if row["role"] == "shadow"]
+    assert {row["request_id"] for row in shadows} == {row["request_id"] for row in rows}
     # Four standard deviations of a binomial distribution.
     assert len(rows) / 2 == pytest.approx(1000, abs=4 * (4000 * 0.25 * 0.75) ** 0.5)
     assert len({row["request_id"] for row in rows}) * 2 == len(rows), "half a request was captured"
@@ -257,6 +273,27 @@ def test_a_full_disk_drops_and_counts_and_is_written_again_when_it_has_room(
         assert not list(tmp_path.rglob(".*")), "half a segment is left"
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_large_rows_are_held_within_bounds_and_written_sooner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "_SEGMENT_BYTES", 50_000)
+    monkeypatch.setattr(writing, "_HELD_BYTES", 200_000)
+    monkeypatch.setattr(writing, "_CHUNK_ROWS", 1)
+    dropped: list[int] = []
+    large = [(1.0, "x" * 20_000)]
+    store = tmp_path / "store"
+    with writer(store, dropped.append, segment_seconds=1000) as made:
+        for _ in range(3):
+            made.take(captured(values=large))
+        wait(lambda: len(rows_of(store)) == 3)
+        shutil.rmtree(store)
+        store.write_text("")
+        for _ in range(20):
+            made.take(captured(values=large))
+        wait(lambda: made.held <= 10)
+        assert sum(dropped) >= 10
+        store.unlink()
+    assert len(rows_of(store)) == 20 - sum(dropped) > 0
 
 
 def test_a_folder_which_is_removed_is_made_again(tmp_path: Path) -> None:
