@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
+from tidemill.runtime.capture import forget
 from tidemill.runtime.capture.columns import Privacy
 from tidemill.runtime.monitor import days as days_module
 from tidemill.runtime.monitor import window as window_module
@@ -210,6 +211,17 @@ def test_a_capture_of_outputs_alone_still_has_a_quality(tmp_path: Path) -> None:
     quality = window.quality(10)
     assert quality is not None
     assert (quality.value, window.rows) == (1.0, 10)
+
+
+def test_a_segment_of_which_all_rows_were_forgotten_is_no_trouble(tmp_path: Path) -> None:
+    traffic(tmp_path, 1)
+    assert forget(tmp_path, "c", "a").rows == 10
+    traffic(tmp_path, 2, rows=3)
+    window, days = Window(model(tmp_path), "1"), Days(model(tmp_path), ())
+    window.update()
+    days.update()
+    assert window.rows == 3
+    assert days.open.keys() == {date(2013, 6, 2)}
 
 
 def test_days_which_lack_columns_are_known(tmp_path: Path) -> None:
