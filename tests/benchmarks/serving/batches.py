@@ -38,8 +38,9 @@ def _read_arrow(answer: bytes) -> list[float]:
 
 
 @contextmanager
-def _with_arrow(model: Model, folder: Path) -> Iterator[Served]:
-    with tidemill(model, folder) as served:
+def with_arrow(model: Model, folder: Path, *, compiled: bool = True) -> Iterator[Served]:
+    """tidemill, asked and answering in Arrow."""
+    with tidemill(model, folder, compiled=compiled) as served:
         headers = {**served.headers, "Content-Type": _ARROW, "Accept": _ARROW}
         yield replace(served, headers=headers, body=lambda rows: arrow_body(model, np.asarray(rows)), read=_read_arrow)
 
@@ -48,7 +49,7 @@ def _cases(model: Model) -> dict[str, Callable[[Path], AbstractContextManager[Se
     return {
         OURS: lambda folder: tidemill(model, folder),
         OWN: lambda folder: tidemill(model, folder, compiled=False),
-        f"{OURS}, Arrow": lambda folder: _with_arrow(model, folder),
+        f"{OURS}, Arrow": lambda folder: with_arrow(model, folder),
         "mlserver": lambda folder: mlserver(model, folder, batches=True),
         "bentoml": lambda folder: bentoml(model, folder, batches=True),
         "mlflow": lambda folder: mlflow(model, folder),

@@ -24,6 +24,7 @@ class Figures:
 
     rates: dict[int, dict[str, list[float]]] = field(default_factory=dict[int, dict[str, list[float]]])
     p99: dict[int, dict[str, list[float]]] = field(default_factory=dict[int, dict[str, list[float]]])
+    cpu: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
     memory: dict[str, list[Memory]] = field(default_factory=dict[str, list[Memory]])
     failed: dict[str, int] = field(default_factory=dict[str, int])
 
@@ -36,14 +37,18 @@ def measure(start: Start, model: Model, folder: Path, name: str, figures: Figure
     with start(model, folder) as served:
         check(served, model)
         sent = bodies(served, model)
-        rate = 0.0
+        rate = cpu = 0.0
         for connections in (FEW, MANY):
             wrk.load(served, sent, connections=connections, seconds=min(2.0, seconds))
+            before = served.server.cpu_seconds()
             seen = wrk.load(served, sent, connections=connections, seconds=seconds)
+            cpu = served.server.cpu_seconds() - before
             figures.rates.setdefault(connections, {}).setdefault(name, []).append(seen.rate)
             figures.p99.setdefault(connections, {}).setdefault(name, []).append(seen.p99)
             figures.failed[name] = figures.failed.get(name, 0) + seen.failed
             rate = seen.rate
+        # Of the load with many connections, the last one.
+        figures.cpu.setdefault(name, []).append(1e6 * cpu / (rate * seconds))
         figures.memory.setdefault(name, []).append(served.server.memory())
         return rate
 
@@ -62,6 +67,8 @@ def rounds_of(model_name: str, rounds: int, seconds: float, names: Sequence[str]
     for connections in (FEW, MANY):
         table(f"{model_name}, {connections} connections", "answers/s", figures.rates[connections])
         table(f"{model_name}, {connections} connections, p99", "ms", figures.p99[connections])
+    # It depends less than the rate on what else the machine does.
+    table(f"{model_name}, {MANY} connections, computing time of the server", "us/answer", figures.cpu)
     print(f"  requests without a good answer: {figures.failed}")
     return figures
 

@@ -203,7 +203,8 @@ def tidemill(model: Model, folder: Path, *, compiled: bool = True, **overrides: 
         "model": model.name,
         "path": str(model.mlflow),
         "capture": {"directory": str(folder / "capture")},
-        "cache": str(folder / "cache"),
+        # Kept over the rounds, as a user's is over restarts: a version is compiled once.
+        "cache": str(model.folder / ("cache-compiled" if compiled else "cache-own")),
         **({} if compiled else {"compile": {"engines": []}}),
         **overrides,
     }
