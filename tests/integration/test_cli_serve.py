@@ -7,6 +7,7 @@ import os
 import queue
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -43,13 +44,27 @@ class Served:
         self.process = process
         self.said: list[str] = []
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stderr
-        for line in self.process.stderr:
-            self._lines.put(line.rstrip("\n"))
+        with self.process.stderr as lines:
+            for line in lines:
+                self._lines.put(line.rstrip("\n"))
         self._lines.put(None)
+
+    def close(self) -> None:
+        """End it, if it has not ended, and wait until nobody holds its standard error any more."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self._reader.join(30)
+        assert not self._reader.is_alive(), "something it started lives on"
 
     def until(self, pattern: str, seconds: float = 120) -> str:
         """Return the first line on standard error, said or to come, which `pattern` is found in."""
@@ -104,20 +119,13 @@ def serving(home: Path, *words: str, **more: str) -> Iterator[Served]:
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "MLFLOW_DISABLE_TELEMETRY": "true", **more}
     process = subprocess.Popen(
         [TIDEMILL, "serve", *words], cwd=home, env=environment, text=True, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
-    # What nobody reads would stop a server whose pipe is full.
-    threading.Thread(target=lambda: [None for _ in process.stdout or ()], daemon=True).start()
+    server = Served(process)
     try:
-        yield Served(process)
+        yield server
     finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        server.close()
 
 
 def wait(condition: Any, seconds: float = 60) -> None:
@@ -207,7 +215,7 @@ def test_beyond_loopback_it_speaks_tls(home: Path, folder: Path, tmp_path: Path)
         line = server.until("^curl ")
         assert server.url.startswith("https://127.0.0.1:")
         assert f"--cacert {certificate}" in line
-        assert server.ask(verify=str(certificate)).status_code == 200
+        assert server.ask(verify=ssl.create_default_context(cafile=certificate)).status_code == 200
         with pytest.raises(httpx.TransportError):
             httpx.get(server.url.replace("https", "http"), trust_env=False)
 

@@ -25,9 +25,10 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with lakefs_server(tmp_path_factory.mktemp("lakefs")) as started:
-        api = httpx.Client(base_url=f"{started.url}/api/v1", auth=started.auth, trust_env=False)
         made = {"name": "flights", "storage_namespace": "local://flights", "default_branch": "main"}
-        api.post("/repositories", json=made).raise_for_status()
+        httpx.post(
+            f"{started.url}/api/v1/repositories", json=made, auth=started.auth, trust_env=False
+        ).raise_for_status()
         yield started
 
 
