@@ -28,7 +28,7 @@ from tidemill.runtime.capture import finding as finding_module
 from tidemill.runtime.capture.columns import Privacy
 from tidemill.runtime.capture.journal import Journal
 from tidemill.runtime.errors import ConfigError, NotFoundError
-from tidemill.runtime.ids import uuid7, uuid7_at
+from tidemill.runtime.ids import uuid7_at
 from tidemill.runtime.serving.contract import Column
 from tidemill.runtime.serving.rows import Captured, schema_of, to_batch
 
@@ -68,7 +68,9 @@ def test_a_request_is_found_on_its_day_and_few_segments_are_opened(
         assert found.rows["request_id"].to_pylist() == [items[index].request_id] * 2
         assert found.rows["row"].to_pylist() == [0, 1]
         assert len(opened) == 1
-    assert find(tmp_path, str(uuid7())) == []
+    opened.clear()
+    assert find(tmp_path, at(24 * 3600 * 10 + 1).request_id) == []
+    assert len(opened) < 30, "those of other days cannot hold it"
     with pytest.raises(ValueError, match="badly formed"):
         find(tmp_path, "not an id")
 
@@ -84,7 +86,7 @@ def test_rows_which_were_written_days_later_are_found(tmp_path: Path) -> None:
 def test_a_row_far_from_its_segments_first_is_found(tmp_path: Path) -> None:
     for seconds in (100, 3000, 80_000, 800_000):
         item = at(seconds)
-        path = keep(tmp_path, [at(0), item])
+        path = keep(tmp_path, [at(0), item], day=START.date() + timedelta(seconds=seconds))
         (found,) = find(tmp_path, item.request_id)
         assert found.path == path
 

@@ -4,8 +4,7 @@
 
 Builds a capture of that size, with 1 % of the segments written days after their requests (a disk which was full, a
 server which was killed). Then, each time with the files dropped from the page cache, `tidemill capture find` is asked
-for requests: the oldest ones, late ones, ones at the end of a segment of six hours, and one which was never captured,
-for which every footer is read.
+for requests: the oldest ones, late ones, ones at the end of a segment of six hours, and one which was never captured.
 """
 
 from __future__ import annotations
