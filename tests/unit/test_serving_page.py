@@ -101,7 +101,7 @@ def test_percentiles_over_all_workers_are_nearly_those_of_the_latencies(workers:
             for seconds in latencies:
                 counted.record(seconds, 1, False)
             told.append(counted.to_json())
-    rates = merged(told, now=START + 1)
+    rates = merged(told, now=START + (1 if len(told) == 1 else 2))
     together = [1000 * seconds for latencies in workers for seconds in latencies]
     for name, share in (("p50_ms", 0.5), ("p99_ms", 0.99)):
         exact = np.quantile(together, share, method="inverted_cdf")

@@ -8,7 +8,7 @@ merged([recent.to_json()])  # what the page draws
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from math import log2
 from time import time
 from typing import Any, TypedDict
@@ -103,28 +103,36 @@ class Recent:
         return self._second, " ".join(map(str, (*counts, *self._latency[first:end])))
 
 
-def merged(documents: Iterable[RecentDocument], *, now: float | None = None) -> Rates:
+def merged(documents: Sequence[RecentDocument], *, now: float | None = None) -> Rates:
     """Return the rates over all workers, of the `WINDOW` seconds before the one under way.
+
+    Where there are several, of those before the last one: workers tell the others once a second, so that of the last
+    second a part may not be told yet.
 
     Args:
         documents: what `Recent.to_json` of each worker returned.
         now: Unix time; None takes the clock's.
     """
-    end = int(time() if now is None else now)
+    end = int(time() if now is None else now) - (len(documents) > 1)
     start = end - WINDOW
-    counts = np.zeros((WINDOW, 4), np.int64)
-    latency = np.zeros((WINDOW, _BUCKETS), np.int64)
+    errors, rows, calls, called_rows = ([0] * WINDOW for _ in range(4))
+    latency = np.zeros(WINDOW * _BUCKETS, np.int64)
     for document in documents:
         numbers = np.fromstring(document["seconds"], np.int64, sep=" ")
         at = 0
         while at < len(numbers):
-            second, buckets, first = (int(numbers[at + place]) for place in (0, 5, 6))
+            second, failed, read, called, called_with, buckets, first = numbers[at : at + 7].tolist()
+            at += 7
             if start <= second < end:
-                counts[second - start] += numbers[at + 1 : at + 5]
-                latency[second - start, first : first + buckets] += numbers[at + 7 : at + 7 + buckets]
-            at += 7 + buckets
-    errors, rows, calls, called_rows = counts.T.tolist()
-    up_to = latency.cumsum(axis=1)
+                index = second - start
+                errors[index] += failed
+                rows[index] += read
+                calls[index] += called
+                called_rows[index] += called_with
+                first += index * _BUCKETS
+                latency[first : first + buckets] += numbers[at : at + buckets]
+            at += buckets
+    up_to = latency.reshape(WINDOW, _BUCKETS).cumsum(axis=1)
     return {
         "seconds": list(range(start, end)),
         "requests": up_to[:, -1].tolist(),
