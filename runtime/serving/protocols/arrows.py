@@ -138,15 +138,24 @@ def _member(metadata: memoryview, table: int, slot: int) -> int | None:
 
 
 def _check_type(kind: pa.DataType, name: str, depth: int, *, inner: bool = False) -> None:
-    """Refuse types whose values may be many more than the bytes they take."""
+    """Refuse types whose values may be many more than the bytes they take.
+
+    It is asked before a batch is read: Arrow divides by the size of lists, and dies where that is 0.
+    """
     types = pa.types
     if depth < 0:
         raise Problem(400, f"{name} is nested too deeply")
     if types.is_list(kind) or types.is_large_list(kind) or (types.is_fixed_size_list(kind) and kind.list_size > 0):
         _check_type(kind.value_type, name, depth - 1, inner=True)
     elif types.is_struct(kind) and kind.num_fields:
-        for at in range(kind.num_fields):
-            _check_type(kind.field(at).type, name, depth - 1, inner=True)
+        fields = [kind.field(at) for at in range(kind.num_fields)]
+        if len({field.name for field in fields}) != len(fields):
+            raise wrong(name, "a struct of it has two fields of one name")
+        for field in fields:
+            _check_type(field.type, name, depth - 1, inner=True)
+    elif types.is_timestamp(kind) and not inner:
+        if kind.tz is None:
+            raise wrong(name, "wants times with a zone")
     elif types.is_dictionary(kind) and not inner:
         _check_type(kind.value_type, name, 0, inner=True)
     elif not (
@@ -155,13 +164,15 @@ def _check_type(kind: pa.DataType, name: str, depth: int, *, inner: bool = False
         or types.is_floating(kind)
         or types.is_string(kind)
         or types.is_large_string(kind)
-        or (not inner and (types.is_null(kind) or types.is_timestamp(kind) or _is_bytes(kind)))
+        or (not inner and (types.is_null(kind) or _is_bytes(kind)))
     ):
         raise wrong(name, f"the Arrow type {named(str(kind))} is not taken")
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    if pa.types.is_fixed_size_binary(kind):
+        return kind.byte_width > 0
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -239,7 +250,7 @@ def _floats(column: Column, kind: pa.DataType, array: pa.Array) -> pa.Array:
 
 def _times(column: Column, array: pa.Array) -> pa.Array:
     of = array.type
-    if not pa.types.is_timestamp(of) or of.tz is None:
+    if not pa.types.is_timestamp(of):
         raise UnfitValueError(f"wants times with a zone, got {of}")
     # The unit alone: what instant it is does not hang on the zone, whose name may be any.
     fitted = _cast(array.view(pa.timestamp(of.unit)), pa.timestamp("us"), "is out of range").cast(_UTC)
