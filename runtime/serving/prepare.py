@@ -159,14 +159,8 @@ def _prepare(folder: Path, settings: Preparation) -> None:
 def _contract(described: Described) -> Contract:
     from tidemill.runtime.serving.contract import Contract
 
-    text = described.signature.get("inputs")
-    schema = None
-    if text:
-        from mlflow.types import Schema
-
-        schema = Schema.from_json(text)
     try:
-        return Contract.of(schema)
+        return Contract.of(described.inputs())
     except ValueError as error:
         raise UnfitError(str(error), mend="log it with a signature") from None
 
@@ -189,7 +183,8 @@ class _Opened:
 
 
 def _open(folder: Path, described: Described, contract: Contract, settings: Preparation) -> _Opened:
-    from tidemill.runtime.serving.environment import differing, ensure as ensure_environment
+    from tidemill.runtime.serving.environment import differing
+    from tidemill.runtime.serving.environment import ensure as ensure_environment
 
     reasons = differing(described.folder)
     if reasons:
@@ -268,7 +263,8 @@ def _found(
     warm = rows[:_WARM_ROWS]
     write_sample(work, contract.to_record_batch(Batch(len(warm), warm)))
     example = [
-        dict(zip(contract.names, map(as_json, row), strict=True)) for row in (rows[:_EXAMPLE_ROWS] if known else rows[:1])
+        dict(zip(contract.names, map(as_json, row), strict=True))
+        for row in (rows[:_EXAMPLE_ROWS] if known else rows[:1])
     ]
     return Prepared(wanted, contract, output, output_type(output, answers), spec, note, example)
 
@@ -293,7 +289,7 @@ def _answered(engine: Engine, rows: list[Row], known: bool) -> tuple[list[Row], 
         # Made-up rows may be nonsense to it; it needs to take but one.
         try:
             return [row], engine.predict(Batch(1, [row]))
-        except Exception:  # noqa: BLE001, S112, PERF203 - as above
+        except Exception:  # noqa: BLE001, S112 - as above
             continue
     raise UnfitError(f"it takes no row which was made up for it ({reason})", mend="log it with an input example")
 
@@ -301,9 +297,9 @@ def _answered(engine: Engine, rows: list[Row], known: bool) -> tuple[list[Row], 
 def _output(described: Described, answers: Outputs) -> Output:
     import numpy as np
 
-    if described.method != "predict_proba" or not isinstance(answers, np.ndarray) or answers.ndim != 2:  # noqa: PLR2004
+    if described.method != "predict_proba" or not isinstance(answers, np.ndarray) or answers.ndim != 2:
         return "prediction"
-    return "score" if answers.shape[1] == 2 else "scores"  # noqa: PLR2004
+    return "score" if answers.shape[1] == 2 else "scores"
 
 
 def _not_merged(engine: Engine, rows: list[Row], answers: Outputs) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from tidemill.runtime.serving.batch import Batch, Engine, Outputs
 from tidemill.runtime.serving.contract import Contract
 from tidemill.runtime.serving.engines import compiling
 from tidemill.runtime.serving.engines.compiled import CompiledEngine
+from tidemill.runtime.serving.engines.encoders import UNSEEN, NotKnownError
 from tidemill.runtime.serving.engines.estimators import Recipe, recipe
 from tidemill.runtime.serving.engines.plan import Plan
+from tidemill.runtime.serving.engines.prepared import Output
 from tidemill.runtime.serving.engines.sample import Row, varied
 from tidemill.runtime.serving.engines.scikit import ScikitEngine
-from tidemill.runtime.serving.engines.tracing import NotKnownError, Traced, trace
+from tidemill.runtime.serving.engines.tracing import Traced, trace
 
 __all__ = ["Choice", "Trial", "choose", "difference", "find_trial"]
 
@@ -94,15 +97,16 @@ def choose(
     trial = find_trial(original, contract, rows, _hints(traced, found))
     if found is not None and not engines:
         why.append("no engine is to be tried")
-    for name in engines if found is not None else ():
-        assert found is not None  # noqa: S101 - for the type checker
+    for name in engines:
+        if found is None:
+            break
         try:
             spec = _compiled(name, found, traced, contract, original.mergeable, folder)
-            largest = _compare(lambda spec=spec: CompiledEngine(spec, folder), trial, contract, tolerance)
+            largest = _compare(partial(CompiledEngine, spec, folder), trial, contract, tolerance)
         except NotKnownError as error:
             why.append(f"{name}: {error}")
         except Exception as error:  # noqa: BLE001 - a library may raise anything; then it does not serve
-            why.append(f"{name}: {type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}")
+            why.append(f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
         else:
             return Choice(spec, f"differs from the model itself by at most {largest:.1e} on {len(trial.rows)} rows")
     note = f"not compiled: {'; '.join(why)}"
@@ -118,7 +122,7 @@ def choose(
 def _with_plan(model: Any, method: str, contract: Contract, original: Engine, plan: Mapping[str, Any]) -> ScikitEngine:
     import copy
 
-    output = getattr(original, "output", "prediction")
+    output: Output = getattr(original, "output", "prediction")
     return ScikitEngine(
         copy.deepcopy(model), method, contract, output=output, mergeable=original.mergeable, plan=Plan(plan)
     )
@@ -169,7 +173,7 @@ def find_trial(original: Engine, contract: Contract, rows: Sequence[Row], hints:
         if not column.required:
             unusual.append((position, _with(rows[0], position, None)))
         if column.kind == "string":
-            unusual.append((position, _with(rows[0], position, "\x7f never seen")))
+            unusual.append((position, _with(rows[0], position, UNSEEN)))
     refused = _refused(original, [row for _, row in unusual])
     taken = [(position, row[position]) for position, row in unusual if row not in refused]
     further = {position: list(_fitting(contract, position, values)) for position, values in hints.items()}
@@ -182,7 +186,7 @@ def find_trial(original: Engine, contract: Contract, rows: Sequence[Row], hints:
     every = [*rows, *(row for row in (row for _, row in unusual) if row not in refused), *made]
     try:
         answers = original.predict(Batch(len(every), every))
-    except Exception:  # noqa: BLE001 - it refuses one of those made up: then only what it is known to take is asked
+    except Exception:  # noqa: BLE001 - it refuses one of those made up: then what it is known to take is asked
         every = list(rows)
         answers = original.predict(Batch(len(every), every))
     return Trial(every, answers, refused, _infinite(original, contract, rows[0]))
@@ -247,8 +251,9 @@ def _compare(make: Callable[[], Engine], trial: Trial, contract: Contract, toler
             (engine.predict(Batch(len(rows), rows)), trial.answers),
             (engine.predict(Batch(len(rows), batch)), trial.answers),
         ]
-        for index in range(min(_FEW, len(rows))):
-            pairs.append((engine.predict(Batch(1, [rows[index]])), trial.answers[index : index + 1]))
+        pairs += [
+            (engine.predict(Batch(1, [row])), trial.answers[index : index + 1]) for index, row in enumerate(rows[:_FEW])
+        ]
         for special, answer in trial.infinite:
             if answer is not None:
                 pairs.append((engine.predict(Batch(1, special)), answer))

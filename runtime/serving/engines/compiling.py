@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tidemill.runtime.serving.engines.encoders import NotKnownError
 from tidemill.runtime.serving.engines.estimators import Recipe
-from tidemill.runtime.serving.engines.tracing import NotKnownError
 
 __all__ = ["compile_kernel", "thresholds"]
 
@@ -126,12 +126,11 @@ def _tl2cgen(recipe: Recipe, features: int, folder: Path) -> dict[str, Any]:
         # Without `-ffast-math`: it must compute what scikit-learn computes. A higher -O takes far longer for nothing.
         flags = ["-O1", "-fPIC", "-fvisibility=hidden", "-std=c99", "-w"]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(
-                pool.map(
-                    lambda pair: _run([*compiler, *flags, "-c", str(pair[0]), "-o", str(pair[1])]),
-                    zip(sources, objects, strict=True),
-                )
-            )
+            commands = [
+                [*compiler, *flags, "-c", str(source), "-o", str(made)]
+                for source, made in zip(sources, objects, strict=True)
+            ]
+            list(pool.map(_run, commands))
         # Named by its content: the loader takes a library whose path it has open for the one it has open.
         target = folder / f"model-{digest}.so"
         _run([*compiler, "-shared", "-o", str(target), *map(str, objects), "-lm"])

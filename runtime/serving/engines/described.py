@@ -6,19 +6,23 @@ of which MLflow's source says that they read none; `forbidding_pickle` makes MLf
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import yaml
 from tidemill.runtime.serving.model import UnfitError
 
 __all__ = ["Described", "forbidding_pickle"]
 
 _SWITCH = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
+_SCALARS = frozenset({"boolean", "integer", "long", "float", "double", "string", "binary", "datetime"})
 # Flavours whose loader reads files of the library's own kind and nothing else (mlflow 3.17).
 _PLAIN = {
     "mlflow.catboost": "catboost",
@@ -38,8 +42,33 @@ _FROM_CODE = (
 )
 # Trusting one of these by name would be trusting everything.
 _NEVER_TRUSTED = frozenset(
-    "builtins cloudpickle code codeop commands ctypes dill importlib joblib marshal multiprocessing nt os pickle posix "
-    "pty runpy shelve shutil skops socket subprocess sys types webbrowser".split()
+    (
+        "builtins",
+        "cloudpickle",
+        "code",
+        "codeop",
+        "commands",
+        "ctypes",
+        "dill",
+        "importlib",
+        "joblib",
+        "marshal",
+        "multiprocessing",
+        "nt",
+        "os",
+        "pickle",
+        "posix",
+        "pty",
+        "runpy",
+        "shelve",
+        "shutil",
+        "skops",
+        "socket",
+        "subprocess",
+        "sys",
+        "types",
+        "webbrowser",
+    )
 )
 _HARMLESS = frozenset({"builtins.slice", "builtins.complex", "builtins.frozenset", "types.SimpleNamespace"})
 
@@ -124,6 +153,19 @@ class Described:
             raise UnfitError(f"its MLmodel names {name!r}, which is not in the model's folder")
         return path
 
+    def inputs(self) -> Any:
+        """Return the signature's inputs, an MLflow schema or what can be read like one; None where it has none."""
+        text = self.signature.get("inputs")
+        if not text:
+            return None
+        specs = cast("list[dict[str, Any]]", json.loads(text))
+        if all(spec.get("type") in _SCALARS or "tensor-spec" in spec for spec in specs):
+            # Importing MLflow for these takes longer than all the rest.
+            return SimpleNamespace(inputs=[_spec(spec) for spec in specs])
+        from mlflow.types import Schema
+
+        return Schema.from_json(text)
+
     def check(self) -> None:
         """Let nothing pass which may hold a pickle.
 
@@ -172,6 +214,13 @@ class Described:
                     f"the model wants {name} to be trusted, which can run anything",
                     mend="build the model without it",
                 )
+
+
+def _spec(spec: Mapping[str, Any]) -> SimpleNamespace:
+    if (tensor := spec.get("tensor-spec")) is not None:
+        return SimpleNamespace(name=spec.get("name"), type=np.dtype(tensor["dtype"]), shape=tuple(tensor["shape"]))
+    kind = SimpleNamespace(name=spec["type"])
+    return SimpleNamespace(name=spec.get("name"), type=kind, required=bool(spec.get("required", True)))
 
 
 @contextmanager

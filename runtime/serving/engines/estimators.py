@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from tidemill.runtime.serving.engines.tracing import NotKnownError
+from tidemill.runtime.serving.engines.encoders import NotKnownError
 
 __all__ = ["Recipe", "recipe"]
 
@@ -45,16 +45,54 @@ class Recipe:
 
 
 # These look at single precision, and hand on nothing else.
-_FOREST_CLASSIFIERS = ("RandomForestClassifier", "ExtraTreesClassifier", "DecisionTreeClassifier", "ExtraTreeClassifier")
-_FOREST_REGRESSORS = ("RandomForestRegressor", "ExtraTreesRegressor", "DecisionTreeRegressor", "ExtraTreeRegressor")
+_FOREST_CLASSIFIERS = (
+    "RandomForestClassifier",
+    "ExtraTreesClassifier",
+    "DecisionTreeClassifier",
+    "ExtraTreeClassifier",
+)
+_FOREST_REGRESSORS = frozenset(
+    ("RandomForestRegressor", "ExtraTreesRegressor", "DecisionTreeRegressor", "ExtraTreeRegressor")
+)
 _LINEAR_REGRESSORS = frozenset(
-    "ARDRegression BayesianRidge ElasticNet ElasticNetCV HuberRegressor Lars LarsCV Lasso LassoCV LassoLars LassoLarsCV "
-    "LassoLarsIC LinearRegression LinearSVR MultiTaskElasticNet MultiTaskLasso OrthogonalMatchingPursuit "
-    "PassiveAggressiveRegressor QuantileRegressor Ridge RidgeCV SGDRegressor TheilSenRegressor".split()
+    (
+        "ARDRegression",
+        "BayesianRidge",
+        "ElasticNet",
+        "ElasticNetCV",
+        "HuberRegressor",
+        "Lars",
+        "LarsCV",
+        "Lasso",
+        "LassoCV",
+        "LassoLars",
+        "LassoLarsCV",
+        "LassoLarsIC",
+        "LinearRegression",
+        "LinearSVR",
+        "MultiTaskElasticNet",
+        "MultiTaskLasso",
+        "OrthogonalMatchingPursuit",
+        "PassiveAggressiveRegressor",
+        "QuantileRegressor",
+        "Ridge",
+        "RidgeCV",
+        "SGDRegressor",
+        "TheilSenRegressor",
+    )
 )
 _LINEAR_CLASSIFIERS = frozenset(
-    "LinearDiscriminantAnalysis LinearSVC LogisticRegression LogisticRegressionCV PassiveAggressiveClassifier Perceptron "
-    "RidgeClassifier RidgeClassifierCV SGDClassifier".split()
+    (
+        "LinearDiscriminantAnalysis",
+        "LinearSVC",
+        "LogisticRegression",
+        "LogisticRegressionCV",
+        "PassiveAggressiveClassifier",
+        "Perceptron",
+        "RidgeClassifier",
+        "RidgeClassifierCV",
+        "SGDClassifier",
+    )
 )
 _EXPONENTIAL = frozenset({"PoissonRegressor", "GammaRegressor"})
 
@@ -90,7 +128,7 @@ def recipe(estimator: Any, method: str, row: Matrix) -> Recipe:
         return Recipe(estimator, method, "trees", 1, False, finish, ("float32",), finite)
     if kind in ("GradientBoostingClassifier", "HistGradientBoostingClassifier"):
         count = len(estimator.classes_)
-        width = 1 if count == 2 else count  # noqa: PLR2004
+        width = 1 if count == 2 else count
         further = ("float32",) if kind == "GradientBoostingClassifier" else ()
         finish = _classes(estimator, method, width, or_equal=kind == "GradientBoostingClassifier")
         return Recipe(estimator, method, "trees", width, method == "predict", finish, further, finite)
@@ -112,8 +150,8 @@ def _values(count: int) -> dict[str, Any]:
 
 def _classes(estimator: Any, method: str, width: int, *, or_equal: bool = False) -> dict[str, Any]:
     if method == "predict_proba":
-        if width <= 2:  # noqa: PLR2004
-            if len(estimator.classes_) != 2:  # noqa: PLR2004
+        if width <= 2:
+            if len(estimator.classes_) != 2:
                 raise NotKnownError("a classifier of one class")
             return {"kind": "column", "column": width - 1}
         return {"kind": "matrix"}
@@ -127,7 +165,7 @@ def _classes(estimator: Any, method: str, width: int, *, or_equal: bool = False)
 
 def _linear_regressor(estimator: Any, kind: str, finite: str) -> Recipe:
     coefficients = np.asarray(estimator.coef_, dtype=np.float64)
-    several = coefficients.ndim == 2 and np.ndim(estimator.predict(np.zeros((1, coefficients.shape[-1])))) == 2  # noqa: PLR2004
+    several = coefficients.ndim == 2 and np.ndim(estimator.predict(np.zeros((1, coefficients.shape[-1])))) == 2
     linear = _product(estimator, "exp" if kind in _EXPONENTIAL else "identity")
     width = len(linear["coefficients"])
     return Recipe(estimator, "predict", "linear", width, False, _values(width if several else 1), (), finite, linear)

@@ -173,9 +173,18 @@ def _one_vs_rest(raw: Matrix) -> Matrix:
     return np.where(total == 0.0, 1.0 / raw.shape[1], chances / np.where(total == 0.0, 1.0, total))
 
 
+def _identity(raw: Matrix) -> Matrix:
+    return raw
+
+
+def _exp(raw: Matrix) -> Matrix:
+    with np.errstate(over="ignore"):
+        return np.exp(raw)
+
+
 _LINKS = {
-    "identity": lambda raw: raw,
-    "exp": np.exp,
+    "identity": _identity,
+    "exp": _exp,
     "sigmoid": _sigmoid,
     "softmax": _softmax,
     "one_vs_rest": _one_vs_rest,

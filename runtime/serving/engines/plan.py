@@ -22,6 +22,11 @@ __all__ = ["Plan"]
 
 Matrix = NDArray[np.float64]
 
+_DTYPES: Final = {
+    **{f"{sign}int{bits}": np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)},
+    "float": np.dtype(np.float32),
+    "double": np.dtype(np.float64),
+}
 # From this many rows on, going column by column costs less than row by row.
 _BY_COLUMN: Final = 4
 
@@ -88,7 +93,7 @@ class Plan:
         if self._columns:
             assembled[:, : len(self._columns)] = np.array(numbers(columns), dtype=np.float64).T
         if tables:
-            looked_up = map(map, [table.__getitem__ for table in tables], keys(columns))
+            looked_up = (map(table.__getitem__, column) for table, column in zip(tables, keys(columns), strict=True))
             codes = np.fromiter(chain.from_iterable(looked_up), np.float64, count * len(tables))
             assembled[:, len(self._columns) :] = codes.reshape(-1, count).T
         return assembled
@@ -96,7 +101,7 @@ class Plan:
     def _from_batch(self, batch: pa.RecordBatch) -> Matrix:
         assembled = np.empty((batch.num_rows, len(self._columns) + len(self._tables)))
         for position, column in enumerate(self._columns):
-            assembled[:, position] = _numbers(batch.column(column))
+            assembled[:, position] = numbers_of(batch.column(column))
         for position, table in enumerate(self._tables, len(self._columns)):
             assembled[:, position] = table.codes_of(batch.column(table.column))
         return assembled
@@ -106,7 +111,7 @@ class Plan:
             rows = np.array([row[0] for row in values], dtype=np.float64)
         else:
             # One value after another, of all rows.
-            rows = _numbers(values.column(0).flatten()).astype(np.float64).reshape(values.num_rows, -1)
+            rows = numbers_of(values.column(0).flatten()).astype(np.float64).reshape(values.num_rows, -1)
         return rows if self._plain else np.ascontiguousarray(rows[:, self._columns])
 
     def _arranged(self, assembled: Matrix) -> Matrix:
@@ -152,7 +157,7 @@ class _Table(dict[Any, float]):
             self[None] = self._null
 
     def __missing__(self, key: Any) -> float:
-        missing = key is None or key != key  # noqa: PLR0124 - NaN is the one value which is not itself
+        missing = key is None or key != key
         code = self._null if missing else self._unknown
         if code is None:
             raise ValueError(f"column {self._name}: the model does not take {'null' if missing else 'this value'}")
@@ -165,13 +170,28 @@ class _Table(dict[Any, float]):
         # A column of text is seldom all different: each distinct value is looked up once.
         encoded = column.dictionary_encode(null_encoding="encode")
         found = np.fromiter(map(self.__getitem__, encoded.dictionary.to_pylist()), np.float64)
-        return found[encoded.indices.to_numpy(zero_copy_only=False)]
+        return found[numbers_of(encoded.indices)]
 
 
-def _numbers(column: pa.Array[Any]) -> NDArray[Any]:
+def numbers_of(column: pa.Array[Any]) -> NDArray[Any]:
+    """Return the values of a column of numbers or booleans; null is NaN.
+
+    Arrow's own `to_numpy` imports pandas, which takes a second and more memory than all the rest here.
+    """
+    validity, data = column.buffers()
+    end = column.offset + len(column)
     if pa.types.is_boolean(column.type):
-        column = column.cast(pa.int8())
-    return column.to_numpy(zero_copy_only=False)
+        values = _bits(data, end)
+    else:
+        values = np.frombuffer(data, dtype=_DTYPES[str(column.type)], count=end)
+    values = values[column.offset :]
+    if column.null_count:
+        values = np.where(_bits(validity, end)[column.offset :], values, np.nan)
+    return values
+
+
+def _bits(buffer: pa.Buffer, count: int) -> NDArray[Any]:
+    return np.unpackbits(np.frombuffer(buffer, dtype=np.uint8), count=count, bitorder="little")
 
 
 def _picker(positions: Sequence[int]) -> Callable[[Any], tuple[Any, ...]]:

@@ -30,7 +30,9 @@ class PyfuncEngine:
 
     name = "pyfunc"
 
-    def __init__(self, model: Any, contract: Contract, *, output: Output = "prediction", mergeable: bool = False) -> None:
+    def __init__(
+        self, model: Any, contract: Contract, *, output: Output = "prediction", mergeable: bool = False
+    ) -> None:
         self._model = model
         self._contract = contract
         self.output: Output = output

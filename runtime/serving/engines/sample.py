@@ -82,8 +82,8 @@ def _raw_rows(document: Any, info: Mapping[str, Any], contract: Contract) -> lis
         return list(zip(*columns, strict=True))
     if info.get("pandas_orient") == "records" or (isinstance(document, list) and isinstance(document[0], dict)):
         return [[row.get(name) for name in contract.names] for row in document]
-    data = cast("list[Any]", document["data"])
-    names = document.get("columns")
+    split = cast("dict[str, list[Any]]", document)
+    data, names = split["data"], split.get("columns")
     if names is None or not contract.named:
         return [row if isinstance(row, list) else [row] for row in data]
     places = [names.index(name) if name in names else None for name in contract.names]
@@ -142,11 +142,11 @@ def varied(
         make = _maker(column, known, chance)
         values: list[Any] = []
         for _ in range(count):
-            if position in nulls and chance.random() < 0.1:  # noqa: PLR2004
+            if position in nulls and chance.random() < 0.1:
                 values.append(None)
-            elif tried and chance.random() < 0.4:  # noqa: PLR2004
+            elif tried and chance.random() < 0.4:
                 values.append(chance.choice(tried))
-            elif known and chance.random() < 0.5:  # noqa: PLR2004
+            elif known and chance.random() < 0.5:
                 values.append(chance.choice(known))
             else:
                 values.append(make())
@@ -157,7 +157,7 @@ def varied(
 def _maker(column: Column, known: Sequence[Any], chance: random.Random) -> Callable[[], Any]:
     kind = column.kind
     if kind == "boolean":
-        return lambda: chance.random() < 0.5  # noqa: PLR2004
+        return lambda: chance.random() < 0.5
     if kind in ("integer", "long"):
         low, high = (min(known), max(known)) if known else (-10, 100)
         room = min((high - low) // 2 + 2, 1 << 20)
@@ -187,7 +187,7 @@ def _number_maker(known: Sequence[float], chance: random.Random, *, single: bool
             value = float(chance.choice((0.0, 1.0, -1.0, round(low), round(high), low - room * 100, high + room * 100)))
         elif which == 1:
             value = float(round(chance.uniform(low, high)))
-        elif which == 2 and finite:  # noqa: PLR2004
+        elif which == 2 and finite:
             value = chance.choice(finite) * (1 + chance.gauss(0, 0.01))
         else:
             value = chance.uniform(low - room, high + room)

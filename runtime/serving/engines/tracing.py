@@ -9,38 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from tidemill.runtime.serving.batch import Batch
 from tidemill.runtime.serving.contract import Contract
+from tidemill.runtime.serving.engines.encoders import Encoder, NotKnownError, Table
 
-__all__ = ["NotKnownError", "Table", "Traced", "trace"]
+__all__ = ["Feature", "Traced", "trace"]
 
 _NUMERIC = frozenset({"boolean", "integer", "long", "float", "double"})
 _CATEGORICAL = _NUMERIC | {"string"}
-_UNKNOWN_TEXT = "\x7f a category which was never seen"
-
-
-class NotKnownError(Exception):
-    """There is no plan for it; the message says for what."""
-
-
-@dataclass(eq=False)
-class Table:
-    """What an encoder gives for the values of one column: `rows` of as many features as it makes of it.
-
-    Attributes:
-        column: of the contract.
-        unknown: for a value which is not among the keys; None where it is refused.
-        null: likewise for null.
-    """
-
-    column: int
-    keys: list[Any]
-    rows: list[list[float]]
-    unknown: list[float] | None
-    null: list[float] | None
 
 
 @dataclass(frozen=True)
@@ -210,16 +188,16 @@ class _Tracer:
     @staticmethod
     def _same_names(transformer: Any, names: list[str] | None) -> None:
         fitted = getattr(transformer, "feature_names_in_", None)
-        if fitted is not None and names is not None and type(transformer).__name__ != "ColumnTransformer":
-            if list(fitted) != names:
-                raise NotKnownError("a step was fitted on other columns than the signature names")
+        chooses = type(transformer).__name__ == "ColumnTransformer"
+        if fitted is not None and names is not None and not chooses and list(fitted) != names:
+            raise NotKnownError("a step was fitted on other columns than the signature names")
 
     def _selected(self, transformer: Any, features: list[Feature]) -> list[Feature]:
         from sklearn.feature_selection import SelectorMixin
 
         if not isinstance(transformer, SelectorMixin):
             raise NotKnownError(f"the step {type(transformer).__name__}")
-        kept = cast("list[bool]", transformer.get_support().tolist())
+        kept = np.asarray(transformer.get_support()).tolist()
         return [item for item, keep in zip(features, kept, strict=True) if keep]
 
     def pipeline(self, transformer: Any, features: list[Feature], names: list[str] | None) -> list[Feature]:
@@ -273,11 +251,11 @@ class _Tracer:
     def imputed(self, transformer: Any, features: list[Feature], _: list[str] | None) -> list[Feature]:
         """Follow a SimpleImputer."""
         missing = transformer.missing_values
-        if transformer.indicator_ is not None or not (missing is None or missing != missing):  # noqa: PLR0124
+        if transformer.indicator_ is not None or not (missing is None or missing != missing):
             raise NotKnownError("a SimpleImputer which marks what was missing, or fills something else than null")
         out: list[Feature] = []
         for item, value in zip(features, transformer.statistics_.tolist(), strict=True):
-            if value is None or value != value:  # noqa: PLR0124 - NaN: such a column is left out, or filled with 0
+            if value is None or value != value:
                 raise NotKnownError("a SimpleImputer of a column which had no values")
             if isinstance(value, str):
                 if item.table is not None or item.operations or item.fill is not None:
@@ -294,15 +272,14 @@ class _Tracer:
                 raise NotKnownError(f"{type(transformer).__name__} of what is a number already")
             if self._contract.columns[item.column].kind not in _CATEGORICAL:
                 raise NotKnownError(f"{type(transformer).__name__} of a {self._contract.columns[item.column].kind}")
-        widths = _widths(transformer, len(features))
-        out: list[Feature] = []
-        start = 0
-        for position, (item, width) in enumerate(zip(features, widths, strict=True)):
-            asked = _Asked(self._contract, self._row, transformer, features, position, slice(start, start + width))
-            table = asked.table()
-            out += [Feature(item.column, table=table, position=index) for index in range(width)]
-            start += width
-        return out
+        tables = Encoder(
+            self._contract, self._row, transformer, [(item.column, item.fill) for item in features]
+        ).tables()
+        return [
+            Feature(table.column, table=table, position=index)
+            for table in tables
+            for index in range(len(table.rows[0]))
+        ]
 
     def unchanged(self, transformer: Any, features: list[Feature], _: list[str] | None) -> list[Feature]:
         """Follow a FunctionTransformer, which is known where it has no function."""
@@ -325,104 +302,6 @@ _STEPS: dict[str, Callable[[_Tracer, Any, list[Feature], list[str] | None], list
     "TargetEncoder": _Tracer.encoded,
     "FunctionTransformer": _Tracer.unchanged,
 }
-
-
-def _widths(encoder: Any, columns: int) -> list[int]:
-    kind = type(encoder).__name__
-    if kind == "OneHotEncoder":
-        return [int(width) for width in encoder._n_features_outs]
-    if kind == "TargetEncoder" and len(encoder.encodings_) != columns:
-        # For several classes it writes column by column, class by class.
-        return [len(encoder.encodings_) // columns] * columns
-    return [1] * columns
-
-
-@dataclass
-class _Asked:
-    """Asks an encoder what it gives for the values of one of its columns, the others being as in a known row."""
-
-    contract: Contract
-    row: tuple[Any, ...]
-    encoder: Any
-    features: list[Feature]
-    position: int
-    outputs: slice
-
-    def table(self) -> Table:
-        feature = self.features[self.position]
-        column = self.contract.columns[feature.column]
-        keys = [key for key in self.encoder.categories_[self.position].tolist() if not _missing(key)]
-        keys = [_key(key, column.kind) for key in keys]
-        if not keys:
-            raise NotKnownError(f"column {column.name} has no categories")
-        unknown = _unseen(keys, column.kind)
-        return Table(
-            feature.column,
-            keys,
-            self._ask(keys),
-            None if unknown is None else self._try(unknown),
-            # NaN may come where null may not.
-            None if column.required and column.kind not in ("float", "double") else self._try(feature.fill),
-        )
-
-    def _try(self, value: Any) -> list[float] | None:
-        try:
-            return self._ask([value])[0]
-        except (ValueError, TypeError):
-            return None
-
-    def _ask(self, values: Sequence[Any]) -> list[list[float]]:
-        given = self.encoder.transform(self._frame(values))
-        if hasattr(given, "toarray"):
-            given = given.toarray()
-        matrix = np.asarray(given, dtype=np.float64)[:, self.outputs]
-        return cast("list[list[float]]", matrix.tolist())
-
-    def _frame(self, values: Sequence[Any]) -> Any:
-        """Return the encoder's input: the known row with each of `values` in the column asked about."""
-        import pandas as pd
-
-        rows: list[tuple[Any, ...]] = []
-        for value in values:
-            row = list(self.row)
-            for other, (feature, seen) in enumerate(zip(self.features, self.encoder.categories_, strict=True)):
-                kind = self.contract.columns[feature.column].kind
-                known = [key for key in seen.tolist() if not _missing(key)]
-                row[feature.column] = value if other == self.position else _key(known[0], kind) if known else None
-            rows.append(tuple(row))
-        # As the model itself is given it, so that the values have the very types they had in training.
-        frame = cast("pd.DataFrame", self.contract.to_pandas(Batch(len(rows), rows)))
-        frame = frame.iloc[:, [feature.column for feature in self.features]]
-        if any(feature.fill is not None for feature in self.features):
-            return frame.to_numpy(dtype=object)
-        names = getattr(self.encoder, "feature_names_in_", None)
-        return frame.to_numpy() if names is None else frame.set_axis(list(names), axis=1)
-
-
-def _missing(key: Any) -> bool:
-    return key is None or (isinstance(key, float) and key != key)
-
-
-def _key(key: Any, kind: str) -> Any:
-    """Return a category as the rows of a batch have it."""
-    if kind == "string" and isinstance(key, str):
-        return key
-    if kind == "boolean" and isinstance(key, bool | int):
-        return bool(key)
-    if kind in ("integer", "long") and isinstance(key, int | float) and key == int(key):
-        return int(key)
-    if kind in ("float", "double") and isinstance(key, int | float):
-        return float(key)
-    raise NotKnownError(f"a category of the type {type(key).__name__} in a column of the kind {kind}")
-
-
-def _unseen(keys: Sequence[Any], kind: str) -> Any:
-    """Return a value which is not among `keys`; None where there is none."""
-    if kind == "string":
-        return _UNKNOWN_TEXT
-    if kind == "boolean":
-        return next((value for value in (True, False) if value not in keys), None)
-    return max(keys) + 1
 
 
 def _positions(chosen: Any, names: list[str] | None, count: int, fitted: Any) -> list[int]:
