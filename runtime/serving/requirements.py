@@ -22,7 +22,7 @@ from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, canonica
 from packaging.version import InvalidVersion, Version
 from tidemill.runtime.errors import PlatformError
 
-__all__ = ["Needs", "UnbuildableError", "differing", "installed_version", "lighter", "without_credentials"]
+__all__ = ["Needs", "UnbuildableError", "differing", "installed_version", "lighter", "loaded_by", "without_credentials"]
 
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _OPTION_OF_REQUIREMENT = re.compile(r"\s+--?[a-z]")
@@ -206,6 +206,14 @@ def _loads(wanted: Requirement) -> bool:
         return own is not None
     pins = [_version(one.version) for one in wanted.specifier if one.operator == "=="]
     return len(pins) == 1 and pins[0] is not None and pins[0].major == own.major and pins[0] <= own
+
+
+def loaded_by(line: str) -> bool:
+    """Tell whether a requirement asks for MLflow's loader alone, in a version which the server's stands in for."""
+    wanted = _wanted(line)
+    if not isinstance(wanted, Requirement) or wanted.extras or wanted.url is not None:
+        return False
+    return canonicalize_name(wanted.name) in _LOADER and _loads(wanted)
 
 
 def lighter(line: str) -> str:

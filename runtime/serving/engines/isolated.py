@@ -30,7 +30,7 @@ import pyarrow as pa
 from tidemill.runtime.serving.batch import Batch, Outputs
 from tidemill.runtime.serving.contract import Contract
 from tidemill.runtime.serving.engines.described import Described
-from tidemill.runtime.serving.environment import child_environment, using
+from tidemill.runtime.serving.environment import child_environment, ensure, is_usable, using
 from tidemill.runtime.serving.model import UnfitError
 from tidemill.runtime.serving.problems import Problem
 
@@ -54,9 +54,11 @@ class _GoneError(Exception):
     """The process gave no answer; the message says why."""
 
 
-def load(prepared: Prepared, folder: Path, settings: Wanted) -> IsolatedEngine:  # noqa: ARG001 - as every engine's
+def load(prepared: Prepared, folder: Path, settings: Wanted) -> IsolatedEngine:
     """Return the engine of the version in `folder`, running."""
     environment = Path(str(prepared.engine["environment"]))
+    if not is_usable(environment):  # somebody has tidied up, or Python has moved
+        environment = ensure(folder / "model", folder.parent.parent, seconds=settings.isolation.build_seconds)
     engine = IsolatedEngine(environment, folder / "model", prepared.contract, output=prepared.output)
     engine.mergeable = bool(prepared.engine["mergeable"])
     return engine
