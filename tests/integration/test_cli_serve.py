@@ -24,6 +24,7 @@ import psutil
 import pytest
 from tidemill.runtime.capture import CAPTURE, list_segments, read_segment
 
+from tests.support.documented import PAGE
 from tests.support.saved import fitted, flights, save
 from tests.support.servers import free_port
 
@@ -152,6 +153,34 @@ def test_the_line_which_it_prints_can_be_pasted(home: Path, folder: Path) -> Non
         children = psutil.Process(server.process.pid).children(recursive=True)
         assert server.end() == 0
         assert [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_the_documentation_says_what_is_answered(home: Path, folder: Path) -> None:
+    told = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)]
+    answer, problem, labels = told
+    [command] = re.findall(r"```bash\n(curl .*?)```", PAGE.read_text(), flags=re.DOTALL)
+    body = json.loads(re.search(r"-d '(.*)'", command)[1])  # pyright: ignore[reportOptionalSubscript]
+    with serving(
+        home, str(folder), "--port", "0", "--no-compile", "--capture", "documented", "--name", "flights"
+    ) as server:
+        server.until("^ready")
+        with httpx.Client(
+            base_url=server.url, headers={"X-API-Key": server.key}, trust_env=False, timeout=30
+        ) as client:
+            found = client.post("/invocations", json=body).json()
+            assert found.keys() == answer.keys()
+            assert (found["model"], len(found["predictions"])) == ("flights", 1)
+            body["dataframe_records"][0]["hour"] = "noon"
+            refused = client.post("/invocations", json=body)
+            assert refused.headers["content-type"] == "application/problem+json"
+            assert {**refused.json(), "request_id": ""} == {**problem, "request_id": ""}
+            labels["labels"][0]["request_id"] = found["request_id"]
+            assert client.post("/labels", json=labels).json()["accepted"] == 1
+            rows = {"rows": ROWS.to_dict("records")}
+            assert list(client.post("/predict", json=rows).json()["predictions"][0]) == ["score"]
+            for path in re.findall(r"`(?:GET )?(/[a-z0-9/.]*)`", PAGE.read_text()):
+                if path not in ("/versions/VERSION", "/labels", "/invocations", "/predict"):
+                    assert client.get(path.replace("NAME", "flights")).status_code == 200, path
 
 
 def test_named_keys_come_and_go_while_it_serves(home: Path, folder: Path) -> None:
