@@ -11,7 +11,7 @@ from tidemill.runtime.serving.documents import named as spoken
 from tidemill.runtime.serving.page.status_schema import ColumnState
 
 from tests.support.browser import Browser, browser
-from tests.support.page import CONTRAST, HOSTILE, KEY, SHADOW, UNLABELLED, StandIn, rates, stand_in, status
+from tests.support.page import CONTRAST, DESCRIPTION, HOSTILE, KEY, SHADOW, UNLABELLED, StandIn, rates, stand_in, status
 
 pytestmark = pytest.mark.integration
 
@@ -345,50 +345,7 @@ def test_it_can_be_read_everywhere(page: Browser, server: StandIn, scheme: str, 
 
 
 def test_the_reference_shows_routes_schemas_and_examples(page: Browser, server: StandIn) -> None:
-    server.openapi = {
-        "openapi": "3.1.0",
-        "info": {"title": "flights", "version": "7", "description": "Will it be late?"},
-        "paths": {
-            "/predict": {
-                "post": {
-                    "tags": ["predictions"],
-                    "summary": "Answer rows",
-                    "parameters": [{"name": "x-request-id", "in": "header", "schema": {"type": "string"}}],
-                    "requestBody": {
-                        "content": {
-                            "application/json": {
-                                "schema": {"$ref": "#/components/schemas/Rows"},
-                                "examples": {"one": {"summary": "One row", "value": {"rows": [{"distance": 1}]}}},
-                            }
-                        }
-                    },
-                    "responses": {
-                        "200": {"description": "One answer a row"},
-                        "422": {"$ref": "#/components/responses/P"},
-                    },
-                }
-            },
-            **{f"/{word}": {"get": {"summary": word, "responses": {}}} for word in HOSTILE},
-        },
-        "components": {
-            "schemas": {
-                "Rows": {
-                    "type": "object",
-                    "required": ["rows"],
-                    "properties": {"rows": {"type": "array", "items": {"$ref": "#/components/schemas/Row"}}},
-                },
-                "Row": {
-                    "type": "object",
-                    "properties": {
-                        "distance": {"type": ["number", "null"], "minimum": 0, "description": "in miles"},
-                        "again": {"$ref": "#/components/schemas/Row"},
-                    },
-                },
-                **{word: {"enum": [word]} for word in HOSTILE},
-            },
-            "responses": {"P": {"description": "Understood and wrong"}},
-        },
-    }
+    server.openapi = DESCRIPTION
     page.open(f"{server.url}docs")
     enter(page)
     shown(page, "h1", "flights")
