@@ -28,10 +28,5 @@ _MODULES = {
 
 def load(prepared: Prepared, folder: Path, settings: Wanted) -> Engine:
     """Return the engine which `prepared` chose, loaded from the version's folder in the cache."""
-    name = _MODULES[str(prepared.engine["name"])]
-    if name == "compiled":
-        from tidemill.runtime.serving.engines.lean import keep_pandas_out
-
-        keep_pandas_out()
-    module = importlib.import_module(f"{__name__}.{name}")
+    module = importlib.import_module(f"{__name__}.{_MODULES[str(prepared.engine['name'])]}")
     return module.load(prepared, folder, settings)
