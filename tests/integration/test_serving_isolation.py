@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tidemill.runtime.serving.model import UnfitError
 from tidemill.runtime.serving.problems import Problem
 
 from tests.support.foreign import REQUIREMENTS, SCIKIT_LEARN, foreign_environment, log_odd, log_pipeline
+from tests.support.serving import ModelServer
 
 pytestmark = pytest.mark.integration
 
@@ -209,6 +211,63 @@ def test_a_pickle_is_refused_before_anything_is_started(foreign: Path, tmp_path:
     (folder / "MLmodel").write_text(described)
     with pytest.raises(UnfitError, match="pickle"):
         IsolatedEngine(foreign, folder, contract_of(odd))
+
+
+@contextmanager
+def served(foreign: Path, model: Path, folder: Path, **overrides: Any) -> Iterator[ModelServer]:
+    """The real model server with a model which is to be isolated, its environment there already."""
+    folder.mkdir()
+    settings = {"registry": None, "path": str(model), "capture": None, **overrides}
+    server = ModelServer(folder, "", "", folder, settings, variables={"TIDEMILL_ENVIRONMENTS": str(foreign.parent)})
+    try:
+        server.start()
+        server.wait(lambda: all_ready(server), 240)
+        yield server
+    finally:
+        server.stop()
+
+
+def all_ready(server: ModelServer) -> bool:
+    """Tell whether every worker has a version."""
+    answer = server.get("/readyz")
+    return answer.status_code == 200 and all(worker["version"] for worker in answer.json().get("workers", []))
+
+
+def below(server: ModelServer) -> list[int]:
+    assert server.process
+    return [child.pid for child in psutil.Process(server.process.pid).children(recursive=True)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_server_serves_it_and_leaves_no_process(foreign: Path, tmp_path: Path, workers: int) -> None:
+    known = log_pipeline(foreign, tmp_path / "model")
+    body = {"dataframe_split": {"columns": ["distance", "carrier"], "data": known["rows"]}}
+    with served(foreign, tmp_path / "model", tmp_path / "server", workers=workers) as server:
+        state = server.get("/readyz").json()
+        assert state["engine"] == "isolated"
+        assert f"scikit-learn=={SCIKIT_LEARN}, the server has" in state["engine_note"]
+        with server.client() as client:
+            answer = client.post("/invocations", json=body)
+            assert answer.json()["predictions"] == known["scores"]
+            hosts = [pid for pid in below(server) if "isolated_host.py" in " ".join(psutil.Process(pid).cmdline())]
+            assert len(hosts) == 2 * workers  # a watcher and a model each
+            os.kill(hosts[-1], signal.SIGKILL)
+
+            def again() -> bool:
+                answer = client.post("/invocations", json=body)
+                assert answer.status_code in (200, 503), answer.text
+                return answer.status_code == 200 and not set(below(server)) & {hosts[-1]}
+
+            server.wait(again, 240)
+            assert client.post("/invocations", json=body).json()["predictions"] == known["scores"]
+        pids = below(server)
+        assert server.stop() == 0
+        wait(lambda: all(gone(pid) for pid in pids))
+        server.start()
+        server.wait(lambda: all_ready(server), 240)
+        pids = below(server)
+        server.kill()
+        wait(lambda: all(gone(pid) for pid in pids))
 
 
 def needing(folder: Path, *lines: str) -> Path:

@@ -111,6 +111,7 @@ class ModelServer:
     user: str
     password_file: Path
     overrides: dict[str, Any] = field(default_factory=dict[str, Any])
+    variables: dict[str, str] = field(default_factory=dict[str, str])
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -155,7 +156,7 @@ class ModelServer:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tidemill.runtime.serving", "--settings", str(self.folder / "settings.json")],
                 cwd=self.folder,
-                env={"PATH": os.environ["PATH"], "HOME": str(self.folder)},
+                env={"PATH": os.environ["PATH"], "HOME": str(self.folder), **self.variables},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

@@ -145,6 +145,11 @@ class IsolatedEngine:
             "trouble": self._trouble,
         }
 
+    @property
+    def trouble(self) -> str | None:
+        """Why it cannot answer now, None while it can."""
+        return None if self._process is not None else f"the model's own process is not there ({self._trouble})"
+
     def predict(self, batch: Batch) -> Outputs:
         """Return one value a row.
 
