@@ -147,7 +147,7 @@ def _infer(model: ServedModel | None, limits: LimitSettings, suffix: str) -> dic
             "name": {"type": "string", "description": "A column, or any other name for one tensor of all columns."},
             "datatype": {"type": "string", "enum": list(DATATYPES)},
             "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1, "maxItems": 16},
-            "parameters": {"type": "object"},
+            "parameters": {"type": ["object", "null"]},
             "data": {"type": "array", "items": {}},
         },
         "required": ["name", "datatype", "shape"],
@@ -156,7 +156,7 @@ def _infer(model: ServedModel | None, limits: LimitSettings, suffix: str) -> dic
     named: dict[str, Any] = {"type": "string"} if model is None else {"type": "string", "enum": [model.output]}
     output = {
         "type": "object",
-        "properties": {"name": named, "parameters": {"type": "object"}},
+        "properties": {"name": named, "parameters": {"type": ["object", "null"]}},
         "required": ["name"],
     }
     schema = {

@@ -64,7 +64,7 @@ class Column:
     def wants(self) -> str:
         """What the column takes, in words."""
         if self.kind == "tensor":
-            return f"{self.dtype} values of the shape {list(self.shape[1:])}"
+            return f"{self.dtype} values" + (f" of the shape {list(self.shape[1:])}" if self.shape[1:] else "")
         return f"{_WORDS[self.kind]} ({self.kind})" + ("" if self.required else " or null")
 
     def convert(self, value: Any) -> Any:
