@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import time
 import warnings
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,27 @@ def test_what_goes_with_the_server_is_locked_with_it_and_left_where_no_daemon_is
     settings = json.loads((context / "settings.json").read_text())
     assert settings["listen"]["tls_key_file"] == "/run/secrets/tidemill-tls-key"
     assert json.loads((context / "version" / "version.json").read_text())["version"] == "3"
+
+
+def test_a_wheel_beside_the_model_is_taken_from_where_the_image_has_it(own: Path, tmp_path: Path) -> None:
+    name = "tidemill_tests_one-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(own / name, "w") as wheel:
+        described = "tidemill_tests_one-1.0.dist-info"
+        wheel.writestr(f"{described}/METADATA", "Metadata-Version: 2.1\nName: tidemill-tests-one\nVersion: 1.0\n")
+        wheel.writestr(f"{described}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{described}/RECORD", "")
+    with (own / "requirements.txt").open("a") as file:
+        file.write(f"\n./{name}\n")
+    context = tmp_path / "context"
+    done = image(str(own), "--name", "flights", "--context", str(context), "--no-compile", "--no-build")
+    assert done.returncode == 0, done.stderr
+    locked = (context / "server.lock").read_text()
+    digest = hashlib.sha256((own / name).read_bytes()).hexdigest()
+    assert f"/opt/tidemill/version/model/{name} \\\n    --hash=sha256:{digest}\n" in locked
+    assert str(context) not in locked
+    lines = (context / "Dockerfile").read_text().splitlines()
+    install = next(number for number, line in enumerate(lines) if "-r server.lock" in line)
+    assert lines.index("COPY version /opt/tidemill/version") < install
 
 
 def test_what_cannot_be_locked_is_said_and_leaves_nothing(own: Path, tmp_path: Path) -> None:

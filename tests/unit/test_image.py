@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -130,3 +133,61 @@ def test_a_folder_with_something_in_it_is_left_alone(
     assert app.run(["image", str(model), "--context", str(tmp_path / "context")]) == 2
     assert "not empty" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "context").iterdir()] == ["mine"]
+
+
+_SERVER = """
+import http.server, json, ssl, sys
+from pathlib import Path
+status, certificate, folder = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(status if self.path == "/healthz" else 500)
+        self.end_headers()
+    def log_message(self, *args): pass
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+listen = {"port": server.server_port}
+if certificate:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    listen["tls_cert_file"] = certificate
+(folder / "settings.json").write_text(json.dumps({"listen": listen}))
+print("up", flush=True)
+server.serve_forever()
+"""
+
+
+def self_signed(folder: Path) -> Path:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "elsewhere.example.org")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(now - timedelta(1)).not_valid_after(now + timedelta(1))
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    file = folder / "both.pem"
+    file.write_bytes(private + made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    return file
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize(("status", "well"), [(200, True), (503, False)])
+def test_the_health_check_asks_the_way_the_server_listens(tmp_path: Path, tls: bool, status: int, well: bool) -> None:
+    certificate = str(self_signed(tmp_path)) if tls else ""
+    text = render("serving/healthcheck.py.j2").replace("/etc/tidemill/settings.json", str(tmp_path / "settings.json"))
+    argv = [sys.executable, "-c", _SERVER, str(status), certificate, str(tmp_path)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "up\n"
+        # No proxy has a way to the container's own loopback.
+        environ = {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+        done = subprocess.run([sys.executable, "-I", "-c", text], env=environ, check=False)
+        assert (done.returncode == 0) == well
+        server.kill()
+    gone = subprocess.run([sys.executable, "-I", "-c", text], capture_output=True, text=True, check=False)
+    assert (gone.returncode, gone.stderr) == (1, "")
