@@ -35,6 +35,7 @@ DATATYPES = {
 _NAMES = {dtype: name for name, dtype in DATATYPES.items()} | {"object": "BYTES"}
 _KINDS = {"boolean": "BOOL", "integer": "INT32", "long": "INT64", "float": "FP32", "double": "FP64"}
 _LENGTH = struct.Struct("<I")
+_FEW = 16
 
 Values: TypeAlias = "np.ndarray[Any, Any] | list[Any]"
 
@@ -179,6 +180,11 @@ def _one(column: Column, tensor: Tensor, value: Any, limits: LimitSettings, *, w
 def _numbers(column: Column, array: np.ndarray[Any, Any], *, whole: bool) -> Values:
     kind, of, name = column.kind, array.dtype.kind, named(column.name)
     if kind in LARGEST and of in "fiu":
+        if array.size <= _FEW:
+            # A call of numpy costs more than a few numbers do.
+            few: list[float] = [float(number) for number in array.tolist()]
+            if all(abs(number) <= LARGEST[kind] for number in few):
+                return few
         numbers = array.astype(np.float64)
         missing = np.isnan(numbers)
         if missing.any():
