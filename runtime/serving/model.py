@@ -153,4 +153,6 @@ def as_json(value: Any) -> Any:
         return value.isoformat().replace("+00:00", "Z")
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
     return json.loads(json.dumps(value, default=str))

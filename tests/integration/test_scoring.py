@@ -119,6 +119,24 @@ def test_several_classes_are_a_list_and_in_csv_a_column_each(place: Path) -> Non
     np.testing.assert_allclose(text[["scores_0", "scores_1", "scores_2"]], expected, rtol=0, atol=1e-6)
 
 
+def test_a_matrix_is_the_columns_which_are_not_kept_and_an_answer_may_be_text(place: Path) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    frame = flights(60)
+    matrix = frame[["distance", "hour"]].to_numpy()
+    model = LogisticRegression(max_iter=5000).fit(matrix, np.where(frame["hour"] > 12, "late", "early"))
+    where = save(place / "words", model, matrix[:5], method="predict")
+    frame.drop(columns="carrier").to_csv("in.csv", index=False)
+    done = scoring.score(str(where), "in.csv", "out.csv", keep=["id"])
+    found = pd.read_csv("out.csv", dtype=str)
+    assert done.columns == ("id", "prediction")
+    assert found["id"].tolist() == frame["id"].tolist()
+    assert found["prediction"].tolist() == model.predict(matrix).tolist()
+    assert set(found["prediction"]) == {"late", "early"}
+    with pytest.raises(UserError, match="lacks the column input"):
+        scoring.score(str(where), "in.csv", "other.csv")
+
+
 def test_no_rows_give_no_rows_and_the_same_columns(place: Path, folder: Path) -> None:
     for name in ("out.parquet", "out.csv", "out.arrow"):
         pq.write_table(table(3).slice(0, 0), "in.parquet")

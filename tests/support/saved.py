@@ -39,8 +39,8 @@ def fitted(classes: int = 2) -> Any:
     return make_pipeline(encode, LogisticRegression(max_iter=5000)).fit(frame.drop(columns="id"), truth)
 
 
-def save(folder: Path, model: Any, frame: pd.DataFrame | None = None, **options: Any) -> Path:
-    """Save `model`, which takes `frame` (default: flights without their id), and return its folder."""
+def save(folder: Path, model: Any, frame: Any = None, method: str = "predict_proba", **options: Any) -> Path:
+    """Save `model`, which is asked `frame` (default: flights without their id) by `method`, and return its folder."""
     import mlflow.sklearn
     from mlflow.models import infer_signature
 
@@ -50,10 +50,10 @@ def save(folder: Path, model: Any, frame: pd.DataFrame | None = None, **options:
         mlflow.sklearn.save_model(
             model,
             folder,
-            signature=infer_signature(example, model.predict_proba(example)),
+            signature=infer_signature(example, getattr(model, method)(example)),
             input_example=example,
             pip_requirements=["scikit-learn"],
-            **{"serialization_format": "skops", "pyfunc_predict_fn": "predict_proba", **options},
+            **{"serialization_format": "skops", "pyfunc_predict_fn": method, **options},
         )
     return folder
 
