@@ -7,7 +7,6 @@ model means neither MLflow nor pandas nor scikit-learn.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -134,17 +133,12 @@ def load(info: VersionInfo, folder: Path, settings: Wanted) -> ServedModel:
 
 def _warm(model: ServedModel, sample: pa.RecordBatch) -> None:
     """Answer the sample in both forms which batches have: what is only made when it is first used is made now."""
-    rows = rows_of(sample)
+    rows = model.contract.to_tuples(Batch(sample.num_rows, sample))
     batches = [Batch(sample.num_rows, sample), Batch(1, rows[:1]), Batch(len(rows), rows)]
     for _ in range(_WARM_ROUNDS):
         for batch in batches if model.engine.mergeable else batches[1:2]:
             if not is_finite(model.predict(batch)):
                 raise UnfitError("the model gave a value which is not finite")
-
-
-def rows_of(sample: pa.RecordBatch) -> list[tuple[Any, ...]]:
-    """Return the rows of a record batch as tuples."""
-    return list(zip(*(column.to_pylist() for column in sample.columns), strict=True))
 
 
 def as_json(value: Any) -> Any:
@@ -155,4 +149,6 @@ def as_json(value: Any) -> Any:
         return base64.b64encode(value).decode()
     if isinstance(value, np.ndarray):
         return value.tolist()
-    return json.loads(json.dumps(value, default=str))
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return value

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tidemill.runtime.serving.engines.described import Described
     from tidemill.runtime.serving.engines.sample import Row
 
-__all__ = ["Preparation", "ensure", "main"]
+__all__ = ["Preparation", "ensure", "main", "prepare"]
 
 _SECONDS = 900.0
 _EXAMPLE_ROWS = 5
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = Preparation(CompileSettings(**order["compile"]), IsolationSettings(**order["isolation"]))
     _keep_to_itself()
     try:
-        _prepare(folder.resolve(), settings)
+        prepare(folder.resolve(), settings)
     except TidemillError as error:
         sys.stderr.write(f"\n{_one_line(str(error))}\n")
         return error.exit_code
@@ -138,7 +138,12 @@ def _keep_to_itself() -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
-def _prepare(folder: Path, settings: Preparation) -> None:
+def prepare(folder: Path, settings: Wanted) -> None:
+    """Prepare the version in `folder`, in this process.
+
+    Raises:
+        UnfitError: it cannot be served; the message says why. What else a broken model raises passes through.
+    """
     from tidemill.runtime.serving.engines.described import Described
 
     wanted = fingerprint(folder, settings)
@@ -182,7 +187,7 @@ class _Opened:
     note: str = ""
 
 
-def _open(folder: Path, described: Described, contract: Contract, settings: Preparation) -> _Opened:
+def _open(folder: Path, described: Described, contract: Contract, settings: Wanted) -> _Opened:
     from tidemill.runtime.serving.environment import differing
     from tidemill.runtime.serving.environment import ensure as ensure_environment
 
@@ -212,7 +217,7 @@ def _found(
     folder: Path,
     described: Described,
     contract: Contract,
-    settings: Preparation,
+    settings: Wanted,
     wanted: dict[str, Any],
     work: Path,
 ) -> Prepared:

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from tidemill.runtime.serving.batch import Batch, Engine, Outputs
 from tidemill.runtime.serving.contract import Contract
 from tidemill.runtime.serving.engines import compiling
 from tidemill.runtime.serving.engines.compiled import CompiledEngine
 from tidemill.runtime.serving.engines.encoders import UNSEEN, NotKnownError
-from tidemill.runtime.serving.engines.estimators import Recipe, recipe
+from tidemill.runtime.serving.engines.estimators import Recipe, recipe, without_categories
 from tidemill.runtime.serving.engines.plan import Plan
 from tidemill.runtime.serving.engines.prepared import Output
 from tidemill.runtime.serving.engines.sample import Row, varied
@@ -32,7 +31,9 @@ __all__ = ["Choice", "Trial", "choose", "difference", "find_trial"]
 _ROWS = 4_000
 _FEW = 3
 _SAME = 1e-9
-_MOST_COLUMNS_OF_INFINITY = 3
+# Requests bring no infinity, but what is infinite in single precision.
+_EXTREME = (1e300, -1e300)
+_EXTREME_COLUMNS = 3
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,6 @@ class Trial:
     rows: list[Row]
     answers: Outputs
     refused: list[Row] = field(default_factory=list[Row])
-    infinite: list[tuple[pa.RecordBatch, Outputs | None]] = field(default_factory=list[Any])
 
 
 def choose(
@@ -84,12 +84,13 @@ def choose(
     own = {"name": "sklearn", "mergeable": original.mergeable}
     try:
         transformers, estimator = _parts(model)
-        traced = trace(transformers, contract, rows[0])
+        traced = trace(transformers, estimator, contract, rows[0])
     except NotKnownError as error:
         return Choice(own, f"not compiled: {error}")
     plan = traced.spec(contract, "any")
+    inner = without_categories(estimator)
     try:
-        found = recipe(estimator, method, np.nan_to_num(Plan(plan).matrix(list(rows[:1]))))
+        found = recipe(inner, method, np.nan_to_num(Plan(plan).matrix(list(rows[:1]))))
     except NotKnownError as error:
         found, why = None, [str(error)]
     else:
@@ -113,6 +114,8 @@ def choose(
     try:
         spec = {**own, "plan": plan}
         # Of a copy: the engine makes the estimator forget the names which the model itself wants.
+        if inner is not estimator:
+            raise NotKnownError("its estimator takes categories as they are")
         _compare(lambda: _with_plan(model, method, contract, original, plan), trial, contract, _SAME)
     except Exception:  # noqa: BLE001 - then it is asked with data frames, as it was trained
         return Choice(own, note)
@@ -168,8 +171,11 @@ def find_trial(original: Engine, contract: Contract, rows: Sequence[Row], hints:
     """Return rows to compare on: those given and many like them, and the single ones which the model refuses."""
     unusual: list[tuple[int, Row]] = []
     nulls: set[int] = set()
+    doubles = [position for position, column in enumerate(contract.columns) if column.kind == "double"]
+    unusual += [
+        (position, _with(rows[0], position, value)) for position in doubles[:_EXTREME_COLUMNS] for value in _EXTREME
+    ]
     for position, column in enumerate(contract.columns):
-        # Whole numbers stay whole: a threshold between two is not a value.
         if not column.required:
             unusual.append((position, _with(rows[0], position, None)))
         if column.kind == "string":
@@ -180,7 +186,7 @@ def find_trial(original: Engine, contract: Contract, rows: Sequence[Row], hints:
     for position, value in taken:
         if value is None:
             nulls.add(position)
-        else:
+        elif isinstance(value, str):
             further.setdefault(position, []).append(value)
     made = varied(contract, rows, max(_ROWS - len(rows), _ROWS // 2), further=further, nulls=frozenset(nulls))
     every = [*rows, *(row for row in (row for _, row in unusual) if row not in refused), *made]
@@ -189,12 +195,13 @@ def find_trial(original: Engine, contract: Contract, rows: Sequence[Row], hints:
     except Exception:  # noqa: BLE001 - it refuses one of those made up: then what it is known to take is asked
         every = list(rows)
         answers = original.predict(Batch(len(every), every))
-    return Trial(every, answers, refused, _infinite(original, contract, rows[0]))
+    return Trial(every, answers, refused)
 
 
 def _fitting(contract: Contract, position: int, values: Sequence[Any]) -> Sequence[Any]:
     kind = contract.columns[position].kind if not contract.is_tensor else "tensor"
     if kind in ("integer", "long"):
+        # A threshold lies between two of these.
         return [int(value) for value in values if abs(value) < 1 << 31]
     if kind == "float":
         return [float(np.float32(value)) for value in values]
@@ -223,20 +230,6 @@ def _takes(original: Engine, rows: Sequence[Row]) -> bool:
     return True
 
 
-def _infinite(original: Engine, contract: Contract, row: Row) -> list[tuple[pa.RecordBatch, Outputs | None]]:
-    """Return batches with infinity, which only Arrow brings, and what the model gives for it: None where it refuses."""
-    numbers = [position for position, column in enumerate(contract.columns) if column.kind == "double"]
-    found: list[tuple[pa.RecordBatch, Outputs | None]] = []
-    for position in numbers[:_MOST_COLUMNS_OF_INFINITY]:
-        for value in (math.inf, -math.inf, math.nan):
-            batch = contract.to_record_batch(Batch(1, [_with(row, position, value)]))
-            try:
-                found.append((batch, original.predict(Batch(1, batch))))
-            except Exception:  # noqa: BLE001 - as above
-                found.append((batch, None))
-    return found
-
-
 def _compare(make: Callable[[], Engine], trial: Trial, contract: Contract, tolerance: float) -> float:
     """Return the largest difference.
 
@@ -254,11 +247,6 @@ def _compare(make: Callable[[], Engine], trial: Trial, contract: Contract, toler
         pairs += [
             (engine.predict(Batch(1, [row])), trial.answers[index : index + 1]) for index, row in enumerate(rows[:_FEW])
         ]
-        for special, answer in trial.infinite:
-            if answer is not None:
-                pairs.append((engine.predict(Batch(1, special)), answer))
-            elif _takes_batch(engine, Batch(1, special)):
-                raise NotKnownError("it takes a value which the model itself refuses")
         if any(_takes_batch(engine, Batch(1, [row])) for row in trial.refused):
             raise NotKnownError("it takes a row which the model itself refuses")
         largest = max(difference(mine, its) for mine, its in pairs)

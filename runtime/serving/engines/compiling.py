@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import os
@@ -173,16 +174,32 @@ def _onnx(recipe: Recipe, features: int, folder: Path) -> dict[str, Any]:
         raise NotKnownError("an estimator which gives labels")
     skl2onnx, types = _imported("skl2onnx"), _imported("skl2onnx.common.data_types")
     _imported("onnxruntime")
+    single = "float32" in recipe.further
+    estimator = _single_thresholds(recipe.estimator) if single else recipe.estimator
     classifies = hasattr(recipe.estimator, "classes_")
     with redirect_stdout(StringIO()):
         graph = skl2onnx.to_onnx(
-            recipe.estimator,
-            initial_types=[("X", types.DoubleTensorType([None, features]))],
-            options={id(recipe.estimator): {"zipmap": False}} if classifies else None,
+            estimator,
+            initial_types=[("X", (types.FloatTensorType if single else types.DoubleTensorType)([None, features]))],
+            options={id(estimator): {"zipmap": False}} if classifies else None,
         )
     path = folder / "model.onnx"
     path.write_bytes(graph.SerializeToString())
-    return {"file": path.name, "output": graph.graph.output[-1].name}
+    return {"file": path.name, "output": graph.graph.output[-1].name, "single": single}
+
+
+def _single_thresholds(estimator: Any) -> Any:
+    """Return a copy whose thresholds are of single precision, and decide alike for values which are.
+
+    Rounded to the nearest, as the converter does it, a threshold may come to lie above a value that was above it.
+    """
+    changed = copy.deepcopy(estimator)
+    for tree in _single_trees(changed):
+        rounded = tree.threshold.astype(np.float32)
+        above = rounded > tree.threshold
+        rounded[above] = np.nextafter(rounded[above], np.float32(-np.inf))
+        tree.threshold[:] = rounded
+    return changed
 
 
 def _imported(name: str) -> Any:

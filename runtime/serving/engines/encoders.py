@@ -36,6 +36,25 @@ class Table:
     null: list[float] | None
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A column of an encoder, and what it is asked about.
+
+    Attributes:
+        column: of the contract.
+        keys: values of that column.
+        values: what the encoder sees for each of them.
+        unknown: what it sees for a value which is not among them.
+        null: what it sees for null.
+    """
+
+    column: int
+    keys: list[Any]
+    values: list[Any]
+    unknown: Any
+    null: Any
+
+
 class Encoder:
     """An encoder which is asked: each of its features depends on one of its columns alone.
 
@@ -43,46 +62,61 @@ class Encoder:
         contract: of the model.
         row: one which the model answers, for the columns which the encoder does not see.
         encoder: fitted.
-        columns: those of the contract which it sees, each with what stands for null there.
     """
 
-    def __init__(
-        self, contract: Contract, row: tuple[Any, ...], encoder: Any, columns: Sequence[tuple[int, Any]]
-    ) -> None:
+    def __init__(self, contract: Contract, row: tuple[Any, ...], encoder: Any) -> None:
         self._contract = contract
         self._row = row
         self._encoder = encoder
-        self._columns = columns
-        self._kinds = [contract.columns[column].kind for column, _ in columns]
-        self._keys = [
-            [_key(key, kind) for key in categories.tolist() if not _missing(key)]
-            for categories, kind in zip(encoder.categories_, self._kinds, strict=True)
-        ]
-        for (column, _), keys in zip(columns, self._keys, strict=True):
-            if not keys:
-                raise NotKnownError(f"column {contract.columns[column].name} has no categories")
+        self._columns: list[Asked] = []
+        self._framed = True
 
-    def tables(self) -> list[Table]:
-        """Return a table for each column."""
-        longest = max(map(len, self._keys))
+    def of_columns(self, columns: Sequence[tuple[int, Any]]) -> list[Table]:
+        """Return a table for each of the contract's `columns`, given with what stands for null there."""
+        for (column, fill), categories in zip(columns, self._encoder.categories_, strict=True):
+            kind = self._contract.columns[column].kind
+            keys = [_key(key, kind) for key in categories.tolist() if not _missing(key)]
+            if not keys:
+                raise NotKnownError(f"column {self._contract.columns[column].name} has no categories")
+            self._columns.append(Asked(column, keys, keys, _unseen(keys, kind), fill))
+        return self._tables()
+
+    def of_tables(self, features: Sequence[tuple[Table, int]]) -> list[Table]:
+        """Return a table for each feature of other tables, given with its position there."""
+        self._framed = False
+        for table, position in features:
+            values = [row[position] for row in table.rows]
+            unknown, null = (None if refused is None else refused[position] for refused in (table.unknown, table.null))
+            self._columns.append(Asked(table.column, table.keys, values, unknown, null))
+        tables = self._tables()
+        for table, (before, _) in zip(tables, features, strict=True):
+            # What the first one refuses never gets here.
+            table.unknown = None if before.unknown is None else table.unknown
+            table.null = None if before.null is None else table.null
+        return tables
+
+    def _tables(self) -> list[Table]:
+        longest = max(len(asked.keys) for asked in self._columns)
         # All columns at once: the next category of each in each row.
-        known = self._ask([[keys[index % len(keys)] for keys in self._keys] for index in range(longest)])
-        unknown = self._each([_unseen(keys, kind) for keys, kind in zip(self._keys, self._kinds, strict=True)])
-        null = self._each([fill for _, fill in self._columns])
+        known = self._ask(
+            [[asked.values[index % len(asked.values)] for asked in self._columns] for index in range(longest)]
+        )
+        unknown = self._each([asked.unknown for asked in self._columns])
+        null = self._each([asked.null for asked in self._columns])
         tables: list[Table] = []
         start = 0
-        for position, ((column, _), width) in enumerate(zip(self._columns, self._widths(), strict=True)):
+        for position, (asked, width) in enumerate(zip(self._columns, self._widths(), strict=True)):
             part = slice(start, start + width)
             start += width
-            keys = self._keys[position]
+            column = self._contract.columns[asked.column]
             # NaN may come where null may not.
-            nullable = not self._contract.columns[column].required or self._kinds[position] in ("float", "double")
+            nullable = not column.required or column.kind in ("float", "double")
             its_unknown, its_null = unknown[position], null[position] if nullable else None
             tables.append(
                 Table(
-                    column,
-                    keys,
-                    cast("list[list[float]]", known[: len(keys), part].tolist()),
+                    asked.column,
+                    asked.keys,
+                    cast("list[list[float]]", known[: len(asked.keys), part].tolist()),
                     None if its_unknown is None else its_unknown[part].tolist(),
                     None if its_null is None else its_null[part].tolist(),
                 )
@@ -107,7 +141,7 @@ class Encoder:
             pass
         found: list[np.ndarray[Any, Any] | None] = []
         for position, value in enumerate(values):
-            row = [keys[0] for keys in self._keys]
+            row = [asked.values[0] for asked in self._columns]
             row[position] = value
             try:
                 found.append(self._ask([row])[0])
@@ -116,7 +150,8 @@ class Encoder:
         return found
 
     def _ask(self, values: Sequence[Sequence[Any]]) -> np.ndarray[Any, Any]:
-        given = self._encoder.transform(self._frame(values))
+        given = self._frame(values) if self._framed else np.array(values, dtype=np.float64)
+        given = self._encoder.transform(given)
         if hasattr(given, "toarray"):
             given = given.toarray()
         return np.asarray(given, dtype=np.float64)
@@ -125,17 +160,18 @@ class Encoder:
         """Return rows of the encoder's columns as it was given them in training, of the very types."""
         import pandas as pd
 
+        columns = [asked.column for asked in self._columns]
         rows: list[tuple[Any, ...]] = []
         for chosen in values:
             row = list(self._row)
-            for (column, _), value in zip(self._columns, chosen, strict=True):
+            for column, value in zip(columns, chosen, strict=True):
                 row[column] = value
             rows.append(tuple(row))
-        frame = cast("pd.DataFrame", self._contract.to_pandas(Batch(len(rows), rows)))
-        frame = frame.iloc[:, [column for column, _ in self._columns]]
+        frame = cast("pd.DataFrame", self._contract.to_pandas(Batch(len(rows), rows))).iloc[:, columns]
         names = getattr(self._encoder, "feature_names_in_", None)
-        if any(fill is not None for _, fill in self._columns) or names is None:
-            return frame.to_numpy(dtype=object if "string" in self._kinds else None)
+        if names is None or any(asked.null is not None for asked in self._columns):
+            text = any(self._contract.columns[column].kind == "string" for column in columns)
+            return frame.to_numpy(dtype=object if text else None)
         return frame.set_axis(list(names), axis=1)
 
 

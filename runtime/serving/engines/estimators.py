@@ -5,6 +5,7 @@ Only used in preparation.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tidemill.runtime.serving.engines.encoders import NotKnownError
 
-__all__ = ["Recipe", "recipe"]
+__all__ = ["Recipe", "recipe", "without_categories"]
 
 Matrix = NDArray[np.float64]
 
@@ -136,6 +137,16 @@ def recipe(estimator: Any, method: str, row: Matrix) -> Recipe:
         further = ("float32",) if kind == "GradientBoostingRegressor" else ()
         return Recipe(estimator, method, "trees", 1, False, _values(1), further, finite)
     raise NotKnownError(f"{method} of the estimator {kind}")
+
+
+def without_categories(estimator: Any) -> Any:
+    """Return a copy which takes categories as the codes that it makes of them; others are returned as they are."""
+    if getattr(estimator, "_preprocessor", None) is None:
+        return estimator
+    changed = copy.copy(estimator)
+    changed._preprocessor = None
+    vars(changed).pop("feature_names_in_", None)
+    return changed
 
 
 def _one_output(estimator: Any) -> bool:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from operator import getitem, itemgetter
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import pyarrow as pa
@@ -130,13 +130,11 @@ class Plan:
         return matrix
 
     def _check(self, matrix: Matrix) -> None:
-        # The sum is finite almost always, and then so is everything in it.
-        if self._finite == "any" or math.isfinite(matrix.sum()):
+        if self._finite == "any":
             return
-        bad = np.isinf(matrix) if self._finite == "missing" else ~np.isfinite(matrix)
-        if bad.any():
-            what = "an infinite value" if self._finite == "missing" else "a missing or infinite value"
-            raise ValueError(f"the model does not take {what}")
+        refuse_infinity(matrix)
+        if self._finite == "all" and np.isnan(matrix.sum()) and np.isnan(matrix).any():
+            raise ValueError("the model does not take a missing value")
 
 
 class _Table(dict[Any, float]):
@@ -203,23 +201,22 @@ def _picker(positions: Sequence[int]) -> Callable[[Any], tuple[Any, ...]]:
     return itemgetter(*positions)
 
 
-def _operation(what: str, features: Sequence[int] | None, numbers: Sequence[float]) -> Callable[[Matrix], None]:
-    where = slice(None) if features is None else np.array(features, dtype=np.intp)
+def _operation(what: str, features: list[int] | None, numbers: Sequence[float]) -> Callable[[Matrix], None]:
     operand = np.array(numbers, dtype=np.float64)
+    change = _OPERATIONS[what]
+    if features is None:
+        return lambda matrix: change(matrix, operand)
+    if features == list(range(features[0], features[-1] + 1)):
+        side_by_side = slice(features[0], features[-1] + 1)
+        return lambda matrix: change(matrix[:, side_by_side], operand)
+    where = np.array(features, dtype=np.intp)
 
     def apply(matrix: Matrix) -> None:
         part = matrix[:, where]
-        _OPERATIONS[what](part, operand)
-        if features is not None:
-            matrix[:, where] = part
+        change(part, operand)
+        matrix[:, where] = part
 
-    if what not in _OPERATIONS:
-        _unknown(what)
     return apply
-
-
-def _unknown(what: str) -> NoReturn:
-    raise ValueError(f"a plan knows no operation {what!r}")
 
 
 def _fill(part: Matrix, operand: Matrix) -> None:
@@ -229,6 +226,13 @@ def _fill(part: Matrix, operand: Matrix) -> None:
 def _round(part: Matrix, _: Matrix) -> None:
     with np.errstate(over="ignore"):
         part[...] = part.astype(np.float32)
+
+
+def refuse_infinity(part: Matrix, _: Matrix | None = None) -> None:
+    """Raise ValueError where something in `part` is infinite."""
+    # The sum is finite almost always, and then so is everything in it.
+    if not math.isfinite(part.sum()) and np.isinf(part).any():
+        raise ValueError("the model does not take an infinite value")
 
 
 def _clip(part: Matrix, operand: Matrix) -> None:
@@ -244,4 +248,5 @@ _OPERATIONS: dict[str, Callable[[Matrix, Matrix], Any]] = {
     "clip": _clip,
     "fill": _fill,
     "float32": _round,
+    "refuse_infinity": refuse_infinity,
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from tidemill.runtime.serving.contract import Contract
@@ -111,11 +111,12 @@ class Traced:
         ]
 
 
-def trace(transformers: Sequence[Any], contract: Contract, row: tuple[Any, ...]) -> Traced:
+def trace(transformers: Sequence[Any], estimator: Any, contract: Contract, row: tuple[Any, ...]) -> Traced:
     """Return what `transformers`, one after another, make of the contract's columns.
 
     Args:
         transformers: fitted.
+        estimator: what comes after them.
         contract: of the model.
         row: one which the model answers, to ask encoders with.
 
@@ -132,6 +133,8 @@ def trace(transformers: Sequence[Any], contract: Contract, row: tuple[Any, ...])
     for transformer in transformers:
         features = tracer.follow(transformer, features, names)
         names = None
+    if getattr(estimator, "_preprocessor", None) is not None:
+        features = tracer.boosted(estimator, features)
     numbers = [tracer.number(item) for item in features]
     if not numbers:
         raise NotKnownError("no features are left")
@@ -183,7 +186,8 @@ class _Tracer:
         single = self._contract.is_tensor and self._contract.columns[0].dtype == "float32"
         if single or any(("float32", ()) in item.operations for item in numbers):
             raise NotKnownError(f"{what} of columns of single precision")
-        return numbers
+        # Each of these steps refuses infinity, which it might make a finite number of.
+        return [item if item.operations else item.then("refuse_infinity") for item in numbers]
 
     @staticmethod
     def _same_names(transformer: Any, names: list[str] | None) -> None:
@@ -267,19 +271,33 @@ class _Tracer:
 
     def encoded(self, transformer: Any, features: list[Feature], _: list[str] | None) -> list[Feature]:
         """Follow an encoder of categories: ask it."""
-        for item in features:
-            if item.table is not None or item.operations or self._contract.is_tensor:
-                raise NotKnownError(f"{type(transformer).__name__} of what is a number already")
-            if self._contract.columns[item.column].kind not in _CATEGORICAL:
-                raise NotKnownError(f"{type(transformer).__name__} of a {self._contract.columns[item.column].kind}")
-        tables = Encoder(
-            self._contract, self._row, transformer, [(item.column, item.fill) for item in features]
-        ).tables()
+        encoder = Encoder(self._contract, self._row, transformer)
+        kind = type(transformer).__name__
+        if any(item.operations for item in features) or self._contract.is_tensor:
+            raise NotKnownError(f"{kind} of what is a number already")
+        coded = [(item.table, item.position) for item in features if item.table is not None]
+        if coded:
+            if len(coded) < len(features):
+                raise NotKnownError(f"{kind} of codes and of numbers")
+            tables = encoder.of_tables(coded)
+        else:
+            for item in features:
+                if self._contract.columns[item.column].kind not in _CATEGORICAL:
+                    raise NotKnownError(f"{kind} of a {self._contract.columns[item.column].kind}")
+            tables = encoder.of_columns([(item.column, item.fill) for item in features])
         return [
-            Feature(table.column, table=table, position=index)
+            Feature(table.column, table=table, position=position)
             for table in tables
-            for index in range(len(table.rows[0]))
+            for position in range(len(table.rows[0]))
         ]
+
+    def boosted(self, estimator: Any, features: list[Feature]) -> list[Feature]:
+        """Follow what a HistGradientBoosting does itself to categories, which then come before the numbers."""
+        chosen = cast("list[bool]", np.asarray(estimator.is_categorical_).tolist())
+        encoder = estimator._preprocessor.transformers_[0][1]
+        categories = [item for item, is_chosen in zip(features, chosen, strict=True) if is_chosen]
+        rest = [item for item, is_chosen in zip(features, chosen, strict=True) if not is_chosen]
+        return [*self.encoded(encoder, categories, None), *rest]
 
     def unchanged(self, transformer: Any, features: list[Feature], _: list[str] | None) -> list[Feature]:
         """Follow a FunctionTransformer, which is known where it has no function."""
