@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from tidemill.runtime.capture import join_labels, read_capture, read_labels
 
-from tests.support.servers import mlflow_server, secret_file
+from tests.support.servers import mlflow_server
 from tests.support.serving import MODEL, ModelServer, Registry, model_server, small_pipeline
 
 pytestmark = pytest.mark.integration
@@ -30,15 +30,11 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 @pytest.fixture(scope="module")
 def served(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
-    folder = tmp_path_factory.mktemp("serving")
-    password = secret_file(folder, "password")
     # The registered model exists, as `tidemill up` makes it; the alias does not yet.
     registry.client.create_experiment(MODEL)
     registry.client.create_registered_model(MODEL)
-    registry.reader("serving", password.read_text())
-    with model_server(
-        folder, registry.server.url, "serving", password, limits={"body_bytes": 20_000, "rows": 50}
-    ) as one:
+    limits = {"body_bytes": 20_000, "rows": 50}
+    with model_server(tmp_path_factory.mktemp("serving"), registry, limits=limits) as one:
         yield one
 
 

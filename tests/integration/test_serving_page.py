@@ -9,8 +9,8 @@ from uuid import UUID
 import pytest
 
 from tests.support.browser import Browser, browser
-from tests.support.servers import mlflow_server, secret_file
-from tests.support.serving import MODEL, ModelServer, Registry, model_server, small_pipeline
+from tests.support.servers import Server
+from tests.support.serving import ModelServer, Registry, model_server, small_pipeline
 
 pytestmark = pytest.mark.integration
 
@@ -33,19 +33,15 @@ def hostile_pipeline(seed: int, *more: str) -> tuple[Any, Any]:
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as server:
-        yield Registry(server)
+def registry(shared_mlflow: Server) -> Registry:
+    return Registry(shared_mlflow, "flights-page")
 
 
 @pytest.fixture(scope="module")
 def served(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
-    folder = tmp_path_factory.mktemp("serving")
-    password = secret_file(folder, "password")
-    registry.client.create_experiment(MODEL)
-    registry.client.create_registered_model(MODEL)
-    registry.reader("serving", password.read_text())
-    with model_server(folder, registry.server.url, "serving", password, workers=2) as one:
+    registry.client.create_experiment(registry.model)
+    registry.client.create_registered_model(registry.model)
+    with model_server(tmp_path_factory.mktemp("serving"), registry, workers=2) as one:
         yield one
 
 
@@ -72,7 +68,7 @@ def test_without_a_key_nothing_is_shown(page: Browser, served: ModelServer) -> N
     assert page.listen() == []
     page.find("#key").send_keys("wrong\n")
     shown(page, "#key-error", "does not take this key")
-    assert MODEL not in page.text("body")
+    assert served.model not in page.text("body")
     page.listen()
     page.console.clear()
 
@@ -82,7 +78,7 @@ def test_a_server_without_a_champion_says_so(page: Browser, served: ModelServer)
     page.find("#key").send_keys(f"{served.key}\n")
     shown(page, "#ready", "not ready")
     shown(page, "#error", "no alias champion")
-    assert page.text("h1") == MODEL
+    assert page.text("h1") == served.model
     assert page.text("#serves") == "no version as champion"
 
 

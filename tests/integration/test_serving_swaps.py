@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.support.servers import mlflow_server, secret_file
-from tests.support.serving import MODEL, ModelServer, Registry, model_server, small_pipeline
+from tests.support.servers import Server
+from tests.support.serving import ModelServer, Registry, model_server, small_pipeline
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
@@ -20,19 +20,15 @@ SWAPS = 50
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as server:
-        yield Registry(server)
+def registry(shared_mlflow: Server) -> Registry:
+    made = Registry(shared_mlflow, "flights-swaps")
+    made.alias(made.register(*small_pipeline(1)))
+    return made
 
 
 @pytest.fixture(scope="module")
 def served(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
-    folder = tmp_path_factory.mktemp("serving")
-    password = secret_file(folder, "password")
-    registry.client.create_experiment(MODEL)
-    registry.alias(registry.register(*small_pipeline(1)))
-    registry.reader("serving", password.read_text())
-    with model_server(folder, registry.server.url, "serving", password) as one:
+    with model_server(tmp_path_factory.mktemp("serving"), registry) as one:
         one.wait_version("1")
         yield one
 

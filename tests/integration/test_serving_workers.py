@@ -16,8 +16,8 @@ import pytest
 from tidemill.runtime.capture import read_capture
 from tidemill.runtime.serving.key_file import add_key, revoke_key
 
-from tests.support.servers import mlflow_server, secret_file
-from tests.support.serving import MODEL, ModelServer, Registry, model_server, small_pipeline
+from tests.support.servers import Server
+from tests.support.serving import ModelServer, Registry, model_server, small_pipeline
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -26,20 +26,17 @@ BODY = {"dataframe_records": [ROW]}
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as server:
-        yield Registry(server)
+def registry(shared_mlflow: Server) -> Registry:
+    made = Registry(shared_mlflow, "flights-workers")
+    made.alias(made.register(*small_pipeline(1)))
+    return made
 
 
 @pytest.fixture(scope="module")
 def served(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
     folder = tmp_path_factory.mktemp("serving")
-    password = secret_file(folder, "password")
-    registry.client.create_experiment(MODEL)
-    registry.alias(registry.register(*small_pipeline(1)))
-    registry.reader("serving", password.read_text())
     overrides = {"workers": 2, "shadow": "challenger", "keys_file": str(folder / "keys.json")}
-    with model_server(folder, registry.server.url, "serving", password, **overrides) as one:
+    with model_server(folder, registry, **overrides) as one:
         one.wait(lambda: all_serve(one, "1"))
         yield one
 
@@ -127,7 +124,7 @@ def test_all_workers_swap_and_no_request_fails(registry: Registry, served: Model
     assert {status for status, _, _ in load.answers} == {200}
     assert {told for _, told, _ in load.answers} == {"1", version}
     assert all(value == pytest.approx(right[told], abs=1e-6) for _, told, value in load.answers)
-    prepared = list((served.folder / "cache" / MODEL).glob("*/prepared.json"))
+    prepared = list((served.folder / "cache" / served.model).glob("*/prepared.json"))
     assert len(prepared) == 2, "a version is prepared once for all workers"
 
 
@@ -147,7 +144,7 @@ def test_a_killed_worker_comes_back_while_the_other_answers(served: ModelServer)
 def test_the_shadow_is_asked_the_same_and_answers_nobody(registry: Registry, served: ModelServer) -> None:
     champion = workers(served)[0]["version"]
     challenger = registry.register(*small_pipeline(5))
-    registry.client.set_registered_model_alias(MODEL, "challenger", challenger)
+    registry.client.set_registered_model_alias(registry.model, "challenger", challenger)
     served.wait(lambda: served.get("/readyz").json().get("shadow") == challenger)
     told: list[str] = []
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tidemill.runtime.service import JsonFormatter
 from tidemill.runtime.serving.admission import Admission
 from tidemill.runtime.serving.exchange import Call, Exchange, Watch
 from tidemill.runtime.serving.keys import Keys
@@ -172,7 +173,7 @@ def test_a_request_which_is_cancelled_from_outside_stays_cancelled() -> None:
     run(work())
 
 
-def test_whatever_the_work_raises_is_an_answer() -> None:
+def test_whatever_the_work_raises_is_an_answer(caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
         async def broken(_: Call, __: bytes) -> Encoded:
             raise ZeroDivisionError("secret detail")
@@ -183,6 +184,10 @@ def test_whatever_the_work_raises_is_an_answer() -> None:
         answer = await Client(broken).ask(b"")
         assert problem(answer)["status"] == 500
         assert b"secret detail" not in answer[2]
+        [record] = caplog.records
+        assert "secret detail" not in JsonFormatter().format(record), "it may hold the features of the request"
+        assert '"error": "ZeroDivisionError"' in JsonFormatter().format(record)
+        assert "in broken" in record.where
         status, headers, _ = await Client(refusing).ask(b"")
         assert (status, headers["retry-after"]) == (503, "1")
 
