@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Preparation", "ensure", "main", "prepare"]
 
 _SECONDS = 900.0
+_WORK = ".compiled-"
 _EXAMPLE_ROWS = 5
 _WARM_ROWS = 64
 _MADE_UP_ROWS = 50
@@ -150,7 +151,10 @@ def prepare(folder: Path, settings: Wanted) -> None:
     described = Described.read(folder / "model")
     described.check()
     contract = _contract(described)
-    work = Path(tempfile.mkdtemp(prefix=".compiled-", dir=folder))
+    for left in folder.glob(f"{_WORK}*"):
+        # Of one which was killed.
+        shutil.rmtree(left, ignore_errors=True)
+    work = Path(tempfile.mkdtemp(prefix=_WORK, dir=folder))
     try:
         prepared = _found(folder, described, contract, settings, wanted, work)
         (folder / "prepared.json").unlink(missing_ok=True)
