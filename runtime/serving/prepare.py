@@ -31,6 +31,7 @@ from tidemill.runtime.serving.settings import CompileSettings, IsolationSettings
 if TYPE_CHECKING:
     from tidemill.runtime.serving.batch import Engine, Outputs
     from tidemill.runtime.serving.contract import Contract
+    from tidemill.runtime.serving.engines.agreement import Case, Choice
     from tidemill.runtime.serving.engines.described import Described
     from tidemill.runtime.serving.engines.sample import Row
 
@@ -214,7 +215,7 @@ def _open(folder: Path, described: Described, contract: Contract, settings: Want
     from tidemill.runtime.serving.engines import pyfunc
 
     engine = pyfunc.PyfuncEngine(pyfunc.open_model(described), contract)
-    return _Opened({"name": "pyfunc"}, engine, note=f"not compiled: {described.loader} is not scikit-learn")
+    return _Opened({"name": "pyfunc"}, engine)
 
 
 def _found(
@@ -227,6 +228,7 @@ def _found(
 ) -> Prepared:
     from tidemill.runtime.serving.batch import Batch, is_finite
     from tidemill.runtime.serving.engines import sample
+    from tidemill.runtime.serving.engines.agreement import Case
     from tidemill.runtime.serving.engines.outputs import output_type
 
     opened = _open(folder, described, contract, settings)
@@ -253,19 +255,10 @@ def _found(
         else:
             spec["mergeable"] = True
         opened.engine.mergeable = spec["mergeable"]
-        if opened.model is not None:
-            from tidemill.runtime.serving.engines.agreement import choose
-
-            choice = choose(
-                opened.model,
-                described.method,
-                contract,
-                opened.engine,
-                rows,
-                engines=settings.compile.engines,
-                tolerance=settings.compile.tolerance,
-                folder=work,
-            )
+        if opened.spec["name"] != "isolated":
+            wish = settings.compile
+            case = Case(contract, opened.engine, rows, wish.engines, wish.tolerance, work)
+            choice = _choice(described, opened, case)
             spec, note = choice.engine, _and(choice.note, note)
     finally:
         opened.engine.close()
@@ -276,6 +269,17 @@ def _found(
         for row in (rows[:_EXAMPLE_ROWS] if known else rows[:1])
     ]
     return Prepared(wanted, contract, output, output_type(output, answers), spec, note, example)
+
+
+def _choice(described: Described, opened: _Opened, case: Case) -> Choice:
+    from tidemill.runtime.serving.engines.agreement import Choice, choose, choose_booster
+    from tidemill.runtime.serving.engines.boosters import BOOSTERS
+
+    if opened.model is not None:
+        return choose(opened.model, described.method, case)
+    if described.loader in BOOSTERS:
+        return choose_booster(described, case)
+    return Choice(case.itself, f"not compiled: there is no engine for models of {described.loader}")
 
 
 def _and(first: str, second: str) -> str:

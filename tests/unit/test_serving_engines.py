@@ -44,6 +44,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from tidemill.runtime.serving.batch import Batch
 from tidemill.runtime.serving.engines.agreement import difference
 from tidemill.runtime.serving.engines.compiling import thresholds
+from tidemill.runtime.serving.engines.estimators import Recipe
 from tidemill.runtime.serving.model import ServedModel
 from tidemill.stacks.flights import departures
 
@@ -302,7 +303,9 @@ def forest(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     trusted = [*TRUSTED, "functools.partial", "sklearn.utils.validation.check_array"]
     folder = tmp_path_factory.mktemp("forest") / "1"
     save_version(folder, fitted, frame, method=method, required=False, skops_trusted_types=trusted)
-    edges = sorted({value for values in thresholds(fitted).values() for value in values})
+    edges = sorted(
+        {value for values in thresholds(Recipe(fitted, method, "trees", 1, False, {})).values() for value in values}
+    )
     with served(folder) as model:
         assert model.engine.name == "tl2cgen", model.engine_note
         yield model, fitted, method, edges

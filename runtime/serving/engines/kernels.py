@@ -78,6 +78,8 @@ class _Treelite:
 
     def __init__(self, spec: Mapping[str, Any], folder: Path) -> None:
         self._width = int(spec["width"])
+        self._type = np.dtype(np.float32 if spec["single"] else np.float64)
+        self._named = self._type.name.encode()
         self._library = library = ctypes.CDLL(str(_treelite_library()))
         library.TreeliteGetLastError.restype = ctypes.c_char_p
         library.TreeliteGTILPredict.argtypes = [
@@ -91,13 +93,14 @@ class _Treelite:
         self._check(library.TreeliteGTILParseConfig(ctypes.c_char_p(config), ctypes.byref(self._config)))
 
     def __call__(self, matrix: Matrix) -> Matrix:
-        raw = np.zeros((len(matrix), self._width))
+        given = matrix.astype(self._type, copy=False)
+        raw = np.zeros((len(matrix), self._width), dtype=self._type)
         self._check(
             self._library.TreeliteGTILPredict(
-                self._model, matrix.ctypes.data, b"float64", len(matrix), raw.ctypes.data, self._config
+                self._model, given.ctypes.data, self._named, len(matrix), raw.ctypes.data, self._config
             )
         )
-        return raw
+        return raw.astype(np.float64, copy=False)
 
     def close(self) -> None:
         self._check(self._library.TreeliteGTILDeleteConfig(self._config))
