@@ -6,6 +6,8 @@ FastAPI is the application; the routes which are asked ten thousand times a seco
 from __future__ import annotations
 
 import asyncio
+import functools
+import gc
 import json
 import logging
 import threading
@@ -13,6 +15,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 
+import pyarrow as pa
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from tidemill.runtime.service import token_of
@@ -33,9 +36,9 @@ from tidemill.runtime.serving.metrics import ServingCollector, registry_of
 from tidemill.runtime.serving.model import ServedModel
 from tidemill.runtime.serving.problems import Problem
 from tidemill.runtime.serving.protocols import invocations, predict, v2
-from tidemill.runtime.serving.protocols.base import Encoded
+from tidemill.runtime.serving.protocols.base import Decoder, Encoded
 from tidemill.runtime.serving.routes import add_routes
-from tidemill.runtime.serving.settings import ServingSettings
+from tidemill.runtime.serving.settings import LimitSettings, ServingSettings
 from tidemill.runtime.serving.shadow import Shadow
 from tidemill.runtime.serving.source import source_of
 from tidemill.runtime.serving.state import ServerState
@@ -105,15 +108,17 @@ class ModelServer:
         """Return the hot routes: path -> application, all of them POST."""
         inference, name = self._inference, self.settings.model
 
-        def of(work: Callable[[Call, bytes], Awaitable[Encoded]]) -> Exchange:
-            return Exchange(work, self.admission, self.settings.limits, self.watch, self._finished)
+        def of(work: Callable[[Call, bytes], Awaitable[Encoded]], gate: Callable[[], None]) -> Exchange:
+            return Exchange(work, self.admission, self.settings.limits, self.watch, self._finished, gate)
 
-        infer = of(lambda call, body: inference.answer(v2.decode, call, body))
+        def asks(decoder: Decoder) -> Exchange:
+            return of(functools.partial(inference.answer, decoder), self.admission.check_queue)
+
         return {
-            "/invocations": of(lambda call, body: inference.answer(invocations.decode, call, body)),
-            "/predict": of(lambda call, body: inference.answer(predict.decode, call, body)),
-            "/labels": of(self._label),
-            f"/v2/models/{name}/infer": infer,
+            "/invocations": asks(invocations.decode),
+            "/predict": asks(predict.decode),
+            f"/v2/models/{name}/infer": asks(v2.decode),
+            "/labels": of(self._label, lambda: None),
         }
 
     async def start(self) -> None:
@@ -160,8 +165,12 @@ class ModelServer:
             self.keys.refresh()
 
     async def _say(self) -> None:
+        settled = False
         while True:
             self.state.say()
+            if not settled and self.follower.current is not None:
+                settled = True
+                _settle()
             await asyncio.sleep(_SAY_SECONDS)
 
     def _finished(self, call: Call, status: int, seconds: float) -> None:
@@ -188,8 +197,7 @@ class ModelServer:
         if self.labels is None:
             raise Problem(404, "this server captures nothing, so it keeps no labels")
         loop = asyncio.get_running_loop()
-        limit = self.settings.limits.rows
-        table = await loop.run_in_executor(self._executor, lambda: label_table(parse_json(body), limit))
+        table = await loop.run_in_executor(self._executor, _labels_in, body, self.settings.limits)
         try:
             await asyncio.wrap_future(self.labels.submit(table))
         except OSError as error:
@@ -197,6 +205,17 @@ class ModelServer:
             raise Problem(503, "the labels could not be kept; send them again", headers=_RETRY) from None
         self.traffic.labels += table.num_rows
         return Encoded(json.dumps({"accepted": table.num_rows, "request_id": call.request_id}).encode())
+
+
+def _labels_in(body: bytes, limits: LimitSettings) -> pa.Table:
+    return label_table(parse_json(body, depth=limits.depth, text=limits.text), limits.rows)
+
+
+def _settle() -> None:
+    """Let the collector of garbage leave alone what is there for good, and come less often: it stops every request."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def _retiring(
