@@ -18,7 +18,7 @@ import threading
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,11 +183,13 @@ class _Opened:
         spec: what it is loaded from again.
         engine: asked with data frames.
         model: the fitted one, where it is scikit-learn's.
+        contract: what it takes.
         note: what is to be said of it.
     """
 
     spec: dict[str, Any]
     engine: Any
+    contract: Contract
     model: Any = None
     note: str = ""
 
@@ -205,17 +207,19 @@ def _open(folder: Path, described: Described, contract: Contract, settings: Want
 
         place = ensure_environment(described.folder, folder.parent.parent, seconds=settings.isolation.build_seconds)
         engine = IsolatedEngine(place, described.folder, contract)
-        return _Opened({"name": "isolated", "environment": str(place)}, engine, note=f"isolated: it needs {why}")
+        spec = {"name": "isolated", "environment": str(place)}
+        return _Opened(spec, engine, contract, note=f"isolated: it needs {why}")
     if described.is_sklearn:
         from tidemill.runtime.serving.engines import scikit
 
         model = scikit.open_model(described)
+        contract = replace(contract, missing_text=scikit.missing_text(model))
         engine = scikit.ScikitEngine(model, described.method, contract)
-        return _Opened({"name": "sklearn"}, engine, model)
+        return _Opened({"name": "sklearn"}, engine, contract, model)
     from tidemill.runtime.serving.engines import pyfunc
 
     engine = pyfunc.PyfuncEngine(pyfunc.open_model(described), contract)
-    return _Opened({"name": "pyfunc"}, engine)
+    return _Opened({"name": "pyfunc"}, engine, contract)
 
 
 def _found(
@@ -232,6 +236,7 @@ def _found(
     from tidemill.runtime.serving.engines.outputs import output_type
 
     opened = _open(folder, described, contract, settings)
+    contract = opened.contract
     try:
         rows = sample.given_rows(described, contract, folder)
         known = bool(rows)

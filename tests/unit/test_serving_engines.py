@@ -42,6 +42,7 @@ from sklearn.preprocessing import (
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from tidemill.runtime.serving.batch import Batch
+from tidemill.runtime.serving.engines import kernels
 from tidemill.runtime.serving.engines.agreement import difference
 from tidemill.runtime.serving.engines.compiling import thresholds
 from tidemill.runtime.serving.engines.estimators import Recipe
@@ -220,6 +221,17 @@ def test_pipelines_over_text_numbers_and_nulls_agree(tmp_path: Path, columns: An
     with served(save_version(tmp_path / "1", pipeline, frame, required=False)) as model:
         assert model.engine.name == engine, model.engine_note
         assert_same(model, pipeline, "predict_proba", asked)
+
+
+@pytest.mark.parametrize("rows", [2047, 2048, 4097])
+def test_many_rows_are_shared_by_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setattr(kernels, "_CORES", 3)
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(random.normal(size=(rows, 3)), columns=["a", "b", "c"])
+    forest = HistGradientBoostingClassifier(max_iter=5, random_state=0).fit(frame, frame["a"] * frame["b"] > 0)
+    with served(save_version(tmp_path / "1", forest, frame)) as model:
+        assert model.engine.name == "tl2cgen", model.engine_note
+        assert_same(model, forest, "predict_proba", frame)
 
 
 def test_the_sample_team_s_model_is_compiled(tmp_path: Path) -> None:
