@@ -59,7 +59,7 @@ class ModelServer:
 
     def __init__(self, settings: ServingSettings, board: Board) -> None:
         self.settings = settings
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         self._counting = threading.Lock()
         self.traffic = Traffic()
         self.recent = page.Recent()
@@ -74,6 +74,7 @@ class ModelServer:
             source_of(settings, settings.alias),
             load,
             poll_seconds=settings.poll_seconds,
+            changed=self._looked,
             swapped=_retiring(loop, self._leases.retire),
         )
         self.writer = (
@@ -180,6 +181,10 @@ class ModelServer:
             self.recent.record(seconds, call.rows, status >= 400)
         self.log.add(call, status, seconds)
 
+    def _looked(self, _: Follower) -> None:
+        # At once: what a sibling says for this one should not be a second old.
+        _on(self._loop, self.state.say)
+
     def _called(self, rows: int, seconds: float) -> None:
         self.traffic.called(rows, seconds)
         self.recent.called(rows)
@@ -225,10 +230,15 @@ def _retiring(
 
     def swapped(old: ServedModel | None, _: ServedModel) -> None:
         if old is not None:
-            with suppress(RuntimeError):  # the loop is closed: the process ends
-                loop.call_soon_threadsafe(retire, old)
+            _on(loop, functools.partial(retire, old))
 
     return swapped
+
+
+def _on(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    """Have `call` made on `loop`, from another thread."""
+    with suppress(RuntimeError):  # the loop is closed: the process ends
+        loop.call_soon_threadsafe(call)
 
 
 class App(FastAPI):

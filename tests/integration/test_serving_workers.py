@@ -142,7 +142,8 @@ def test_a_killed_worker_comes_back_while_the_other_answers(served: ModelServer)
 
 
 def test_the_shadow_is_asked_the_same_and_answers_nobody(registry: Registry, served: ModelServer) -> None:
-    champion = workers(served)[0]["version"]
+    with served.client() as client:
+        champion = client.post("/invocations", json=BODY).raise_for_status().json()["version"]
     challenger = registry.register(*small_pipeline(5))
     registry.client.set_registered_model_alias(registry.model, "challenger", challenger)
     served.wait(lambda: served.get("/readyz").json().get("shadow") == challenger)
