@@ -40,6 +40,8 @@ LABELS: Kind = "labels"
 
 _SUFFIX = ".parquet"
 _PARTIAL = ".partial"
+# What the writer of the format holds at a time.
+_GROUP_ROWS = 10_000
 _DURABLE_FOLDERS = 64
 
 LABEL_SCHEMA = pa.schema(
@@ -119,8 +121,16 @@ def _write(table: pa.Table, path: Path) -> None:
     try:
         # A file of Arrow's own: one of Python's would want the interpreter's lock for every page.
         with pa.OSFile(str(hidden), "wb") as sink:
-            pq.write_table(table, sink, compression="zstd", use_dictionary=cast("Any", _repetitive(table.schema)))
+            pq.write_table(
+                table,
+                sink,
+                compression="zstd",
+                use_dictionary=cast("Any", _repetitive(table.schema)),
+                row_group_size=_GROUP_ROWS,
+            )
         os.fsync(descriptor)
+        # A model server writes beside its answers, and should not stay as large as it was then.
+        pa.default_memory_pool().release_unused()
         hidden.rename(path)
     except BaseException:
         with contextlib.suppress(OSError):

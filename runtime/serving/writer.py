@@ -38,6 +38,8 @@ _OLD_SECONDS = 3600.0
 # Rows made into columns at a time, and the pause after it: the interpreter's lock is not kept from the requests.
 _CHUNK_ROWS = 512
 _PAUSE_SECONDS = 0.0005
+# From so many rows on they do not wait for `journal_seconds`: as tuples they take ten times the memory.
+_WAKE_ROWS = 1024
 # Rows may be of any size: a segment is written too when it is this large, and no more than this is held.
 _SEGMENT_BYTES = 64_000_000
 _HELD_BYTES = 256_000_000
@@ -116,7 +118,7 @@ class CaptureWriter:
         self._privacy = Privacy(frozenset(settings.leave_out), frozenset(settings.hash), key.encode())
         self._fraction = settings.fraction
         self._most = settings.held_rows
-        self._early = min(settings.segment_rows, max(1, settings.held_rows // 2))
+        self._early = min(_WAKE_ROWS, settings.segment_rows, max(1, settings.held_rows // 2))
         self._items: deque[Captured] = deque()
         self._counting = threading.Lock()
         self._taken = 0

@@ -11,6 +11,7 @@ metrics, and an access log of all requests. docs/benchmarks.md says more.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 
 from tests.benchmarks.serving.batches import batches
@@ -30,6 +31,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one round of short measurements: does it all work?")
     args = parser.parse_args()
     rounds, seconds = (1, 2.0) if args.quick else (args.rounds, 10.0)
+    # Whoever ends this ends the servers, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     runs = {
         "closed": lambda: closed(rounds, seconds),
         "open": lambda: opened(rounds, seconds),
