@@ -8,6 +8,7 @@ and its answer back costs some 50 us: a compiled model which is done sooner than
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import queue
 import threading
@@ -37,7 +38,7 @@ _TRIALS = 10
 class _Waiting:
     model: ServedModel
     batch: Batch
-    answer: asyncio.Future[Outputs]
+    answered: Callable[[Outputs | Exception], None]
 
 
 class Batcher:
@@ -77,8 +78,13 @@ class Batcher:
         raised otherwise.
         """
         answer: asyncio.Future[Outputs] = self._loop.create_future()
+        self.ask(model, batch, functools.partial(_settle, answer))
+        return answer
+
+    def ask(self, model: ServedModel, batch: Batch, answered: Callable[[Outputs | Exception], None]) -> None:
+        """Have `answered` called on the loop, later, with what a future of `submit` would hold; it must not raise."""
         self._leases.take(model)
-        self._queue.append(_Waiting(model, batch, answer))
+        self._queue.append(_Waiting(model, batch, answered))
         self.waiting_rows += batch.rows
         if batch.rows < self._rows:
             self._small_rows += batch.rows
@@ -93,7 +99,6 @@ class Batcher:
             elif self._wait and self.waiting_rows >= self._rows:
                 self._planned.cancel()
                 self._planned = self._loop.call_soon(self._dispatch)
-        return answer
 
     @property
     def expected_wait(self) -> float:
@@ -176,18 +181,25 @@ class Batcher:
     def _answer(self, call: list[_Waiting], rows: int, results: list[Outputs | Exception], seconds: float) -> None:
         for waiting, result in zip(call, results, strict=True):
             self._leases.give(waiting.model)
-            if waiting.answer.done():
-                continue
-            if isinstance(result, Exception):
-                waiting.answer.set_exception(result)
-            else:
-                waiting.answer.set_result(result)
+            try:
+                waiting.answered(result)
+            except Exception:  # noqa: BLE001 - the others must have theirs
+                _log.exception("an answer was not taken")
         if rows <= self._rows:
             self._trials += 1
             self._seconds_a_call += (_WEIGHT if self._trials > 1 else 1.0) * (seconds - self._seconds_a_call)
         else:
             self._seconds_a_large_row += _WEIGHT * (seconds / rows - self._seconds_a_large_row)
         self._called(rows, seconds)
+
+
+def _settle(answer: asyncio.Future[Outputs], result: Outputs | Exception) -> None:
+    if answer.done():  # nobody waits any more
+        return
+    if isinstance(result, Exception):
+        answer.set_exception(result)
+    else:
+        answer.set_result(result)
 
 
 def _answers(call: list[_Waiting]) -> list[Outputs | Exception]:
