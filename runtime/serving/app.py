@@ -25,7 +25,7 @@ from tidemill.runtime.serving.admission import Admission
 from tidemill.runtime.serving.batcher import Batcher
 from tidemill.runtime.serving.board import Board
 from tidemill.runtime.serving.contract import parse_json
-from tidemill.runtime.serving.exchange import Call, Exchange, Receive, Scope, Send, Watch
+from tidemill.runtime.serving.exchange import Call, Done, Exchange, Receive, Scope, Send, Watch
 from tidemill.runtime.serving.follower import Follower
 from tidemill.runtime.serving.inference import Inference
 from tidemill.runtime.serving.keys import Keys
@@ -109,17 +109,25 @@ class ModelServer:
         """Return the hot routes: path -> application, all of them POST."""
         inference, name = self._inference, self.settings.model
 
-        def of(work: Callable[[Call, bytes], Awaitable[Encoded]], gate: Callable[[], None]) -> Exchange:
-            return Exchange(work, self.admission, self.settings.limits, self.watch, self._finished, gate)
+        def of(
+            work: Callable[[Call, bytes], Awaitable[Encoded]],
+            gate: Callable[[], None] = lambda: None,
+            begin: Callable[[Call, bytes, Done], None] | None = None,
+        ) -> Exchange:
+            return Exchange(work, self.admission, self.settings.limits, self.watch, self._finished, gate, begin)
 
         def asks(decoder: Decoder) -> Exchange:
-            return of(functools.partial(inference.answer, decoder), self.admission.check_queue)
+            return of(
+                functools.partial(inference.answer, decoder),
+                self.admission.check_queue,
+                functools.partial(inference.ask, decoder),
+            )
 
         return {
             "/invocations": asks(invocations.decode),
             "/predict": asks(predict.decode),
             f"/v2/models/{name}/infer": asks(v2.decode),
-            "/labels": of(self._label, lambda: None),
+            "/labels": of(self._label),
         }
 
     async def start(self) -> None:
@@ -143,6 +151,7 @@ class ModelServer:
         """End it all; after the last answer, write what is captured."""
         for task in self._tasks:
             task.cancel()
+        self.watch.end()
         followers = [self.follower, *([self.shadow.follower] if self.shadow else [])]
         await asyncio.gather(*(asyncio.to_thread(follower.stop) for follower in followers))
         self.batcher.close()
@@ -242,9 +251,15 @@ def _on(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
 
 
 class App(FastAPI):
-    """FastAPI, but for the hot routes, which it hands on before anything of its own runs."""
+    """FastAPI, but for the hot routes, which it hands on before anything of its own runs.
+
+    Attributes:
+        hot: path -> what answers it.
+        straight: the same, for connections which ask it themselves: the path as it is sent -> path and what answers it.
+    """
 
     hot: Mapping[str, Exchange]
+    straight: dict[bytes, tuple[str, Exchange]]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -266,13 +281,15 @@ def create_app(settings: ServingSettings, board: Board | None = None) -> App:
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         server = ModelServer(settings, board or Board(None))
         app.state.server = server
-        app.hot = server.exchanges()  # pyright: ignore[reportAttributeAccessIssue] - it is an App
+        assert isinstance(app, App)  # noqa: S101 - it is that which is made below
+        app.hot = server.exchanges()
         await server.start()
+        app.straight.update({path.encode(): (path, exchange) for path, exchange in app.hot.items()})
         yield
         await server.stop()
 
     app = App(title=f"tidemill: {settings.model}", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
-    app.hot = {}
+    app.hot, app.straight = {}, {}
     add_routes(app)
 
     async def refused(_: Request, error: Exception) -> Response:

@@ -63,7 +63,7 @@ class Engine(Protocol):
     mergeable: bool
 
     def predict(self, batch: Batch) -> Outputs:
-        """Return one value a row. Called from one thread at a time; from the event loop's only where it is compiled."""
+        """Return one value a row. Called from one thread at a time; from the event loop's where it is soon done."""
         ...
 
     def close(self) -> None:

@@ -1,13 +1,16 @@
 """Adaptive micro-batching: requests which come while the model is busy are answered together by its next call.
 
 An idle model is given what is there at once; nobody waits for a batch to fill. The model is called in a thread of its
-own, so that the event loop goes on reading requests meanwhile; those make the next call. But handing a call to a thread
-and its answer back costs some 50 us: a compiled model which is done sooner than that is called where it stands.
+own, so that the event loop goes on reading requests meanwhile; those make the next call. But a thread which calls a
+model wants the interpreter's lock again after each piece of native code, a hundred times for a hundred trees, and the
+loop and it fight for it: a model which is done within a millisecond or so is called where it stands, and then by more
+requests at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import queue
 import threading
@@ -29,7 +32,9 @@ __all__ = ["Batcher"]
 _log = logging.getLogger(__name__)
 _SHORT = 1024
 _WEIGHT = 0.1
-_QUICK_SECONDS = 0.00015
+_QUICK_SECONDS = 0.0015
+# Those which do nothing but compute; what others do in a call is unknown, they might wait for something.
+_QUICK = COMPILED | {"sklearn"}
 _TRIALS = 10
 
 
@@ -37,7 +42,7 @@ _TRIALS = 10
 class _Waiting:
     model: ServedModel
     batch: Batch
-    answer: asyncio.Future[Outputs]
+    answered: Callable[[Outputs | Exception], None]
 
 
 class Batcher:
@@ -62,7 +67,9 @@ class Batcher:
         self._busy = False
         self._started = 0.0
         self._seconds_a_call = 0.0
+        self._computing_a_call = 0.0
         self._trials = 0
+        self._tried: ServedModel | None = None
         self._seconds_a_large_row = 0.0
         self.waiting_rows = 0
         self._small_rows = 0
@@ -77,8 +84,13 @@ class Batcher:
         raised otherwise.
         """
         answer: asyncio.Future[Outputs] = self._loop.create_future()
+        self.ask(model, batch, functools.partial(_settle, answer))
+        return answer
+
+    def ask(self, model: ServedModel, batch: Batch, answered: Callable[[Outputs | Exception], None]) -> None:
+        """Have `answered` called on the loop, later, with what a future of `submit` would hold; it must not raise."""
         self._leases.take(model)
-        self._queue.append(_Waiting(model, batch, answer))
+        self._queue.append(_Waiting(model, batch, answered))
         self.waiting_rows += batch.rows
         if batch.rows < self._rows:
             self._small_rows += batch.rows
@@ -93,7 +105,6 @@ class Batcher:
             elif self._wait and self.waiting_rows >= self._rows:
                 self._planned.cancel()
                 self._planned = self._loop.call_soon(self._dispatch)
-        return answer
 
     @property
     def expected_wait(self) -> float:
@@ -119,8 +130,7 @@ class Batcher:
             call, rows = self._next()
             self._started = time.perf_counter()
             if self._is_quick(call[0].model, rows):
-                results = _answers(call)
-                self._answer(call, rows, results, time.perf_counter() - self._started)
+                self._answer(call, rows, _timed(call))
             else:
                 self._busy = True
                 self._calls.put(call)
@@ -147,47 +157,80 @@ class Batcher:
         return call, rows
 
     def _is_quick(self, model: ServedModel, rows: int) -> bool:
-        """Tell whether a call is over sooner than a thread could be told of it; the first ones show how it is."""
+        """Tell whether a call is over soon enough for the loop to wait for it; the first ones show how it is."""
         return (
-            model.engine.name in COMPILED
+            model.engine.name in _QUICK
+            and model is self._tried
             and rows <= self._rows
             and self._trials >= _TRIALS
-            and self._seconds_a_call < _QUICK_SECONDS
+            and self._computing_a_call < _QUICK_SECONDS
         )
 
     def _run(self) -> None:
         while (call := self._calls.get()) is not None:
-            started = time.perf_counter()
-            results = _answers(call)
-            seconds = time.perf_counter() - started
+            made = _timed(call)
             try:
-                self._loop.call_soon_threadsafe(self._done, call, results, seconds)
+                self._loop.call_soon_threadsafe(self._done, call, made)
             except RuntimeError:
                 # The loop is closed: nobody waits for an answer any more.
                 return
 
-    def _done(self, call: list[_Waiting], results: list[Outputs | Exception], seconds: float) -> None:
+    def _done(self, call: list[_Waiting], made: _Made) -> None:
         self._busy = False
         if self._queue:
             # First of all: the model is never idle while somebody waits.
             self._dispatch()
-        self._answer(call, sum(waiting.batch.rows for waiting in call), results, seconds)
+        self._answer(call, sum(waiting.batch.rows for waiting in call), made)
 
-    def _answer(self, call: list[_Waiting], rows: int, results: list[Outputs | Exception], seconds: float) -> None:
-        for waiting, result in zip(call, results, strict=True):
+    def _answer(self, call: list[_Waiting], rows: int, made: _Made) -> None:
+        for waiting, result in zip(call, made.results, strict=True):
             self._leases.give(waiting.model)
-            if waiting.answer.done():
-                continue
-            if isinstance(result, Exception):
-                waiting.answer.set_exception(result)
-            else:
-                waiting.answer.set_result(result)
+            try:
+                waiting.answered(result)
+            except Exception:  # noqa: BLE001 - the others must have theirs
+                _log.exception("an answer was not taken")
+        seconds = made.seconds
         if rows <= self._rows:
+            if (model := call[0].model) is not self._tried:
+                # Another version: how long it takes is not known yet.
+                self._tried, self._trials = model, 0
             self._trials += 1
-            self._seconds_a_call += (_WEIGHT if self._trials > 1 else 1.0) * (seconds - self._seconds_a_call)
+            weight = _WEIGHT if self._trials > 1 else 1.0
+            self._seconds_a_call += weight * (seconds - self._seconds_a_call)
+            self._computing_a_call += weight * (made.computing - self._computing_a_call)
         else:
             self._seconds_a_large_row += _WEIGHT * (seconds / rows - self._seconds_a_large_row)
         self._called(rows, seconds)
+
+
+@dataclass(slots=True)
+class _Made:
+    """What a call of the model gave.
+
+    Attributes:
+        results: one a request.
+        seconds: how long it took.
+        computing: for how many of these it computed, and did not wait for the processor or the interpreter.
+    """
+
+    results: list[Outputs | Exception]
+    seconds: float
+    computing: float
+
+
+def _timed(call: list[_Waiting]) -> _Made:
+    started, computed = time.perf_counter(), time.thread_time()
+    results = _answers(call)
+    return _Made(results, time.perf_counter() - started, time.thread_time() - computed)
+
+
+def _settle(answer: asyncio.Future[Outputs], result: Outputs | Exception) -> None:
+    if answer.done():  # nobody waits any more
+        return
+    if isinstance(result, Exception):
+        answer.set_exception(result)
+    else:
+        answer.set_result(result)
 
 
 def _answers(call: list[_Waiting]) -> list[Outputs | Exception]:

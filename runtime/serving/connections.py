@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, cast
 
 import uvicorn
+from httptools import HttpRequestParser
 from tidemill.runtime.serving.binding import BACKLOG
+from tidemill.runtime.serving.exchange import Exchange
 from tidemill.runtime.serving.settings import ServingSettings
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from tidemill.runtime.serving.straight import Straight
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 __all__ = ["Server", "server_of"]
 
@@ -21,6 +24,7 @@ _HEAD_BYTES = 64 * 1024
 
 class _Config(uvicorn.Config):
     most_connections: int
+    straight: Mapping[bytes, tuple[str, Exchange]]
 
 
 class _Whole:
@@ -50,6 +54,11 @@ class _Whole:
             return
         self._transport.write(data)
 
+    def write_whole(self, answer: bytes) -> None:
+        """Send `answer`, to which nothing belongs that follows."""
+        self._flush()
+        self._transport.write(answer)
+
     def close(self) -> None:
         """Close it after what was written."""
         self._flush()
@@ -64,17 +73,31 @@ class _Whole:
 class _Protocol(HttpToolsProtocol):
     """A connection whose next request must have a whole head within a time and a size.
 
-    uvicorn bounds neither: a client which sends a byte now and then would hold its connection for ever.
+    uvicorn bounds neither: a client which sends a byte now and then would hold its connection for ever. And it answers
+    the usual requests of the hot routes itself, without a task and messages for each.
     """
 
     head_since: float | None
     head_bytes = 0
+    idle_since: float | None = None
+    _straight: Straight | None = None
+    _whole: _Whole
+
+    def __init__(self, config: uvicorn.Config, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        self._hot = config.straight if isinstance(config, _Config) else {}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        super().connection_made(cast("asyncio.Transport", _Whole(transport, self.loop)))
+        self._whole = _Whole(transport, self.loop)
+        super().connection_made(cast("asyncio.Transport", self._whole))
         self.head_since = self.loop.time()
         if isinstance(self.config, _Config) and len(self.connections) > self.config.most_connections:
             transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._straight is not None:
+            self._straight.leave()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self.head_since is not None:
@@ -99,11 +122,65 @@ class _Protocol(HttpToolsProtocol):
         return True
 
     def on_message_begin(self) -> None:
-        self.head_since = self.loop.time()
-        super().on_message_begin()
+        self.head_since, self.idle_since = self.loop.time(), None
+        # No scope yet: where the request turns out to need one, `_on` makes it.
+        self.url, self.headers, self.expect_100_continue = b"", [], False
 
     def on_headers_complete(self) -> None:
         self.head_since, self.head_bytes = None, 0
+        parser = self.parser
+        if (hot := self._hot.get(self.url)) is not None and parser is not None and self._is_usual(parser):
+            path, exchange = hot
+            self._straight = Straight(self, exchange, path, dict(self.headers), keep_alive=parser.should_keep_alive())
+            self.cycle = cast("RequestResponseCycle", self._straight)
+            self._straight.begin()
+        else:
+            self._straight = None
+            self._on()
+
+    def on_body(self, body: bytes) -> None:
+        if self._straight is None:
+            super().on_body(body)
+        else:
+            self._straight.feed(body)
+
+    def on_message_complete(self) -> None:
+        if self._straight is None:
+            super().on_message_complete()
+        else:
+            self._straight.end()
+
+    def send(self, answer: bytes, *, last: bool) -> None:
+        """Send the whole of an answer, and close the connection after it where it is the last."""
+        if self.transport.is_closing():
+            return
+        self._whole.write_whole(answer)
+        if last:
+            self.transport.close()
+        if last or self.pipeline or self.flow.read_paused:
+            self.on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+            # The server looks at this now and then, instead of a timer for each answer.
+            self.idle_since = self.loop.time()
+
+    def _is_usual(self, parser: HttpRequestParser) -> bool:
+        """Tell whether the request can be answered at once, and needs nothing which only uvicorn has."""
+        return (
+            (self.cycle is None or self.cycle.response_complete)  # pyright: ignore[reportUnnecessaryComparison] - it is None at first
+            and not self.expect_100_continue
+            and parser.get_method() == b"POST"
+            and parser.get_http_version() == "1.1"
+            and not parser.should_upgrade()
+            and not self.transport.is_closing()
+        )
+
+    def _on(self) -> None:
+        """Go on uvicorn's way."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers.extend(headers)  # the list which the scope holds
         super().on_headers_complete()
 
 
@@ -135,11 +212,15 @@ class Server(uvicorn.Server):
         if self._drain_until is not None and time.monotonic() >= self._drain_until:
             self.should_exit = True
         if counter % 5 == 0:
-            late = asyncio.get_running_loop().time() - self._settings.limits.header_seconds
+            now = asyncio.get_running_loop().time()
+            late, idle = now - self._settings.limits.header_seconds, now - self.config.timeout_keep_alive
             for connection in list(self.server_state.connections):
-                since = getattr(connection, "head_since", None)
-                if since is not None and since < late and not connection.transport.is_closing():
+                if not isinstance(connection, _Protocol) or connection.transport.is_closing():
+                    continue
+                if connection.head_since is not None and connection.head_since < late:
                     connection.transport.abort()
+                elif connection.idle_since is not None and connection.idle_since < idle:
+                    connection.transport.close()
         return await super().on_tick(counter)
 
 
@@ -167,6 +248,7 @@ def server_of(app: Any, settings: ServingSettings, *, grace: int) -> Server:
         ssl_keyfile=listen.tls_key_file,
     )
     config.most_connections = settings.limits.connections
+    config.straight = getattr(app, "straight", {})
 
     def draining() -> None:
         server = getattr(app.state, "server", None)

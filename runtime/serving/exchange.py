@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import secrets
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from tidemill.runtime.ids import uuid7_text
 from tidemill.runtime.serving.admission import Admission
@@ -22,13 +23,16 @@ from tidemill.runtime.serving.protocols.base import Encoded
 from tidemill.runtime.serving.protocols.unpacking import unpack
 from tidemill.runtime.serving.settings import LimitSettings
 
-__all__ = ["Call", "Exchange", "Headers", "Watch"]
+__all__ = ["READ_ON", "SLOW_ANSWER", "SLOW_BODY", "Answer", "Call", "Done", "Exchange", "Headers", "Watch", "answer_of"]
 
 _log = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+Done = Callable[[Encoded | Exception], None]
+"""Told of what a request is answered."""
 
 _PRINTABLE = re.compile(rb"[\x20-\x7e]{1,128}")
 # https://www.w3.org/TR/trace-context/#traceparent-header
@@ -60,6 +64,7 @@ class Call:
         started: on the performance counter.
         version: the version which answered; empty where none did.
         rows: 0 where none were read.
+        over: whether it was answered, or given up: whoever still works on it need not.
     """
 
     path: str
@@ -72,12 +77,26 @@ class Call:
     trace: str | None = None
     version: str = ""
     rows: int = 0
+    over: bool = False
+
+
+class Late(Protocol):
+    """What a watch looks at besides tasks."""
+
+    def look(self, now: float) -> None:
+        """End it if it is late at `now` on the performance counter."""
+        ...
 
 
 class Watch:
-    """Ends what takes too long: one look over all tasks now and then, instead of a timer for each request."""
+    """Ends what takes too long: one look over all of it now and then, instead of a timer for each request.
+
+    Attributes:
+        others: what runs without a task, and knows itself when it is late.
+    """
 
     def __init__(self) -> None:
+        self.others: set[Late] = set()
         self._until: dict[asyncio.Task[Any], tuple[float, Problem]] = {}
         self._late: dict[asyncio.Task[Any], Problem] = {}
 
@@ -95,6 +114,13 @@ class Watch:
         for task in [task for task, (until, _) in self._until.items() if until < now]:
             self._late[task] = self._until.pop(task)[1]
             task.cancel()
+        for other in list(self.others):
+            other.look(now)
+
+    def end(self) -> None:
+        """End what runs without a task; those which have one are cancelled by the server."""
+        for other in list(self.others):
+            other.look(math.inf)
 
     def reason(self, task: asyncio.Task[Any]) -> Problem | None:
         """Return why `task` was cancelled, if it was for being late; it then is not cancelled any more."""
@@ -114,6 +140,8 @@ class Exchange:
         watch: ends what takes too long.
         finished: told of each answer: the call, the status, the seconds.
         gate: looks, before the body is read, whether there is too much to do; raises Problem.
+        begin: as `work`, for a body which is not large, without a task: calls back with what `work` returns or raises;
+            None where there is no such way.
     """
 
     def __init__(
@@ -124,12 +152,14 @@ class Exchange:
         watch: Watch,
         finished: Callable[[Call, int, float], None],
         gate: Callable[[], None] = lambda: None,
+        begin: Callable[[Call, bytes, Done], None] | None = None,
     ) -> None:
         self._gate = gate
-        self._work = work
+        self.work = work
+        self.begin = begin
         self._admission = admission
-        self._limits = limits
-        self._watch = watch
+        self.limits = limits
+        self.watch = watch
         self._finished = finished
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -138,41 +168,63 @@ class Exchange:
         call = Call(scope["path"], headers, uuid7_text(), time.time(), time.perf_counter())
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - an application runs in a task
+        said: Encoded | Exception
         try:
             try:
-                call.key = self._admission.enter(headers)
-                self._look_at(call, headers)
-                self._gate()
+                self.enter(call)
                 # Set anew where the time is another's; most requests are over long before either.
-                self._watch.set(task, call.started + self._limits.body_seconds, _SLOW_BODY)
-                body = await self._body(headers, receive)
-                self._watch.set(task, call.started + self._limits.answer_seconds, _SLOW_ANSWER)
-                encoded = await self._work(call, body)
-                status, body, media_type, extra = 200, encoded.body, encoded.media_type, encoded.headers
-            except Problem as problem:
-                status, body, media_type, extra = self._refused(call, problem)
+                self.watch.set(task, call.started + self.limits.body_seconds, SLOW_BODY)
+                body = await self._body(call, receive)
+                self.watch.set(task, call.started + self.limits.answer_seconds, SLOW_ANSWER)
+                said = await self.work(call, body)
             except asyncio.CancelledError:
-                problem = self._watch.reason(task)
+                problem = self.watch.reason(task)
                 if problem is None:
                     raise
-                status, body, media_type, extra = self._refused(call, problem)
-            except _GoneError:
-                status, body, media_type, extra = 499, b"", "text/plain", {}
+                said = problem
             except Exception as error:  # noqa: BLE001 - a model may raise anything; the client still gets a document
-                _log.error("a request failed", extra={"request_id": call.request_id, **_without_values(error)})
-                problem = Problem(500, "the model failed on this request")
-                status, body, media_type, extra = self._refused(call, problem)
+                said = error
         finally:
-            self._watch.clear(task)
-            if call.key is not None:
-                self._admission.leave(call.key)
-        if status != 499:
-            await _send(send, call, status, body, media_type, extra)
+            self.watch.clear(task)
+            self.leave(call)
+        if isinstance(said, _GoneError):
+            self.finished(call, 499)
+            return
+        answer = answer_of(call, said)
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        await send({"type": "http.response.body", "body": answer.body})
+        self.finished(call, answer.status)
+
+    def enter(self, call: Call) -> None:
+        """Let a request in, of which the head has come; `leave` must follow.
+
+        Raises:
+            Problem: it is not let in, or its head is wrong.
+        """
+        call.key = self._admission.enter(call.headers)
+        self._look_at(call, call.headers)
+        self._gate()
+
+    def leave(self, call: Call) -> None:
+        """Note that a request is not worked on any more."""
+        call.over = True
+        if call.key is not None:
+            self._admission.leave(call.key)
+
+    def finished(self, call: Call, status: int) -> None:
+        """Count a request which was answered; 499 where its client left."""
         self._finished(call, status, time.perf_counter() - call.started)
 
-    @staticmethod
-    def _refused(call: Call, problem: Problem) -> tuple[int, bytes, str, dict[str, str]]:
-        return problem.status, problem.encoded(call.request_id, call.client_request_id), MEDIA_TYPE, problem.headers
+    def unpacked(self, call: Call, body: bytes) -> bytes:
+        """Return `body` as it is without its packing.
+
+        Raises:
+            Problem: it is too large, or not packed as its head says.
+        """
+        if len(body) > self.limits.body_bytes:
+            raise self.too_large()
+        encoding = call.headers.get(b"content-encoding")
+        return body if encoding is None else unpack(body, encoding.decode("latin-1"), self.limits.body_bytes)
 
     @staticmethod
     def _look_at(call: Call, headers: Mapping[bytes, bytes]) -> None:
@@ -186,8 +238,8 @@ class Exchange:
             # A header which is not valid is as good as none (W3C Trace Context, section 3.2.2.5).
             call.trace = given.decode("ascii")
 
-    async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-        limit = self._limits.body_bytes
+    async def _body(self, call: Call, receive: Receive) -> bytes:
+        limit = self.limits.body_bytes
         message = await receive()
         body: bytes = message.get("body", b"")
         if message["type"] != "http.request":
@@ -205,20 +257,16 @@ class Exchange:
                 else:
                     # Read on for a while: a client still sending would not see the answer.
                     parts.clear()
-                    if size > 4 * limit:
+                    if size > READ_ON * limit:
                         break
             if size > limit:
-                raise self._too_large()
+                raise self.too_large()
             body = b"".join(parts)
-        if len(body) > limit:
-            raise self._too_large()
-        encoding = headers.get(b"content-encoding")
-        if encoding is not None:
-            body = unpack(body, encoding.decode("latin-1"), limit)
-        return body
+        return self.unpacked(call, body)
 
-    def _too_large(self) -> Problem:
-        return Problem(413, f"the body is larger than {self._limits.body_bytes} bytes", headers={"Connection": "close"})
+    def too_large(self) -> Problem:
+        """Return the refusal of a body which is too large."""
+        return Problem(413, f"the body is larger than {self.limits.body_bytes} bytes", headers={"Connection": "close"})
 
 
 def _without_values(error: Exception) -> dict[str, str]:
@@ -226,15 +274,37 @@ def _without_values(error: Exception) -> dict[str, str]:
     return {"error": type(error).__name__, "where": "".join(traceback.format_tb(error.__traceback__))}
 
 
-_SLOW_BODY = Problem(408, "the body did not come in time", headers={"Connection": "close"})
-_SLOW_ANSWER = Problem(503, "there was no answer in time", headers={"Retry-After": "5"})
+SLOW_BODY = Problem(408, "the body did not come in time", headers={"Connection": "close"})
+SLOW_ANSWER = Problem(503, "there was no answer in time", headers={"Retry-After": "5"})
+READ_ON = 4
+"""Of a body which is too large so many times the limit is read."""
 
 
 class _GoneError(Exception):
     """The client left; nobody is there to be answered."""
 
 
-async def _send(send: Send, call: Call, status: int, body: bytes, media_type: str, extra: Mapping[str, str]) -> None:
+@dataclass(slots=True)
+class Answer:
+    """What is sent."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+def answer_of(call: Call, said: Encoded | Exception) -> Answer:
+    """Return what is sent where the work has said `said`; what is none of its refusals is logged."""
+    if isinstance(said, Encoded):
+        status, body, media_type, extra = 200, said.body, said.media_type, said.headers
+    else:
+        if isinstance(said, Problem):
+            problem = said
+        else:
+            _log.error("a request failed", extra={"request_id": call.request_id, **_without_values(said)})
+            problem = Problem(500, "the model failed on this request")
+        status, media_type, extra = problem.status, MEDIA_TYPE, problem.headers
+        body = problem.encoded(call.request_id, call.client_request_id)
     headers = [
         (b"content-type", media_type.encode("latin-1")),
         (b"content-length", b"%d" % len(body)),
@@ -247,5 +317,4 @@ async def _send(send: Send, call: Call, status: int, body: bytes, media_type: st
         headers.append((b"traceparent", f"{call.trace[:36]}{secrets.token_hex(8)}{call.trace[52:]}".encode("ascii")))
     if extra:
         headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in extra.items()]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    return Answer(status, headers, body)

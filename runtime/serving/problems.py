@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from http import HTTPStatus
+from json.encoder import encode_basestring_ascii
 
 from starlette.responses import Response
 
@@ -55,22 +57,30 @@ class Problem(Exception):  # noqa: N818 - its name in RFC 9457
 
     def encoded(self, request_id: str | None = None, client_request_id: str | None = None) -> bytes:
         """Return the document; the request's ids are told where there are any."""
-        document: dict[str, object] = {
-            "type": "about:blank",
-            "title": HTTPStatus(self.status).phrase,
-            "status": self.status,
-            "detail": self.detail,
-            "error": self.detail,
-        }
+        # The standard library's JSON: it can say half a surrogate pair, which a field's name may hold.
+        text = _start(self.status, self.detail)
         if self.errors:
-            document["errors"] = [{"field": error.field, "message": error.message} for error in self.errors[:_SHOWN]]
+            errors = [{"field": error.field, "message": error.message} for error in self.errors[:_SHOWN]]
+            text += f', "errors": {json.dumps(errors)}'
         if request_id is not None:
-            document["request_id"] = request_id
+            text += f', "request_id": {encode_basestring_ascii(request_id)}'
         if client_request_id is not None:
-            document["client_request_id"] = client_request_id
-        # The standard library's: it can say half a surrogate pair, which a field's name may hold.
-        return json.dumps(document).encode()
+            text += f', "client_request_id": {encode_basestring_ascii(client_request_id)}'
+        return f"{text}}}".encode()
 
     def response(self) -> Response:
         """Return the answer to a request without an id."""
         return Response(self.encoded(), status_code=self.status, headers=self.headers, media_type=MEDIA_TYPE)
+
+
+@lru_cache(maxsize=64)
+def _start(status: int, detail: str) -> str:
+    """Return the first members of a document: a server with too much to do says the same to many."""
+    document = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "error": detail,
+    }
+    return json.dumps(document).removesuffix("}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -153,6 +154,107 @@ def test_pipelined_requests_are_answered_in_order(served: ModelServer) -> None:
     order = [told.index(f'"client_request_id":"p{number}"'.encode()) for number in range(20)]
     assert order == sorted(order)
     assert told.count(b"HTTP/1.1 200") == 20
+
+
+def told_of(served: ModelServer, raw: bytes, parts: int = 1) -> tuple[bytes, dict[bytes, bytes], Any]:
+    """Return status line, headers and document of the answer to `raw`, sent in `parts`, without what differs always."""
+    with connection(served) as made:
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        size = -(-len(raw) // parts)
+        for start in range(0, len(raw), size):
+            made.sendall(raw[start : start + size])
+            time.sleep(0.01 if parts > 1 else 0)
+        told = b""
+        while b"\r\n\r\n" not in told:
+            told += made.recv(65536)
+        first, _, body = told.partition(b"\r\n\r\n")
+        status, *lines = first.split(b"\r\n")
+        headers = dict(line.split(b": ", 1) for line in lines)
+        while len(body) < int(headers[b"content-length"]):
+            body += made.recv(65536)
+    assert headers.pop(b"x-request-id")
+    if b"traceparent" in headers:
+        headers[b"traceparent"] = headers[b"traceparent"][:36]
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return status, headers, body
+    assert document.pop("request_id")
+    return status, headers, document
+
+
+def rows_of(number: int) -> bytes:
+    data = [list(ROW.values())] * number
+    return json.dumps({"dataframe_split": {"columns": list(ROW), "data": data}}, separators=(",", ":")).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "more", "parts"),
+    [
+        (200, BODY, (), 1),
+        (200, BODY, (), 40),
+        (200, BODY, ("Connection: close",), 1),
+        (200, BODY, ("X-Request-Id: mine", "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"), 1),
+        (200, BODY, ("Accept: text/csv",), 1),
+        (200, gzip.compress(BODY), ("Content-Encoding: gzip",), 1),
+        (200, rows_of(1500), (), 1),
+        (200, rows_of(4500), (), 3),
+        (400, b"{", (), 1),
+        (400, BODY, ("X-Request-Id: caf\u00e9",), 1),
+        (401, BODY, ("Authorization: Bearer wrong",), 1),
+        (401, BODY, ("Authorization: Bearer wrong",), 3),
+        (406, BODY, ("Accept: image/png",), 1),
+        (413, b"x" * 150_000, (), 3),
+        (415, BODY, ("Content-Encoding: br",), 1),
+        (422, b"{}", (), 1),
+    ],
+)
+def test_both_ways_through_the_server_give_the_same(
+    served: ModelServer, status: int, body: bytes, more: tuple[str, ...], parts: int
+) -> None:
+    """With a query a request goes uvicorn's way."""
+    raw = head(served, *more, length=len(body)) + body
+    told = told_of(served, raw, parts)
+    assert told == told_of(served, raw.replace(b"/invocations", b"/invocations?long", 1), parts)
+    assert told[0].startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_a_body_in_chunks_and_one_which_waits_to_be_asked_for(served: ModelServer) -> None:
+    plain = head(served).replace(b"Content-Length: %d\r\n" % len(BODY), b"")
+    chunked = plain.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n")
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (BODY[:10], BODY[10:])) + b"0\r\n\r\n"
+    assert told_of(served, chunked + chunks) == told_of(served, head(served) + BODY)
+    with connection(served) as made:
+        made.sendall(head(served, "Expect: 100-continue"))
+        assert made.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        made.sendall(BODY)
+        assert b"predictions" in made.recv(65536)
+
+
+def test_an_older_client_is_told_that_the_connection_ends(served: ModelServer) -> None:
+    for more in ((), ("Connection: keep-alive",)):
+        with connection(served) as made:
+            made.sendall(head(served, *more).replace(b"HTTP/1.1", b"HTTP/1.0") + BODY)
+            told = received(made)
+        assert b"\r\nconnection: close\r\n" in told
+        assert b"predictions" in told
+
+
+def test_other_requests_between_are_answered_in_order(served: ModelServer) -> None:
+    other = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with connection(served) as made:
+        made.sendall((head(served) + BODY + other) * 10 + head(served, "Connection: close") + BODY)
+        told = received(made)
+    kinds = [b"predictions" in answer for answer in told.split(b"HTTP/1.1 200 OK\r\n")[1:]]
+    assert kinds == [True, False] * 10 + [True]
+
+
+def test_refused_before_its_body_came_a_connection_goes_on(served: ModelServer) -> None:
+    with connection(served) as made:
+        made.sendall(head(served, "Authorization: Bearer wrong") + BODY[:10])
+        assert made.recv(65536).startswith(b"HTTP/1.1 401 ")
+        made.sendall(BODY[10:] + head(served) + BODY)
+        assert b"predictions" in made.recv(65536)
 
 
 def test_more_connections_than_there_may_be_are_closed(served: ModelServer) -> None:

@@ -229,8 +229,9 @@ def test_keys_and_requests_under_way_are_bounded() -> None:
     run(work)
 
 
-def test_a_quick_compiled_model_is_called_on_the_loop_and_a_slow_one_in_its_thread(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("engine", ["treelite", "sklearn"])
+def test_a_quick_model_is_called_on_the_loop_and_a_slow_one_in_its_thread(
+    monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
     async def work(batcher: Batcher, leases: Leases) -> None:
         threads: list[str] = []
@@ -240,7 +241,7 @@ def test_a_quick_compiled_model_is_called_on_the_loop_and_a_slow_one_in_its_thre
             return values
 
         model = ToyModel("1", compute)
-        model.engine.name = "treelite"
+        model.engine.name = engine
         monkeypatch.setattr(batching, "_QUICK_SECONDS", 60.0)
         for value in range(40):
             assert list(await batcher.submit(as_served(model), batch(value))) == [value]
@@ -250,9 +251,50 @@ def test_a_quick_compiled_model_is_called_on_the_loop_and_a_slow_one_in_its_thre
         together = [batcher.submit(as_served(model), batch(value)) for value in (1, 2, 3)]
         assert [list(await answer) for answer in together] == [[1], [2], [3]]
         assert model.calls[-1] == [1, 2, 3]
+        other = ToyModel("2", compute)
+        other.engine.name = engine
+        await batcher.submit(as_served(other), batch(1))
+        assert threads[-1] == "model", "of another version nobody knows it either"
+        for value in range(40):
+            await batcher.submit(as_served(model), batch(value))
+        assert threads[-1] == here
         monkeypatch.setattr(batching, "_QUICK_SECONDS", 0.0)
         await batcher.submit(as_served(model), batch(1))
         assert threads[-1] == "model", "no call is as quick as that"
+        leases.retire(as_served(model))
+        assert model.closed
+
+    run(work)
+
+
+def test_what_a_model_of_another_kind_does_in_a_call_is_unknown_so_it_has_its_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def work(batcher: Batcher, _: Leases) -> None:
+        threads: set[str] = set()
+
+        def compute(values: Any) -> Any:
+            threads.add(threading.current_thread().name)
+            return values
+
+        model = ToyModel("1", compute)
+        model.engine.name = "pyfunc"
+        monkeypatch.setattr(batching, "_QUICK_SECONDS", 60.0)
+        for value in range(40):
+            await batcher.submit(as_served(model), batch(value))
+        assert threads == {"model"}
+
+    run(work)
+
+
+def test_an_answer_which_nobody_can_take_does_not_touch_the_others() -> None:
+    async def work(batcher: Batcher, leases: Leases) -> None:
+        def broken(_: object) -> None:
+            raise RuntimeError("the connection is gone")
+
+        model = ToyModel()
+        batcher.ask(as_served(model), batch(1), broken)
+        assert list(await batcher.submit(as_served(model), batch(2))) == [4]
         leases.retire(as_served(model))
         assert model.closed
 
