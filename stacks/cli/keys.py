@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from tidemill.components.layout import StackRoot
 from tidemill.runtime.errors import NotFoundError, UserError
 
 from ..loading import nearest
-from .context import JsonOption, StackOption, choose, root_of
+from ..operating import made_operations
+from .context import JsonOption, StackOption, choose
 
 __all__ = ["app"]
 
@@ -37,7 +39,15 @@ def _file_of(model: str, stack: str | None) -> Path:
         close = nearest(model, models)
         mend = f"did you mean {close}?" if close else f"use one of {', '.join(models) or 'none: the config has none'}"
         raise NotFoundError("no such model", field="model", value=model, mend=mend)
-    folder = root_of(loaded).data(f"access-{model}")
+    made_operations(loaded)
+    if loaded.config.target != "local":
+        raise UserError(
+            f"the named keys of a server on {loaded.config.target} are not kept on this machine",
+            field="model",
+            value=model,
+            mend="run this command in the server's container, with --file",
+        )
+    folder = StackRoot.of(loaded.project, loaded.config.stack).data(f"access-{model}")
     if not folder.is_dir():
         raise UserError("its server is not up", field="model", value=model, mend="run `tidemill up`")
     return folder / "keys.json"
