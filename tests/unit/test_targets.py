@@ -1,0 +1,107 @@
+"""Which target a stack runs on: what it asks for first, and what is imported for it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tidemill.components.targets import extras
+from tidemill.runtime.errors import UserError
+from tidemill.stacks.engine.environment import current_login, engine_environment, require_shared_state
+from tidemill.stacks.loading import LoadedStack, load_stack, project_settings
+from tidemill.stacks.operating import operations_of
+from tidemill.stacks.program import compose
+
+STACK = "quay-prod"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("TIDEMILL_HOME", raising=False)
+    for name in ("PULUMI_BACKEND_URL", "PULUMI_ACCESS_TOKEN", "PULUMI_HOME", "PULUMI_CREDENTIALS_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "Pulumi.yaml").write_text("name: quay\nruntime: python\n")
+    return tmp_path
+
+
+def load(project: Path, target: str) -> LoadedStack:
+    project_settings.cache_clear()
+    (project / f"Pulumi.{STACK}.yaml").write_text(
+        f"config:\n  tidemill:stack: {{team: quay, environment: prod, target: {target}, aws: {{region: eu-west-1}}}}\n"
+    )
+    return load_stack(project, STACK)
+
+
+@pytest.mark.parametrize(
+    ("environ", "backend"),
+    [({}, ""), ({"PULUMI_BACKEND_URL": "file:///srv/state"}, ""), ({}, "backend: {url: 'file://~/state'}\n")],
+    ids=["default", "environment", "project"],
+)
+def test_aws_refuses_a_state_in_a_folder(project: Path, environ: dict[str, str], backend: str) -> None:
+    with (project / "Pulumi.yaml").open("a") as file:
+        file.write(backend)
+    with pytest.raises(UserError) as caught:
+        engine_environment(load(project, "aws"), environ)
+    said = str(caught.value)
+    assert said.startswith("PULUMI_BACKEND_URL: the state of a stack on aws must be where the whole team")
+    assert "s3://BUCKET" in said
+    assert not (project / ".tidemill").exists(), "refused before a folder was made"
+    require_shared_state(load(project, "docker"), environ)
+
+
+@pytest.mark.parametrize(
+    ("environ", "backend"),
+    [
+        ({"PULUMI_BACKEND_URL": "s3://state?region=eu-west-1"}, ""),
+        ({"PULUMI_ACCESS_TOKEN": "x"}, ""),
+        ({}, "backend: {url: 's3://state'}\n"),
+    ],
+    ids=["environment", "service", "project"],
+)
+def test_aws_takes_a_state_which_others_reach(project: Path, environ: dict[str, str], backend: str) -> None:
+    with (project / "Pulumi.yaml").open("a") as file:
+        file.write(backend)
+    assert "PULUMI_BACKEND_URL" not in engine_environment(load(project, "aws"), environ)
+
+
+def test_a_plain_pulumi_keeps_its_state_where_it_has_logged_in(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "pulumi").mkdir()
+    (tmp_path / "pulumi" / "credentials.json").write_text(json.dumps({"current": "file:///home-of-somebody"}))
+    environ = {"PULUMI_HOME": str(tmp_path / "pulumi")}
+    login = current_login(project, environ)
+    assert login == {"PULUMI_BACKEND_URL": "file:///home-of-somebody"}
+    with pytest.raises(UserError, match="a folder of this machine"):
+        require_shared_state(load(project, "aws"), {**environ, **login})
+    assert current_login(project, {**environ, "PULUMI_BACKEND_URL": "s3://state"}) == {}
+
+
+@pytest.mark.parametrize("target", ["docker", "aws"])
+def test_a_missing_extra_is_named(project: Path, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    monkeypatch.setitem(extras.TARGETS, target, ("no_such_module",))
+    loaded = load(project, target)
+    for use in (compose, operations_of):
+        with pytest.raises(UserError) as caught:
+            use(loaded)
+        assert str(caught.value) == (
+            f"target: needs more than is installed, got '{target}'; run `pip install \"tidemill[{target}]\"`"
+        )
+
+
+def test_the_local_target_imports_no_other(project: Path) -> None:
+    code = (
+        "import sys, pathlib\n"
+        "from tidemill.stacks.loading import load_stack\n"
+        "from tidemill.stacks.program import _target\n"
+        "from tidemill.stacks.operating import operations_of\n"
+        f"loaded = load_stack(pathlib.Path({str(project)!r}), {STACK!r})\n"
+        "operations_of(loaded)\n"
+        "assert 'pulumi' not in sys.modules\n"
+        "_target(loaded)\n"
+        "print([name for name in ('docker', 'pulumi_docker', 'pulumi_aws', 'boto3') if name in sys.modules])\n"
+    )
+    load(project, "local")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
