@@ -16,7 +16,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -151,14 +152,9 @@ class StandinStack:
 
     def run(self, action: Action, **options: Any) -> Run:
         """Run the engine once; `delete` destroys the data too."""
-        loaded = self.load()
         events: list[Event] = []
         before = len(self.entries())
-        records = {"STANDIN_RECORD": str(self.record), "STANDIN_GONE": str(self.gone)}
-        mine = {key: value for key, value in os.environ.items() if not key.startswith(("PULUMI_", "TIDEMILL_"))}
-        mine |= {key: os.environ[key] for key in ("TIDEMILL_CACHE",) if key in os.environ}
-        with mock.patch.dict(os.environ, mine | self.environment | records, clear=True):
-            engine = Engine(loaded, program_of(loaded), listener=events.append)
+        with self._engine(events) as engine:
             match action:
                 case "preview":
                     outcome = engine.preview()
@@ -172,6 +168,15 @@ class StandinStack:
                     outcome = engine.destroy(delete_data=True)
         return Run(outcome, events, self.entries()[before:])
 
+    @contextmanager
+    def _engine(self, events: list[Event]) -> Iterator[Engine]:
+        loaded = self.load()
+        records = {"STANDIN_RECORD": str(self.record), "STANDIN_GONE": str(self.gone)}
+        mine = {key: value for key, value in os.environ.items() if not key.startswith(("PULUMI_", "TIDEMILL_"))}
+        mine |= {key: os.environ[key] for key in ("TIDEMILL_CACHE",) if key in os.environ}
+        with mock.patch.dict(os.environ, mine | self.environment | records, clear=True):
+            yield Engine(loaded, program_of(loaded), listener=events.append)
+
     def entries(self) -> list[Entry]:
         """Return the whole record."""
         if not self.record.is_file():
@@ -179,14 +184,19 @@ class StandinStack:
         return [Entry(**json.loads(line)) for line in self.record.read_text().splitlines()]
 
     def state(self) -> str:
-        """Return all that the engine wrote down, backups included, on a file backend."""
+        """Return all that the engine wrote down; on a file backend with the backups."""
         files = [path for path in (self.project / ".tidemill" / "state").rglob("*") if path.is_file()]
-        return "\n".join(path.read_text(errors="replace") for path in files)
+        return "\n".join(path.read_text(errors="replace") for path in files) or json.dumps(self._exported())
 
     def resources(self) -> list[dict[str, Any]]:
-        """Return the resources of the engine's state, on a file backend."""
-        (file,) = (self.project / ".tidemill" / "state").rglob(f"stacks/*/{self.stack}.json")
-        return json.loads(file.read_text())["checkpoint"]["latest"]["resources"]
+        """Return the resources of the engine's state."""
+        files = list((self.project / ".tidemill" / "state").rglob(f"stacks/*/{self.stack}.json"))
+        latest = json.loads(files[0].read_text())["checkpoint"]["latest"] if files else self._exported()
+        return latest["resources"]
+
+    def _exported(self) -> dict[str, Any]:
+        with self._engine([]) as engine:
+            return dict(engine._handle.export_stack().deployment or {})
 
     def secrets(self) -> dict[str, str]:
         """Return name -> value of every secret which is kept on this machine."""
