@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pydantic import Field
 from tidemill.runtime.settings import Settings
 
+from ...tools.table import PYTHON_IMAGE
 from ..checks import Problem
 
 __all__ = ["ContainerLimits", "DockerSettings", "LogRotation"]
@@ -34,13 +35,18 @@ class DockerSettings(Settings):
 
     host: str | None = Field(
         default=None,
-        pattern=r"^(unix|ssh|tcp|npipe)://\S+$",
-        description="The daemon, such as unix:///run/user/1000/docker.sock. Default: the one of DOCKER_HOST.",
+        pattern=r"^unix:///\S+$",
+        description="The daemon's socket, such as unix:///run/user/1000/docker.sock for a rootless one. Default: the "
+        "one of DOCKER_HOST, or /var/run/docker.sock. It is a daemon of this machine, whose loopback ports are used.",
     )
     base_image: str = Field(
-        default="python:3.11-slim-bookworm",
+        default=PYTHON_IMAGE.reference,
         pattern=_IMAGE,
         description="Image with Python which our own images are built from, with its tag and, where known, its digest.",
+    )
+    training_extras: list[str] = Field(
+        default_factory=list[str],
+        description="Extras of the project's own package which its training and seeds need, besides its dependencies.",
     )
     images: dict[str, str] = Field(
         default_factory=dict[str, str],
