@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from tidemill.runtime.settings import LakeSettings, PromoteSettings, RegistrySettings, ServiceSettings, Settings
 
-__all__ = ["Reason", "RetrainedModel", "RetrainingSettings"]
+__all__ = ["LauncherSettings", "ProcessSettings", "Reason", "RetrainedModel", "RetrainingSettings", "RunnerAccess"]
 
 Reason = Literal["no-champion", "drift"]
 
@@ -34,6 +34,24 @@ class RetrainedModel(Settings):
     )
 
 
+class ProcessSettings(Settings):
+    """Jobs are processes beside the service."""
+
+    kind: Literal["process"] = "process"
+
+
+class RunnerAccess(Settings):
+    """Jobs are run by the runner, a service in a container of its own."""
+
+    kind: Literal["runner"]
+    url: str = Field(description="Where the runner answers.")
+    token_file: Path = Field(description="File with the token which it asks for.")
+
+
+LauncherSettings = Annotated[ProcessSettings | RunnerAccess, Field(discriminator="kind")]
+"""How jobs are run; each kind is a `Launcher`."""
+
+
 class RetrainingSettings(ServiceSettings):
     """What the retraining service needs; the token of `listen` is the one which Alertmanager brings."""
 
@@ -41,4 +59,5 @@ class RetrainingSettings(ServiceSettings):
     registry: RegistrySettings
     lake: LakeSettings
     state: Path = Field(description="Folder for the turns and for the jobs' logs.")
+    launcher: LauncherSettings = Field(default=ProcessSettings(), description="How jobs are run.")
     models: list[RetrainedModel] = Field(default_factory=list[RetrainedModel])

@@ -24,6 +24,8 @@ from ..base import (
     ServiceArgs,
     ServiceRef,
     StoreRef,
+    TrainerArgs,
+    TrainerRef,
 )
 from .content import LocalContent
 
@@ -62,6 +64,7 @@ class LocalTarget:
     """
 
     name = "local"
+    plain_http = False
 
     def __init__(self, stack: str, root: Path, project: Path) -> None:
         self._stack = stack
@@ -129,6 +132,11 @@ class LocalTarget:
     def content(self) -> Content:
         """Applied by the provider directly: it runs on the machine the services run on."""
         return self._content
+
+    def trainer(self, args: TrainerArgs, opts: pulumi.ResourceOptions) -> TrainerRef:
+        """Make nothing: trainings are processes beside the retraining service."""
+        del args, opts
+        return TrainerRef()
 
     def mlflow(self) -> Launch:
         """Start MLflow's own application through uvicorn.
