@@ -13,19 +13,25 @@ import pulumi
 
 __all__ = [
     "Action",
+    "Bounds",
     "Branch",
     "BranchProtection",
+    "ContainerJob",
     "Endpoint",
     "Experiment",
+    "Files",
     "Folder",
     "Job",
+    "MountInputs",
     "Permission",
     "ProcessInputs",
     "RegisteredModel",
     "Repository",
+    "Scratch",
     "Secret",
     "Service",
     "User",
+    "Volume",
 ]
 
 Text = pulumi.Input[str]
@@ -169,6 +175,154 @@ class Job(_Native):
             "triggers": triggers,
         } | _camel(process)
         super().__init__("local:Job", resource_name, props, ["exitCode", "log"], opts)
+
+    def translate_output_property(self, prop: str) -> str:
+        """Name `exitCode` the Python way."""
+        return "exit_code" if prop == "exitCode" else prop
+
+
+class Volume(_Native):
+    """A volume of Docker which holds data and belongs to the user `owner`."""
+
+    volume: pulumi.Output[str]
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        stack: Text,
+        owner: pulumi.Input[int],
+        name: Text | None = None,
+        host: Text | None = None,
+        labels: Mapping[str, Text] | None = None,
+        opts: Options = None,
+    ) -> None:
+        props = {"stack": stack, "name": name or resource_name, "owner": owner, "host": host, "labels": labels}
+        super().__init__(f"docker:{type(self).__name__}", resource_name, props, ["volume"], opts)
+
+
+class Scratch(Volume):
+    """A volume whose contents may be lost at any time."""
+
+
+class Files(_Native):
+    """A volume with the config files and secrets of one container; other contents are another volume."""
+
+    volume: pulumi.Output[str]
+    digest: pulumi.Output[str]
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        stack: Text,
+        root: Text,
+        owner: pulumi.Input[int],
+        name: Text | None = None,
+        host: Text | None = None,
+        files: Mapping[str, Text] | None = None,
+        secrets: Sequence[Text] | None = None,
+        labels: Mapping[str, Text] | None = None,
+        opts: Options = None,
+    ) -> None:
+        props = {
+            "stack": stack,
+            "root": root,
+            "name": name or resource_name,
+            "owner": owner,
+            "host": host,
+            "files": files,
+            "secrets": secrets,
+            "labels": labels,
+        }
+        super().__init__("docker:Files", resource_name, props, ["volume", "digest"], opts)
+
+
+class Bounds(_Native):
+    """How many processes a container may have."""
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        stack: Text,
+        container: Text,
+        processes: pulumi.Input[int],
+        name: Text | None = None,
+        host: Text | None = None,
+        opts: Options = None,
+    ) -> None:
+        props = {
+            "stack": stack,
+            "name": name or resource_name,
+            "container": container,
+            "processes": processes,
+            "host": host,
+        }
+        super().__init__("docker:Bounds", resource_name, props, [], opts)
+
+
+class MountInputs(TypedDict):
+    """A volume within a container."""
+
+    volume: Text
+    target: str
+    readOnly: bool
+
+
+class ContainerJob(_Native):
+    """A container which ran once, to its end."""
+
+    exit_code: pulumi.Output[float]
+    log: pulumi.Output[str]
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        stack: Text,
+        root: Text,
+        image: Text,
+        argv: Sequence[Text],
+        name: Text | None = None,
+        host: Text | None = None,
+        entrypoint: Sequence[Text] | None = None,
+        env: Mapping[str, Text] | None = None,
+        mounts: Sequence[MountInputs] | None = None,
+        networks: Sequence[Text] | None = None,
+        user: Text | None = None,
+        working_dir: Text | None = None,
+        tmpfs: Mapping[str, Text] | None = None,
+        memory_mb: pulumi.Input[int] | None = None,
+        cpus: pulumi.Input[float] | None = None,
+        processes: pulumi.Input[int] | None = None,
+        labels: Mapping[str, Text] | None = None,
+        timeout: pulumi.Input[float] | None = None,
+        triggers: Mapping[str, Text] | None = None,
+        opts: Options = None,
+    ) -> None:
+        props = {
+            "stack": stack,
+            "root": root,
+            "name": name or resource_name,
+            "host": host,
+            "image": image,
+            "argv": argv,
+            "entrypoint": entrypoint,
+            "env": env,
+            "mounts": mounts,
+            "networks": networks,
+            "user": user,
+            "workingDir": working_dir,
+            "tmpfs": tmpfs,
+            "memoryMb": memory_mb,
+            "cpus": cpus,
+            "processes": processes,
+            "labels": labels,
+            "timeout": timeout,
+            "triggers": triggers,
+        }
+        super().__init__("docker:Job", resource_name, props, ["exitCode", "log"], opts)
 
     def translate_output_property(self, prop: str) -> str:
         """Name `exitCode` the Python way."""

@@ -63,6 +63,7 @@ class ContainerImage:
             never invented.
         programs: program -> its path within the image.
         homes: program -> the folder within the image with what that program was installed with.
+        env: what undoes settings of the image's own environment; placeholders of `components.targets.base` allowed.
     """
 
     repository: str
@@ -70,6 +71,7 @@ class ContainerImage:
     digest: str | None = None
     programs: Mapping[str, str] = field(default_factory=dict[str, str])
     homes: Mapping[str, str] = field(default_factory=dict[str, str])
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def reference(self) -> str:

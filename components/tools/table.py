@@ -144,6 +144,14 @@ PACKAGES: tuple[Package, ...] = (
             "11.6.0",
             programs={"grafana": "/usr/share/grafana/bin/grafana"},
             homes={"grafana": "/usr/share/grafana"},
+            # Its environment names places of its own, and Grafana lets that win over its configuration.
+            env={
+                "GF_PATHS_CONFIG": "@{config}/grafana.ini",
+                "GF_PATHS_DATA": "@{store:grafana}",
+                "GF_PATHS_LOGS": "@{scratch}/logs",
+                "GF_PATHS_PLUGINS": "@{scratch}/plugins",
+                "GF_PATHS_PROVISIONING": "@{config}/provisioning",
+            },
         ),
     ),
 )

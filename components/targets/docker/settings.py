@@ -10,7 +10,7 @@ from tidemill.runtime.settings import Settings
 from ...tools.table import PYTHON_IMAGE
 from ..checks import Problem
 
-__all__ = ["ContainerLimits", "DockerSettings", "LogRotation"]
+__all__ = ["BuildSettings", "ContainerLimits", "DockerSettings", "LogRotation"]
 
 _IMAGE = r"^[a-z0-9][a-z0-9._/:-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?(@sha256:[0-9a-f]{64})?$"
 
@@ -28,6 +28,22 @@ class LogRotation(Settings):
 
     max_size_mb: int = Field(default=10, ge=1, description="Size at which a log file is closed.")
     max_files: int = Field(default=3, ge=1, le=100, description="Log files which are kept.")
+
+
+class BuildSettings(Settings):
+    """How our own images are built."""
+
+    args: dict[str, str] = Field(
+        default_factory=dict[str, str], description="Build argument -> value; they can be read in the image."
+    )
+    pip_conf: str | None = Field(
+        default=None,
+        description="Configuration of pip for the build alone, relative to Pulumi.yaml; no image keeps it.",
+    )
+    certificates: str | None = Field(
+        default=None,
+        description="Certificates to trust during the build, relative to Pulumi.yaml; no image keeps them.",
+    )
 
 
 class DockerSettings(Settings):
@@ -48,6 +64,7 @@ class DockerSettings(Settings):
         default_factory=list[str],
         description="Extras of the project's own package which its training and seeds need, besides its dependencies.",
     )
+    build: BuildSettings = Field(default=BuildSettings(), description="How our own images are built.")
     images: dict[str, str] = Field(
         default_factory=dict[str, str],
         description="Image name (lakefs, postgres, prometheus, alertmanager, grafana, or one of ours) -> the image "

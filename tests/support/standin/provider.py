@@ -24,8 +24,10 @@ from typing import Any
 import grpc
 from google.protobuf import empty_pb2, struct_pb2
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
+from tidemill.components.provider import docker_data
 from tidemill.components.provider.base import NativeResource, lookup
 from tidemill.components.provider.parent import end_with_parent
+from tidemill.runtime.errors import NotFoundError
 
 from tests.support.standin import outputs
 from tests.support.standin.wire import UNKNOWN, decode, encode
@@ -207,7 +209,8 @@ class NativeStandin(Standin):
         return [key for key in changes if key in self._resource(token).replace_on]
 
     def told(self, token: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
-        return {key: _NATIVE.get(key, f"{key}-of-{name}") for key in self._resource(token).outputs if key not in inputs}
+        told = {key: _NATIVE.get(key, f"{key}-of-{name}") for key in self._resource(token).outputs if key not in inputs}
+        return told | _docker(token, inputs)
 
     @staticmethod
     def _resource(token: str) -> NativeResource:
@@ -216,6 +219,22 @@ class NativeStandin(Standin):
     @staticmethod
     def _made(request: Any) -> bool:
         return _token(request.urn) in REALLY_MADE
+
+
+def _docker(token: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return what the real resources of Docker would tell: their names, and the digest of contents which are here."""
+    if not token.startswith(f"{NATIVE}:docker:") or UNKNOWN in json.dumps(inputs):
+        return {}
+    volume = f"tidemill-{inputs['stack']}-{inputs['name']}"
+    if token.endswith((":Volume", ":Scratch")):
+        return {"volume": volume}
+    if token.endswith(":Files"):
+        try:
+            digest = docker_data._digest(inputs)
+        except NotFoundError:
+            return {}  # a preview: the secrets are not made yet
+        return {"digest": digest, "volume": f"{volume}-files-{digest[:12]}"}
+    return {}
 
 
 _NATIVE: dict[str, Any] = {"running": True, "exitCode": 0, "created": 1}
