@@ -12,8 +12,8 @@ A write goes to a branch, is committed, and is published through the gate; `add`
     data.commit("flights/fix", "Mend January")
     data.publish("flights/fix")                                   # GateError tells why not
 
-Every function takes `lake`, the settings of a lakeFS server or an open connection; by default it is the platform of
-TIDEMILL_RUNTIME.
+Every function of the lake takes `lake`, the settings of a lakeFS server or an open connection; by default it is the
+platform of TIDEMILL_RUNTIME. `send_labels` tells a model's server what became of the rows which it answered.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from tidemill.runtime.errors import ConfigError, NotFoundError, UnvalidatedError
+from tidemill.runtime.labels import SentLabels, send_labels
 from tidemill.runtime.lake import Commit, Lake, ObjectInfo
 from tidemill.runtime.settings import LakeSettings, runtime_settings
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Dataset",
     "Pinned",
+    "SentLabels",
     "add",
     "branch",
     "brought_by",
@@ -48,6 +50,7 @@ __all__ = [
     "publish",
     "read",
     "resolve",
+    "send_labels",
     "split",
     "write",
 ]

@@ -8,7 +8,7 @@ from tidemill.runtime.errors import UserError
 
 from .loading import LoadedStack
 
-__all__ = ["made_operations", "operations_of"]
+__all__ = ["local_root", "made_operations", "operations_of"]
 
 
 def operations_of(loaded: LoadedStack) -> Operations:
@@ -46,3 +46,24 @@ def made_operations(loaded: LoadedStack) -> Operations:
     if not operations.made():
         raise UserError("the stack is not up", field=loaded.config.stack, mend="run `tidemill up`")
     return operations
+
+
+def local_root(loaded: LoadedStack, what: str) -> StackRoot:
+    """Return the folders of a stack which is, or was, up, and whose files lie on this machine.
+
+    Args:
+        loaded: the stack.
+        what: what is looked for there, in words.
+
+    Raises:
+        UserError: it never was up, or its target keeps that elsewhere.
+    """
+    made_operations(loaded)
+    target = loaded.config.target
+    if target != "local":
+        raise UserError(
+            f"{what}: on {target} these are not kept on this machine",
+            field=loaded.config.stack,
+            mend="run this command where the server runs, and name the folder or file",
+        )
+    return StackRoot.of(loaded.project, loaded.config.stack)

@@ -5,11 +5,13 @@ the filter of its format, so that none can break out of it:
 
     {{ value | json }}     a JSON literal, which is a YAML flow scalar too
     {{ value | promql }}   a PromQL string literal (https://prometheus.io/docs/prometheus/latest/querying/basics/)
+    {{ value | dockerfile }}   a quoted word of a Dockerfile, in which no variable is replaced
 """
 
 from __future__ import annotations
 
 import json
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -30,6 +32,14 @@ def _promql(value: object) -> str:
     return json.dumps(str(value), ensure_ascii=True)
 
 
+def _dockerfile(value: object) -> str:
+    text = str(value)
+    # A Dockerfile is read line by line, and has no way to write these.
+    if any(ord(character) < 32 or ord(character) in (0x7F, 0x85, 0x2028, 0x2029) for character in text):
+        raise TidemillError("a Dockerfile cannot hold control characters", field="value", value=text[:200])
+    return '"' + re.sub(r'(["\\$])', r"\\\1", text) + '"'
+
+
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -44,6 +54,7 @@ def _environment() -> Environment:
     )
     environment.filters["json"] = _json
     environment.filters["promql"] = _promql
+    environment.filters["dockerfile"] = _dockerfile
     return environment
 
 

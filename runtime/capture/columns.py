@@ -21,6 +21,8 @@ _LEFT_OUT, _HASHED = b"tidemill.left_out", b"tidemill.hashed"
 _HASH = "tidemill.hash"
 _HASH_NAME = "hmac-sha256-128"
 _HASH_CHARACTERS = 32
+# Parquet knows no struct without fields.
+_NO_FEATURE = pa.field("_left_out", pa.null())
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class Privacy:
         """Return `features` as they are captured."""
         if not self.omitted(features).names:
             return features
-        return pa.struct([self._field(each) for each in features if each.name not in self.leave_out])
+        return pa.struct([self._field(each) for each in features if each.name not in self.leave_out] or [_NO_FEATURE])
 
     def apply(self, rows: pa.StructArray) -> pa.StructArray:
         """Return `rows` as they are captured."""
@@ -137,8 +139,7 @@ class Privacy:
             self._hashed(rows.field(index)) if fields[index].name in self.hash else rows.field(index) for index in kept
         ]
         if not arrays:
-            # An array without columns does not know its length.
-            return pa.array([{}] * len(rows), pa.struct([]))
+            return pa.StructArray.from_arrays([pa.nulls(len(rows))], fields=[_NO_FEATURE])
         return pa.StructArray.from_arrays(arrays, fields=[self._field(fields[index]) for index in kept])
 
     def _field(self, of: pa.Field) -> pa.Field:

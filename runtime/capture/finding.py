@@ -1,8 +1,9 @@
 """The rows of one request, found among millions by the time which its id holds.
 
-A segment bears the time of its first request. So those with names of about that time are looked at first, on the day
-itself and on all later ones (a disk which failed, or a killed server, makes rows late), then those further away, in the
-end all. Of each only the footer is read, unless that says that the id may be there.
+A segment bears the time of its first request, and its folder the day of writing. So those with names of about that
+time are looked at first, on the day itself and on all later ones (a disk which failed, or a killed server, makes rows
+late), then those further away, in the end all which began before and were written after. Of each only the footer is
+read, unless that says that the id may be there.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ __all__ = ["Found", "find", "is_value", "rows_where"]
 # Its functions are made when it is imported; a type checker does not see them.
 _compute: Any = pc
 _NEAR = (timedelta(minutes=2), timedelta(hours=1), timedelta(days=1))
-_ALWAYS = timedelta(days=365 * 1000)
 _TIME_DIGITS = 13
 
 
@@ -78,14 +78,15 @@ def _only(table: pa.Table, request_id: str) -> pa.Table:
 
 def _widening(directory: Path, day: date, milliseconds: int) -> Iterator[list[Segment]]:
     """Yield the segments to look at, the likeliest first, each once."""
-    folders = day_folders(directory, CAPTURE)
     # The clocks of two machines may differ about midnight.
+    folders = day_folders(directory, CAPTURE, since=day - timedelta(days=1))
     usual = [each for each in folders if day <= each[0] <= day + timedelta(days=1)]
     names = _Names()
-    yield names.about(usual, milliseconds, _NEAR[0])
-    for distance in _NEAR:
-        yield names.about([each for each in folders if each[0] >= day - timedelta(days=1)], milliseconds, distance)
-    yield names.about(folders, milliseconds, _ALWAYS)
+    spans = [distance // timedelta(milliseconds=1) for distance in _NEAR]
+    yield names.between(usual, milliseconds - spans[0], milliseconds + spans[0])
+    for span in spans:
+        yield names.between(folders, milliseconds - span, milliseconds + span)
+    yield names.between(folders, 0, milliseconds)
 
 
 class _Names:
@@ -94,10 +95,9 @@ class _Names:
     def __init__(self) -> None:
         self._listed: dict[Path, list[str]] = {}
 
-    def about(self, folders: Sequence[tuple[date, Path]], milliseconds: int, distance: timedelta) -> list[Segment]:
-        """Return the segments in `folders` whose names are at most `distance` from a time, and were not given yet."""
-        span = distance // timedelta(milliseconds=1)
-        low, high = _digits(max(0, milliseconds - span)), _digits(min(milliseconds + span, (1 << 48) - 1))
+    def between(self, folders: Sequence[tuple[date, Path]], first: int, last: int) -> list[Segment]:
+        """Return the segments in `folders` of times from `first` to `last`, in milliseconds, but for those given."""
+        low, high = _digits(max(0, first)), _digits(min(last, (1 << 48) - 1))
         given: list[Segment] = []
         for day, folder in folders:
             if folder not in self._listed:

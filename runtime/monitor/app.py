@@ -54,6 +54,11 @@ class _Watched(Collector):
             "tidemill_published_rows", "Labelled rows which were published into the lake.", labels=["model"]
         )
         refused = CounterMetricFamily("tidemill_publish_refused", "Windows which the gate refused.", labels=["model"])
+        withheld = CounterMetricFamily(
+            "tidemill_publish_withheld_rows",
+            "Labelled rows which were not published, since the capture leaves out or hashes columns.",
+            labels=["model"],
+        )
         errors = CounterMetricFamily("tidemill_monitor_errors", "Looks which failed.", labels=["model", "part"])
         unvalidated = GaugeMetricFamily(
             "tidemill_unvalidated_commits",
@@ -65,6 +70,7 @@ class _Watched(Collector):
             model, state = watch.model.name, watch.publisher.state
             published.add_metric([model], sum(window.rows for window in state.published))
             refused.add_metric([model], state.refusals)
+            withheld.add_metric([model], watch.publisher.withheld)
             for part in ("registry", "window", "publish", "lake"):
                 errors.add_metric([model, part], watch.errors[part])
             if watch.unvalidated is not None:
@@ -72,7 +78,7 @@ class _Watched(Collector):
                 branches[repository, branch] = watch.unvalidated
         for (repository, branch), number in branches.items():
             unvalidated.add_metric([repository, branch], number)
-        yield from (published, refused, errors, unvalidated)
+        yield from (published, refused, withheld, errors, unvalidated)
 
 
 def create_app(settings: MonitorSettings) -> FastAPI:

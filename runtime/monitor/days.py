@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from tidemill.runtime.capture import CAPTURE, LABELS, Segment, latest_labels
+from tidemill.runtime.capture import CAPTURE, LABELS, Segment, latest_labels, omitted_of
 from tidemill.runtime.monitor.following import Follower, bounds, keys, read, served_rows, struct_columns
 from tidemill.runtime.monitor.settings import MonitoredModel
 
@@ -38,6 +38,7 @@ class Day:
         received: when its last row arrived.
         labels_came: when its last label was seen here, seconds since the epoch.
         segments: the capture segments with rows of the day.
+        omitted: features which were left out of the capture, or hashed, for any of its rows.
     """
 
     day: date
@@ -46,6 +47,7 @@ class Day:
     received: datetime = _NEVER
     labels_came: float = 0.0
     segments: set[Segment] = field(default_factory=set[Segment])
+    omitted: set[str] = field(default_factory=set[str])
 
     @property
     def coverage(self) -> float:
@@ -161,6 +163,7 @@ class Days:
 
     def _take_rows(self, segment: Segment, table: pa.Table) -> None:
         found = keys(table).tolist()
+        omitted = omitted_of(table.schema).names
         events: list[datetime] = table["event_time"].to_pylist()
         received: list[datetime] = table["received_at"].to_pylist()
         for key, event, arrived in zip(found, events, received, strict=True):
@@ -172,6 +175,7 @@ class Days:
             day.rows += 1
             day.received = max(day.received, arrived)
             day.segments.add(segment)
+            day.omitted |= omitted
             if self._early.pop(key, None) is not None:
                 day.labelled += 1
                 day.labels_came = time.time()

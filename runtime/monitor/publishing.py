@@ -86,6 +86,10 @@ class Publisher:
     Args:
         model: what is watched.
         folder: where the state and the outbox are kept.
+
+    Attributes:
+        state: what is kept.
+        withheld: labelled rows which were not published since this process started, because the capture lacks columns.
     """
 
     def __init__(self, model: MonitoredModel, folder: Path) -> None:
@@ -93,6 +97,7 @@ class Publisher:
         self._outbox = folder / "outbox"
         self._outbox.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._file = folder / "state.json"
+        self.withheld = 0
         self._repository, self._branch, self._path = model.data.split("/", 2)
         self.state = self._load()
         kept = {window.name for window in [*self.state.refused, *([self.state.pending] if self.state.pending else [])]}
@@ -106,6 +111,7 @@ class Publisher:
         Raises:
             UnreachableError: the lake or its gate does not answer; the window stays on its way.
         """
+        self._withhold(days)
         if self.state.pending is None:
             self.state.pending = self._again(lake) or self._prepare(days)
             if self.state.pending is None:
@@ -113,6 +119,22 @@ class Publisher:
             self._save()
         days.finish(self.state.pending.days)
         self._send(self.state.pending, lake)
+
+    def _withhold(self, days: Days) -> None:
+        """Take due days as done whose rows lack features: a table of them would be no data to train on."""
+        lacking = [day for day in days.due() if day.omitted]
+        if not lacking:
+            return
+        days.finish([day.day for day in lacking])
+        self.withheld += sum(day.labelled for day in lacking)
+        _log.error(
+            "labelled days are not published: the capture leaves out or hashes columns of theirs",
+            extra={
+                "model": self.model.name,
+                "days": [day.day.isoformat() for day in lacking],
+                "columns": sorted({name for day in lacking for name in day.omitted}),
+            },
+        )
 
     def _prepare(self, days: Days) -> WindowFile | None:
         """Write the due days to the outbox; return the window, or None while there are too few rows."""

@@ -29,7 +29,10 @@ _MOST_COMMITS = 100
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is known of a model after a look at it; `drift` and `quality` are None without enough rows."""
+    """What is known of a model after a look at it; `drift` and `quality` are None without enough rows.
+
+    Features in `not_compared` are left out of the capture, or hashed.
+    """
 
     version: str | None = None
     rows: int = 0
@@ -38,6 +41,7 @@ class Snapshot:
     newest: datetime | None = None
     drift: DriftResult | None = None
     quality: Quality | None = None
+    not_compared: tuple[str, ...] = ()
 
 
 class Watch:
@@ -89,6 +93,7 @@ class Watch:
                 "labelled": now.labelled,
                 "label_coverage": now.labelled / now.rows if now.rows else 0.0,
             },
+            "not_compared": list(now.not_compared),
             "drift": now.drift.to_dict() if now.drift else None,
             "quality": {"metric": now.quality.metric, "value": now.quality.value, "rows": now.quality.rows}
             if now.quality
@@ -138,16 +143,22 @@ class Watch:
         if window is None or not (window.update() or reference is None or self.snapshot.drift is None):
             return
         enough = window.sampled >= self.model.min_rows
-        drift = (
-            score(
-                reference.sample, window.features(), features=reference.features, threshold=self.model.drift_threshold
-            )
-            if enough and reference is not None
-            else None
-        )
+        omitted = window.omitted
+        drift = None
+        if enough and reference is not None:
+            compared = [name for name in reference.features if name not in omitted]
+            threshold = self.model.drift_threshold
+            drift = score(reference.sample, window.features(), features=compared, threshold=threshold)
         quality = window.quality(self.model.min_rows)
         self.snapshot = Snapshot(
-            window.version, window.rows, window.labelled, window.oldest, window.newest, drift, quality
+            window.version,
+            window.rows,
+            window.labelled,
+            window.oldest,
+            window.newest,
+            drift,
+            quality,
+            tuple(sorted(omitted)),
         )
 
     def _publish(self) -> None:

@@ -12,7 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from tidemill.runtime.capture import CAPTURE, LABELS
+from tidemill.runtime.capture import CAPTURE, LABELS, omitted_of
+from tidemill.runtime.capture.columns import is_hashed
 from tidemill.runtime.monitor.following import Bounds, Follower, bounds, keys, read, served_rows, struct_columns
 from tidemill.runtime.monitor.settings import MonitoredModel
 
@@ -60,6 +61,7 @@ class Window:
         self._latest: list[datetime] = []
         self._share = 1.0
         self._frame: pd.DataFrame | None = None
+        self._omissions: list[frozenset[str]] = []
         self._capture = Follower(self.model.capture, CAPTURE)
         self._labels = Follower(self.model.capture, LABELS)
         self._label_of: dict[int, float] = {}
@@ -104,10 +106,19 @@ class Window:
         return self._frame["_event_time"].min().to_pydatetime()
 
     def features(self) -> pd.DataFrame:
-        """Return the kept rows' features."""
+        """Return the kept rows' features, without those of which the capture holds no values."""
         if self._frame is None:
             return pd.DataFrame()
-        return self._frame.drop(columns=["_key", "_event_time", "_score"])
+        own = ["_key", "_event_time", "_score", "_omitted"]
+        return self._frame.drop(columns=[*own, *(name for name in self.omitted if name in self._frame.columns)])
+
+    @property
+    def omitted(self) -> frozenset[str]:
+        """Features which were left out of the capture, or hashed, for any row of the window."""
+        if self._frame is None:
+            return frozenset()
+        present: list[int] = self._frame["_omitted"].unique().tolist()
+        return frozenset[str]().union(*(self._omissions[index] for index in present))
 
     def quality(self, least: int) -> Quality | None:
         """Return the area under the ROC curve (scikit-learn), from `least` labelled rows of both classes on."""
@@ -143,12 +154,31 @@ class Window:
             self._latest = latest
             own = table.filter(pc.field("version") == self.version)
             if own.num_rows:
-                frames.append(self._thinned(_as_frame(own)))
+                frames.append(self._thinned(self._as_frame(own)))
         if frames:
             self._frame = pd.concat([*([] if self._frame is None else [self._frame]), *frames], ignore_index=True)
         if self._frame is not None and self.newest is not None and (frames or moved):
             self._frame = self._trimmed(self._frame, self.newest - self._length)
         return bool(frames) or moved
+
+    def _as_frame(self, table: pa.Table) -> pd.DataFrame:
+        outputs = struct_columns(table, "outputs")
+        score = outputs["score"].to_pandas() if "score" in outputs.column_names else np.nan
+        features = struct_columns(table, "features")
+        hashed = [field.name for field in features.schema if is_hashed(field)]
+        omitted = omitted_of(table.schema).names
+        if omitted not in self._omissions:
+            self._omissions.append(omitted)
+        return (
+            features.drop_columns(hashed)
+            .to_pandas()
+            .assign(
+                _key=keys(table),
+                _event_time=table["event_time"].to_pandas(),
+                _score=score,
+                _omitted=self._omissions.index(omitted),
+            )
+        )
 
     def _is_known_to_miss(self, known: Bounds | None) -> bool:
         if known is None or self.newest is None or known.last_event > self.newest:
@@ -196,10 +226,3 @@ class Window:
         gone = [key for key, time in self._label_time.items() if key not in rows and newest - time > _EARLY]
         for key in gone:
             del self._label_of[key], self._label_time[key]
-
-
-def _as_frame(table: pa.Table) -> pd.DataFrame:
-    outputs = struct_columns(table, "outputs")
-    score = outputs["score"].to_pandas() if "score" in outputs.column_names else np.nan
-    frame = struct_columns(table, "features").to_pandas()
-    return frame.assign(_key=keys(table), _event_time=table["event_time"].to_pandas(), _score=score)

@@ -113,11 +113,11 @@ class Fit:
 
 def _positions(contract: Contract, names: list[str]) -> list[str] | None:
     """Return the file's columns in the contract's order, where it has no names for them or is one matrix."""
-    if not contract.named:
-        return names if len(names) == len(contract.columns) else None
-    first = contract.columns[0]
-    matrix = contract.is_tensor and len(contract.columns) == 1 and len(first.shape) == 2
-    return names if matrix and names and first.shape[1] in (-1, len(names)) else None
+    if contract.is_tensor:
+        first = contract.columns[0]
+        matrix = len(contract.columns) == 1 and len(first.shape) == 2
+        return names if matrix and names and first.shape[1] in (-1, len(names)) else None
+    return names if not contract.named and len(names) == len(contract.columns) else None
 
 
 def _plain(array: pa.Array) -> pa.Array:
@@ -138,7 +138,7 @@ def _fit(column: Column, kind: pa.DataType, array: pa.Array, *, is_text: bool) -
     if pa.types.is_null(array.type):
         fitted = pa.nulls(len(array), kind)
     elif column.kind == "tensor":
-        fitted = _tensor(column, kind, array)
+        fitted = _tensor(column, kind, array, is_text=is_text)
     elif column.kind == "json":
         fitted = _json(column, array, is_text=is_text)
     elif column.kind in _FLOATS or column.kind in _INTEGERS:
@@ -226,8 +226,10 @@ def _each(column: Column, values: list[Any]) -> list[Any]:
     return fitted
 
 
-def _tensor(column: Column, kind: pa.DataType, array: pa.Array) -> pa.Array:
+def _tensor(column: Column, kind: pa.DataType, array: pa.Array, *, is_text: bool) -> pa.Array:
     """Return lists, nested as deep as the shape says; every row has the same sizes."""
+    if len(column.shape) == 1:
+        return _leaf(column, kind, array, is_text=is_text)
     level, depth = array, len(column.shape) - 1
     each = 1  # values of this level in one row
     for position, size in enumerate(column.shape[1:]):
@@ -248,22 +250,24 @@ def _tensor(column: Column, kind: pa.DataType, array: pa.Array) -> pa.Array:
     for _ in range(depth):
         leaf = leaf.value_type
     try:
-        _leaf(column, leaf, level)
+        _leaf(column, leaf, level, is_text=False)
     except _UnfitError as error:
         raise _UnfitError(error.row // each, str(error)) from None
     return array.cast(kind, safe=False)
 
 
-def _leaf(column: Column, kind: pa.DataType, values: pa.Array) -> pa.Array:
+def _leaf(column: Column, kind: pa.DataType, values: pa.Array, *, is_text: bool) -> pa.Array:
     of = values.type
     if values.null_count:
         raise _UnfitError(_first(values.is_null()), "null")
     if pa.types.is_string(kind) or pa.types.is_boolean(kind):
+        if is_text and pa.types.is_boolean(kind):
+            return _cast(values, kind, "other text")
         if of != kind:
             _refuse_type(values)
         return values
     number = Column(column.name, "double" if pa.types.is_floating(kind) else "long")
-    fitted = _number(number, kind, values, is_text=False)
+    fitted = _number(number, kind, values, is_text=is_text)
     if fitted.null_count:
         raise _UnfitError(_first(fitted.is_null()), "a number which is not finite")
     return fitted

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import glob
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -182,18 +182,28 @@ def _known() -> str:
 
 @contextlib.contextmanager
 def _opened(path: Path, name: str) -> Generator[Part]:
-    """Open one file; what is wrong with it is said with its name."""
+    """Open one file; what is wrong with it is said with its name, also while it is read."""
     suffix = _suffix(path)
     if suffix is None:
         raise ConfigError("not a kind of file which can be scored", field="input", value=name, mend=f"use {_known()}")
     opener = _parquet if suffix in _PARQUET else _text if suffix in _TEXT else _arrow
-    try:
-        with opener(path, name) as part:
+    with contextlib.ExitStack() as stack:
+        with _said_of(name):
+            part = stack.enter_context(opener(path, name))
             _no_twice(part)
-            yield part
+
+        def batches(columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+            with _said_of(name):
+                yield from part.batches(columns, rows)
+
+        yield replace(part, batches=batches)
+
+
+@contextlib.contextmanager
+def _said_of(name: str) -> Generator[None]:
+    try:
+        yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        if isinstance(error, OSError) and error.filename is not None and Path(error.filename) != path:
-            raise
         first = (str(error).splitlines() or [type(error).__name__])[0][:300]
         raise ConfigError(f"cannot be read ({first})", field="input", value=name) from None
 

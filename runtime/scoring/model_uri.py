@@ -164,6 +164,6 @@ def folder_name(uri: ModelUri, registry: RegistrySettings | None) -> str:
     """Return a folder name for what belongs to `uri` in `registry`: readable, and different for different ones."""
     tracking = registry.tracking_uri if registry is not None else ""
     # A file or database may be named relative to the working directory.
-    where = "" if urlsplit(tracking).scheme in ("http", "https") else str(Path.cwd())
+    where = str(Path.cwd()) if tracking and urlsplit(tracking).scheme not in ("http", "https") else ""
     digest = hashlib.sha256("\0".join((str(uri), tracking, where)).encode()).hexdigest()
     return f"{uri.name}-{digest[:12]}"

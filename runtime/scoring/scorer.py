@@ -15,13 +15,14 @@ import numpy as np
 import pyarrow as pa
 from tidemill.runtime import lineage
 from tidemill.runtime.data import LakeLike
-from tidemill.runtime.errors import PlatformError, TidemillError, UserError
+from tidemill.runtime.errors import ConfigError, PlatformError, TidemillError, UserError
 from tidemill.runtime.scoring.fitting import Fit
 from tidemill.runtime.scoring.inputs import Input, Part, open_input
 from tidemill.runtime.scoring.models import loaded
 from tidemill.runtime.scoring.outputs import Output, Sink, open_output, open_sink
 from tidemill.runtime.serving.batch import Batch, Outputs
 from tidemill.runtime.serving.model import ServedModel
+from tidemill.runtime.serving.protocols.answers import output_array
 
 __all__ = ["Progress", "Scored", "score"]
 
@@ -223,7 +224,15 @@ class _Run:
                 row += batch.num_rows
 
     def _kept(self, part: Part) -> tuple[str, ...]:
-        names = part.columns if self._keep == "all" else tuple(dict.fromkeys(self._keep))
+        names = tuple(dict.fromkeys(self._keep))
+        if self._keep == "all":
+            names = self.columns[:-1] or part.columns
+            if other := sorted(set(part.columns) - set(names)):
+                raise UserError(
+                    f"has a column {other[0]!r} which the files before do not have",
+                    field=part.name,
+                    mend="name the columns to keep",
+                )
         for name in names:
             if name not in part.columns:
                 close = difflib.get_close_matches(name, part.columns, n=1)
@@ -250,7 +259,7 @@ class _Run:
             wrong = ~np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
             if wrong.any():
                 at = f"{part.name}, row {row + int(wrong.argmax())}"
-                raise PlatformError("the model gave a value which is not finite", field=at)
+                raise UserError("the model has no finite answer to this row", field=at)
         return outputs
 
     def _result(self, part: Part, batch: pa.RecordBatch, kept: Sequence[str], outputs: Outputs) -> pa.RecordBatch:
@@ -274,17 +283,27 @@ class _Run:
     def _answer(self, outputs: Outputs) -> pa.Array:
         """Return `outputs` in the type which the model promises; in CSV a list is a column for each of its values."""
         kind = self._model.output_type.field(0).type
-        if isinstance(outputs, np.ndarray) and outputs.ndim > 1:
-            flat = pa.array(np.ascontiguousarray(outputs).reshape(-1)).cast(kind.value_type)
-            width = outputs.shape[1]
-            if self._target.format == "csv":
-                return pa.FixedSizeListArray.from_arrays(flat, width)
-            offsets = np.arange(len(outputs) + 1, dtype=np.int32) * width
-            return pa.ListArray.from_arrays(pa.array(offsets), flat)
-        if len(outputs) == 0 and self._target.format == "csv" and pa.types.is_list(kind):
-            return pa.array([], pa.list_(kind.value_type, 0))
-        array = pa.array(outputs) if isinstance(outputs, np.ndarray) else pa.array(outputs, kind)
-        return array.cast(kind)
+        array = output_array(outputs, kind) if len(outputs) else pa.array([], kind)
+        if array.type != kind:
+            raise PlatformError(
+                f"the model gave {array.type} where it had given {kind}", field=f"version {self._model.info.version}"
+            )
+        if self._target.format == "csv" and pa.types.is_list(kind):
+            return self._of_one_length(array)
+        return array
+
+    def _of_one_length(self, array: pa.Array) -> pa.Array:
+        if self._schema is None:
+            width = array.value_lengths()[0].as_py() if len(array) else 0
+            kind = pa.list_(array.type.value_type, width)
+        else:
+            kind = self._schema.field(self._model.output).type
+        try:
+            return array.cast(kind)
+        except pa.ArrowInvalid:
+            raise ConfigError(
+                "CSV cannot say lists of several lengths", field=self._model.output, mend="write Parquet or Arrow"
+            ) from None
 
 
 def _decoded(array: pa.Array) -> pa.Array:

@@ -52,7 +52,9 @@ def _alone(settings: ServingSettings) -> int:
     from tidemill.runtime.service import log_lines
     from tidemill.runtime.serving.app import create_app
     from tidemill.runtime.serving.connections import server_of
+    from tidemill.runtime.serving.lean import arrow_without_pandas
 
+    arrow_without_pandas()
     app = create_app(settings)
     log_lines()
     server_of(app, settings, grace=_GRACE_SECONDS).run(sockets=[_bound(settings)])

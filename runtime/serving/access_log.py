@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from tidemill.runtime.service import log_time
+from tidemill.runtime.serving.exchange import Call
 
 __all__ = ["AccessLog"]
 
@@ -27,29 +28,17 @@ class AccessLog:
     def __init__(self, share: float) -> None:
         self._share = share
         # Bounded: where nobody reads the output, the oldest lines go.
-        self._lines: deque[tuple[Any, ...]] = deque(maxlen=_HELD)
+        self._lines: deque[tuple[Call, int, float]] = deque(maxlen=_HELD)
         self._stopped = threading.Event()
         self._encode = msgspec.json.Encoder().encode
         self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
         self._thread.start()
 
-    def add(
-        self,
-        at: float,
-        path: str,
-        status: int,
-        seconds: float,
-        rows: int,
-        request_id: str,
-        client_request_id: str | None,
-        key: str | None,
-        version: str,
-        trace: str | None,
-    ) -> None:
-        """Note an answered request: `at` in seconds since the epoch, `key` the name of the API key."""
+    def add(self, call: Call, status: int, seconds: float) -> None:
+        """Note a request which was answered with `status` after `seconds`."""
         if status < 400 and self._share < 1 and random.random() >= self._share:  # noqa: S311 - a sample
             return
-        self._lines.append((at, path, status, seconds, rows, request_id, client_request_id, key, version, trace))
+        self._lines.append((call, status, seconds))
 
     def close(self) -> None:
         """Write what is left, and end."""
@@ -74,33 +63,21 @@ class AccessLog:
             # The disk of the log is full, or its reader is gone; answers matter more.
             return
 
-    def _line(
-        self,
-        at: float,
-        path: str,
-        status: int,
-        seconds: float,
-        rows: int,
-        request_id: str,
-        client_request_id: str | None,
-        key: str | None,
-        version: str,
-        trace: str | None,
-    ) -> bytes:
+    def _line(self, call: Call, status: int, seconds: float) -> bytes:
         line: dict[str, Any] = {
-            "time": log_time(at),
+            "time": log_time(call.received_at),
             "level": "info" if status < 500 else "warning",
             "logger": "access",
-            "path": path,
+            "path": call.path,
             "status": status,
             "ms": round(seconds * 1000, 3),
-            "rows": rows,
-            "request_id": request_id,
-            "key": key,
-            "version": version,
+            "rows": call.rows,
+            "request_id": call.request_id,
+            "key": call.key,
+            "version": call.version,
         }
-        if client_request_id is not None:
-            line["client_request_id"] = client_request_id
-        if trace is not None:
-            line["trace_id"] = trace
+        if call.client_request_id is not None:
+            line["client_request_id"] = call.client_request_id
+        if call.trace is not None:
+            line["trace_id"] = call.trace[3:35]
         return self._encode(line)

@@ -169,18 +169,7 @@ class ModelServer:
         if counted:
             self.traffic.answered(call.version, status, seconds, call.rows)
             self.recent.record(seconds, call.rows, status >= 400)
-        self.log.add(
-            call.received_at,
-            call.path,
-            status,
-            seconds,
-            call.rows,
-            call.request_id,
-            call.client_request_id,
-            call.key,
-            call.version,
-            call.trace[3:35] if call.trace else None,
-        )
+        self.log.add(call, status, seconds)
 
     def _called(self, rows: int, seconds: float) -> None:
         self.traffic.called(rows, seconds)

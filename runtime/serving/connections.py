@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from tidemill.runtime.serving.binding import BACKLOG
@@ -22,6 +23,44 @@ class _Config(uvicorn.Config):
     most_connections: int
 
 
+class _Whole:
+    """A transport which sends the head of an answer together with what follows it.
+
+    uvicorn writes the two one after the other, and each would be a call into the kernel and a packet of its own.
+    """
+
+    __slots__ = ("_flush_soon", "_head", "_transport", "is_closing")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._head: bytes | None = None
+        self._flush_soon = functools.partial(loop.call_soon, self._flush)
+        self.is_closing = transport.is_closing
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send `data`, or keep it for the moment where it is a head."""
+        if self._head is not None:
+            self._head, data = None, self._head + data
+        elif data.endswith(b"\r\n\r\n") and data.startswith(b"HTTP/1."):
+            self._head = data
+            self._flush_soon()
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """Close it after what was written."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head is not None:
+            self._head, head = None, self._head
+            self._transport.write(head)
+
+
 class _Protocol(HttpToolsProtocol):
     """A connection whose next request must have a whole head within a time and a size.
 
@@ -32,7 +71,7 @@ class _Protocol(HttpToolsProtocol):
     head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", _Whole(transport, self.loop)))
         self.head_since = self.loop.time()
         if isinstance(self.config, _Config) and len(self.connections) > self.config.most_connections:
             transport.abort()
@@ -49,6 +88,14 @@ class _Protocol(HttpToolsProtocol):
         if b"\r\n\r\n" in data:
             return False
         self.send_400_response("The head of the request is too long.")
+        return True
+
+    def eof_received(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride] - asyncio's may say to go on
+        """Answer a client which has said all it will and listens still; then close."""
+        cycle = getattr(self, "cycle", None)  # None before the first request
+        if cycle is None or cycle.more_body or cycle.response_complete:
+            return False
+        cycle.keep_alive = False
         return True
 
     def on_message_begin(self) -> None:
@@ -110,6 +157,8 @@ def server_of(app: Any, settings: ServingSettings, *, grace: int) -> Server:
         log_config=None,
         access_log=False,
         server_header=False,
+        # What a client says of where it comes from is believed by nothing here.
+        proxy_headers=False,
         date_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=75,

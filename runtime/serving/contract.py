@@ -19,7 +19,7 @@ from tidemill.runtime.serving.values import Column, Kind, parse_time
 if TYPE_CHECKING:
     from mlflow.types import Schema
 
-__all__ = ["Column", "Contract", "Kind", "parse_json", "parse_time", "refusal"]
+__all__ = ["MANY", "Column", "Contract", "Kind", "parse_json", "parse_time", "refusal"]
 
 _ARROW: dict[Kind, pa.DataType] = {
     "boolean": pa.bool_(),
@@ -34,7 +34,7 @@ _ARROW: dict[Kind, pa.DataType] = {
     "json": pa.string(),
 }
 # Rows beyond which a request is held as Arrow, column by column.
-_MANY = 256
+MANY = 256
 _NUMPY = {"boolean": "bool", "integer": "int32", "long": "int64", "float": "float32", "double": "float64"}
 # numpy has no missing value for these.
 _NULLABLE = {"boolean": "object", "integer": "Int32", "long": "Int64"}
@@ -164,7 +164,7 @@ class Contract:
 
     def packed(self, batch: Batch) -> Batch:
         """Return `batch`, of many rows as a record batch: engines and the capture make most of that."""
-        if batch.rows > _MANY and isinstance(batch.values, list):
+        if batch.rows > MANY and isinstance(batch.values, list):
             return Batch(batch.rows, self.to_record_batch(batch), batch.event_times)
         return batch
 
@@ -177,7 +177,7 @@ class Contract:
         return list(zip(*columns, strict=True))
 
     def _arrays(self, rows: list[tuple[Any, ...]]) -> list[pa.Array]:
-        if len(rows) > _MANY and all(column.kind == "double" and column.required for column in self.columns):
+        if len(rows) > MANY and all(column.kind == "double" and column.required for column in self.columns):
             count, width = len(rows), len(self.columns)
             flat = np.fromiter(chain.from_iterable(rows), np.float64, count * width)
             return [pa.array(values) for values in np.ascontiguousarray(flat.reshape(count, width).T)]

@@ -14,6 +14,7 @@ _DEPTH = 16
 _TEXT = 100_000
 _SHOWN = 100
 _WALKED = (str, dict, list)
+_WALKED_TYPES = frozenset(_WALKED)
 _NAMES = {
     dict: "an object",
     list: "a list",
@@ -105,6 +106,8 @@ def _check(document: Any, depth: int, text: int) -> None:
                 inner += [(join(path, key), item) for key, item in members.items() if isinstance(item, _WALKED)]
             else:
                 items = cast("list[Any]", value)
+                if _WALKED_TYPES.isdisjoint(map(type, items)):
+                    continue
                 inner += [(f"{path}[{at}]", item) for at, item in enumerate(items) if isinstance(item, _WALKED)]
         level = inner
 

@@ -20,7 +20,6 @@ import json
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 from tidemill.runtime.errors import TidemillError
 from tidemill.runtime.serving.requirements import (
@@ -43,13 +43,17 @@ from tidemill.runtime.serving.requirements import (
 __all__ = [
     "CHECK",
     "FOLDER",
+    "Needs",
     "UnbuildableError",
     "child_environment",
     "differing",
     "ensure",
     "find_uv",
+    "interpreter",
+    "is_usable",
     "key_of",
     "prune",
+    "reason_in",
     "requirements_of",
     "using",
 ]
@@ -143,15 +147,15 @@ def ensure(model_folder: Path, cache: Path, *, seconds: float, lock: Path | None
             f"it names a file which cannot be read ({error.strerror})", field="requirements.txt"
         ) from None
     for ready in filter(None, os.environ.get(READY_FOLDERS, "").split(os.pathsep)):
-        if _usable(Path(ready) / key):
+        if is_usable(Path(ready) / key):
             return Path(ready) / key
     root = cache.absolute() / FOLDER
     final = root / key
     try:
-        if not _usable(final):
+        if not is_usable(final):
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
             with FileLock(root / f"{key}.lock", timeout=max(0.0, seconds)):
-                if not _usable(final):
+                if not is_usable(final):
                     _build(needs, final, until, lock)
         with contextlib.suppress(OSError):  # in a cache which is only read nobody removes it
             os.utime(final)
@@ -168,7 +172,8 @@ def ensure(model_folder: Path, cache: Path, *, seconds: float, lock: Path | None
     return final
 
 
-def _usable(folder: Path) -> bool:
+def is_usable(folder: Path) -> bool:
+    """Tell whether `folder` is a whole environment."""
     # The link to the interpreter leads nowhere once the server's Python was moved.
     return (folder / "tidemill.json").is_file() and os.access(_python_of(folder), os.X_OK)
 
@@ -189,7 +194,7 @@ def _build(needs: Needs, final: Path, until: float, lock: Path | None) -> None:
         (work / "requirements.txt").write_text("\n".join(wanted) + "\n", encoding="utf-8")
         (work / "constraints.txt").write_text("\n".join(needs.constraints) + "\n", encoding="utf-8")
         environ = _environment_of_uv(work.parent)
-        _run([*uv, "venv", "--relocatable", "--python", _interpreter(python), str(venv)], work, environ, until)
+        _run([*uv, "venv", "--relocatable", "--python", interpreter(python), str(venv)], work, environ, until)
         resolved = ["-r", str(lock.absolute()), "--require-hashes"] if lock else []
         what = resolved or ["-r", "requirements.txt", "-c", "constraints.txt"]
         _run([*uv, "pip", "install", "--python", str(_python_of(venv)), *what], work, environ, until)
@@ -215,7 +220,7 @@ def find_uv() -> list[str]:
     if importlib.util.find_spec("uv") is not None:
         return [sys.executable, "-m", "uv"]
     raise UnbuildableError(
-        "its environment cannot be built: uv is not here", mend='install it (it comes with "tidemill[serve]")'
+        "uv, which builds environments, is not here", mend='install it (it comes with "tidemill[serve]")'
     )
 
 
@@ -223,7 +228,7 @@ def _own_python() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def _interpreter(version: str) -> str:
+def interpreter(version: str) -> str:
     """Return a Python of `version` (as `3.12`): this one, one on PATH which runs, or the version for uv to get."""
     if version == _own_python():
         return sys.executable
@@ -263,20 +268,26 @@ def _run(argv: list[str], cwd: Path, environ: Mapping[str, str], until: float) -
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=said,
-            start_new_session=True,
         )
         try:
             code = process.wait(max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
             raise UnbuildableError("its environment was not built in the time it may take", mend=_MEND) from None
         finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _end(process)
         if code:
             said.seek(0)
             reason = reason_in(said.read().decode("utf-8", "replace"))
             raise UnbuildableError(f"its environment cannot be built: {reason}", mend=_MEND)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    # Not by a group of its own: whoever ends ours must end these, too.
+    with contextlib.suppress(psutil.Error):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+    process.kill()
+    process.wait()
 
 
 def reason_in(said: str) -> str:

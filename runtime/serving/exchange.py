@@ -10,6 +10,7 @@ import logging
 import re
 import secrets
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -153,8 +154,8 @@ class Exchange:
                 status, body, media_type, extra = self._refused(call, problem)
             except _GoneError:
                 status, body, media_type, extra = 499, b"", "text/plain", {}
-            except Exception:  # noqa: BLE001 - a model may raise anything; the client still gets a document
-                _log.exception("a request failed", extra={"request_id": call.request_id})
+            except Exception as error:  # noqa: BLE001 - a model may raise anything; the client still gets a document
+                _log.error("a request failed", extra={"request_id": call.request_id, **_without_values(error)})
                 problem = Problem(500, "the model failed on this request")
                 status, body, media_type, extra = self._refused(call, problem)
         finally:
@@ -214,6 +215,11 @@ class Exchange:
 
     def _too_large(self) -> Problem:
         return Problem(413, f"the body is larger than {self._limits.body_bytes} bytes", headers={"Connection": "close"})
+
+
+def _without_values(error: Exception) -> dict[str, str]:
+    """Return what may be logged of `error`: what it is and where it came from. Its text may hold features."""
+    return {"error": type(error).__name__, "where": "".join(traceback.format_tb(error.__traceback__))}
 
 
 _SLOW_BODY = Problem(408, "the body did not come in time", headers={"Connection": "close"})

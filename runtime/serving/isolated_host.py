@@ -3,7 +3,8 @@
     python -I isolated_host.py CHANNEL LIFELINE
 
 CHANNEL is the number of a socket on which batches come and answers go; LIFELINE that of a pipe whose other end the
-server holds. A message is `!IQ` (lengths), a JSON header, and a body: Arrow IPC, or JSON. Nothing is ever unpickled.
+server holds. A message is `!IQ` (lengths), a JSON header, and a body: rows as Arrow IPC, outputs as
+doubles or JSON. Nothing is ever unpickled.
 This process only watches: the model runs in a child of it, which ends with the server even when that was killed, and
 whatever the model has started ends with it.
 
@@ -14,14 +15,19 @@ Only what every Python from 3.8 on has is used here, besides MLflow, pandas and 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
+import math
 import os
 import select
 import signal
 import socket
 import struct
 import sys
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
 LENGTHS = struct.Struct("!IQ")
 NUMPY = {"boolean": "bool", "integer": "int32", "long": "int64", "float": "float32", "double": "float64"}
 NULLABLE = {"boolean": "object", "integer": "Int32", "long": "Int64"}
+DEPTH = 32
 
 
 def main(argv: list[str]) -> int:
@@ -99,6 +106,8 @@ def serve(connection: socket.socket) -> None:
         number = header["id"]
         try:
             answer, content = model.answer(body)
+            if len(content) > model.message_bytes:
+                raise ValueError(f"the model gave {len(content)} bytes, more than the server takes at once")
         except Exception as error:  # noqa: BLE001 - as above
             answer, content = {"error": text_of(error), "kind": type(error).__name__}, b""
         send(connection, {"id": number, **answer}, content)
@@ -149,7 +158,7 @@ class Model:
 
     Args:
         told: `model`, its folder; `loader`, the only module which may load it; `unpickles`, whether its code may
-            unpickle; `contract`, its columns.
+            unpickle; `contract`, its columns; `message_bytes`, the size of an answer.
     """
 
     def __init__(self, told: dict[str, Any]) -> None:
@@ -163,7 +172,8 @@ class Model:
             forbid_pickle()
         self.columns = told["contract"]["columns"]
         self.named = told["contract"]["named"]
-        self.predictor = mlflow.pyfunc.load_model(told["model"])
+        self.message_bytes = told["message_bytes"]
+        self.predictor = mlflow.pyfunc.load_model(told["model"], suppress_warnings=True)
         allow_pickle()
 
     def answer(self, body: memoryview) -> tuple[dict[str, Any], Any]:
@@ -221,59 +231,99 @@ def series(column: dict[str, Any], array: Any) -> Any:
     return objects
 
 
-def normal(result: Any, rows: int) -> Any:
-    """Return what a model gave as an array of floats or as a list of what JSON can hold, one value a row."""
+def normal(given: Any, rows: int) -> Any:
+    """Return what a model gave as an array of floats or as a list of what JSON can hold, one value a row.
+
+    This and `plain` say what `engines/outputs.py` of the server says, to any Python; a test compares them.
+    """
     import numpy as np
-    import pandas as pd
 
-    if hasattr(result, "toarray"):  # a sparse matrix
-        result = result.toarray()
-    if isinstance(result, pd.DataFrame):
-        result = result.iloc[:, 0] if result.shape[1] == 1 else result.to_dict("records")
-    elif isinstance(result, dict):
-        names = [str(name) for name in result]
-        result = [dict(zip(names, values)) for values in zip(*result.values())]
-    if not isinstance(result, list):
-        result = np.asarray(result)
-        if result.shape[:1] != (rows,):
-            raise ValueError(f"the model gave the shape {result.shape} for {rows} rows")
-        if result.dtype.kind == "f" and result.ndim <= 2:
-            return result.astype("float64", copy=False)
-    if len(result) != rows:
-        raise ValueError(f"the model gave {len(result)} values for {rows} rows")
-    return [plain(value) for value in result]
+    if isinstance(given, np.ndarray):
+        if given.dtype.kind == "f" and given.ndim in (1, 2):
+            values: Any = given.astype(np.float64, copy=False)
+        else:
+            values = plain(given) if given.ndim else [plain(given)]
+    elif hasattr(given, "columns") and hasattr(given, "to_dict"):
+        values = [{str(key): plain(value) for key, value in row.items()} for row in given.to_dict(orient="records")]
+    elif hasattr(given, "to_numpy"):
+        array = given.to_numpy()
+        if isinstance(array, np.ndarray) and array.dtype.kind == "f" and array.ndim == 1:
+            values = array.astype(np.float64, copy=False)
+        else:
+            values = [plain(value) for value in given.tolist()]
+    elif isinstance(given, Mapping):
+        values = by_name(given, rows)
+    elif isinstance(given, Sequence) and not isinstance(given, (str, bytes)):
+        values = [plain(value) for value in given]
+    else:
+        values = [plain(given)]
+    if len(values) != rows:
+        raise ValueError(f"the model gave {len(values)} values for {rows} rows")
+    return values
 
 
-def plain(value: Any) -> Any:
-    """Return `value` as JSON can hold it."""
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
+def by_name(given: Any, rows: int) -> list[Any]:
+    """Return an object a row of named columns; of one row, they may be anything."""
+    columns = {str(name): normal(value, length(value)) for name, value in given.items()}
+    if not columns or any(len(values) != rows for values in columns.values()):
+        if rows == 1:
+            return [plain(given)]
+        raise ValueError(f"the model gave an object whose parts are not one value for each of {rows} rows")
+    return [dict(zip(columns, row)) for row in zip(*[plain(values) for values in columns.values()])]
+
+
+def length(value: Any) -> int:
+    """Return how many rows `value` is of."""
+    return len(value) if hasattr(value, "__len__") and not isinstance(value, (str, bytes, Mapping)) else 1
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """Return `value` as JSON can hold it; a number which is not finite is null there."""
+    import numpy as np
+
+    if value is None or isinstance(value, (str, bool, int)):
+        return next((kind(value) for kind in (bool, int, str) if isinstance(value, kind)), None)
     if isinstance(value, float):
-        return value if value - value == 0 else None
-    if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(inner) for inner in value]
-    if hasattr(value, "isoformat"):
-        return value.isoformat() if value == value else None
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
+        return float(value) if math.isfinite(value) else None
+    if depth > DEPTH:
+        raise ValueError("the model gave a value which is nested too deeply")
+    if isinstance(value, (np.datetime64, np.timedelta64)):
+        return None if np.isnat(value) else str(value)
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, np.ndarray):
+        return [plain(item, depth + 1) for item in value] if value.ndim else plain(value.item(), depth + 1)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item, depth + 1) for item in value]
+    return other(value, depth)
+
+
+def other(value: Any, depth: int) -> Any:
+    """Return a value of a class which is no common one as JSON can hold it."""
     if type(value).__name__ in ("NAType", "NaTType"):
         return None
-    raise TypeError(f"the model gave a {type(value).__name__}, which JSON does not hold")
+    if isinstance(value, (datetime, date)):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, Decimal):
+        return plain(float(value))
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    for way in ("model_dump", "to_dict", "tolist"):
+        method = getattr(value, way, None)
+        if callable(method):
+            return plain(method(), depth + 1)
+    return str(value)
 
 
 def encode(outputs: Any) -> tuple[dict[str, Any], Any]:
     """Return header and body which say `outputs`."""
     if isinstance(outputs, list):
         return {"form": "json"}, json.dumps(outputs, allow_nan=False).encode("utf-8")
-    import pyarrow as pa
-
-    flat = pa.array(outputs.reshape(-1))
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, pa.schema([("outputs", flat.type)])) as writer:
-        writer.write_batch(pa.record_batch([flat], names=["outputs"]))
-    return {"form": "array", "shape": list(outputs.shape)}, memoryview(sink.getvalue())
+    return {"form": "array", "shape": list(outputs.shape)}, outputs.astype("<f8", copy=False).tobytes()
 
 
 forbidden: list[bool] = []

@@ -1,29 +1,32 @@
-"""One loaded model version."""
+"""One loaded model version.
+
+What loads it is chosen beforehand, by `prepare.ensure`; here only the chosen engine is imported, which for a compiled
+model means neither MLflow nor pandas nor scikit-learn.
+"""
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+import base64
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-from tidemill.runtime.serving.contract import Batch, Contract
+from tidemill.runtime.errors import RefusedError
+from tidemill.runtime.serving import engines
+from tidemill.runtime.serving.batch import Batch, Engine, Outputs, is_finite
+from tidemill.runtime.serving.contract import Contract
+from tidemill.runtime.serving.engines.prepared import Output, Prepared, Wanted
 
-__all__ = ["ServedModel", "UnfitError", "VersionInfo", "load", "preload"]
+__all__ = ["Output", "ServedModel", "UnfitError", "VersionInfo", "load"]
 
-_WARM_ROWS = 100
-
-Output = Literal["score", "scores", "prediction"]
+_WARM_ROUNDS = 3
 
 
-class UnfitError(Exception):
+class UnfitError(RefusedError):
     """A model version cannot be served; the message says why."""
 
 
@@ -36,6 +39,7 @@ class VersionInfo:
         source: where its artifacts are; tells it from a deleted version which had the same number.
         run_id: the run which made it.
         tags: the version's tags, the lineage among them.
+        metrics: those of the run.
     """
 
     model: str
@@ -44,6 +48,7 @@ class VersionInfo:
     source: str
     run_id: str
     tags: Mapping[str, str]
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -52,7 +57,7 @@ class VersionInfo:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON can hold it."""
-        return {**asdict(self), "tags": dict(self.tags)}
+        return {**asdict(self), "tags": dict(self.tags), "metrics": dict(self.metrics)}
 
 
 class ServedModel:
@@ -64,128 +69,86 @@ class ServedModel:
         output: the name of what it gives: `score` is the probability of class 1 of a binary classifier, `scores` the
             probabilities of all classes of another classifier, `prediction` anything else.
         output_type: the outputs as a struct with one field, `output`.
+        engine: what computes the answers.
+        engine_note: how far a compiled engine is from the model itself, or why none serves.
+        example: rows, by column, as JSON says them.
+        metrics: those of the run which made it.
         loaded_at: when, UTC.
     """
 
-    def __init__(self, info: VersionInfo, predictor: Any, contract: Contract, output: Output) -> None:
+    def __init__(self, info: VersionInfo, prepared: Prepared, engine: Engine) -> None:
         self.info = info
-        self.contract = contract
-        self.output: Output = output
-        self.output_type = pa.struct([(output, pa.float64() if output == "score" else pa.list_(pa.float64()))])
+        self.contract: Contract = prepared.contract
+        self.output: Output = prepared.output
+        self.output_type: pa.StructType = prepared.output_type
+        self.engine = engine
+        self.engine_note = prepared.note
+        self.example = prepared.example
+        self.metrics = dict(info.metrics)
         self.loaded_at = datetime.now(UTC)
-        self._predictor = predictor
 
-    def warm(self, frame: pd.DataFrame) -> None:
-        """Answer `frame`, and learn from it what type the outputs have.
-
-        Raises:
-            UnfitError: the answer is no answer.
-        """
-        values = self._answer(frame)
-        if self.output == "prediction":
-            self.output_type = pa.struct([("prediction", pa.array(values).type)])
-
-    def predict(self, batch: Batch) -> list[Any]:
-        """Return one value a row: a number for `score`, a list for `scores`.
+    def predict(self, batch: Batch) -> Outputs:
+        """Return one value a row; a float array may hold what is not finite, which is for the caller to refuse.
 
         Raises:
-            UnfitError: the model did not give one finite value for each row.
+            UnfitError: the model did not give one value of the promised shape for each row.
         """
-        return self._answer(self.contract.to_pandas(batch))
+        outputs = self.engine.predict(batch)
+        if len(outputs) != batch.rows:
+            raise UnfitError(f"the model gave {len(outputs)} values for {batch.rows} rows")
+        if self.output != "prediction":
+            wanted = 1 if self.output == "score" else 2
+            if not isinstance(outputs, np.ndarray) or outputs.ndim != wanted:
+                raise UnfitError(f"the model gave something else where it had given {self.output}")
+        return outputs
 
-    def _answer(self, frame: pd.DataFrame) -> list[Any]:
-        values = np.asarray(self._predictor.predict(frame))
-        if values.shape[:1] != (len(frame),):
-            raise UnfitError(f"the model gave the shape {values.shape} for {len(frame)} rows")
-        if values.dtype.kind in "fc" and not np.isfinite(values).all():
-            raise UnfitError("the model gave a value which is not finite")
-        if self.output != "prediction" and (values.ndim != 2 or (self.output == "score") != (values.shape[1] == 2)):
-            raise UnfitError(f"the model gave the shape {values.shape} where it had given {self.output}")
-        return (values[:, 1] if self.output == "score" else values).tolist()
-
-
-def preload() -> None:
-    """Import what loading a model needs: seconds, which the first one then does not take."""
-    for name in ("mlflow.pyfunc", "mlflow.sklearn", "skops.io"):
-        importlib.import_module(name)
+    def close(self) -> None:
+        """Give back what the engine holds; no call is under way and none will come."""
+        self.engine.close()
 
 
-def load(info: VersionInfo, folder: Path, *, code_root: Path) -> ServedModel:
-    """Load the version whose artifacts are in `folder`, and let it answer its input example.
+def load(info: VersionInfo, folder: Path, settings: Wanted) -> ServedModel:
+    """Load the version which `prepare.ensure` has prepared in `folder`, and let it answer its sample.
 
     Args:
         info: which version it is.
-        folder: its artifacts, an MLflow model.
-        code_root: folder of all cached versions. Modules which an earlier version brought from there are forgotten
-            first: the same name is other code in each version.
+        folder: its folder in the cache: `model/`, `prepared.json`, and what was compiled.
+        settings: how it was to be prepared.
 
     Raises:
-        UnfitError: it is not one that can be served. What else a broken model raises when loaded passes through.
+        UnfitError: it is not prepared, or does not answer. What else a broken model raises passes through.
     """
-    from mlflow import pyfunc
-    from mlflow.models import Model
-
-    described = Model.load(str(folder))
-    flavor: dict[str, Any] = (described.flavors or {}).get("python_function") or {}
-    _refuse_pickle(described.flavors or {}, flavor)
+    prepared = Prepared.read(folder)
+    if prepared is None:
+        raise UnfitError(f"version {info.version} is not prepared")
+    engine = engines.load(prepared, folder, settings)
+    model = ServedModel(info, prepared, engine)
     try:
-        contract = Contract.of(described.get_input_schema())
-    except ValueError as error:
-        raise UnfitError(str(error)) from None
-    with _fresh_code(code_root):
-        predictor = pyfunc.load_model(str(folder))
-        example = _example(described, folder, contract)
-        output: Output = "prediction"
-        if flavor.get("predict_fn") == "predict_proba":
-            output = "score" if np.shape(predictor.predict(example))[1:] == (2,) else "scores"
-        model = ServedModel(info, predictor, contract, output)
-        model.warm(example)
+        _warm(model, prepared.warm(folder))
+    except BaseException:
+        model.close()
+        raise
     return model
 
 
-def _refuse_pickle(flavors: Mapping[str, Any], function: Mapping[str, Any]) -> None:
-    """Let nothing be unpickled: a pickle runs what it likes, also where MLflow would load it without a word."""
-    module = function.get("loader_module")
-    stored = (flavors.get("sklearn") or {}).get("serialization_format", "pickle")
-    if module != "mlflow.sklearn" or stored != "skops":
-        what = f"{module} with {stored}" if module == "mlflow.sklearn" else str(module)
-        raise UnfitError(
-            f"the model is stored as {what}, which may hold a pickle; log it with skops (run.log_model does)"
-        )
+def _warm(model: ServedModel, sample: pa.RecordBatch) -> None:
+    """Answer the sample in both forms which batches have: what is only made when it is first used is made now."""
+    rows = model.contract.to_tuples(Batch(sample.num_rows, sample))
+    batches = [Batch(sample.num_rows, sample), Batch(1, rows[:1]), Batch(len(rows), rows)]
+    for _ in range(_WARM_ROUNDS):
+        for batch in batches if model.engine.mergeable else batches[1:2]:
+            if not is_finite(model.predict(batch)):
+                raise UnfitError("the model gave a value which is not finite")
 
 
-def _example(described: Any, folder: Path, contract: Contract) -> pd.DataFrame:
-    """Return the model's input example in the contract's order, or one row of zeros and empty strings."""
-    names = [column.name for column in contract.columns]
-    example = described.load_input_example(str(folder)) if described.saved_input_example_info else None
-    if isinstance(example, pd.DataFrame) and len(example) and set(names) <= set(example.columns):
-        return example.loc[:, names].head(_WARM_ROWS)
-    empty = {"string": "", "boolean": False, "datetime": datetime(2000, 1, 1, tzinfo=UTC)}
-    zeros = {column.name: [empty.get(column.kind, 0)] for column in contract.columns}
-    return contract.to_pandas(Batch(zeros, None, 1))
-
-
-@contextmanager
-def _fresh_code(root: Path) -> Generator[None]:
-    """Load without the modules and paths which earlier versions brought from below `root`; put back on failure.
-
-    A version in use keeps its modules: its functions refer to them.
-    """
-
-    def below(file: object) -> bool:
-        return isinstance(file, str) and Path(file).is_relative_to(root)
-
-    path = list(sys.path)
-    modules = {name: module for name, module in sys.modules.items() if below(getattr(module, "__file__", None))}
-    for name in modules:
-        del sys.modules[name]
-    sys.path[:] = [entry for entry in path if not below(entry)]
-    try:
-        yield
-    except BaseException:
-        for name, module in list(sys.modules.items()):
-            if below(getattr(module, "__file__", None)):
-                del sys.modules[name]
-        sys.modules.update(modules)
-        sys.path[:] = path
-        raise
+def as_json(value: Any) -> Any:
+    """Return a value of a row as JSON says it."""
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return value

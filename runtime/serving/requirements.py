@@ -11,11 +11,10 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote
 
 import yaml
 from packaging.requirements import InvalidRequirement, Requirement
@@ -23,7 +22,7 @@ from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, canonica
 from packaging.version import InvalidVersion, Version
 from tidemill.runtime.errors import PlatformError
 
-__all__ = ["Needs", "UnbuildableError", "differing", "installed_version", "lighter", "without_credentials"]
+__all__ = ["Needs", "UnbuildableError", "differing", "installed_version", "lighter", "loaded_by", "without_credentials"]
 
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _OPTION_OF_REQUIREMENT = re.compile(r"\s+--?[a-z]")
@@ -94,11 +93,9 @@ class Needs:
         return found
 
     def _read(self, folder: Path, name: Path, *, constraint: bool, depth: int) -> None:
-        path = (folder / name).resolve()
-        if not path.is_relative_to(folder) or depth > _DEPTH:
-            raise UnbuildableError(
-                "it names a file which is not the model's own", field="requirements.txt", value=name.as_posix()
-            )
+        path = _inside(folder, name)
+        if depth > _DEPTH:
+            raise UnbuildableError("it includes itself", field=name.as_posix())
         try:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeError) as error:
@@ -119,14 +116,22 @@ class Needs:
                 )
             # A path is meant from the folder of the model, wherever the build runs.
             if isinstance(wanted := _wanted(line), Path):
-                own = (folder / wanted).resolve()
-                if not own.is_relative_to(folder):
-                    raise UnbuildableError(
-                        "it names a file which is not the model's own", field=name.as_posix(), value=wanted.as_posix()
-                    )
+                own = _inside(folder, wanted)
                 self.files.append(own)
                 line = line.replace(_bare(line), own.as_posix(), 1)
             (self.constraints if constraint else self.lines).append(line)
+
+
+def _inside(folder: Path, name: Path) -> Path:
+    try:
+        path = (folder / name).resolve()
+        if path.is_relative_to(folder):
+            return path
+    except (OSError, ValueError):
+        pass
+    raise UnbuildableError(
+        "it names a file which is not the model's own", field="requirements.txt", value=name.as_posix()
+    )
 
 
 def differing(folder: Path) -> list[str]:
@@ -192,7 +197,7 @@ def _missing(wanted: Requirement, seen: frozenset[str]) -> Iterator[str]:
                     continue
                 if needed.marker.evaluate({"extra": extra}):
                     needed.marker = None
-                    yield from _missing(needed, seen | {mark})
+                    yield from (f"{mark} wants {said}" for said in _missing(needed, seen | {mark}))
 
 
 def _loads(wanted: Requirement) -> bool:
@@ -201,6 +206,14 @@ def _loads(wanted: Requirement) -> bool:
         return own is not None
     pins = [_version(one.version) for one in wanted.specifier if one.operator == "=="]
     return len(pins) == 1 and pins[0] is not None and pins[0].major == own.major and pins[0] <= own
+
+
+def loaded_by(line: str) -> bool:
+    """Tell whether a requirement asks for MLflow's loader alone, in a version which the server's stands in for."""
+    wanted = _wanted(line)
+    if not isinstance(wanted, Requirement) or wanted.extras or wanted.url is not None:
+        return False
+    return canonicalize_name(wanted.name) in _LOADER and _loads(wanted)
 
 
 def lighter(line: str) -> str:
@@ -297,15 +310,7 @@ def without_credentials(text: str) -> str:
     >>> without_credentials("a @ https://me:secret@example.org/a.whl")
     'a @ https://example.org/a.whl'
     """
-    return re.sub(r"[a-z][a-z0-9+.-]*://[^\s'\"`<>]+", partial(_bare_url), text, flags=re.IGNORECASE)
-
-
-def _bare_url(found: re.Match[str]) -> str:
-    try:
-        parts = urlsplit(found[0])
-    except ValueError:
-        return "(a URL)"
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return re.sub(r"//[^/\s]*@", "//", text)
 
 
 def _python(given: object) -> str | None:

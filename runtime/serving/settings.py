@@ -18,7 +18,7 @@ __all__ = [
     "ServingSettings",
 ]
 
-EngineName = Literal["tl2cgen", "treelite", "onnxruntime"]
+EngineName = Literal["linear", "tl2cgen", "onnxruntime", "treelite"]
 
 
 class CaptureSettings(Settings):
@@ -84,7 +84,7 @@ class CompileSettings(Settings):
     """Whether a model may be compiled, and when the compiled one may serve."""
 
     engines: list[EngineName] = Field(
-        default_factory=lambda: list[EngineName](("tl2cgen", "treelite", "onnxruntime")),
+        default_factory=lambda: list[EngineName](("linear", "tl2cgen", "onnxruntime", "treelite")),
         description="Engines which are tried, in order; empty: the model itself serves.",
     )
     tolerance: float = Field(

@@ -1,6 +1,6 @@
 """Where versions come from: the registry, and the cache which stands in for it when it does not answer.
 
-    <cache>/<model>/state-<alias>.json    the version which served last under that alias, and the one before it
+    <cache>/<model>/state-<alias>.json    the versions which served lately under that alias, the newest first
     <cache>/<model>/<version>/            one version:
         version.json                      which it is, with the metrics of its run
         model/                            its artifacts
@@ -40,6 +40,7 @@ __all__ = ["FolderSource", "RegistrySource", "VersionSource", "source_of", "vers
 _log = logging.getLogger(__name__)
 _ASK_SECONDS = 15.0
 _FETCH_SECONDS = 3600.0
+_KEPT = 4
 
 
 class VersionSource(Protocol):
@@ -92,22 +93,26 @@ class _Cached:
         shutil.rmtree(self._folder / info.version, ignore_errors=True)
 
     def remember(self, info: VersionInfo) -> None:
-        """Note that `info` serves, and drop from the cache what no alias serves or served before."""
-        before = self.remembered()
-        if before is not None and before.identity == info.identity:
+        """Note that `info` serves, and drop from the cache what served too long ago under every alias."""
+        before = self._recent(self._state)
+        if before and before[0].identity == info.identity:
             return
-        _write(self._state, {"serves": info.as_dict(), "before": before.as_dict() if before else None})
-        kept: set[str] = set()
-        for path in self._folder.glob("state-*.json"):
-            state = _json(path) or {}
-            kept |= {state[key]["version"] for key in ("serves", "before") if state.get(key)}
+        kept = [info, *(other for other in before if other.identity != info.identity)][:_KEPT]
+        _write(self._state, {"recent": [each.as_dict() for each in kept]})
+        in_use = {each.version for path in self._folder.glob("state-*.json") for each in self._recent(path)}
         for folder in self._folder.iterdir():
-            if folder.is_dir() and folder.name not in kept and not folder.name.startswith("."):
+            if folder.is_dir() and folder.name not in in_use and not folder.name.startswith("."):
                 shutil.rmtree(folder, ignore_errors=True)
 
     def remembered(self) -> VersionInfo | None:
-        state = _json(self._state) or {}
-        return _info(state.get("serves"))
+        recent = self._recent(self._state)
+        return recent[0] if recent else None
+
+    @staticmethod
+    def _recent(path: Path) -> list[VersionInfo]:
+        """Return what served lately by the state file `path`, the newest first."""
+        found = (_info(raw) for raw in (_json(path) or {}).get("recent", []))
+        return [info for info in found if info is not None]
 
 
 class FolderSource(_Cached):
@@ -124,10 +129,14 @@ class FolderSource(_Cached):
             model=settings.model,
             version=f"folder-{mark}",
             alias="",
-            source=str(self._path),
+            source=f"{self._path}#{mark}",
             run_id="",
             tags={},
         )
+        # A folder which came out of a registry says beside it which version it is, as in an image.
+        stored = version_in(self._path.parent) if self._path.name == "model" else None
+        if stored is not None and stored.model == settings.model and stored.version.isdecimal():
+            self._info = replace(stored, source=self._info.source)
         super().__init__(settings, "folder")
 
     def resolve(self) -> VersionInfo | None:

@@ -93,7 +93,9 @@ class ServerState:
             if settings.version is not None:
                 return f"the registry has no version {settings.version} of {settings.model}"
             return f"the registry has no alias {settings.alias} of {settings.model}"
-        return None
+        # A model in a process of its own may be gone for a while.
+        trouble: str | None = getattr(follower.current.engine, "trouble", None) if follower.current else None
+        return trouble
 
     @property
     def registry(self) -> Literal["reachable", "unreachable", "unknown", "none"]:

@@ -64,7 +64,7 @@ class Column:
     def wants(self) -> str:
         """What the column takes, in words."""
         if self.kind == "tensor":
-            return f"{self.dtype} values of the shape {list(self.shape[1:])}"
+            return f"{self.dtype} values" + (f" of the shape {list(self.shape[1:])}" if self.shape[1:] else "")
         return f"{_WORDS[self.kind]} ({self.kind})" + ("" if self.required else " or null")
 
     def convert(self, value: Any) -> Any:
@@ -119,13 +119,21 @@ class Column:
             if dtype.kind == "b" and kinds <= {bool}:
                 return np.array(flat, dtype=dtype)
             if (dtype.kind in "iu" and kinds <= {int}) or (dtype.kind == "f" and kinds <= {int, float}):
-                limits: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
-                low, high = (float(limits.min), float(limits.max)) if dtype.kind == "f" else (limits.min, limits.max)
-                if not all(low <= number <= high for number in flat):
-                    raise UnfitValueError(f"{named(self.name)} is out of the range of {self.dtype}")
-                return np.array([float(number) for number in flat] if dtype.kind == "f" else flat, dtype=dtype)
+                return self._numbers(flat, dtype)
         odd = ", ".join(sorted(describe(next(item for item in flat if type(item) is kind)) for kind in kinds))
         raise UnfitValueError(f"{named(self.name)} wants {self.wants}, got {odd}")
+
+    def _numbers(self, flat: list[Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        limits: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+        widest = {"f": np.float64, "i": np.int64, "u": np.uint64}[dtype.kind]
+        try:
+            numbers = np.array(flat, dtype=widest)
+        except OverflowError:
+            numbers = None
+        # Written so that NaN fails.
+        if numbers is None or not bool(((numbers >= limits.min) & (numbers <= limits.max)).all()):
+            raise UnfitValueError(f"{named(self.name)} is out of the range of {self.dtype}")
+        return numbers.astype(dtype)
 
 
 def _some(sizes: set[int]) -> str:
@@ -193,7 +201,7 @@ def _fit(value: Any, spec: Mapping[str, Any], name: str) -> Any:
 
 
 def _plain(value: Any, name: str) -> Any:
-    """Return any JSON value which can be said again: finite numbers, integers of 64 bits, whole text."""
+    """Return any JSON value which can be said again: numbers which a double reaches, whole text."""
     if isinstance(value, list):
         return [_plain(item, f"{name}[{at}]") for at, item in enumerate(cast("list[Any]", value))]
     if isinstance(value, dict):
@@ -201,9 +209,12 @@ def _plain(value: Any, name: str) -> Any:
         return {_sayable(key, name): _plain(item, f"{name}.{named(key)}") for key, item in members.items()}
     if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, int):
-        return scalar("long", value, name, "")
-    return scalar("double", value, name, "") if isinstance(value, float) else _sayable(value, name)
+    if isinstance(value, (int, float)):
+        scalar("double", value, name, "")
+        return value
+    if isinstance(value, str):
+        return _sayable(value, name)
+    raise UnfitValueError(f"{name} wants a JSON value, got {describe(value)}")
 
 
 def _sayable(value: str, name: str) -> str:

@@ -11,7 +11,6 @@ model version; a journal which is full or old enough becomes a segment. While th
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections import deque
@@ -39,6 +38,9 @@ _OLD_SECONDS = 3600.0
 # Rows made into columns at a time, and the pause after it: the interpreter's lock is not kept from the requests.
 _CHUNK_ROWS = 512
 _PAUSE_SECONDS = 0.0005
+# Rows may be of any size: a segment is written too when it is this large, and no more than this is held.
+_SEGMENT_BYTES = 64_000_000
+_HELD_BYTES = 256_000_000
 
 _Key: TypeAlias = tuple[str, str, pa.Schema]
 """Model, version, schema: a segment holds rows of one version."""
@@ -54,6 +56,7 @@ class _Growing:
         began: when its first rows came here.
         batches: the rows.
         rows: how many.
+        size: their bytes.
         journal: where they are on the disk, or None.
         journaled: how many of `batches` are there.
     """
@@ -63,6 +66,7 @@ class _Growing:
     began: float
     batches: list[pa.RecordBatch] = field(default_factory=list[pa.RecordBatch])
     rows: int = 0
+    size: int = 0
     journal: Journal | None = None
     journaled: int = 0
 
@@ -114,8 +118,9 @@ class CaptureWriter:
         self._most = settings.held_rows
         self._early = min(settings.segment_rows, max(1, settings.held_rows // 2))
         self._items: deque[Captured] = deque()
-        # Each is changed by one thread alone, so that no lock is needed: rows taken, rows done with.
+        self._counting = threading.Lock()
         self._taken = 0
+        # Changed by the writer's thread alone.
         self._released = 0
         self._wake_at = self._early
         self._wake = threading.Event()
@@ -123,7 +128,8 @@ class CaptureWriter:
         self._growing: dict[_Key, _Growing] = {}
         self._sealed: deque[_Growing] = deque()
         self._retry_at = self._tidy_at = self._old_at = 0.0
-        self._trouble = ""
+        self._tidied = False
+        self._troubles: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
 
     def start(self) -> None:
@@ -131,20 +137,20 @@ class CaptureWriter:
         self._thread.start()
 
     def take(self, item: Captured) -> None:
-        """Keep `item` for the next segment, or drop it where too much is held already; never waits.
-
-        For one thread, that of the event loop.
-        """
-        if self._fraction < 1.0 and random.random() >= self._fraction:  # noqa: S311 - a sample, no secret
+        """Keep `item` for the next segment, or drop it where too much is held already; never waits for the disk."""
+        # The end of an id is random; a shadow's answer is captured when that of the model is.
+        if self._fraction < 1.0 and int(item.request_id[-8:], 16) >= self._fraction * 2**32:
             return
         rows = item.batch.rows
-        taken = self._taken + rows
-        if taken - self._released > self._most:
+        with self._counting:
+            taken = self._taken + rows
+            fits = taken - self._released <= self._most
+            if fits:
+                self._taken = taken
+                self._items.append(item)
+        if not fits:
             self._dropped(rows)
-            return
-        self._taken = taken
-        self._items.append(item)
-        if taken >= self._wake_at:
+        elif taken >= self._wake_at:
             self._wake_at = taken + self._early
             self._wake.set()
 
@@ -187,8 +193,9 @@ class CaptureWriter:
         self._tidy_at = now + _TIDY_SECONDS
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if left := remove_partial(directory):
+            if not self._tidied and (left := remove_partial(directory)):
                 _log.warning("removed half-written segments", extra={"files": left})
+            self._tidied = True
             recover(directory)
             if self._settings.retention_days is not None and now >= self._old_at:
                 self._old_at = now + _OLD_SECONDS
@@ -229,6 +236,9 @@ class CaptureWriter:
             _log.error("captured rows do not fit their schema", extra={"error": type(error).__name__})
             self._lose(chunk[0].batch.rows)
             return
+        if sum(each.size for each in (*self._sealed, *self._growing.values())) + batch.nbytes > _HELD_BYTES:
+            self._lose(batch.num_rows)
+            return
         growing = self._growing.get(key)
         if growing is not None and growing.rows + batch.num_rows > self._settings.segment_rows:
             self._sealed.append(self._growing.pop(key))
@@ -239,11 +249,12 @@ class CaptureWriter:
             growing = self._growing[key] = _Growing(uuid7_at(first), key[2], time.monotonic())
         growing.batches.append(batch)
         growing.rows += batch.num_rows
+        growing.size += batch.nbytes
 
     def _seal(self, *, everything: bool) -> None:
         now = time.monotonic()
         for key, growing in list(self._growing.items()):
-            full = growing.rows >= self._settings.segment_rows
+            full = growing.rows >= self._settings.segment_rows or growing.size >= _SEGMENT_BYTES
             if everything or full or now - growing.began >= self._settings.segment_seconds:
                 self._sealed.append(self._growing.pop(key))
 
@@ -273,19 +284,19 @@ class CaptureWriter:
                 growing.journal.discard()
             self._released += growing.rows
             self._written(growing.rows)
-            if self._trouble:
+            if self._troubles:
                 _log.info("the capture is written again")
-                self._trouble = ""
+                self._troubles.clear()
 
     def _give_up(self) -> None:
         """Count what could not be written to the end; what is in a journal is recovered by the next server."""
-        for growing in self._sealed:
+        lost = sum(item.batch.rows for item in self._items)
+        for growing in (*self._sealed, *self._growing.values()):
             if growing.journal is not None:
                 growing.journal.close()
-            lost = sum(batch.num_rows for batch in growing.batches[growing.journaled :])
-            if lost:
-                self._lose(lost)
-        self._sealed.clear()
+            lost += sum(batch.num_rows for batch in growing.batches[growing.journaled :])
+        if lost:
+            self._lose(lost)
 
     def _lose(self, rows: int) -> None:
         self._released += rows
@@ -293,9 +304,8 @@ class CaptureWriter:
 
     def _failed(self, what: str, error: OSError) -> None:
         """Say it once, not at each of the many tries."""
-        text = f"{what}: {error.strerror or error}"
-        if text != self._trouble:
-            self._trouble = text
+        if what not in self._troubles:
+            self._troubles.add(what)
             _log.error(what, extra={"error": str(error), "held": self.held})
 
 

@@ -104,10 +104,12 @@ def _example(listen: ListenSettings) -> Any:
     try:
         operation: Any = (described or {})["paths"]["/invocations"]["post"]
         content: Any = operation["requestBody"]["content"]["application/json"]
-        examples: Any = content.get("examples")
-        return next(iter(examples.values()))["value"] if examples else content["example"]
+        body: Any = next(iter(content["examples"].values()))["value"]
     except (KeyError, TypeError, StopIteration):
         return None
+    records = body.get("dataframe_records")
+    # One row shows as much as several.
+    return {"dataframe_records": records[:1]} if records else body
 
 
 def curl_line(listen: ListenSettings, body: Any) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 from tidemill.runtime.errors import TidemillError
 
-from . import converge, inspect, keys, project, score, serve, services
+from . import capture, converge, image, inspect, keys, project, score, serve, services
 
 __all__ = ["app", "run"]
 
@@ -61,9 +61,11 @@ for _command in (
     project.train,
     serve.serve,
     score.score,
+    image.image,
 ):
     app.command(_command.__name__.rstrip("_"))(_command)
 app.add_typer(keys.app)
+app.add_typer(capture.app)
 
 
 @app.callback()

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 from tidemill.components.layout import find_project
-from tidemill.runtime.errors import UserError
+from tidemill.runtime.errors import NotFoundError, UserError
 
-from ..loading import LoadedStack, load_stack, stack_names
+from ..loading import LoadedStack, load_stack, nearest, stack_names
 
-__all__ = ["JsonOption", "StackOption", "YesOption", "choose", "chosen_name"]
+__all__ = ["JsonOption", "StackOption", "YesOption", "choose", "chosen_name", "known_model"]
 
 StackOption = Annotated[
     str | None,
@@ -46,3 +46,16 @@ def choose(stack: str | None) -> LoadedStack:
     """Return the config of the stack which is meant, checked."""
     project = find_project()
     return load_stack(project, chosen_name(project, stack))
+
+
+def known_model(loaded: LoadedStack, model: str) -> None:
+    """Check that the stack has such a model.
+
+    Raises:
+        NotFoundError: it has not.
+    """
+    models = loaded.config.models
+    if model not in models:
+        close = nearest(model, models)
+        mend = f"did you mean {close}?" if close else f"use one of {', '.join(models) or 'none: the config has none'}"
+        raise NotFoundError("no such model", field="model", value=model, mend=mend)

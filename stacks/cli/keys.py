@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tidemill.components.layout import StackRoot
-from tidemill.runtime.errors import NotFoundError, UserError
+from tidemill.runtime.errors import UserError
 
-from ..loading import nearest
-from ..operating import made_operations
-from .context import JsonOption, StackOption, choose
+from ..operating import local_root
+from .context import JsonOption, StackOption, choose, known_model
 
 __all__ = ["app"]
 
@@ -34,20 +32,8 @@ WordsArgument = Annotated[
 def _file_of(model: str, stack: str | None) -> Path:
     """Return the keys file of `model`'s server in the stack which is meant."""
     loaded = choose(stack)
-    models = loaded.config.models
-    if model not in models:
-        close = nearest(model, models)
-        mend = f"did you mean {close}?" if close else f"use one of {', '.join(models) or 'none: the config has none'}"
-        raise NotFoundError("no such model", field="model", value=model, mend=mend)
-    made_operations(loaded)
-    if loaded.config.target != "local":
-        raise UserError(
-            f"the named keys of a server on {loaded.config.target} are not kept on this machine",
-            field="model",
-            value=model,
-            mend="run this command in the server's container, with --file",
-        )
-    folder = StackRoot.of(loaded.project, loaded.config.stack).data(f"access-{model}")
+    known_model(loaded, model)
+    folder = local_root(loaded, "the named keys of a server").data(f"access-{model}")
     if not folder.is_dir():
         raise UserError("its server is not up", field="model", value=model, mend="run `tidemill up`")
     return folder / "keys.json"

@@ -77,3 +77,7 @@ def test_the_command_works_and_says_which_extra_is_missing(clean: Path, tmp_path
     assert 'pip install "tidemill[platform]"' in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / ".tidemill").exists()
+    for words in (["serve", "models:/flights@champion"], ["score", "models:/flights@champion", "in.csv", "out.csv"]):
+        done = run(clean, "tidemill", *words, cwd=tmp_path)
+        assert (done.returncode, 'pip install "tidemill[serve]"' in done.stderr) == (2, True), done.stderr
+    assert run(clean, "tidemill", "keys", "add", "dashboard", "--file", "keys.json", cwd=tmp_path).returncode == 0

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 from tidemill.runtime import data, registry, training
+from tidemill.runtime.capture.columns import Privacy
 from tidemill.runtime.lake import Lake
 from tidemill.runtime.monitor.days import Days
 from tidemill.runtime.monitor.publishing import Publisher
@@ -182,6 +183,25 @@ def test_a_refused_window_is_kept_and_tried_again_only_when_the_branch_moved(gat
         lake.delete_branch("flights", next(name for name in gated_branches(gated) if name.startswith("publish-")))
 
 
+def test_days_which_lack_columns_are_withheld_and_the_others_go_on(
+    gated: GatedLake, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = scene(tmp_path, "departures/withheld")
+    for day, privacy in ((3, None), (4, Privacy(leave_out=frozenset({"temp"}))), (5, None), (6, None)):
+        frame = days_of(6, day, day, 150)
+        ids = traffic_of(frame, made.model.capture, privacy=privacy)
+        write_labels(made.model.capture, ids, frame["delayed"].tolist())
+    with Lake(gated.settings) as lake:
+        publisher = made.publish(lake)
+        (window,) = publisher.state.published
+        assert window.days == [date(2013, 6, 3), date(2013, 6, 5)]
+        assert publisher.withheld == 150
+        assert made.in_lake(lake) == [f"departures/withheld/{window.name}"]
+        assert made.publish(lake).state.published == [window]
+    said = next(record for record in caplog.records if "not published" in record.message)
+    assert (vars(said)["days"], vars(said)["columns"]) == (["2013-06-04"], ["temp"])
+
+
 # --- the service ----------------------------------------------------------------------------------------------------
 
 
@@ -280,5 +300,13 @@ def test_the_service_tells_drift_and_quality_and_survives_its_servers(
         metrics = service.wait("a score of the new version", lambda: share in (m := service.metrics()) and m)
         assert metrics[two] == 300.0
         assert metrics['tidemill_feature_drift{feature="temp",model="flights",test="wasserstein",version="2"}'] < 1.0
+
+        # What the capture no longer holds is not taken for drift.
+        traffic_of(days_of(7, 11, 11, 100), capture, version="2", privacy=Privacy(leave_out=frozenset({"temp"})))
+        metrics = service.wait("the thinner rows", lambda: (m := service.metrics())[two] == 400.0 and m)
+        assert not [name for name in metrics if 'feature="temp"' in name]
+        assert [name for name in metrics if 'feature="hour"' in name]
+        assert service.get("/status").json()["models"][0]["not_compared"] == ["temp"]
+        assert metrics['tidemill_publish_withheld_rows_total{model="flights"}'] == 0.0
     finally:
         service.stop()

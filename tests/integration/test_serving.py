@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from tidemill.runtime.capture import join_labels, read_capture, read_labels
 
-from tests.support.servers import mlflow_server, secret_file
+from tests.support.servers import mlflow_server
 from tests.support.serving import MODEL, ModelServer, Registry, model_server, small_pipeline
 
 pytestmark = pytest.mark.integration
@@ -30,15 +30,11 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 @pytest.fixture(scope="module")
 def served(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
-    folder = tmp_path_factory.mktemp("serving")
-    password = secret_file(folder, "password")
     # The registered model exists, as `tidemill up` makes it; the alias does not yet.
     registry.client.create_experiment(MODEL)
     registry.client.create_registered_model(MODEL)
-    registry.reader("serving", password.read_text())
-    with model_server(
-        folder, registry.server.url, "serving", password, limits={"body_bytes": 20_000, "rows": 50}
-    ) as one:
+    limits = {"body_bytes": 20_000, "rows": 50}
+    with model_server(tmp_path_factory.mktemp("serving"), registry, limits=limits) as one:
         yield one
 
 
@@ -97,7 +93,7 @@ def test_first_champion_answers_with_lineage(registry: Registry, served: ModelSe
         ("/invocations", {"dataframe_records": [ROW] * 51}, {}, 413, None),
         ("/invocations", b" " * 20_001, {}, 413, None),
         ("/invocations", b" " * 200_000, {}, 413, None),
-        ("/invocations", {"dataframe_records": [ROW]}, {"Content-Type": "text/csv"}, 415, None),
+        ("/invocations", {"dataframe_records": [ROW]}, {"Content-Type": "application/xml"}, 415, None),
         ("/invocations", {"dataframe_records": [ROW]}, {"X-Request-Id": "x" * 200}, 400, None),
         ("/labels", {"labels": [{"request_id": "1", "row": 0, "label": 1}]}, {}, 422, "labels[0].request_id"),
     ],
@@ -123,7 +119,7 @@ def test_other_paths_and_metrics_are_closed(served: ModelServer) -> None:
         assert client.get("/metrics", headers={"Authorization": ""}).status_code == 401
         assert client.get("/nothing").headers["content-type"] == "application/problem+json"
         assert client.get("/invocations").status_code == 405
-        assert client.get("/openapi.json").status_code == 404
+        assert client.get("/openapi.json", headers={"Authorization": ""}).status_code == 401
 
 
 def test_the_capture_holds_what_was_sent_and_labels_find_it(registry: Registry, served: ModelServer) -> None:

@@ -201,3 +201,48 @@ return [...document.querySelectorAll('input, select, textarea, button, svg[role]
   .filter((one) => !one.labels?.length && !one.getAttribute('aria-label') && !one.textContent.trim())
   .map((one) => one.outerHTML.slice(0, 200));
 """
+
+DESCRIPTION: dict[str, Any] = {
+    "openapi": "3.1.0",
+    "info": {"title": "flights", "version": "7", "description": "Will it be late?"},
+    "paths": {
+        "/predict": {
+            "post": {
+                "tags": ["predictions"],
+                "summary": "Answer rows",
+                "parameters": [{"name": "x-request-id", "in": "header", "schema": {"type": "string"}}],
+                "requestBody": {
+                    "content": {
+                        "application/json": {
+                            "schema": {"$ref": "#/components/schemas/Rows"},
+                            "examples": {"one": {"summary": "One row", "value": {"rows": [{"distance": 1}]}}},
+                        }
+                    }
+                },
+                "responses": {
+                    "200": {"description": "One answer a row"},
+                    "422": {"$ref": "#/components/responses/P"},
+                },
+            }
+        },
+        **{f"/{word}": {"get": {"summary": word, "responses": {}}} for word in HOSTILE},
+    },
+    "components": {
+        "schemas": {
+            "Rows": {
+                "type": "object",
+                "required": ["rows"],
+                "properties": {"rows": {"type": "array", "items": {"$ref": "#/components/schemas/Row"}}},
+            },
+            "Row": {
+                "type": "object",
+                "properties": {
+                    "distance": {"type": ["number", "null"], "minimum": 0, "description": "in miles"},
+                    "again": {"$ref": "#/components/schemas/Row"},
+                },
+            },
+            **{word: {"enum": [word]} for word in HOSTILE},
+        },
+        "responses": {"P": {"description": "Understood and wrong"}},
+    },
+}

@@ -46,9 +46,10 @@ def small_pipeline(seed: int, columns: tuple[str, ...] = ("distance", "hour", "c
 
 @dataclass
 class Registry:
-    """The registry of a test, as its administrator."""
+    """One model in the registry of a test, as its administrator; several may share a server."""
 
     server: Server
+    model: str = MODEL
     models: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
@@ -63,14 +64,14 @@ class Registry:
         return mlflow.MlflowClient(self.server.url)
 
     def register(self, pipeline: Any, frame: Any, *, tags: dict[str, str] | None = None, **options: Any) -> str:
-        """Log and register `pipeline` as a version of MODEL; return the version."""
+        """Log and register `pipeline` as a version; return its number."""
         import mlflow
         from mlflow.models import infer_signature
 
         client = self.client
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            mlflow.set_experiment(MODEL)
+            mlflow.set_experiment(self.model)
             with mlflow.start_run():
                 logged = mlflow.sklearn.log_model(
                     pipeline,
@@ -78,28 +79,30 @@ class Registry:
                     signature=infer_signature(frame, pipeline.predict_proba(frame)),
                     input_example=frame.head(3),
                     pyfunc_predict_fn="predict_proba",
-                    registered_model_name=MODEL,
+                    registered_model_name=self.model,
                     pip_requirements=["scikit-learn"],
                     **{"serialization_format": "skops", **options},
                 )
         version = str(logged.registered_model_version)
         for key, value in (tags or {}).items():
-            client.set_model_version_tag(MODEL, version, key, value)
+            client.set_model_version_tag(self.model, version, key, value)
         self.models[version] = pipeline
         return version
 
     def alias(self, version: str) -> None:
-        self.client.set_registered_model_alias(MODEL, "champion", version)
+        self.client.set_registered_model_alias(self.model, "champion", version)
 
-    def reader(self, name: str, password: str) -> None:
-        """Make a user who may read MODEL and its experiment, as the platform does for its servers."""
-        experiment = self.client.get_experiment_by_name(MODEL).experiment_id
+    def reader(self, password: str) -> str:
+        """Make a user who may read the model and its experiment, as the platform does for its servers."""
+        name = f"serving-{self.model}"
+        experiment = self.client.get_experiment_by_name(self.model).experiment_id
         with httpx.Client(base_url=f"{self.server.url}/api", auth=self.server.auth, trust_env=False) as api:
             user = {"username": name, "password": password}
             api.post("/2.0/mlflow/users/create", json=user).raise_for_status()
-            for kind, identifier in (("experiment", experiment), ("registered_model", MODEL)):
+            for kind, identifier in (("experiment", experiment), ("registered_model", self.model)):
                 grant = {"username": name, "resource_type": kind, "resource_id": identifier, "permission": "READ"}
                 api.post("/3.0/mlflow/users/permissions/grant", json=grant).raise_for_status()
+        return name
 
 
 @dataclass
@@ -111,6 +114,8 @@ class ModelServer:
     user: str
     password_file: Path
     overrides: dict[str, Any] = field(default_factory=dict[str, Any])
+    model: str = MODEL
+    variables: dict[str, str] = field(default_factory=dict[str, str])
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -139,7 +144,7 @@ class ModelServer:
             secret_file(self.folder, "key")
         settings = {
             "listen": {"port": self.port, "token_file": str(self.folder / "key")},
-            "model": MODEL,
+            "model": self.model,
             "registry": {
                 "tracking_uri": self.registry_url,
                 "username": self.user,
@@ -155,7 +160,7 @@ class ModelServer:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tidemill.runtime.serving", "--settings", str(self.folder / "settings.json")],
                 cwd=self.folder,
-                env={"PATH": os.environ["PATH"], "HOME": str(self.folder)},
+                env={"PATH": os.environ["PATH"], "HOME": str(self.folder), **self.variables},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -202,11 +207,12 @@ class ModelServer:
 
 
 @contextmanager
-def model_server(
-    folder: Path, registry_url: str, user: str, password_file: Path, **overrides: Any
-) -> Iterator[ModelServer]:
+def model_server(folder: Path, registry: Registry, **overrides: Any) -> Iterator[ModelServer]:
+    """Serve the champion of `registry`, whose model exists, as a user of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    server = ModelServer(folder, registry_url, user, password_file, overrides)
+    password = secret_file(folder, "password")
+    user = registry.reader(password.read_text())
+    server = ModelServer(folder, registry.server.url, user, password, overrides, registry.model)
     try:
         server.start()
         yield server

@@ -4,61 +4,35 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tidemill.runtime import ids
+from tidemill.runtime import capture, ids
 from tidemill.runtime.capture import (
     CAPTURE,
     LABEL_SCHEMA,
     LABELS,
-    capture_schema,
     join_labels,
     latest_labels,
     list_segments,
     new_segments,
-    read_capture,
     read_labels,
     read_segment,
+    remove_old,
     remove_partial,
     write_segment,
 )
-from tidemill.runtime.serving import writer as writing
-from tidemill.runtime.serving.contract import Batch, Column, Contract
-from tidemill.runtime.serving.settings import CaptureSettings
-from tidemill.runtime.serving.writer import Captured, CaptureWriter
+from tidemill.runtime.capture.columns import Privacy
+from tidemill.runtime.capture.locking import create_locked
+from tidemill.runtime.serving.rows import schema_of, to_batch
+
+from tests.support.captured import captured, served_model
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
-
-
-def model(version: str = "1", extra: tuple[str, ...] = ()) -> Any:
-    columns = (Column("distance", "double"), Column("carrier", "string", required=False))
-    contract = Contract(columns + tuple(Column(name, "double") for name in extra))
-    return SimpleNamespace(
-        info=SimpleNamespace(model="flights", version=version, alias="champion"),
-        contract=contract,
-        output="score",
-        output_type=pa.struct([("score", pa.float64())]),
-    )
-
-
-def item(rows: int = 1, served: Any = None, request_id: str = "r", **extra: list[Any]) -> Captured:
-    columns = {"distance": [float(row) for row in range(rows)], "carrier": [None] * rows, **extra}
-    return Captured(request_id, None, NOW, served or model(), Batch(columns, None, rows), [0.5] * rows)
-
-
-def wait(condition: Any, seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 def test_ids_rise_and_tell_their_time() -> None:
@@ -73,9 +47,16 @@ def test_ids_rise_and_tell_their_time() -> None:
             ids.parse_uuid7(wrong)
 
 
+def test_everything_public_is_there() -> None:
+    assert {name for name in capture.__all__ if getattr(capture, name, None) is None} == set()
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = capture.nothing  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def test_a_killed_writer_leaves_whole_segments_only(tmp_path: Path) -> None:
     code = (
-        "import sys, pyarrow as pa; from pathlib import Path; from tidemill.runtime.capture import *\n"
+        "import sys, pyarrow as pa; from pathlib import Path\n"
+        "from tidemill.runtime.capture import LABEL_SCHEMA, LABELS, write_segment\n"
         "row = {'request_id': 'x' * 50, 'row': 0, 'label': 1.0, 'received_at': 0}\n"
         "table = pa.Table.from_pylist([row] * 5000, schema=LABEL_SCHEMA)\n"
         "while True:\n  write_segment(table, Path(sys.argv[1]), LABELS); print(flush=True)\n"
@@ -88,11 +69,13 @@ def test_a_killed_writer_leaves_whole_segments_only(tmp_path: Path) -> None:
             process.kill()
     (tmp_path / "labels" / "date=2020-01-01").mkdir()
     (tmp_path / "labels" / "date=2020-01-01" / ".half.partial").write_bytes(b"PAR1")
+    living = tmp_path / "labels" / "date=2020-01-01" / ".living.partial"
+    create_locked(living)
     segments = list_segments(tmp_path, LABELS)
     assert len(segments) >= 12, "an acknowledged segment is gone"
     assert {read_segment(segment).num_rows for segment in segments} == {5000}
     assert remove_partial(tmp_path) >= 1
-    assert not list(tmp_path.rglob(".*")), "half a segment is left"
+    assert list(tmp_path.rglob(".*")) == [living], "half a segment is left, or one of a living writer is gone"
 
 
 def test_a_failed_write_shows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,29 +86,6 @@ def test_a_failed_write_shows_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(OSError, match="No space"):
         write_segment(LABEL_SCHEMA.empty_table(), tmp_path, LABELS)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-
-
-def test_versions_with_other_features_are_read_together(tmp_path: Path) -> None:
-    writer = CaptureWriter(CaptureSettings(directory=tmp_path, segment_seconds=60))
-    writer.start()
-    writer.take(item(2, request_id="a"))
-    writer.take(item(1, model("2", ("temp",)), "b", temp=[7.0]))
-    writer.close()
-    # One segment a version, however little is in it.
-    assert len(list_segments(tmp_path, CAPTURE)) == 2
-    table = read_capture(tmp_path)
-    assert table is not None
-    assert [(row["version"], row["row"], row["features"]) for row in table.to_pylist()] == [
-        ("1", 0, {"distance": 0.0, "carrier": None, "temp": None}),
-        ("1", 1, {"distance": 1.0, "carrier": None, "temp": None}),
-        ("2", 0, {"distance": 0.0, "carrier": None, "temp": 7.0}),
-    ]
-    only = read_capture(tmp_path, version="2")
-    assert only is not None
-    assert only.num_rows == 1
-    assert read_capture(tmp_path, model="other") is None
-    assert only.schema.equals(capture_schema(only.schema.field("features").type, only.schema.field("outputs").type))
-    assert (only["received_at"][0].as_py(), only["event_time"][0].as_py()) == (NOW, NOW)
 
 
 def test_new_segments_are_told_from_seen_ones(tmp_path: Path) -> None:
@@ -150,70 +110,33 @@ def test_the_last_label_counts_and_the_join_keeps_the_rows() -> None:
         ("a", 1): 1.0,
         ("gone", 0): 1.0,
     }
-    served = model()
-    captured = writing._table([item(2, served, "a"), item(1, served, "b")])  # pyright: ignore[reportPrivateUsage]
-    joined = join_labels(captured, labels)
+    model = served_model()
+    items = [captured(2, model=model, request_id="a"), captured(1, model=model, request_id="b")]
+    rows = pa.Table.from_batches([to_batch(items, schema_of(model, Privacy()), Privacy())])
+    joined = join_labels(rows, labels)
     assert joined["label"].to_pylist() == [None, 1.0, 1.0]
-    assert joined.drop_columns(["label"]).equals(captured)
+    assert joined.drop_columns(["label"]).equals(rows)
 
 
-def test_segments_are_cut_by_rows_and_by_age(tmp_path: Path) -> None:
-    writer = CaptureWriter(CaptureSettings(directory=tmp_path, segment_rows=10, segment_seconds=0.2))
-    writer.start()
-    try:
-        for _ in range(25):
-            writer.take(item())
-        wait(lambda: sum(read_segment(one).num_rows for one in list_segments(tmp_path, CAPTURE)) == 25)
-        sizes = [read_segment(one).num_rows for one in list_segments(tmp_path, CAPTURE)]
-        assert max(sizes) <= 10, sizes
-    finally:
-        writer.close()
+def test_a_day_goes_as_a_whole_when_it_is_old_enough_and_never_the_running_one(tmp_path: Path) -> None:
+    now = datetime(2026, 5, 10, 12, tzinfo=UTC)
+    for day in ("2026-05-01", "2026-05-08", "2026-05-09", "2026-05-10", "2026-05-11"):
+        for kind in (CAPTURE, LABELS):
+            folder = tmp_path / kind / f"date={day}"
+            folder.mkdir(parents=True)
+            (folder / f"{ids.uuid7()}.parquet").write_bytes(b"x")
+    # What was left by one who was killed while removing.
+    (tmp_path / CAPTURE / ".removed-x" / "deep").mkdir(parents=True)
 
+    def left() -> set[str]:
+        return {
+            path.name.removeprefix("date=2026-05-")
+            for kind in (CAPTURE, LABELS)
+            for path in (tmp_path / kind).iterdir()
+        }
 
-def test_a_disk_which_fails_slows_no_request_and_loses_only_what_cannot_be_held(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dropped: list[int] = []
-    broken = True
-    taken = threading.Event()
-
-    def write(*arguments: Any) -> Any:
-        if broken:
-            # A disk which answers only when every request has gone on: one which waited for it would never.
-            assert taken.wait(60), "a request waited for the disk"
-            raise OSError(28, "No space left on device")
-        return write_segment(*arguments)
-
-    monkeypatch.setattr(writing, "write_segment", write)
-    monkeypatch.setattr(writing, "_RETRY_SECONDS", 0.1)
-    writer = CaptureWriter(
-        CaptureSettings(directory=tmp_path, segment_seconds=0.05, held_rows=50), dropped=dropped.append
-    )
-    writer.start()
-    for _ in range(8):
-        writer.take(item(10))
-    taken.set()
-    wait(lambda: sum(dropped) == 30)
-    time.sleep(0.3)
-    broken = False
-    wait(lambda: list_segments(tmp_path, CAPTURE))
-    writer.take(item(5))
-    writer.close()
-    table = read_capture(tmp_path)
-    assert table is not None
-    assert (table.num_rows, sum(dropped)) == (55, 30)
-    writer.take(item(2))
-    assert sum(dropped) == 32, "a row after the end was neither kept nor counted"
-
-
-def test_rows_which_make_no_table_do_not_end_the_writer(tmp_path: Path) -> None:
-    dropped: list[int] = []
-    writer = CaptureWriter(CaptureSettings(directory=tmp_path, segment_seconds=0.05), dropped=dropped.append)
-    writer.start()
-    writer.take(item(3, distance=["far"] * 3))
-    wait(lambda: dropped == [3])
-    writer.take(item(1))
-    writer.close()
-    table = read_capture(tmp_path)
-    assert table is not None
-    assert table.num_rows == 1
+    assert remove_old(tmp_path, 2, now=now) == 2
+    assert left() == {"08", "09", "10", "11"}, "the 8th ended one and a half days ago"
+    assert remove_old(tmp_path, 1, now=now) == 2
+    assert remove_old(tmp_path, 0.001, now=now) == 2
+    assert left() == {"10", "11"}

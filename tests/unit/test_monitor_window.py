@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
+from tidemill.runtime.capture import forget
+from tidemill.runtime.capture.columns import Privacy
 from tidemill.runtime.monitor import days as days_module
 from tidemill.runtime.monitor import window as window_module
 from tidemill.runtime.monitor.days import Days
@@ -164,6 +166,72 @@ def test_a_damaged_segment_is_left_out(tmp_path: Path) -> None:
     window.update()
     days.update()
     assert window.rows == days.open[date(2013, 6, 1)].rows == 10
+
+
+def test_a_shadows_rows_are_no_traffic(tmp_path: Path) -> None:
+    served = traffic(tmp_path, 1)
+    shadow = traffic(tmp_path, 1, version="1", role="shadow")
+    traffic(tmp_path, 9, version="2", role="shadow")
+    write_labels(tmp_path, [*served, *shadow], [1.0] * 20)
+    traffic(tmp_path, 2, rows=1)
+    window, days = Window(model(tmp_path), "1"), Days(model(tmp_path), ())
+    window.update()
+    days.update()
+    assert (window.rows, window.labelled) == (11, 10)
+    assert days.open.keys() == {date(2013, 6, 1), date(2013, 6, 2)}
+    assert days.open[date(2013, 6, 1)].rows == 10
+    assert days.table(days.due()).num_rows == 10
+
+
+HIDDEN = Privacy(leave_out=frozenset({"x"}), hash=frozenset({"c"}), key=b"key")
+
+
+def test_columns_which_are_left_out_or_hashed_are_not_compared_while_they_are_in_the_window(tmp_path: Path) -> None:
+    window = Window(model(tmp_path), "1")
+    traffic(tmp_path, 1)
+    window.update()
+    assert window.omitted == frozenset()
+    traffic(tmp_path, 2, privacy=HIDDEN, scores=[0.25] * 10)
+    window.update()
+    assert window.omitted == {"x", "c"}
+    assert list(window.features().columns) == []
+    assert window.rows == 20
+    traffic(tmp_path, 9)
+    window.update()
+    assert window.omitted == frozenset(), "the rows without values have left the window"
+    assert list(window.features().columns) == ["x", "c"]
+
+
+def test_a_capture_of_outputs_alone_still_has_a_quality(tmp_path: Path) -> None:
+    everything = Privacy(leave_out=frozenset({"x", "c"}))
+    ids = traffic(tmp_path, 1, privacy=everything, scores=[0.1] * 5 + [0.9] * 5)
+    write_labels(tmp_path, ids, [0.0] * 5 + [1.0] * 5)
+    window = Window(model(tmp_path), "1")
+    window.update()
+    quality = window.quality(10)
+    assert quality is not None
+    assert (quality.value, window.rows) == (1.0, 10)
+
+
+def test_a_segment_of_which_all_rows_were_forgotten_is_no_trouble(tmp_path: Path) -> None:
+    traffic(tmp_path, 1)
+    assert forget(tmp_path, "c", "a").rows == 10
+    traffic(tmp_path, 2, rows=3)
+    window, days = Window(model(tmp_path), "1"), Days(model(tmp_path), ())
+    window.update()
+    days.update()
+    assert window.rows == 3
+    assert days.open.keys() == {date(2013, 6, 2)}
+
+
+def test_days_which_lack_columns_are_known(tmp_path: Path) -> None:
+    days = Days(model(tmp_path), ())
+    traffic(tmp_path, 1)
+    traffic(tmp_path, 1, privacy=HIDDEN)
+    traffic(tmp_path, 2)
+    days.update()
+    assert days.open[date(2013, 6, 1)].omitted == {"x", "c"}
+    assert days.open[date(2013, 6, 2)].omitted == set()
 
 
 def names(days: Days, at: float | None = None) -> list[int]:

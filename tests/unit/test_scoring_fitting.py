@@ -172,7 +172,12 @@ def test_a_matrix_and_columns_without_names_are_told_by_position() -> None:
     assert fit(batch, 1).to_pydict() == {"input": [[1.0, 0.5], [2.0, 0.25]]}
     unnamed = Contract((Column("0", "long"), Column("1", "double")), named=False)
     assert Fit(unnamed, part, kept=("id",))(batch, 1).to_pydict() == {"0": [1, 2], "1": [0.5, 0.25]}
-    for contract in (matrix, unnamed):
+    text = pa.record_batch({name: batch.column(name).cast(pa.string()) for name in batch.schema.names})
+    as_text = Part("a.csv", text.schema, lambda *_: iter(()), is_text=True)
+    assert Fit(matrix, as_text, kept=("id",))(text, 1) == fit(batch, 1)
+    nameless = Contract(matrix.columns, named=False)
+    assert Fit(nameless, part, kept=("id",))(batch, 1) == fit(batch, 1)
+    for contract in (matrix, nameless, unnamed):
         with pytest.raises(UserError, match="lacks the column"):
             Fit(contract, part)
 

@@ -3,68 +3,109 @@
 from __future__ import annotations
 
 import importlib
+import io
+import json
+import os
+import pickle
+import shutil
 import sys
 import warnings
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from mlflow.models import infer_signature
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
-from tidemill.runtime.serving.contract import parse_json
-from tidemill.runtime.serving.model import ServedModel, UnfitError, VersionInfo, load
+from tidemill.runtime.serving.batch import Batch
+from tidemill.runtime.serving.engines.described import Described
+from tidemill.runtime.serving.engines.prepared import Prepared
+from tidemill.runtime.serving.model import ServedModel, UnfitError, load
+
+from tests.support.versions import info_of, prepared, save_version, served, wanted
 
 FRAME = pd.DataFrame({"a": np.linspace(-1.0, 1.0, 40), "b": np.tile([0.5, 1.5], 20)})
-BODY = parse_json(b'{"dataframe_records": [{"a": 0.25, "b": 1}, {"a": -2, "b": 0}]}')
+ROWS = [(0.25, 1.0), (-2.0, 0.0)]
+CLASSES = np.arange(40) % 2
 
 
-def save(folder: Path, model: Any, *, predict: str = "predict_proba", **options: Any) -> Path:
-    from mlflow.sklearn import save_model
-
+def answers(model: ServedModel, rows: list[tuple[Any, ...]] = ROWS) -> list[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        save_model(
-            model,
-            folder,
-            signature=infer_signature(FRAME, getattr(model, predict)(FRAME)),
-            input_example=FRAME.head(2),
-            pyfunc_predict_fn=predict,
-            pip_requirements=["scikit-learn"],
-            **{"serialization_format": "skops", **options},
+        given = model.predict(Batch(len(rows), rows))
+    return given.tolist() if isinstance(given, np.ndarray) else given
+
+
+def from_code(folder: Path, code: str, example: Any, **options: Any) -> Path:
+    """Save the Python file `code`, which sets a model, as the version in `folder`."""
+    import mlflow.pyfunc
+
+    script = folder.with_suffix(".py")
+    script.write_text(code)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mlflow.pyfunc.save_model(
+            folder / "model",
+            python_model=str(script),
+            input_example=None,
+            **{"signature": infer_signature(example), "pip_requirements": ["numpy"], **options},
         )
     return folder
 
 
-def loaded(folder: Path, version: str = "1") -> ServedModel:
-    info = VersionInfo("m", version, "champion", str(folder), "run", {})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return load(info, folder, code_root=folder.parent)
+PYTHON_MODEL = """
+import mlflow, pandas as pd
+from mlflow.pyfunc import PythonModel
 
+class Model(PythonModel):
+    def predict(self, context, model_input: pd.DataFrame, params=None):
+        {body}
 
-def answers(model: ServedModel) -> list[Any]:
-    return model.predict(model.contract.batch(BODY, 10))
+mlflow.models.set_model(Model())
+"""
 
 
 @pytest.mark.parametrize(("classes", "output"), [(2, "score"), (3, "scores")])
-def test_classifiers_give_probabilities(tmp_path: Path, classes: int, output: str) -> None:
+@pytest.mark.parametrize("engines", [None, []], ids=["compiled", "itself"])
+def test_classifiers_give_probabilities(tmp_path: Path, classes: int, output: str, engines: Any) -> None:
     fitted = LogisticRegression().fit(FRAME, np.arange(40) % classes)
-    model = loaded(save(tmp_path / "1", fitted))
-    probabilities = fitted.predict_proba(pd.DataFrame({"a": [0.25, -2.0], "b": [1.0, 0.0]}))
-    assert model.output == output
-    assert np.allclose(answers(model), probabilities[:, 1] if output == "score" else probabilities)
+    with served(save_version(tmp_path / "1", fitted, FRAME), wanted(engines)) as model:
+        probabilities = fitted.predict_proba(pd.DataFrame(ROWS, columns=["a", "b"]))
+        assert model.output == output
+        assert model.output_type.field(0).type == (pa.float64() if output == "score" else pa.list_(pa.float64()))
+        assert np.allclose(answers(model), probabilities[:, 1] if output == "score" else probabilities)
+        assert model.example[0].keys() == {"a", "b"}
 
 
 def test_other_models_give_predictions(tmp_path: Path) -> None:
     fitted = LinearRegression().fit(FRAME, FRAME["a"] * 2)
-    model = loaded(save(tmp_path / "1", fitted, predict="predict"))
-    assert model.output == "prediction"
-    assert answers(model) == pytest.approx([0.5, -4.0])
+    with served(save_version(tmp_path / "1", fitted, FRAME, method="predict")) as model:
+        assert model.output == "prediction"
+        assert model.output_type == pa.struct([("prediction", pa.float64())])
+        assert answers(model) == pytest.approx([0.5, -4.0])
+
+
+def test_the_reference_sample_comes_before_the_example(tmp_path: Path) -> None:
+    folder = save_version(tmp_path / "1", LinearRegression().fit(FRAME, FRAME["a"]), FRAME, method="predict")
+    reference = pa.table({"prediction": [0.0, 0.0], "b": [7.0, 8.0], "a": [5.0, 6.0]})
+    pq.write_table(reference, folder / "reference_sample.parquet")
+    with served(folder) as model:
+        assert model.example == [{"a": 5.0, "b": 7.0}, {"a": 6.0, "b": 8.0}]
+
+
+def test_a_model_without_an_example_is_tried_with_rows_which_are_made_up(tmp_path: Path) -> None:
+    fitted = LinearRegression().fit(FRAME, FRAME["a"])
+    with served(save_version(tmp_path / "1", fitted, FRAME, method="predict", input_example=None)) as model:
+        assert model.engine.name == "linear"
+        assert len(model.example) == 1
 
 
 def test_each_version_runs_the_code_it_came_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,42 +123,207 @@ def test_each_version_runs_the_code_it_came_with(tmp_path: Path, monkeypatch: py
             model.fit(FRAME, FRAME["a"])
             # Fitted alike, so that only the code differs.
             model[-1].coef_, model[-1].intercept_ = np.array([1.0, 0.0]), 0.0
-            folder = save(
+            folder = save_version(
                 tmp_path / "cache" / str(factor),
                 model,
-                predict="predict",
+                FRAME,
+                method="predict",
                 code_paths=[str(source / "own_features.py")],
                 skops_trusted_types=["own_features.scale"],
             )
             del sys.modules["own_features"]
-        models.append(loaded(folder, str(factor)))
+        models.append(prepared(folder))
     try:
         assert [answers(model)[0] for model in models] == pytest.approx([0.25, 0.75])
+        # One which fails leaves things as they were.
+        broken = tmp_path / "cache" / "9"
+        shutil.copytree(tmp_path / "cache" / "1", broken)
+        (broken / "model" / "code" / "own_features.py").write_text("raise RuntimeError('broken')\n")
+        seen = sys.modules["own_features"], list(sys.path)
+        with pytest.raises(Exception, match="broken"):
+            prepared(broken)
+        assert (sys.modules["own_features"], sys.path) == seen
     finally:
         sys.path[:] = path
         sys.modules.pop("own_features", None)
 
 
-def test_nothing_is_unpickled(tmp_path: Path) -> None:
-    fitted = LogisticRegression().fit(FRAME, np.arange(40) % 2)
-    with pytest.raises(UnfitError, match="cloudpickle"):
-        loaded(save(tmp_path / "1", fitted, serialization_format="cloudpickle"))
-    folder = save(tmp_path / "2", fitted)
-    described = yaml.safe_load((folder / "MLmodel").read_text())
-    for change in (
-        lambda flavors: flavors["sklearn"].pop("serialization_format"),
-        lambda flavors: flavors["python_function"].update(loader_module="mlflow.pyfunc.model"),
-        lambda flavors: flavors.pop("python_function"),
-    ):
-        changed = yaml.safe_load(yaml.safe_dump(described))
-        change(changed["flavors"])
-        (folder / "MLmodel").write_text(yaml.safe_dump(changed))
-        with pytest.raises(UnfitError, match="pickle"):
-            loaded(folder)
+class Trap:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.file),)
+
+
+def plant(folder: Path, trap: bytes) -> None:
+    """Put a pickle wherever a model may be read from."""
+    for path in (folder / "model").glob("*.skops"):
+        path.write_bytes(trap)
+    for name in ("python_model.pkl", "model.pkl", "model.joblib", "artifacts.pkl", "custom_objects.cloudpickle"):
+        (folder / "model" / name).write_bytes(trap)
+
+
+CHANGES: list[Callable[[dict[str, Any]], Any]] = [
+    lambda _: None,
+    lambda flavors: flavors["sklearn"].update(serialization_format="cloudpickle"),
+    lambda flavors: flavors["sklearn"].update(serialization_format="pickle"),
+    lambda flavors: flavors["sklearn"].pop("serialization_format"),
+    lambda flavors: flavors["python_function"].update(model_path="model.pkl"),
+    lambda flavors: flavors["python_function"].update(loader_module="mlflow.pyfunc.model", python_model="model.pkl"),
+    lambda flavors: flavors["python_function"].update(loader_module="mlflow.pyfunc.model"),
+    lambda flavors: flavors["python_function"].update(
+        loader_module="mlflow.pyfunc.loaders.code_model", model_code_path="x.py", python_model="python_model.pkl"
+    ),
+    lambda flavors: flavors["python_function"].update(loader_module="mlflow.statsmodels", data="model.pkl"),
+    lambda flavors: flavors["python_function"].update(loader_module="mlflow.pytorch", data="."),
+    lambda flavors: flavors["python_function"].update(loader_module="joblib"),
+    lambda flavors: (
+        flavors["python_function"].update(loader_module="mlflow.lightgbm", data="model.pkl")
+        or flavors.update(lightgbm={"model_class": "lightgbm.sklearn.LGBMClassifier", "data": "model.pkl"})
+    ),
+    lambda flavors: (
+        flavors["python_function"].update(loader_module="mlflow.xgboost", data="model.pkl")
+        or flavors.update(xgboost={"model_class": "joblib.load", "data": "model.pkl"})
+    ),
+    lambda flavors: flavors.pop("python_function"),
+    lambda flavors: flavors["python_function"].update(model_path="../../elsewhere.skops"),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=range(len(CHANGES)))
+def test_nothing_is_unpickled(tmp_path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    folder = save_version(tmp_path / "1", LogisticRegression().fit(FRAME, CLASSES), FRAME)
+    plant(folder, pickle.dumps(Trap(tmp_path / "sprung")))
+    (tmp_path / "elsewhere.skops").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
+    file = folder / "model" / "MLmodel"
+    described = yaml.safe_load(file.read_text())
+    change(described["flavors"])
+    file.write_text(yaml.safe_dump(described))
+    with pytest.raises((UnfitError, zipfile.BadZipFile)):
+        prepared(folder)
+    assert not (tmp_path / "sprung").exists()
+    # It would have gone off.
+    pickle.loads(pickle.dumps(Trap(tmp_path / "sprung")))  # noqa: S301
+    assert (tmp_path / "sprung").exists()
+
+
+def test_skops_makes_nothing_which_nobody_trusts(tmp_path: Path) -> None:
+    import skops.io
+
+    folder = save_version(tmp_path / "1", LogisticRegression().fit(FRAME, CLASSES), FRAME)
+    (folder / "model" / "model.skops").write_bytes(
+        skops.io.dumps(make_pipeline(FunctionTransformer(os.mkdir), LogisticRegression()))
+    )
+    with pytest.raises(Exception, match="mkdir"):
+        prepared(folder)
+    # A pickle inside of the archive is never looked at.
+    whole = folder / "model" / "model.skops"
+    whole.write_bytes(skops.io.dumps(LogisticRegression().fit(FRAME, CLASSES)))
+    with zipfile.ZipFile(whole, "a") as archive:
+        for name in ("model.pkl", "0.pkl", "data.pkl"):
+            archive.writestr(name, pickle.dumps(Trap(tmp_path / "sprung")))
+    prepared(folder).close()
+    # An array in it which is a pickle is refused.
+    content = io.BytesIO()
+    with zipfile.ZipFile(whole) as archive, zipfile.ZipFile(content, "w") as changed:
+        for name in archive.namelist():
+            trapped = io.BytesIO()
+            np.save(trapped, np.array([Trap(tmp_path / "sprung")], dtype=object), allow_pickle=True)
+            changed.writestr(name, trapped.getvalue() if name.endswith(".npy") else archive.read(name))
+    whole.write_bytes(content.getvalue())
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        prepared(folder)
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("name", ["os.system", "posix.system", "builtins.eval", "subprocess.Popen", "pickle.loads"])
+def test_a_model_cannot_have_everything_trusted(tmp_path: Path, name: str) -> None:
+    folder = save_version(tmp_path / "1", LogisticRegression().fit(FRAME, CLASSES), FRAME)
+    file = folder / "model" / "MLmodel"
+    described = yaml.safe_load(file.read_text())
+    described["flavors"]["sklearn"]["skops_trusted_types"] = [name]
+    file.write_text(yaml.safe_dump(described))
+    with pytest.raises(UnfitError, match="can run anything"):
+        Described.read(folder / "model").check()
 
 
 def test_a_model_which_answers_nonsense_does_not_serve(tmp_path: Path) -> None:
     fitted = LinearRegression().fit(FRAME, FRAME["a"])
     fitted.coef_ = np.array([np.nan, 0.0])
     with pytest.raises(UnfitError, match="not finite"):
-        loaded(save(tmp_path / "1", fitted, predict="predict"))
+        prepared(save_version(tmp_path / "1", fitted, FRAME, method="predict"))
+    with pytest.raises(UnfitError, match="signature"):
+        prepared(save_version(tmp_path / "2", fitted, FRAME, method="predict", signature=False, input_example=None))
+    with pytest.raises(UnfitError, match="no MLmodel file"):
+        prepared(tmp_path / "3")
+
+
+def test_what_cannot_be_read_is_taken_as_absent(tmp_path: Path) -> None:
+    folder = save_version(tmp_path / "1", LinearRegression().fit(FRAME, FRAME["a"]), FRAME, method="predict")
+    prepared(folder).close()
+    for text in ("{", "[]", "{}", json.dumps({"contract": 1})):
+        (folder / "prepared.json").write_text(text)
+        assert Prepared.read(folder) is None
+    with pytest.raises(UnfitError, match="not prepared"):
+        load(info_of(folder), folder, wanted())
+
+
+def test_models_from_code_may_give_what_they_like(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"n": [1.0, 2.0], "when": pd.to_datetime(["2020-01-01", "2021-01-01"]), "text": ["a", "b"]})
+    body = (
+        "return pd.DataFrame({'twice': model_input['n'] * 2, 'year': model_input['when'].dt.year.astype('Int64'),"
+        " 'text': model_input['text'].str.upper(), 'when': model_input['when']})"
+    )
+    folder = from_code(tmp_path / "1", PYTHON_MODEL.format(body=body), frame)
+    with served(folder) as model:
+        assert model.engine.name == "pyfunc"
+        assert model.engine.mergeable
+        moment = pd.Timestamp("2022-02-02", tz="UTC").to_pydatetime()
+        expected = {"twice": 6.0, "year": 2022, "text": "X", "when": "2022-02-02T00:00:00"}
+        assert answers(model, [(3.0, moment, "x")]) == [expected]
+        assert str(model.output_type.field(0).type) == "struct<twice: double, year: int64, text: string, when: string>"
+        assert "mlflow.pyfunc" in model.engine_note
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("return (model_input['n'] - model_input['n'].mean()).tolist()", "otherwise when others are beside it"),
+        ("return [len(model_input)] * len(model_input)", "otherwise when others are beside it"),
+    ],
+)
+def test_rows_which_depend_on_each_other_are_not_merged(tmp_path: Path, body: str, why: str) -> None:
+    folder = from_code(tmp_path / "1", PYTHON_MODEL.format(body=body), pd.DataFrame({"n": [1.0, 2.0]}))
+    with served(folder) as model:
+        assert not model.engine.mergeable
+        assert why in model.engine_note
+
+
+def test_a_model_which_gives_another_number_of_rows_does_not_serve(tmp_path: Path) -> None:
+    folder = from_code(
+        tmp_path / "1", PYTHON_MODEL.format(body="return [1.0, 2.0, 3.0]"), pd.DataFrame({"n": [1.0, 2.0]})
+    )
+    with pytest.raises(UnfitError, match="3 values for 50 rows"):
+        prepared(folder)
+
+
+def test_parameters_and_whole_batches_are_not_merged(tmp_path: Path) -> None:
+    code = PYTHON_MODEL.format(body="return model_input['n'].tolist()")
+    frame = pd.DataFrame({"n": [1.0, 2.0]})
+    folder = from_code(tmp_path / "1", code, frame, signature=infer_signature(frame, params={"depth": 3}))
+    with served(folder) as model:
+        assert not model.engine.mergeable
+        assert "parameters" in model.engine_note
+
+
+def test_tensors_go_in_and_out(tmp_path: Path) -> None:
+    code = PYTHON_MODEL.format(body="return {'sum': model_input.sum(axis=(1, 2)), 'first': model_input[:, 0]}")
+    folder = from_code(tmp_path / "1", code, np.zeros((2, 2, 3), dtype=np.float32))
+    with served(folder) as model:
+        row = (np.arange(6, dtype=np.float32).reshape(2, 3),)
+        assert answers(model, [row]) == [{"sum": 15.0, "first": [0.0, 1.0, 2.0]}]
+        packed = model.contract.to_record_batch(Batch(2, [row, row]))
+        assert len(model.predict(Batch(2, packed))) == 2

@@ -12,36 +12,29 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
-import signal
-import socket
-import struct
-import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import pyarrow as pa
 from tidemill.runtime.serving.batch import Batch, Outputs
 from tidemill.runtime.serving.contract import Contract
 from tidemill.runtime.serving.engines.described import Described
-from tidemill.runtime.serving.environment import child_environment, using
+from tidemill.runtime.serving.engines.process import GoneError, ModelProcess
+from tidemill.runtime.serving.environment import ensure, is_usable, using
 from tidemill.runtime.serving.model import UnfitError
 from tidemill.runtime.serving.problems import Problem
 
 if TYPE_CHECKING:
     from tidemill.runtime.serving.engines.prepared import Output, Prepared, Wanted
 
-__all__ = ["IsolatedEngine", "IsolatedModelError", "load"]
+__all__ = ["IsolatedEngine", "IsolatedModelError", "decode", "load"]
 
 _log = logging.getLogger(__name__)
-_HOST: Final = Path(__file__).resolve().parents[1] / "isolated_host.py"
-_LENGTHS = struct.Struct("!IQ")
-_HEADER_BYTES: Final = 1 << 20
 _FIRST_PAUSE, _LAST_PAUSE = 1.0, 60.0
 
 
@@ -49,14 +42,14 @@ class IsolatedModelError(Exception):
     """The model raised; the message says what."""
 
 
-class _GoneError(Exception):
-    """The process gave no answer; the message says why."""
-
-
-def load(prepared: Prepared, folder: Path, settings: Wanted) -> IsolatedEngine:  # noqa: ARG001 - as every engine's
+def load(prepared: Prepared, folder: Path, settings: Wanted) -> IsolatedEngine:
     """Return the engine of the version in `folder`, running."""
     environment = Path(str(prepared.engine["environment"]))
-    return IsolatedEngine(environment, folder / "model", prepared.contract, output=prepared.output)
+    if not is_usable(environment):  # somebody has tidied up, or Python has moved
+        environment = ensure(folder / "model", folder.parent.parent, seconds=settings.isolation.build_seconds)
+    engine = IsolatedEngine(environment, folder / "model", prepared.contract, output=prepared.output)
+    engine.mergeable = bool(prepared.engine["mergeable"])
+    return engine
 
 
 class IsolatedEngine:
@@ -108,6 +101,7 @@ class IsolatedEngine:
             "loader": described.loader,
             "unpickles": "model_code_path" in described.function,
             "contract": contract.to_json(),
+            "message_bytes": message_bytes,
         }
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -117,7 +111,7 @@ class IsolatedEngine:
         self._number = 0
         with ExitStack() as stack:
             stack.enter_context(using(environment))
-            self._process: _Process | None = self._start()
+            self._process: ModelProcess | None = self._start()
             self._held = stack.pop_all()
         self._keeper = threading.Thread(target=self._keep, name="isolated", daemon=True)
         self._keeper.start()
@@ -139,6 +133,11 @@ class IsolatedEngine:
             "trouble": self._trouble,
         }
 
+    @property
+    def trouble(self) -> str | None:
+        """Why it cannot answer now, None while it can."""
+        return None if self._process is not None else f"the model's own process is not there ({self._trouble})"
+
     def predict(self, batch: Batch) -> Outputs:
         """Return one value a row.
 
@@ -157,15 +156,15 @@ class IsolatedEngine:
             try:
                 header, content = process.ask({"id": self._number}, memoryview(body), self._call_seconds)
                 if header.get("id") != self._number:
-                    raise _GoneError("it answered something else")
-            except _GoneError as error:
+                    raise GoneError("it answered something else")
+            except GoneError as error:
                 self._lost(process, str(error))
                 raise self._down() from None
         if "error" in header:
             raise IsolatedModelError(f"{header.get('kind')}: {header['error']}")
         try:
-            outputs = _decode(header, content)
-        except (ValueError, KeyError, TypeError, pa.ArrowException):
+            outputs = decode(header, content)
+        except ValueError:
             raise IsolatedModelError("the model's process gave an answer which is none") from None
         if self.output == "score" and not isinstance(outputs, list) and outputs.ndim == 2 and outputs.shape[1] == 2:
             return outputs[:, 1]
@@ -181,12 +180,12 @@ class IsolatedEngine:
         self._keeper.join()
         self._held.close()
 
-    def _start(self) -> _Process:
-        process = _Process(self._environment, self._variables, self._message_bytes)
+    def _start(self) -> ModelProcess:
+        process = ModelProcess(self._environment, self._variables, self._message_bytes)
         try:
             try:
                 header, _ = process.ask(self._told, memoryview(b""), self._load_seconds)
-            except _GoneError as error:
+            except GoneError as error:
                 said = process.said()
                 raise UnfitError(f"its own process gave up: {error}{f' ({said})' if said else ''}") from None
             if "error" in header:
@@ -197,7 +196,7 @@ class IsolatedEngine:
             raise
         return process
 
-    def _lost(self, process: _Process, why: str) -> None:
+    def _lost(self, process: ModelProcess, why: str) -> None:
         """Give `process` up; the keeper starts the next."""
         if self._process is process:
             self._process = None
@@ -246,124 +245,6 @@ class IsolatedEngine:
                 self._process = process
 
 
-class _Process:
-    """The watcher, the model's process below it, and the ways to both."""
-
-    def __init__(self, environment: Path, variables: Mapping[str, str], message_bytes: int) -> None:
-        self.pid: int | None = None
-        self._message_bytes = message_bytes
-        self._ended = threading.Lock()
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - `end` closes it
-        self._channel, theirs = socket.socketpair()
-        read, self._lifeline = os.pipe()
-        argv = [str(environment / "bin" / "python"), "-I", str(_HOST), str(theirs.fileno()), str(read)]
-        try:
-            self._watcher = subprocess.Popen(
-                argv,
-                cwd=environment,
-                env={**child_environment(), **variables},
-                stdin=subprocess.DEVNULL,
-                stdout=self._said,
-                stderr=self._said,
-                pass_fds=(theirs.fileno(), read),
-                start_new_session=True,
-            )
-        except BaseException:
-            os.close(self._lifeline)
-            self._channel.close()
-            self._said.close()
-            raise
-        finally:
-            theirs.close()
-            os.close(read)
-
-    def wait(self) -> str:
-        """Wait for its end; return how it came."""
-        return _how(self._watcher.wait())
-
-    def ask(self, header: Mapping[str, Any], body: memoryview, seconds: float) -> tuple[dict[str, Any], memoryview]:
-        """Return the header and the body of its answer.
-
-        Raises:
-            _GoneError: it gave none.
-        """
-        until = time.monotonic() + seconds
-        text = json.dumps(header).encode()
-        try:
-            for part in (_LENGTHS.pack(len(text), len(body)) + text, body):
-                self._patience(until)
-                self._channel.sendall(part)
-            described, length = _LENGTHS.unpack(self._exactly(_LENGTHS.size, until))
-            if described > _HEADER_BYTES or length > self._message_bytes:
-                raise _GoneError(f"its answer of {length} bytes is too large")
-            answer: dict[str, Any] = json.loads(bytes(self._exactly(described, until)))
-            return answer, self._exactly(length, until)
-        except TimeoutError:
-            raise _GoneError(f"it did not answer in {seconds:g} s") from None
-        except (OSError, EOFError):
-            # It is gone, or about to be.
-            with suppress(subprocess.TimeoutExpired):
-                raise _GoneError(_how(self._watcher.wait(5))) from None
-            raise _GoneError("it closed the connection") from None
-        except ValueError:
-            raise _GoneError("its answer is none") from None
-
-    def _patience(self, until: float) -> None:
-        left = until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._channel.settimeout(left)
-
-    def _exactly(self, size: int, until: float) -> memoryview:
-        content = memoryview(bytearray(size))
-        got = 0
-        while got < size:
-            self._patience(until)
-            count = self._channel.recv_into(content[got:])
-            if not count:
-                raise EOFError
-            got += count
-        return content
-
-    def said(self) -> str:
-        """Return the last line it has printed while it loaded the model."""
-        if self._said.closed:
-            return ""
-        self._said.seek(0)
-        lines = self._said.read()[-4096:].decode("utf-8", "replace").strip().splitlines()
-        return lines[-1][:500] if lines else ""
-
-    def end(self) -> None:
-        """End it and whatever it has started; may be called again."""
-        with self._ended:
-            if self._lifeline < 0:
-                return
-            # The watcher kills the group of the model when this closes, and ends.
-            os.close(self._lifeline)
-            self._lifeline = -1
-            try:
-                self._watcher.wait(5)
-            except subprocess.TimeoutExpired:
-                self._watcher.kill()
-                self._watcher.wait()
-            if self.pid is not None and self._watcher.returncode < 0:
-                # The watcher was killed and could not.
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self.pid, signal.SIGKILL)
-            self._channel.close()
-            self._said.close()
-
-
-def _how(code: int) -> str:
-    number = code - 128 if code > 128 else -code
-    if number <= 0:
-        return f"it ended with exit code {code}"
-    try:
-        return f"it was ended by {signal.Signals(number).name}"
-    except ValueError:
-        return f"it was ended by signal {number}"
-
-
 def _encode(batch: pa.RecordBatch) -> pa.Buffer:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
@@ -371,12 +252,18 @@ def _encode(batch: pa.RecordBatch) -> pa.Buffer:
     return sink.getvalue()
 
 
-def _decode(header: Mapping[str, Any], content: memoryview) -> Outputs:
-    if header["form"] == "json":
-        values: list[Any] = json.loads(bytes(content))
-        return values
-    with pa.ipc.open_stream(pa.py_buffer(content)) as reader:
-        flat = reader.read_next_batch().column(0).to_numpy(zero_copy_only=False)
-    if flat.dtype.kind != "f":
-        raise TypeError
-    return flat.reshape(header["shape"])
+def decode(header: Mapping[str, Any], content: memoryview) -> Outputs:
+    """Return the outputs which a model's process has said.
+
+    Raises:
+        ValueError: it has said none.
+    """
+    try:
+        if header["form"] == "array":
+            return np.frombuffer(content, "<f8").reshape(header["shape"])
+        values = json.loads(bytes(content))
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(type(error).__name__) from None
+    if header["form"] != "json" or not isinstance(values, list):
+        raise ValueError("neither an array nor a list")
+    return cast("list[Any]", values)

@@ -8,7 +8,7 @@ merged([recent.to_json()])  # what the page draws
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from math import log2
 from time import time
 from typing import Any, TypedDict
@@ -34,10 +34,12 @@ class RecentDocument(TypedDict):
     """What one worker tells the others.
 
     Attributes:
-        seconds: `[second, errors, rows, calls, called rows, first bucket, requests in it, in the next one, ...]`.
+        seconds: whole numbers with spaces between them: for each second its Unix time, errors, rows, calls, rows of
+            these calls, how many buckets follow, the first of them, and the requests in it, in the next one and so on.
+            Text, since it is told every second: lists of so many numbers take many times as long as JSON.
     """
 
-    seconds: list[list[int]]
+    seconds: str
 
 
 class Recent:
@@ -46,7 +48,7 @@ class Recent:
     __slots__ = ("_called_rows", "_calls", "_ends", "_errors", "_latency", "_past", "_rows", "_second")
 
     def __init__(self) -> None:
-        self._past: list[list[int] | None] = [None] * WINDOW
+        self._past: list[tuple[int, str] | None] = [None] * WINDOW
         self._begin(time())
 
     def record(self, seconds: float, rows: int, error: bool) -> None:
@@ -76,10 +78,10 @@ class Recent:
         # A clock which was set back begins anew there; what then seems to come from the future is not told.
         if not self._second <= now < self._ends:
             self._turn(now)
-        kept = [second for second in self._past if second is not None and now - WINDOW - 1 < second[0] < self._second]
+        told = [past[1] for past in self._past if past is not None and now - WINDOW - 1 < past[0] < self._second]
         if current := self._current():
-            kept.append(current)
-        return {"seconds": kept}
+            told.append(current[1])
+        return {"seconds": " ".join(told)}
 
     def _begin(self, now: float) -> None:
         self._second = int(now)
@@ -92,36 +94,45 @@ class Recent:
         self._past[self._second % WINDOW] = self._current()
         self._begin(now)
 
-    def _current(self) -> list[int] | None:
+    def _current(self) -> tuple[int, str] | None:
         used = [bucket for bucket, count in enumerate(self._latency) if count]
         if not used and not self._calls:
             return None
-        first, last = (used[0], used[-1]) if used else (0, -1)
-        counts = (self._second, self._errors, self._rows, self._calls, self._called_rows)
-        return [*counts, first, *self._latency[first : last + 1]]
+        first, end = (used[0], used[-1] + 1) if used else (0, 0)
+        counts = (self._second, self._errors, self._rows, self._calls, self._called_rows, end - first, first)
+        return self._second, " ".join(map(str, (*counts, *self._latency[first:end])))
 
 
-def merged(documents: Iterable[RecentDocument], *, now: float | None = None) -> Rates:
+def merged(documents: Sequence[RecentDocument], *, now: float | None = None) -> Rates:
     """Return the rates over all workers, of the `WINDOW` seconds before the one under way.
+
+    Where there are several, of those before the last one: workers tell the others once a second, so that of the last
+    second a part may not be told yet.
 
     Args:
         documents: what `Recent.to_json` of each worker returned.
         now: Unix time; None takes the clock's.
     """
-    end = int(time() if now is None else now)
+    end = int(time() if now is None else now) - (len(documents) > 1)
     start = end - WINDOW
     errors, rows, calls, called_rows = ([0] * WINDOW for _ in range(4))
-    latency = np.zeros((WINDOW, _BUCKETS), np.int64)
+    latency = np.zeros(WINDOW * _BUCKETS, np.int64)
     for document in documents:
-        for second, failed, read, called, called_with, first, *counts in document["seconds"]:
+        numbers = np.fromstring(document["seconds"], np.int64, sep=" ")
+        at = 0
+        while at < len(numbers):
+            second, failed, read, called, called_with, buckets, first = numbers[at : at + 7].tolist()
+            at += 7
             if start <= second < end:
                 index = second - start
                 errors[index] += failed
                 rows[index] += read
                 calls[index] += called
                 called_rows[index] += called_with
-                latency[index, first : first + len(counts)] += counts
-    up_to = latency.cumsum(axis=1)
+                first += index * _BUCKETS
+                latency[first : first + buckets] += numbers[at : at + buckets]
+            at += buckets
+    up_to = latency.reshape(WINDOW, _BUCKETS).cumsum(axis=1)
     return {
         "seconds": list(range(start, end)),
         "requests": up_to[:, -1].tolist(),

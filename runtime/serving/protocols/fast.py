@@ -44,6 +44,8 @@ _TIMES: Any = Union[str, list[str], UnsetType]  # noqa: UP007 - a value, not an 
 _DEPTH = 4
 # Times are read by the exact reader's own function, which says so of what is none.
 _WRONG = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, UnfitValueError)
+# Of a time at most: the day, the clock, a point with nine digits, the offset.
+_TIME_LENGTH = 35
 # Orders of columns for which decoders are kept.
 _ORDERS = 32
 # From here on numpy counts faster.
@@ -176,6 +178,7 @@ class FastReader:
             return None
         if len(body) > limits.text and (
             self._longest_name > limits.text
+            or (times is not UNSET and limits.text < _TIME_LENGTH)
             or any((text := row[at]) is not None and len(text) > limits.text for at in self._texts for row in rows)
         ):
             return None

@@ -37,7 +37,7 @@ def read_document(contract: Contract, document: dict[str, Any], limits: LimitSet
     given = [form for form in FORMS if form in document]
     if len(given) != 1:
         errors.append(FieldError(given[-1] if given else FORMS[0], send))
-    if document.get("params"):
+    if document.get("params") not in (None, {}):
         errors.append(FieldError("params", "parameters are not taken; the model runs with those of its signature"))
     refuse(errors)
     form = given[0]

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from tidemill.runtime.serving.batch import Batch
 from tidemill.runtime.serving.contract import Contract
 from tidemill.runtime.serving.documents import parse_json
-from tidemill.runtime.serving.problems import Problem
 from tidemill.runtime.serving.protocols.answers import ANSWERS, as_json
+from tidemill.runtime.serving.protocols.arrows import read_arrow
 from tidemill.runtime.serving.protocols.base import Decoded, Incoming
+from tidemill.runtime.serving.protocols.csvs import read_csv
 from tidemill.runtime.serving.protocols.fast import FastReader
 from tidemill.runtime.serving.protocols.forms import read_document
 from tidemill.runtime.serving.protocols.media import ARROW, CSV, JSON, answer_type, body_type
@@ -39,7 +40,8 @@ def decode(model: ServedModel, incoming: Incoming, limits: LimitSettings) -> Dec
     kind = JSON if content_type == JSON else body_type(content_type, ACCEPTED)
     if kind == JSON:
         return Decoded(read_json(contract, incoming.body, limits), encode)
-    raise Problem(415, f"bodies of {kind} are not taken")
+    read = read_csv if kind == CSV else read_arrow
+    return Decoded(read(contract, incoming.body, limits), encode)
 
 
 def read_json(contract: Contract, body: bytes, limits: LimitSettings) -> Batch:

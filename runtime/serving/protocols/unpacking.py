@@ -10,6 +10,8 @@ __all__ = ["ENCODINGS", "unpack"]
 
 ENCODINGS = ("gzip", "deflate")
 _MOST_LAYERS = 2
+# Members of one gzip file; each costs a copy of what follows it.
+_MOST_MEMBERS = 16
 # Window bits: gzip's own header; zlib's header; none, which some clients send for deflate.
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
@@ -45,12 +47,13 @@ def _gunzip(body: bytes, limit: int) -> bytes:
     size = 0
     rest = body
     # A gzip file may be several, one after the other.
-    while True:
+    for _ in range(_MOST_MEMBERS):
         part, rest = _one(rest, _GZIP, limit - size)
         parts.append(part)
         size += len(part)
         if not rest:
             return b"".join(parts)
+    raise Problem(400, f"the packed body has more than {_MOST_MEMBERS} parts")
 
 
 def _inflate(body: bytes, limit: int) -> bytes:

@@ -7,10 +7,10 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from tests.benchmarks.serving.environments import environment
 from tests.benchmarks.serving.models import Model
@@ -19,6 +19,11 @@ from tests.support.ports import free_ports
 
 APPS = Path(__file__).parent / "apps"
 JSON = {"Content-Type": "application/json"}
+OURS, OWN = "tidemill", "tidemill, own engine"
+"""Compiled, and scikit-learn's own."""
+
+PEERS = ("mlserver", "bentoml", "litserve")
+"""Those which batch; `mlflow` does not."""
 
 # One thread for the model's own pools: with their default, two, they and the load share two cores, and all of the peers
 # are slower (facts of a tree model: one row 57 ms on a busy machine, against 1 ms).
@@ -198,13 +203,14 @@ def tidemill(model: Model, folder: Path, *, compiled: bool = True, **overrides: 
         "model": model.name,
         "path": str(model.mlflow),
         "capture": {"directory": str(folder / "capture")},
-        "cache": str(folder / "cache"),
+        # Kept over the rounds, as a user's is over restarts: a version is compiled once.
+        "cache": str(model.folder / ("cache-compiled" if compiled else "cache-own")),
         **({} if compiled else {"compile": {"engines": []}}),
         **overrides,
     }
     (folder / "settings.json").write_text(json.dumps(settings))
     argv = [sys.executable, "-m", "tidemill.runtime.serving", "--settings", folder / "settings.json"]
-    name = "tidemill" if compiled else "tidemill, own"
+    name = OURS if compiled else OWN
     with running(name, argv, port=port, folder=folder, env={}, health="/readyz") as server:
         yield Served(
             server,
@@ -213,3 +219,16 @@ def tidemill(model: Model, folder: Path, *, compiled: bool = True, **overrides: 
             _split(model),
             lambda answer: json.loads(answer)["predictions"],
         )
+
+
+Start: TypeAlias = Callable[[Model, Path], AbstractContextManager[Served]]
+
+STARTS: dict[str, Start] = {
+    OURS: tidemill,
+    OWN: lambda model, folder: tidemill(model, folder, compiled=False),
+    "mlflow": mlflow,
+    "mlflow, one thread": lambda model, folder: mlflow(model, folder, one_thread=True),
+    "mlserver": mlserver,
+    "bentoml": bentoml,
+    "litserve": litserve,
+}

@@ -93,10 +93,10 @@ def _mixed_frame(count: int, seed: int) -> pd.DataFrame:
         f"text_{one:02d}": random.choice([f"value-{one}-{kind}" for kind in range(4 + 2 * one)], count)
         for one in range(_TEXTS)
     }
-    frame = pd.concat([frame, pd.DataFrame(texts, dtype="object")], axis=1)
+    frame = pd.concat([frame, pd.DataFrame(texts)], axis=1)
     for one in range(0, frame.shape[1], 3):
         lost = random.random(count) < 0.1
-        frame.isetitem(one, frame.iloc[:, one].mask(lost, None if one >= _NUMERIC else np.nan))
+        frame.isetitem(one, frame.iloc[:, one].mask(lost))
     return frame
 
 
@@ -107,7 +107,8 @@ def _mixed(folder: Path) -> Model:
     from sklearn.preprocessing import OrdinalEncoder
 
     frame = _mixed_frame(_FIT, seed=7)
-    encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2)
+    # A null is what an unknown value is: servers hand it over as None or as NaN, which encoders take for two things.
+    encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-1)
     texts = [name for name in frame.columns if name.startswith("text_")]
     model = make_pipeline(
         make_column_transformer((encoder, texts), remainder="passthrough"),

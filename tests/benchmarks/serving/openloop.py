@@ -10,6 +10,7 @@ time requests really left; where that is large, the generator was the bottleneck
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import select
@@ -288,7 +289,8 @@ class Generator:
         if connection.index >= 0:
             self._left -= 1
         else:
-            self._idle.remove(connection)
+            with contextlib.suppress(ValueError):
+                self._idle.remove(connection)
 
 
 def run(

@@ -64,6 +64,15 @@ class Running:
         largest = max(sizes)
         return Memory(*largest, sum(rss for rss, _ in sizes), sum(pss for _, pss in sizes), len(sizes))
 
+    def cpu_seconds(self) -> float:
+        """Return how long all its processes have computed."""
+        total = 0.0
+        for one in self.family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = one.cpu_times()
+                total += times.user + times.system
+        return total
+
     def handles(self) -> int:
         """Return how many files, sockets and pipes are open in all its processes."""
         number = 0

@@ -50,8 +50,9 @@ end
 
 @dataclass(frozen=True)
 class Closed:
-    """What wrk saw: answers a second, latencies in ms, and how many requests failed."""
+    """What wrk saw: good answers, those a second, latencies in ms, and how many requests failed."""
 
+    answered: int
     rate: float
     p50: float
     p99: float
@@ -109,6 +110,7 @@ def load(served: Served, bodies: Sequence[bytes], *, connections: int, seconds: 
     seen = json.loads(marked[-1][1:])
     answered = seen["requests"] - seen["refused"]
     return Closed(
+        answered=answered,
         rate=answered / (seen["microseconds"] / 1e6),
         p50=seen["p50"] / 1e3,
         p99=seen["p99"] / 1e3,

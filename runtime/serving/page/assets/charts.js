@@ -135,7 +135,9 @@ class Charts {
     const recent = (values) => values.slice(-10);
     const mean = (values) => (values.length ? recent(values).reduce((sum, value) => sum + value, 0) / recent(values).length : null);
     const last = (values) => recent(values).findLast((value) => value !== null) ?? null;
-    this.rate.draw(rates.seconds, [rates.requests, rates.errors], [mean(rates.requests), mean(rates.errors)]);
+    // Where there are none there is no red line.
+    const errors = rates.errors.map((value, index, all) => (value || all[index - 1] || all[index + 1] ? value : null));
+    this.rate.draw(rates.seconds, [rates.requests, errors], [mean(rates.requests), mean(rates.errors)]);
     this.latency.draw(rates.seconds, [rates.p50_ms, rates.p99_ms], [last(rates.p50_ms), last(rates.p99_ms)]);
     this.batch.draw(rates.seconds, [rates.batch_rows], [last(rates.batch_rows)]);
   }

@@ -5,12 +5,12 @@ const METHODS = ['get', 'post', 'put', 'patch', 'delete', 'head', 'options'];
 function operationsOf(document) {
   return Object.entries(isObject(document.paths) ? document.paths : {}).flatMap(([path, item]) =>
     METHODS.filter((method) => isObject(item?.[method])).map((method) => ({
+      ...item[method],
       path,
       method,
       id: `${method}-${encodeURIComponent(path)}`,
       parameters: [...(item.parameters ?? []), ...(item[method].parameters ?? [])].map((one) => resolved(document, one)),
       tag: item[method].tags?.[0] ?? 'operations',
-      ...item[method],
     })),
   );
 }
@@ -27,19 +27,22 @@ function operationView(document, operation) {
     operation.parameters.length
       ? [
           h('h3', {}, 'Parameters'),
-          h('ul', { class: 'members' }, operation.parameters.map((one) => h('li', {}, line(one.name, { ...one.schema, description: one.description }, one.required), h('span', { class: 'type' }, ` in ${one.in}`)))),
+          h(
+            'ul',
+            { class: 'members' },
+            operation.parameters.map((one) => h('li', {}, line(one.name, { ...one.schema, description: one.description }, one.required, one.in))),
+          ),
         ]
       : null,
     body.content ? [h('h3', {}, 'Body'), prose(body.description), contents(document, body.content)] : null,
     responses.length ? h('h3', {}, 'Answers') : null,
     responses.map(([status, reference]) => {
       const response = resolved(document, reference);
-      return h(
-        'div',
-        { class: status.startsWith('2') ? 'answer-code ok' : 'answer-code' },
-        h('code', {}, named(status)),
-        h('div', {}, prose(response.description), response.content ? h('details', {}, h('summary', {}, 'Content'), contents(document, response.content)) : null),
-      );
+      const style = status.startsWith('2') ? 'answer-code ok' : 'answer-code';
+      const said = [h('code', {}, named(status)), ' ', h('span', { dir: 'auto' }, marked(response.description ?? ''))];
+      return response.content
+        ? h('details', { class: style }, h('summary', {}, said), contents(document, response.content))
+        : h('div', { class: style }, said);
     }),
   );
 }

@@ -1,6 +1,7 @@
 // JSON schemas as nested lists. A reference is a link to its place, so that none is followed in circles.
 
 const DEEPEST = 8;
+const LONGEST = 60; // of a pattern or default; the rest is in the document itself
 const BOUNDS = {
   minimum: '≥',
   exclusiveMinimum: '>',
@@ -26,7 +27,9 @@ function resolved(document, value) {
 }
 
 const isObject = (value) => value !== null && typeof value === 'object' && !Array.isArray(value);
-const prose = (text) => (text ? h('p', { class: 'text', dir: 'auto' }, String(text)) : null);
+// Text in which what stands between backticks is code.
+const marked = (text) => String(text).split('`').map((part, index, all) => (index % 2 && index < all.length - 1 ? code(part) : index % 2 ? `\`${part}` : part));
+const prose = (text) => (text ? h('p', { class: 'text', dir: 'auto' }, marked(text)) : null);
 
 function refName(reference) {
   const name = String(reference).split('/').pop() ?? '';
@@ -45,26 +48,37 @@ function typed(schema) {
   if ('const' in schema) return [code(JSON.stringify(schema.const))];
   if (Array.isArray(schema.enum)) return ['one of ', ...between(schema.enum.map((value) => code(JSON.stringify(value))), ', ')];
   for (const [word, joint] of [['oneOf', ' or '], ['anyOf', ' or '], ['allOf', ' and ']]) {
-    if (Array.isArray(schema[word])) return between(schema[word].map(typed), joint).flat();
+    if (Array.isArray(schema[word])) return between(unlike(schema[word].map(typed)), joint).flat();
   }
+  if (Array.isArray(schema.prefixItems)) return ['[', ...between(schema.prefixItems.map(typed), ', ').flat(), ']'];
   if (schema.type === 'array' || schema.items) return ['list of ', ...typed(schema.items)];
   const types = [schema.type ?? (schema.properties ? 'object' : 'anything')].flat();
   return [named(types.join(' or '))];
 }
 
-const between = (parts, joint) => parts.flatMap((part, index) => (index ? [joint, part] : [part]));
+// Without those which read the same.
+function unlike(parts) {
+  const said = (part) => part.map((one) => one.textContent ?? one).join('');
+  return parts.filter((part, index) => parts.findIndex((other) => said(other) === said(part)) === index);
+}
+
+const between = (parts, joint) => parts.flatMap((part, index) => (index ? [joint.cloneNode?.(true) ?? joint, part] : [part]));
 
 function bounds(schema) {
   return Object.entries(BOUNDS)
     .filter(([word]) => isObject(schema) && word in schema)
-    .map(([word, said]) => `${said} ${word === 'format' ? schema[word] : JSON.stringify(schema[word])}`);
+    .map(([word, said]) => [said, word === 'format' ? String(schema[word]) : JSON.stringify(schema[word]) ?? ''])
+    .map(([said, value]) => (value.length > LONGEST ? `${said} …` : `${said} ${value}`));
 }
 
 // The members of a schema, or nothing where `typed` has said all.
 function members(schema, depth = 0) {
   if (!isObject(schema) || schema.$ref || depth > DEEPEST) return null;
   for (const word of ['oneOf', 'anyOf', 'allOf']) {
-    if (Array.isArray(schema[word])) return schema[word].map((one) => members(one, depth + 1));
+    if (Array.isArray(schema[word])) {
+      const parts = schema[word].map((one) => members(one, depth + 1)).filter((part) => part !== null);
+      return parts.length ? between(parts, h('p', { class: 'muted' }, word === 'allOf' ? 'and' : 'or')) : null;
+    }
   }
   if (isObject(schema.items)) return members(schema.items, depth + 1);
   const listed = Object.entries(isObject(schema.properties) ? schema.properties : {});
@@ -78,12 +92,13 @@ function members(schema, depth = 0) {
   );
 }
 
-function line(name, schema, required) {
+function line(name, schema, required, place = '') {
   const limits = bounds(schema);
   return [
     name === null ? 'any other name' : code(name),
     ' ',
     h('span', { class: 'type' }, typed(schema), limits.length ? `, ${limits.join(', ')}` : ''),
+    place ? h('span', { class: 'type' }, ` in ${place}`) : null,
     required ? h('span', { class: 'must' }, ' required') : null,
     prose(schema?.description),
   ];

@@ -11,7 +11,7 @@ import pandas as pd
 
 
 class Frames:
-    """Makes frames of the model in `folder`: floats first, then texts, which stay objects, with None for null."""
+    """Makes frames of the model in `folder`: floats first, then texts."""
 
     def __init__(self, folder: Path) -> None:
         about = json.loads((folder / "columns.json").read_text())
@@ -21,15 +21,9 @@ class Frames:
 
     def of(self, rows: list[list[Any]] | np.ndarray[Any, Any]) -> pd.DataFrame:
         """Return rows of values in the order of the columns as a frame."""
-        if not self.texts:
-            return pd.DataFrame(rows, columns=self.columns)
-        values = np.array(rows, dtype="object")
-        return self.joined(values[:, : self._width].astype("float64"), values[:, self._width :])
+        return pd.DataFrame(rows, columns=self.columns)
 
     def joined(self, numbers: np.ndarray[Any, Any], texts: np.ndarray[Any, Any]) -> pd.DataFrame:
         """Return the frame of floats and of texts which came apart."""
         names, words = self.columns[: self._width], self.columns[self._width :]
-        # As objects: pandas' own text type would have NaN for None, which the model does not know.
-        return pd.concat(
-            [pd.DataFrame(numbers, columns=names), pd.DataFrame(texts, columns=words, dtype="object")], axis=1
-        )
+        return pd.concat([pd.DataFrame(numbers, columns=names), pd.DataFrame(texts, columns=words)], axis=1)

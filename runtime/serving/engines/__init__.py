@@ -1,0 +1,32 @@
+"""What computes the answers of a version: compiled, the model itself, or the model itself in a process of its own.
+
+Each module here which serves has `load(prepared, folder, settings) -> Engine`, and is imported when it is the one.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tidemill.runtime.serving.batch import Engine
+    from tidemill.runtime.serving.engines.prepared import Prepared, Wanted
+
+__all__ = ["load"]
+
+_MODULES = {
+    "tl2cgen": "compiled",
+    "treelite": "compiled",
+    "linear": "compiled",
+    "onnxruntime": "compiled",
+    "sklearn": "scikit",
+    "pyfunc": "pyfunc",
+    "isolated": "isolated",
+}
+
+
+def load(prepared: Prepared, folder: Path, settings: Wanted) -> Engine:
+    """Return the engine which `prepared` chose, loaded from the version's folder in the cache."""
+    module = importlib.import_module(f"{__name__}.{_MODULES[str(prepared.engine['name'])]}")
+    return module.load(prepared, folder, settings)

@@ -1,0 +1,168 @@
+"""What preparation found out about a version, kept beside its artifacts.
+
+<cache>/<model>/<version>/model/         the MLflow model
+<cache>/<model>/<version>/prepared.json  this
+<cache>/<model>/<version>/compiled/      what was compiled, and `sample.arrow`, the rows it is warmed with
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import pyarrow as pa
+from tidemill.runtime.serving.contract import Contract
+
+if TYPE_CHECKING:
+    from tidemill.runtime.serving.settings import CompileSettings, IsolationSettings
+
+__all__ = ["Output", "Prepared", "Wanted", "fingerprint"]
+
+_log = logging.getLogger(__name__)
+
+Output = Literal["score", "scores", "prediction"]
+
+SCHEMA = 1
+FILE = "prepared.json"
+COMPILED = "compiled"
+_SAMPLE = "sample.arrow"
+# What a prepared version depends on besides itself: another version of one of these may decide or compute otherwise.
+_LIBRARIES = (
+    "tidemill",
+    "mlflow",
+    "mlflow-skinny",
+    "numpy",
+    "onnxruntime",
+    "pandas",
+    "pyarrow",
+    "scikit-learn",
+    "scipy",
+    "skl2onnx",
+    "skops",
+    "tl2cgen",
+    "treelite",
+)
+
+
+class Wanted(Protocol):
+    """How a version is to be prepared; the settings of the server say it."""
+
+    @property
+    def compile(self) -> CompileSettings:
+        """Which engines are tried."""
+        ...
+
+    @property
+    def isolation(self) -> IsolationSettings:
+        """What happens where its requirements are other than the server's."""
+        ...
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """How a version is served.
+
+    Attributes:
+        made_for: the fingerprint it was made for; it holds for no other.
+        contract: what the version takes.
+        output: what it gives.
+        output_type: as a struct with one field.
+        engine: the engine's `name`, whether it is `mergeable`, and what else it needs to be loaded.
+        note: how far a compiled engine is from the model itself, or why none serves.
+        example: at most five rows, by column, as JSON says them.
+    """
+
+    made_for: Mapping[str, Any]
+    contract: Contract
+    output: Output
+    output_type: pa.StructType
+    engine: Mapping[str, Any]
+    note: str
+    example: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, folder: Path) -> Prepared | None:
+        """Return what is kept in a version's folder, or None where nothing readable is."""
+        try:
+            raw = json.loads((folder / FILE).read_text(encoding="utf-8"))
+            return cls(
+                made_for=raw["made_for"],
+                contract=Contract.from_json(raw["contract"]),
+                output=raw["output"],
+                output_type=_decode_type(raw["output_type"]),
+                engine=raw["engine"],
+                note=raw["note"],
+                example=raw["example"],
+            )
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowInvalid) as error:
+            _log.warning("unreadable, taken as absent", extra={"file": str(folder / FILE), "error": str(error)})
+            return None
+
+    def write(self, folder: Path) -> None:
+        """Keep it in a version's folder, whole or not at all."""
+        document = {
+            "made_for": dict(self.made_for),
+            "contract": self.contract.to_json(),
+            "output": self.output,
+            "output_type": _encode_type(self.output_type),
+            "engine": dict(self.engine),
+            "note": self.note,
+            "example": self.example,
+        }
+        work = folder / f"{FILE}.partial"
+        with work.open("w", encoding="utf-8") as file:
+            json.dump(document, file)
+            file.flush()
+            os.fsync(file.fileno())
+        work.replace(folder / FILE)
+
+    def warm(self, folder: Path) -> pa.RecordBatch:
+        """Return the rows which the version is warmed with."""
+        with pa.OSFile(str(folder / COMPILED / _SAMPLE)) as source, pa.ipc.open_file(source) as reader:
+            return reader.get_batch(0)
+
+
+def write_sample(compiled: Path, sample: pa.RecordBatch) -> None:
+    """Keep the rows which the version is warmed with."""
+    with pa.OSFile(str(compiled / _SAMPLE), "wb") as sink, pa.ipc.new_file(sink, sample.schema) as writer:
+        writer.write_batch(sample)
+
+
+def fingerprint(folder: Path, settings: Wanted) -> dict[str, Any]:
+    """Return what a prepared version depends on: itself, the settings, this machine and its libraries."""
+    described = folder / "model" / "MLmodel"
+    return {
+        "schema": SCHEMA,
+        "model": hashlib.sha256(described.read_bytes()).hexdigest() if described.exists() else "",
+        "compile": settings.compile.model_dump(mode="json"),
+        "isolation": settings.isolation.model_dump(mode="json"),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "libraries": {name: _version(name) for name in _LIBRARIES},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _encode_type(kind: pa.StructType) -> str:
+    return base64.b64encode(pa.schema(list(kind)).serialize().to_pybytes()).decode()
+
+
+def _decode_type(text: str) -> pa.StructType:
+    return pa.struct(list(pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))))

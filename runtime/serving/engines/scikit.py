@@ -1,0 +1,145 @@
+"""A model of scikit-learn itself, without MLflow: made by skops, of nothing but trusted types.
+
+Where preparation has found a plan for all that comes before its estimator, that is asked with the plan's matrix;
+else the whole model is asked with a data frame.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tidemill.runtime.serving.batch import Batch, Outputs
+from tidemill.runtime.serving.contract import Contract
+from tidemill.runtime.serving.engines.code import fresh_code
+from tidemill.runtime.serving.engines.described import Described
+from tidemill.runtime.serving.engines.outputs import normalise
+from tidemill.runtime.serving.engines.plan import Plan
+from tidemill.runtime.serving.engines.pools import one_thread
+from tidemill.runtime.serving.engines.prepared import Output, Prepared, Wanted
+
+__all__ = ["ScikitEngine", "last_of", "load", "open_model"]
+
+
+class ScikitEngine:
+    """The engine.
+
+    Args:
+        model: fitted; it is changed so that it uses one thread.
+        method: of the model, which answers.
+        contract: what the rows are.
+        output: what it gives; of a `score` the second column is taken.
+        mergeable: whether rows of several requests may go into one call.
+        plan: what stands for all steps but the last, and for the data frame.
+    """
+
+    name = "sklearn"
+
+    def __init__(
+        self,
+        model: Any,
+        method: str,
+        contract: Contract,
+        *,
+        output: Output = "prediction",
+        mergeable: bool = False,
+        plan: Plan | None = None,
+    ) -> None:
+        _for_each(model, _one_job)
+        if plan is not None:
+            model = last_of(model)
+            _for_each(model, _forget_names)
+        self._predict = getattr(model, method)
+        self._contract = contract
+        self.output: Output = output
+        self._plan = plan
+        self.mergeable = mergeable
+
+    def predict(self, batch: Batch) -> Outputs:
+        """Return one value a row."""
+        one_thread()
+        plan = self._plan
+        given = self._predict(plan.matrix(batch.values) if plan is not None else self._contract.to_pandas(batch))
+        if self.output == "score" and isinstance(given, np.ndarray) and given.shape[1:] == (2,):
+            given = given[:, 1]
+        return normalise(given, batch.rows)
+
+    def close(self) -> None:
+        """Let go of the model."""
+        del self._predict
+
+
+def open_model(described: Described) -> Any:
+    """Return the fitted model.
+
+    Raises:
+        UnfitError: it may hold a pickle, or is not where it says. skops raises for types which nobody trusts.
+    """
+    import skops.io
+
+    described.check()
+    path = described.inside(str(described.function.get("model_path") or described.flavor.get("pickled_model")))
+    with fresh_code(described.folder.parent.parent, described.code), warnings.catch_warnings():
+        # Of another version of scikit-learn: what it gives is compared with what it gave, not guessed from this.
+        warnings.simplefilter("ignore")
+        return skops.io.load(path, trusted=described.trusted_types)
+
+
+def load(prepared: Prepared, folder: Path, settings: Wanted) -> ScikitEngine:
+    """Load what preparation chose."""
+    del settings
+    described = Described.read(folder.resolve() / "model")
+    plan = prepared.engine.get("plan")
+    return ScikitEngine(
+        open_model(described),
+        described.method,
+        prepared.contract,
+        output=prepared.output,
+        mergeable=bool(prepared.engine["mergeable"]),
+        plan=Plan(plan) if plan is not None else None,
+    )
+
+
+def last_of(model: Any) -> Any:
+    """Return the estimator at the end of a pipeline, or the model itself."""
+    from sklearn.pipeline import Pipeline
+
+    while type(model) is Pipeline:
+        model = model.steps[-1][1]
+    return model
+
+
+def _for_each(value: Any, change: Any, seen: set[int] | None = None) -> None:
+    """Apply `change` to each estimator in `value`: itself, and those which it was fitted from."""
+    from sklearn.base import BaseEstimator
+
+    seen = set() if seen is None else seen
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, dict):
+        for item in value.values():
+            _for_each(item, change, seen)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _for_each(item, change, seen)
+    elif isinstance(value, np.ndarray) and value.dtype == object:
+        for item in value.ravel():
+            _for_each(item, change, seen)
+    elif isinstance(value, BaseEstimator):
+        change(value)
+        for item in vars(value).values():
+            _for_each(item, change, seen)
+
+
+def _one_job(estimator: Any) -> None:
+    # Starting threads for a row costs more than the row.
+    if getattr(estimator, "n_jobs", None) is not None:
+        estimator.n_jobs = 1
+
+
+def _forget_names(estimator: Any) -> None:
+    # It is given a matrix, whose columns have no names to compare.
+    vars(estimator).pop("feature_names_in_", None)

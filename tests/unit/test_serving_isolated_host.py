@@ -1,0 +1,191 @@
+"""The script which runs in foreign environments says the same as the server's own code, here where both can run."""
+
+from __future__ import annotations
+
+import ast
+import math
+import subprocess
+import sys
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tidemill.runtime.serving import isolated_host
+from tidemill.runtime.serving.batch import Batch
+from tidemill.runtime.serving.contract import Column, Contract
+from tidemill.runtime.serving.engines.isolated import decode
+from tidemill.runtime.serving.engines.outputs import normalise
+
+HOST = Path(isolated_host.__file__)
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return type(one) is type(other) and one.dtype == other.dtype and np.array_equal(one, other, equal_nan=True)
+    return repr(one) == repr(other)
+
+
+GIVEN = [
+    np.array([1.5, math.nan, -0.0]),
+    np.array([1, 2, 3], np.float32),
+    np.arange(6.0).reshape(3, 2),
+    np.arange(12.0).reshape(3, 2, 2),
+    np.array([1, 2, 3]),
+    np.array([True, False, True]),
+    np.array(["a", "b", "ü"]),
+    np.array([b"a", b"b", b"\xff"]),
+    np.array(["2020-01-01", "NaT", "2021-01-01"], "datetime64[D]"),
+    np.array([1, None, "x"], object),
+    np.float64(1.0),
+    3,
+    "abc",
+    pd.Series([1.0, None, 3.0]),
+    pd.Series([1, None, 3], dtype="Int64"),
+    pd.Series(["a", None, "c"]),
+    pd.Series(pd.to_datetime(["2020-01-01", None, "2021-01-01"])),
+    pd.Index([1, 2, 3]),
+    pd.DataFrame({"x": [1.0, 2.0, math.inf], "y": ["a", "b", None]}),
+    pd.DataFrame({"x": [1.0, 2.0, 3.0]}),
+    {"x": np.array([1.0, 2.0, 3.0]), "y": ["a", "b", "c"]},
+    {"x": 1, "y": {"z": [1, 2]}},
+    {"x": [1, 2], "y": [1, 2, 3]},
+    {},
+    [],
+    [1, 2.5, "x"],
+    [math.inf, -math.inf, math.nan],
+    [{"a": {1: np.int64(4)}}, (1, [2, {3}]), None],
+    [Decimal("1.5"), timedelta(days=1), date(2020, 1, 1)],
+    [datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 1, 1), pd.NaT],  # noqa: DTZ001
+    [pd.NA, pd.Timestamp("2020-01-01", tz="UTC"), np.timedelta64(1, "s")],
+    [object, b"bytes", np.bool_(True)],
+]
+
+
+@pytest.mark.parametrize("position", range(len(GIVEN)))
+@pytest.mark.parametrize("rows", [1, 3])
+def test_outputs_are_said_as_the_server_says_them(position: int, rows: int) -> None:
+    given = GIVEN[position]
+    try:
+        expected: Any = normalise(given, rows)
+    except ValueError as error:
+        with pytest.raises(ValueError) as refused:
+            isolated_host.normal(given, rows)
+        assert str(refused.value) == str(error)
+        return
+    found = isolated_host.normal(given, rows)
+    assert same(found, expected)
+    header, body = isolated_host.encode(found)
+    assert same(decode(header, memoryview(body)), expected)
+
+
+def test_what_nests_without_end_is_refused() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    for say in (isolated_host.normal, normalise):
+        with pytest.raises(ValueError, match="nested too deeply"):
+            say(endless, 1)
+
+
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "boolean": st.booleans(),
+    "integer": st.integers(-(2**31), 2**31 - 1),
+    "long": st.integers(-(2**63), 2**63 - 1),
+    "float": st.floats(width=32, allow_nan=False, allow_infinity=False),
+    "double": st.floats(allow_nan=False, allow_infinity=False),
+    "string": st.text(max_size=5),
+    "binary": st.binary(max_size=5),
+    "datetime": st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+    "json": st.none()
+    | st.integers(0, 5)
+    | st.lists(st.integers(0, 3), max_size=3)
+    | st.dictionaries(st.just("a"), st.text(max_size=2)),
+}
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_frames_are_those_which_the_server_would_make(data: st.DataObject) -> None:
+    kinds = data.draw(st.lists(st.sampled_from(sorted(VALUES)), min_size=1, max_size=4))
+    required = [data.draw(st.booleans()) for _ in kinds]
+    named = data.draw(st.booleans())
+    columns = tuple(
+        Column(f"column {position}" if named else str(position), kind, needed)  # type: ignore[arg-type]
+        for position, (kind, needed) in enumerate(zip(kinds, required, strict=True))
+    )
+    contract = Contract(columns, named)
+    row = st.tuples(
+        *[VALUES[kind] if needed else st.none() | VALUES[kind] for kind, needed in zip(kinds, required, strict=True)]
+    )
+    rows = data.draw(st.lists(row, min_size=1, max_size=4))
+    batch = Batch(len(rows), contract.to_record_batch(Batch(len(rows), rows)))
+    expected = contract.to_pandas(batch)
+    host = object.__new__(isolated_host.Model)
+    host.columns, host.named = contract.to_json()["columns"], contract.named
+    found = host.frame(batch.values)
+    pd.testing.assert_frame_equal(found, expected, check_column_type=True)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_tensors_are_those_which_the_server_would_make(named: bool) -> None:
+    contract = Contract((Column("x", "tensor", True, "float32", (-1, 2, 2)),), named)
+    rows = [(np.arange(4, dtype=np.float32).reshape(2, 2),), (np.ones((2, 2), np.float32),)]
+    batch = contract.to_record_batch(Batch(2, rows))
+    expected = contract.to_pandas(Batch(2, batch))
+    host = object.__new__(isolated_host.Model)
+    host.columns, host.named = contract.to_json()["columns"], named
+    found = host.frame(batch)
+    if named:
+        found, expected = found["x"], expected["x"]
+    assert same(found, expected)
+    assert found.shape == (2, 2, 2)
+
+
+def test_only_what_every_python_has_is_imported_at_its_start() -> None:
+    tree = ast.parse(HOST.read_text(), feature_version=(3, 8))
+    names = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in tree.body if isinstance(node, ast.ImportFrom)}
+    assert {name.partition(".")[0] for name in names} <= set(sys.stdlib_module_names)
+    nested = {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not any(name.startswith("tidemill") for name in nested)
+
+
+def test_no_pickle_names_anything_while_a_model_is_loaded() -> None:
+    code = (
+        "import pickle, sys\n"
+        "from collections import OrderedDict\n"
+        "from tidemill.runtime.serving import isolated_host as host\n"
+        "text = pickle.dumps(OrderedDict(a=1))\n"
+        "host.forbid_pickle()\n"
+        "try:\n    pickle.loads(text)\nexcept RuntimeError as error:\n    print(error)\n"
+        "host.allow_pickle()\n"
+        "print(pickle.loads(text)['a'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "the model holds a pickle (of collections.OrderedDict), which is never read",
+        "1",
+    ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.lists(st.floats(), min_size=2, max_size=2), min_size=1, max_size=5))
+def test_numbers_come_through_as_they_are(numbers: list[list[float]]) -> None:
+    header, body = isolated_host.encode(np.array(numbers))
+    assert same(decode(header, memoryview(body)), np.array(numbers))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200), st.sampled_from(["array", "json", "other"]), st.lists(st.integers(-2, 5), max_size=3))
+def test_no_answer_of_a_strange_process_is_taken_for_one(body: bytes, form: str, shape: list[int]) -> None:
+    try:
+        decode({"form": form, "shape": shape}, memoryview(body))
+    except ValueError:
+        return
+    assert form != "other"
+    assert form == "json" or len(body) % 8 == 0

@@ -1,0 +1,180 @@
+"""The document says what is taken: its schemas and the readers agree on every value."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from tidemill.runtime.serving.contract import Column, Contract
+from tidemill.runtime.serving.model import ServedModel
+from tidemill.runtime.serving.openapi import openapi
+from tidemill.runtime.serving.problems import Problem
+from tidemill.runtime.serving.protocols import invocations, predict
+from tidemill.runtime.serving.protocols.base import Incoming
+from tidemill.runtime.serving.schemas import time_schema
+from tidemill.runtime.serving.settings import ServingSettings
+from tidemill.runtime.serving.values import UnfitValueError, as_time
+
+from tests.support.protocols import LIMITS, MIXED, NUMBERS, ROW, contracts, rows_of, served
+
+JSON_COLUMNS = Contract(
+    (
+        Column("any", "json", required=False, spec={"type": "any"}),
+        Column("list", "json", spec={"type": "array", "items": {"type": "array", "items": {"type": "long"}}}),
+        Column("map", "json", required=False, spec={"type": "map", "values": {"type": "double"}}),
+        Column(
+            "object",
+            "json",
+            required=False,
+            spec={
+                "type": "object",
+                "properties": {"a": {"type": "string", "required": True}, "b": {"type": "boolean", "required": False}},
+            },
+        ),
+    )
+)
+JSON_ROW = {"any": [1, {"x": None}], "list": [[1], []], "map": {"k": 1.5}, "object": {"a": "x", "b": None}}
+UNNAMED = Contract((Column("0", "double"), Column("1", "string", required=False)), named=False)
+TENSOR = Contract((Column("input", "tensor", dtype="float32", shape=(-1, 2)),), named=False)
+CASES = [
+    (MIXED, [ROW]),
+    (NUMBERS, [{"a": 1, "b": 2.5, "c": -1e300}]),
+    (JSON_COLUMNS, [JSON_ROW]),
+    (UNNAMED, [{"0": 1, "1": None}]),
+    (TENSOR, [{"input": [1, 2.5]}]),
+]
+
+
+def document_of(model: ServedModel | None) -> dict[str, Any]:
+    plain = {"listen": {"port": 1, "token_file": "key"}, "model": "flights", "path": "model", "cache": "cache"}
+    return openapi(model, ServingSettings.model_validate({**plain, "limits": LIMITS.model_dump()}))
+
+
+def validator(document: dict[str, Any], path: str) -> Draft202012Validator:
+    schema = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    return Draft202012Validator({**schema, "components": document["components"]})
+
+
+@pytest.mark.parametrize(("contract", "example"), CASES)
+def test_the_document_is_valid_and_its_examples_are_taken(contract: Contract, example: list[dict[str, Any]]) -> None:
+    model = served(contract, example=example, kind=pa.list_(pa.float64()), output="scores")
+    document = document_of(model)
+    json.dumps(document, allow_nan=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        schemathesis.openapi.from_dict(document).validate()
+    for path, decode in (("/invocations", invocations.decode), ("/predict", predict.decode)):
+        content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        assert content["examples"]
+        for name, said in content["examples"].items():
+            body = json.dumps(said["value"]).encode()
+            assert decode(model, Incoming(body, "application/json"), LIMITS).batch.rows == 1, name
+            # The form by columns is described in words.
+            assert (name == "inputs") or validator(document, path).is_valid(said["value"]), name
+
+
+def test_all_routes_and_both_ways_to_say_the_key_are_described() -> None:
+    for document in (document_of(None), document_of(served(NUMBERS))):
+        assert {
+            "/invocations",
+            "/predict",
+            "/labels",
+            "/v2",
+            "/v2/models/{name}/infer",
+            "/healthz",
+            "/readyz",
+            "/metrics",
+        } < set(document["paths"])
+        assert document["security"] == [{"bearer": []}, {"key": []}]
+        operations = [one for path in document["paths"].values() for key, one in path.items() if key != "parameters"]
+        identifiers = [operation["operationId"] for operation in operations]
+        assert len(set(identifiers)) == len(identifiers)
+        for operation in operations:
+            closed = operation.get("security") != []
+            assert closed == ("401" in operation["responses"]), operation["operationId"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        schemathesis.openapi.from_dict(document_of(None)).validate()
+
+
+def taken(contract: Contract, document: Any) -> bool:
+    body = json.dumps(document).encode()
+    try:
+        predict.decode(served(contract), Incoming(body, "application/json"), LIMITS)
+    except Problem:
+        return False
+    return True
+
+
+def sayable(value: Any) -> bool:
+    """Not what JSON or JSON Schema see otherwise: NaN and infinity, 3.0 as an integer, halves of characters."""
+    if isinstance(value, float):
+        return value == value and abs(value) != float("inf") and not value.is_integer()
+    if isinstance(value, str):
+        return not re.search("[\ud800-\udfff]", value)
+    if isinstance(value, dict):
+        return all(sayable(key) and sayable(item) for key, item in value.items())
+    return not isinstance(value, list) or all(sayable(item) for item in value)
+
+
+@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_what_the_schema_allows_is_taken_and_nothing_else(data: st.DataObject) -> None:
+    contract = data.draw(contracts())
+    rows = data.draw(rows_of(contract, 0.1).filter(lambda rows: all(sayable(row) for row in rows)))
+    document = {"rows": rows}
+    assert validator(document_of(served(contract)), "/predict").is_valid(document) == taken(contract, document)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        JSON_ROW,
+        {"list": [[]]},
+        {"list": []},
+        {"list": [1]},
+        {"list": [[1.5]]},
+        {"list": None},
+        {"list": [], "map": {"k": "1"}},
+        {"list": [], "map": {}},
+        {"list": [], "object": {}},
+        {"list": [], "object": {"a": "x", "c": 1}},
+        {"list": [], "object": {"a": None}},
+        {"list": [], "any": None},
+        {"list": [], "any": {"deep": [[[1.5]]]}},
+        {"list": [], "any": 10**400},
+        {"list": [], "any": "x" * 1_001},
+    ],
+)
+def test_json_columns_are_described_as_they_are_read(row: dict[str, Any]) -> None:
+    document = {"rows": [row]}
+    assert validator(document_of(served(JSON_COLUMNS)), "/predict").is_valid(document) == taken(JSON_COLUMNS, document)
+
+
+def test_times_are_described_as_they_are_read() -> None:
+    pattern = re.compile(time_schema()["pattern"])
+    day = datetime(1679, 1, 1, tzinfo=UTC)
+    while day.year < 2261:
+        assert pattern.match(f"{day:%Y-%m-%d}T00:00:00Z"), day
+        day += timedelta(days=1)
+    for text in (
+        "2013-02-29T00:00:00Z", "1900-02-29T00:00:00Z", "2100-02-29T00:00:00Z", "2013-04-31T00:00:00Z",
+        "2013-13-01T00:00:00Z", "2013-00-01T00:00:00Z", "2013-07-00T00:00:00Z", "2013-07-32T00:00:00Z",
+        "2013-07-01T24:00:00Z", "2013-07-01T12:60:00Z", "2013-07-01T12:00:60Z", "2013-07-01T12:00:00",
+        "2013-07-01T12:00:00+24:00", "2013-07-01T12:00:00.Z", "2013-07-01T12:00:00.1234567890Z", "2013-07-01", "",
+    ):  # fmt: skip
+        assert not pattern.match(text), text
+        with pytest.raises(UnfitValueError):
+            as_time(text)
+    for text in ("2013-07-01t12:00:00z", "2013-07-01 23:59:59.123456789-23:59", "2012-02-29T00:00:00+05:30"):
+        assert pattern.match(text)
+        as_time(text)

@@ -1,0 +1,196 @@
+"""What a model says it needs, against what the environment of these tests has."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tidemill.runtime.serving.environment import key_of, requirements_of
+from tidemill.runtime.serving.requirements import Needs, UnbuildableError, differing, without_credentials
+
+NUMPY, PANDAS = version("numpy"), version("pandas")
+OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def model(folder: Path, requirements: str, **files: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "requirements.txt").write_text(requirements)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "",
+        "# nothing but words\n\n   # and more\n",
+        f"numpy=={NUMPY}\npandas>=2\n",
+        f"numpy=={NUMPY} ; python_version >= '3.8'\n",
+        "nothing-of-that-name==1.0 ; python_version < '3'\n",
+        f"NumPy == {NUMPY}  # in another spelling\n",
+        f"numpy \\\n  == {NUMPY} \\\n  --hash=sha256:{'0' * 64}\n",
+        "--index-url https://example.org/simple\n--pre\nnumpy\n",
+        "tidemill[flights]\n",
+        "mlflow\n",
+        "mlflow==3.0.1\n",
+        "mlflow-skinny==3.1\n",
+        "\ufeffnumpy\r\npandas\r\n",
+    ],
+)
+def test_what_the_server_has_is_no_difference(tmp_path: Path, lines: str) -> None:
+    assert differing(model(tmp_path, lines)) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("numpy==1.26.4", f"numpy==1.26.4, the server has {NUMPY}"),
+        ("numpy<1 --hash=sha256:00", f"numpy<1, the server has {NUMPY}"),
+        ("nothing-of-that-name", "nothing-of-that-name, the server has none"),
+        ("mlflow==1.30", f"mlflow==1.30, the server has {version('mlflow-skinny')}"),
+        ("mlflow>=99", f"mlflow>=99, the server has {version('mlflow-skinny')}"),
+        ("pandas[excel]", "pandas[excel] wants odfpy>=1.4.1, the server has none"),
+        (
+            "numpy @ https://me:secret@example.org/numpy-1.whl",
+            f"numpy @ https://example.org/numpy-1.whl, the server has {NUMPY} of another origin",
+        ),
+        ("git+https://me:secret@example.org/a.git", "git+https://example.org/a.git, the server has none"),
+        ("wheels/one-1.0-py3-none-any.whl", "one-1.0-py3-none-any.whl, the server has none"),
+        ("!!!", "!!!, the server has none"),
+    ],
+)
+def test_a_difference_is_said(tmp_path: Path, line: str, said: str) -> None:
+    assert said in differing(model(tmp_path, f"{line}\n"))
+
+
+def test_a_wheel_beside_the_model_is_told_by_its_name(tmp_path: Path) -> None:
+    assert differing(model(tmp_path, f"./numpy-{NUMPY}-py3-none-any.whl\n")) == []
+    assert differing(model(tmp_path, "./numpy-1.0-py3-none-any.whl\n")) == [
+        f"numpy-1.0-py3-none-any.whl, the server has {NUMPY}"
+    ]
+
+
+def test_the_python_of_the_model_counts_to_its_minor_version(tmp_path: Path) -> None:
+    assert differing(model(tmp_path, "", **{"python_env.yaml": f"python: {OWN}.99\n"})) == []
+    assert differing(model(tmp_path, "", **{"python_env.yaml": "python: '3.7.1'\n"})) == [
+        f"Python 3.7, the server has {OWN}"
+    ]
+
+
+def test_included_files_and_constraints_are_read(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "base.txt").write_text("-c limits.txt\nnumpy==1.0\n")
+    (tmp_path / "more" / "limits.txt").write_text("pandas<1\nnothing-of-that-name<1\n")
+    found = differing(model(tmp_path, "-r more/base.txt\n--requirement=more/base.txt\n"))
+    assert found == [f"numpy==1.0, the server has {NUMPY}", f"pandas<1, the server has {PANDAS}"]
+    assert Needs.of(tmp_path).constraints[:2] == ["pandas<1", "nothing-of-that-name<1"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-r ../secret.txt",
+        "-c/etc/passwd",
+        "--requirement /etc/hosts",
+        "../one-1.0-py3-none-any.whl",
+        "-e .",
+        "-r requirements.txt",
+    ],
+)
+def test_what_is_not_the_models_own_is_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "secret.txt").write_text("numpy\n")
+    with pytest.raises(UnbuildableError):
+        differing(model(tmp_path / "model", f"{line}\n"))
+
+
+def test_a_link_out_of_the_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("numpy\n")
+    folder = model(tmp_path / "model", "-r link.txt\n")
+    (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
+    with pytest.raises(UnbuildableError, match="not the model's own"):
+        differing(folder)
+
+
+def test_the_environment_gets_what_the_host_needs_and_no_more(tmp_path: Path) -> None:
+    described = f"mlflow_version: {version('mlflow-skinny')}\nflavors: {{sklearn: {{serialization_format: skops}}}}\n"
+    needs = Needs.of(model(tmp_path, "scikit-learn==1.8\nPandas==2.3\n", MLmodel=described))
+    own = version("mlflow-skinny")
+    assert requirements_of(needs) == [
+        "scikit-learn==1.8",
+        "Pandas==2.3",
+        f"mlflow-skinny>={own},<={own}",
+        f"pyarrow<={version('pyarrow')}",
+        f"skops<={version('skops')}",
+    ]
+    full = Needs.of(model(tmp_path, "mlflow==3.1\nskops\npandas\npyarrow\n", MLmodel=described))
+    assert requirements_of(full) == ["mlflow-skinny==3.1", "skops", "pandas", "pyarrow"]
+    newer = Needs.of(model(tmp_path, "pandas\npyarrow\nskops\n", MLmodel="mlflow_version: 99.1.0\n"))
+    assert requirements_of(newer)[-1] == "mlflow-skinny==99.1.0"
+
+
+def test_the_key_tells_what_differs_and_not_where_it_is(tmp_path: Path) -> None:
+    wheel = "one-1.0-py3-none-any.whl"
+    first = model(tmp_path / "a", f"numpy==1.0\n./{wheel}\n", **{wheel: "content"})
+    second = model(tmp_path / "b", f"# said otherwise\nnumpy==1.0\n./{wheel}\n", **{wheel: "content"})
+    assert key_of(Needs.of(first)) == key_of(Needs.of(second))
+    (second / wheel).write_text("another")
+    assert key_of(Needs.of(first)) != key_of(Needs.of(second))
+    third = model(tmp_path / "c", f"numpy==1.1\n./{wheel}\n", **{wheel: "content"})
+    assert key_of(Needs.of(first)) != key_of(Needs.of(third))
+    fourth = model(tmp_path / "d", f"numpy==1.0\n./{wheel}\n", **{wheel: "content", "python_env.yaml": "python: 3.7.1"})
+    assert key_of(Needs.of(first)) != key_of(Needs.of(fourth))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    text=st.text(max_size=200)
+    | st.lists(
+        st.sampled_from(
+            [
+                "numpy",
+                "==1",
+                "\\",
+                "\n",
+                " ",
+                "#",
+                "-r",
+                "-c",
+                "--hash",
+                "[x]",
+                ";",
+                "@",
+                "https://u:p@h/",
+                "./a.whl",
+                "\x00",
+                "${X}",
+                "'",
+                "git+",
+            ]
+        )
+    ).map("".join)
+)
+def test_any_text_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    folder = tmp_path_factory.mktemp("model")
+    (folder / "requirements.txt").write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        found = differing(folder)
+    except UnbuildableError:
+        return
+    assert all("//u:p@" not in said for said in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "bare"),
+    [
+        ("https://a:b@example.org/x and http://c@host", "https://example.org/x and http://host"),
+        ("error for url (https://token@example.org/simple/)", "error for url (https://example.org/simple/)"),
+        ("no URL at all", "no URL at all"),
+    ],
+)
+def test_credentials_of_urls_are_left_out(text: str, bare: str) -> None:
+    assert without_credentials(text) == bare
