@@ -106,13 +106,15 @@ class CodeState:
     patch: str = ""
 
 
-def code_state(code: Path) -> CodeState:
-    """Return what Git says of the folder `code`."""
+def code_state(code: Path, leave_out: Sequence[str] = ()) -> CodeState:
+    """Return what Git says of the folder `code`, without files which fit a pattern of `leave_out`, such as `*.yaml`."""
     commit = _git(code, "rev-parse", "HEAD")
     if not commit:
         return CodeState(None)
-    dirty = bool(_git(code, "status", "--porcelain", "--untracked-files=all", "--", "."))
-    return CodeState(commit.strip(), dirty, _patch(code))
+    # What tidemill keeps beside Pulumi.yaml holds secrets, and the user may not have told Git to ignore it.
+    paths = [".", *(f":(exclude,glob)**/{pattern}" for pattern in (".tidemill/**", *leave_out))]
+    dirty = bool(_git(code, "status", "--porcelain", "--untracked-files=all", "--", *paths))
+    return CodeState(commit.strip(), dirty, _patch(code, paths))
 
 
 def _recorded(code: Path) -> CodeState | None:
@@ -146,13 +148,13 @@ def _environment() -> str:
     return "\n".join([f"python=={platform.python_version()}", *sorted(found), ""])
 
 
-def _patch(code: Path) -> str:
+def _patch(code: Path, paths: Sequence[str]) -> str:
     """Return the changes of files which Git knows, then small files which it does not know and does not ignore.
 
     Of files whose names say that they hold secrets nothing is kept: whoever may read a run would read them.
     """
-    tracked = _git(code, "diff", "--binary", "--no-ext-diff", "--no-textconv", "HEAD", "--", ".") or ""
-    listed = _git(code, "ls-files", "-z", "--others", "--exclude-standard", "--full-name", "--", ".") or ""
+    tracked = _git(code, "diff", "--binary", "--no-ext-diff", "--no-textconv", "HEAD", "--", *paths) or ""
+    listed = _git(code, "ls-files", "-z", "--others", "--exclude-standard", "--full-name", "--", *paths) or ""
     top = Path((_git(code, "rev-parse", "--show-toplevel") or "").rstrip("\n"))
     parts = [tracked]
     for name in filter(None, listed.split("\0")):

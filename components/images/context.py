@@ -31,6 +31,8 @@ __all__ = ["BuildContext", "ImageSpec", "prepare"]
 
 _SKIPPED = ("__pycache__", "*.pyc")
 _KEPT_OUT = (".tidemill", ".venv", ".pulumi", ".git")
+# What says how the platform stands is no part of the code that trains: a changed setting is no other training.
+_CONFIGS = ("Pulumi.yaml", "Pulumi.*.yaml")
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,11 @@ def _copy_project(project: Path, to: Path) -> None:
     to.mkdir()
     for name in _listed(project):
         source = project / name
-        if source.is_file() and not source.is_symlink() and not any(part in _KEPT_OUT for part in Path(name).parts):
+        unwanted = any(part in _KEPT_OUT for part in Path(name).parts) or any(map(Path(name).match, _CONFIGS))
+        if source.is_file() and not source.is_symlink() and not unwanted:
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, to / name)
-    state = code_state(project)
+    state = code_state(project, leave_out=_CONFIGS)
     recorded = {"commit": state.commit, "dirty": state.dirty, "patch": state.patch}
     (to / RECORDED).write_text(json.dumps(recorded, sort_keys=True), encoding="utf-8")
 
