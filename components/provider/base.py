@@ -55,7 +55,7 @@ RECREATE: Final = "TIDEMILL_RECREATE"
 FAILURE_CODE: Final = "failed: exit code "
 """What precedes the exit code in the message which the adapter sends with each failure."""
 
-_MODULES = {"local": ".local", "docker": ".docker", "lakefs": ".lakefs", "mlflow": ".mlflow"}
+_MODULES = {"local": ".local", "docker": ".docker", "aws": ".aws", "lakefs": ".lakefs", "mlflow": ".mlflow"}
 
 
 class _Unknown:

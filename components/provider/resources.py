@@ -13,6 +13,7 @@ import pulumi
 
 __all__ = [
     "Action",
+    "AwsContent",
     "Bounds",
     "Branch",
     "BranchProtection",
@@ -29,7 +30,10 @@ __all__ = [
     "Repository",
     "Scratch",
     "Secret",
+    "SecretValue",
     "Service",
+    "TaskInputs",
+    "TaskJob",
     "User",
     "Volume",
 ]
@@ -327,6 +331,91 @@ class ContainerJob(_Native):
     def translate_output_property(self, prop: str) -> str:
         """Name `exitCode` the Python way."""
         return "exit_code" if prop == "exitCode" else prop
+
+
+class SecretValue(_Native):
+    """The value of a secret of Secrets Manager: the given one, or a random one which is then kept there alone."""
+
+    version: pulumi.Output[str]
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        stack: Text,
+        region: Text,
+        secret: Text,
+        name: Text | None = None,
+        format: str = "token",  # noqa: A002 - the name of the property
+        value: Text | None = None,
+        opts: Options = None,
+    ) -> None:
+        given = None if value is None else pulumi.Output.secret(value)
+        props = {
+            "stack": stack,
+            "name": name or resource_name,
+            "region": region,
+            "secret": secret,
+            "format": format,
+            "value": given,
+        }
+        super().__init__("aws:SecretValue", resource_name, props, ["version"], opts)
+
+
+class TaskInputs(TypedDict):
+    """How a task of ECS is run."""
+
+    stack: Text
+    region: Text
+    cluster: Text
+    definition: Text
+    subnets: pulumi.Input[Sequence[Text]]
+    security_groups: pulumi.Input[Sequence[Text]]
+    log_group: Text
+
+
+class TaskJob(_Native):
+    """A task of ECS which ran once, to its end."""
+
+    exit_code: pulumi.Output[float]
+    task: pulumi.Output[str]
+    log: pulumi.Output[str]
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        name: Text | None = None,
+        timeout: pulumi.Input[float] | None = None,
+        triggers: Mapping[str, Text] | None = None,
+        opts: Options = None,
+        **task: Unpack[TaskInputs],
+    ) -> None:
+        props = {"name": name or resource_name, "timeout": timeout, "triggers": triggers} | _camel(task)
+        super().__init__("aws:Job", resource_name, props, ["exitCode", "task", "log"], opts)
+
+    def translate_output_property(self, prop: str) -> str:
+        """Name `exitCode` the Python way."""
+        return "exit_code" if prop == "exitCode" else prop
+
+
+class AwsContent(_Native):
+    """What lives inside a server of the stack's network: a resource of `kind`, made by a task."""
+
+    task: pulumi.Output[str]
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        kind: str,
+        properties: Mapping[str, Any],
+        name: Text | None = None,
+        opts: Options = None,
+        **task: Unpack[TaskInputs],
+    ) -> None:
+        props = {"name": name or resource_name, "kind": kind, "properties": _camel(properties)} | _camel(task)
+        super().__init__("aws:Content", resource_name, props, ["task"], opts)
 
 
 class LakeInputs(TypedDict):

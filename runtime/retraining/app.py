@@ -131,6 +131,10 @@ def _launcher(settings: RetrainingSettings) -> Launcher:
         from tidemill.runtime.retraining.remote import RunnerLauncher
 
         return RunnerLauncher(chosen.url, chosen.token_file)
+    if chosen.kind == "ecs":
+        from tidemill.runtime.retraining.ecs import TaskLauncher
+
+        return TaskLauncher(chosen)
     return ProcessLauncher(settings.state / "jobs")
 
 

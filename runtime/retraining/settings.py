@@ -8,7 +8,15 @@ from typing import Annotated, Literal
 from pydantic import Field
 from tidemill.runtime.settings import LakeSettings, PromoteSettings, RegistrySettings, ServiceSettings, Settings
 
-__all__ = ["LauncherSettings", "ProcessSettings", "Reason", "RetrainedModel", "RetrainingSettings", "RunnerAccess"]
+__all__ = [
+    "LauncherSettings",
+    "ProcessSettings",
+    "Reason",
+    "RetrainedModel",
+    "RetrainingSettings",
+    "RunnerAccess",
+    "TaskSettings",
+]
 
 Reason = Literal["no-champion", "drift"]
 
@@ -48,7 +56,20 @@ class RunnerAccess(Settings):
     token_file: Path = Field(description="File with the token which it asks for.")
 
 
-LauncherSettings = Annotated[ProcessSettings | RunnerAccess, Field(discriminator="kind")]
+class TaskSettings(Settings):
+    """Jobs are tasks of ECS, of a task definition for each model."""
+
+    kind: Literal["ecs"]
+    cluster: str = Field(description="ARN of the cluster.")
+    definitions: dict[str, str] = Field(description="Model -> ARN of the task definition which trains it.")
+    subnets: list[str] = Field(min_length=1, description="Subnets of the tasks.")
+    security_groups: list[str] = Field(min_length=1, description="What lets tasks in and out.")
+    records: str = Field(pattern=r"^s3://[^/]+/.+$", description="Where the jobs' records are kept.")
+    log_group: str = Field(description="Where the tasks log.")
+    tags: dict[str, str] = Field(default_factory=dict[str, str], description="Tags of the tasks.")
+
+
+LauncherSettings = Annotated[ProcessSettings | RunnerAccess | TaskSettings, Field(discriminator="kind")]
 """How jobs are run; each kind is a `Launcher`."""
 
 

@@ -30,7 +30,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def load(project: Path, target: str) -> LoadedStack:
     project_settings.cache_clear()
     (project / f"Pulumi.{STACK}.yaml").write_text(
-        f"config:\n  tidemill:stack: {{team: quay, environment: prod, target: {target}, aws: {{region: eu-west-1}}}}\n"
+        f"config:\n  tidemill:stack:\n    {{team: quay, environment: prod, target: {target},\n"
+        "    aws: {region: eu-west-1, domain: quay.example.org, zone: Z1}}\n"
     )
     return load_stack(project, STACK)
 
