@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import typer
 from tidemill.runtime.errors import TidemillError
 
-from . import capture, converge, image, inspect, keys, project, score, serve, services
+from . import capture, converge, image, inspect, keys, moving, project, score, serve, services
 
 __all__ = ["app", "run"]
 
 _EXTRAS = {
-    "platform": ("pulumi", "grpc", "supervisor", "jinja2", "bcrypt", "flask", "semver", "sqlalchemy"),
+    "platform": ("pulumi", "grpc", "supervisor", "jinja2", "bcrypt", "flask", "semver", "sqlalchemy", "cryptography"),
     "serve": (
         "fastapi",
         "uvicorn",
@@ -59,6 +59,8 @@ for _command in (
     project.validate,
     project.schema,
     project.train,
+    moving.export,
+    moving.import_,
     serve.serve,
     score.score,
     image.image,
