@@ -3,7 +3,7 @@
     <folder>/
       Dockerfile          rendered from `templates/images/Dockerfile.j2`
       requirements.txt    from the project's lock, with hashes
-      lib/                tidemill's runtime as it is here, and its metadata
+      lib/                tidemill's runtime as it is here, and its metadata; where the image trains, the sample team too
       project/            the project's files as Git knows them, where the image trains; with the commit they are of
 
 The same inputs give the same bytes, so that the digest of the folder names the image.
@@ -90,20 +90,33 @@ def prepare(folder: Path, project: Path, spec: ImageSpec, *, python: str, arch: 
     )
     _copy_runtime(folder / "lib")
     if own is not None:
+        _copy_sample(folder / "lib")
         _copy_project(project, folder / "project")
     return BuildContext(folder, folder / "Dockerfile", _digest(folder))
 
 
 def _copy_runtime(lib: Path) -> None:
     """Put the runtime of this very tidemill into `lib`, and enough of its metadata to tell its version."""
-    found = importlib.util.find_spec("tidemill.runtime")
-    assert found is not None and found.submodule_search_locations  # noqa: S101 - this module imports it
-    source = Path(next(iter(found.submodule_search_locations)))
+    source = _package("tidemill.runtime")
     shutil.copytree(source, lib / "tidemill" / "runtime", ignore=shutil.ignore_patterns(*_SKIPPED))
     version = importlib.metadata.version("tidemill")
     metadata = lib / f"tidemill-{version}.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: tidemill\nVersion: {version}\n", encoding="utf-8")
+
+
+def _copy_sample(lib: Path) -> None:
+    """Put what the code of the sample team imports of tidemill beside the runtime; it is installed with it elsewhere."""
+    source = _package("tidemill.stacks.flights")
+    to = lib / "tidemill" / "stacks"
+    shutil.copytree(source, to / "flights", ignore=shutil.ignore_patterns(*_SKIPPED))
+    shutil.copyfile(source.parent / "__init__.py", to / "__init__.py")
+
+
+def _package(name: str) -> Path:
+    found = importlib.util.find_spec(name)
+    assert found is not None and found.submodule_search_locations  # noqa: S101 - it comes with this module
+    return Path(next(iter(found.submodule_search_locations)))
 
 
 def _copy_project(project: Path, to: Path) -> None:
