@@ -38,7 +38,7 @@ def _inspect(inputs: Properties, volume: str) -> dict[str, Any] | None:
             return None
 
 
-def _make(inputs: Properties, volume: str, files: dict[str, tuple[bytes, int]], **labels: str) -> dict[str, Any]:
+def _make(inputs: Properties, volume: str, files: dict[str, tuple[bytes, int]], **labels: str) -> None:
     """Make `volume`, owned by the wanted user, with `files` in it; take it back where that fails."""
     client = connect(inputs.get("host"))
     with talking(volume):
@@ -48,7 +48,6 @@ def _make(inputs: Properties, volume: str, files: dict[str, tuple[bytes, int]], 
         except BaseException:
             client.api.remove_volume(volume)
             raise
-        return client.api.inspect_volume(volume)
 
 
 def _remove(state: Properties, volume: str) -> None:
@@ -69,13 +68,14 @@ def _remove(state: Properties, volume: str) -> None:
 class Volume(NativeResource):
     """A volume which holds data and belongs to the user of the containers that mount it.
 
-    State beside the inputs: `volume`, its name in Docker, and `created`, which tells it from one made later.
+    State beside the inputs: `volume`, its name in Docker. When it was made is not kept: what Docker says of that changes
+    with what is in it.
     """
 
     token: ClassVar[str] = "tidemill-native:docker:Volume"
     required: ClassVar[tuple[str, ...]] = ("stack", "name", "owner")
     optional: ClassVar[tuple[str, ...]] = ("host", "labels")
-    outputs: ClassVar[tuple[str, ...]] = ("volume", "created")
+    outputs: ClassVar[tuple[str, ...]] = ("volume",)
     replace_on: ClassVar[tuple[str, ...]] = ("stack", "name", "owner")
     holds_data: ClassVar[bool] = True
 
@@ -85,10 +85,10 @@ class Volume(NativeResource):
         volume = f"tidemill-{inputs['stack']}-{inputs['name']}"
         found = _inspect(inputs, volume)
         if found is None:
-            found = _make(inputs, volume, {})
+            _make(inputs, volume, {})
         else:
             require_own("volume", volume, found.get("Labels"), str(inputs["stack"]))
-        return volume, {**inputs, "volume": volume, "created": found.get("CreatedAt", "")}
+        return volume, {**inputs, "volume": volume}
 
     def read(self, context: Context, state: Properties) -> Properties | None:
         """Tell whether it is there still."""
@@ -96,7 +96,7 @@ class Volume(NativeResource):
         found = _inspect(state, str(state["volume"]))
         kept = {key: value for key, value in state.items() if key != "missing"}
         if found is not None and (found.get("Labels") or {}).get(STACK) == state["stack"]:
-            return {**kept, "created": found.get("CreatedAt", "")}
+            return kept
         return {**kept, "missing": True} if self.holds_data else None
 
     def delete(self, context: Context, state: Properties) -> None:
