@@ -12,6 +12,7 @@ import io
 import os
 import tarfile
 from collections.abc import Generator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -32,6 +33,7 @@ _EMPTY = ("tidemill/empty", "1")
 _MOUNT = "/volume"
 # A job may say nothing for long; the daemon itself answers at once.
 _TIMEOUT = 60
+_MEND = "start it, or name the right one in DOCKER_HOST"
 
 
 @functools.lru_cache(maxsize=4)
@@ -53,9 +55,15 @@ def connect(host: str | None = None) -> DockerClient:
             value=named,
             mend="use a daemon of this machine, or run tidemill on that one",
         )
+    if parts.scheme == "unix" and not Path(parts.path).exists():
+        raise UnreachableError("no Docker daemon listens there", field="Docker", value=named, mend=_MEND)
     with talking(named):
         client = docker.DockerClient(base_url=named, timeout=_TIMEOUT)
-        client.ping()
+        try:
+            client.ping()
+        except BaseException:
+            client.close()
+            raise
     return client
 
 
@@ -78,7 +86,7 @@ def talking(about: str) -> Generator[None]:
         raise UnreachableError(
             f"the Docker daemon does not answer ({type(error).__name__})",
             field=about,
-            mend="start it, or name the right one in DOCKER_HOST",
+            mend=_MEND,
         ) from None
 
 

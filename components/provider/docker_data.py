@@ -68,8 +68,8 @@ def _remove(state: Properties, volume: str) -> None:
 class Volume(NativeResource):
     """A volume which holds data and belongs to the user of the containers that mount it.
 
-    State beside the inputs: `volume`, its name in Docker. When it was made is not kept: what Docker says of that changes
-    with what is in it.
+    State beside the inputs: `volume`, its name in Docker. When it was made is not kept: what Docker says of that
+    changes with what is in it.
     """
 
     token: ClassVar[str] = "tidemill-native:docker:Volume"

@@ -313,5 +313,5 @@ def test_a_daemon_elsewhere_is_refused_and_one_which_is_not_there_is_unreachable
         pytest.raises(ConfigError, match="another machine"),
     ):
         docker_daemon.connect.__wrapped__()
-    with pytest.raises(UnreachableError, match="does not answer"):
+    with pytest.raises(UnreachableError, match="no Docker daemon listens there"):
         docker_daemon.connect.__wrapped__(f"unix://{tmp_path}/none")
