@@ -94,8 +94,9 @@ class _Closure:
         self._follow(self._one(name, None), set(extras))
 
     def text(self) -> str:
-        """Return a line for each package, its hashes below."""
+        """Return a line for each package, its hashes below; what has no wheel is named as the one to be built here."""
         lines: list[str] = []
+        sources: list[str] = []
         for name, version in sorted(self._taken):
             entry = self._one(name, version)
             if name == _SELF or _is_own(entry):
@@ -110,7 +111,9 @@ class _Closure:
                     mend="take it from a package registry",
                 )
             lines.append(" \\\n".join([f"{name}=={version}", *(f"    --hash={found}" for found in hashes)]))
-        return "\n".join([*lines, ""])
+            if not entry.get("wheels"):
+                sources.append(f"--no-binary {name}")
+        return "\n".join(["--only-binary :all:", *sources, *lines, ""])
 
     def _follow(self, entry: _Entry, extras: set[str]) -> None:
         key = (entry["name"], entry["version"])
