@@ -113,7 +113,7 @@ class _Closure:
             lines.append(" \\\n".join([f"{name}=={version}", *(f"    --hash={found}" for found in hashes)]))
             if not entry.get("wheels"):
                 sources.append(f"--no-binary {name}")
-        return "\n".join(["--only-binary :all:", *sources, *lines, ""])
+        return "\n".join([*sources, *lines, ""])
 
     def _follow(self, entry: _Entry, extras: set[str]) -> None:
         key = (entry["name"], entry["version"])
