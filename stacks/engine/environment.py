@@ -82,10 +82,10 @@ def engine_environment(loaded: LoadedStack, environ: Mapping[str, str] = os.envi
         UserError: the target wants a state which others can reach, and the backend is a folder of this machine.
     """
     require_shared_state(loaded, environ)
-    mine: dict[str, str] = {
-        "PULUMI_SKIP_UPDATE_CHECK": "true",
-        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
-    }
+    mine: dict[str, str] = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
+    if loaded.config.target == "local":
+        # All it needs came with tidemill: nothing is asked for. The other targets need their vendors' providers.
+        mine["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
     folder = home(loaded.project)
     if _default_backend(loaded.project, environ):
         mine["PULUMI_BACKEND_URL"] = private_folder(folder / "state").as_uri()

@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from pulumi.automation import CommandResult
+from pulumi.automation.errors import create_command_error
 from tidemill.components.targets import extras
 from tidemill.runtime.errors import UserError
 from tidemill.stacks.engine.environment import current_login, engine_environment, require_shared_state
+from tidemill.stacks.engine.failures import explain
 from tidemill.stacks.loading import LoadedStack, load_stack, project_settings
 from tidemill.stacks.operating import operations_of
 from tidemill.stacks.program import compose
@@ -106,3 +109,29 @@ def test_the_local_target_imports_no_other(project: Path) -> None:
     load(project, "local")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("target", "line", "mend"),
+    [
+        ("local", "no resource plugin 'pulumi-resource-tidemill-native' found", 'pip install "tidemill[platform]"`'),
+        ("docker", "no resource plugin 'pulumi-resource-tidemill-native' found", 'pip install "tidemill[docker]"`'),
+        ("docker", "no resource plugin 'pulumi-resource-docker' found", "`pulumi plugin install resource docker`"),
+        ("docker", "Could not automatically download docker-build v0.0.22", "plugin install resource docker-build`"),
+        ("aws", "failed to load plugin aws: not found", "`pulumi plugin install resource aws`"),
+    ],
+)
+def test_a_missing_plugin_is_told_with_the_way_to_it(project: Path, target: str, line: str, mend: str) -> None:
+    failed = create_command_error(CommandResult("", f"error: {line}", 255))
+    error = explain(failed, [], load(project, target))
+    assert isinstance(error, UserError)
+    assert line in str(error)
+    assert mend in str(error)
+
+
+def test_plugins_are_fetched_for_a_target_which_needs_a_vendors(project: Path) -> None:
+    switch = "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"
+    shared = {"PULUMI_BACKEND_URL": "s3://state"}
+    assert switch in engine_environment(load(project, "local"), shared)
+    assert switch not in engine_environment(load(project, "docker"), shared)
+    assert switch not in engine_environment(load(project, "aws"), shared)

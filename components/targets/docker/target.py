@@ -33,6 +33,7 @@ from ..base import (
     TrainerArgs,
     TrainerRef,
 )
+from ..launches import MLFLOW
 from ..local.content import LocalContent
 from . import postgres
 from .container import TMPFS, Mounts, Spec, entrypoint_of, health_of, make
@@ -299,31 +300,8 @@ class DockerTarget:
         return TrainerRef(launcher=access, secrets=[token], resources=[made.resource])
 
     def mlflow(self) -> Launch:
-        """Start MLflow's own application through uvicorn, on Postgres and a volume of artifacts; see the local one."""
-        return Launch(
-            argv=[
-                "@{python}",
-                "-m",
-                "uvicorn",
-                "--factory",
-                "tidemill.runtime.mlflow_app:create_app",
-                "--host",
-                "@{host}",
-                "--port",
-                "@{port}",
-                "--no-access-log",
-            ],
-            env={
-                "_MLFLOW_SGI_NAME": "uvicorn",
-                "_MLFLOW_SERVER_FILE_STORE": "@{database:mlflow}",
-                "_MLFLOW_SERVER_REGISTRY_STORE": "@{database:mlflow}",
-                "_MLFLOW_SERVER_ARTIFACT_DESTINATION": "@{store:mlflow-artifacts}",
-                "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
-                "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
-                "prometheus_multiproc_dir": "@{scratch}/metrics",
-                "MLFLOW_MODEL_CATALOG_URI": "",
-            },
-        )
+        """Start it as everywhere, on Postgres and a volume of artifacts."""
+        return MLFLOW
 
     def lakefs(self) -> Launch:
         """Start lakeFS on Postgres and a volume of objects."""

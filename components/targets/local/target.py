@@ -27,6 +27,7 @@ from ..base import (
     TrainerArgs,
     TrainerRef,
 )
+from ..launches import MLFLOW
 from .content import LocalContent
 
 __all__ = ["LocalTarget"]
@@ -139,37 +140,8 @@ class LocalTarget:
         return TrainerRef()
 
     def mlflow(self) -> Launch:
-        """Start MLflow's own application through uvicorn.
-
-        The documented `mlflow server` starts four workers beside a parent: twice the time and four times the memory,
-        and SQLite wants one worker anyway. The names are MLflow's private ones, so its version is pinned.
-        `runtime.mlflow_app` is that application with `/metrics` open to every account.
-        """
-        return Launch(
-            argv=[
-                "@{python}",
-                "-m",
-                "uvicorn",
-                "--factory",
-                "tidemill.runtime.mlflow_app:create_app",
-                "--host",
-                "@{host}",
-                "--port",
-                "@{port}",
-                "--no-access-log",
-            ],
-            env={
-                "_MLFLOW_SGI_NAME": "uvicorn",
-                "_MLFLOW_SERVER_FILE_STORE": "@{database:mlflow}",
-                "_MLFLOW_SERVER_REGISTRY_STORE": "@{database:mlflow}",
-                "_MLFLOW_SERVER_ARTIFACT_DESTINATION": "@{store:mlflow-artifacts}",
-                "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
-                "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
-                "prometheus_multiproc_dir": "@{scratch}/metrics",
-                # Empty: the list of language models is not fetched from the network.
-                "MLFLOW_MODEL_CATALOG_URI": "",
-            },
-        )
+        """Start it as everywhere, on SQLite and a folder of artifacts."""
+        return MLFLOW
 
     def lakefs(self) -> Launch:
         """Start lakeFS on its embedded key-value store and a folder of objects."""

@@ -115,7 +115,7 @@ class StandinStack:
         self.gone = folder / "gone"
         self.environment = dict(environment or {})
         (self.project / "config").mkdir(parents=True)
-        plugins = [{"name": name, "path": str(_executables(folder / "bin", name))} for name in PACKAGES]
+        plugins = plugins_of(folder / "bin", *PACKAGES)
         settings = {
             "name": "standin",
             "runtime": "python",
@@ -171,7 +171,11 @@ class StandinStack:
     @contextmanager
     def _engine(self, events: list[Event]) -> Iterator[Engine]:
         loaded = self.load()
-        records = {"STANDIN_RECORD": str(self.record), "STANDIN_GONE": str(self.gone)}
+        records = {
+            "STANDIN_RECORD": str(self.record),
+            "STANDIN_GONE": str(self.gone),
+            "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+        }
         mine = {key: value for key, value in os.environ.items() if not key.startswith(("PULUMI_", "TIDEMILL_"))}
         mine |= {key: os.environ[key] for key in ("TIDEMILL_CACHE",) if key in os.environ}
         with mock.patch.dict(os.environ, mine | self.environment | records, clear=True):
@@ -203,14 +207,19 @@ class StandinStack:
         return {path.name: path.read_text().strip() for path in self.root.secrets.glob("*") if path.is_file()}
 
 
-def _executables(folder: Path, package: str) -> Path:
+def plugins_of(folder: Path, *packages: str, module: str = "provider") -> list[dict[str, str]]:
+    """Return what Pulumi.yaml says of stand-ins for `packages`, whose executables are made below `folder`."""
+    return [{"name": package, "path": str(_executables(folder, package, module))} for package in packages]
+
+
+def _executables(folder: Path, package: str, module: str) -> Path:
     """Make the stand-in's executable for `package` and return its folder; the engine asks for one folder a plugin."""
     own = folder / package
     own.mkdir(parents=True, exist_ok=True)
     path = own / f"pulumi-resource-{package}"
     shell = shutil.which("sh") or "/bin/sh"
     path.write_text(
-        f"#!{shell}\nPYTHONPATH='{ROOT}' exec '{sys.executable}' -m tests.support.standin.provider {package} \"$@\"\n"
+        f"#!{shell}\nPYTHONPATH='{ROOT}' exec '{sys.executable}' -m tests.support.standin.{module} {package} \"$@\"\n"
     )
     path.chmod(0o755)
     return own
