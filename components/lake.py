@@ -169,7 +169,8 @@ class Lake(pulumi.ComponentResource):
         self, target: Target, access: LakeAccess, name: str, config: RepositoryConfig, gate: ServiceRef | None
     ) -> pulumi.Resource:
         after = pulumi.ResourceOptions(parent=self, depends_on=[self.service.resource])
-        last = target.content.repository(name, lake=access, namespace=f"local://{name}", opts=after)
+        namespace = pulumi.Output.concat(target.lakefs().namespace, name)
+        last = target.content.repository(name, lake=access, namespace=namespace, opts=after)
         if config.gate and self.validation and gate:
             last = target.content.action(
                 f"gate-{name}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from tidemill.components.layout import find_project
@@ -84,7 +85,16 @@ def _target(loaded: LoadedStack) -> Target:
     if config.target == "aws":
         from tidemill.components.targets.aws.target import AwsTarget
 
-        return AwsTarget(config.team, config.environment, root=root, project=project, settings=config.aws)
+        kept = {name: model.serve.capture.retention for name, model in config.models.items()}
+        return AwsTarget(
+            config.team,
+            config.environment,
+            root=root,
+            project=project,
+            settings=config.aws,
+            # Whoever serves may not delete there: S3 itself forgets what is older.
+            expiring={f"capture-{name}": max(1, -(-days // timedelta(days=1))) for name, days in kept.items() if days},
+        )
     from tidemill.components.targets.local.target import LocalTarget
 
     return LocalTarget(stack=config.stack, root=root, project=project)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .context import BuildContext, ImageSpec, prepare
+from .context import BuildContext, ImageSpec, prepare, python_of
 from .lock import requirements
 
-__all__ = ["BuildContext", "ImageSpec", "prepare", "requirements"]
+__all__ = ["BuildContext", "ImageSpec", "prepare", "python_of", "requirements"]

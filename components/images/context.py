@@ -15,8 +15,10 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +29,19 @@ from tidemill.templates import render
 
 from .lock import requirements
 
-__all__ = ["BuildContext", "ImageSpec", "prepare"]
+__all__ = ["BuildContext", "ImageSpec", "prepare", "python_of"]
 
 _SKIPPED = ("__pycache__", "*.pyc")
 _KEPT_OUT = (".tidemill", ".venv", ".pulumi", ".git")
 # What says how the platform stands is no part of the code that trains: a changed setting is no other training.
 _CONFIGS = ("Pulumi.yaml", "Pulumi.*.yaml")
+_CONTENT = (
+    "__init__.py",
+    *(
+        f"provider/{name}.py"
+        for name in ("__init__", "apply", "base", "content", "lakefs", "lakefs_action", "mlflow", "rest")
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -44,12 +53,14 @@ class ImageSpec:
         extras: extras of tidemill which its program needs.
         base: the image it is built from.
         project_extras: with the project's code and what that depends on, these extras of its included; None without.
+        content: with what makes content inside servers, for where that happens in a container.
     """
 
     name: str
     extras: Sequence[str]
     base: str
     project_extras: Sequence[str] | None = None
+    content: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,10 +100,22 @@ def prepare(folder: Path, project: Path, spec: ImageSpec, *, python: str, arch: 
         render("images/Dockerfile.j2", base=spec.base, trains=own is not None), encoding="utf-8"
     )
     _copy_runtime(folder / "lib")
+    if spec.content:
+        _copy_content(folder / "lib")
     if own is not None:
         _copy_sample(folder / "lib")
         _copy_project(project, folder / "project")
     return BuildContext(folder, folder / "Dockerfile", _digest(folder))
+
+
+def python_of(base: str) -> str:
+    """Return the version of Python in the image `base`, as its name tells it.
+
+    >>> python_of("python:3.12.9-slim")
+    '3.12.9'
+    """
+    found = re.search(r"python:(\d+\.\d+(?:\.\d+)?)", base)
+    return found[1] if found else f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def _copy_runtime(lib: Path) -> None:
@@ -103,6 +126,15 @@ def _copy_runtime(lib: Path) -> None:
     metadata = lib / f"tidemill-{version}.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: tidemill\nVersion: {version}\n", encoding="utf-8")
+
+
+def _copy_content(lib: Path) -> None:
+    """Put the provider's own parts which talk to servers beside the runtime: no more of it is ever imported there."""
+    source = Path(__file__).parents[1]
+    for name in _CONTENT:
+        target = lib / "tidemill" / "components" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, target)
 
 
 def _copy_sample(lib: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .aws_awake import Awake
 from .aws_content import Content
 from .aws_job import Job
 from .aws_secret import SecretValue
@@ -9,4 +10,4 @@ from .base import NativeResource
 
 __all__ = ["RESOURCES"]
 
-RESOURCES: list[NativeResource] = [SecretValue(), Job(), Content()]
+RESOURCES: list[NativeResource] = [SecretValue(), Job(), Content(), Awake()]

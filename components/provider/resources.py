@@ -13,6 +13,7 @@ import pulumi
 
 __all__ = [
     "Action",
+    "Awake",
     "AwsContent",
     "Bounds",
     "Branch",
@@ -416,6 +417,32 @@ class AwsContent(_Native):
     ) -> None:
         props = {"name": name or resource_name, "kind": kind, "properties": _camel(properties)} | _camel(task)
         super().__init__("aws:Content", resource_name, props, ["task"], opts)
+
+
+class Awake(_Native):
+    """At least so many tasks of a service whose number is its load's matter."""
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        stack: Text,
+        region: Text,
+        cluster: Text,
+        service: Text,
+        at_least: pulumi.Input[int],
+        name: Text | None = None,
+        opts: Options = None,
+    ) -> None:
+        props = {
+            "stack": stack,
+            "name": name or resource_name,
+            "region": region,
+            "cluster": cluster,
+            "service": service,
+            "atLeast": at_least,
+        }
+        super().__init__("aws:Awake", resource_name, props, [], opts)
 
 
 class LakeInputs(TypedDict):

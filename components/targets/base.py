@@ -259,10 +259,12 @@ class Launch:
     Attributes:
         argv: the command; placeholders allowed.
         env: settings of where its data lives; placeholders allowed.
+        namespace: what stands before a repository's name to say where lakeFS keeps its objects.
     """
 
     argv: Sequence[str]
-    env: Mapping[str, str]
+    env: Mapping[str, pulumi.Input[str]]
+    namespace: pulumi.Input[str] = "local://"
 
 
 class Content(Protocol):

@@ -11,7 +11,7 @@ __all__ = ["TARGETS", "missing", "missing_error"]
 TARGETS: dict[str, tuple[str, ...]] = {
     "local": ("pulumi", "supervisor"),
     "docker": ("pulumi", "pulumi_docker", "pulumi_docker_build", "docker"),
-    "aws": ("pulumi", "pulumi_aws", "boto3"),
+    "aws": ("pulumi", "pulumi_aws", "pulumi_docker_build", "boto3"),
 }
 """Target -> the modules which it imports, and which not every install has."""
 

@@ -229,13 +229,23 @@ def store(bucket: str, name: str, use: Use) -> list[Statement]:
     return found
 
 
-def table(arn: str) -> list[Statement]:
+def table(arn: str, key: str) -> list[Statement]:
     """Use one table of DynamoDB as a key-value store; neither make nor delete one."""
     actions = [
         *("dynamodb:DescribeTable", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem", "dynamodb:Query"),
         *("dynamodb:BatchGetItem", "dynamodb:BatchWriteItem", "dynamodb:UpdateItem"),
     ]
-    return [Statement(sid="Table", actions=actions, resources=[arn])]
+    # DynamoDB uses the key in the name of whoever asks.
+    through = {"StringLike": {"kms:ViaService": "dynamodb.*.amazonaws.com"}}
+    return [
+        Statement(sid="Table", actions=actions, resources=[arn]),
+        Statement(
+            sid="TableKey",
+            actions=["kms:Encrypt", "kms:Decrypt", "kms:DescribeKey"],
+            resources=[key],
+            conditions=through,
+        ),
+    ]
 
 
 def metrics_write(workspace: str) -> list[Statement]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pulumi
 from tidemill.runtime.errors import ConfigError
@@ -35,7 +36,7 @@ class Texts:
     """
 
     image: ContainerImage | None = None
-    databases: Mapping[str, str] = field(default_factory=dict[str, str])
+    databases: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
 
     def __call__(self, value: str) -> str:
         """Return `value` with every placeholder resolved which stands for no secret.
@@ -46,8 +47,11 @@ class Texts:
         return _PLACEHOLDER.sub(self._one, value)
 
     def later(self, value: pulumi.Input[str]) -> pulumi.Input[str]:
-        """Return the same of a value which may not be known yet."""
-        return self(value) if isinstance(value, str) else pulumi.Output.from_input(value).apply(self)
+        """Return the same of a value which, as the databases' URLs, may not be known yet."""
+        if isinstance(value, str) and "@{database:" not in value:
+            return self(value)
+        both: pulumi.Output[Any] = pulumi.Output.from_input({"text": value, "databases": dict(self.databases)})
+        return both.apply(lambda known: replace(self, databases=known["databases"])(known["text"]))
 
     def _one(self, found: re.Match[str]) -> str:
         kind, name = found[1], found[2] or ""
@@ -61,7 +65,7 @@ class Texts:
             case "store":
                 return f"{DATA}/{name}"
             case "database" if name in self.databases:
-                return self.databases[name]
+                return str(self.databases[name])
             case "tool" if self.image and name in self.image.programs:
                 return self.image.programs[name]
             case "tool-home" if self.image and name in self.image.homes:

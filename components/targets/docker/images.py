@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +11,7 @@ import pulumi_docker as docker
 import pulumi_docker_build as build
 from tidemill.runtime.errors import NotFoundError
 
-from ...images import ImageSpec, prepare
+from ...images import ImageSpec, prepare, python_of
 from ...tools.base import ContainerImage
 from ...tools.table import IMAGES
 from .naming import Names
@@ -93,7 +91,7 @@ class Images:
         return self._build(spec)
 
     def _build(self, spec: ImageSpec) -> Image:
-        context = prepare(self._folder / spec.name, self._project, spec, python=_python_of(spec.base))
+        context = prepare(self._folder / spec.name, self._project, spec, python=python_of(spec.base))
         # The contents name the image, so that containers are made anew exactly when it is another one.
         tag = f"tidemill/{self._names.stack}-{spec.name}:{metadata.version('tidemill')}-{context.digest[:12]}"
         made = build.Image(
@@ -119,13 +117,3 @@ class Images:
             for name, path in wanted.items()
             if path
         }
-
-
-def _python_of(base: str) -> str:
-    """Return the version of Python in the image `base`, as its name tells it.
-
-    >>> _python_of("python:3.12.9-slim")
-    '3.12.9'
-    """
-    found = re.search(r"python:(\d+\.\d+(?:\.\d+)?)", base)
-    return found[1] if found else f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -13,6 +13,7 @@ import importlib
 import inspect
 import json
 import re
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ ACCOUNT = "123456789012"
 REGION = "eu-central-1"
 Inputs = dict[str, Any]
 
+_importing = threading.Lock()
 _SERVICES = {"lb": "elasticloadbalancing", "cloudwatch": "logs", "amp": "aps"}
 _SDKS = {"docker": "pulumi_docker", "docker-build": "pulumi_docker_build", "aws": "pulumi_aws"}
 
@@ -101,8 +103,10 @@ def class_of(token: str) -> type | None:
     if sdk is None:
         return None
     place = module.split("/")[0]
-    home = importlib.import_module(sdk if place == "index" else f"{sdk}.{place}")
-    found = getattr(home, kind, None)
+    # Modules of the SDK are filled when they are first looked into, which two threads must not do at a time.
+    with _importing:
+        home = importlib.import_module(sdk if place == "index" else f"{sdk}.{place}")
+        found = getattr(home, kind, None)
     assert isinstance(found, type) and issubclass(found, pulumi.Resource), f"{sdk} has no {token}"
     return found
 
@@ -128,6 +132,49 @@ SPECIAL: dict[str, Callable[[str, Inputs], Inputs]] = {
             for network in inputs.get("networksAdvanced", [])
         ],
     },
+    "aws:rds/instance:Instance": lambda name, inputs: {
+        "address": f"{inputs.get('identifier', name)}.abcdef.{REGION}.rds.amazonaws.com",
+        "masterUserSecrets": [{"kmsKeyId": "key", "secretArn": _arn("secretsmanager", f"secret:rds!db-{name}"),
+                               "secretStatus": "active"}],
+    },
+    "aws:acm/certificate:Certificate": lambda name, inputs: {
+        "domainValidationOptions": [
+            {"domainName": inputs.get("domainName", ""), "resourceRecordName": f"_x.{name}.",
+             "resourceRecordType": "CNAME", "resourceRecordValue": "_y.acm-validations.aws."}
+        ],
+    },
+    "aws:acm/certificateValidation:CertificateValidation": lambda name, inputs: {
+        "certificateArn": inputs.get("certificateArn"),
+    },
+    "aws:ecr/repository:Repository": lambda name, inputs: {
+        "repositoryUrl": f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{inputs.get('name', name)}",
+        "arn": _arn("ecr", f"repository/{inputs.get('name', name)}"),
+    },
+    "aws:s3/bucket:Bucket": lambda name, inputs: {
+        "arn": f"arn:aws:s3:::{inputs.get('bucket', name)}", "bucket": inputs.get("bucket", name),
+    },
+    "aws:ecs/cluster:Cluster": lambda name, inputs: {"arn": _arn("ecs", f"cluster/{inputs.get('name', name)}")},
+    "aws:ecs/taskDefinition:TaskDefinition": lambda name, inputs: {
+        "arn": _arn("ecs", f"task-definition/{inputs.get('family', name)}:1"), "revision": 1,
+    },
+    "aws:secretsmanager/secret:Secret": lambda name, inputs: {
+        "arn": _arn("secretsmanager", f"secret:{inputs.get('name', name)}-AbCdEf"),
+    },
+    "aws:iam/role:Role": lambda name, inputs: {
+        "arn": _arn("iam", f"role/{inputs.get('name', name)}", region=""),
+    },
+    "aws:iam/policy:Policy": lambda name, inputs: {
+        "arn": _arn("iam", f"policy/{inputs.get('name', name)}", region=""),
+    },
+    "aws:cloudwatch/logGroup:LogGroup": lambda name, inputs: {
+        "arn": _arn("logs", f"log-group:{inputs.get('name', name)}"),
+    },
+    "aws:kms/key:Key": lambda name, inputs: {"arn": _arn("kms", f"key/{digest('key', name)}")},
+    "aws:amp/workspace:Workspace": lambda name, inputs: {
+        "arn": _arn("aps", f"workspace/ws-{name}"),
+        "prometheusEndpoint": f"https://aps-workspaces.{REGION}.amazonaws.com/workspaces/ws-{name}/",
+    },
+    "aws:dynamodb/table:Table": lambda name, inputs: {"arn": _arn("dynamodb", f"table/{inputs.get('name', name)}")},
     "docker:index/remoteImage:RemoteImage": lambda name, inputs: {
         "imageId": f"sha256:{digest('image', str(inputs.get('name')), length=64)}",
         "repoDigest": f"{str(inputs.get('name')).partition('@')[0].rpartition(':')[0]}"
@@ -150,6 +197,10 @@ REPLACES: dict[str, frozenset[str] | None] = {
     "docker:index/network:Network": frozenset(),
     "docker:index/volume:Volume": frozenset(),
     "docker:index/remoteImage:RemoteImage": frozenset({"keepLocally", "forceRemove"}),
+    # A revision of a task definition never changes.
+    "aws:ecs/taskDefinition:TaskDefinition": frozenset({"tags"}),
+    "aws:s3/bucketObjectv2:BucketObjectv2": frozenset({"content", "contentType", "tags"}),
+    "aws:iam/policy:Policy": frozenset({"policy", "tags"}),
 }  # fmt: skip
 """Resource type -> the inputs which change in place; types which are not here change in place altogether."""
 
@@ -191,5 +242,10 @@ INVOKES: dict[str, Callable[[Inputs], Inputs]] = {
         "id": "aws", "partition": "aws", "dnsSuffix": "amazonaws.com", "reverseDnsPrefix": "com.amazonaws",
     },
     "aws:iam/getPolicyDocument:getPolicyDocument": _policy_document,
+    "aws:ecr/getAuthorizationToken:getAuthorizationToken": lambda inputs: {
+        "id": REGION, "userName": "AWS", "password": "standin-registry-password", "expiresAt": "2030-01-01T00:00:00Z",
+        "authorizationToken": "QVdTOng=", "proxyEndpoint": f"https://{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com",
+        "region": REGION,
+    },
 }  # fmt: skip
 """Function -> what it answers; one which is not here fails the program."""
