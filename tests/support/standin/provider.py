@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -251,13 +252,13 @@ def _merged(struct: struct_pb2.Struct, told: dict[str, Any]) -> struct_pb2.Struc
     return struct_pb2.Struct(fields=fields)
 
 
-def main() -> None:
-    """Run as the engine starts a provider."""
+def serve(kind: Callable[[str], Standin] = Standin) -> None:
+    """Run as the engine starts a provider; `kind` makes what answers for every package but ours."""
     package, *arguments = sys.argv[1:]
     parent = os.getppid()
     address = next(argument for argument in arguments if not argument.startswith("-"))
     end_with_parent(parent)
-    servicer = NativeStandin(package, address) if package == NATIVE else Standin(package)
+    servicer = NativeStandin(package, address) if package == NATIVE else kind(package)
     server = grpc.server(ThreadPoolExecutor(32), options=[("grpc.max_receive_message_length", 400 * 1024 * 1024)])
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -272,4 +273,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve()
