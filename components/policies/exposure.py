@@ -58,7 +58,7 @@ def _bucket(resource: Resource, _situation: Situation) -> Iterator[Finding]:
             uri = grant.get("uri") or cast("Mapping[str, Any]", grant.get("grantee") or {}).get("uri")
             if uri in _GROUPS:
                 yield Finding("grants", "let everybody in", "leave them out")
-    if is_a(resource, "s3", "Bucket") and resource.get("website"):
+    if is_a(resource, "s3", "Bucket") and items(resource.get("website")):
         yield Finding("website", "makes a public website of it", "serve pages through the load balancer")
     if is_a(resource, "s3", "BucketWebsiteConfiguration"):
         yield Finding("bucket", "is made a public website", "serve pages through the load balancer")

@@ -24,7 +24,6 @@ def _protected(resource: Resource, situation: Situation) -> Iterator[Finding]:
             yield Finding(field, "is not true", "set it in production")
     for service, kinds, field in (
         ("s3", ("Bucket",), "forceDestroy"),
-        ("ecr", ("Repository",), "forceDelete"),
         ("rds", ("Instance", "Cluster"), "skipFinalSnapshot"),
     ):
         if is_a(resource, service, *kinds) and resource.get(field) is True:
