@@ -263,9 +263,7 @@ class Archive(ABC):
         try:
             form = json.loads(text).get("form")
             if isinstance(form, int) and form > FORMAT:
-                raise _refused(
-                    f"the archive has the form {form}, and this tidemill knows {FORMAT}", mend="take a newer one"
-                )
+                raise _refused(f"its form is {form}, and this tidemill knows {FORMAT}", mend="take a newer tidemill")
             found = Manifest.model_validate_json(text)
         except (ValidationError, ValueError, AttributeError):
             raise _changed(_MANIFEST, "is not what an export writes") from None
@@ -370,14 +368,17 @@ class _FolderArchive(Archive):
 class _TarArchive(Archive):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
+        self._file = path.open("rb")
         try:
-            self._tar = tarfile.TarFile(path)
+            self._tar = tarfile.TarFile(fileobj=self._file)
             members = self._tar.getmembers()
         except (tarfile.TarError, OSError, EOFError) as error:
+            self._file.close()
             raise _refused(f"this is no tar file, or a part of one ({error})", value=str(path)) from None
         self._members: dict[str, tarfile.TarInfo] = {}
         for member in members:
             if not member.isreg() or member.name in self._members:
+                self.close()
                 raise _changed(member.name, "is no plain file, or is there twice")
             self._members[member.name] = member
 
@@ -399,6 +400,7 @@ class _TarArchive(Archive):
     def close(self) -> None:
         """Close it."""
         self._tar.close()
+        self._file.close()
 
 
 def open_archive(path: Path) -> Archive:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tidemill.runtime.errors import PlatformError, RefusedError
 
 from .manifest import Table
-from .schema import make_tables
+from .schema import Tables
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -205,8 +205,8 @@ def old_database(url: str, name: str) -> Generator[OldDatabase]:
 
 
 @contextmanager
-def new_database(url: str, name: str) -> Generator[NewDatabase]:
-    """Make MLflow's tables in the empty database at `url`, and open it for filling; nothing is kept after an error.
+def new_database(url: str, name: str, tables: Tables) -> Generator[NewDatabase]:
+    """Make MLflow's tables in the empty database at `url`, and open it for filling; no row is kept after an error.
 
     Raises:
         RefusedError: it is not empty.
@@ -214,7 +214,7 @@ def new_database(url: str, name: str) -> Generator[NewDatabase]:
     with _engine(url, name) as engine:
         with engine.connect() as connection:
             _require_empty(connection, name)
-        make_tables(url, name)
+        tables.make(url, name)
         with engine.begin() as connection:
             yield NewDatabase(connection, name)
 

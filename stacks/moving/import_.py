@@ -6,7 +6,7 @@ import io
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -36,7 +36,7 @@ from .export import Subject
 from .lake import LakeClient, Refs
 from .manifest import Entry, Manifest, Repository
 from .runs import Run, dump_of
-from .schema import TRACKING, revisions
+from .schema import TRACKING, Tables
 from .sealing import Seal
 from .turns import FILE as TURNS
 from .turns import settled
@@ -70,6 +70,7 @@ class _Run:
     archive: Archive
     manifest: Manifest
     seal: Seal
+    tables: Tables
     count: Callable[[int], None]
     kept: int = 0
 
@@ -116,7 +117,7 @@ class _Run:
     def write_database(self, name: str) -> None:
         """Fill a database."""
         found = self.manifest.databases[name]
-        with new_database(self.ends.database(name), name) as database:
+        with new_database(self.ends.database(name), name, self.tables) as database:
             database.fill({table: partial(self._lines, table_file(name, table)) for table in found.tables})
             database.compare(found.tables)
             if name == TRACKING:
@@ -201,12 +202,12 @@ def import_(
         done += more
         tell(Step(what, done, total))
 
-    with open_archive(path) as archive:
+    with open_archive(path) as archive, Tables() as tables:
         manifest, seal = archive.manifest(passphrase)
         what, total = "verifying", manifest.bytes
         archive.verify(manifest, count)
         _require_fit(manifest, subject, set(repositories))
-        _require_programs(manifest, ends.lake_version())
+        _require_programs(manifest, tables.revisions(), ends.lake_version())
         if obstacle := ends.obstacle():
             raise RefusedError(
                 f"the stack is not empty: {obstacle}",
@@ -214,7 +215,7 @@ def import_(
                 mend="import into a stack which was never up, or run `tidemill destroy --delete-data` first",
             )
         resumed = ends.begin(manifest.id)
-        run = _Run(ends, subject, archive, manifest, seal, count)
+        run = _Run(ends, subject, archive, manifest, seal, tables, count)
         done, what = 0, "writing"
         try:
             run.write_secrets()
@@ -251,13 +252,12 @@ def _require_fit(manifest: Manifest, subject: Subject, repositories: set[str]) -
         raise RefusedError("the archive has no such database", field="archive", value=missing)
 
 
-def _require_programs(manifest: Manifest, lakefs: str | None) -> None:
+def _require_programs(manifest: Manifest, schemas: Mapping[str, str], lakefs: str | None) -> None:
     """Refuse an archive of other tables than MLflow makes here, or of a newer lakeFS."""
-    ours = revisions()
     for name, found in manifest.databases.items():
-        if found.revision != ours[name]:
+        if found.revision != schemas.get(name):
             raise RefusedError(
-                f"the archive is of MLflow {manifest.versions['mlflow']}, whose schema is not the one here ({ours[name]})",
+                f"the archive is of MLflow {manifest.versions['mlflow']}, whose schema is not the one here",
                 field=name,
                 value=found.revision,
                 mend="export and import with the same version of MLflow",
