@@ -8,7 +8,7 @@ from tidemill.runtime.errors import UserError
 
 from .loading import LoadedStack
 
-__all__ = ["local_root", "made_operations", "operations_of"]
+__all__ = ["local_root", "made_operations", "operations_of", "release"]
 
 
 def operations_of(loaded: LoadedStack) -> Operations:
@@ -46,6 +46,14 @@ def made_operations(loaded: LoadedStack) -> Operations:
     if not operations.made():
         raise UserError("the stack is not up", field=loaded.config.stack, mend="run `tidemill up`")
     return operations
+
+
+def release(loaded: LoadedStack) -> None:
+    """Let go what the target itself keeps from being deleted, before all data of `loaded` is."""
+    if loaded.config.target == "aws":
+        from tidemill.components.targets.aws.release import release as release_aws
+
+        release_aws(loaded.config.stack, loaded.config.aws)
 
 
 def local_root(loaded: LoadedStack, what: str) -> StackRoot:

@@ -20,6 +20,7 @@ from tidemill.components.layout import StackRoot, home
 from tidemill.runtime.errors import RefusedError, TidemillError, UserError
 
 from ..loading import LoadedStack, project_settings
+from ..operating import release
 from .command import EngineCommand
 from .environment import backend_folder, engine_environment
 from .events import Event, Listener, Translator
@@ -149,6 +150,7 @@ class Engine:
                 raise self.refusal(deployment)
             if delete_data:
                 self._environment["TIDEMILL_DELETE_DATA"] = self.stack
+                release(self.loaded)
             if deployment.pending:
                 self._clear_pending(deployment)
             if deployment.protected:

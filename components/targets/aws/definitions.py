@@ -14,14 +14,11 @@ from typing import Any
 from tidemill.runtime.aws.files import VARIABLE, secret_variable
 
 from ..base import HealthCheck
-from .names import FOLDERS, PORT, SCRATCH, USER
+from .names import FILES, FOLDERS, HELPER_CPU, HELPER_MEMORY_MB, PORT, SCRATCH, USER
 
-__all__ = ["HELPER_CPU", "HELPER_MEMORY_MB", "MAIN", "TaskSpec", "containers", "volumes"]
+__all__ = ["MAIN", "TaskSpec", "containers", "volumes"]
 
 MAIN, PREPARE, KEEP = "main", "prepare", "keep"
-HELPER_CPU, HELPER_MEMORY_MB = 64, 256
-"""What the container beside the main one gets."""
-
 # Fargate waits no longer from SIGTERM to SIGKILL.
 _STOP_LIMIT = 120
 _START_LIMIT = 300
@@ -148,7 +145,8 @@ def _common(spec: TaskSpec, name: str) -> dict[str, Any]:
         "name": name,
         "readonlyRootFilesystem": True,
         "mountPoints": [
-            {"sourceVolume": volume, "containerPath": path, "readOnly": False} for volume, path in FOLDERS.items()
+            {"sourceVolume": volume, "containerPath": path, "readOnly": volume == FILES and name != PREPARE}
+            for volume, path in FOLDERS.items()
         ],
         "logConfiguration": {
             "logDriver": "awslogs",

@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pulumi
 import pulumi_aws as aws
+import yaml
 
 from .core import Core, kept
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "each_task"]
 
 _CONFIG = "prometheus.yml"
 _SOURCE = "provisioning/datasources/tidemill.yml"
 _UID = "tidemill-prometheus"
+
+
+def each_task(config: Mapping[str, pulumi.Input[str]]) -> dict[str, pulumi.Input[str]]:
+    """Return the files of Prometheus in which every task behind a name is scraped, and not one of them by chance."""
+
+    def resolved(whole: dict[str, Any]) -> None:
+        for job in whole["scrape_configs"]:
+            targets = [target for static in job.pop("static_configs") for target in static["targets"]]
+            job["dns_sd_configs"] = [
+                {"names": [target.rpartition(":")[0]], "type": "A", "port": int(target.rpartition(":")[2])}
+                for target in targets
+            ]
+
+    text = pulumi.Output.from_input(config[_CONFIG])
+    return {**config, _CONFIG: text.apply(lambda found: _changed(found, resolved))}
+
+
+def _changed(text: str, change: Callable[[dict[str, Any]], None]) -> str:
+    whole: dict[str, Any] = yaml.safe_load(text)
+    change(whole)
+    return yaml.safe_dump(whole, sort_keys=False)
 
 
 class Metrics:
@@ -52,15 +75,12 @@ class Metrics:
 
         def added(found: list[str]) -> str:
             text, url = found
-            wanted = [
-                {
-                    "url": f"{url}/api/v1/remote_write",
-                    "sigv4": {"region": self._region},
-                    "queue_config": {"max_samples_per_send": 1000, "max_shards": 50, "capacity": 2500},
-                }
-            ]
-            # JSON is YAML, and cannot be indented wrongly.
-            return f"{text.rstrip()}\n\nremote_write: {json.dumps(wanted)}\n"
+            wanted = {
+                "url": f"{url}/api/v1/remote_write",
+                "sigv4": {"region": self._region},
+                "queue_config": {"max_samples_per_send": 1000, "max_shards": 50, "capacity": 2500},
+            }
+            return _changed(text, lambda whole: whole.update({"remote_write": [wanted]}))
 
         return {**config, _CONFIG: pulumi.Output.all(config[_CONFIG], self.url).apply(added)}
 

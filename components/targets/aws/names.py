@@ -14,7 +14,10 @@ from .settings import AwsSettings, TaskSize
 __all__ = [
     "CONFIG",
     "DATA",
+    "FILES",
     "FOLDERS",
+    "HELPER_CPU",
+    "HELPER_MEMORY_MB",
     "MOUNT",
     "PORT",
     "PROJECT",
@@ -26,6 +29,7 @@ __all__ = [
     "fit",
     "priority",
     "size_of",
+    "whole",
 ]
 
 USER = 10001
@@ -37,10 +41,15 @@ PORT = 8080
 MOUNT = "/run/tidemill"
 CONFIG, SECRETS = f"{MOUNT}/config", f"{MOUNT}/secrets"
 DATA, SCRATCH, PROJECT = "/data", "/scratch", "/project"
-FOLDERS: Mapping[str, str] = {"files": MOUNT, "data": DATA, "scratch": SCRATCH, "temporary": "/tmp"}  # noqa: S108
+FILES = "files"
+FOLDERS: Mapping[str, str] = {FILES: MOUNT, "data": DATA, "scratch": SCRATCH, "temporary": "/tmp"}  # noqa: S108
 """Volume of a task -> where its containers find it; a task's disk is encrypted, and ends with the task."""
 
+HELPER_CPU, HELPER_MEMORY_MB = 64, 256
+"""What the container beside the main one gets."""
+
 _HASHED = 8
+_MOST_CPU, _MOST_MEMORY_MB = 16384, 122880
 
 
 @dataclass(frozen=True)
@@ -125,8 +134,17 @@ def fit(cpu: int, memory_mb: int) -> tuple[int, int]:
         "is more than a task of Fargate can have",
         field="aws.services",
         value=f"cpu {cpu}, memory_mb {memory_mb}",
-        mend="use at most 16384 units and 122880 MiB",
+        mend=f"use at most {_MOST_CPU} units and {_MOST_MEMORY_MB} MiB",
     )
+
+
+def whole(size: TaskSize, *, helped: bool) -> tuple[int, int]:
+    """Return units and MiB of the task of a main container of `size`, with a helper beside it where it is `helped`.
+
+    The largest task has no more room for the helper: it takes its share.
+    """
+    cpu, memory = (HELPER_CPU, HELPER_MEMORY_MB) if helped else (0, 0)
+    return fit(min(size.cpu + cpu, _MOST_CPU), min(size.memory_mb + memory, _MOST_MEMORY_MB))
 
 
 _SMALL = TaskSize(cpu=256, memory_mb=512)

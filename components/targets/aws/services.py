@@ -16,7 +16,7 @@ from .names import PORT
 from .network import Network
 from .tasks import Made
 
-__all__ = ["Cluster", "Placed", "Running"]
+__all__ = ["Cluster", "Running"]
 
 _GRACE_SECONDS = 300
 _TTL = 10
@@ -45,14 +45,6 @@ class Running:
     scaled: bool
     groups: Sequence[pulumi.Input[str]]
     grace: float
-
-
-@dataclass(frozen=True)
-class Placed:
-    """Where tasks run."""
-
-    cluster: pulumi.Output[str]
-    subnets: Sequence[pulumi.Input[str]]
 
 
 class Cluster:
@@ -127,7 +119,8 @@ class Cluster:
         scaled = pulumi.ResourceOptions(ignore_changes=["desiredCount"]) if running.scaled else None
         made = aws.ecs.Service(
             name,
-            name=name,
+            # A cluster which was brought may hold services of others.
+            name=core.names.of(name, 255),
             cluster=self.arn,
             task_definition=running.made.definition.arn,
             desired_count=running.count,

@@ -153,8 +153,13 @@ class TaskSize(Settings):
 class ScalingSettings(Settings):
     """How many tasks serve one model."""
 
-    at_least: int | None = Field(default=None, ge=1, le=100, description="Default: 1, and 2 in production.")
-    at_most: int = Field(default=4, ge=1, le=1000, description="The most tasks.")
+    at_least: int | None = Field(default=None, ge=1, le=8, description="Default: 1, and 2 in production.")
+    at_most: int = Field(
+        default=4,
+        ge=1,
+        le=8,
+        description="The most tasks. The network's names tell Prometheus of no more than eight; take larger ones then.",
+    )
     requests_per_minute: int = Field(
         default=30_000, ge=1, description="Requests a minute which one task is to answer, on average."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 import pulumi
@@ -146,8 +147,6 @@ def _lifecycle(expiring: Mapping[str, int]) -> Sequence[aws.s3.BucketLifecycleCo
 
 
 def _tls_only(arn: str) -> str:
-    import json
-
     statement = {
         "Sid": "TlsOnly",
         "Effect": "Deny",
@@ -224,7 +223,8 @@ class Postgres:
             backup_retention_period=35 if core.production else 7,
             copy_tags_to_snapshot=True,
             deletion_protection=True,
-            skip_final_snapshot=False,
+            # Where all data is to be deleted in production, a last snapshot stays nevertheless.
+            skip_final_snapshot=not core.production,
             final_snapshot_identifier=core.names.of("database-last", 255),
             auto_minor_version_upgrade=True,
             apply_immediately=not core.production,

@@ -38,7 +38,7 @@ from .content import TaskContent
 from .core import Core, after, kept
 from .edge import Edge, Entrance
 from .images import Images
-from .metrics import Metrics
+from .metrics import Metrics, each_task
 from .names import CONFIG, PORT, PROJECT, SCRATCH, SECRETS, Names, size_of
 from .network import Network
 from .permissions import Statement
@@ -417,6 +417,8 @@ class AwsTarget:
             statements.append(pulumi.Output.all(self._table.arn, self._core.key.arn).apply(_use_table))
         if name == "grafana":
             databases.append(self._grafana(env, secret_env, opts))
+        if name == "prometheus":
+            config = each_task(config)
         if name == "prometheus" and self._metrics:
             config = self._metrics.writing(config)
             statements.append(self._metrics.arn.apply(permissions.metrics_write))

@@ -14,9 +14,9 @@ import pulumi_aws as aws
 from ..base import HealthCheck
 from . import permissions
 from .core import Core, after
-from .definitions import HELPER_CPU, HELPER_MEMORY_MB, TaskSpec, containers, volumes
+from .definitions import TaskSpec, containers, volumes
 from .images import Image
-from .names import SCRATCH, fit
+from .names import SCRATCH, whole
 from .permissions import Statement
 from .settings import TaskSize
 from .storage import Bucket
@@ -165,9 +165,7 @@ class Tasks:
             folder=work.folder,
             listens=work.listens,
         )
-        helpers = int(spec.keeps)
-        cpu, memory = fit(work.size.cpu + helpers * HELPER_CPU, work.size.memory_mb + helpers * HELPER_MEMORY_MB)
-        disk = work.size.disk_gb
+        cpu, memory = whole(work.size, helped=spec.keeps)
         definition = aws.ecs.TaskDefinition(
             f"task-{name}",
             family=core.names.of(name, 255),
@@ -178,7 +176,7 @@ class Tasks:
             runtime_platform=aws.ecs.TaskDefinitionRuntimePlatformArgs(
                 operating_system_family="LINUX", cpu_architecture=core.settings.architecture
             ),
-            ephemeral_storage=aws.ecs.TaskDefinitionEphemeralStorageArgs(size_in_gib=disk),
+            ephemeral_storage=aws.ecs.TaskDefinitionEphemeralStorageArgs(size_in_gib=work.size.disk_gb),
             execution_role_arn=execution.arn,
             task_role_arn=task.arn,
             volumes=[aws.ecs.TaskDefinitionVolumeArgs(name=volume) for volume in volumes()],
