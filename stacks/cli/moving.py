@@ -83,7 +83,12 @@ def import_(
     passphrase = _passphrase(passphrase_file, new=False)
     repositories = loaded.config.lake.repositories
     with run_lock(home(loaded.project), loaded.config.stack), _working(quiet=as_json) as bar:
-        done = write(ends, subject_of(loaded), repositories, archive, passphrase, bar.show)
+        try:
+            done = write(ends, subject_of(loaded), repositories, archive, passphrase, bar.show)
+        except KeyboardInterrupt:
+            bar.clear()
+            typer.echo(f"interrupted; import again to go on, or delete {ends.place()} if it is there", err=True)
+            raise
     if as_json:
         facts = {"stack": loaded.config.stack, "resumed": done.resumed, "kept": done.kept}
         typer.echo(json.dumps({"archive": str(archive), **_summary(done.manifest), **facts}))

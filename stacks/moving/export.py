@@ -140,6 +140,7 @@ class _Run:
             runs=len(runs),
             left_out=left_out,
             metadata=dict(snapshot.metadata),
+            protected=[dict(rule) for rule in snapshot.protected],
             commits_range=snapshot.refs.commits,
             branches_range=snapshot.refs.branches,
             tags_range=snapshot.refs.tags,

@@ -132,9 +132,11 @@ class _Run:
     def _restore(self, lake: LakeClient, name: str, about: Repository) -> None:
         metadata = {**about.metadata, OWNER: self.subject.stack}
         refs = Refs(about.commits_range, about.branches_range, about.tags_range)
-        lake.restore(name, self.ends.namespace(name), about.default_branch, refs, metadata)
+        lake.restore(name, self.ends.namespace(name), about.default_branch, refs, metadata, about.protected)
         if lake.heads(name) != (about.branches, about.tags):
             raise PlatformError("lakeFS did not restore its branches and tags as they were", field=name)
+        if lake.rules(name) != about.protected:
+            raise PlatformError("lakeFS did not take the protection of its branches as it was", field=name)
         starts = [*about.branches.values(), *about.tags.values(), *about.pinned]
         wanted = self.archive.read(commits_file(name)).decode().split()
         if lake.commits(name, starts) != frozenset(wanted) or len(wanted) != about.commits:

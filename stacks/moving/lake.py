@@ -6,7 +6,7 @@ Objects never change once they are written, so what is dumped first can be copie
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,7 @@ class Snapshot:
         namespace: where its objects are.
         default_branch: its default branch.
         metadata: what is kept with it, without the mark of its stack.
+        protected: its rules of which branches only merges may change.
         refs: lakeFS's dump of it.
         branches, tags: name -> commit.
         commits: the id of each commit which a branch, a tag or a model leads to.
@@ -52,6 +53,7 @@ class Snapshot:
     namespace: str
     default_branch: str
     metadata: Mapping[str, str]
+    protected: Sequence[Mapping[str, Any]]
     refs: Refs
     branches: Mapping[str, str]
     tags: Mapping[str, str]
@@ -106,6 +108,7 @@ class LakeClient:
             namespace=str(about["storage_namespace"]).rstrip("/"),
             default_branch=str(about["default_branch"]),
             metadata=metadata,
+            protected=self.rules(name),
             refs=refs,
             branches=branches,
             tags=tags,
@@ -113,7 +116,15 @@ class LakeClient:
             pinned=tuple(there),
         )
 
-    def restore(self, name: str, namespace: str, default_branch: str, refs: Refs, metadata: Mapping[str, str]) -> None:
+    def restore(
+        self,
+        name: str,
+        namespace: str,
+        default_branch: str,
+        refs: Refs,
+        metadata: Mapping[str, str],
+        protected: Sequence[Mapping[str, Any]],
+    ) -> None:
         """Make the repository `name` of a dump, whose objects lie below `namespace` already."""
         body = {"name": name, "storage_namespace": namespace, "default_branch": default_branch}
         self._rest.send("POST", "/repositories", params={"bare": "true"}, json=body)
@@ -126,6 +137,11 @@ class LakeClient:
         task = self._rest.send("POST", f"{route}/restore", json=wanted).body["id"]
         self._task(f"{route}/restore", task, name)
         self._rest.send("POST", f"{route}/metadata", json={"metadata": dict(metadata)})
+        self._rest.send("PUT", _rules(name), json=[dict(rule) for rule in protected])
+
+    def rules(self, name: str) -> list[dict[str, Any]]:
+        """Return the rules of which branches only merges may change."""
+        return list(self._rest.get(_rules(name)).body)
 
     def heads(self, name: str) -> tuple[dict[str, str], dict[str, str]]:
         """Return branches and tags of the repository, name -> commit."""
@@ -207,6 +223,10 @@ class LakeClient:
             if not body["pagination"]["has_more"]:
                 return
             after = {"after": str(body["pagination"]["next_offset"])}
+
+
+def _rules(name: str) -> str:
+    return f"{_repository(name)}/settings/branch_protection"
 
 
 def _repository(name: str) -> str:

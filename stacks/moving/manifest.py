@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -68,6 +68,7 @@ class Repository(_Part):
         pinned: commits which models were trained on.
         runs: how many runs of actions, among them the gate's verdicts.
         metadata: what lakeFS keeps with it.
+        protected: its rules of which branches only merges may change, as lakeFS's API gives them.
         left_out: what was written and not committed, `branch: path`, and so is not in the archive.
         commits_range, branches_range, tags_range: names of lakeFS's own dumps of them, among the objects.
         objects: the files of its storage namespace.
@@ -81,6 +82,7 @@ class Repository(_Part):
     runs: int
     left_out: list[str]
     metadata: dict[str, str]
+    protected: list[dict[str, Any]]
     commits_range: str
     branches_range: str
     tags_range: str

@@ -112,10 +112,11 @@ def _fill_lake(gated: GatedLake) -> tuple[str, str]:
         data.write(frame, "flights/gone/departures/c.parquet", lake=lake)
         dangling = data.commit("flights/gone", "c", lake=lake)
         lake.delete_branch("flights", "gone")
-        data.branch("flights/work", lake=lake)
-        data.write(frame, "flights/work/departures/unfinished.parquet", lake=lake)
+        data.branch("flights/draft", lake=lake)
+        data.write(frame, "flights/draft/departures/unfinished.parquet", lake=lake)
     _lakefs(gated.lakefs, "POST", "/repositories/flights/tags", json={"id": "v1", "ref": first.commit})
     _lakefs(gated.lakefs, "POST", "/repositories/flights/metadata", json={"metadata": {OWNER: "flights-dev", "x": "y"}})
+    _lakefs(gated.lakefs, "PUT", "/repositories/flights/settings/branch_protection", json=[{"pattern": "main"}])
     return first.commit, dangling.commit
 
 
@@ -141,9 +142,7 @@ def _fill_mlflow(server: Server, commit: str, dangling: str) -> str:
             )
             runs.append(made["run"]["info"]["run_id"])
         metrics = [{"key": "auc", "value": 1 / 3, "timestamp": step, "step": step} for step in range(1200)]
-        odd = [
-            {"key": key, "value": value, "timestamp": 1, "step": 0} for key, value in (("a", "NaN"), ("b", "Infinity"))
-        ]
+        metrics += [{"key": "a", "value": "NaN", "timestamp": 1}, {"key": "b", "value": "Infinity", "timestamp": 1}]
         for batch in (metrics[:900], metrics[900:]):
             _post(http, "runs/log-batch", run_id=runs[0], metrics=batch, params=[])
         _post(http, "runs/log-batch", run_id=runs[0], metrics=[], params=[{"key": "depth", "value": "3"}])
@@ -222,7 +221,7 @@ def test_everything_moves_and_still_holds_together(old: Old, archive: Path, tmp_
     assert max(step.done for step in told) == done.manifest.bytes, "all of it was told of"
 
     about = done.manifest.repositories["flights"]
-    assert about.left_out == ["work: departures/unfinished.parquet"]
+    assert about.left_out == ["draft: departures/unfinished.parquet"]
     assert done.manifest.unresolved == [f"flights@{'f' * 64}"]
     assert set(about.pinned) == {old.commit, old.dangling}
     assert [path.name for path in (tmp_path / "stacks").iterdir()] == ["flights-dev"], "nothing is left beside it"
@@ -278,8 +277,8 @@ def _check_lake(server: Server, lake: Lake, old: Old) -> None:
     assert not data.is_validated("flights", old.dangling, lake=lake)
     assert data.read("flights/main/departures", validated=True, lake=lake).commit == lake.head("flights", "main").id
     # The lake goes on: a commit on top of the old ones.
-    data.write(departures.month_frame(2).head(9), "flights/work/departures/d.parquet", lake=lake)
-    made = data.commit("flights/work", "on top", lake=lake)
+    data.write(departures.month_frame(2).head(9), "flights/draft/departures/d.parquet", lake=lake)
+    made = data.commit("flights/draft", "on top", lake=lake)
     assert lake.head("flights", made.commit).parents == (lake.head("flights", "main").id,)
 
 
@@ -313,13 +312,14 @@ def test_nothing_secret_is_readable_and_any_change_is_found(old: Old, archive: P
 
 
 def test_the_databases_move_to_postgres_and_back(old: Old, archive: Path, postgres: Postgres, tmp_path: Path) -> None:
-    urls = {name: postgres.new_database(name) for name in ("mlflow", "mlflow-accounts")}
+    urls = {name: postgres.new_database(name) for name in ("mlflow", "mlflow-accounts", "lakefs")}
     root = StackRoot(tmp_path / "stacks" / "flights-dev")
     first = import_(DatabaseEnds(root, urls), SUBJECT, ["flights"], archive, PASSPHRASE).manifest
 
     there = ServerEnds(old.gated.lakefs, urls, old.ends.folder, old.ends.kept)
     second = export(there, SUBJECT, tmp_path / "back.tar", PASSPHRASE)
     assert second.databases == first.databases, "row for row"
+    assert not list(root.data("lakefs").iterdir()), "lakeFS kept its commits, branches and runs in Postgres too"
 
     with _moved_mlflow(tmp_path / "mlflow", old, urls, root.data("mlflow-artifacts")) as http:
         _check_mlflow(http, old)

@@ -68,7 +68,7 @@ class ServerEnds(LocalOldEnds):
 
 
 class DatabaseEnds(LocalNewEnds):
-    """New ends whose databases are elsewhere."""
+    """New ends whose databases are elsewhere: MLflow's, and under the name `lakefs` lakeFS's key-value store."""
 
     def __init__(self, root: StackRoot, urls: Mapping[str, str]) -> None:
         super().__init__(root)
@@ -76,6 +76,13 @@ class DatabaseEnds(LocalNewEnds):
 
     def database(self, name: str) -> str:
         return self._urls[name]
+
+    def _lake_env(self, port: int) -> dict[str, str]:
+        if "lakefs" not in self._urls:
+            return super()._lake_env(port)
+        url = self._urls["lakefs"].replace("+psycopg2", "")
+        changed = {"LAKEFS_DATABASE_TYPE": "postgres", "LAKEFS_DATABASE_POSTGRES_CONNECTION_STRING": url}
+        return super()._lake_env(port) | changed
 
 
 def write_file(path: Path, data: bytes | str) -> None:
