@@ -20,6 +20,7 @@ from pulumi_policy.proxy import UnknownValueError
 from tidemill.components.layout import find_project
 from tidemill.components.policies.base import UNKNOWN, Resource, Rule, Situation
 from tidemill.components.policies.rules import RULES
+from tidemill.components.policies.rules import rule as rule_of
 from tidemill.components.policies.settings import PolicyRule
 from tidemill.components.provider.parent import end_with_parent
 from tidemill.runtime.errors import TidemillError
@@ -82,9 +83,10 @@ class StackValues:
         """Return how the rules are set, as the engine takes it."""
         found: dict[str, Any] = {}
         for name, rule in self.rules.items():
-            level = {"enforcementLevel": _LEVELS[rule.level]} if rule.level else {}
+            # One which is not given means `advisory` on the wire, and not the rule's own.
+            level = rule.level or rule_of(name).level
             excepted = {"except": rule.excepted} if rule.excepted else {}
-            found[name] = {**level, **excepted, **rule.parameters}
+            found[name] = {"enforcementLevel": _LEVELS[level], **excepted, **rule.parameters}
         return found
 
 

@@ -313,7 +313,7 @@ def test_the_config_sets_rules_also_from_what_it_is_laid_over(tmp_path: Path) ->
     level = pulumi_policy.EnforcementLevel
     assert found.settings() == {
         "container-user": {"enforcementLevel": level.MANDATORY},
-        "aws-own-key": {"of": ["logs"]},
+        "aws-own-key": {"enforcementLevel": level.MANDATORY, "of": ["logs"]},
         "container-read-only": {"enforcementLevel": level.DISABLED},
         "image-pinned": {"enforcementLevel": level.ADVISORY, "except": {"image-*": "built on this very machine"}},
     }

@@ -12,11 +12,12 @@ stack.run("destroy")  # RefusedError while there is data
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,6 +99,8 @@ class StandinStack:
         config: what else stands in `tidemill:stack`; `team` and `environment` have defaults.
         environment: variables for the engine and its providers, such as a backend.
         files: path -> text of files of the project, such as training code.
+        policy: whether each resource is asked what the policy pack asks.
+        program: what is run in place of the program which the config asks for, and given that one.
     """
 
     def __init__(
@@ -108,12 +111,16 @@ class StandinStack:
         *,
         environment: Mapping[str, str] | None = None,
         files: Mapping[str, str] | None = None,
+        policy: bool = True,
+        program: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
         tools.ensure("pulumi")
         self.project = folder / "project"
         self.record = folder / "record.jsonl"
         self.gone = folder / "gone"
         self.environment = dict(environment or {})
+        self.policy = policy
+        self.program = program
         (self.project / "config").mkdir(parents=True)
         plugins = plugins_of(folder / "bin", *PACKAGES)
         settings = {
@@ -179,7 +186,9 @@ class StandinStack:
         mine = {key: value for key, value in os.environ.items() if not key.startswith(("PULUMI_", "TIDEMILL_"))}
         mine |= {key: os.environ[key] for key in ("TIDEMILL_CACHE",) if key in os.environ}
         with mock.patch.dict(os.environ, mine | self.environment | records, clear=True):
-            yield Engine(loaded, program_of(loaded), listener=events.append)
+            program = program_of(loaded)
+            given = functools.partial(self.program, program) if self.program else program
+            yield Engine(loaded, given, listener=events.append, policy=self.policy)
 
     def entries(self) -> list[Entry]:
         """Return the whole record."""
