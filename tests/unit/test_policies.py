@@ -14,18 +14,21 @@ from typing import Any
 import pulumi_aws
 import pulumi_policy
 import pytest
+import typer.main
 import yaml
 from pulumi_policy import policy as sdk
 from pulumi_policy.proxy import UNKNOWN_STRING_VALUE, unknown_checking_proxy
-from tidemill.components.policies.base import UNKNOWN, Finding, Resource, Situation
+from tidemill.components.policies.base import UNKNOWN, Finding, Resource, Rule, Situation
 from tidemill.components.policies.rules import RULES, rule
 from tidemill.components.policies.settings import PolicyRule
 from tidemill.components.policies.tagging import TAGGED
 from tidemill.components.provider.base import lookup
 from tidemill.runtime.errors import ConfigError
+from tidemill.stacks.cli.app import app
 from tidemill.stacks.engine.policies import EXECUTABLE, PACK, install
 from tidemill.stacks.engine.policy_pack import StackValues, mark_secrets, policies_of, resource_of
 from tidemill.stacks.loading import load_stack, project_settings
+from typer.testing import CliRunner
 
 from tests.support.policy_samples import BAD, DIGEST, GOOD, TAGS, one
 from tests.support.standin.outputs import class_of
@@ -360,3 +363,41 @@ def test_the_pack_is_in_the_wheel_and_bears_its_version() -> None:
     assert settings["tool"]["setuptools"]["package-data"]["tidemill.components.policies"] == ["PulumiPolicy.yaml"]
     plugins = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["plugins"]
     assert plugins["analyzers"] == [{"name": EXECUTABLE.removeprefix("pulumi-analyzer-"), "path": ".venv/bin"}]
+
+
+# The page.
+
+PAGE = (ROOT / "docs" / "policies.md").read_text()
+
+
+def row(found: Rule) -> str:
+    what = "; ".join(
+        f"`{name}`: {one.description.rstrip('.')} (default `{json.dumps(one.default)}`)"
+        for name, one in found.parameters.items()
+    )
+    return f"| `{found.name}` | {found.level} | {found.title} | {what} |"
+
+
+def test_the_page_has_every_rule_as_it_is() -> None:
+    listed = [line for line in PAGE.splitlines() if re.match(r"\| `[a-z-]+` \| (mandatory|advisory) ", line)]
+    assert listed == [row(found) for found in RULES]
+
+
+def test_the_settings_on_the_page_are_right(tmp_path: Path) -> None:
+    [text] = [block for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) if "tidemill:stack" in block]
+    config = yaml.safe_load(text)["config"]["tidemill:stack"]
+    found = values(tmp_path, {**config, "environment": "live"}).settings()
+    assert set(found) == {"container-user", "aws-tagged", "aws-bucket-private"}
+    assert found["aws-tagged"]["names"][-1] == "cost-center"
+
+
+def test_the_commands_on_the_page_are_there() -> None:
+    result = CliRunner().invoke(app, ["policies", "--path"])
+    assert result.output.strip() == str(PACK)
+    listed = json.loads(CliRunner().invoke(app, ["policies", "--json"]).output)
+    assert [found["name"] for found in listed["rules"]] == [found.name for found in RULES]
+    shown = CliRunner().invoke(app, ["policies"]).output
+    assert all(found.name in shown for found in RULES)
+    for command in ("preview", "up"):
+        options = [option for one in typer.main.get_command(app).commands[command].params for option in one.opts]
+        assert "--policy" in options
