@@ -59,6 +59,8 @@ def explain(
             mend="set PULUMI_CONFIG_PASSPHRASE_FILE, or unset PULUMI_CONFIG_PASSPHRASE",
         )
     spoken = [event for event in errors if event.text.strip() not in ("update failed", "preview failed")]
+    # A plugin which a busy machine lets take over 5 s to acknowledge its end; one that died fails its resources too.
+    spoken = [event for event in spoken if "exited prematurely" not in event.text] or spoken
     everything = "\n".join([text, *(event.text for event in spoken)])
     for sign in _PLUGIN_SIGNS:
         if sign in everything:

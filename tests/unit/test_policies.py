@@ -16,6 +16,9 @@ import pulumi_policy
 import pytest
 import typer.main
 import yaml
+from pulumi.automation import CommandResult, EngineEvent
+from pulumi.automation.errors import CommandError
+from pulumi.automation.events import PolicyEvent
 from pulumi_policy import policy as sdk
 from pulumi_policy.proxy import UNKNOWN_STRING_VALUE, unknown_checking_proxy
 from tidemill.components.policies.base import UNKNOWN, Finding, Resource, Rule, Situation
@@ -23,8 +26,10 @@ from tidemill.components.policies.rules import RULES, rule
 from tidemill.components.policies.settings import PolicyRule
 from tidemill.components.policies.tagging import TAGGED
 from tidemill.components.provider.base import lookup
-from tidemill.runtime.errors import ConfigError
+from tidemill.runtime.errors import ConfigError, RefusedError, TidemillError
 from tidemill.stacks.cli.app import app
+from tidemill.stacks.engine.events import Event, Translator
+from tidemill.stacks.engine.failures import explain
 from tidemill.stacks.engine.policies import EXECUTABLE, PACK, install
 from tidemill.stacks.engine.policy_pack import StackValues, mark_secrets, policies_of, resource_of
 from tidemill.stacks.loading import load_stack, project_settings
@@ -401,3 +406,45 @@ def test_the_commands_on_the_page_are_there() -> None:
     for command in ("preview", "up"):
         options = [option for one in typer.main.get_command(app).commands[command].params for option in one.opts]
         assert "--policy" in options
+
+
+# How a refusal ends.
+
+
+def violation(level: str) -> Any:
+    event = PolicyEvent(
+        message="No bucket is public\naws:s3/bucket:Bucket it: acl is public-read; leave it out\n",
+        color="never",
+        policy_name="aws-bucket-private",
+        policy_pack_name="tidemill",
+        policy_pack_version="0.1.0",
+        policy_pack_version_tag="0.1.0",
+        enforcement_level=level,
+    )
+    return EngineEvent(sequence=1, timestamp=1, policy_event=event)
+
+
+def ended(folder: Path, events: list[Any], *more: Event) -> TidemillError:
+    translator = Translator(lambda _: None)
+    for event in events:
+        translator(event)
+    error = CommandError(CommandResult("", "error: preview failed", 1))
+    return explain(error, [*translator.errors, *more], load_stack(project(folder, {}), STACK))
+
+
+def test_a_refusal_ends_with_code_1_and_a_failure_beside_it_with_3(tmp_path: Path) -> None:
+    refused = ended(tmp_path, [violation("mandatory")], Event("message", text="preview failed", severity="error"))
+    assert isinstance(refused, RefusedError)
+    assert str(refused) == "aws:s3/bucket:Bucket it: acl is public-read; leave it out (rule aws-bucket-private)"
+    assert ended(tmp_path, [violation("mandatory")], Event("message", text="no disk", severity="error")).exit_code == 3
+    slow = Event("message", text="Detected that /x/pulumi-resource-aws exited prematurely.", severity="error")
+    assert ended(tmp_path, [violation("mandatory")], slow).exit_code == 1, "it was only slow to end"
+    assert ended(tmp_path, [], slow).exit_code == 3, "it died"
+
+
+def test_advice_is_a_warning() -> None:
+    heard: list[Event] = []
+    translator = Translator(heard.append)
+    translator(violation("advisory"))
+    assert translator.errors == []
+    assert [(event.severity, event.exit_code) for event in heard] == [("warning", None)]
