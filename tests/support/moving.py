@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from tidemill.stacks.moving.export import Subject
 from tests.support.servers import Server
 
 PASSPHRASE = "correct horse battery staple"
+KEYS = {"access-key-id": "key-id", "secret-access-key": "secret"}
 SUBJECT = Subject("flights-dev", "flights", "local", ("flights",))
 
 
@@ -76,6 +78,14 @@ class DatabaseEnds(LocalNewEnds):
 
     def database(self, name: str) -> str:
         return self._urls[name]
+
+    def load_lake(self, dump: Path) -> None:
+        if "lakefs" in self._urls:
+            # On its embedded store alone lakeFS makes the user of its installation keys itself.
+            keys = [f"--{kind}={(self._root.secrets / f'lakefs-{name}').read_text()}" for kind, name in KEYS.items()]
+            argv = [*self._lakefs(), "setup", "--user-name=tidemill", *keys]
+            subprocess.run(argv, env=self._lake_env(0), cwd=self._attempt, check=True, capture_output=True)
+        super().load_lake(dump)
 
     def _lake_env(self, port: int) -> dict[str, str]:
         if "lakefs" not in self._urls:
