@@ -98,7 +98,7 @@ def _start(client: Any, container: str, inputs: Properties, digest: str) -> None
     processes = inputs.get("processes")
     host = api.create_host_config(
         binds={
-            mount["volume"]: {"bind": mount["target"], "mode": "ro" if mount.get("readOnly") else "rw"}
+            mount["volume"]: {"bind": mount["target"], "mode": "ro" if mount.get("readOnly") else "rw,nocopy"}
             for mount in inputs.get("mounts") or ()
         },
         network_mode=networks[0] if networks else "none",

@@ -126,6 +126,7 @@ def _build(client: docker.DockerClient, wanted: dict[str, Any]) -> tuple[str, Ou
     tags = wanted.pop("tags")
     context = wanted.pop("context")["location"]
     argv = ["docker", "build", "--quiet", "--file", wanted.pop("dockerfile")["location"]]
+    assert wanted.pop("network", None) in (None, "default")
     argv += [part for tag in tags for part in ("--tag", tag)]
     argv += [part for pair in wanted.pop("buildArgs").items() for part in ("--build-arg", "=".join(pair))]
     argv += [part for pair in wanted.pop("labels").items() for part in ("--label", "=".join(pair))]
@@ -214,7 +215,12 @@ def _wait(api: Any, container: str, seconds: int) -> None:
 
 
 def _mount(mount: Inputs) -> Mount:
-    return Mount(mount["target"], mount["source"], type=mount["type"], read_only=bool(mount.get("readOnly")))
+    as_it_is = bool(mount.get("volumeOptions", {}).get("noCopy"))
+    known = {"target", "source", "type", "readOnly", "volumeOptions"}
+    assert set(mount) <= known, f"nothing is known of {', '.join(set(mount) - known)} of a mount"
+    return Mount(
+        mount["target"], mount["source"], type=mount["type"], read_only=bool(mount.get("readOnly")), no_copy=as_it_is
+    )
 
 
 def _port(port: Inputs) -> str:

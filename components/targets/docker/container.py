@@ -35,8 +35,11 @@ class Mounts:
 
     def args(self) -> list[docker.ContainerMountArgs]:
         """Return them as the vendor's provider wants them."""
+        # Each has its owner already. Docker would give an empty one that of the folder in the image, and it makes the
+        # working folder, as root, where an image has none.
+        as_it_is = docker.ContainerMountVolumeOptionsArgs(no_copy=True)
         kept = [
-            docker.ContainerMountArgs(type="volume", source=source, target=target)
+            docker.ContainerMountArgs(type="volume", source=source, target=target, volume_options=as_it_is)
             for target, source in sorted(self.volumes.items())
         ]
         return [docker.ContainerMountArgs(type="volume", source=self.files, target=MOUNT, read_only=True), *kept]
