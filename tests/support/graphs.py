@@ -153,5 +153,12 @@ def _strings(value: Any) -> Iterable[str]:
             yield from _strings(item)
 
 
-RULES: dict[str, Callable[[list[Declared]], list[str]]] = {"local": local, "docker": docker}
+def aws(graph: list[Declared]) -> list[str]:
+    """Return what tasks of AWS refer to and the stack has not."""
+    from tests.support.aws_graph import Aws
+
+    return Aws(graph).dangling()
+
+
+RULES: dict[str, Callable[[list[Declared]], list[str]]] = {"local": local, "docker": docker, "aws": aws}
 """Target -> what finds the dangling references of a graph on it."""

@@ -15,6 +15,7 @@ from tidemill.stacks.loading import LoadedStack
 from tidemill.stacks.program import compose
 from tidemill.stacks.settings import StackConfig
 
+from tests.support.aws_graph import load
 from tests.support.graphs import CONTAINER, NATIVE, RULES, Declared, Docker
 from tests.support.recorded import Recorded, record
 
@@ -24,7 +25,16 @@ _OURS = ("mlflow", "serving", "runtime", "training")
 _BLOCKS: dict[str, dict[str, Any]] = {
     "local": {},
     "docker": {"docker": {"images": {name: f"registry.example/{name}:1" for name in _OURS}}},
+    "aws": {
+        "aws": {
+            "region": "eu-central-1",
+            "domain": "harbour.ml.example.org",
+            "zone": "Z1",
+            "images": {name: f"registry.example/{name}:1" for name in (*_OURS, "content")},
+        }
+    },
 }
+_SERVICE = {"docker": CONTAINER, "aws": "aws:ecs/service:Service"}
 
 
 @st.composite
@@ -97,6 +107,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recorded(project: Path, target: str, config: dict[str, Any]) -> Recorded:
+    if target == "aws":
+        load()
     whole = {**config, **_BLOCKS[target], "target": target}
     # As the loader reads it: YAML has no tuples, and a duration is text.
     model = StackConfig.model_validate(json.loads(json.dumps(whole)), strict=True)
@@ -104,13 +116,24 @@ def recorded(project: Path, target: str, config: dict[str, Any]) -> Recorded:
     return record(functools.partial(compose, loaded), secrets={"hook": "https://hooks.example/T0"})
 
 
-@pytest.mark.parametrize("target", sorted(RULES))
+@pytest.mark.parametrize("target", sorted(RULES.keys() - {"aws"}))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(config=configs())
 def test_every_valid_config_refers_to_nothing_it_has_not(project: Path, target: str, config: dict[str, Any]) -> None:
+    has_all(project, target, config)
+
+
+# Some 350 resources take seconds, not moments.
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(config=configs())
+def test_every_valid_config_refers_to_nothing_it_has_not_on_aws(project: Path, config: dict[str, Any]) -> None:
+    has_all(project, "aws", config)
+
+
+def has_all(project: Path, target: str, config: dict[str, Any]) -> None:
     made = recorded(project, target, config)
     assert RULES[target](made.graph) == []
-    kind = CONTAINER if target == "docker" else f"{NATIVE}:local:Service"
+    kind = _SERVICE.get(target, f"{NATIVE}:local:Service")
     running = {name for (typ, name) in made.resources if typ == kind}
     assert {"lakefs", "mlflow", "prometheus", "alertmanager"} <= running
     assert {f"serving-{name}" for name in config["models"]} <= running
@@ -166,3 +189,30 @@ def test_the_rule_of_local_sees_a_missing_secret(project: Path, name: str) -> No
     graph = recorded(project, "local", _ONE).graph
     left = [found for found in graph if found != Declared(f"{NATIVE}:local:Secret", name, found.inputs)]
     assert any(name in wrong for wrong in RULES["local"](left))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "missed"),
+    [
+        ("aws:secretsmanager/secret:Secret", "secret-lakefs-hook", "TIDEMILL_SECRET_LAKEFS_HOOK is no secret"),
+        ("aws:s3/bucketObjectv2:BucketObjectv2", "files-monitor", "monitor: no files s3://"),
+        ("aws:ecs/service:Service", "validation", "prometheus: cannot reach validation.harbour-dev.tidemill.internal"),
+        ("aws:ecs/taskDefinition:TaskDefinition", "task-mlflow", "mlflow: no task definition"),
+        ("aws:iam/role:Role", "role-mlflow-start", "mlflow: no role executionRoleArn"),
+        ("aws:iam/policy:Policy", "role-retraining", "retraining: may not use s3://"),
+        ("aws:iam/policy:Policy", "role-mlflow-start", "mlflow: TIDEMILL_SECRET_MLFLOW_ADMIN may not be read"),
+        ("aws:ec2/subnet:Subnet", "private-1", "lakefs: no subnet subnet-"),
+        ("aws:cloudwatch/logGroup:LogGroup", "log-lakefs", "lakefs: main: no log group /tidemill/harbour-dev/lakefs"),
+    ],
+)
+def test_the_rule_of_aws_sees_what_is_missing(on_aws: list[Declared], kind: str, name: str, missed: str) -> None:
+    left = [found for found in on_aws if (found.type, found.name) != (kind, name)]
+    assert len(left) == len(on_aws) - 1
+    assert any(missed in wrong for wrong in RULES["aws"](left)), RULES["aws"](left)
+
+
+@pytest.fixture(scope="module")
+def on_aws(project: Path) -> list[Declared]:
+    graph = recorded(project, "aws", _ONE).graph
+    assert RULES["aws"](graph) == []
+    return graph
