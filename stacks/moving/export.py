@@ -17,7 +17,6 @@ from tidemill.runtime.errors import NotFoundError, PlatformError, RefusedError
 from tidemill.runtime.ids import uuid7
 from tidemill.runtime.lineage import LAKE_COMMIT, LAKE_REPOSITORY
 
-from .archive import ArchiveWriter, writer_of
 from .contents import (
     DATABASES,
     JOBS,
@@ -37,6 +36,7 @@ from .lake import LakeClient, Snapshot
 from .manifest import FORMAT, Database, Manifest, Repository, StoreCount
 from .schema import TRACKING
 from .sealing import Seal
+from .writer import ArchiveWriter, writer_of
 
 __all__ = ["Subject", "export"]
 

@@ -17,10 +17,11 @@ import pytest
 from tidemill.components.targets.local.store import FolderStore
 from tidemill.runtime.errors import NotFoundError, PlatformError, RefusedError, UserError
 from tidemill.runtime.retraining.turns import Turn, TurnStore
-from tidemill.stacks.moving.archive import ArchiveWriter, open_archive, writer_of
+from tidemill.stacks.moving.archive import open_archive
 from tidemill.stacks.moving.manifest import FORMAT, Manifest
 from tidemill.stacks.moving.sealing import Seal
 from tidemill.stacks.moving.turns import settled
+from tidemill.stacks.moving.writer import ArchiveWriter, writer_of
 
 from tests.support.moving import PASSPHRASE
 
