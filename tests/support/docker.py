@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,11 @@ from typing import NoReturn
 import pytest
 
 _DAEMON = ("docker.io", "containerd", "iptables", "runc", "tini")
-_BASE = ("base-files", "base-passwd", "coreutils", "dash", "grep", "libstdc++6", "python3", "python3-venv", "sed")
+# What the slim image has, as far as anybody here needs it.
+_BASE = (
+    *("base-files", "base-passwd", "coreutils", "dash", "grep", "libstdc++6", "netbase", "python3", "python3-venv"),
+    *("sed", "tzdata"),
+)
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ def _empty(docker: Docker) -> None:
     if volumes:
         docker.run("volume", "rm", *volumes)
     docker.run("network", "prune", "--force")
-    docker.run("image", "prune", "--force")
+    docker.run("image", "prune", "--force", "--all", "--filter", "until=168h")
     docker.run("builder", "prune", "--force", "--keep-storage", "8GB")
 
 
@@ -230,12 +234,30 @@ def base_image(docker: Docker) -> str | None:
         return None
     root = unpacked("base", _BASE)
     (python,) = root.glob("usr/bin/python3.*[0-9]")
-    tag = f"tidemill-tests/python:{python.name.removeprefix('python')}-debian"
-    with tempfile.TemporaryDirectory() as text:
-        folder = Path(text)
+    tag = f"tidemill-tests/python:{python.name.removeprefix('python')}-{root.name}"
+
+    def prepare(folder: Path) -> str:
         archive(root, folder / "base.tar", users={"root": 0})
-        (folder / "Dockerfile").write_text('FROM scratch\nADD base.tar /\nCMD ["/bin/sh"]\n')
-        docker.run("build", "--quiet", "--tag", tag, str(folder))
+        return 'FROM scratch\nADD base.tar /\nCMD ["/bin/sh"]\n'
+
+    return built(docker, tag, prepare)
+
+
+def built(docker: Docker, tag: str, prepare: Callable[[Path], str]) -> str:
+    """Return the image `tag`, which names what is in it; where it is not there, it is built without a network.
+
+    Args:
+        docker: the daemon.
+        tag: its name.
+        prepare: fills the folder it is built from, and returns the Dockerfile.
+    """
+    if docker.run("image", "ls", "--quiet", tag):
+        return tag
+    with tempfile.TemporaryDirectory(dir=cache_folder()) as text:
+        folder, path = Path(text) / "context", Path(text) / "Dockerfile"
+        folder.mkdir()
+        path.write_text(prepare(folder))
+        docker.run("build", "--quiet", "--network", "none", "--tag", tag, "--file", str(path), str(folder))
     return tag
 
 

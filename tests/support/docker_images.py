@@ -22,7 +22,7 @@ from tidemill.components.targets.docker.postgres import USER as POSTGRES
 from tidemill.components.targets.docker.settings import DockerSettings
 from tidemill.components.tools.table import IMAGES
 
-from tests.support.docker import Docker, archive, base_image, cache_folder, unpacked
+from tests.support.docker import Docker, archive, base_image, built, cache_folder, unpacked
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = str(Path(sys.prefix) / "bin")
@@ -57,7 +57,12 @@ def _python_image(docker: Docker, base: str, extras: list[str]) -> str:
     """Return `base` with the wheels which our own images install."""
     python = base.rpartition(":")[2].partition("-")[0]
     wheels = _wheels(python, extras)
-    return _build(docker, f"tidemill-tests/python:{python}-wheels", f"FROM {base}\nCOPY . /wheels/\n", wheels)
+
+    def prepare(folder: Path) -> str:
+        shutil.copytree(wheels, folder / "wheels", copy_function=os.link)
+        return f"FROM {base}\nCOPY wheels /wheels/\n"
+
+    return built(docker, f"{base}-{wheels.name}", prepare)
 
 
 def _wheels(python: str, extras: list[str]) -> Path:
@@ -102,41 +107,37 @@ def _download(work: Path, wanted: set[str], *options: str) -> None:
 
 def _tools(docker: Docker, base: str) -> dict[str, str]:
     """Return an image for each program which is not ours, at the paths where its vendor's image has it."""
-    made: dict[str, str] = {}
     busybox = unpacked("programs", _DEBIAN) / "bin" / "busybox"
+    made: dict[str, str] = {}
     for name in ("lakefs", "prometheus", "alertmanager"):
-        image = IMAGES[name]
-        with tempfile.TemporaryDirectory() as text:
-            folder = Path(text)
-            lines = [f"FROM {base}", "COPY --chmod=755 wget /usr/bin/wget"]
+        programs = {program: (tools.find(program), path) for program, path in IMAGES[name].programs.items()}
+
+        def prepare(folder: Path, programs: dict[str, tuple[Path, str]] = programs) -> str:
             shutil.copy(busybox, folder / "wget")
-            for program, path in image.programs.items():
-                shutil.copy(tools.find(program), folder / program)
+            lines = [f"FROM {base}", "COPY --chmod=755 wget /usr/bin/wget"]
+            for program, (found, path) in programs.items():
+                shutil.copy(found, folder / program)
                 lines.append(f"COPY --chmod=755 {program} {path}")
-            version = image.tag.removeprefix("v")
-            made[name] = _build(docker, f"tidemill-tests/{name}:{version}", "\n".join(lines) + "\n", folder)
+            return "\n".join([*lines, ""])
+
+        # The cache never changes a program at its path.
+        known = hashlib.sha256(f"{base} {programs}".encode()).hexdigest()[:8]
+        made[name] = built(docker, f"tidemill-tests/{name}:{IMAGES[name].tag.removeprefix('v')}-{known}", prepare)
     return made
 
 
 def _postgres(docker: Docker) -> str:
     root = unpacked("programs", _DEBIAN)
     (programs,) = root.glob("usr/lib/postgresql/*/bin")
-    inside = f"/{programs.relative_to(root)}"
-    with tempfile.TemporaryDirectory() as text:
-        folder = Path(text)
+
+    def prepare(folder: Path) -> str:
         archive(root, folder / "root.tar", {"root": 0, "postgres": POSTGRES})
         (folder / "entry").write_text(_ENTRY)
-        dockerfile = (
+        return (
             "FROM scratch\nADD root.tar /\nCOPY --chmod=755 entry /usr/local/bin/docker-entrypoint.sh\n"
-            f'ENV PATH={inside}:/usr/bin:/bin\nENTRYPOINT ["/usr/local/bin/docker-entrypoint.sh"]\nCMD ["postgres"]\n'
+            f"ENV PATH=/{programs.relative_to(root)}:/usr/bin:/bin\n"
+            'ENTRYPOINT ["/usr/local/bin/docker-entrypoint.sh"]\nCMD ["postgres"]\n'
         )
-        return _build(docker, f"tidemill-tests/postgres:{programs.parent.name}-debian", dockerfile, folder)
 
-
-def _build(docker: Docker, tag: str, dockerfile: str, context: Path) -> str:
-    """Build an image by BuildKit, which knows again what it has built."""
-    with tempfile.TemporaryDirectory() as text:
-        path = Path(text) / "Dockerfile"
-        path.write_text(dockerfile)
-        docker.run("build", "--quiet", "--network", "none", "--tag", tag, "--file", str(path), str(context))
-    return tag
+    known = hashlib.sha256(f"{root.name}{_ENTRY}".encode()).hexdigest()[:8]
+    return built(docker, f"tidemill-tests/postgres:{programs.parent.name}-{known}", prepare)
