@@ -46,7 +46,7 @@ class SecretValue(NativeResource):
         with talking(str(inputs["name"])):
             version = _current(client, str(inputs["secret"]))
             if version is None or inputs.get("value"):
-                version = _put(client, inputs)
+                version = _put(client, inputs, version or "")
         return str(inputs["name"]), {**inputs, "version": version}
 
     def read(self, context: Context, state: Properties) -> Properties | None:
@@ -81,11 +81,11 @@ def _current(client: Any, secret: str) -> str | None:
     return next((version for version, names in stages.items() if _CURRENT in names), None)
 
 
-def _put(client: Any, inputs: Properties) -> str:
+def _put(client: Any, inputs: Properties, after: str) -> str:
     given = inputs.get("value")
     if given:
-        # The same value again is the same version: what was interrupted is not done twice.
-        token = hashlib.sha256(f"{inputs['secret']}\0{given}".encode()).hexdigest()
+        # The same value after the same one is the same version: what was interrupted is not done twice.
+        token = hashlib.sha256(f"{inputs['secret']}\0{after}\0{given}".encode()).hexdigest()
         done = client.put_secret_value(SecretId=inputs["secret"], SecretString=str(given), ClientRequestToken=token)
     else:
         done = client.put_secret_value(SecretId=inputs["secret"], SecretString=FORMATS[str(inputs["format"])]())

@@ -15,7 +15,7 @@ from tidemill.runtime.errors import ConfigError, PlatformError, ServiceError
 from .aws_client import connect, error_code, talking
 from .base import Context, Properties
 
-__all__ = ["ACCESS", "CONTAINER", "Ended", "Task", "digest_of"]
+__all__ = ["ACCESS", "CONTAINER", "EVERY", "Ended", "Task", "digest_of"]
 
 ACCESS = ("region", "cluster", "definition", "subnets", "securityGroups", "logGroup")
 """The inputs which say how a task is run; they may change without its being run again."""
@@ -23,7 +23,9 @@ ACCESS = ("region", "cluster", "definition", "subnets", "securityGroups", "logGr
 CONTAINER = "main"
 """The container which does what the task is for; those before it prepare it."""
 
-_EVERY = 2.0
+EVERY = 2.0
+"""Seconds between two looks at a task."""
+
 _TAIL = 20
 # What ECS takes at most as overrides of one task.
 _OVERRIDES = 8192
@@ -61,14 +63,12 @@ class Task:
         inputs: `ACCESS`, and `stack`.
         digest: see `digest_of`.
         env: settings of the main container beside those of the task definition.
-        every: seconds between two looks.
     """
 
     name: str
     inputs: Properties
     digest: str
     env: Mapping[str, str] = field(default_factory=dict[str, str])
-    every: float = _EVERY
 
     def __post_init__(self) -> None:
         region = str(self.inputs["region"])
@@ -172,7 +172,7 @@ class Task:
             if time.monotonic() > until:
                 self._ecs.stop_task(cluster=cluster, task=task, reason="time limit")
                 raise ServiceError(f"reached its time limit of {timeout:.0f} s and was stopped", field=self.name)
-            context.cancelled.wait(self.every)
+            context.cancelled.wait(EVERY)
 
 
 def _texts(value: Any) -> Sequence[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one of the three; return its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
     log_lines()
+    logging.getLogger("botocore").setLevel(logging.WARNING)
     try:
         match arguments:
             case ["prepare"]:

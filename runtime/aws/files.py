@@ -53,6 +53,9 @@ class TaskFiles(Settings):
     secrets: list[str] = Field(default_factory=list[str], description="Secrets which become files.")
     values: list[str] = Field(default_factory=list[str], description="Secrets whose values stand in config files only.")
     stores: dict[str, Kept] = Field(default_factory=dict[str, Kept], description="Folder below the data -> its place.")
+    versions: dict[str, str] = Field(
+        default_factory=dict[str, str], description="Secret -> version of its value; another one is another task."
+    )
     owner: int = Field(default=10001, description="Whom everything belongs to.")
 
 

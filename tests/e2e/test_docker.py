@@ -204,6 +204,15 @@ def test_up_makes_a_removed_container_again_and_touches_no_other(platform: Docke
     assert {name for name in before if after[name] != before[name]} == {"monitor"}
 
 
+def test_a_limit_changes_in_place(platform: DockerPlatform) -> None:
+    before = platform.running()
+    platform.configure(services={"monitor": {"memory_mb": 1500, "cpus": 1.5, "processes": 500}})
+    platform.check("up", "--yes", "--stack", platform.stack)
+    assert platform.running() == before
+    host = platform.containers()["monitor"].attrs["HostConfig"]
+    assert (host["Memory"], host["NanoCpus"], host["PidsLimit"]) == (1500 * 2**20, 1_500_000_000, 500)
+
+
 def held(platform: DockerPlatform) -> dict[str, Any]:
     """Return what the lake and the registry hold, and how much was captured."""
     key = (platform.secret("lakefs-key-id"), platform.secret("lakefs-secret"))

@@ -78,15 +78,15 @@ def exists(token: str, id_: str) -> bool:
     return True
 
 
-def change(id_: str, inputs: Inputs) -> None:
-    """Give a container other limits in place."""
-    connect().api.update_container(
-        id_,
-        mem_limit=inputs["memory"] * _MB,
-        memswap_limit=inputs["memorySwap"] * _MB,
-        cpu_period=100_000,
-        cpu_quota=int(float(inputs["cpus"]) * 100_000),
-    )
+def change(token: str, id_: str, inputs: Inputs) -> Outputs:
+    """Build an image anew, or give a container other limits in place; return what is told of it besides."""
+    if token != CONTAINER:
+        return make(token, inputs)[1]
+    api: Any = connect().api
+    limits = {"Memory": inputs["memory"] * _MB, "MemorySwap": inputs["memorySwap"] * _MB}
+    # The SDK's `update_container` does not know this way of saying how many cores.
+    api._result(api._post_json(api._url("/containers/{0}/update", id_), data={**limits, "NanoCpus": _cores(inputs)}))
+    return {}
 
 
 def remove(token: str, id_: str, inputs: Inputs) -> None:
@@ -164,7 +164,7 @@ def _container(client: docker.DockerClient, wanted: dict[str, Any]) -> tuple[str
         security_opt=wanted.pop("securityOpts"),
         mem_limit=wanted.pop("memory") * _MB,
         memswap_limit=wanted.pop("memorySwap") * _MB,
-        nano_cpus=int(float(wanted.pop("cpus")) * 1e9),
+        nano_cpus=_cores({"cpus": wanted.pop("cpus")}),
         ulimits=[Ulimit(**ulimit) for ulimit in wanted.pop("ulimits", None) or []],
         log_config=LogConfig(type=wanted.pop("logDriver"), config=wanted.pop("logOpts")),
     )
@@ -212,6 +212,10 @@ def _wait(api: Any, container: str, seconds: int) -> None:
         assert state["Health"]["Status"] != "unhealthy", f"is unhealthy: {log[-1]['Output'][-500:]}"
         assert time.monotonic() < end, f"is {state['Health']['Status']} after {seconds} s: {log[-1]['Output'][-500:]}"
         time.sleep(0.5)
+
+
+def _cores(inputs: Inputs) -> int:
+    return int(float(inputs["cpus"]) * 1e9)
 
 
 def _mount(mount: Inputs) -> Mount:

@@ -7,6 +7,7 @@ others are made of the programs which the tests of the target `local` run, and o
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import re
 import shutil
@@ -121,7 +122,7 @@ def _tools(docker: Docker, base: str) -> dict[str, str]:
             return "\n".join([*lines, ""])
 
         # The cache never changes a program at its path.
-        known = hashlib.sha256(f"{base} {programs}".encode()).hexdigest()[:8]
+        known = hashlib.sha256(f"{base} {programs} {inspect.getsource(_tools)}".encode()).hexdigest()[:8]
         made[name] = built(docker, f"tidemill-tests/{name}:{IMAGES[name].tag.removeprefix('v')}-{known}", prepare)
     return made
 
@@ -135,9 +136,11 @@ def _postgres(docker: Docker) -> str:
         (folder / "entry").write_text(_ENTRY)
         return (
             "FROM scratch\nADD root.tar /\nCOPY --chmod=755 entry /usr/local/bin/docker-entrypoint.sh\n"
+            # As the official image has it: runc gives what is mounted over a folder the mode of that folder.
+            "RUN mkdir -p /var/run/postgresql && chmod 3777 /var/run/postgresql\n"
             f"ENV PATH=/{programs.relative_to(root)}:/usr/bin:/bin\n"
             'ENTRYPOINT ["/usr/local/bin/docker-entrypoint.sh"]\nCMD ["postgres"]\n'
         )
 
-    known = hashlib.sha256(f"{root.name}{_ENTRY}".encode()).hexdigest()[:8]
+    known = hashlib.sha256(f"{root.name}{inspect.getsource(_postgres)}{_ENTRY}".encode()).hexdigest()[:8]
     return built(docker, f"tidemill-tests/postgres:{programs.parent.name}-{known}", prepare)

@@ -49,6 +49,12 @@ class DockerPlatform(RunningPlatform):
             self.extra[docker_graph.BUILD_OPTIONS] = "--network none"
         self.sdk = docker.DockerClient(base_url=host, timeout=120)
 
+    def configure(self, **settings: Any) -> None:
+        """Change the block `docker` of the stack's config, which is committed."""
+        file = self.project / "stacks/config/Pulumi.flights-dev.yaml"
+        _edit(file, lambda it: it["config"]["tidemill:stack"]["docker"].update(settings))
+        git(self.project, "commit", "--quiet", "--all", "--message", "Other settings")
+
     def up(self) -> None:
         """Bring the platform up. What its containers reach is bounded by their networks, and is not watched."""
         self.up_output = self.check("up", "--yes", "--stack", self.stack, timeout=1800)

@@ -134,13 +134,18 @@ SPECIAL: dict[str, Callable[[str, Inputs], Inputs]] = {
     },
     "aws:rds/instance:Instance": lambda name, inputs: {
         "address": f"{inputs.get('identifier', name)}.abcdef.{REGION}.rds.amazonaws.com",
-        "masterUserSecrets": [{"kmsKeyId": "key", "secretArn": _arn("secretsmanager", f"secret:rds!db-{name}"),
-                               "secretStatus": "active"}],
+        "masterUserSecrets": [
+            {"kmsKeyId": "key", "secretArn": _arn("secretsmanager", f"secret:rds!db-{name}"), "secretStatus": "active"}
+        ],
     },
     "aws:acm/certificate:Certificate": lambda name, inputs: {
         "domainValidationOptions": [
-            {"domainName": inputs.get("domainName", ""), "resourceRecordName": f"_x.{name}.",
-             "resourceRecordType": "CNAME", "resourceRecordValue": "_y.acm-validations.aws."}
+            {
+                "domainName": inputs.get("domainName", ""),
+                "resourceRecordName": f"_x.{name}.",
+                "resourceRecordType": "CNAME",
+                "resourceRecordValue": "_y.acm-validations.aws.",
+            }
         ],
     },
     "aws:acm/certificateValidation:CertificateValidation": lambda name, inputs: {
@@ -151,11 +156,13 @@ SPECIAL: dict[str, Callable[[str, Inputs], Inputs]] = {
         "arn": _arn("ecr", f"repository/{inputs.get('name', name)}"),
     },
     "aws:s3/bucket:Bucket": lambda name, inputs: {
-        "arn": f"arn:aws:s3:::{inputs.get('bucket', name)}", "bucket": inputs.get("bucket", name),
+        "arn": f"arn:aws:s3:::{inputs.get('bucket', name)}",
+        "bucket": inputs.get("bucket", name),
     },
     "aws:ecs/cluster:Cluster": lambda name, inputs: {"arn": _arn("ecs", f"cluster/{inputs.get('name', name)}")},
     "aws:ecs/taskDefinition:TaskDefinition": lambda name, inputs: {
-        "arn": _arn("ecs", f"task-definition/{inputs.get('family', name)}:1"), "revision": 1,
+        "arn": _arn("ecs", f"task-definition/{inputs.get('family', name)}:1"),
+        "revision": 1,
     },
     "aws:secretsmanager/secret:Secret": lambda name, inputs: {
         "arn": _arn("secretsmanager", f"secret:{inputs.get('name', name)}-AbCdEf"),

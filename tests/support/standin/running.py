@@ -37,9 +37,15 @@ class Running(Standin):
         return provider_pb2.CreateResponse(id=made, properties=_merged(request.properties, told))
 
     def Update(self, request: Any, context: grpc.ServicerContext) -> Any:
-        if not request.preview and _token(request.urn) == docker_graph.CONTAINER:
-            docker_graph.change(request.id, decode(request.news).value)
-        return super().Update(request, context)
+        answer = super().Update(request, context)
+        if request.preview:
+            return answer
+        try:
+            told = docker_graph.change(_token(request.urn), request.id, decode(request.news).value)
+        except Exception as error:
+            context.abort(grpc.StatusCode.INTERNAL, str(error))
+            raise
+        return provider_pb2.UpdateResponse(properties=_merged(request.news, told))
 
     def Read(self, request: Any, context: grpc.ServicerContext) -> Any:
         if not docker_graph.exists(_token(request.urn), request.id):
