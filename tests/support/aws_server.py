@@ -46,8 +46,12 @@ class AwsServer:
 
 
 @contextmanager
-def aws_server() -> Iterator[AwsServer]:
-    """Run the server, forgetful at the start; boto3 asks nobody else within the context."""
+def aws_server(*, forget: bool = True) -> Iterator[AwsServer]:
+    """Run the server; boto3 asks nobody else within the context.
+
+    Args:
+        forget: whether it begins with nothing; all servers of a process have one memory.
+    """
     from moto.moto_api import state_manager
     from moto.server import ThreadedMotoServer
 
@@ -63,7 +67,8 @@ def aws_server() -> Iterator[AwsServer]:
         environ = {**_ENVIRONMENT, "AWS_ENDPOINT_URL": url, "AWS_ACCOUNT_ID": "123456789012"}
         with mock.patch.dict(os.environ, mine | environ, clear=True):
             found = AwsServer(url, environ)
-            _forget(url)
+            if forget:
+                _forget(url)
             yield found
     finally:
         state_manager.unset_transition("ecs::task")

@@ -142,8 +142,8 @@ class Images:
             push=True,
             load=False,
             build_on_preview=False,
-            # The password is another one each time, and no reason to build again.
-            opts=pulumi.ResourceOptions(ignore_changes=["registries"], depends_on=[repository]),
+            # The password is another one each time; the vendor's provider does not build again for that.
+            opts=pulumi.ResourceOptions(depends_on=[repository]),
         )
         reference = pulumi.Output.concat(repository.repository_url, "@", made.digest)
         return Image(reference, (repository.arn,), (made,), upstream)

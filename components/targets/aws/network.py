@@ -193,8 +193,8 @@ class Network(pulumi.ComponentResource):
         """Make ways to AWS which do not leave the network; in production in every zone, else in one."""
         core, opts = self._core, self._opts
         inside = self._group("endpoints", "Ways to AWS")
-        _ingress("endpoints-services", inside, HTTPS, groups.services, opts)
-        _egress("services-endpoints", groups.services, HTTPS, inside, opts)
+        self._ingress("endpoints-services", inside, HTTPS, groups.services)
+        self._egress("services-endpoints", groups.services, HTTPS, inside)
         subnets = self.private if core.production else self.private[:1]
         for service in services:
             made = aws.ec2.VpcEndpoint(
@@ -245,9 +245,9 @@ class Network(pulumi.ComponentResource):
                 opts=opts,
             )
         for name, source in (("services-balancer", groups.balancer), ("services-services", groups.services)):
-            _ingress(name, groups.services, PORT, source, opts)
-        _egress("balancer-services", groups.balancer, PORT, groups.services, opts)
-        _egress("services-out-services", groups.services, PORT, groups.services, opts)
+            self._ingress(name, groups.services, PORT, source)
+        self._egress("balancer-services", groups.balancer, PORT, groups.services)
+        self._egress("services-out-services", groups.services, PORT, groups.services)
         for service, prefix in self._prefixes.items():
             aws.vpc.SecurityGroupEgressRule(
                 f"services-{service}",
@@ -257,6 +257,7 @@ class Network(pulumi.ComponentResource):
                 from_port=HTTPS,
                 to_port=HTTPS,
                 prefix_list_id=prefix,
+                tags=self._core.tags(f"services-{service}"),
                 opts=opts,
             )
         if self._open:
@@ -268,11 +269,38 @@ class Network(pulumi.ComponentResource):
                 from_port=HTTPS,
                 to_port=HTTPS,
                 cidr_ipv4="0.0.0.0/0",
+                tags=self._core.tags("services-out"),
                 opts=opts,
             )
         if groups.database:
-            _ingress("database-clients", groups.database, POSTGRES, groups.clients, opts)
-            _egress("clients-database", groups.clients, POSTGRES, groups.database, opts)
+            self._ingress("database-clients", groups.database, POSTGRES, groups.clients)
+            self._egress("clients-database", groups.clients, POSTGRES, groups.database)
+
+    def _ingress(self, name: str, group: aws.ec2.SecurityGroup, port: int, source: aws.ec2.SecurityGroup) -> None:
+        aws.vpc.SecurityGroupIngressRule(
+            name,
+            security_group_id=group.id,
+            description=f"Port {port} from a group of the stack",
+            ip_protocol="tcp",
+            from_port=port,
+            to_port=port,
+            referenced_security_group_id=source.id,
+            tags=self._core.tags(name),
+            opts=self._opts,
+        )
+
+    def _egress(self, name: str, group: aws.ec2.SecurityGroup, port: int, to: aws.ec2.SecurityGroup) -> None:
+        aws.vpc.SecurityGroupEgressRule(
+            name,
+            security_group_id=group.id,
+            description=f"Port {port} to a group of the stack",
+            ip_protocol="tcp",
+            from_port=port,
+            to_port=port,
+            referenced_security_group_id=to.id,
+            tags=self._core.tags(name),
+            opts=self._opts,
+        )
 
     def reach(self, existing: str) -> None:
         """Let the clients of Postgres reach a server which was brought, behind its own group."""
@@ -284,35 +312,6 @@ class Network(pulumi.ComponentResource):
             from_port=POSTGRES,
             to_port=POSTGRES,
             referenced_security_group_id=existing,
+            tags=self._core.tags("clients-database"),
             opts=self._opts,
         )
-
-
-def _ingress(
-    name: str, group: aws.ec2.SecurityGroup, port: int, source: aws.ec2.SecurityGroup, opts: pulumi.ResourceOptions
-) -> None:
-    aws.vpc.SecurityGroupIngressRule(
-        name,
-        security_group_id=group.id,
-        description=f"Port {port} from a group of the stack",
-        ip_protocol="tcp",
-        from_port=port,
-        to_port=port,
-        referenced_security_group_id=source.id,
-        opts=opts,
-    )
-
-
-def _egress(
-    name: str, group: aws.ec2.SecurityGroup, port: int, to: aws.ec2.SecurityGroup, opts: pulumi.ResourceOptions
-) -> None:
-    aws.vpc.SecurityGroupEgressRule(
-        name,
-        security_group_id=group.id,
-        description=f"Port {port} to a group of the stack",
-        ip_protocol="tcp",
-        from_port=port,
-        to_port=port,
-        referenced_security_group_id=to.id,
-        opts=opts,
-    )
