@@ -26,6 +26,7 @@ __all__ = ["Fetch", "Keep", "Send"]
 
 _log = logging.getLogger(__name__)
 _AT_ONCE = 16
+_FIRST_SECONDS = 60.0
 _SQLITE = b"SQLite format 3\x00"
 _BESIDE_SQLITE = ("-wal", "-shm", "-journal")
 
@@ -106,10 +107,15 @@ class _Mirror:
         if self.owner is not None:
             os.chown(path, self.owner, self.owner)
 
-    def _get_all(self, names: list[str]) -> None:
+    def _get_all(self, names: list[str], *, more: Callable[[], bool] = lambda: True) -> int:
+        """Fetch `names`, or as many of the first of them as can be had while there may be `more`; return how many."""
+        done = 0
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for _ in pool.map(self._get, names):
-                pass
+            while done < len(names) and more():
+                part = names[done : done + _AT_ONCE * 4]
+                list(pool.map(self._get, part))
+                done += len(part)
+        return done
 
 
 @dataclass
@@ -232,11 +238,13 @@ class Fetch(_Mirror):
 
     _known: dict[str, str] = field(default_factory=dict[str, str])
 
-    def restore(self) -> int:
-        """Fetch everything; return how many files."""
+    def restore(self, *, seconds: float = _FIRST_SECONDS, clock: Callable[[], float] = time.monotonic) -> int:
+        """Fetch the newest for a while, since ECS waits no longer; the rest comes later. Return how many files."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._give(self.folder)
-        return self.sweep()
+        # Names hold the day and the time.
+        until = clock() + seconds
+        return self._get_all(sorted(self._list(), reverse=True), more=lambda: clock() < until)
 
     def start(self) -> None:
         """Take what is here, and of the size it has there, for the same."""

@@ -218,6 +218,20 @@ def test_what_others_wrote_comes_and_goes(s3: Any, tmp_path: Path) -> None:
     assert {one.name for one in tmp_path.rglob("*") if one.is_file()} == {"a.parquet"}
 
 
+def test_a_task_does_not_wait_for_years_of_segments(s3: Any, tmp_path: Path) -> None:
+    for day in range(10, 30):
+        for name in "abcdef":
+            s3.put_object(Bucket=BUCKET, Key=f"stores/state/capture/date=2026-01-{day}/{name}.parquet", Body=b"1")
+    assert Fetch(s3, PLACE, tmp_path / "none").restore(seconds=0.0) == 0
+    ticks = iter([0.0, 0.0, 61.0])
+    assert Fetch(s3, PLACE, tmp_path / "some").restore(clock=lambda: next(ticks)) == 64
+    days = {path.parent.name for path in (tmp_path / "some").rglob("*.parquet")}
+    assert "date=2026-01-29" in days and "date=2026-01-10" not in days, "the newest come first"
+    rest = Fetch(s3, PLACE, tmp_path / "some")
+    rest.start()
+    assert rest.sweep() == 120 - 64, "the rest comes later"
+
+
 def test_an_object_cannot_be_fetched_out_of_its_folder(s3: Any, tmp_path: Path) -> None:
     s3.put_object(Bucket=BUCKET, Key="stores/state/../../evil", Body=b"1")
     with pytest.raises(ConfigError, match="leads out of the folder"):

@@ -115,6 +115,11 @@ def _arn(service: str, path: str, *, region: str = REGION) -> str:
     return f"arn:aws:{service}:{region}:{ACCOUNT}:{path}"
 
 
+def _revision(inputs: Inputs) -> int:
+    """Another task definition is another revision; ECS counts, which no stand-in can."""
+    return int(digest(json.dumps(inputs, sort_keys=True, default=str), length=4), 16) + 1
+
+
 _IDS: dict[str, Callable[[str, Inputs], str]] = {
     "docker:index/container:Container": lambda name, inputs: digest("container", name, length=64),
     "docker:index/network:Network": lambda name, inputs: digest("network", name, length=64),
@@ -161,8 +166,8 @@ SPECIAL: dict[str, Callable[[str, Inputs], Inputs]] = {
     },
     "aws:ecs/cluster:Cluster": lambda name, inputs: {"arn": _arn("ecs", f"cluster/{inputs.get('name', name)}")},
     "aws:ecs/taskDefinition:TaskDefinition": lambda name, inputs: {
-        "arn": _arn("ecs", f"task-definition/{inputs.get('family', name)}:1"),
-        "revision": 1,
+        "arn": _arn("ecs", f"task-definition/{inputs.get('family', name)}:{_revision(inputs)}"),
+        "revision": _revision(inputs),
     },
     "aws:secretsmanager/secret:Secret": lambda name, inputs: {
         "arn": _arn("secretsmanager", f"secret:{inputs.get('name', name)}-AbCdEf"),
