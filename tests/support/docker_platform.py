@@ -50,10 +50,9 @@ class DockerPlatform(RunningPlatform):
         self.sdk = docker.DockerClient(base_url=host, timeout=120)
 
     def configure(self, **settings: Any) -> None:
-        """Change the block `docker` of the stack's config, which is committed."""
+        """Change the block `docker` of the stack's config; a commit of it would be one of the code, too."""
         file = self.project / "stacks/config/Pulumi.flights-dev.yaml"
         _edit(file, lambda it: it["config"]["tidemill:stack"]["docker"].update(settings))
-        git(self.project, "commit", "--quiet", "--all", "--message", "Other settings")
 
     def up(self) -> None:
         """Bring the platform up. What its containers reach is bounded by their networks, and is not watched."""
