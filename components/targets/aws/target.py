@@ -7,9 +7,9 @@ What the vendor's provider has not (the values of secrets, tasks which run once,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import pulumi
 import pulumi_aws as aws
@@ -33,6 +33,7 @@ from ..base import (
     TrainerArgs,
     TrainerRef,
 )
+from ..launches import MLFLOW
 from . import permissions
 from .content import TaskContent
 from .core import Core, after, kept
@@ -48,11 +49,9 @@ from .storage import Bucket, Postgres, lake_table
 from .stores import use_of
 from .tasks import Held, Made, Tasks, Work
 from .texts import Texts
+from .trainings import Trainings
 
 __all__ = ["AwsTarget"]
-
-_JOBS = "jobs"
-"""The place in the bucket of the trainings' records."""
 
 # Of these two tasks may answer at once: all that they know is in Postgres, DynamoDB and S3.
 _SEVERAL = ("mlflow", "lakefs")
@@ -257,7 +256,7 @@ class AwsTarget:
         self._secrets[name] = Held(secret.arn, value.version, value)
         return SecretRef(name, value)
 
-    @cached_property
+    @property
     def content(self) -> Content:
         """Applied by tasks within the network."""
         return TaskContent(self._stack, self._task_for_content, self._url)
@@ -281,82 +280,19 @@ class AwsTarget:
 
     def trainer(self, args: TrainerArgs, opts: pulumi.ResourceOptions) -> TrainerRef:
         """Let the retraining service run tasks of a definition for each model, and no others."""
-        core = self._core
-        image = self._images.get("training")
-        made: dict[str, Made] = {}
-        for model, (_, code) in args.trainings.items():
-            texts = Texts()
-            made[model] = self._tasks.make(
-                f"training-{model}",
-                Work(
-                    image=image,
-                    # The retraining service says what is run; by itself the task does nothing.
-                    command=["python", "-m", "tidemill.runtime.aws"],
-                    config={"runtime.json": texts.later(args.runtime)},
-                    secrets={secret.name: self._secrets[secret.name] for secret in args.secrets},
-                    statements=self._bucket.arn.apply(_leave_word),
-                    writes=True,
-                    size=size_of(self._settings, "training"),
-                    stop_seconds=30.0,
-                    folder=f"{PROJECT}/{PurePosixPath(code)}",
-                    group="training",
-                ),
-                opts,
-            )
-        group = self._tasks.log_group("training")
-        known: pulumi.Output[Any] = pulumi.Output.all(
-            cluster=self._cluster.arn,
-            families=[core.arn("ecs", f"task-definition/{core.names.of(f'training-{model}', 255)}") for model in made],
-            roles=[role for one in made.values() for role in one.roles],
-            log_group=group.arn,
-            tasks=core.arn("ecs", pulumi.Output.concat("task/", self._cluster.name, "/*")),
-            bucket=self._bucket.arn,
-        )
-
-        def statements(found: Mapping[str, Any]) -> Sequence[Statement]:
-            given = {key: value for key, value in found.items() if key != "bucket"}
-            return [*permissions.launching(**given), *_keep_records(found["bucket"])]
-
-        self._more["retraining"] = known.apply(statements)
-        launcher = {
-            "kind": "ecs",
-            "cluster": self._cluster.arn,
-            "definitions": {model: one.definition.arn for model, one in made.items()},
-            "subnets": list(self._network.private),
-            "security_groups": self._groups(False),
-            "records": pulumi.Output.concat("s3://", self._bucket.name, f"/{_JOBS}"),
-            "log_group": group.name,
-            "tags": {key: value for key, value in core.tags("training").items() if key != "Name"},
-        }
+        trainings = Trainings(self._core, self._tasks, self._bucket, self._cluster)
+        made = trainings.make(args, self._images.get("training"), self._secrets, opts)
+        self._more["retraining"] = trainings.launching(made)
+        launcher = trainings.launcher(made, list(self._network.private), self._groups(False))
         return TrainerRef(launcher=launcher, resources=[one.definition for one in made.values()])
 
     def mlflow(self) -> Launch:
-        """Start MLflow's own application through uvicorn, on Postgres and the bucket; see the local one."""
-        return Launch(
-            argv=[
-                "@{python}",
-                "-m",
-                "uvicorn",
-                "--factory",
-                "tidemill.runtime.mlflow_app:create_app",
-                "--host",
-                "@{host}",
-                "--port",
-                "@{port}",
-                "--no-access-log",
-            ],
-            env={
-                "_MLFLOW_SGI_NAME": "uvicorn",
-                "_MLFLOW_SERVER_FILE_STORE": "@{database:mlflow}",
-                "_MLFLOW_SERVER_REGISTRY_STORE": "@{database:mlflow}",
-                "_MLFLOW_SERVER_ARTIFACT_DESTINATION": self._bucket.uri("mlflow-artifacts"),
-                "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
-                "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
-                "prometheus_multiproc_dir": "@{scratch}/metrics",
-                "MLFLOW_MODEL_CATALOG_URI": "",
-                "AWS_DEFAULT_REGION": self._core.region,
-            },
-        )
+        """Start it as everywhere, on Postgres and the bucket."""
+        more = {
+            "_MLFLOW_SERVER_ARTIFACT_DESTINATION": self._bucket.uri("mlflow-artifacts"),
+            "AWS_DEFAULT_REGION": self._core.region,
+        }
+        return replace(MLFLOW, env={**MLFLOW.env, **more})
 
     def lakefs(self) -> Launch:
         """Start lakeFS on the bucket, and on DynamoDB or Postgres."""
@@ -498,34 +434,3 @@ def _pass_file(database: str) -> str:
 
 def _use_table(found: list[str]) -> Sequence[Statement]:
     return permissions.table(*found)
-
-
-def _leave_word(bucket: str) -> Sequence[Statement]:
-    """What a training may do in the bucket: say how it ended."""
-    return [
-        Statement(
-            sid="LeaveWord",
-            actions=["s3:PutObject"],
-            resources=[f"{bucket}/{_JOBS}/*/exit.json"],
-            reason="jobs are named by ids which are made when they start",
-        )
-    ]
-
-
-def _keep_records(bucket: str) -> Sequence[Statement]:
-    """What the retraining service may do in the bucket besides its own store."""
-    return [
-        Statement(
-            sid="Records",
-            actions=["s3:GetObject", "s3:PutObject"],
-            resources=[f"{bucket}/{_JOBS}/*"],
-            reason="jobs are named by ids which are made when they start",
-        ),
-        # Without it S3 does not tell what is not there from what may not be seen.
-        Statement(
-            sid="RecordsList",
-            actions=["s3:ListBucket"],
-            resources=[bucket],
-            conditions={"StringLike": {"s3:prefix": [f"{_JOBS}/*"]}},
-        ),
-    ]
