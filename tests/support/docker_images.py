@@ -139,7 +139,7 @@ def _postgres(docker: Docker) -> str:
             # As the official image has it: runc gives what is mounted over a folder the mode of that folder.
             "RUN mkdir -p /var/run/postgresql && chmod 3777 /var/run/postgresql\n"
             f"ENV PATH=/{programs.relative_to(root)}:/usr/bin:/bin\n"
-            'ENTRYPOINT ["/usr/local/bin/docker-entrypoint.sh"]\nCMD ["postgres"]\n'
+            'STOPSIGNAL SIGINT\nENTRYPOINT ["/usr/local/bin/docker-entrypoint.sh"]\nCMD ["postgres"]\n'
         )
 
     known = hashlib.sha256(f"{root.name}{inspect.getsource(_postgres)}{_ENTRY}".encode()).hexdigest()[:8]
