@@ -6,6 +6,8 @@ FastAPI is the application; the routes which are asked ten thousand times a seco
 from __future__ import annotations
 
 import asyncio
+import functools
+import gc
 import json
 import logging
 import threading
@@ -13,6 +15,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 
+import pyarrow as pa
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from tidemill.runtime.service import token_of
@@ -33,9 +36,9 @@ from tidemill.runtime.serving.metrics import ServingCollector, registry_of
 from tidemill.runtime.serving.model import ServedModel
 from tidemill.runtime.serving.problems import Problem
 from tidemill.runtime.serving.protocols import invocations, predict, v2
-from tidemill.runtime.serving.protocols.base import Encoded
+from tidemill.runtime.serving.protocols.base import Decoder, Encoded
 from tidemill.runtime.serving.routes import add_routes
-from tidemill.runtime.serving.settings import ServingSettings
+from tidemill.runtime.serving.settings import LimitSettings, ServingSettings
 from tidemill.runtime.serving.shadow import Shadow
 from tidemill.runtime.serving.source import source_of
 from tidemill.runtime.serving.state import ServerState
@@ -56,7 +59,7 @@ class ModelServer:
 
     def __init__(self, settings: ServingSettings, board: Board) -> None:
         self.settings = settings
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         self._counting = threading.Lock()
         self.traffic = Traffic()
         self.recent = page.Recent()
@@ -71,6 +74,7 @@ class ModelServer:
             source_of(settings, settings.alias),
             load,
             poll_seconds=settings.poll_seconds,
+            changed=self._looked,
             swapped=_retiring(loop, self._leases.retire),
         )
         self.writer = (
@@ -105,15 +109,17 @@ class ModelServer:
         """Return the hot routes: path -> application, all of them POST."""
         inference, name = self._inference, self.settings.model
 
-        def of(work: Callable[[Call, bytes], Awaitable[Encoded]]) -> Exchange:
-            return Exchange(work, self.admission, self.settings.limits, self.watch, self._finished)
+        def of(work: Callable[[Call, bytes], Awaitable[Encoded]], gate: Callable[[], None]) -> Exchange:
+            return Exchange(work, self.admission, self.settings.limits, self.watch, self._finished, gate)
 
-        infer = of(lambda call, body: inference.answer(v2.decode, call, body))
+        def asks(decoder: Decoder) -> Exchange:
+            return of(functools.partial(inference.answer, decoder), self.admission.check_queue)
+
         return {
-            "/invocations": of(lambda call, body: inference.answer(invocations.decode, call, body)),
-            "/predict": of(lambda call, body: inference.answer(predict.decode, call, body)),
-            "/labels": of(self._label),
-            f"/v2/models/{name}/infer": infer,
+            "/invocations": asks(invocations.decode),
+            "/predict": asks(predict.decode),
+            f"/v2/models/{name}/infer": asks(v2.decode),
+            "/labels": of(self._label, lambda: None),
         }
 
     async def start(self) -> None:
@@ -160,8 +166,12 @@ class ModelServer:
             self.keys.refresh()
 
     async def _say(self) -> None:
+        settled = False
         while True:
             self.state.say()
+            if not settled and self.follower.current is not None:
+                settled = True
+                _settle()
             await asyncio.sleep(_SAY_SECONDS)
 
     def _finished(self, call: Call, status: int, seconds: float) -> None:
@@ -170,6 +180,10 @@ class ModelServer:
             self.traffic.answered(call.version, status, seconds, call.rows)
             self.recent.record(seconds, call.rows, status >= 400)
         self.log.add(call, status, seconds)
+
+    def _looked(self, _: Follower) -> None:
+        # At once: what a sibling says for this one should not be a second old.
+        _on(self._loop, self.state.say)
 
     def _called(self, rows: int, seconds: float) -> None:
         self.traffic.called(rows, seconds)
@@ -188,8 +202,7 @@ class ModelServer:
         if self.labels is None:
             raise Problem(404, "this server captures nothing, so it keeps no labels")
         loop = asyncio.get_running_loop()
-        limit = self.settings.limits.rows
-        table = await loop.run_in_executor(self._executor, lambda: label_table(parse_json(body), limit))
+        table = await loop.run_in_executor(self._executor, _labels_in, body, self.settings.limits)
         try:
             await asyncio.wrap_future(self.labels.submit(table))
         except OSError as error:
@@ -199,6 +212,17 @@ class ModelServer:
         return Encoded(json.dumps({"accepted": table.num_rows, "request_id": call.request_id}).encode())
 
 
+def _labels_in(body: bytes, limits: LimitSettings) -> pa.Table:
+    return label_table(parse_json(body, depth=limits.depth, text=limits.text), limits.rows)
+
+
+def _settle() -> None:
+    """Let the collector of garbage leave alone what is there for good, and come less often: it stops every request."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
 def _retiring(
     loop: asyncio.AbstractEventLoop, retire: Callable[[ServedModel], None]
 ) -> Callable[[ServedModel | None, ServedModel], None]:
@@ -206,10 +230,15 @@ def _retiring(
 
     def swapped(old: ServedModel | None, _: ServedModel) -> None:
         if old is not None:
-            with suppress(RuntimeError):  # the loop is closed: the process ends
-                loop.call_soon_threadsafe(retire, old)
+            _on(loop, functools.partial(retire, old))
 
     return swapped
+
+
+def _on(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    """Have `call` made on `loop`, from another thread."""
+    with suppress(RuntimeError):  # the loop is closed: the process ends
+        loop.call_soon_threadsafe(call)
 
 
 class App(FastAPI):

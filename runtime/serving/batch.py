@@ -11,7 +11,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-__all__ = ["Batch", "Engine", "Outputs", "Values", "is_finite"]
+__all__ = ["COMPILED", "Batch", "Engine", "Outputs", "Values", "is_finite"]
+
+COMPILED = frozenset({"tl2cgen", "treelite", "onnxruntime", "linear"})
+"""Names of the engines which are another form of the model than the one that was logged."""
 
 Values: TypeAlias = list[tuple[Any, ...]] | pa.RecordBatch
 """Checked rows in the order of the contract's columns: tuples of Python values (None is null, times are UTC with their
@@ -60,7 +63,7 @@ class Engine(Protocol):
     mergeable: bool
 
     def predict(self, batch: Batch) -> Outputs:
-        """Return one value a row. Called from one thread at a time, never from the event loop's."""
+        """Return one value a row. Called from one thread at a time; from the event loop's only where it is compiled."""
         ...
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -45,6 +45,9 @@ _WIDER: dict[Kind, frozenset[Kind]] = {
 }
 
 
+MissingText = Literal["None", "NaN"]
+
+
 @dataclass(frozen=True)
 class Contract:
     """The inputs of a model version, in its order.
@@ -52,11 +55,14 @@ class Contract:
     Attributes:
         columns: at least one; all of them tensors, or none.
         named: whether the names are the signature's; else they are the positions, `0` and on.
+        missing_text: what a data frame holds for null in a column of text: `None`, as MLflow's own server has it, or
+            `NaN`, where the model was fitted with that. To an encoder of categories they are not the same.
         derived: what others have worked out from this contract, kept as long as it lives.
     """
 
     columns: tuple[Column, ...]
     named: bool = True
+    missing_text: MissingText = field(default="None", compare=False)
     derived: dict[str, Any] = field(default_factory=dict[str, Any], init=False, repr=False, compare=False)
 
     @classmethod
@@ -98,7 +104,7 @@ class Contract:
             if column.spec is not None:
                 plain["spec"] = column.spec
             columns.append(plain)
-        return {"named": self.named, "columns": columns}
+        return {"named": self.named, "columns": columns, "missing_text": self.missing_text}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Contract:
@@ -115,7 +121,7 @@ class Contract:
             )
             for column in given
         ]
-        return cls(tuple(columns), document["named"])
+        return cls(tuple(columns), document["named"], document["missing_text"])
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -194,9 +200,10 @@ class Contract:
     def to_pandas(self, batch: Batch) -> Any:
         """Return `batch` as MLflow hands it to the model.
 
-        That is a data frame, in which null is NaN, None in columns of objects, `pd.NA` in columns of integers which
-        may be null (these have pandas' nullable types whatever the rows hold), NaT for times, which carry no zone
-        there. Of tensors it is an array where the signature has one without a name, else a dict of arrays.
+        That is a data frame, in which null is NaN, `missing_text` in columns of text, None in columns of other objects,
+        `pd.NA` in columns of integers which may be null (these have pandas' nullable types whatever the rows hold), NaT
+        for times, which carry no zone there. Of tensors it is an array where the signature has one without a name,
+        else a dict of arrays.
         """
         if self.is_tensor:
             return self._tensors(batch)
@@ -209,7 +216,7 @@ class Contract:
         series: dict[Any, Any] = {}
         columns = zip(*values, strict=True) if isinstance(values, list) else values.columns
         for label, column, held in zip(labels, self.columns, columns, strict=True):
-            series[label] = _pandas(column, held)
+            series[label] = _pandas(column, held, self.missing_text)
         return pd.DataFrame(series)
 
     def _tensors(self, batch: Batch) -> Any:
@@ -298,7 +305,7 @@ def _python(column: Column, array: pa.Array) -> list[Any]:
     return values
 
 
-def _pandas(column: Column, values: Any) -> Any:
+def _pandas(column: Column, values: Any, missing_text: MissingText) -> Any:
     """Return `values`, a tuple or an Arrow array, as a column of a frame."""
     import pandas as pd
 
@@ -312,7 +319,8 @@ def _pandas(column: Column, values: Any) -> Any:
     if kind in _NULLABLE and kind != "boolean":
         return pd.array(values, dtype=cast("Any", _NULLABLE[kind]))
     if kind == "string":
-        return pd.array(values, dtype=cast("Any", "str"))
+        # A series, since pandas would make its own text of a bare array of objects, and NaN of None.
+        return pd.Series(list(values), dtype=cast("Any", "str" if missing_text == "NaN" else object))
     if kind == "datetime":
         return np.array([_without_zone(value) for value in values], dtype="datetime64[us]").astype("datetime64[ns]")
     # numpy would make a matrix of lists of one length.

@@ -113,6 +113,7 @@ class Exchange:
         limits: on the body and the time.
         watch: ends what takes too long.
         finished: told of each answer: the call, the status, the seconds.
+        gate: looks, before the body is read, whether there is too much to do; raises Problem.
     """
 
     def __init__(
@@ -122,7 +123,9 @@ class Exchange:
         limits: LimitSettings,
         watch: Watch,
         finished: Callable[[Call, int, float], None],
+        gate: Callable[[], None] = lambda: None,
     ) -> None:
+        self._gate = gate
         self._work = work
         self._admission = admission
         self._limits = limits
@@ -139,6 +142,7 @@ class Exchange:
             try:
                 call.key = self._admission.enter(headers)
                 self._look_at(call, headers)
+                self._gate()
                 # Set anew where the time is another's; most requests are over long before either.
                 self._watch.set(task, call.started + self._limits.body_seconds, _SLOW_BODY)
                 body = await self._body(headers, receive)

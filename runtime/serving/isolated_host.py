@@ -221,8 +221,9 @@ def series(column: dict[str, Any], array: Any) -> Any:
     if kind == "datetime":
         plain = [None if value is None else value.replace(tzinfo=None) for value in values]
         return np.array(plain, dtype="datetime64[us]").astype("datetime64[ns]")
-    if kind == "string" and int(pd.__version__.partition(".")[0]) >= 3:
-        return pd.array(values, dtype="str")
+    if kind == "string":
+        # A series, since pandas 3 would make its own text of a bare array of objects, and NaN of None.
+        return pd.Series(values, dtype=object)
     if kind == "json":
         values = [None if value is None else json.loads(value) for value in values]
     objects = np.empty(len(values), dtype=object)

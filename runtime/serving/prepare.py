@@ -18,7 +18,7 @@ import threading
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +31,14 @@ from tidemill.runtime.serving.settings import CompileSettings, IsolationSettings
 if TYPE_CHECKING:
     from tidemill.runtime.serving.batch import Engine, Outputs
     from tidemill.runtime.serving.contract import Contract
+    from tidemill.runtime.serving.engines.agreement import Case, Choice
     from tidemill.runtime.serving.engines.described import Described
     from tidemill.runtime.serving.engines.sample import Row
 
 __all__ = ["Preparation", "ensure", "main", "prepare"]
 
 _SECONDS = 900.0
+_WORK = ".compiled-"
 _EXAMPLE_ROWS = 5
 _WARM_ROWS = 64
 _MADE_UP_ROWS = 50
@@ -150,7 +152,10 @@ def prepare(folder: Path, settings: Wanted) -> None:
     described = Described.read(folder / "model")
     described.check()
     contract = _contract(described)
-    work = Path(tempfile.mkdtemp(prefix=".compiled-", dir=folder))
+    for left in folder.glob(f"{_WORK}*"):
+        # Of one which was killed.
+        shutil.rmtree(left, ignore_errors=True)
+    work = Path(tempfile.mkdtemp(prefix=_WORK, dir=folder))
     try:
         prepared = _found(folder, described, contract, settings, wanted, work)
         (folder / "prepared.json").unlink(missing_ok=True)
@@ -178,11 +183,13 @@ class _Opened:
         spec: what it is loaded from again.
         engine: asked with data frames.
         model: the fitted one, where it is scikit-learn's.
+        contract: what it takes.
         note: what is to be said of it.
     """
 
     spec: dict[str, Any]
     engine: Any
+    contract: Contract
     model: Any = None
     note: str = ""
 
@@ -200,17 +207,19 @@ def _open(folder: Path, described: Described, contract: Contract, settings: Want
 
         place = ensure_environment(described.folder, folder.parent.parent, seconds=settings.isolation.build_seconds)
         engine = IsolatedEngine(place, described.folder, contract)
-        return _Opened({"name": "isolated", "environment": str(place)}, engine, note=f"isolated: it needs {why}")
+        spec = {"name": "isolated", "environment": str(place)}
+        return _Opened(spec, engine, contract, note=f"isolated: it needs {why}")
     if described.is_sklearn:
         from tidemill.runtime.serving.engines import scikit
 
         model = scikit.open_model(described)
+        contract = replace(contract, missing_text=scikit.missing_text(model))
         engine = scikit.ScikitEngine(model, described.method, contract)
-        return _Opened({"name": "sklearn"}, engine, model)
+        return _Opened({"name": "sklearn"}, engine, contract, model)
     from tidemill.runtime.serving.engines import pyfunc
 
     engine = pyfunc.PyfuncEngine(pyfunc.open_model(described), contract)
-    return _Opened({"name": "pyfunc"}, engine, note=f"not compiled: {described.loader} is not scikit-learn")
+    return _Opened({"name": "pyfunc"}, engine, contract)
 
 
 def _found(
@@ -223,9 +232,11 @@ def _found(
 ) -> Prepared:
     from tidemill.runtime.serving.batch import Batch, is_finite
     from tidemill.runtime.serving.engines import sample
+    from tidemill.runtime.serving.engines.agreement import Case
     from tidemill.runtime.serving.engines.outputs import output_type
 
     opened = _open(folder, described, contract, settings)
+    contract = opened.contract
     try:
         rows = sample.given_rows(described, contract, folder)
         known = bool(rows)
@@ -249,19 +260,10 @@ def _found(
         else:
             spec["mergeable"] = True
         opened.engine.mergeable = spec["mergeable"]
-        if opened.model is not None:
-            from tidemill.runtime.serving.engines.agreement import choose
-
-            choice = choose(
-                opened.model,
-                described.method,
-                contract,
-                opened.engine,
-                rows,
-                engines=settings.compile.engines,
-                tolerance=settings.compile.tolerance,
-                folder=work,
-            )
+        if opened.spec["name"] != "isolated":
+            wish = settings.compile
+            case = Case(contract, opened.engine, rows, wish.engines, wish.tolerance, work)
+            choice = _choice(described, opened, case)
             spec, note = choice.engine, _and(choice.note, note)
     finally:
         opened.engine.close()
@@ -272,6 +274,17 @@ def _found(
         for row in (rows[:_EXAMPLE_ROWS] if known else rows[:1])
     ]
     return Prepared(wanted, contract, output, output_type(output, answers), spec, note, example)
+
+
+def _choice(described: Described, opened: _Opened, case: Case) -> Choice:
+    from tidemill.runtime.serving.engines.agreement import Choice, choose, choose_booster
+    from tidemill.runtime.serving.engines.boosters import BOOSTERS
+
+    if opened.model is not None:
+        return choose(opened.model, described.method, case)
+    if described.loader in BOOSTERS:
+        return choose_booster(described, case)
+    return Choice(case.itself, f"not compiled: there is no engine for models of {described.loader}")
 
 
 def _and(first: str, second: str) -> str:

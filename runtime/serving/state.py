@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import Any, Literal, cast
 
+from tidemill.runtime.serving.batch import COMPILED
 from tidemill.runtime.serving.batcher import Batcher
 from tidemill.runtime.serving.board import Board
 from tidemill.runtime.serving.follower import Follower
@@ -19,8 +20,6 @@ from tidemill.runtime.serving.shadow import Shadow
 from tidemill.runtime.serving.traffic import Traffic
 
 __all__ = ["ServerState"]
-
-_COMPILED = frozenset({"tl2cgen", "treelite", "onnxruntime", "linear"})
 
 
 class ServerState:
@@ -209,7 +208,7 @@ def _serving(model: ServedModel) -> ServingState:
         "run_id": model.info.run_id,
         "loaded_at": model.loaded_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "engine": model.engine.name,
-        "compiled": model.engine.name in _COMPILED,
+        "compiled": model.engine.name in COMPILED,
         "engine_note": model.engine_note,
         "output": model.output,
         "lineage": {

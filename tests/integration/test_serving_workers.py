@@ -142,7 +142,8 @@ def test_a_killed_worker_comes_back_while_the_other_answers(served: ModelServer)
 
 
 def test_the_shadow_is_asked_the_same_and_answers_nobody(registry: Registry, served: ModelServer) -> None:
-    champion = workers(served)[0]["version"]
+    with served.client() as client:
+        champion = client.post("/invocations", json=BODY).raise_for_status().json()["version"]
     challenger = registry.register(*small_pipeline(5))
     registry.client.set_registered_model_alias(registry.model, "challenger", challenger)
     served.wait(lambda: served.get("/readyz").json().get("shadow") == challenger)
@@ -168,7 +169,8 @@ def test_the_shadow_is_asked_the_same_and_answers_nobody(registry: Registry, ser
 
     served.wait(captured)
     for pair in pairs.values():
-        if "shadow" in pair:
+        # The two are in segments of their own, and one may be written before the other.
+        if set(pair) == {"champion", "shadow"}:
             assert pair["shadow"]["version"] == challenger
             assert pair["shadow"]["features"] == pair["champion"]["features"]
             assert pair["shadow"]["outputs"]["score"] == pytest.approx(expected(registry, challenger), abs=1e-6)
@@ -187,7 +189,7 @@ def test_named_keys_open_and_are_revoked_without_a_restart(served: ModelServer) 
 
     key = add_key(file, "mobile")
     served.wait(lambda: all(status(key) == 200 for _ in range(6)))
-    assert '"key":"mobile"' in served.log
+    served.wait(lambda: '"key":"mobile"' in served.log)
     revoke_key(file, "mobile")
     served.wait(lambda: all(status(key) == 401 for _ in range(6)))
     assert key not in served.log

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import numpy as np
 import pytest
+from tidemill.runtime.serving import batcher as batching
 from tidemill.runtime.serving.admission import Admission
 from tidemill.runtime.serving.batch import Batch
 from tidemill.runtime.serving.batcher import Batcher
@@ -223,5 +225,35 @@ def test_keys_and_requests_under_way_are_bounded() -> None:
             admission.leave(name)
         assert admission.requests == 0
         admission.leave(admission.enter({b"x-api-key": b"token"}))
+
+    run(work)
+
+
+def test_a_quick_compiled_model_is_called_on_the_loop_and_a_slow_one_in_its_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def work(batcher: Batcher, leases: Leases) -> None:
+        threads: list[str] = []
+
+        def compute(values: Any) -> Any:
+            threads.append(threading.current_thread().name)
+            return values
+
+        model = ToyModel("1", compute)
+        model.engine.name = "treelite"
+        monkeypatch.setattr(batching, "_QUICK_SECONDS", 60.0)
+        for value in range(40):
+            assert list(await batcher.submit(as_served(model), batch(value))) == [value]
+        here = threading.current_thread().name
+        assert threads[0] == "model", "nobody knows yet how long it takes"
+        assert threads[-1] == here
+        together = [batcher.submit(as_served(model), batch(value)) for value in (1, 2, 3)]
+        assert [list(await answer) for answer in together] == [[1], [2], [3]]
+        assert model.calls[-1] == [1, 2, 3]
+        monkeypatch.setattr(batching, "_QUICK_SECONDS", 0.0)
+        await batcher.submit(as_served(model), batch(1))
+        assert threads[-1] == "model", "no call is as quick as that"
+        leases.retire(as_served(model))
+        assert model.closed
 
     run(work)

@@ -49,7 +49,7 @@ def test_a_good_body_becomes_the_frame_the_model_wants() -> None:
     frame = CONTRACT.to_pandas(batch)
     assert list(frame.columns) == [column.name for column in CONTRACT.columns]
     assert [str(kind) for kind in frame.dtypes] == [
-        "float64", "float64", "str", "int64", "bool", "datetime64[ns]", "Int32", "float32",
+        "float64", "float64", "object", "int64", "bool", "datetime64[ns]", "Int32", "float32",
     ]  # fmt: skip
     assert (frame["distance"][0], frame["seats"][0], str(frame["built"][0])) == (2.0, 2**62, "2013-07-01 00:00:00")
     assert np.isnan(frame["temp"][0])
@@ -391,7 +391,7 @@ def test_many_rows_are_held_as_columns() -> None:
     assert isinstance(batch.values, pa.RecordBatch)
     assert batch.values.to_pylist() == rows
     frame = contract.to_pandas(batch)
-    assert [str(kind) for kind in frame.dtypes] == ["float64", "str"]
+    assert [str(kind) for kind in frame.dtypes] == ["float64", "object"]
     assert contract.to_pandas(Batch(300, contract.to_tuples(batch))).equals(frame)
 
 

@@ -42,8 +42,10 @@ from sklearn.preprocessing import (
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from tidemill.runtime.serving.batch import Batch
+from tidemill.runtime.serving.engines import kernels
 from tidemill.runtime.serving.engines.agreement import difference
 from tidemill.runtime.serving.engines.compiling import thresholds
+from tidemill.runtime.serving.engines.estimators import Recipe
 from tidemill.runtime.serving.model import ServedModel
 from tidemill.stacks.flights import departures
 
@@ -221,6 +223,17 @@ def test_pipelines_over_text_numbers_and_nulls_agree(tmp_path: Path, columns: An
         assert_same(model, pipeline, "predict_proba", asked)
 
 
+@pytest.mark.parametrize("rows", [2047, 2048, 4097])
+def test_many_rows_are_shared_by_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setattr(kernels, "_CORES", 3)
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(random.normal(size=(rows, 3)), columns=["a", "b", "c"])
+    forest = HistGradientBoostingClassifier(max_iter=5, random_state=0).fit(frame, frame["a"] * frame["b"] > 0)
+    with served(save_version(tmp_path / "1", forest, frame)) as model:
+        assert model.engine.name == "tl2cgen", model.engine_note
+        assert_same(model, forest, "predict_proba", frame)
+
+
 def test_the_sample_team_s_model_is_compiled(tmp_path: Path) -> None:
     from tidemill.stacks.flights.train import pipeline
 
@@ -302,7 +315,9 @@ def forest(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     trusted = [*TRUSTED, "functools.partial", "sklearn.utils.validation.check_array"]
     folder = tmp_path_factory.mktemp("forest") / "1"
     save_version(folder, fitted, frame, method=method, required=False, skops_trusted_types=trusted)
-    edges = sorted({value for values in thresholds(fitted).values() for value in values})
+    edges = sorted(
+        {value for values in thresholds(Recipe(fitted, method, "trees", 1, False, {})).values() for value in values}
+    )
     with served(folder) as model:
         assert model.engine.name == "tl2cgen", model.engine_note
         yield model, fitted, method, edges

@@ -487,3 +487,9 @@ def test_any_packed_body(body: bytes, encoding: str) -> None:
         assert len(unpack(body, encoding, 100)) <= 200
     except Problem as problem:
         assert 400 <= problem.status < 500
+
+
+@pytest.mark.parametrize("body", [b"", b"\n", b"x", b"x\n"])
+def test_a_csv_without_rows_is_refused_where_every_column_may_be_left_out(body: bytes) -> None:
+    contract = Contract((Column("x", "double", required=False),))
+    assert read(invocations.decode, contract, Incoming(body, "text/csv")) is None

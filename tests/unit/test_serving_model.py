@@ -327,3 +327,49 @@ def test_tensors_go_in_and_out(tmp_path: Path) -> None:
         assert answers(model, [row]) == [{"sum": 15.0, "first": [0.0, 1.0, 2.0]}]
         packed = model.contract.to_record_batch(Batch(2, [row, row]))
         assert len(model.predict(Batch(2, packed))) == 2
+
+
+def boosted(library: str, folder: Path, classes: int) -> tuple[Path, Any]:
+    """Save a booster of `library` as the version in `folder`; return it with what predicts frames."""
+    module = pytest.importorskip(library)
+    target = np.arange(40) % classes
+    frame = FRAME.where(FRAME["a"] < 0.9)
+    if library == "lightgbm":
+        kind = {"objective": "binary"} if classes == 2 else {"objective": "multiclass", "num_class": classes}
+        fitted = module.train({**kind, "min_data_in_leaf": 2, "verbose": -1}, module.Dataset(frame, target), 5)
+        predict = fitted.predict
+    else:
+        several = {"objective": "multi:softprob", "num_class": classes}
+        fitted = module.train(
+            {"objective": "binary:logistic"} if classes == 2 else several, module.DMatrix(frame, target), 5
+        )
+
+        def predict(asked: Any) -> Any:
+            return fitted.predict(module.DMatrix(asked))
+
+    flavor = importlib.import_module(f"mlflow.{library}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        flavor.save_model(
+            fitted,
+            folder / "model",
+            signature=infer_signature(FRAME, predict(FRAME)),
+            input_example=FRAME.head(9),
+            pip_requirements=[library if library == "lightgbm" else "numpy"],
+        )
+    return folder, predict
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("library", ["lightgbm", "xgboost"])
+def test_boosters_of_other_libraries_are_compiled_where_they_are_installed(
+    tmp_path: Path, library: str, classes: int
+) -> None:
+    folder, predict = boosted(library, tmp_path / "1", classes)
+    for engines in (["tl2cgen"], ["treelite"]):
+        with served(folder, wanted(engines)) as model:
+            assert model.engine.name == engines[0], model.engine_note
+            assert np.allclose(answers(model), predict(pd.DataFrame(ROWS, columns=["a", "b"])), atol=1e-6)
+    with served(folder, wanted([])) as model:
+        assert model.engine.name == "pyfunc"
+        assert np.allclose(answers(model), predict(pd.DataFrame(ROWS, columns=["a", "b"])), atol=1e-6)

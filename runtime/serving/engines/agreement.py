@@ -6,6 +6,7 @@ which it decides, categories which were never seen, null. What the model itself 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,9 @@ import numpy as np
 from tidemill.runtime.serving.batch import Batch, Engine, Outputs
 from tidemill.runtime.serving.contract import Contract
 from tidemill.runtime.serving.engines import compiling
+from tidemill.runtime.serving.engines.boosters import booster_recipe
 from tidemill.runtime.serving.engines.compiled import CompiledEngine
+from tidemill.runtime.serving.engines.described import Described
 from tidemill.runtime.serving.engines.encoders import UNSEEN, NotKnownError
 from tidemill.runtime.serving.engines.estimators import Recipe, recipe, without_categories
 from tidemill.runtime.serving.engines.plan import Plan
@@ -26,7 +29,7 @@ from tidemill.runtime.serving.engines.sample import Row, varied
 from tidemill.runtime.serving.engines.scikit import ScikitEngine
 from tidemill.runtime.serving.engines.tracing import Traced, trace
 
-__all__ = ["Choice", "Trial", "choose", "difference", "find_trial"]
+__all__ = ["Case", "Choice", "Trial", "choose", "choose_booster", "difference", "find_trial"]
 
 _ROWS = 4_000
 _FEW = 3
@@ -58,77 +61,98 @@ class Trial:
     refused: list[Row] = field(default_factory=list[Row])
 
 
-def choose(
-    model: Any,
-    method: str,
-    contract: Contract,
-    original: Engine,
-    rows: Sequence[Row],
-    *,
-    engines: Sequence[str],
-    tolerance: float,
-    folder: Path,
-) -> Choice:
-    """Return what serves a model of scikit-learn.
+@dataclass(frozen=True)
+class Case:
+    """What is to be decided.
 
-    Args:
-        model: fitted.
-        method: of it, which answers.
-        contract: of it.
+    Attributes:
+        contract: of the model.
         original: the model itself, with data frames.
         rows: which it answers, at least one.
         engines: names of those which are tried, in order.
         tolerance: largest difference.
         folder: for what is compiled.
     """
-    own = {"name": "sklearn", "mergeable": original.mergeable}
+
+    contract: Contract
+    original: Engine
+    rows: Sequence[Row]
+    engines: Sequence[str]
+    tolerance: float
+    folder: Path
+
+    @property
+    def itself(self) -> dict[str, Any]:
+        """The model itself, as an engine."""
+        return {"name": self.original.name, "mergeable": self.original.mergeable}
+
+
+def choose(model: Any, method: str, case: Case) -> Choice:
+    """Return what serves a fitted model of scikit-learn, of which `method` answers."""
+    contract, rows = case.contract, case.rows
     try:
         transformers, estimator = _parts(model)
         traced = trace(transformers, estimator, contract, rows[0])
     except NotKnownError as error:
-        return Choice(own, f"not compiled: {error}")
+        return Choice(case.itself, f"not compiled: {error}")
     plan = traced.spec(contract, "any")
     inner = without_categories(estimator)
+    found, why = None, ""
     try:
         found = recipe(inner, method, np.nan_to_num(Plan(plan).matrix(list(rows[:1]))))
     except NotKnownError as error:
-        found, why = None, [str(error)]
-    else:
-        why = []
-    trial = find_trial(original, contract, rows, _hints(traced, found))
-    if found is not None and not engines:
-        why.append("no engine is to be tried")
-    for name in engines:
-        if found is None:
-            break
+        why = str(error)
+    trial = find_trial(case.original, contract, rows, _hints(traced, found))
+    if found is not None:
+        choice, why = _first(found, traced, case, trial)
+        if choice is not None:
+            return choice
+    note = f"not compiled: {why}"
+    if inner is not estimator:
+        return Choice(case.itself, note)
+    try:
+        _compare(lambda: _with_plan(model, method, case, plan), trial, contract, _SAME)
+    except Exception:  # noqa: BLE001 - then it is asked with data frames, as it was trained
+        return Choice(case.itself, note)
+    return Choice({**case.itself, "plan": plan}, note)
+
+
+def choose_booster(described: Described, case: Case) -> Choice:
+    """Return what serves a model of another library of trees, loaded by MLflow."""
+    try:
+        traced = trace([], None, case.contract, case.rows[0])
+        found = booster_recipe(described, case.original.predict(Batch(len(case.rows), list(case.rows))))
+    except NotKnownError as error:
+        return Choice(case.itself, f"not compiled: {error}")
+    choice, why = _first(
+        found, traced, case, find_trial(case.original, case.contract, case.rows, _hints(traced, found))
+    )
+    return choice or Choice(case.itself, f"not compiled: {why}")
+
+
+def _first(found: Recipe, traced: Traced, case: Case, trial: Trial) -> tuple[Choice | None, str]:
+    """Return the first engine which agrees, and why those before it do not serve."""
+    plan = traced.spec(case.contract, found.finite, found.further)
+    why: list[str] = []
+    for name in case.engines:
         try:
-            spec = _compiled(name, found, traced, contract, original.mergeable, folder)
-            largest = _compare(partial(CompiledEngine, spec, folder), trial, contract, tolerance)
+            kernel, finish = compiling.compile_kernel(name, found, len(traced.features), case.folder)
+            spec = {**case.itself, "name": name, "plan": plan, "kernel": kernel, "finish": finish}
+            largest = _compare(partial(CompiledEngine, spec, case.folder), trial, case.contract, case.tolerance)
         except NotKnownError as error:
             why.append(f"{name}: {error}")
         except Exception as error:  # noqa: BLE001 - a library may raise anything; then it does not serve
             why.append(f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
         else:
-            return Choice(spec, f"differs from the model itself by at most {largest:.1e} on {len(trial.rows)} rows")
-    note = f"not compiled: {'; '.join(why)}"
-    try:
-        spec = {**own, "plan": plan}
-        # Of a copy: the engine makes the estimator forget the names which the model itself wants.
-        if inner is not estimator:
-            raise NotKnownError("its estimator takes categories as they are")
-        _compare(lambda: _with_plan(model, method, contract, original, plan), trial, contract, _SAME)
-    except Exception:  # noqa: BLE001 - then it is asked with data frames, as it was trained
-        return Choice(own, note)
-    return Choice(spec, note)
+            note = f"differs from the model itself by at most {largest:.1e} on {len(trial.rows)} rows"
+            return Choice(spec, note), "; ".join(why)
+    return None, "; ".join(why) or "no engine is to be tried"
 
 
-def _with_plan(model: Any, method: str, contract: Contract, original: Engine, plan: Mapping[str, Any]) -> ScikitEngine:
-    import copy
-
-    output: Output = getattr(original, "output", "prediction")
-    return ScikitEngine(
-        copy.deepcopy(model), method, contract, output=output, mergeable=original.mergeable, plan=Plan(plan)
-    )
+def _with_plan(model: Any, method: str, case: Case, plan: Mapping[str, Any]) -> ScikitEngine:
+    output: Output = getattr(case.original, "output", "prediction")
+    # Of a copy: the engine makes the estimator forget the names which the model itself wants.
+    return ScikitEngine(copy.deepcopy(model), method, case.contract, output=output, plan=Plan(plan))
 
 
 def _parts(model: Any) -> tuple[list[Any], Any]:
@@ -144,21 +168,13 @@ def _parts(model: Any) -> tuple[list[Any], Any]:
     return transformers, model
 
 
-def _compiled(
-    name: str, found: Recipe, traced: Traced, contract: Contract, mergeable: bool, folder: Path
-) -> dict[str, Any]:
-    kernel, finish = compiling.compile_kernel(name, found, len(traced.features), folder)
-    plan = traced.spec(contract, found.finite, found.further)
-    return {"name": name, "mergeable": mergeable, "plan": plan, "kernel": kernel, "finish": finish}
-
-
 def _hints(traced: Traced, found: Recipe | None) -> dict[int, list[Any]]:
     """Return the values by column which are most telling: on thresholds, a hair beside them, known and unknown."""
     hints: dict[int, list[Any]] = {}
     for table in traced.tables:
         hints.setdefault(table.column, []).extend(table.keys)
     if found is not None and found.family == "trees":
-        for feature, values in compiling.thresholds(found.estimator).items():
+        for feature, values in compiling.thresholds(found).items():
             item = traced.features[feature] if feature < len(traced.features) else None
             if item is None or item.table is not None:
                 continue

@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from io import StringIO
@@ -28,6 +28,7 @@ _COMPILE_SECONDS = 240.0
 # Compiling takes a second or two for 5,000 nodes; of very many, tables are walked faster than code.
 _MOST_NODES = 100_000
 _NODES_A_FILE = 3_000
+_TINY = 1e-30
 _ENTRY = """
 #include "header.h"
 
@@ -41,9 +42,9 @@ int tidemill_predict(const double* rows, size_t count, int margin, double* out) 
       const double value = rows[r * width + f];
       if (value != value) row[f].missing = -1; else row[f].fvalue = value;
     }
-    double* result = out + r * scores;
-    for (size_t s = 0; s < scores; ++s) result[s] = 0;
+    SCORE result[N_TARGET * MAX_N_CLASS] = {0};
     predict(row, margin, result);
+    for (size_t s = 0; s < scores; ++s) out[r * scores + s] = result[s];
   }
   free(row);
   return 0;
@@ -77,21 +78,23 @@ def _linear(recipe: Recipe, features: int, folder: Path) -> dict[str, Any]:
 def _treelite(recipe: Recipe, features: int, folder: Path) -> dict[str, Any]:
     del features
     path = folder / "model.treelite"
-    _trees(recipe).serialize(path)
-    return {"file": path.name, "width": recipe.width, "margin": recipe.margin}
+    model = _trees(recipe)
+    if (kind := model.input_type) not in ("float64", "float32") or model.output_type != kind:
+        raise NotKnownError(f"trees of {kind}")
+    model.serialize(path)
+    return {"file": path.name, "width": recipe.width, "margin": recipe.margin, "single": kind == "float32"}
 
 
 def _trees(recipe: Recipe) -> Any:
     if recipe.family != "trees":
         raise NotKnownError("no ensemble of trees")
+    if recipe.trees is not None:
+        return recipe.trees
     treelite = _imported("treelite")
     estimator = recipe.estimator
     if hasattr(estimator, "tree_"):
         estimator = _forest_of(estimator)
-    model = treelite.sklearn.import_model(estimator)
-    if model.input_type != "float64" or model.output_type != "float64":
-        raise NotKnownError(f"trees of {model.input_type}")
-    return model
+    return treelite.sklearn.import_model(estimator)
 
 
 def _forest_of(tree: Any) -> Any:
@@ -110,7 +113,7 @@ def _forest_of(tree: Any) -> Any:
 def _tl2cgen(recipe: Recipe, features: int, folder: Path) -> dict[str, Any]:
     del features
     model = _trees(recipe)
-    nodes = node_count(recipe.estimator)
+    nodes = sum(int(_field(model, tree, "num_nodes")[0]) for tree in range(model.num_tree))
     if nodes > _MOST_NODES:
         raise NotKnownError(f"{nodes} nodes are too many to compile")
     compiler = _compiler()
@@ -119,8 +122,8 @@ def _tl2cgen(recipe: Recipe, features: int, folder: Path) -> dict[str, Any]:
         work = Path(place)
         files = max(1, min(model.num_tree, nodes // _NODES_A_FILE))
         tl2cgen.generate_c_code(model, work, {"parallel_comp": files} if files > 1 else {})
-        _widen_missing(work / "header.h")
-        (work / "entry.c").write_text(_ENTRY, encoding="utf-8")
+        scores = _widen_missing(work / "header.h")
+        (work / "entry.c").write_text(_ENTRY.replace("SCORE", scores), encoding="utf-8")
         sources = sorted(work.glob("*.c"))
         digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
         objects = [path.with_suffix(".o") for path in sources]
@@ -138,17 +141,20 @@ def _tl2cgen(recipe: Recipe, features: int, folder: Path) -> dict[str, Any]:
     return {"file": target.name, "width": recipe.width, "margin": recipe.margin}
 
 
-def _widen_missing(header: Path) -> None:
-    """Let the mark for a missing value be as wide as a number.
+def _widen_missing(header: Path) -> str:
+    """Let the mark for a missing value be as wide as a number; return the type of the scores.
 
     It is an int in a union with the double, so that any double whose lower half is all ones (0.9999999999999999 is
     one) is taken for missing.
     """
     text = header.read_text(encoding="utf-8")
-    widened, count = re.subn(r"(union Entry \{\s*)int missing;(\s*double fvalue;)", r"\1int64_t missing;\2", text)
-    if count != 1:
+    entry = re.search(r"union Entry \{\s*int missing;\s*(double|float) fvalue;", text)
+    scores = re.search(r"void predict\(union Entry\* data, int pred_margin, (double|float)\* result\);", text)
+    if entry is None or scores is None:
         raise NotKnownError("the code which this version of tl2cgen writes")
-    header.write_text(widened, encoding="utf-8")
+    if entry[1] == "double":
+        header.write_text(text.replace(entry[0], entry[0].replace("int missing", "int64_t missing")), encoding="utf-8")
+    return scores[1]
 
 
 def _compiler() -> list[str]:
@@ -170,8 +176,8 @@ def _run(argv: list[str]) -> None:
 
 
 def _onnx(recipe: Recipe, features: int, folder: Path) -> dict[str, Any]:
-    if recipe.margin or recipe.finish["kind"] not in ("column", "matrix"):
-        raise NotKnownError("an estimator which gives labels")
+    if recipe.estimator is None or recipe.margin or recipe.finish["kind"] not in ("column", "matrix"):
+        raise NotKnownError("an estimator which gives labels, or is not scikit-learn's")
     skl2onnx, types = _imported("skl2onnx"), _imported("skl2onnx.common.data_types")
     _imported("onnxruntime")
     single = "float32" in recipe.further
@@ -228,23 +234,33 @@ def _single_trees(estimator: Any) -> list[Any]:
     return [tree.tree_ for tree in np.asarray(getattr(estimator, "estimators_", [])).ravel()]
 
 
-def node_count(estimator: Any) -> int:
-    """Return the number of nodes in an ensemble of trees."""
-    return sum(len(tree.nodes) if hasattr(tree, "nodes") else tree.node_count for tree in _single_trees(estimator))
+def _field(model: Any, tree: int, name: str) -> Any:
+    return model.get_tree_accessor(tree).get_field(name)
 
 
-def thresholds(estimator: Any, most: int = 200) -> dict[int, list[float]]:
+def thresholds(recipe: Recipe, most: int = 200) -> dict[int, list[float]]:
     """Return values at which an ensemble of trees decides, by feature: the most telling ones to compare it at."""
     found: dict[int, list[float]] = {}
-    for tree in _single_trees(estimator):
-        if hasattr(tree, "nodes"):
-            inner = tree.nodes[(tree.nodes["is_leaf"] == 0) & (tree.nodes["is_categorical"] == 0)]
-            pairs = zip(inner["feature_idx"].tolist(), inner["num_threshold"].tolist(), strict=True)
-        else:
-            inside = tree.children_left >= 0
-            pairs = zip(tree.feature[inside].tolist(), tree.threshold[inside].tolist(), strict=True)
-        for feature, value in pairs:
+    for features, values in _splits(recipe):
+        for feature, value in zip(features.tolist(), values.tolist(), strict=True):
             kept = found.setdefault(feature, [])
-            if len(kept) < most and np.isfinite(value):
+            # LightGBM writes 1e-35 where it means zero.
+            if len(kept) < most and np.isfinite(value) and (value == 0.0 or abs(value) > _TINY):
                 kept.append(value)
     return found
+
+
+def _splits(recipe: Recipe) -> Iterator[tuple[Any, Any]]:
+    """Yield the features and thresholds of each tree."""
+    if (model := recipe.trees) is not None:
+        for tree in range(model.num_tree):
+            inside = _field(model, tree, "cleft") >= 0
+            yield _field(model, tree, "split_index")[inside], _field(model, tree, "threshold")[inside]
+        return
+    for tree in _single_trees(recipe.estimator):
+        if hasattr(tree, "nodes"):
+            inner = tree.nodes[(tree.nodes["is_leaf"] == 0) & (tree.nodes["is_categorical"] == 0)]
+            yield inner["feature_idx"], inner["num_threshold"]
+        else:
+            inside = tree.children_left >= 0
+            yield tree.feature[inside], tree.threshold[inside]

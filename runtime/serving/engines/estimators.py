@@ -23,7 +23,7 @@ class Recipe:
     """How an estimator is compiled.
 
     Attributes:
-        estimator: fitted.
+        estimator: fitted; None where `trees` are given.
         method: of it, which answers.
         family: which kernels compute it.
         width: number of raw scores a row.
@@ -32,6 +32,7 @@ class Recipe:
         further: operations of the plan on all features, after the others.
         finite: which values it takes: `any`, `missing` or `all`.
         linear: coefficients, intercept and link, of a linear one.
+        trees: treelite's model of it, where that is not made from the estimator.
     """
 
     estimator: Any
@@ -43,6 +44,7 @@ class Recipe:
     further: tuple[str, ...] = ()
     finite: str = "all"
     linear: dict[str, Any] = field(default_factory=dict[str, Any])
+    trees: Any = None
 
 
 # These look at single precision, and hand on nothing else.

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import _ctypes
 import ctypes
+import functools
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -24,6 +28,14 @@ Matrix = NDArray[np.float64]
 
 # Up to so many rows a call is over before another thread could make use of the interpreter.
 _SHORT = 64
+# From so many rows on, the cores share a call.
+_MANY = 2048
+_CORES = min(4, os.cpu_count() or 1)
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_CORES, thread_name_prefix="kernel")
 
 
 class Kernel(Protocol):
@@ -60,10 +72,24 @@ class _Compiled:
     def __call__(self, matrix: Matrix) -> Matrix:
         count = len(matrix)
         raw = np.empty((count, self._width))
-        library = self._held if count <= _SHORT else self._library
-        if library.tidemill_predict(matrix.ctypes.data, count, self._margin, raw.ctypes.data):
-            raise MemoryError
+        if count <= _SHORT:
+            self._fill(self._held, matrix, raw)
+        elif count < _MANY or _CORES == 1:
+            self._fill(self._library, matrix, raw)
+        else:
+            size = -(-count // _CORES)
+            starts = range(0, count, size)
+            matrices = [matrix[start : start + size] for start in starts]
+            list(
+                _pool().map(
+                    self._fill, repeat(self._library), matrices, [raw[start : start + size] for start in starts]
+                )
+            )
         return raw
+
+    def _fill(self, library: ctypes.CDLL, matrix: Matrix, raw: Matrix) -> None:
+        if library.tidemill_predict(matrix.ctypes.data, len(matrix), self._margin, raw.ctypes.data):
+            raise MemoryError
 
     def close(self) -> None:
         handle = self._library._handle
@@ -78,6 +104,8 @@ class _Treelite:
 
     def __init__(self, spec: Mapping[str, Any], folder: Path) -> None:
         self._width = int(spec["width"])
+        self._type = np.dtype(np.float32 if spec["single"] else np.float64)
+        self._named = self._type.name.encode()
         self._library = library = ctypes.CDLL(str(_treelite_library()))
         library.TreeliteGetLastError.restype = ctypes.c_char_p
         library.TreeliteGTILPredict.argtypes = [
@@ -91,13 +119,14 @@ class _Treelite:
         self._check(library.TreeliteGTILParseConfig(ctypes.c_char_p(config), ctypes.byref(self._config)))
 
     def __call__(self, matrix: Matrix) -> Matrix:
-        raw = np.zeros((len(matrix), self._width))
+        given = matrix.astype(self._type, copy=False)
+        raw = np.zeros((len(matrix), self._width), dtype=self._type)
         self._check(
             self._library.TreeliteGTILPredict(
-                self._model, matrix.ctypes.data, b"float64", len(matrix), raw.ctypes.data, self._config
+                self._model, given.ctypes.data, self._named, len(matrix), raw.ctypes.data, self._config
             )
         )
-        return raw
+        return raw.astype(np.float64, copy=False)
 
     def close(self) -> None:
         self._check(self._library.TreeliteGTILDeleteConfig(self._config))

@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 Output = Literal["score", "scores", "prediction"]
 
-SCHEMA = 1
+SCHEMA = 2
 FILE = "prepared.json"
 COMPILED = "compiled"
 _SAMPLE = "sample.arrow"

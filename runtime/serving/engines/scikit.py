@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from tidemill.runtime.serving.batch import Batch, Outputs
-from tidemill.runtime.serving.contract import Contract
+from tidemill.runtime.serving.contract import Contract, MissingText
 from tidemill.runtime.serving.engines.code import fresh_code
 from tidemill.runtime.serving.engines.described import Described
 from tidemill.runtime.serving.engines.outputs import normalise
@@ -20,7 +20,7 @@ from tidemill.runtime.serving.engines.plan import Plan
 from tidemill.runtime.serving.engines.pools import one_thread
 from tidemill.runtime.serving.engines.prepared import Output, Prepared, Wanted
 
-__all__ = ["ScikitEngine", "last_of", "load", "open_model"]
+__all__ = ["ScikitEngine", "last_of", "load", "missing_text", "open_model"]
 
 
 class ScikitEngine:
@@ -132,6 +132,28 @@ def _for_each(value: Any, change: Any, seen: set[int] | None = None) -> None:
         change(value)
         for item in vars(value).values():
             _for_each(item, change, seen)
+
+
+def missing_text(model: Any) -> MissingText:
+    """Return what a fitted `model` holds for missing text: what its encoders and imputers were fitted with.
+
+    None and NaN are two things to them: the one which they do not know is an unknown category, or is not filled.
+    """
+    seen: set[MissingText] = set()
+
+    def look(estimator: Any) -> None:
+        told: list[Any] = [np.asarray(each, dtype=object) for each in getattr(estimator, "categories_", ())]
+        # An imputer looks for one thing; where that is a NaN among numbers alone, it is no matter of text.
+        if np.asarray(getattr(estimator, "statistics_", ())).dtype == object:
+            told.append([getattr(estimator, "missing_values", "")])
+        for value in (each for values in told for each in values):
+            if value is None:
+                seen.add("None")
+            elif isinstance(value, float) and np.isnan(value):
+                seen.add("NaN")
+
+    _for_each(model, look)
+    return "NaN" if seen == {"NaN"} else "None"
 
 
 def _one_job(estimator: Any) -> None:

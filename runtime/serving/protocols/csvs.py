@@ -56,7 +56,7 @@ def read_csv(contract: Contract, body: bytes, limits: LimitSettings) -> Batch:
         if column.required and column.name not in places
     ]
     refuse(errors)
-    if not rows:
+    if rows < 1:
         raise wrong("body", "wants a header and at least one row")
     tuples: list[tuple[Any, ...]] = []
     order = [(column, places.get(column.name)) for column in contract.columns]

@@ -65,6 +65,8 @@ def opened(rounds: int, seconds: float) -> bool:
                 rates[name] = sustainable_rate(served, model, seconds)
         best = max(PEERS, key=lambda name: rates[name])
         rate = rates[best]
+        if not rate:
+            raise SystemExit("no peer sustains any rate: the machine is too busy to measure on")
         print(
             f"sustainable: {', '.join(f'{name} {value:.0f}/s' for name, value in rates.items())}; taken: {rate:.0f}/s"
         )

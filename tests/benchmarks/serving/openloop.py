@@ -73,6 +73,11 @@ class Result:
         return np.where(np.isnan(self.answered), np.inf, self.answered - self.scheduled)
 
     @property
+    def served_in(self) -> NDArray[np.float64]:
+        """Seconds from when a request really left to its answer; endless where none came."""
+        return np.where(np.isnan(self.answered), np.inf, self.answered - self.sent)
+
+    @property
     def good(self) -> NDArray[np.bool_]:
         """Which requests were answered with 2xx."""
         return (self.status >= 200) & (self.status < 300)

@@ -80,11 +80,14 @@ def tell(name: str, seen: Seen) -> bool:
         f"p99 {result.percentile(99, result.good):.1f} ms; {result.count()}"
     )
     if refused.any():
-        print(f"  refused in p50 {result.percentile(50, refused):.1f}, p99 {result.percentile(99, refused):.1f} ms")
+        # From when they left: what they waited in a late generator says nothing about the server.
+        median, most = 1e3 * np.percentile(result.served_in[refused], (50, 99), method="higher")
+        print(f"  refused in p50 {median:.1f}, p99 {most:.1f} ms")
     print(f"  generator late by {result.late(50):.1f} (p50), {result.late():.1f} ms (p99)")
     print(f"  RSS {seen.memory[0]:.0f} MB at first, {max(seen.memory):.0f} at most, {seen.memory[-1]:.0f} at the end")
-    others = int((~result.good & ~refused).sum())
-    print(f"  neither answered nor refused: {others}")
+    unsent = np.isnan(result.sent)
+    others = int((~result.good & ~refused & ~unsent).sum())
+    print(f"  neither answered nor refused: {others}; never sent by the generator: {int(unsent.sum())}")
     good = judge("goodput / best", seen.goodput / seen.best, 0.9, at_least=True)
     flat = judge("memory at most / at first", max(seen.memory) / seen.memory[0], _GROWTH)
     return good and flat and others == 0
