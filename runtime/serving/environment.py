@@ -2,6 +2,7 @@
 
     <cache>/@environments/<key>/         a virtual environment; `tidemill.json` in it says of what
     <cache>/@environments/<key>.lock     held while it is built
+    <cache>/@environments/<key>.building held, too, by what builds it: uv outlives a process which is killed
     <cache>/@environments/<key>.used     held, shared, by each process which uses it
 
 The key is made of what the model asks for, so versions which ask for the same share one. An environment comes into
@@ -183,6 +184,30 @@ def _python_of(folder: Path) -> Path:
 
 
 def _build(needs: Needs, final: Path, until: float, lock: Path | None) -> None:
+    with _alone(final.with_name(f"{final.name}.building"), until) as held:
+        _build_alone(needs, final, until, lock, held)
+
+
+@contextmanager
+def _alone(path: Path, until: float) -> Generator[int]:
+    """Hold `path` until the context ends, and as long after as a process lives which inherited its descriptor.
+
+    Raises:
+        Timeout: such a process of another builder lives at `until` still.
+    """
+    with path.open("ab") as held:
+        while True:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise Timeout(str(path)) from None
+                time.sleep(0.05)
+        yield held.fileno()
+
+
+def _build_alone(needs: Needs, final: Path, until: float, lock: Path | None, held: int) -> None:
     for left in final.parent.glob(f".{final.name}-*"):
         shutil.rmtree(left, ignore_errors=True)
     uv = find_uv()
@@ -194,11 +219,11 @@ def _build(needs: Needs, final: Path, until: float, lock: Path | None) -> None:
         (work / "requirements.txt").write_text("\n".join(wanted) + "\n", encoding="utf-8")
         (work / "constraints.txt").write_text("\n".join(needs.constraints) + "\n", encoding="utf-8")
         environ = _environment_of_uv(work.parent)
-        _run([*uv, "venv", "--relocatable", "--python", interpreter(python), str(venv)], work, environ, until)
+        _run([*uv, "venv", "--relocatable", "--python", interpreter(python), str(venv)], work, environ, until, held)
         resolved = ["-r", str(lock.absolute()), "--require-hashes"] if lock else []
         what = resolved or ["-r", "requirements.txt", "-c", "constraints.txt"]
-        _run([*uv, "pip", "install", "--python", str(_python_of(venv)), *what], work, environ, until)
-        _run([str(_python_of(venv)), "-I", "-c", CHECK], work, child_environment(), until)
+        _run([*uv, "pip", "install", "--python", str(_python_of(venv)), *what], work, environ, until, held)
+        _run([str(_python_of(venv)), "-I", "-c", CHECK], work, child_environment(), until, held)
         described = {"python": python, "requirements": [without_credentials(line) for line in wanted]}
         (venv / "tidemill.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)
@@ -258,8 +283,8 @@ def _environment_of_uv(root: Path) -> dict[str, str]:
     return kept
 
 
-def _run(argv: list[str], cwd: Path, environ: Mapping[str, str], until: float) -> None:
-    """Run `argv` to its end, or to `until`; what it started ends with it."""
+def _run(argv: list[str], cwd: Path, environ: Mapping[str, str], until: float, held: int) -> None:
+    """Run `argv` to its end, or to `until`, with the descriptor `held`; what it started ends with it."""
     with tempfile.TemporaryFile(dir=cwd) as said:
         process = subprocess.Popen(
             argv,
@@ -268,6 +293,7 @@ def _run(argv: list[str], cwd: Path, environ: Mapping[str, str], until: float) -
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=said,
+            pass_fds=(held,),
         )
         try:
             code = process.wait(max(0.0, until - time.monotonic()))
