@@ -3,7 +3,7 @@
     <folder>/
       Dockerfile          rendered from `templates/images/Dockerfile.j2`
       requirements.txt    from the project's lock, with hashes
-      lib/                tidemill's runtime as it is here, and its metadata; where the image trains, the sample team too
+      lib/                tidemill's runtime as it is here, and its metadata; of one which trains, the sample team too
       project/            the project's files as Git knows them, where the image trains; with the commit they are of
 
 The same inputs give the same bytes, so that the digest of the folder names the image.
@@ -138,7 +138,7 @@ def _copy_content(lib: Path) -> None:
 
 
 def _copy_sample(lib: Path) -> None:
-    """Put what the code of the sample team imports of tidemill beside the runtime; it is installed with it elsewhere."""
+    """Put what the sample team's code imports of tidemill beside the runtime; elsewhere it is installed with it."""
     source = _package("tidemill.stacks.flights")
     to = lib / "tidemill" / "stacks"
     shutil.copytree(source, to / "flights", ignore=shutil.ignore_patterns(*_SKIPPED))
