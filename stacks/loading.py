@@ -52,6 +52,14 @@ class LoadedStack:
                 return mark.text(self.project)
         return None
 
+    def notes(self) -> list[str]:
+        """Return what in the config does nothing on its target, a sentence each."""
+        found: list[str] = []
+        for note in self.config.notes():
+            name = ".".join(map(str, note.path))
+            found.append(f"{self.origin(name) or self.file.name}: {name} {note.message}; {note.mend}")
+        return found
+
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the one of `known` that `word` probably meant.

@@ -44,6 +44,8 @@ def compose(loaded: LoadedStack) -> None:
     from tidemill.components.platform import Platform, PlatformArgs
 
     config = loaded.config
+    for note in loaded.notes():
+        pulumi.log.warn(note)
     values = pulumi.Config()
     wanted = {receiver.url.secret for receiver in config.monitoring.receivers}
     platform = Platform(

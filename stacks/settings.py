@@ -25,6 +25,8 @@ from tidemill.runtime.settings import Settings
 __all__ = ["StackConfig"]
 
 _SERVICES = ("lakefs", "mlflow", "validation", "monitor", "retraining", "prometheus", "alertmanager", "grafana")
+_INNER = ("validation", "monitor", "retraining")
+"""Those which no client reaches."""
 
 
 class StackConfig(Settings):
@@ -42,7 +44,8 @@ class StackConfig(Settings):
     monitoring: MonitoringConfig = Field(default=MonitoringConfig(), description="Metrics, alerts, dashboards.")
     ports: dict[str, Port] = Field(
         default_factory=dict[str, int],
-        description="Service name -> fixed port; every other service keeps a free one.",
+        description="Service name -> fixed port of this machine; every other service keeps a free one. On docker this "
+        "is for services which clients reach; on aws it does nothing, since each has a name of its own at port 443.",
     )
     docker: DockerSettings = Field(default=DockerSettings(), description="How it runs on the target docker.")
     aws: AwsSettings = Field(default=AwsSettings(), description="How it runs on the target aws.")
@@ -69,6 +72,17 @@ class StackConfig(Settings):
             yield from self.docker.problems(self.services)
         elif self.target == "aws":
             yield from self.aws.problems(self.services)
+
+    def notes(self) -> Iterator[Problem]:
+        """Yield what does nothing on the target, and may stay for a switch to another one."""
+        idle = [name for name in self.ports if self.target == "aws" or (self.target == "docker" and name in _INNER)]
+        for name in idle:
+            yield Problem(
+                ("ports", name),
+                f"does nothing on the target {self.target}",
+                self.ports[name],
+                "leave it for the target local, or take it out",
+            )
 
     @model_validator(mode="before")
     @classmethod

@@ -72,6 +72,8 @@ def validate(stack: StackOption = None) -> None:
     for name in names:
         loaded = load_stack(project, name)
         typer.echo(f"{loaded.file.relative_to(project)}: holds")
+        for note in loaded.notes():
+            typer.echo(f"note: {note}")
 
 
 def schema() -> None:

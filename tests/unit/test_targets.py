@@ -12,6 +12,7 @@ from pulumi.automation import CommandResult
 from pulumi.automation.errors import create_command_error
 from tidemill.components.targets import extras
 from tidemill.runtime.errors import UserError
+from tidemill.stacks.cli.app import run
 from tidemill.stacks.engine.environment import current_login, engine_environment, require_shared_state
 from tidemill.stacks.engine.failures import explain
 from tidemill.stacks.loading import LoadedStack, load_stack, project_settings
@@ -30,11 +31,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def load(project: Path, target: str) -> LoadedStack:
+def load(project: Path, target: str, more: str = "") -> LoadedStack:
     project_settings.cache_clear()
     (project / f"Pulumi.{STACK}.yaml").write_text(
         f"config:\n  tidemill:stack:\n    {{team: quay, environment: prod, target: {target},\n"
-        "    aws: {region: eu-west-1, domain: quay.example.org, zone: Z1}}\n"
+        f"    aws: {{region: eu-west-1, domain: quay.example.org, zone: Z1}},\n    {more}}}\n"
     )
     return load_stack(project, STACK)
 
@@ -80,6 +81,24 @@ def test_a_plain_pulumi_keeps_its_state_where_it_has_logged_in(project: Path, tm
     with pytest.raises(UserError, match="a folder of this machine"):
         require_shared_state(load(project, "aws"), {**environ, **login})
     assert current_login(project, {**environ, "PULUMI_BACKEND_URL": "s3://state"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("target", "idle"),
+    [("local", []), ("docker", ["monitor"]), ("aws", ["lakefs", "monitor"])],
+)
+def test_a_fixed_port_which_does_nothing_is_told_and_may_stay(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], target: str, idle: list[str]
+) -> None:
+    load(project, target, "ports: {lakefs: 8000, monitor: 8001}")
+    monkeypatch.chdir(project)
+    assert run(["validate"]) == 0
+    said, *notes = capsys.readouterr().out.splitlines()
+    assert said == f"Pulumi.{STACK}.yaml: holds"
+    assert [note.split(" does ")[0] for note in notes] == [
+        f"note: Pulumi.{STACK}.yaml:5: ports.{name}" for name in idle
+    ]
+    assert all(note.endswith("or take it out") for note in notes)
 
 
 @pytest.mark.parametrize("target", ["docker", "aws"])
