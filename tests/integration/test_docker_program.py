@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tidemill.components.targets.docker.settings import ContainerLimits, DockerSettings
 from tidemill.components.tools.table import IMAGES
 from tidemill.runtime.errors import RefusedError
 
@@ -163,6 +164,11 @@ def test_limits_and_logs_are_those_of_the_config(dev: Story, prod: Story) -> Non
     assert of(dev, "serving-boats") == (2048, "2", 1024, {"max-size": "10m", "max-file": "3"})
     assert of(prod, "serving-boats") == (8192, "8", 4096, {"max-size": "50m", "max-file": "10"})
     assert of(prod, "monitor") == (4096, "4", 2048, {"max-size": "50m", "max-file": "10"})
+
+
+def test_every_container_can_be_given_limits_of_its_own(story: Story) -> None:
+    settings = DockerSettings(services={name: ContainerLimits() for name in story.containers})
+    assert list(settings.problems(story.stack.load().config.services)) == []
 
 
 def test_ports_are_published_on_the_loopback_interface_alone_and_private_services_have_none(story: Story) -> None:

@@ -78,7 +78,7 @@ class DockerSettings(Settings):
 
     def problems(self, services: list[str]) -> Iterator[Problem]:
         """Yield what does not hold on this target; `services` are the names of the stack's services."""
-        known = [*services, "postgres"]
+        known = [*services, "postgres", "runner"]
         for name in self.services:
             if name not in known:
                 yield Problem(("docker", "services", name), "no such service", name, f"use one of {', '.join(known)}")
