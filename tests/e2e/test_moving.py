@@ -1,9 +1,14 @@
-"""The platform moves: what one machine's stack holds serves on another's, as if it had always been there."""
+"""The platform moves: what this machine's stack holds serves in containers, and from there on this machine again.
+
+Where no Docker daemon can be had, it moves to a second place on this machine instead, and the tests of docker say so.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +17,8 @@ from tidemill.runtime.capture.reading import read_capture
 from tidemill.runtime.lake import Lake
 from tidemill.runtime.settings import LakeSettings
 
+from tests.support.docker import docker_daemon
+from tests.support.docker_platform import DockerPlatform
 from tests.support.moving import PASSPHRASE
 from tests.support.platform import RunningPlatform, copy_project, wait_for
 from tests.support.scenario import ask, ready, turns
@@ -19,16 +26,17 @@ from tests.support.scenario import ask, ready, turns
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
 STACK = "flights-dev"
-VARIABLE = "TIDEMILL_ARCHIVE_PASSPHRASE"
+VARIABLE = {"TIDEMILL_ARCHIVE_PASSPHRASE": PASSPHRASE}
 API = "/api/2.0/mlflow"
 
 
 @pytest.fixture(scope="module")
-def asked(platform: RunningPlatform) -> str:
+def asked(platform: RunningPlatform, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A request which the first platform answered and captured."""
+    folder = tmp_path_factory.mktemp("captured")
     wait_for("the first platform to serve", lambda: ready(platform)["code"] == 200, 120)
     request = str(ask(platform)["request_id"])
-    wait_for("the request to be captured", lambda: captured(platform, request), 60)
+    wait_for("the request to be captured", lambda: captured(platform, request, folder), 60)
     return request
 
 
@@ -36,23 +44,39 @@ def asked(platform: RunningPlatform) -> str:
 def moved(platform: RunningPlatform, asked: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatform]:
     """A second project, whose stack never was up, and becomes what the first one is."""
     folder = tmp_path_factory.mktemp("moved")
-    running = RunningPlatform(copy_project(folder / "project"), STACK)
     assert asked
-    said = json.loads(platform.check("export", "-s", STACK, "--json", str(folder / "a.tar"), **{VARIABLE: PASSPHRASE}))
-    assert said["of"] == STACK
-    assert said["unresolved"] == said["left_out"] == []
-    done = running.run("import", "-s", STACK, str(folder / "a.tar"), **{VARIABLE: PASSPHRASE})
+    with ExitStack() as stack:
+        try:
+            running: RunningPlatform = DockerPlatform(folder, stack.enter_context(docker_daemon()))
+        except pytest.skip.Exception:
+            running = RunningPlatform(copy_project(folder / "project"), STACK)
+        archive = str(folder / "a.tar")
+        said = json.loads(platform.check("export", "-s", STACK, "--json", archive, **VARIABLE))
+        assert said["of"] == STACK
+        assert said["unresolved"] == said["left_out"] == []
+        import_into(running, archive)
+        again = running.run("import", "-s", STACK, archive, **VARIABLE)
+        assert again.returncode == 1, again.stdout
+        assert again.stderr.splitlines()[-1].startswith("tidemill: flights-dev: the stack is not empty")
+        with up(running):
+            yield running
+
+
+@contextmanager
+def up(running: RunningPlatform) -> Iterator[None]:
+    try:
+        running.up()
+        yield
+    finally:
+        running.close()
+    running.assert_gone()
+
+
+def import_into(running: RunningPlatform, archive: str) -> None:
+    done = running.run("import", "-s", STACK, archive, **VARIABLE)
     assert done.returncode == 0, done.stderr
     assert "run `tidemill up`" in done.stdout
     assert {"verifying", "database mlflow", "repositories", "store mlflow-artifacts"} <= set(done.stderr.splitlines())
-    again = running.run("import", "-s", STACK, str(folder / "a.tar"), **{VARIABLE: PASSPHRASE})
-    assert again.returncode == 1, again.stdout
-    assert again.stderr.splitlines()[-1].startswith("tidemill: flights-dev: the stack is not empty")
-    try:
-        running.up()
-        yield running
-    finally:
-        running.close()
 
 
 def champion(platform: RunningPlatform) -> dict[str, Any]:
@@ -85,7 +109,7 @@ def test_the_champion_serves_at_the_new_place_under_the_old_key(
     old, new = ask(platform), ask(moved)
     assert new["request_id"] != old["request_id"]
     assert (new["version"], new["predictions"]) == (old["version"], old["predictions"])
-    wait_for("all services", moved.all_alive, 60)
+    wait_for("all services", lambda: all(each["healthy"] for each in moved.status()["services"]), 60)
 
 
 def test_every_champion_s_triple_still_resolves(platform: RunningPlatform, moved: RunningPlatform) -> None:
@@ -104,17 +128,47 @@ def test_every_champion_s_triple_still_resolves(platform: RunningPlatform, moved
 
 
 def test_nothing_was_seeded_or_trained_again_and_the_past_came_along(
-    platform: RunningPlatform, moved: RunningPlatform, asked: str
+    platform: RunningPlatform, moved: RunningPlatform, asked: str, tmp_path: Path
 ) -> None:
     assert {turn["id"]: turn["state"] for turn in turns(moved)} == {
         turn["id"]: turn["state"] for turn in turns(platform)
     }
     assert not moved.root.log("seed-flights").exists()
-    assert captured(moved, asked), "what the old place answered can be found at the new one"
+    assert captured(moved, asked, tmp_path), "what the old place answered can be found at the new one"
     again = ask(moved)["request_id"]
-    wait_for("the request to be captured", lambda: captured(moved, again), 60)
+    wait_for("the request to be captured", lambda: captured(moved, again, tmp_path), 60)
 
 
-def captured(platform: RunningPlatform, request: str) -> bool:
-    table = read_capture(platform.root.data("capture-flights"))
+def test_what_is_in_containers_moves_to_this_machine(moved: RunningPlatform, asked: str, tmp_path: Path) -> None:
+    if not isinstance(moved, DockerPlatform):
+        pytest.skip("no Docker daemon runs here, and none can be started")
+    archive = str(tmp_path / "b.tar")
+    said = json.loads(moved.check("export", "-s", STACK, "--json", archive, **VARIABLE))
+    assert said["unresolved"] == said["left_out"] == []
+    here = RunningPlatform(copy_project(tmp_path / "project"), STACK)
+    import_into(here, archive)
+    assert captured(here, asked, tmp_path)
+    with up(here):
+        wait_for("the champion to serve", lambda: ready(here)["code"] == 200, 120)
+        assert ask(here)["predictions"] == ask(moved)["predictions"]
+        assert here.secret("serving-flights-key") == moved.secret("serving-flights-key")
+        assert not {"postgres-admin", "database-mlflow"} & {path.name for path in here.root.secrets.iterdir()}
+        triple = champion(here)
+        assert triple == champion(moved)
+        commit = triple["tags"]["tidemill.lake.commit"]
+        with lake(moved) as old, lake(here) as new:
+            assert list(new.log("flights", commit)) == list(old.log("flights", commit))
+            assert data.is_validated("flights", commit, lake=new)
+        assert not here.root.log("seed-flights").exists()
+        assert {turn["id"] for turn in turns(here)} == {turn["id"] for turn in turns(moved)}
+
+
+def captured(platform: RunningPlatform, request: str, folder: Path) -> bool:
+    """Tell whether a request can be found in what was captured."""
+    found = platform.root.data("capture-flights")
+    if isinstance(platform, DockerPlatform):
+        # The monitor, which mounts the same volume, is asked for it.
+        platform.copy_out("monitor", "/data/capture-flights", folder)
+        found = folder / "capture-flights"
+    table = read_capture(found)
     return table is not None and request in map(str, table.column("request_id").to_pylist())

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from ipaddress import ip_network
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -208,8 +208,8 @@ def test_the_network_has_a_subnet_of_each_kind_in_every_zone(story: Story) -> No
     subnets = story.of("aws:ec2/subnet:Subnet")
     zones = 3 if story.prod else 2
     assert len(subnets) == 2 * zones
-    blocks = [ip_network(subnet["cidrBlock"]) for subnet in subnets.values()]
-    vpc = ip_network(story.of("aws:ec2/vpc:Vpc")["vpc"]["cidrBlock"])
+    blocks = [IPv4Network(subnet["cidrBlock"]) for subnet in subnets.values()]
+    vpc = IPv4Network(story.of("aws:ec2/vpc:Vpc")["vpc"]["cidrBlock"])
     assert all(block.subnet_of(vpc) for block in blocks)
     assert not any(a.overlaps(b) for index, a in enumerate(blocks) for b in blocks[:index])
     assert len(story.of("aws:ec2/natGateway:NatGateway")) == (3 if story.prod else 1)

@@ -61,7 +61,8 @@ def container(name: str = "serving", **changes: Any) -> docker.Container:
 
 
 def bucket(name: str = "data", *, blocked: bool = True, **changes: Any) -> aws.s3.Bucket:
-    made = aws.s3.Bucket(name, **({"tags": TAGS} | changes))
+    given: dict[str, Any] = {"tags": TAGS, **changes}
+    made = aws.s3.Bucket(name, **given)
     aws.s3.BucketPublicAccessBlock(
         name,
         bucket=made.id,

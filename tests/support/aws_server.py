@@ -38,7 +38,7 @@ class AwsServer:
 
         return boto3.client(service, endpoint_url=self.url, region_name=REGION)
 
-    def backend(self, service: str) -> Any:
+    def backend(self, service: Any) -> Any:
         """Return the server's own memory of a service, to have happen what it cannot be asked for."""
         from moto.backends import get_backend
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -218,7 +218,7 @@ def unpacked(name: str, packages: tuple[str, ...]) -> Path:
                 "--no-install-recommends",
                 *packages,
             ]
-            quiet = {"capture_output": True, "text": True}
+            quiet: dict[str, Any] = {"capture_output": True, "text": True}
             if subprocess.run(wanted, check=False, **quiet).returncode:
                 subprocess.run(["apt-get", "-qq", "update"], check=True, **quiet)
                 subprocess.run(wanted, check=True, **quiet)

@@ -119,7 +119,7 @@ def _pull(client: docker.DockerClient, wanted: dict[str, Any]) -> tuple[str, Out
         image = client.images.get(name)
     except docker.errors.ImageNotFound:
         image = client.images.pull(name)
-    return image.id, {"imageId": image.id}
+    return str(image.id), {"imageId": image.id}
 
 
 def _build(client: docker.DockerClient, wanted: dict[str, Any]) -> tuple[str, Outputs]:
@@ -140,7 +140,7 @@ def _build(client: docker.DockerClient, wanted: dict[str, Any]) -> tuple[str, Ou
         done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False, timeout=1500)
     assert done.returncode == 0, done.stderr[-4000:]
     image = client.images.get(tags[0])
-    return image.id, {"digest": image.id, "ref": tags[0]}
+    return str(image.id), {"digest": image.id, "ref": tags[0]}
 
 
 def _container(client: docker.DockerClient, wanted: dict[str, Any]) -> tuple[str, Outputs]:

@@ -79,7 +79,7 @@ class DockerPlatform(RunningPlatform):
     def services(self) -> list[str]:
         return sorted(self.containers())
 
-    def running(self) -> dict[str, object]:
+    def running(self) -> dict[str, tuple[str | None, str]]:
         """Return service -> what tells this run of its program from another one."""
         return {
             name: (container.id, container.attrs["State"]["StartedAt"]) for name, container in self.containers().items()
@@ -88,8 +88,9 @@ class DockerPlatform(RunningPlatform):
     def inside(self, service: str, *argv: str, user: str = "") -> str:
         """Run `argv` in the container of `service`; it must succeed."""
         done = self.containers()[service].exec_run(list(argv), user=user)
-        assert done.exit_code == 0, done.output.decode(errors="replace")
-        return done.output.decode()
+        output: Any = done.output
+        assert done.exit_code == 0, output.decode(errors="replace")
+        return output.decode()
 
     def copy_out(self, service: str, path: str, to: Path) -> None:
         """Copy the folder `path` of a container into `to`."""

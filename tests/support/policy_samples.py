@@ -23,7 +23,9 @@ POLICY = "aws:iam/policy:Policy"
 ROLE = "aws:iam/role:Role"
 JOB = "tidemill-native:docker:Job"
 DIGEST = "sha256:" + "0" * 64
-LOCK = {"blockPublicAcls": True, "blockPublicPolicy": True, "ignorePublicAcls": True, "restrictPublicBuckets": True}
+LOCK: dict[str, Any] = dict.fromkeys(
+    ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets"), True
+)
 TAGS = {"managed-by": "tidemill", "tidemill:stack": "a-b", "tidemill:team": "a", "tidemill:environment": "b"}
 LABELS = {name.replace(":", "."): value for name, value in TAGS.items()}
 BUILD = "docker-build:index:Image"

@@ -19,9 +19,11 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy
+from sqlalchemy.exc import OperationalError
 
 from tests.support.servers import free_port
 
@@ -94,16 +96,18 @@ def postgres_server() -> Generator[Postgres]:
 
 
 def _serve(where: Path, folder: Path, password: str, who: pwd.struct_passwd | None) -> Generator[Postgres]:
+    user: dict[str, Any] = {"user": who.pw_uid, "group": who.pw_gid, "extra_groups": []} if who else {}
+
     def start(*argv: str | Path) -> subprocess.Popen[bytes]:
         with (folder / "log").open("ab") as log:
-            return subprocess.Popen(
+            return subprocess.Popen[bytes](
                 [str(part) for part in argv],
                 cwd=folder,
                 env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": str(folder)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                **({"user": who.pw_uid, "group": who.pw_gid, "extra_groups": []} if who else {}),
+                **user,
             )
 
     data = folder / "data"
@@ -135,7 +139,7 @@ def _wait(server: subprocess.Popen[bytes], postgres: Postgres, log: Path) -> Non
             try:
                 with engine.connect():
                     return
-            except sqlalchemy.exc.OperationalError:
+            except OperationalError:
                 assert time.monotonic() < end, log.read_text(errors="replace")
                 time.sleep(0.1)
     finally:
