@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
 from typing import Any, ClassVar
 
@@ -14,19 +15,20 @@ from ..layout import StackRoot
 from .base import Context, NativeResource, Properties
 from .docker_daemon import STACK, connect, require_own, talking
 from .launch import private
-from .local_files import claim, log_tail, root_of
+from .local_files import claim, log_tail, read_json, root_of, write_private
 
 __all__ = ["Job"]
 
 _TIMEOUT = 1800.0
 _EVERY = 0.5
 _DIGEST = "tidemill.job"
+_DONE = "done.json"
 
 
 class Job(NativeResource):
     """A container which ran once; only changed triggers make it run again.
 
-    Its output is kept in the stack's logs on this machine, and the container goes when it has ended well.
+    Its output is kept in the stack's logs on this machine, with a note that it ended well; the container goes then.
     """
 
     token: ClassVar[str] = "tidemill-native:docker:Job"
@@ -39,12 +41,15 @@ class Job(NativeResource):
     replace_on: ClassVar[tuple[str, ...]] = ("stack", "root", "name", "triggers")
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
-        """Run it, or wait for the run which an interrupted creation left."""
+        """Run it, or wait for the run which an interrupted creation left; one which ended well is not run again."""
         root = claim(context, inputs)
         name = str(inputs["name"])
         client = connect(inputs.get("host"))
         container = f"tidemill-{inputs['stack']}-job-{name}"
         digest = hashlib.sha256(json.dumps(inputs.get("triggers") or {}, sort_keys=True).encode()).hexdigest()
+        result = {**inputs, "exitCode": 0, "log": str(root.log(name))}
+        if (read_json(root.job(name) / _DONE) or {}).get("digest") == digest:
+            return name, result
         with talking(name):
             found = _find(client, container)
             if found is not None:
@@ -57,7 +62,8 @@ class Job(NativeResource):
             if found is None:
                 _start(client, container, inputs, digest)
             _finish(context, client, container, root, inputs)
-        return name, {**inputs, "exitCode": 0, "log": str(root.log(name))}
+        write_private(root.job(name) / _DONE, json.dumps({"digest": digest, "exit_code": 0}))
+        return name, result
 
     def read(self, context: Context, state: Properties) -> Properties | None:
         """A run is over; nothing of it can change."""
@@ -70,8 +76,9 @@ class Job(NativeResource):
         return {**inputs, "exitCode": state.get("exitCode", 0), "log": state.get("log")}
 
     def delete(self, context: Context, state: Properties) -> None:
-        """End what an interrupted run left; its log stays."""
+        """End what an interrupted run left, and forget the run; its log stays."""
         del context
+        shutil.rmtree(root_of(state).job(str(state["name"])), ignore_errors=True)
         container = f"tidemill-{state['stack']}-job-{state['name']}"
         client = connect(state.get("host"))
         with talking(container):

@@ -19,7 +19,7 @@ from .content import OWNER, ContentResource, foreign
 from .lakefs_action import FOLDER, validate_action
 from .rest import Answer, Rest, escaped
 
-__all__ = ["RESOURCES", "Action", "Branch", "BranchProtection", "Repository"]
+__all__ = ["RESOURCES", "Action", "Branch", "BranchProtection", "Repository", "set_up"]
 
 _ACCESS = ("stack", "url", "keyIdFile", "secretFile")
 # lakeFS keeps what it knows of a repository for a few seconds.
@@ -91,7 +91,7 @@ class Repository(_LakeResource):
 
     def _ensure(self, context: Context, inputs: Properties, *, again: bool) -> Properties:
         rest = self.connect(inputs)
-        _set_up(rest)
+        set_up(rest)
         name = inputs["name"]
         found = rest.get(_repository(name), ok=(404,))
         if found.status == 404:
@@ -125,7 +125,7 @@ class Repository(_LakeResource):
             return made
 
 
-def _set_up(rest: Rest) -> None:
+def set_up(rest: Rest) -> None:
     """Make the one user of a new lakeFS, with the stack's keys; on its embedded database alone it does so itself."""
     if rest.get("/setup_lakefs").body.get("state") == "not_initialized":
         key = {"access_key_id": rest.user, "secret_access_key": rest.secret}

@@ -46,15 +46,15 @@ def export(
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Write a stack's data, models, traffic and keys into an archive; the stack stays as it is, and up."""
-    from ..moving.choosing import old_ends_of, subject_of
+    from ..moving.choosing import old_ends_of, require_ends, subject_of
     from ..moving.export import export as write
     from ..operating import made_operations
 
     loaded = choose(stack)
+    require_ends(loaded)
     made_operations(loaded)
-    ends = old_ends_of(loaded)
     passphrase = _passphrase(passphrase_file, new=True)
-    with _working(quiet=as_json) as bar:
+    with _working(quiet=as_json) as bar, old_ends_of(loaded) as ends:
         manifest = write(ends, subject_of(loaded), archive, passphrase, bar.show)
     if as_json:
         typer.echo(json.dumps({"archive": str(archive), **_summary(manifest)}))
@@ -75,14 +75,18 @@ def import_(
 ) -> None:  # fmt: skip
     """Give a stack which was never up what an archive holds; `tidemill up` then brings it up with that."""
     from ..engine.locks import run_lock
-    from ..moving.choosing import new_ends_of, subject_of
+    from ..moving.choosing import new_ends_of, require_ends, subject_of
     from ..moving.import_ import import_ as write
 
     loaded = choose(stack)
-    ends = new_ends_of(loaded)
+    require_ends(loaded)
     passphrase = _passphrase(passphrase_file, new=False)
     repositories = loaded.config.lake.repositories
-    with run_lock(home(loaded.project), loaded.config.stack), _working(quiet=as_json) as bar:
+    with (
+        run_lock(home(loaded.project), loaded.config.stack),
+        _working(quiet=as_json) as bar,
+        new_ends_of(loaded) as ends,
+    ):
         try:
             done = write(ends, subject_of(loaded), repositories, archive, passphrase, bar.show)
         except KeyboardInterrupt:

@@ -76,9 +76,10 @@ def mounted(*volumes: tuple[str, str]) -> list[dict[str, Any]]:
 
 
 def run(root: StackRoot, image: str, script: str, **more: Any) -> str:
-    """Run `script` in a job and return what it prints."""
+    """Run `script` in a job, which is forgotten, and return what it prints."""
     name = more.pop("name", "look")
-    make(Job(), {"root": str(root.path), "name": name, "image": image, "argv": [script], **SHELL, **more})
+    state = make(Job(), {"root": str(root.path), "name": name, "image": image, "argv": [script], **SHELL, **more})
+    Job().delete(context(), state)
     return root.log(name).read_text().strip()
 
 
@@ -225,7 +226,11 @@ def test_a_run_which_an_engine_left_is_waited_for_and_not_repeated(client: Any, 
     with mock.patch("tidemill.components.provider.docker_job._finish"):
         Job().create(context(), inputs)  # the engine dies here
     Job().create(context(), inputs)
+    Job().create(context(), inputs)  # and one which ended well, but before the engine had taken note of it
     assert run(root, image, "cat /data/runs", mounts=mounted(("/data", volume))) == "x"
+    Job().delete(context(), inputs)
+    Job().create(context(), inputs)
+    assert run(root, image, "cat /data/runs", mounts=mounted(("/data", volume))) == "x\nx"
 
 
 def test_bounds_are_set_in_place_and_seen(client: Any, image: str) -> None:

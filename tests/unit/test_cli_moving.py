@@ -56,15 +56,22 @@ def test_import_wants_an_archive_and_its_passphrase(
     assert not StackRoot.of(project, "harbour-dev").path.parent.exists()
 
 
-def test_a_target_without_ends_says_so(
-    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("command", ["export", "import"])
+def test_a_target_without_ends_says_so_and_names_the_way(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    target = "docker"
-    (project / "stacks/config/Pulumi.harbour-dev.yaml").write_text(CONFIG.format(target))
+    (project / "stacks/config/Pulumi.harbour-dev.yaml").write_text(
+        "config:\n  tidemill:stack:\n    {team: harbour, environment: dev, target: aws, aws: {region: eu-central-1, "
+        "domain: harbour.example.org, zone: Z0123456789ABCDEFGHIJ}}\n"
+    )
     monkeypatch.setenv("TIDEMILL_ARCHIVE_PASSPHRASE", "a passphrase of tests")
-    code, text = said(capsys, "import", "a.tar")
+    code, text = said(capsys, command, "a.tar")
     assert code == 2
-    assert text.startswith(f"tidemill: target: contents cannot be moved from or to this target yet, got '{target}'")
+    assert text == (
+        "tidemill: target: `tidemill export` and `tidemill import` know local and docker alone, got 'aws'; "
+        'move it by hand, as docs/moving.md says under "By hand, on aws"'
+    )
+    assert "### By hand, on aws\n" in TEXT
 
 
 def test_the_documentation_names_every_option_and_command() -> None:

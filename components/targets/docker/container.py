@@ -10,12 +10,10 @@ import pulumi_docker as docker
 
 from ..base import HealthCheck
 from .images import Image
-from .naming import MOUNT, PORT, SCRATCH, SECRETS, USER, Names
+from .naming import MOUNT, PORT, SCRATCH, TMPFS, USER, Names
 from .settings import ContainerLimits, DockerSettings
 
-__all__ = ["TMPFS", "Mounts", "Spec", "entrypoint_of", "health_of", "make"]
-
-TMPFS: Mapping[str, str] = {"/tmp": "rw,nosuid,nodev,size=256m,mode=1777"}  # noqa: S108 - the container's own
+__all__ = ["Mounts", "Spec", "health_of", "make"]
 
 # Asked every few seconds of every container: no module is loaded which it can do without.
 _ASK = (
@@ -84,20 +82,6 @@ class Spec:
     stop_seconds: float = 10.0
     working_dir: str | None = SCRATCH
     digest: pulumi.Input[str]
-
-
-def entrypoint_of(secret_env: Mapping[str, str]) -> list[str]:
-    """Return an entry point which puts secrets into the environment of what it becomes; empty where there are none.
-
-    The environment a container is declared with can be read by everybody who may ask the daemon; what a process makes
-    of its own can not. The script names files, never values.
-    """
-    if not secret_env:
-        return []
-    exports = "".join(
-        f'{variable}="$(cat {SECRETS}/{name})"; export {variable}; ' for variable, name in sorted(secret_env.items())
-    )
-    return ["/bin/sh", "-ceu", f'{exports}exec "$@"', "tidemill"]
 
 
 def health_of(check: HealthCheck, image: Image) -> list[str]:

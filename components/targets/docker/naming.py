@@ -1,16 +1,36 @@
-"""What things are called on the `docker` target, and where they are within a container."""
+"""What things are called on the `docker` target, and where they are within a container. Loads no Pulumi."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import pulumi
 from tidemill.runtime.errors import ConfigError
 
 from ...tools.base import ContainerImage
 
-__all__ = ["CONFIG", "DATA", "MOUNT", "PORT", "PROJECT", "SCRATCH", "SECRETS", "USER", "Names", "Texts"]
+if TYPE_CHECKING:
+    import pulumi
+
+__all__ = [
+    "CONFIG",
+    "DATA",
+    "MOUNT",
+    "PORT",
+    "PROJECT",
+    "SCRATCH",
+    "SECRETS",
+    "TMPFS",
+    "USER",
+    "Names",
+    "Texts",
+    "database_role",
+    "database_url",
+    "entrypoint_of",
+    "pass_file",
+]
 
 USER = 10001
 """The user of every container but Postgres's; no user of this machine has that number by chance."""
@@ -21,6 +41,8 @@ PORT = 8080
 MOUNT = "/run/tidemill"
 CONFIG, SECRETS = f"{MOUNT}/config", f"{MOUNT}/secrets"
 DATA, SCRATCH, PROJECT = "/data", "/scratch", "/project"
+
+TMPFS: Mapping[str, str] = {"/tmp": "rw,nosuid,nodev,size=256m,mode=1777"}  # noqa: S108 - the container's own
 
 _PLACEHOLDER = re.compile(r"@\{([a-z-]+)(?::([^{}]*))?\}")
 _PLAIN = {
@@ -76,6 +98,8 @@ class Texts:
         """Return `value` with every placeholder resolved which stands for no secret."""
         if isinstance(value, str):
             return _PLACEHOLDER.sub(self._one, value)
+        import pulumi
+
         return pulumi.Output.from_input(value).apply(lambda text: _PLACEHOLDER.sub(self._one, text))
 
     def _one(self, found: re.Match[str]) -> str:
@@ -113,3 +137,17 @@ def database_role(name: str) -> str:
 def pass_file(name: str) -> str:
     """Return the name of the file with the password of the database `name`, as libpq reads it."""
     return f"pgpass-{name}"
+
+
+def entrypoint_of(secret_env: Mapping[str, str]) -> list[str]:
+    """Return an entry point which puts secrets into the environment of what it becomes; empty where there are none.
+
+    The environment a container is declared with can be read by everybody who may ask the daemon; what a process makes
+    of its own can not. The script names files, never values.
+    """
+    if not secret_env:
+        return []
+    exports = "".join(
+        f'{variable}="$(cat {SECRETS}/{name})"; export {variable}; ' for variable, name in sorted(secret_env.items())
+    )
+    return ["/bin/sh", "-ceu", f'{exports}exec "$@"', "tidemill"]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from .container import TMPFS
-from .naming import SECRETS, database_role
+from .naming import SECRETS, TMPFS, database_role
 
 __all__ = ["ADMIN_SECRET", "FOLDER", "HEALTH", "SERVER_ENV", "SERVER_TMPFS", "USER", "make_database", "pass_line"]
 

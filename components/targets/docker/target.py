@@ -14,8 +14,10 @@ from typing import Any
 
 import pulumi
 import pulumi_docker as docker
+from tidemill.runtime.errors import RefusedError
 
 from ...provider import resources as native
+from ..attempt import attempt_at
 from ..base import (
     Content,
     DatabaseRef,
@@ -36,9 +38,22 @@ from ..base import (
 from ..launches import MLFLOW
 from ..local.content import LocalContent
 from . import postgres
-from .container import TMPFS, Mounts, Spec, entrypoint_of, health_of, make
+from .container import Mounts, Spec, health_of, make
 from .images import Image, Images
-from .naming import CONFIG, DATA, MOUNT, PORT, PROJECT, SCRATCH, USER, Names, Texts, pass_file
+from .naming import (
+    CONFIG,
+    DATA,
+    MOUNT,
+    PORT,
+    PROJECT,
+    SCRATCH,
+    TMPFS,
+    USER,
+    Names,
+    Texts,
+    entrypoint_of,
+    pass_file,
+)
 from .settings import ContainerLimits, DockerSettings
 
 __all__ = ["DockerTarget"]
@@ -63,12 +78,22 @@ class DockerTarget:
         root: the stack's folder on this machine, see `components.layout`.
         project: the folder of Pulumi.yaml.
         settings: the block `docker` of the stack config.
+
+    Raises:
+        RefusedError: an import of contents into the stack was not finished; its half-filled volumes would be taken.
     """
 
     name = "docker"
     plain_http = True
 
     def __init__(self, team: str, environment: str, *, root: Path, project: Path, settings: DockerSettings) -> None:
+        if attempt_at(root).exists():
+            raise RefusedError(
+                "an import into this stack was not finished",
+                field=f"{team}-{environment}",
+                value=str(attempt_at(root)),
+                mend="run `tidemill import` again, or delete that folder and the stack's volumes",
+            )
         self._names = Names(team, environment)
         self._stack = self._names.stack
         self._root = root

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import shutil
@@ -20,13 +19,14 @@ import psutil
 from tidemill.runtime.errors import NotFoundError, PlatformError, ServiceError, UnreachableError
 
 from ...layout import StackRoot
-from ...provider.local_files import read_json, secret_value, write_private
+from ...provider.local_files import secret_value
 from ..asking import get
+from ..attempt import Attempt, jobs_in, secrets_in
 from ..ends import LakeServer
 from .operations import LocalOperations
 from .store import FolderStore, sqlite_copy
 
-__all__ = ["LocalNewEnds", "LocalOldEnds"]
+__all__ = ["LAKEFS_CONFIG", "LAKEFS_ENV", "LocalNewEnds", "LocalOldEnds"]
 
 _SCHEME = "local://"
 _OBJECTS = "lakefs-objects"
@@ -34,7 +34,7 @@ _LAKE = "lakefs"
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 _LOAD_SECONDS = 600.0
-_QUIET: Final[Mapping[str, str]] = {
+LAKEFS_ENV: Final[Mapping[str, str]] = {
     "LAKEFS_STATS_ENABLED": "false",
     "LAKEFS_USAGE_REPORT_ENABLED": "false",
     "LAKEFS_SECURITY_CHECK_LATEST_VERSION": "false",
@@ -42,8 +42,10 @@ _QUIET: Final[Mapping[str, str]] = {
     "LAKEFS_INSTALLATION_USER_NAME": "tidemill",
     "LAKEFS_LOGGING_LEVEL": "WARN",
 }
-# In a file, because lakeFS ignores an empty variable.
-_CONFIG = 'security:\n  audit_check_url: ""\n'
+"""Environment of a lakeFS which runs for a move alone, on any target."""
+
+LAKEFS_CONFIG = 'security:\n  audit_check_url: ""\n'
+"""The same in a file, because lakeFS ignores an empty variable."""
 
 
 class LocalOldEnds:
@@ -91,30 +93,19 @@ class LocalOldEnds:
 
     def secrets(self) -> Mapping[str, str]:
         """See `OldEnds`."""
-        files = sorted(self._root.secrets.iterdir()) if self._root.secrets.is_dir() else []
-        return {path.name: path.read_text(encoding="utf-8").strip() for path in files if path.name[0] != "."}
+        return secrets_in(self._root)
 
     def jobs(self) -> Mapping[str, str]:
         """See `OldEnds`."""
-        folder = self._root.path / "jobs"
-        names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-        done = {name: read_json(self._root.job(name) / "done.json") or {} for name in names}
-        return {name: str(end["digest"]) for name, end in done.items() if end.get("exit_code") == 0}
+        return jobs_in(self._root)
 
 
-class LocalNewEnds:
+class LocalNewEnds(Attempt):
     """A stack which is not there yet; see `NewEnds`.
-
-    Everything is written into a folder beside the stack's, which at the end becomes the stack's.
 
     Args:
         root: where the stack will be.
     """
-
-    def __init__(self, root: StackRoot) -> None:
-        self._final = root
-        self._attempt = root.path.with_name(f".{root.path.name}.importing")
-        self._root = StackRoot(self._attempt / "root")
 
     def obstacle(self) -> str | None:
         """See `NewEnds`."""
@@ -126,15 +117,8 @@ class LocalNewEnds:
 
     def begin(self, archive: str) -> bool:
         """See `NewEnds`."""
-        mark = self._attempt / "import.json"
-        again = (read_json(mark) or {}).get("archive") == archive
         self._end_leftover()
-        if not again:
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(self._attempt)
-        for folder in (self._attempt, self._root.path):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(mark, json.dumps({"archive": archive}))
+        again = self.go_on_with(archive)
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self._root.data(_LAKE))
         return again
@@ -142,10 +126,6 @@ class LocalNewEnds:
     def place(self) -> str:
         """See `NewEnds`."""
         return str(self._attempt)
-
-    def secret(self, name: str, value: str) -> None:
-        """See `NewEnds`."""
-        write_private(self._root.secrets / name, value)
 
     def store(self, name: str) -> FolderStore:
         """See `NewEnds`."""
@@ -213,16 +193,6 @@ class LocalNewEnds:
         path.touch(mode=0o600)
         return f"sqlite:///{path}"
 
-    def job(self, name: str, digest: str) -> None:
-        """See `NewEnds`."""
-        write_private(self._root.job(name) / "done.json", json.dumps({"digest": digest, "exit_code": 0}))
-
-    def finish(self) -> None:
-        """See `NewEnds`."""
-        shutil.rmtree(self._root.path / "scratch", ignore_errors=True)
-        self._root.path.rename(self._final.path)
-        shutil.rmtree(self._attempt)
-
     def _end_leftover(self) -> None:
         """End the server of an attempt which was killed: it would write where this one does."""
         for process in psutil.process_iter():
@@ -240,14 +210,14 @@ class LocalNewEnds:
         from ... import tools
 
         config = self._attempt / "lakefs.yaml"
-        config.write_text(_CONFIG, encoding="utf-8")
+        config.write_text(LAKEFS_CONFIG, encoding="utf-8")
         return [str(tools.ensure("lakefs")), "--config", str(config)]
 
     def _lake_env(self, port: int) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
         return {
             **kept,
-            **_QUIET,
+            **LAKEFS_ENV,
             "HOME": str(self._attempt),
             "LAKEFS_LISTEN_ADDRESS": f"127.0.0.1:{port}",
             "LAKEFS_DATABASE_TYPE": "local",
