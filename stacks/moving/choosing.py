@@ -34,7 +34,7 @@ def require_ends(loaded: LoadedStack) -> None:
             "`tidemill export` and `tidemill import` know local and docker alone",
             field="target",
             value=target,
-            mend=f"move it by hand, as docs/moving.md says under \"By hand, on {target}\"",
+            mend=f'move it by hand, as docs/moving.md says under "By hand, on {target}"',
         )
     if missing(target):
         raise missing_error(target)
