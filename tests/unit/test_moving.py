@@ -14,6 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from tidemill.components.targets.attempt import attempt_at
+from tidemill.components.targets.docker.settings import DockerSettings
+from tidemill.components.targets.docker.target import DockerTarget
 from tidemill.components.targets.local.store import FolderStore
 from tidemill.runtime.errors import NotFoundError, PlatformError, RefusedError, UserError
 from tidemill.runtime.retraining.turns import Turn, TurnStore
@@ -284,3 +287,12 @@ def test_an_open_turn_does_not_stay_open_at_another_place(tmp_path: Path) -> Non
         newest, oldest = store.newest()
     assert (newest.state, newest.job, oldest.state) == ("failed", "job", "done")
     assert "moved while this turn was open" in newest.detail
+
+
+def test_containers_do_not_take_the_volumes_of_an_import_which_was_not_finished(tmp_path: Path) -> None:
+    root = tmp_path / "stacks" / "flights-dev"
+    attempt_at(root).mkdir(parents=True)
+    with pytest.raises(RefusedError, match="flights-dev: an import into this stack was not finished"):
+        DockerTarget("flights", "dev", root=root, project=tmp_path, settings=DockerSettings())
+    attempt_at(root).rmdir()
+    assert DockerTarget("flights", "dev", root=root, project=tmp_path, settings=DockerSettings()).name == "docker"
