@@ -25,8 +25,6 @@ from tidemill.runtime.settings import Settings
 __all__ = ["StackConfig"]
 
 _SERVICES = ("lakefs", "mlflow", "validation", "monitor", "retraining", "prometheus", "alertmanager", "grafana")
-_INNER = ("validation", "monitor", "retraining")
-"""Those which no client reaches."""
 
 
 class StackConfig(Settings):
@@ -44,8 +42,8 @@ class StackConfig(Settings):
     monitoring: MonitoringConfig = Field(default=MonitoringConfig(), description="Metrics, alerts, dashboards.")
     ports: dict[str, Port] = Field(
         default_factory=dict[str, int],
-        description="Service name -> fixed port of this machine; every other service keeps a free one. On docker this "
-        "is for services which clients reach; on aws it does nothing, since each has a name of its own at port 443.",
+        description="Service name -> fixed port of this machine; every other service keeps a free one. "
+        "On aws it does nothing: there each service has a name of its own.",
     )
     docker: DockerSettings = Field(default=DockerSettings(), description="How it runs on the target docker.")
     aws: AwsSettings = Field(default=AwsSettings(), description="How it runs on the target aws.")
@@ -75,13 +73,12 @@ class StackConfig(Settings):
 
     def notes(self) -> Iterator[Problem]:
         """Yield what does nothing on the target, and may stay for a switch to another one."""
-        idle = [name for name in self.ports if self.target == "aws" or (self.target == "docker" and name in _INNER)]
-        for name in idle:
+        for name in self.ports if self.target == "aws" else ():
             yield Problem(
                 ("ports", name),
                 f"does nothing on the target {self.target}",
                 self.ports[name],
-                "leave it for the target local, or take it out",
+                "leave it for another target, or take it out",
             )
 
     @model_validator(mode="before")

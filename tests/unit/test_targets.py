@@ -85,7 +85,7 @@ def test_a_plain_pulumi_keeps_its_state_where_it_has_logged_in(project: Path, tm
 
 @pytest.mark.parametrize(
     ("target", "idle"),
-    [("local", []), ("docker", ["monitor"]), ("aws", ["lakefs", "monitor"])],
+    [("local", []), ("docker", []), ("aws", ["lakefs", "monitor"])],
 )
 def test_a_fixed_port_which_does_nothing_is_told_and_may_stay(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], target: str, idle: list[str]
