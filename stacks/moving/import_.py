@@ -204,18 +204,18 @@ def import_(
         done += more
         tell(Step(what, done, total))
 
+    if obstacle := ends.obstacle():
+        raise RefusedError(
+            f"the stack is not empty: {obstacle}",
+            field=subject.stack,
+            mend="import into a stack which was never up, or run `tidemill destroy --delete-data` first",
+        )
     with open_archive(path) as archive, Tables() as tables:
         manifest, seal = archive.manifest(passphrase)
         what, total = "verifying", manifest.bytes
         archive.verify(manifest, count)
         _require_fit(manifest, subject, set(repositories))
         _require_programs(manifest, tables.revisions(), ends.lake_version())
-        if obstacle := ends.obstacle():
-            raise RefusedError(
-                f"the stack is not empty: {obstacle}",
-                field=subject.stack,
-                mend="import into a stack which was never up, or run `tidemill destroy --delete-data` first",
-            )
         resumed = ends.begin(manifest.id)
         run = _Run(ends, subject, archive, manifest, seal, tables, count)
         done, what = 0, "writing"

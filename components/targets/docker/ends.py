@@ -95,6 +95,8 @@ class DockerOldEnds:
     @contextmanager
     def database(self, name: str) -> Generator[str]:
         """See `OldEnds`."""
+        if not any(each.name == _POSTGRES and each.state == "running" for each in self._operations.services()):
+            raise UnreachableError("Postgres does not run", field=_POSTGRES, mend="run `tidemill start`")
         password = secret_value(self._root, f"database-{name}")
         with postgres_tunnel(self._helper, _POSTGRES, name, password) as url:
             yield url
