@@ -14,6 +14,7 @@ import pulumi
 if TYPE_CHECKING:
     from .lake import Lake
     from .registry import Registry
+    from .targets.base import Target
 
 __all__ = ["as_json", "lake_settings", "listen_settings", "registry_settings"]
 
@@ -42,6 +43,7 @@ def registry_settings(registry: Registry, user: str) -> dict[str, Any]:
     }
 
 
-def listen_settings(token: str) -> dict[str, Any]:
+def listen_settings(token: str, target: Target) -> dict[str, Any]:
     """Return the fields of `runtime.settings.ListenSettings`; the secret `token` opens the service."""
-    return {"host": "@{host}", "port": "@{port}", "token_file": f"@{{secret-file:{token}}}"}
+    plain = {"plain_http": True} if target.plain_http else {}
+    return {"host": "@{host}", "port": "@{port}", "token_file": f"@{{secret-file:{token}}}", **plain}

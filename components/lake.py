@@ -143,7 +143,7 @@ class Lake(pulumi.ComponentResource):
         gates = {repository: config.gate for repository, config in args.repositories.items() if config.gate}
         suites = {f"suite-{repository}.json": args.project / gate for repository, gate in gates.items()}
         settings = {
-            "listen": listen_settings(token.name),
+            "listen": listen_settings(token.name, target),
             "hook_secret_file": f"@{{secret-file:{hook.name}}}",
             "lake": lake_settings(self),
             "suites": {repository: f"@{{config}}/suite-{repository}.json" for repository in gates},
@@ -169,7 +169,8 @@ class Lake(pulumi.ComponentResource):
         self, target: Target, access: LakeAccess, name: str, config: RepositoryConfig, gate: ServiceRef | None
     ) -> pulumi.Resource:
         after = pulumi.ResourceOptions(parent=self, depends_on=[self.service.resource])
-        last = target.content.repository(name, lake=access, namespace=f"local://{name}", opts=after)
+        namespace = pulumi.Output.concat(target.lakefs().namespace, name)
+        last = target.content.repository(name, lake=access, namespace=namespace, opts=after)
         if config.gate and self.validation and gate:
             last = target.content.action(
                 f"gate-{name}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
+from urllib.parse import urlsplit
 
 import pulumi
 
@@ -154,7 +155,8 @@ def _mlflow(target: Target, endpoint: EndpointRef, parts: _Parts) -> ServiceArgs
         env={
             **launch.env,
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_SERVER_ALLOWED_HOSTS": endpoint.address,
+            # Whoever comes from outside comes under another name.
+            "MLFLOW_SERVER_ALLOWED_HOSTS": pulumi.Output.all(endpoint.address, endpoint.public_url).apply(_hosts),
             "MLFLOW_AUTH_CONFIG_PATH": "@{config}/basic_auth.ini",
             "MLFLOW_DISABLE_TELEMETRY": "true",
         },
@@ -165,3 +167,8 @@ def _mlflow(target: Target, endpoint: EndpointRef, parts: _Parts) -> ServiceArgs
         databases=[parts.database, parts.accounts],
         health=HealthCheck(path="/health", timeout=120.0),
     )
+
+
+def _hosts(addresses: list[str]) -> str:
+    """Return the hosts of an address and a URL, each once, as MLflow wants them."""
+    return ",".join(dict.fromkeys(urlsplit(f"//{text.rpartition('//')[2]}").netloc for text in addresses))

@@ -13,7 +13,16 @@ from .access import as_json, lake_settings, listen_settings, registry_settings
 from .lake import Lake
 from .registry import Registry
 from .settings import ModelConfig
-from .targets.base import EndpointArgs, EndpointRef, SecretArgs, SecretRef, ServiceArgs, ServiceRef, Target
+from .targets.base import (
+    EndpointArgs,
+    EndpointRef,
+    SecretArgs,
+    SecretRef,
+    ServiceArgs,
+    ServiceRef,
+    Target,
+    TrainerArgs,
+)
 
 __all__ = ["Retraining", "RetrainingArgs", "runtime_settings"]
 
@@ -77,12 +86,23 @@ class Retraining(pulumi.ComponentResource):
         self.endpoint = target.endpoint("retraining", EndpointArgs(port=args.port), child)
         self.token = target.secret("retraining-token", SecretArgs(), child)
         store = target.object_store("retraining", child)
+        lake_keys = [args.lake.key_id, args.lake.secret]
+        password = args.registry.passwords["retraining"]
+        trainer = target.trainer(
+            TrainerArgs(
+                runtime=args.runtime,
+                secrets=[*lake_keys, password],
+                trainings={model: (config.train, config.code) for model, config in args.models.items()},
+            ),
+            child,
+        )
         settings = {
-            "listen": listen_settings(self.token.name),
+            "listen": listen_settings(self.token.name, target),
             "runtime": "@{config}/runtime.json",
             "registry": registry_settings(args.registry, "retraining"),
             "lake": lake_settings(args.lake),
             "state": f"@{{store:{store.name}}}",
+            **({"launcher": dict(trainer.launcher)} if trainer.launcher else {}),
             "models": [_model(model, config) for model, config in args.models.items()],
         }
         self.service = target.service(
@@ -91,11 +111,11 @@ class Retraining(pulumi.ComponentResource):
                 argv=["@{python}", "-m", "tidemill.runtime.retraining", "--settings", "@{config}/settings.json"],
                 image="runtime",
                 endpoints=[self.endpoint],
-                secrets=[self.token, args.lake.key_id, args.lake.secret, args.registry.passwords["retraining"]],
+                secrets=[self.token, *lake_keys, password, *trainer.secrets],
                 config_files={"settings.json": as_json(settings), "runtime.json": args.runtime},
                 stores=[store],
             ),
-            pulumi.ResourceOptions(parent=self, depends_on=list(args.after)),
+            pulumi.ResourceOptions(parent=self, depends_on=[*args.after, *trainer.resources]),
         )
         self.register_outputs({"url": self.endpoint.public_url})
 

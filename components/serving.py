@@ -64,7 +64,7 @@ class ModelService(pulumi.ComponentResource):
         serve, capture = args.serve, args.serve.capture
         hash_key = target.secret(f"capture-{name}-hash", SecretArgs(), child) if capture.hash else None
         settings = {
-            "listen": listen_settings(self.key.name),
+            "listen": listen_settings(self.key.name, target),
             "model": name,
             "alias": args.alias,
             "registry": registry_settings(args.registry, "serving"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import shlex
@@ -14,6 +15,7 @@ from fnmatch import fnmatch
 from importlib.metadata import distributions
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 __all__ = [
     "COMMAND",
@@ -26,7 +28,10 @@ __all__ = [
     "LAKE_PATH",
     "LAKE_REPOSITORY",
     "NONE",
+    "RECORDED",
+    "CodeState",
     "Lineage",
+    "code_state",
 ]
 
 GIT_COMMIT = "tidemill.git.commit"
@@ -37,6 +42,9 @@ LAKE_PATH = "tidemill.lake.path"
 ENVIRONMENT = "tidemill.environment.sha256"
 COMMAND = "tidemill.command"
 JOB_ID = "tidemill.job.id"
+
+RECORDED = ".tidemill-code.json"
+"""File at the top of a project's copy in an image: the commit it was taken from, and what was changed since."""
 
 NONE = "none"
 """Value of a tag whose thing there is not: the code is in no Git repository, no data was read from a lake."""
@@ -70,19 +78,54 @@ class Lineage:
     @classmethod
     def collect(cls, code: Path) -> Lineage:
         """Return the lineage of this process, whose code is in the folder `code`."""
-        commit = _git(code, "rev-parse", "HEAD")
-        patch = _patch(code) if commit else ""
-        dirty = bool(commit and _git(code, "status", "--porcelain", "--untracked-files=all", "--", "."))
+        state = _recorded(code) or code_state(code)
         environment = _environment()
         tags = {
-            GIT_COMMIT: commit.strip() if commit else NONE,
-            GIT_DIRTY: str(dirty).lower() if commit else NONE,
+            GIT_COMMIT: state.commit or NONE,
+            GIT_DIRTY: str(state.dirty).lower() if state.commit else NONE,
             ENVIRONMENT: hashlib.sha256(environment.encode()).hexdigest(),
             COMMAND: _command(sys.orig_argv)[:_COMMAND_LIMIT],
         }
         if job := os.environ.get(JOB_VARIABLE):
             tags[JOB_ID] = job
-        return cls(tags, patch, environment)
+        return cls(tags, state.patch, environment)
+
+
+@dataclass(frozen=True)
+class CodeState:
+    """What Git says of a folder.
+
+    Attributes:
+        commit: the commit, or None without Git, outside a repository, or without a commit.
+        dirty: whether anything was changed since.
+        patch: the changes, as `git apply` takes them.
+    """
+
+    commit: str | None
+    dirty: bool = False
+    patch: str = ""
+
+
+def code_state(code: Path, leave_out: Sequence[str] = ()) -> CodeState:
+    """Return what Git says of the folder `code`, without files which fit a pattern of `leave_out`, such as `*.yaml`."""
+    commit = _git(code, "rev-parse", "HEAD")
+    if not commit:
+        return CodeState(None)
+    # What tidemill keeps beside Pulumi.yaml holds secrets, and the user may not have told Git to ignore it.
+    paths = [".", *(f":(exclude,glob)**/{pattern}" for pattern in (".tidemill/**", *leave_out))]
+    dirty = bool(_git(code, "status", "--porcelain", "--untracked-files=all", "--", *paths))
+    return CodeState(commit.strip(), dirty, _patch(code, paths))
+
+
+def _recorded(code: Path) -> CodeState | None:
+    """Return what an image says of the code which was put into it, where no Git is at hand; None elsewhere."""
+    for folder in (code, *code.parents):
+        try:
+            found: Any = json.loads((folder / RECORDED).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return CodeState(found["commit"], bool(found["dirty"]), str(found["patch"]))
+    return None
 
 
 def code_folder() -> Path:
@@ -105,13 +148,13 @@ def _environment() -> str:
     return "\n".join([f"python=={platform.python_version()}", *sorted(found), ""])
 
 
-def _patch(code: Path) -> str:
+def _patch(code: Path, paths: Sequence[str]) -> str:
     """Return the changes of files which Git knows, then small files which it does not know and does not ignore.
 
     Of files whose names say that they hold secrets nothing is kept: whoever may read a run would read them.
     """
-    tracked = _git(code, "diff", "--binary", "--no-ext-diff", "--no-textconv", "HEAD", "--", ".") or ""
-    listed = _git(code, "ls-files", "-z", "--others", "--exclude-standard", "--full-name", "--", ".") or ""
+    tracked = _git(code, "diff", "--binary", "--no-ext-diff", "--no-textconv", "HEAD", "--", *paths) or ""
+    listed = _git(code, "ls-files", "-z", "--others", "--exclude-standard", "--full-name", "--", *paths) or ""
     top = Path((_git(code, "rev-parse", "--show-toplevel") or "").rstrip("\n"))
     parts = [tracked]
     for name in filter(None, listed.split("\0")):

@@ -25,6 +25,10 @@ def create_app() -> FastAPI:
     if folder := os.environ.get("prometheus_multiproc_dir"):  # noqa: SIM112 - MLflow's own spelling
         for left in Path(folder).glob("*.db"):
             left.unlink()
+    from sqlalchemy.dialects import registry
+
+    # For a URL without a driver SQLAlchemy takes psycopg since 2.1; other programs read the same URL, which names none.
+    registry.register("postgresql", "sqlalchemy.dialects.postgresql.psycopg2", "dialect")
     from mlflow.server import auth, handlers
 
     # As `mlflow server` does before it listens: two first requests at once would both make the tables.

@@ -22,7 +22,6 @@ from .settings import StackConfig
 __all__ = ["LoadedStack", "load_stack", "nearest", "project_settings", "stack_file", "stack_names"]
 
 _KEY = "tidemill:stack"
-_SERVICES = ("lakefs", "mlflow", "validation", "monitor", "retraining", "prometheus", "alertmanager", "grafana")
 _Path = tuple[str | int, ...]
 
 
@@ -52,6 +51,14 @@ class LoadedStack:
             if ".".join(map(str, where)) == path:
                 return mark.text(self.project)
         return None
+
+    def notes(self) -> list[str]:
+        """Return what in the config does nothing on its target, a sentence each."""
+        found: list[str] = []
+        for note in self.config.notes():
+            name = ".".join(map(str, note.path))
+            found.append(f"{self.origin(name) or self.file.name}: {name} {note.message}; {note.mend}")
+        return found
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -260,7 +267,7 @@ class _Source:
                 why = "is not encrypted" if secret in plain else "names a secret which the config has not"
                 mend = f"run `pulumi config set --secret {secret}`"
                 fail(("monitoring", "receivers", index, kind, "url", "secret"), why, secret, mend)
-        services = [*_SERVICES, *(f"serving-{name}" for name in model.models)]
+        services = model.services
         taken: dict[int, str] = {}
         for name, port in model.ports.items():
             if name not in services:
@@ -270,6 +277,8 @@ class _Source:
             if port in taken:
                 fail(("ports", name), f"the port of {taken[port]} too", port, "give each service its own")
             taken[port] = name
+        for problem in model.problems():
+            fail(problem.path, problem.message, problem.value, problem.mend)
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

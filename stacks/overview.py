@@ -6,20 +6,15 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from itertools import repeat
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from tidemill.components.layout import StackRoot
+from tidemill.components.targets.operations import Operations, ServiceState
 from tidemill.runtime.errors import TidemillError
 
 from .loading import LoadedStack
 
-if TYPE_CHECKING:
-    import httpx
-
-__all__ = ["ModelView", "Overview", "ServiceView", "Turn", "overview", "ready", "service_url", "turns"]
+__all__ = ["ModelView", "Overview", "ServiceView", "Turn", "overview", "ready", "turns"]
 
 # Where each tool says that it lives, and as whom to ask; our own services all have an open /healthz.
 _HEALTH: dict[str, tuple[str, tuple[str, str] | None]] = {
@@ -29,8 +24,6 @@ _HEALTH: dict[str, tuple[str, tuple[str, str] | None]] = {
     "alertmanager": ("/-/healthy", ("admin", "alertmanager-admin")),
     "grafana": ("/api/health", None),
 }
-_DISTRIBUTIONS = {"mlflow": "mlflow"}
-_TOOLS = ("lakefs", "prometheus", "alertmanager", "grafana")
 LOGINS = {
     "lakefs": ("lakefs-key-id", "lakefs-secret"),
     "mlflow": ("admin", "mlflow-admin"),
@@ -38,7 +31,7 @@ LOGINS = {
     "alertmanager": ("admin", "alertmanager-admin"),
     "grafana": ("admin", "grafana-admin"),
 }
-"""Who may look at a service in the browser: user (for lakeFS the file with it) and the file with the password."""
+"""Who may look at a service in the browser: user (for lakeFS the secret with it) and the secret with the password."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +44,10 @@ class ServiceView:
         healthy: whether it answers that it is well.
         url: where it listens, or None.
         version: of the program, or None where it is not known.
-        pid: its process, or None.
+        pid: its process on this machine, or None.
         memory_mb: memory of its processes.
         uptime_seconds: since its last start.
-        log: its log.
+        log: where its log is kept.
         problem: why it is not healthy, or None.
     """
 
@@ -111,120 +104,69 @@ class Turn:
     log: str | None
 
 
-def _ports(root: StackRoot) -> dict[str, int]:
-    try:
-        found = json.loads(root.endpoints.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return {str(name): int(port) for name, port in found.items()} if isinstance(found, dict) else {}
-
-
-def service_url(root: StackRoot, name: str) -> str | None:
-    """Return the base URL of the service `name`, or None when it has none."""
-    port = _ports(root).get(name)
-    return None if port is None else f"http://127.0.0.1:{port}"
-
-
-def overview(loaded: LoadedStack, root: StackRoot) -> Overview:
+def overview(loaded: LoadedStack, operations: Operations) -> Overview:
     """Ask every service of `loaded` how it is."""
-    from tidemill.components.provider.supervise import ProcessInfo, Supervisor
+    found = operations.services()
 
-    supervisor = Supervisor(root)
-    processes = supervisor.processes()
-    known = {process.name for process in processes}
-    folder = root.path / "services"
-    made = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    processes += [ProcessInfo(name, "STOPPED") for name in made if name not in known]
-
-    def look(process: ProcessInfo) -> ServiceView:
-        url = service_url(root, process.name)
-        problem = _problem(root, process.name, url) if process.pid else "does not run"
+    def look(service: ServiceState) -> ServiceView:
+        problem = service.problem
+        url = operations.url(service.name)
+        if problem is None and url is not None:
+            problem = _problem(operations, service.name, url)
         return ServiceView(
-            name=process.name,
-            state=_state(process.state),
-            healthy=problem is None,
+            name=service.name,
+            state=service.state,
+            healthy=not problem,
             url=url,
-            version=_version(process.name),
-            pid=process.pid,
-            memory_mb=None if process.rss is None else round(process.rss / 1e6, 1),
-            uptime_seconds=process.uptime,
-            log=str(root.log(process.name)),
-            problem=problem,
+            version=operations.version(service.name),
+            pid=service.pid,
+            memory_mb=service.memory_mb,
+            uptime_seconds=service.uptime_seconds,
+            log=operations.log_place(service.name),
+            problem=problem or None,
         )
 
     with ThreadPoolExecutor(max_workers=16) as pool:
-        services = list(pool.map(look, sorted(processes, key=lambda process: process.name)))
-        models = list(pool.map(ready, repeat(root), sorted(loaded.config.models)))
-    running = any(service.pid for service in services)
+        services = list(pool.map(look, found))
+        models = list(pool.map(ready, repeat(operations), sorted(loaded.config.models)))
+    running = any(service.state != "stopped" for service in found)
     return Overview(loaded.config.stack, loaded.config.target, running, services, models)
 
 
-def _state(word: str) -> str:
-    return {
-        "RUNNING": "running",
-        "STARTING": "starting",
-        "BACKOFF": "failing",
-        "FATAL": "failing",
-        "EXITED": "failing",
-    }.get(word, "stopped")
-
-
-def _client(timeout: float = 5.0) -> httpx.Client:
+def _problem(operations: Operations, name: str, url: str) -> str | None:
     import httpx
 
-    return httpx.Client(timeout=timeout, trust_env=False)  # no proxy stands between this machine and itself
-
-
-def _problem(root: StackRoot, name: str, url: str | None) -> str | None:
-    import httpx
-
-    if url is None:
-        return None
     path, login = _HEALTH.get(name, ("/healthz", None))
     try:
-        auth = (login[0], (root.secrets / login[1]).read_text(encoding="utf-8").strip()) if login else None
-        with _client() as client:
+        auth = (login[0], operations.secret(login[1])) if login else None
+        with httpx.Client(timeout=5.0, trust_env=False) as client:  # no proxy stands between a machine and itself
             answer = client.get(f"{url}{path}", auth=auth)
     except httpx.HTTPError as error:
         return f"does not answer ({type(error).__name__})"
-    except OSError as error:
-        return f"its secret cannot be read ({error.strerror})"
+    except TidemillError as error:
+        return f"its secret cannot be read ({error})"
     return None if answer.status_code == 200 else f"answers {answer.status_code} on {path}"
 
 
-def _version(name: str) -> str | None:
-    if name in _TOOLS:
-        from tidemill.components import tools
-
-        try:
-            box = tools.default_toolbox()
-            package, program = box.package_of(name)
-            on_path = box.on_path(program)
-            if on_path and on_path[1] and on_path[0] == box.find(name):
-                return on_path[1]
-            cached = box.cached(package)
-        except TidemillError:
-            return None
-        return cached.version if cached else None
+def _object(body: bytes) -> dict[str, Any] | None:
     try:
-        return metadata.version(_DISTRIBUTIONS.get(name, "tidemill"))
-    except metadata.PackageNotFoundError:
+        found: Any = json.loads(body)
+    except ValueError:
         return None
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else None
 
 
-def ready(root: StackRoot, model: str) -> ModelView:
+def ready(operations: Operations, model: str) -> ModelView:
     """Ask the server of `model` what it serves."""
-    import httpx
-
-    url = service_url(root, f"serving-{model}")
+    service = f"serving-{model}"
+    url = operations.url(service)
     if url is None:
         return ModelView(model, ready=False, problem="it has no server yet")
-    try:
-        with _client() as client:
-            answer = client.get(f"{url}/readyz")
-            told = cast("dict[str, Any]", answer.json())
-    except (httpx.HTTPError, ValueError) as error:
-        return ModelView(model, ready=False, url=url, problem=f"its server does not answer ({type(error).__name__})")
+    answer = operations.ask(service, "/readyz")
+    told = _object(answer[1]) if answer else None
+    if answer is None or told is None:
+        return ModelView(model, ready=False, url=url, problem="its server does not answer")
+    status = answer[0]
 
     def text(key: str) -> str | None:
         value = told.get(key)
@@ -232,31 +174,20 @@ def ready(root: StackRoot, model: str) -> ModelView:
 
     return ModelView(
         name=model,
-        ready=answer.status_code == 200,
+        ready=status == 200,
         url=url,
         alias=text("alias"),
         version=text("version"),
         lake_commit=text("lake_commit"),
         git_commit=text("git_commit"),
-        problem=None if answer.status_code == 200 else text("error") or f"answers {answer.status_code}",
+        problem=None if status == 200 else text("error") or f"answers {status}",
     )
 
 
-def turns(root: StackRoot) -> list[Turn]:
+def turns(operations: Operations) -> list[Turn]:
     """Return the turns of the wheel the retraining service knows, newest first; [] when it does not answer."""
-    import httpx
-
-    url = service_url(root, "retraining")
-    if url is None:
-        return []
-    try:
-        token = _secret(root.secrets / "retraining-token")
-        with _client() as client:
-            answer = client.get(f"{url}/status", headers={"Authorization": f"Bearer {token}"})
-            found: Any = answer.raise_for_status().json()
-    except (httpx.HTTPError, OSError, ValueError):
-        return []
-    listed = cast("list[dict[str, Any]]", found["turns"] if isinstance(found, dict) else found)
+    answer = operations.ask("retraining", "/status", token="retraining-token")  # noqa: S106 - the secret's name
+    told = _object(answer[1]) if answer and answer[0] == 200 else None
     return [
         Turn(
             id=str(entry.get("id", "")),
@@ -266,9 +197,5 @@ def turns(root: StackRoot) -> list[Turn]:
             detail=str(entry.get("detail") or ""),
             log=entry.get("log"),
         )
-        for entry in listed
+        for entry in cast("list[dict[str, Any]]", (told or {}).get("turns", []))
     ]
-
-
-def _secret(path: Path) -> str:
-    return path.read_text(encoding="utf-8").strip()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from tidemill.components.layout import find_project
@@ -21,8 +23,12 @@ def main() -> None:
     import pulumi
     from tidemill.runtime.errors import TidemillError
 
+    from .engine.environment import current_login, require_shared_state
+
     try:
-        compose(load_stack(find_project(), pulumi.get_stack()))
+        loaded = load_stack(find_project(), pulumi.get_stack())
+        require_shared_state(loaded, {**os.environ, **current_login(loaded.project, os.environ)})
+        compose(loaded)
     except TidemillError as error:
         raise pulumi.RunError(str(error)) from None
 
@@ -38,6 +44,8 @@ def compose(loaded: LoadedStack) -> None:
     from tidemill.components.platform import Platform, PlatformArgs
 
     config = loaded.config
+    for note in loaded.notes():
+        pulumi.log.warn(note)
     values = pulumi.Config()
     wanted = {receiver.url.secret for receiver in config.monitoring.receivers}
     platform = Platform(
@@ -51,7 +59,8 @@ def compose(loaded: LoadedStack) -> None:
             monitoring=config.monitoring,
             ports=config.ports,
             secrets={name: values.require_secret(name) for name in sorted(wanted)},
-            grafana=config.monitoring.grafana == "auto" and _have("grafana"),
+            # Elsewhere it comes as an image.
+            grafana=config.monitoring.grafana == "auto" and (config.target != "local" or _have("grafana")),
         ),
     )
     pulumi.export("platform", {"stack": config.stack, "target": config.target})
@@ -59,12 +68,38 @@ def compose(loaded: LoadedStack) -> None:
 
 
 def _target(loaded: LoadedStack) -> Target:
-    """Return the target of `loaded`; only the one in use is imported."""
-    from tidemill.components.layout import StackRoot
-    from tidemill.components.targets.local import LocalTarget
+    """Return the target of `loaded`; only the one in use is imported.
 
-    root = StackRoot.of(loaded.project, loaded.config.stack)
-    return LocalTarget(stack=loaded.config.stack, root=root.path, project=loaded.project)
+    Raises:
+        UserError: what the target imports is not installed.
+    """
+    from tidemill.components.layout import StackRoot
+    from tidemill.components.targets.extras import missing, missing_error
+
+    config, project = loaded.config, loaded.project
+    if missing(config.target):
+        raise missing_error(config.target)
+    root = StackRoot.of(project, config.stack).path
+    if config.target == "docker":
+        from tidemill.components.targets.docker.target import DockerTarget
+
+        return DockerTarget(config.team, config.environment, root=root, project=project, settings=config.docker)
+    if config.target == "aws":
+        from tidemill.components.targets.aws.target import AwsTarget
+
+        kept = {name: model.serve.capture.retention for name, model in config.models.items()}
+        return AwsTarget(
+            config.team,
+            config.environment,
+            root=root,
+            project=project,
+            settings=config.aws,
+            # Whoever serves may not delete there: S3 itself forgets what is older.
+            expiring={f"capture-{name}": max(1, -(-days // timedelta(days=1))) for name, days in kept.items() if days},
+        )
+    from tidemill.components.targets.local.target import LocalTarget
+
+    return LocalTarget(stack=config.stack, root=root, project=project)
 
 
 def _have(tool: str) -> bool:

@@ -11,13 +11,20 @@ This module imports no Pulumi.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, model_validator
+from tidemill.components.policies.settings import PolicyRule, policy_problems
 from tidemill.components.settings import NAME_PATTERN, LakeConfig, ModelConfig, MonitoringConfig, Port
+from tidemill.components.targets.aws.settings import AwsSettings
+from tidemill.components.targets.checks import Problem
+from tidemill.components.targets.docker.settings import DockerSettings
 from tidemill.runtime.settings import Settings
 
 __all__ = ["StackConfig"]
+
+_SERVICES = ("lakefs", "mlflow", "validation", "monitor", "retraining", "prometheus", "alertmanager", "grafana")
 
 
 class StackConfig(Settings):
@@ -27,7 +34,7 @@ class StackConfig(Settings):
     environment: str = Field(
         pattern=r"^[a-z][a-z0-9]*$", max_length=16, description="Name of the environment: dev, staging, prod."
     )
-    target: Literal["local"] = Field(default="local", description="Where the platform runs.")
+    target: Literal["local", "docker", "aws"] = Field(default="local", description="Where the platform runs.")
     lake: LakeConfig = Field(default_factory=LakeConfig, description="The versioned data.")
     models: dict[Annotated[str, Field(pattern=NAME_PATTERN, max_length=40)], ModelConfig] = Field(
         default_factory=dict[str, ModelConfig], description="Name -> model."
@@ -35,13 +42,44 @@ class StackConfig(Settings):
     monitoring: MonitoringConfig = Field(default=MonitoringConfig(), description="Metrics, alerts, dashboards.")
     ports: dict[str, Port] = Field(
         default_factory=dict[str, int],
-        description="Service name -> fixed port; every other service keeps a free one.",
+        description="Service name -> fixed port of this machine; every other service keeps a free one. "
+        "On aws it does nothing: there each service has a name of its own.",
+    )
+    docker: DockerSettings = Field(default=DockerSettings(), description="How it runs on the target docker.")
+    aws: AwsSettings = Field(default=AwsSettings(), description="How it runs on the target aws.")
+
+    policies: dict[str, PolicyRule] = Field(
+        default_factory=dict[str, PolicyRule],
+        description="Rule of the policy pack -> how it is asked, or its level alone; `tidemill policies` lists them.",
     )
 
     @property
     def stack(self) -> str:
         """The stack's name, TEAM-ENVIRONMENT."""
         return f"{self.team}-{self.environment}"
+
+    @property
+    def services(self) -> list[str]:
+        """Names of the services which the stack may have, on every target."""
+        return [*_SERVICES, *(f"serving-{name}" for name in self.models)]
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what does not hold on the target; the blocks of the others are not asked."""
+        yield from policy_problems(self.policies)
+        if self.target == "docker":
+            yield from self.docker.problems(self.services)
+        elif self.target == "aws":
+            yield from self.aws.problems(self.services)
+
+    def notes(self) -> Iterator[Problem]:
+        """Yield what does nothing on the target, and may stay for a switch to another one."""
+        for name in self.ports if self.target == "aws" else ():
+            yield Problem(
+                ("ports", name),
+                f"does nothing on the target {self.target}",
+                self.ports[name],
+                "leave it for another target, or take it out",
+            )
 
     @model_validator(mode="before")
     @classmethod

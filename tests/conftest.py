@@ -6,18 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.platform import RunningPlatform, copy_project
+pytest.register_assert_rewrite("tests.support.scenario", "tests.support.platform", "tests.support.docker_platform")
 
-pytest_plugins = ["tests.support.prepare"]
+from tests.support.platform import RunningPlatform, copy_project  # noqa: E402 - what is rewritten is imported after
+from tests.support.scenario import standing  # noqa: E402
+
+pytest_plugins = ["tests.support.prepare", "tests.support.docker_told"]
 
 
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatform]:
     """One platform with the flights team, brought up by `tidemill up` in a copy of the project, and shared."""
     project = copy_project(tmp_path_factory.mktemp("platform") / "project")
-    running = RunningPlatform(project, "flights-dev")
-    try:
-        running.up()
+    with standing(RunningPlatform(project, "flights-dev")) as running:
         yield running
-    finally:
-        running.close()

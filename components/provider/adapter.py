@@ -141,8 +141,7 @@ class _Provider(_services.ResourceProviderServicer):
             changes=answer.DIFF_SOME if found.changes else answer.DIFF_NONE,
             diffs=list(found.changes),
             replaces=list(found.replaces),
-            # Names are deterministic: old and new cannot stand side by side.
-            deleteBeforeReplace=bool(found.replaces),
+            deleteBeforeReplace=bool(found.replaces) and resource.delete_before_replace,
         )
 
     def Create(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802

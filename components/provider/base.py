@@ -55,7 +55,7 @@ RECREATE: Final = "TIDEMILL_RECREATE"
 FAILURE_CODE: Final = "failed: exit code "
 """What precedes the exit code in the message which the adapter sends with each failure."""
 
-_MODULES = {"local": ".local", "lakefs": ".lakefs", "mlflow": ".mlflow"}
+_MODULES = {"local": ".local", "docker": ".docker", "aws": ".aws", "lakefs": ".lakefs", "mlflow": ".mlflow"}
 
 
 class _Unknown:
@@ -97,8 +97,7 @@ class Diff:
 
     Attributes:
         changes: names of the properties which differ; empty means nothing to do.
-        replaces: those of them which only a new resource can have. The old one is deleted first: names are
-            deterministic, so that both cannot stand side by side.
+        replaces: those of them which only a new resource can have.
     """
 
     changes: tuple[str, ...] = ()
@@ -115,6 +114,8 @@ class NativeResource(ABC):
         outputs: state beside the inputs, unknown in a preview of a creation.
         secret_outputs: outputs which always leave marked as secret. Inputs which came marked leave marked anyway.
         replace_on: inputs whose change needs a new resource.
+        delete_before_replace: whether the old one goes first, because names are deterministic and both cannot stand
+            side by side.
         label: the input which names the resource to the user.
         holds_data: it is never silently made again, and deleted only with the user's word (`DELETE_DATA`). Its `read`
             returns the state with `missing: True` where the thing is gone, and `create` makes it again where allowed.
@@ -126,6 +127,7 @@ class NativeResource(ABC):
     outputs: ClassVar[tuple[str, ...]] = ()
     secret_outputs: ClassVar[frozenset[str]] = frozenset()
     replace_on: ClassVar[tuple[str, ...]] = ("stack", "name")
+    delete_before_replace: ClassVar[bool] = True
     label: ClassVar[str] = "name"
     holds_data: ClassVar[bool] = False
 

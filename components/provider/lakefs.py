@@ -19,11 +19,12 @@ from .content import OWNER, ContentResource, foreign
 from .lakefs_action import FOLDER, validate_action
 from .rest import Answer, Rest, escaped
 
-__all__ = ["RESOURCES", "Action", "Branch", "BranchProtection", "Repository"]
+__all__ = ["RESOURCES", "Action", "Branch", "BranchProtection", "Repository", "set_up"]
 
 _ACCESS = ("stack", "url", "keyIdFile", "secretFile")
 # lakeFS keeps what it knows of a repository for a few seconds.
 _SETTLE_SECONDS = 30.0
+_USER = "tidemill"
 
 
 class _LakeResource(ContentResource):
@@ -90,6 +91,7 @@ class Repository(_LakeResource):
 
     def _ensure(self, context: Context, inputs: Properties, *, again: bool) -> Properties:
         rest = self.connect(inputs)
+        set_up(rest)
         name = inputs["name"]
         found = rest.get(_repository(name), ok=(404,))
         if found.status == 404:
@@ -121,6 +123,14 @@ class Repository(_LakeResource):
             if made.status in (400, 409):
                 raise PlatformError(f"lakeFS did not make the repository ({made.message})", field=inputs["name"])
             return made
+
+
+def set_up(rest: Rest) -> None:
+    """Make the one user of a new lakeFS, with the stack's keys; on its embedded database alone it does so itself."""
+    if rest.get("/setup_lakefs").body.get("state") == "not_initialized":
+        key = {"access_key_id": rest.user, "secret_access_key": rest.secret}
+        # Another repository's provider may have been quicker.
+        rest.send("POST", "/setup_lakefs", json={"username": _USER, "key": key}, ok=(409,))
 
 
 class Branch(_LakeResource):

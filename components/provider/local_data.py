@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import secrets
 import shutil
-import string
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -14,12 +12,12 @@ from tidemill.runtime.errors import ConfigError
 from .base import UNKNOWN, Context, Diff, NativeResource, Properties
 from .local_files import claim, root_of, write_private
 from .local_ports import HOST, forget_port, keep_port, kept_port, restore_port
+from .secret_formats import FORMATS, check_secret
 
 __all__ = ["Endpoint", "Folder", "Local", "Secret"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _RESERVED: Final = frozenset({"supervisord"})
-_UPPER = string.ascii_uppercase + string.digits
 _PORTS = range(1, 65536)
 
 
@@ -107,15 +105,7 @@ class Secret(Local):
 
     def check(self, inputs: Properties) -> Properties:
         """Check the format, and that a given value is not empty."""
-        inputs = {"format": "token", **super().check(inputs)}
-        if inputs["format"] is not UNKNOWN and inputs["format"] not in _FORMATS:
-            raise ConfigError(
-                "no such format", field="format", value=inputs["format"], mend=f"use {', '.join(_FORMATS)}"
-            )
-        value = inputs.get("value")
-        if value is not None and value is not UNKNOWN and (not isinstance(value, str) or not value.strip()):
-            raise ConfigError("the secret is empty", field="value")
-        return inputs
+        return check_secret(super().check(inputs))
 
     def diff(self, context: Context, state: Properties, inputs: Properties) -> Diff:
         """A random secret stays; a file which is gone or was changed is written again."""
@@ -126,7 +116,7 @@ class Secret(Local):
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
         """Write the file, or adopt the one which is there."""
         path = claim(context, inputs).secrets / str(inputs["name"])
-        value = inputs.get("value") or _read(path) or _FORMATS[str(inputs["format"])]()
+        value = inputs.get("value") or _read(path) or FORMATS[str(inputs["format"])]()
         if _read(path) != value:
             write_private(path, value)
         return str(inputs["name"]), {**inputs, "file": str(path), "value": value}
@@ -185,15 +175,3 @@ def _read(path: Path) -> str | None:
         return path.read_text(encoding="utf-8").strip() or None
     except FileNotFoundError:
         return None
-
-
-def _random(alphabet: str, length: int) -> str:
-    return "".join(secrets.choice(alphabet) for _ in range(length))
-
-
-# The shapes lakeFS gives its own keys: 20 upper-case characters, and 40 which base64 could hold.
-_FORMATS = {
-    "token": lambda: secrets.token_urlsafe(32),
-    "lakefs-key-id": lambda: f"AKIAJ{_random(_UPPER, 14)}Q",
-    "lakefs-secret": lambda: _random(string.ascii_letters + string.digits, 40),
-}

@@ -100,7 +100,7 @@ class Placeholders:
             case "secret":
                 return secret_value(self.root, name)
             case "bcrypt":
-                return _bcrypt(secret_value(self.root, name), self._salt_key(), name)
+                return _bcrypt(secret_value(self.root, name), self.salt_key(), name)
             case "store":
                 return str(self.root.data(name))
             case "database":
@@ -114,7 +114,7 @@ class Placeholders:
             case _:
                 raise ConfigError("cannot be resolved here", field="placeholder", value=whole)
 
-    def _salt_key(self) -> bytes:
+    def salt_key(self) -> bytes:
         """Return the key from which salts are derived, so that a config is the same each time it is written."""
         path = self.root.run / "salt"
         with locked(self.root):

@@ -13,19 +13,30 @@ import pulumi
 
 __all__ = [
     "Action",
+    "Awake",
+    "AwsContent",
+    "Bounds",
     "Branch",
     "BranchProtection",
+    "ContainerJob",
     "Endpoint",
     "Experiment",
+    "Files",
     "Folder",
     "Job",
+    "MountInputs",
     "Permission",
     "ProcessInputs",
     "RegisteredModel",
     "Repository",
+    "Scratch",
     "Secret",
+    "SecretValue",
     "Service",
+    "TaskInputs",
+    "TaskJob",
     "User",
+    "Volume",
 ]
 
 Text = pulumi.Input[str]
@@ -173,6 +184,265 @@ class Job(_Native):
     def translate_output_property(self, prop: str) -> str:
         """Name `exitCode` the Python way."""
         return "exit_code" if prop == "exitCode" else prop
+
+
+class Volume(_Native):
+    """A volume of Docker which holds data and belongs to the user `owner`."""
+
+    volume: pulumi.Output[str]
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        stack: Text,
+        owner: pulumi.Input[int],
+        name: Text | None = None,
+        host: Text | None = None,
+        labels: Mapping[str, Text] | None = None,
+        opts: Options = None,
+    ) -> None:
+        props = {"stack": stack, "name": name or resource_name, "owner": owner, "host": host, "labels": labels}
+        super().__init__(f"docker:{type(self).__name__}", resource_name, props, ["volume"], opts)
+
+
+class Scratch(Volume):
+    """A volume whose contents may be lost at any time."""
+
+
+class Files(_Native):
+    """A volume with the config files and secrets of one container; other contents are another volume."""
+
+    volume: pulumi.Output[str]
+    digest: pulumi.Output[str]
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        stack: Text,
+        root: Text,
+        owner: pulumi.Input[int],
+        name: Text | None = None,
+        host: Text | None = None,
+        files: Mapping[str, Text] | None = None,
+        secrets: Sequence[Text] | None = None,
+        labels: Mapping[str, Text] | None = None,
+        opts: Options = None,
+    ) -> None:
+        props = {
+            "stack": stack,
+            "root": root,
+            "name": name or resource_name,
+            "owner": owner,
+            "host": host,
+            "files": files,
+            "secrets": secrets,
+            "labels": labels,
+        }
+        super().__init__("docker:Files", resource_name, props, ["volume", "digest"], opts)
+
+
+class Bounds(_Native):
+    """How many processes a container may have."""
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        stack: Text,
+        container: Text,
+        processes: pulumi.Input[int],
+        name: Text | None = None,
+        host: Text | None = None,
+        opts: Options = None,
+    ) -> None:
+        props = {
+            "stack": stack,
+            "name": name or resource_name,
+            "container": container,
+            "processes": processes,
+            "host": host,
+        }
+        super().__init__("docker:Bounds", resource_name, props, [], opts)
+
+
+class MountInputs(TypedDict):
+    """A volume within a container."""
+
+    volume: Text
+    target: str
+    readOnly: bool
+
+
+class ContainerJob(_Native):
+    """A container which ran once, to its end."""
+
+    exit_code: pulumi.Output[float]
+    log: pulumi.Output[str]
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        stack: Text,
+        root: Text,
+        image: Text,
+        argv: Sequence[Text],
+        name: Text | None = None,
+        host: Text | None = None,
+        entrypoint: Sequence[Text] | None = None,
+        env: Mapping[str, Text] | None = None,
+        mounts: Sequence[MountInputs] | None = None,
+        networks: Sequence[Text] | None = None,
+        user: Text | None = None,
+        working_dir: Text | None = None,
+        tmpfs: Mapping[str, Text] | None = None,
+        memory_mb: pulumi.Input[int] | None = None,
+        cpus: pulumi.Input[float] | None = None,
+        processes: pulumi.Input[int] | None = None,
+        labels: Mapping[str, Text] | None = None,
+        timeout: pulumi.Input[float] | None = None,
+        triggers: Mapping[str, Text] | None = None,
+        opts: Options = None,
+    ) -> None:
+        props = {
+            "stack": stack,
+            "root": root,
+            "name": name or resource_name,
+            "host": host,
+            "image": image,
+            "argv": argv,
+            "entrypoint": entrypoint,
+            "env": env,
+            "mounts": mounts,
+            "networks": networks,
+            "user": user,
+            "workingDir": working_dir,
+            "tmpfs": tmpfs,
+            "memoryMb": memory_mb,
+            "cpus": cpus,
+            "processes": processes,
+            "labels": labels,
+            "timeout": timeout,
+            "triggers": triggers,
+        }
+        super().__init__("docker:Job", resource_name, props, ["exitCode", "log"], opts)
+
+    def translate_output_property(self, prop: str) -> str:
+        """Name `exitCode` the Python way."""
+        return "exit_code" if prop == "exitCode" else prop
+
+
+class SecretValue(_Native):
+    """The value of a secret of Secrets Manager: the given one, or a random one which is then kept there alone."""
+
+    version: pulumi.Output[str]
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        stack: Text,
+        region: Text,
+        secret: Text,
+        name: Text | None = None,
+        format: str = "token",  # noqa: A002 - the name of the property
+        value: Text | None = None,
+        opts: Options = None,
+    ) -> None:
+        given = None if value is None else pulumi.Output.secret(value)
+        props = {
+            "stack": stack,
+            "name": name or resource_name,
+            "region": region,
+            "secret": secret,
+            "format": format,
+            "value": given,
+        }
+        super().__init__("aws:SecretValue", resource_name, props, ["version"], opts)
+
+
+class TaskInputs(TypedDict):
+    """How a task of ECS is run."""
+
+    stack: Text
+    region: Text
+    cluster: Text
+    definition: Text
+    subnets: pulumi.Input[Sequence[Text]]
+    security_groups: pulumi.Input[Sequence[Text]]
+    log_group: Text
+
+
+class TaskJob(_Native):
+    """A task of ECS which ran once, to its end."""
+
+    exit_code: pulumi.Output[float]
+    task: pulumi.Output[str]
+    log: pulumi.Output[str]
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        name: Text | None = None,
+        timeout: pulumi.Input[float] | None = None,
+        triggers: Mapping[str, Text] | None = None,
+        opts: Options = None,
+        **task: Unpack[TaskInputs],
+    ) -> None:
+        props = {"name": name or resource_name, "timeout": timeout, "triggers": triggers} | _camel(task)
+        super().__init__("aws:Job", resource_name, props, ["exitCode", "task", "log"], opts)
+
+    def translate_output_property(self, prop: str) -> str:
+        """Name `exitCode` the Python way."""
+        return "exit_code" if prop == "exitCode" else prop
+
+
+class AwsContent(_Native):
+    """What lives inside a server of the stack's network: a resource of `kind`, made by a task."""
+
+    task: pulumi.Output[str]
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        kind: str,
+        properties: Mapping[str, Any],
+        name: Text | None = None,
+        opts: Options = None,
+        **task: Unpack[TaskInputs],
+    ) -> None:
+        props = {"name": name or resource_name, "kind": kind, "properties": _camel(properties)} | _camel(task)
+        super().__init__("aws:Content", resource_name, props, ["task"], opts)
+
+
+class Awake(_Native):
+    """At least so many tasks of a service whose number is its load's matter."""
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        stack: Text,
+        region: Text,
+        cluster: Text,
+        service: Text,
+        at_least: pulumi.Input[int],
+        name: Text | None = None,
+        opts: Options = None,
+    ) -> None:
+        props = {
+            "stack": stack,
+            "name": name or resource_name,
+            "region": region,
+            "cluster": cluster,
+            "service": service,
+            "atLeast": at_least,
+        }
+        super().__init__("aws:Awake", resource_name, props, [], opts)
 
 
 class LakeInputs(TypedDict):

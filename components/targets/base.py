@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import pulumi
 
@@ -44,6 +44,8 @@ __all__ = [
     "ServiceRef",
     "StoreRef",
     "Target",
+    "TrainerArgs",
+    "TrainerRef",
 ]
 
 
@@ -220,16 +222,49 @@ class JobRef:
 
 
 @dataclass(frozen=True)
+class TrainerArgs:
+    """What runs trainings long after `up`, for the retraining service.
+
+    Attributes:
+        runtime: the text of the RuntimeSettings which trainings get; placeholders allowed.
+        secrets: the secrets whose files that text names.
+        trainings: model -> (command, folder of its code relative to the project).
+    """
+
+    runtime: pulumi.Input[str]
+    secrets: Sequence[SecretRef]
+    trainings: Mapping[str, tuple[Sequence[str], str]]
+
+
+@dataclass(frozen=True)
+class TrainerRef:
+    """What was made for that.
+
+    Attributes:
+        launcher: the field `launcher` of `runtime.retraining.settings.RetrainingSettings`, in which outputs and
+            placeholders may stand; empty where trainings are processes beside the service.
+        secrets: secrets whose files that names.
+        resources: what must be there before the retraining service.
+    """
+
+    launcher: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    secrets: Sequence[SecretRef] = ()
+    resources: Sequence[pulumi.Resource] = ()
+
+
+@dataclass(frozen=True)
 class Launch:
     """What differs between targets in how a server is started.
 
     Attributes:
         argv: the command; placeholders allowed.
         env: settings of where its data lives; placeholders allowed.
+        namespace: what stands before a repository's name to say where lakeFS keeps its objects.
     """
 
     argv: Sequence[str]
-    env: Mapping[str, str]
+    env: Mapping[str, pulumi.Input[str]]
+    namespace: pulumi.Input[str] = "local://"
 
 
 class Content(Protocol):
@@ -312,9 +347,16 @@ class RegistryAccess:
 
 
 class Target(Protocol):
-    """How one target gives what the seven words ask for. Names are unique within the stack and deterministic."""
+    """How one target gives what the seven words ask for. Names are unique within the stack and deterministic.
+
+    Attributes:
+        name: its name in a stack config.
+        plain_http: whether services listen beyond the loopback interface without TLS, because the target keeps their
+            network to themselves, or ends TLS before it.
+    """
 
     name: str
+    plain_http: bool
 
     def endpoint(self, name: str, args: EndpointArgs, opts: pulumi.ResourceOptions) -> EndpointRef:
         """Make an endpoint."""
@@ -343,6 +385,10 @@ class Target(Protocol):
     @property
     def content(self) -> Content:
         """Apply what lives inside services."""
+        ...
+
+    def trainer(self, args: TrainerArgs, opts: pulumi.ResourceOptions) -> TrainerRef:
+        """Make what runs trainings long after `up`."""
         ...
 
     def mlflow(self) -> Launch:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["Machine", "Package", "Program", "Progress", "Way", "WayError", "fits", "parse_version"]
+__all__ = ["ContainerImage", "Machine", "Package", "Program", "Progress", "Way", "WayError", "fits", "parse_version"]
 
 Progress = Callable[[str], None]
 
@@ -53,6 +53,33 @@ class Program:
 
 
 @dataclass(frozen=True)
+class ContainerImage:
+    """The image of a program, for targets which run containers.
+
+    Attributes:
+        repository: its name without a tag.
+        tag: the tag, which names a version.
+        digest: `sha256:...` of what the tag named when it was looked at, or None where nobody has looked: a digest is
+            never invented.
+        programs: program -> its path within the image.
+        homes: program -> the folder within the image with what that program was installed with.
+        env: what undoes settings of the image's own environment; placeholders of `components.targets.base` allowed.
+    """
+
+    repository: str
+    tag: str
+    digest: str | None = None
+    programs: Mapping[str, str] = field(default_factory=dict[str, str])
+    homes: Mapping[str, str] = field(default_factory=dict[str, str])
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def reference(self) -> str:
+        """The image as a container names it, by its digest where that is known."""
+        return f"{self.repository}:{self.tag}" + (f"@{self.digest}" if self.digest else "")
+
+
+@dataclass(frozen=True)
 class Package:
     """What is got in one piece, at one version.
 
@@ -65,6 +92,7 @@ class Package:
         ways: how to get it, the preferred one first.
         by_hand: what a user can do where no way leads there, an imperative sentence without a full stop.
         optional: whether the platform comes up without it.
+        image: its image, or None where the platform runs it in none.
     """
 
     name: str
@@ -75,6 +103,7 @@ class Package:
     ways: Sequence[Way]
     by_hand: str
     optional: bool = False
+    image: ContainerImage | None = None
 
 
 class Way(Protocol):

@@ -2,17 +2,18 @@
 
 Debian's Prometheus is as old as the Debian it comes from, so a range of versions fits. No hash of a
 release is known to us: the releases were never reached from where this was written, which `tried=False` says. The
-engine's version follows the `pulumi` requirement in pyproject.toml.
+engine's version follows the `pulumi` requirement in pyproject.toml. Images were never pulled either, so that no digest
+of one is known: name one in the stack config (`docker.images`) to pin what you have looked at.
 """
 
 from __future__ import annotations
 
-from .base import Package, Program
+from .base import ContainerImage, Package, Program
 from .debian import DebianPackage
 from .gobuild import GoBuild
 from .release import Release
 
-__all__ = ["PACKAGES"]
+__all__ = ["IMAGES", "PACKAGES", "PYTHON_IMAGE"]
 
 _GITHUB = "https://github.com"
 
@@ -62,6 +63,7 @@ PACKAGES: tuple[Package, ...] = (
         ),
         by_hand="put `lakefs` 1.86.0 or newer on PATH (https://github.com/treeverse/lakeFS/releases), "
         "or install Go 1.26.4 or newer to build it",
+        image=ContainerImage("treeverse/lakefs", "1.86.0", programs={"lakefs": "/app/lakefs"}),
     ),
     Package(
         name="prometheus",
@@ -84,6 +86,9 @@ PACKAGES: tuple[Package, ...] = (
             ),
         ),
         by_hand="put `prometheus` and `promtool` 2.42 or newer, below 3, on PATH (https://prometheus.io/download)",
+        image=ContainerImage(
+            "prom/prometheus", "v2.53.5", programs={"prometheus": "/bin/prometheus", "promtool": "/bin/promtool"}
+        ),
     ),
     Package(
         name="alertmanager",
@@ -113,6 +118,9 @@ PACKAGES: tuple[Package, ...] = (
         ),
         by_hand="put `alertmanager` and `amtool` 0.27 or newer on PATH (https://prometheus.io/download), "
         "or install Go 1.26.4 or newer to build them",
+        image=ContainerImage(
+            "prom/alertmanager", "v0.31.1", programs={"alertmanager": "/bin/alertmanager", "amtool": "/bin/amtool"}
+        ),
     ),
     Package(
         name="grafana",
@@ -131,5 +139,29 @@ PACKAGES: tuple[Package, ...] = (
         by_hand="install Grafana 10 or newer so that `grafana` is on PATH (https://grafana.com/grafana/download), "
         "or set monitoring.grafana to 'off'",
         optional=True,
+        image=ContainerImage(
+            "grafana/grafana",
+            "11.6.0",
+            programs={"grafana": "/usr/share/grafana/bin/grafana"},
+            homes={"grafana": "/usr/share/grafana"},
+            # Its environment names places of its own, and Grafana lets that win over its configuration.
+            env={
+                "GF_PATHS_CONFIG": "@{config}/grafana.ini",
+                "GF_PATHS_DATA": "@{store:grafana}",
+                "GF_PATHS_LOGS": "@{scratch}/logs",
+                "GF_PATHS_PLUGINS": "@{scratch}/plugins",
+                "GF_PATHS_PROVISIONING": "@{config}/provisioning",
+            },
+        ),
     ),
 )
+
+IMAGES: dict[str, ContainerImage] = {
+    **{package.name: package.image for package in PACKAGES if package.image},
+    # Nothing of it runs outside containers, so that it is no package.
+    "postgres": ContainerImage("postgres", "17.6-bookworm"),
+}
+"""Name -> image of every program which is not ours."""
+
+PYTHON_IMAGE = ContainerImage("python", "3.11.14-slim-bookworm")
+"""What our own images are built from."""

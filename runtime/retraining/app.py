@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
+from tidemill.runtime.retraining.launcher import Launcher
 from tidemill.runtime.retraining.platform import RealPlatform
 from tidemill.runtime.retraining.process import ProcessLauncher
 from tidemill.runtime.retraining.settings import RetrainingSettings
@@ -76,7 +77,7 @@ def create_app(settings: RetrainingSettings) -> FastAPI:
         {model.name: model for model in settings.models},
         runtime=settings.runtime,
         store=store,
-        launcher=ProcessLauncher(settings.state / "jobs"),
+        launcher=_launcher(settings),
         platform=platform,
     )
     worker = Worker(retrainer)
@@ -121,6 +122,20 @@ def create_app(settings: RetrainingSettings) -> FastAPI:
         return {"status": "the worker does not run"}
 
     return app
+
+
+def _launcher(settings: RetrainingSettings) -> Launcher:
+    """Return what runs the jobs; only the kind in use is imported."""
+    chosen = settings.launcher
+    if chosen.kind == "runner":
+        from tidemill.runtime.retraining.remote import RunnerLauncher
+
+        return RunnerLauncher(chosen.url, chosen.token_file)
+    if chosen.kind == "ecs":
+        from tidemill.runtime.retraining.ecs import TaskLauncher
+
+        return TaskLauncher(chosen)
+    return ProcessLauncher(settings.state / "jobs")
 
 
 def _take_all(retrainer: Retrainer, webhook: Webhook) -> list[dict[str, Any]]:

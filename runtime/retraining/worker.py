@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from tidemill.runtime.errors import TidemillError
+from tidemill.runtime.errors import TidemillError, UnreachableError
 from tidemill.runtime.ids import uuid7
 from tidemill.runtime.retraining.launcher import JobSpec, Launcher
 from tidemill.runtime.retraining.platform import Platform
@@ -121,8 +121,13 @@ class Retrainer:
     def interrupt(self) -> None:
         """End the jobs which run; their turns are queued anew, for when the service is back."""
         for turn in self.store.open_turns():
-            if turn.state == "running" and turn.job and self.launcher.status(turn.job).state == "running":
-                self.launcher.cancel(turn.job)
+            if turn.state == "running" and turn.job:
+                try:
+                    if self.launcher.status(turn.job).state != "running":
+                        continue
+                    self.launcher.cancel(turn.job)
+                except UnreachableError:
+                    continue  # it is followed when both are back
                 update = {
                     "state": "queued",
                     "interruptions": turn.interruptions + 1,
@@ -200,6 +205,8 @@ class Retrainer:
         }
         try:
             self.launcher.launch(JobSpec(turn.job, model.command, model.code, env))
+        except UnreachableError:
+            raise  # what runs jobs may be back soon, and then is asked whether it heard
         except TidemillError as error:
             return _closed(turn, "failed", str(error))
         return turn

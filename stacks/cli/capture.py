@@ -12,7 +12,8 @@ import typer
 from tidemill.runtime.errors import ConfigError, NotFoundError, PlatformError, UserError
 from tidemill.runtime.reaching import read_secret
 
-from .context import JsonOption, StackOption, YesOption, choose, known_model, root_of
+from ..operating import local_root
+from .context import JsonOption, StackOption, YesOption, choose, known_model
 
 if TYPE_CHECKING:
     from tidemill.runtime.capture import Found
@@ -119,7 +120,7 @@ def _folders(directory: Path | None, stack: str | None) -> list[Path]:
             raise NotFoundError("there is no capture", field="directory", value=str(directory))
         return [directory]
     loaded = choose(stack)
-    root = root_of(loaded)
+    root = local_root(loaded, "what servers capture")
     return [folder for name in loaded.config.models if (folder := root.data(f"capture-{name}")).is_dir()]
 
 
@@ -127,7 +128,7 @@ def _of_model(model: str, stack: str | None) -> tuple[Path, Path | None]:
     """Return the capture folder of `model` in the stack, and the file with the key of its hashes, if it has one."""
     loaded = choose(stack)
     known_model(loaded, model)
-    root = root_of(loaded)
+    root = local_root(loaded, "what servers capture")
     key = root.secrets / f"capture-{model}-hash"
     return root.data(f"capture-{model}"), key if key.is_file() else None
 

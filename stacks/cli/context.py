@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tidemill.components.layout import StackRoot, find_project
+from tidemill.components.layout import find_project
 from tidemill.runtime.errors import NotFoundError, UserError
 
 from ..loading import LoadedStack, load_stack, nearest, stack_names
 
-__all__ = ["JsonOption", "StackOption", "YesOption", "choose", "chosen_name", "known_model", "root_of"]
+__all__ = ["JsonOption", "StackOption", "YesOption", "choose", "chosen_name", "known_model"]
 
 StackOption = Annotated[
     str | None,
@@ -59,15 +59,3 @@ def known_model(loaded: LoadedStack, model: str) -> None:
         close = nearest(model, models)
         mend = f"did you mean {close}?" if close else f"use one of {', '.join(models) or 'none: the config has none'}"
         raise NotFoundError("no such model", field="model", value=model, mend=mend)
-
-
-def root_of(loaded: LoadedStack) -> StackRoot:
-    """Return the folders of a stack which is, or was, up.
-
-    Raises:
-        UserError: it never was.
-    """
-    root = StackRoot.of(loaded.project, loaded.config.stack)
-    if not root.path.is_dir():
-        raise UserError("the stack is not up", field=loaded.config.stack, mend="run `tidemill up`")
-    return root

@@ -21,10 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = ["destroy", "preview", "refresh", "up"]
 
+PolicyOption = Annotated[
+    bool, typer.Option("--policy", help="Ask the policy pack, and refuse what it refuses; see `tidemill policies`.")
+]
+
 
 @contextmanager
 def _working(
-    loaded: LoadedStack, *, as_json: bool, future: bool = False, looking: bool = False
+    loaded: LoadedStack, *, as_json: bool, future: bool = False, looking: bool = False, policy: bool = False
 ) -> Generator[tuple[Engine, Progress]]:
     """Give an engine which shows what it does; SIGTERM ends it as carefully as Ctrl-C."""
     from ..engine.run import Engine
@@ -36,7 +40,7 @@ def _working(
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         with Progress(as_json=as_json, future=future, looking=looking) as progress:
-            yield Engine(loaded, program_of(loaded), listener=progress), progress
+            yield Engine(loaded, program_of(loaded), listener=progress, policy=policy), progress
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -69,16 +73,21 @@ def up(
         list[str] | None,
         typer.Option(help="Make this repository, database or store again, empty, when it is gone."),
     ] = None,
+    policy: PolicyOption = False,
 ) -> None:
     """Bring the platform up, or make it what the config says now."""
     from .follow import first_steps, follow
 
     loaded = choose(stack)
     if not yes:
-        _preview_and_ask(loaded, as_json=as_json)
+        _preview_and_ask(loaded, as_json=as_json, policy=policy)
+    elif policy:
+        # Else what comes before the resource which is refused would have been made.
+        with _working(loaded, as_json=as_json, future=True, policy=True) as (engine, _):
+            engine.preview()
     began = time.monotonic()
     name = loaded.config.stack
-    with _working(loaded, as_json=as_json) as (engine, progress):
+    with _working(loaded, as_json=as_json, policy=policy) as (engine, progress):
         if recreate:
             _check_names(engine, recreate)
         outcome = engine.up(recreate or ())
@@ -96,10 +105,10 @@ def up(
             first_steps(loaded, progress)
 
 
-def _preview_and_ask(loaded: LoadedStack, *, as_json: bool) -> None:
+def _preview_and_ask(loaded: LoadedStack, *, as_json: bool, policy: bool) -> None:
     if not sys.stdin.isatty():
         _ask("")
-    with _working(loaded, as_json=as_json, future=True) as (engine, _):
+    with _working(loaded, as_json=as_json, future=True, policy=policy) as (engine, _):
         planned = engine.preview()
     if planned.changed:
         _ask(f"Do this to {loaded.config.stack}?")
@@ -115,10 +124,10 @@ def _check_names(engine: Engine, names: list[str]) -> None:
             raise UserError("nothing of that name holds data", field="--recreate", value=name, mend=mend)
 
 
-def preview(stack: StackOption = None, as_json: JsonOption = False) -> None:
+def preview(stack: StackOption = None, as_json: JsonOption = False, policy: PolicyOption = False) -> None:
     """Say what `up` would do."""
     loaded = choose(stack)
-    with _working(loaded, as_json=as_json, future=True) as (engine, progress):
+    with _working(loaded, as_json=as_json, future=True, policy=policy) as (engine, progress):
         outcome = engine.preview()
         said = summary(outcome.changes)
         text = f"{loaded.config.stack}, if `tidemill up` is run: {said}" if said else (

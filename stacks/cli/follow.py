@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from tidemill.components.layout import StackRoot
 from tidemill.runtime.errors import PlatformError, RefusedError
 
 from ..loading import LoadedStack
-from ..overview import LOGINS, ModelView, Turn, ready, service_url, turns
+from ..operating import operations_of
+from ..overview import LOGINS, ModelView, Turn, ready, turns
 from .progress import Progress
 
 __all__ = ["first_steps", "follow"]
@@ -23,7 +25,7 @@ def follow(loaded: LoadedStack, progress: Progress, timeout: float) -> None:
         RefusedError: the gate refused the first version of a model.
         PlatformError: a training failed, or the time is over.
     """
-    root = StackRoot.of(loaded.project, loaded.config.stack)
+    operations = operations_of(loaded)
     waiting = dict.fromkeys(loaded.config.models, "")
     until = time.monotonic() + timeout
     before: set[str] | None = None
@@ -31,14 +33,14 @@ def follow(loaded: LoadedStack, progress: Progress, timeout: float) -> None:
     while waiting:
         known = None
         for name in list(waiting):
-            view = ready(root, name)
+            view = ready(operations, name)
             if view.ready:
                 progress.end(name)
                 progress.say(f"  {_serves(view)}")
                 del waiting[name]
                 continue
             if known is None:
-                known = turns(root)
+                known = turns(operations)
                 before = {turn.id for turn in known if turn.state in _CLOSED} if before is None else before
             turn = next((turn for turn in known if turn.model == name), None)
             last = turn or last
@@ -90,26 +92,30 @@ def _serves(view: ModelView) -> str:
 
 def first_steps(loaded: LoadedStack, progress: Progress) -> None:
     """Print where everything is, and a first request; keys are named by their file, never shown."""
-    root = StackRoot.of(loaded.project, loaded.config.stack)
+    operations = operations_of(loaded)
     progress.say("")
     for name, (user, secret) in LOGINS.items():
-        url = service_url(root, name)
+        url = operations.url(name)
         if url:
-            who = f"user in {root.secrets / user}" if name == "lakefs" else f"user {user}"
-            progress.say(f"  {name:<16}  {url}  ({who}, password in {root.secrets / secret})")
+            who = f"user in {operations.secret_place(user)}" if name == "lakefs" else f"user {user}"
+            progress.say(f"  {name:<16}  {url}  ({who}, password in {operations.secret_place(secret)})")
     for name in sorted(loaded.config.models):
         service = f"serving-{name}"
-        url = service_url(root, service)
+        url = operations.url(service)
         if url is None:
             continue
-        progress.say(f"  {service:<16}  {url}  (API key in {root.secrets / f'{service}-key'})")
-        # MLflow keeps, with each version, a request which that version answers.
-        example = next(iter(sorted(root.service(service).glob("**/serving_input_example.json"))), None)
-        if example and ready(root, name).ready:
+        progress.say(f"  {service:<16}  {url}  (API key in {operations.secret_place(f'{service}-key')})")
+        key = operations.secret_file(f"{service}-key")
+        example = _example(loaded, service)
+        if key and example and ready(operations, name).ready:
             progress.say("\nA first request (bash or zsh; the key stays out of the command line):\n")
             progress.say(f"  curl -s {url}/invocations -H 'Content-Type: application/json' \\")
-            progress.say(
-                f"    -H @<(printf 'Authorization: Bearer %s' \"$(cat {root.secrets / f'{service}-key'})\") \\"
-            )
+            progress.say(f"    -H @<(printf 'Authorization: Bearer %s' \"$(cat {key})\") \\")
             progress.say(f"    --data @{example}")
     progress.say("\n`tidemill status` shows how it is.")
+
+
+def _example(loaded: LoadedStack, service: str) -> Path | None:
+    """Return a file of this machine with a request which the served version answers: MLflow keeps one with each."""
+    folder = StackRoot.of(loaded.project, loaded.config.stack).service(service)
+    return next(iter(sorted(folder.glob("**/serving_input_example.json"))), None)

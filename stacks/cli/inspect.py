@@ -7,8 +7,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import typer
-from tidemill.components.layout import StackRoot
 
+from ..operating import operations_of
 from .context import JsonOption, StackOption, choose
 
 if TYPE_CHECKING:
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
     from ..overview import Overview
 
-__all__ = ["doctor", "status"]
+__all__ = ["doctor", "print_tables", "status", "table_of"]
 
 
-def _table(*columns: str) -> Table:
+def table_of(*columns: str) -> Table:
+    """Return an empty table with these columns."""
     from rich import box
     from rich.table import Table
 
@@ -29,7 +30,8 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _print(*tables: Table | str) -> None:
+def print_tables(*tables: Table | str) -> None:
+    """Print tables and lines, each under the one before."""
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -47,7 +49,7 @@ def status(stack: StackOption = None, as_json: JsonOption = False) -> None:
     from ..overview import overview
 
     loaded = choose(stack)
-    view = overview(loaded, StackRoot.of(loaded.project, loaded.config.stack))
+    view = overview(loaded, operations_of(loaded))
     if as_json:
         typer.echo(json.dumps(view.as_json(), indent=2))
     else:
@@ -60,7 +62,7 @@ def _show(view: Overview) -> None:
     if not view.services:
         typer.echo(f"{view.stack} is not up; run `tidemill up`")
         return
-    services = _table("service", "state", "health", "url", "version", "pid", "memory", "uptime", "log")
+    services = table_of("service", "state", "health", "url", "version", "pid", "memory", "uptime", "log")
     for service in view.services:
         services.add_row(
             service.name,
@@ -75,7 +77,7 @@ def _show(view: Overview) -> None:
         )
     parts: list[Table | str] = [f"{view.stack} on {view.target}", services]
     if view.models:
-        models = _table("model", "serves", "data commit", "code commit", "alias")
+        models = table_of("model", "serves", "data commit", "code commit", "alias")
         for model in view.models:
             serves = f"version {model.version}" if model.ready else model.problem or "nothing"
             models.add_row(
@@ -84,7 +86,7 @@ def _show(view: Overview) -> None:
         parts.append(models)
     if not view.running:
         parts.append("stopped; `tidemill start` brings it back")
-    _print(*parts)
+    print_tables(*parts)
 
 
 def _span(seconds: float | None) -> str:
@@ -109,13 +111,16 @@ def doctor(as_json: JsonOption = False) -> None:
     from tidemill.components.tools.doctor import rows
 
     tools = rows()
+    extras = _missing_extras()
     stuck = [row for row in tools if row.state != "ready" and not row.optional and all(w.obstacle for w in row.ways)]
     if as_json:
         python: dict[str, Any] = {"version": sys.version.split()[0], "executable": sys.executable}
-        typer.echo(json.dumps({"python": python, "tools": [row.to_json() for row in tools]}, indent=2))
+        typer.echo(
+            json.dumps({"python": python, "extras": extras, "tools": [row.to_json() for row in tools]}, indent=2)
+        )
     else:
-        table = _table("tool", "wanted", "state", "version", "where", "ways to get it")
-        notes: list[str] = []
+        table = table_of("tool", "wanted", "state", "version", "where", "ways to get it")
+        notes = [f"target {target}: needs more than is installed; {mend}" for target, mend in extras.items()]
         for row in tools:
             ways = ", ".join(
                 way.name + (" (not tried by us)" if not way.tried else "") + (" (not here)" if way.obstacle else "")
@@ -130,6 +135,23 @@ def doctor(as_json: JsonOption = False) -> None:
                 ways,
             )
             notes += [f"{row.name}: {text}" for text in (row.note, row.mend if row.state != "ready" else None) if text]
-        _print(f"Python {sys.version.split()[0]} at {sys.executable}", table, *notes)
-    if stuck:
+        print_tables(f"Python {sys.version.split()[0]} at {sys.executable}", table, *notes)
+    if stuck or extras:
         raise typer.Exit(1)
+
+
+def _missing_extras() -> dict[str, str]:
+    """Return target -> how to get what it imports, for the targets which stacks of this project name."""
+    from tidemill.components.layout import find_project
+    from tidemill.components.targets.extras import missing
+    from tidemill.runtime.errors import TidemillError
+
+    from ..loading import load_stack, stack_names
+
+    try:
+        project = find_project()
+        targets = sorted({load_stack(project, name).config.target for name in stack_names(project)})
+    except TidemillError:
+        return {}  # without a project, or with a config which `validate` speaks of, nothing is known to be needed
+    found = {target: missing(target) for target in targets if target != "local"}
+    return {target: mend for target, mend in found.items() if mend}

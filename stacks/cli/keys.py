@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 from tidemill.runtime.errors import UserError
 
-from .context import JsonOption, StackOption, choose, known_model, root_of
+from ..operating import local_root
+from .context import JsonOption, StackOption, choose, known_model
 
 __all__ = ["app"]
 
@@ -32,7 +33,7 @@ def _file_of(model: str, stack: str | None) -> Path:
     """Return the keys file of `model`'s server in the stack which is meant."""
     loaded = choose(stack)
     known_model(loaded, model)
-    folder = root_of(loaded).data(f"access-{model}")
+    folder = local_root(loaded, "the named keys of a server").data(f"access-{model}")
     if not folder.is_dir():
         raise UserError("its server is not up", field="model", value=model, mend="run `tidemill up`")
     return folder / "keys.json"

@@ -10,19 +10,17 @@ from collections.abc import Iterable
 from typing import Annotated
 
 import typer
-from tidemill.components.layout import StackRoot, find_project
+from tidemill.components.layout import find_project
+from tidemill.components.targets.operations import Operations
 from tidemill.runtime.errors import NotFoundError, PlatformError, ToolError, UserError
 from tidemill.runtime.settings import ENVIRONMENT_VARIABLE
 
 from ..loading import load_stack, nearest, stack_names
-from ..overview import service_url
-from .context import StackOption, choose, root_of
+from ..operating import made_operations, operations_of
+from ..training import runtime_file
+from .context import StackOption, choose
 
 __all__ = ["env", "schema", "train", "validate"]
-
-
-def _runtime(root: StackRoot) -> str:
-    return str(root.service("retraining") / "config" / "runtime.json")
 
 
 def env(stack: StackOption = None) -> None:
@@ -37,10 +35,11 @@ def env(stack: StackOption = None) -> None:
     variables.pop("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", None)
     variables["PULUMI_STACK"] = loaded.config.stack
     variables["TIDEMILL_STACK"] = loaded.config.stack
-    root = StackRoot.of(loaded.project, loaded.config.stack)
-    variables |= _serving(root, loaded.config.models)
-    if os.path.isfile(_runtime(root)):  # noqa: PTH113 - a text which is exported as it is
-        variables[ENVIRONMENT_VARIABLE] = _runtime(root)
+    operations = operations_of(loaded)
+    if operations.made():
+        variables |= _serving(operations, loaded.config.models)
+        if runtime := runtime_file(loaded, operations):
+            variables[ENVIRONMENT_VARIABLE] = str(runtime)
     for key, value in variables.items():
         typer.echo(f"export {key}={shlex.quote(value)}")
     try:
@@ -52,15 +51,14 @@ def env(stack: StackOption = None) -> None:
         typer.echo(f"export PATH={shlex.quote(engine)}:$PATH")
 
 
-def _serving(root: StackRoot, models: Iterable[str]) -> dict[str, str]:
+def _serving(operations: Operations, models: Iterable[str]) -> dict[str, str]:
     """Return where each model answers and which file holds its API key, as far as they are made."""
     found: dict[str, str] = {}
     for model in models:
         prefix = f"TIDEMILL_SERVING_{model.upper().replace('-', '_')}"
-        key = root.secrets / f"serving-{model}-key"
-        if url := service_url(root, f"serving-{model}"):
+        if url := operations.url(f"serving-{model}"):
             found[f"{prefix}_URL"] = url
-        if key.is_file():
+        if key := operations.secret_file(f"serving-{model}-key"):
             found[f"{prefix}_KEY_FILE"] = str(key)
     return found
 
@@ -74,6 +72,8 @@ def validate(stack: StackOption = None) -> None:
     for name in names:
         loaded = load_stack(project, name)
         typer.echo(f"{loaded.file.relative_to(project)}: holds")
+        for note in loaded.notes():
+            typer.echo(f"note: {note}")
 
 
 def schema() -> None:
@@ -94,13 +94,17 @@ def train(
         close = nearest(model, models)
         mend = f"did you mean {close}?" if close else f"use one of {', '.join(models) or 'none: the config has none'}"
         raise NotFoundError("no such model", field="model", value=model, mend=mend)
-    runtime = _runtime(root_of(loaded))
-    if not os.path.isfile(runtime):  # noqa: PTH113 - see above
-        raise UserError("the stack is not up", field=loaded.config.stack, mend="run `tidemill up`")
+    runtime = runtime_file(loaded, made_operations(loaded))
+    if runtime is None:
+        raise UserError(
+            "lake and registry of the stack are not reached from here",
+            field=loaded.config.stack,
+            mend="run `tidemill up`",
+        )
     config = models[model]
     program, *arguments = config.train
     argv = [sys.executable if program in ("python", "python3") else program, *arguments]
-    environment = {**os.environ, ENVIRONMENT_VARIABLE: runtime, "TIDEMILL_MODEL": model}
+    environment = {**os.environ, ENVIRONMENT_VARIABLE: str(runtime), "TIDEMILL_MODEL": model}
     try:
         done = subprocess.run(argv, cwd=loaded.project / config.code, env=environment, check=False)
     except OSError as error:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from tidemill.components.layout import StackRoot
 from tidemill.runtime.errors import NotFoundError, PlatformError, UserError
 
 from ..loading import nearest
-from .context import JsonOption, StackOption, choose, root_of
+from ..operating import made_operations
+from .context import JsonOption, StackOption, choose
 
 __all__ = ["logs", "open_", "restart", "start", "stop"]
 
@@ -29,20 +27,10 @@ def _known(name: str, names: Iterable[str]) -> None:
         raise NotFoundError("no such service", field="service", value=name, mend=mend)
 
 
-def _services(root: StackRoot) -> list[str]:
-    folder = root.path / "services"
-    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-
-
 def stop(stack: StackOption = None) -> None:
     """Stop every service; data, models, keys and ports are kept."""
-    from tidemill.components.provider.supervise import Supervisor
-
     loaded = choose(stack)
-    root = root_of(loaded)
-    supervisor = Supervisor(root)
-    ran = sum(1 for process in supervisor.processes() if process.pid)
-    supervisor.stop()
+    ran = made_operations(loaded).stop()
     typer.echo(f"{loaded.config.stack}: {ran} services stopped, everything kept; `tidemill start` brings them back")
 
 
@@ -51,18 +39,16 @@ def start(
     timeout: Annotated[float, typer.Option(help="Seconds until every service must be well.", min=1)] = _START_SECONDS,
 ) -> None:
     """Start every service that was there, after `stop`, a reboot, or a killed supervisord."""
-    from tidemill.components.provider.supervise import Supervisor
-
     from ..overview import overview
 
     loaded = choose(stack)
-    root = root_of(loaded)
-    if not _services(root):
+    operations = made_operations(loaded)
+    if not operations.services():
         raise UserError("it has no services yet", field=loaded.config.stack, mend="run `tidemill up`")
-    Supervisor(root).start()
+    operations.start()
     until = time.monotonic() + timeout
     while True:
-        view = overview(loaded, root)
+        view = overview(loaded, operations)
         ill = [service for service in view.services if not service.healthy]
         if not ill:
             typer.echo(f"{loaded.config.stack}: {len(view.services)} services run and are well")
@@ -76,11 +62,9 @@ def start(
 
 def restart(service: ServiceArgument, stack: StackOption = None) -> None:
     """Stop one service and start it again."""
-    from tidemill.components.provider.supervise import Supervisor
-
-    root = root_of(choose(stack))
-    _known(service, _services(root))
-    Supervisor(root).restart(service)
+    operations = made_operations(choose(stack))
+    _known(service, (found.name for found in operations.services()))
+    operations.restart(service)
     typer.echo(f"{service}: started again")
 
 
@@ -91,42 +75,10 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows.")] = False,
 ) -> None:
     """Print the last lines of a service's or job's log."""
-    root = root_of(choose(stack))
-    _known(service, {*_services(root), *(path.stem for path in root.logs.glob("*.log"))})
-    path = root.log(service)
-    if not path.exists():
-        raise NotFoundError("it has written no log yet", field=service, value=str(path))
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in deque(file, maxlen=lines):
-            typer.echo(line, nl=False)
-    if follow:
-        _follow(path)
-
-
-def _follow(path: Path) -> None:
-    """Print what is added to `path`, over its rotations, until Ctrl-C."""
-    file = path.open(encoding="utf-8", errors="replace")
-    file.seek(0, 2)
-    try:
-        while True:
-            line = file.readline()
-            if line:
-                typer.echo(line, nl=False)
-                continue
-            time.sleep(0.3)
-            if path.exists() and path.stat().st_ino != _inode(file.fileno()):
-                file.close()
-                file = path.open(encoding="utf-8", errors="replace")
-            elif path.exists() and path.stat().st_size < file.tell():
-                file.seek(0)
-    finally:
-        file.close()
-
-
-def _inode(descriptor: int) -> int:
-    import os
-
-    return os.fstat(descriptor).st_ino
+    operations = made_operations(choose(stack))
+    _known(service, operations.logged())
+    for line in operations.logs(service, lines, follow=follow):
+        typer.echo(line)
 
 
 def open_(service: ServiceArgument, stack: StackOption = None, as_json: JsonOption = False) -> None:
@@ -134,20 +86,26 @@ def open_(service: ServiceArgument, stack: StackOption = None, as_json: JsonOpti
     import json
     import webbrowser
 
-    from ..overview import LOGINS, service_url
+    from ..overview import LOGINS
 
-    root = root_of(choose(stack))
-    _known(service, _services(root))
-    url = service_url(root, service)
+    operations = made_operations(choose(stack))
+    _known(service, (found.name for found in operations.services()))
+    url = operations.url(service)
     if url is None:
-        raise UserError("it has no address", field="service", value=service, mend="run `tidemill up`")
+        raise UserError(
+            "it has no address which this machine reaches", field="service", value=service, mend="run `tidemill up`"
+        )
     user, secret = LOGINS.get(service, (None, None))
-    login = {"user": user, "password_file": str(root.secrets / secret)} if secret else {}
+    place = operations.secret_place(secret) if secret else None
+    file = operations.secret_file(secret) if secret else None
     if as_json:
+        login = (
+            {"user": user, "password_file": str(file)} if file else {"user": user, "password": place} if place else {}
+        )
         typer.echo(json.dumps({"url": url, **login}))
         return
     typer.echo(url)
-    if secret and user:
-        who = f"the user in {root.secrets / user}" if service == "lakefs" else f"user {user}"
-        typer.echo(f"enter as {who} with the password in {root.secrets / secret}")
+    if place and user:
+        who = f"the user in {operations.secret_place(user)}" if service == "lakefs" else f"user {user}"
+        typer.echo(f"enter as {who} with the password in {place}")
     webbrowser.open(url)

@@ -7,6 +7,7 @@ PULUMI_CONFIG_PASSPHRASE, PULUMI_CONFIG_PASSPHRASE_FILE, a `secretsprovider` in 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import tempfile
@@ -20,7 +21,14 @@ from tidemill.runtime.errors import UserError
 
 from ..loading import LoadedStack, project_settings
 
-__all__ = ["backend_folder", "engine_environment", "ensure_passphrase", "private_folder"]
+__all__ = [
+    "backend_folder",
+    "current_login",
+    "engine_environment",
+    "ensure_passphrase",
+    "private_folder",
+    "require_shared_state",
+]
 
 
 def private_folder(path: Path) -> Path:
@@ -68,11 +76,16 @@ def ensure_passphrase(folder: Path) -> Path:
 
 
 def engine_environment(loaded: LoadedStack, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the variables which the engine needs besides `environ`, and make the folders they name."""
-    mine: dict[str, str] = {
-        "PULUMI_SKIP_UPDATE_CHECK": "true",
-        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
-    }
+    """Return the variables which the engine needs besides `environ`, and make the folders they name.
+
+    Raises:
+        UserError: the target wants a state which others can reach, and the backend is a folder of this machine.
+    """
+    require_shared_state(loaded, environ)
+    mine: dict[str, str] = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
+    if loaded.config.target == "local":
+        # All it needs came with tidemill: nothing is asked for. The other targets need their vendors' providers.
+        mine["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
     folder = home(loaded.project)
     if _default_backend(loaded.project, environ):
         mine["PULUMI_BACKEND_URL"] = private_folder(folder / "state").as_uri()
@@ -80,6 +93,42 @@ def engine_environment(loaded: LoadedStack, environ: Mapping[str, str] = os.envi
     if not own and loaded.secrets_provider in (None, "default", "passphrase"):
         mine["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(ensure_passphrase(folder))
     return {key: value for key, value in mine.items() if key not in environ}
+
+
+def require_shared_state(loaded: LoadedStack, environ: Mapping[str, str] = os.environ) -> None:
+    """Refuse a folder of this machine as the backend of a stack which others must be able to reach.
+
+    Whoever loses that folder, or works beside the one who has it, would make a second platform, or none at all.
+
+    Raises:
+        UserError: the target is `aws`, and the state would be kept in a folder.
+    """
+    if loaded.config.target != "aws":
+        return
+    if _default_backend(loaded.project, environ):
+        where = "no backend is named, and the default is a folder of this machine"
+    elif folder := backend_folder(loaded.project, environ):
+        where = f"the backend is a folder of this machine ({folder.parent})"
+    else:
+        return
+    raise UserError(
+        f"the state of a stack on aws must be where the whole team and CI reach it: {where}",
+        field="PULUMI_BACKEND_URL",
+        mend="set it, such as s3://BUCKET?region=REGION, or write `backend: { url: ... }` into Pulumi.yaml, or set "
+        "PULUMI_ACCESS_TOKEN; `aws s3 mb s3://BUCKET` makes a bucket for it",
+    )
+
+
+def current_login(project: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the backend a plain `pulumi` has logged in to, as PULUMI_BACKEND_URL; {} where another one is named."""
+    if not _default_backend(project, environ):
+        return {}
+    folder = Path(environ.get("PULUMI_CREDENTIALS_PATH") or environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
+    try:
+        current: Any = json.loads((folder / "credentials.json").read_text(encoding="utf-8")).get("current")
+    except (OSError, ValueError, AttributeError):
+        return {}
+    return {"PULUMI_BACKEND_URL": current} if isinstance(current, str) and current else {}
 
 
 def _default_backend(project: Path, environ: Mapping[str, str]) -> bool:

@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from tidemill.components.provider.base import FAILURE_CODE
+from tidemill.runtime.errors import RefusedError
+
+from .policies import EXECUTABLE
 
 if TYPE_CHECKING:
     from pulumi.automation import EngineEvent
@@ -84,6 +87,8 @@ class Translator:
             self._tell("failed", metadata, self._taken(metadata.urn))
         elif event.diagnostic_event:
             self._diagnose(event.diagnostic_event)
+        elif event.policy_event:
+            self._violated(event.policy_event)
         elif event.summary_event:
             changes = event.summary_event.resource_changes or {}
             self.changes = {getattr(key, "value", str(key)): int(value) for key, value in changes.items()}
@@ -100,6 +105,20 @@ class Translator:
         name = str(metadata.urn).rsplit("::", 1)[1]
         self._listener(Event(kind, operation=operation, type=str(metadata.type), name=name, seconds=seconds))
 
+    def _violated(self, violation: Any) -> None:
+        # The message begins with what the rule asks, on a line of its own.
+        text = str(violation.message).strip().rpartition("\n")[2]
+        refused = violation.enforcement_level == "mandatory"
+        found = Event(
+            "message",
+            text=f"{text} (rule {violation.policy_name})",
+            severity="error" if refused else "warning",
+            exit_code=RefusedError.exit_code if refused else None,
+        )
+        if refused:
+            self.errors.append(found)
+        self._listener(found)
+
     def _diagnose(self, diagnostic: Any) -> None:
         severity = str(diagnostic.severity)
         urn = str(diagnostic.urn or "")
@@ -110,7 +129,7 @@ class Translator:
         if severity == "debug" or diagnostic.ephemeral:
             return
         text = str(diagnostic.message).strip().removeprefix("error: ").removeprefix("warning: ").strip()
-        if not text:
+        if not text or text.startswith(f"using {EXECUTABLE} from $PATH"):
             return
         kind = urn.split("::")[2].rsplit("$", 1)[-1] if urn.count("::") >= 3 else ""
         name = urn.rsplit("::", 1)[1] if urn and not kind.startswith("pulumi:") else ""

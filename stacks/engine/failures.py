@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tidemill.components.layout import home
+from tidemill.components.provider.base import PACKAGE
 from tidemill.runtime.errors import PlatformError, RefusedError, TidemillError, UserError
 
 from ..loading import LoadedStack
@@ -58,16 +59,13 @@ def explain(
             mend="set PULUMI_CONFIG_PASSPHRASE_FILE, or unset PULUMI_CONFIG_PASSPHRASE",
         )
     spoken = [event for event in errors if event.text.strip() not in ("update failed", "preview failed")]
+    # A plugin which a busy machine lets take over 5 s to acknowledge its end; one that died fails its resources too.
+    spoken = [event for event in spoken if "exited prematurely" not in event.text] or spoken
     everything = "\n".join([text, *(event.text for event in spoken)])
     for sign in _PLUGIN_SIGNS:
         if sign in everything:
             line = next(line for line in everything.splitlines() if sign in line)
-            return UserError(
-                line.strip().removeprefix("error: "),
-                field="plugin",
-                mend="install tidemill with its platform extra beside Pulumi.yaml: `uv sync`, or "
-                '`.venv/bin/pip install "tidemill[platform]"`',
-            )
+            return UserError(line.strip().removeprefix("error: "), field="plugin", mend=_plugin_mend(line, loaded))
     if _KILLED.search(text):
         return PlatformError(
             "the engine was killed", field=stack, mend="run it again: what it left is taken over or made again"
@@ -85,6 +83,21 @@ def explain(
         return kind("\n".join(lines))
     last = [line.strip() for line in _stderr(text).splitlines() if line.strip()]
     return PlatformError(last[-1].removeprefix("error: ") if last else text.strip(), field=stack)
+
+
+def _plugin_mend(line: str, loaded: LoadedStack) -> str:
+    """Return how the plugin which `line` misses is had: ours came with tidemill, the others from their vendors."""
+    vendor = next((name for name in ("docker-build", "docker", "aws") if re.search(rf"\b{name}\b", line)), None)
+    if vendor is None or PACKAGE in line:
+        extra = "platform" if loaded.config.target == "local" else loaded.config.target
+        return (
+            f"install tidemill with its extra {extra} beside Pulumi.yaml: `uv sync`, or "
+            f'`.venv/bin/pip install "tidemill[{extra}]"`'
+        )
+    return (
+        f"`pulumi plugin install resource {vendor}` gets it from its vendor, where the network lets it; "
+        f"elsewhere put `pulumi-resource-{vendor}` on PATH"
+    )
 
 
 def _stderr(text: str) -> str:

@@ -13,6 +13,7 @@ from tidemill.components.provider.local_ports import holder_of
 from tidemill.runtime.errors import PlatformError, ToolError
 
 from ..loading import LoadedStack
+from ..operating import operations_of
 
 __all__ = ["ensure_tools", "get_tool", "require_free_ports"]
 
@@ -23,10 +24,11 @@ def require_free_ports(loaded: LoadedStack) -> None:
     Raises:
         PlatformError: names the setting, the port and who holds it.
     """
-    root = StackRoot.of(loaded.project, loaded.config.stack)
+    if loaded.config.target == "aws":
+        return  # its services listen elsewhere
     for name, port in loaded.config.ports.items():
         holder = holder_of(port)
-        if holder is None or _is_ours(root, name, port):
+        if holder is None or _is_ours(loaded, name, port):
             continue
         field = f"ports.{name}"
         origin = loaded.origin(field)
@@ -38,8 +40,13 @@ def require_free_ports(loaded: LoadedStack) -> None:
         )
 
 
-def _is_ours(root: StackRoot, name: str, port: int) -> bool:
-    return (read_json(root.endpoints) or {}).get(name) == port and bool(launch.recorded(root.record(name)))
+def _is_ours(loaded: LoadedStack, name: str, port: int) -> bool:
+    root = StackRoot.of(loaded.project, loaded.config.stack)
+    if (read_json(root.endpoints) or {}).get(name) != port:
+        return False
+    if loaded.config.target == "local":
+        return bool(launch.recorded(root.record(name)))
+    return any(service.name == name and service.state == "running" for service in operations_of(loaded).services())
 
 
 def ensure_tools(loaded: LoadedStack, note: Callable[[str], None]) -> None:
@@ -55,6 +62,9 @@ def ensure_tools(loaded: LoadedStack, note: Callable[[str], None]) -> None:
     Raises:
         ToolError: a tool cannot be had.
     """
+    if loaded.config.target != "local":
+        get_tool("pulumi", note)  # the others come with their images
+        return
     services = StackRoot.of(loaded.project, loaded.config.stack).path / "services"
     is_new = not (services.is_dir() and any(services.iterdir()))
     for package in tools.default_toolbox().packages:

@@ -20,11 +20,13 @@ from tidemill.components.layout import StackRoot, home
 from tidemill.runtime.errors import RefusedError, TidemillError, UserError
 
 from ..loading import LoadedStack, project_settings
+from ..operating import release
 from .command import EngineCommand
 from .environment import backend_folder, engine_environment
 from .events import Event, Listener, Translator
 from .failures import explain
 from .locks import clear_dead_locks, run_lock
+from .policies import PACK, install
 from .preparation import ensure_tools, get_tool, require_free_ports
 from .state import Deployment, drop_torn_attributes, read_checkpoint, remove_traces
 
@@ -78,6 +80,7 @@ class Engine:
         program: what declares its resources.
         executable: the engine's command; None finds or gets the one of the tools table.
         listener: is told what happens.
+        policy: whether each resource is asked what the policy pack asks.
     """
 
     def __init__(
@@ -87,8 +90,10 @@ class Engine:
         *,
         executable: Path | None = None,
         listener: Listener | None = None,
+        policy: bool = False,
     ) -> None:
         self.loaded = loaded
+        self._policy = policy
         self.stack = loaded.config.stack
         self._executable = executable
         self._program = program
@@ -145,6 +150,7 @@ class Engine:
                 raise self.refusal(deployment)
             if delete_data:
                 self._environment["TIDEMILL_DELETE_DATA"] = self.stack
+                release(self.loaded)
             if deployment.pending:
                 self._clear_pending(deployment)
             if deployment.protected:
@@ -186,7 +192,8 @@ class Engine:
     @property
     def _common(self) -> dict[str, Any]:
         # Said again although Pulumi.yaml says it, for projects whose Pulumi.yaml does not.
-        return {"color": "never", "suppress_progress": True, "parallel": _PARALLEL, "refresh": True}
+        packs = {"policy_packs": [str(PACK)]} if self._policy else {}
+        return {"color": "never", "suppress_progress": True, "parallel": _PARALLEL, "refresh": True, **packs}
 
     @cached_property
     def _handle(self) -> Stack:
@@ -195,6 +202,8 @@ class Engine:
             command = EngineCommand(executable, self._note)
         except InvalidVersionError as error:
             raise UserError(str(error), field="pulumi", value=str(executable), mend="see `tidemill doctor`") from None
+        if self._policy:
+            self._environment["PATH"] = os.pathsep.join([str(install(self._home)), os.environ["PATH"]])
         workspace = _Workspace(
             work_dir=str(self.loaded.project),
             program=self._guarded,

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,10 @@ import httpx
 import psutil
 from tidemill.components import tools
 from tidemill.components.layout import StackRoot
+from tidemill.components.targets.operations import Operations
 from tidemill.runtime.errors import ToolError
+from tidemill.stacks.loading import load_stack, project_settings
+from tidemill.stacks.operating import operations_of
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.prefix) / "bin"
@@ -152,12 +155,14 @@ class RunningPlatform:
         self.root = StackRoot(project / ".tidemill" / "stacks" / stack)
         self.watch = Watch(self.root)
         self.up_output = ""
+        self.extra: dict[str, str] = {}
 
     def environment(self, **extra: str) -> dict[str, str]:
         """Return this process's environment without what would point tidemill elsewhere."""
         kept = {
             k: v for k, v in os.environ.items() if not k.startswith(("TIDEMILL_", "PULUMI_")) or k == "TIDEMILL_CACHE"
         }
+        kept |= self.extra
         return {**kept, "PATH": f"{BIN}{os.pathsep}{kept.get('PATH', '')}", **extra}
 
     def run(self, *args: str, timeout: float = 600, **env: str) -> subprocess.CompletedProcess[str]:
@@ -260,6 +265,20 @@ class RunningPlatform:
         if user:
             return httpx.Client(base_url=self.url(service), auth=(user, value), timeout=60)
         return httpx.Client(base_url=self.url(service), headers={"Authorization": f"Bearer {value}"}, timeout=60)
+
+    def operations(self) -> Operations:
+        """Return what operates the platform, as the command line does."""
+        project_settings.cache_clear()
+        return operations_of(load_stack(self.project, self.stack))
+
+    def running(self) -> Mapping[str, object]:
+        """Return service -> what tells this run of its program from another one."""
+        return self.pids()
+
+    def assert_gone(self) -> None:
+        """Nothing of a stack which was destroyed is left."""
+        assert not processes_of(self.root)
+        assert not self.root.path.exists()
 
     def pids(self) -> dict[str, int]:
         return {name: json.loads((self.root.run / f"{name}.json").read_text())["pid"] for name in self.services()}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
 from pulumi.runtime import mocks
+
+from tests.support.graphs import Declared
+from tests.support.standin.outputs import INVOKES, id_of, outputs_of
 
 
 @dataclass
@@ -25,23 +28,39 @@ class Recorded(mocks.Mocks):
         outputs = dict(args.inputs)
         if args.typ.endswith(":Endpoint"):
             self.ports += 1
-            outputs |= {"host": "127.0.0.1", "port": float(self.ports)}
+            outputs |= {"host": "127.0.0.1", "port": float(args.inputs.get("port", self.ports))}
+        elif args.typ.startswith("tidemill-native:docker:"):
+            volume = f"tidemill-{args.inputs['stack']}-{args.inputs['name']}"
+            digest = args.typ.endswith(":Files") and f"{len(self.resources):012x}"
+            outputs |= {"volume": f"{volume}-files-{digest}", "digest": digest} if digest else {"volume": volume}
+        elif not args.typ.startswith(("tidemill", "pulumi:")):
+            outputs |= outputs_of(args.typ, args.name, args.inputs)
+            return id_of(args.typ, args.name, args.inputs), outputs
         return args.name, outputs
 
     def call(self, args: mocks.MockCallArgs) -> dict[str, Any]:
-        raise AssertionError(f"the program calls {args.token}")
+        answer = INVOKES.get(args.token)
+        assert answer, f"the program calls {args.token}"
+        return args.args | answer(args.args)
+
+    @property
+    def graph(self) -> list[Declared]:
+        """Every resource, as the rules of `tests.support.graphs` read them."""
+        return [Declared(kind, name, inputs) for (kind, name), inputs in self.resources.items()]
 
     def of(self, kind: str) -> dict[str, dict[str, Any]]:
         """Return name -> inputs of the resources whose type ends in `kind`."""
         return {name: inputs for (typ, name), inputs in self.resources.items() if typ.endswith(f":{kind}")}
 
 
-def record(program: Callable[[], None]) -> Recorded:
-    """Run `program` to its end, every output resolved, and return what it declared."""
+def record(program: Callable[[], None], secrets: Mapping[str, str] | None = None) -> Recorded:
+    """Run `program` to its end, every output resolved, and return what it declared; `secrets` are of its config."""
     recorded = Recorded()
     # Pulumi asks for the thread's loop, which is not made by asking from Python 3.12 on; it is never closed, since
     # what Pulumi leaves behind still refers to it.
     asyncio.set_event_loop(_loop())
+    values = {f"tidemill:{name}": value for name, value in (secrets or {}).items()}
+    pulumi.runtime.set_all_config(values, list(values))
     mocks.set_mocks(recorded, project="tidemill", stack="flights-dev", preview=False)
     pulumi.runtime.test(program)()
     return recorded

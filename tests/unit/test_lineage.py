@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tidemill.runtime.lineage import ENVIRONMENT, GIT_COMMIT, GIT_DIRTY, JOB_ID, NONE, Lineage
+from tidemill.runtime.lineage import ENVIRONMENT, GIT_COMMIT, GIT_DIRTY, JOB_ID, NONE, RECORDED, Lineage, code_state
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -71,3 +71,25 @@ def test_without_git_there_is_still_an_environment(tmp_path: Path, monkeypatch: 
     assert found.tags[GIT_COMMIT] == NONE
     assert len(found.tags[ENVIRONMENT]) == 64
     assert Lineage.collect(tmp_path).tags[ENVIRONMENT] == found.tags[ENVIRONMENT]
+
+
+def test_what_tidemill_keeps_is_never_in_a_patch(code: Path) -> None:
+    kept = code / ".tidemill" / "stacks" / "a-dev" / "secrets"
+    kept.mkdir(parents=True)
+    (kept / "lakefs-encrypt").write_text("the value of it")
+    found = Lineage.collect(code)
+    assert (found.tags[GIT_DIRTY], found.patch) == ("false", "")
+
+
+def test_some_files_may_be_left_out(code: Path) -> None:
+    (code / "Pulumi.a-dev.yaml").write_text("config: {}\n")
+    assert code_state(code).dirty
+    left = code_state(code, leave_out=["Pulumi.*.yaml"])
+    assert (left.dirty, left.patch, left.commit) == (False, "", git(code, "rev-parse", "HEAD"))
+
+
+def test_code_in_an_image_is_named_by_what_was_written_down(tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / RECORDED).write_text('{"commit": "abc", "dirty": true, "patch": "--- a\\n"}')
+    found = Lineage.collect(tmp_path / "code")
+    assert (found.tags[GIT_COMMIT], found.tags[GIT_DIRTY], found.patch) == ("abc", "true", "--- a\n")

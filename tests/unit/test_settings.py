@@ -61,6 +61,16 @@ def test_the_sample_team_holds_and_the_schema_file_is_in_step() -> None:
     [
         (HEAD + "    target: moon\n", 5, "target", ("'moon'", "local")),
         (HEAD + "    modles: {}\n", 5, "modles", ("unknown key", "models")),
+        # A block of a target which is not in use is checked for its keys too.
+        (HEAD + "    docker: {limits: {memory: 1}}\n", 5, "docker.limits.memory", ("unknown key", "memory_mb")),
+        (HEAD + "    aws: {regoin: x}\n", 5, "aws.regoin", ("unknown key", "region")),
+        (HEAD + "    aws:\n      network:\n        existing: {vpc: vpc-1, private_subnets: [a, b], "
+         "public_subnets: [a, b]}\n        args: {zones: 3}\n", 6, "aws.network", ("existing and args", "keep one")),
+        (HEAD + "    target: aws\n", 2, "aws.region", ("is missing", "eu-central-1")),
+        (HEAD + "    target: docker\n    docker: {images: {lakefs: treeverse/lakefs}}\n", 6, "docker.images.lakefs",
+         ("not pinned",)),
+        (HEAD + "    target: docker\n    docker: {services: {lakef: {}}}\n", 6, "docker.services.lakef",
+         ("no such service", "lakefs")),
         (HEAD + MODEL + "        promote:\n          metric: auc\n          at_leats: 1\n", 15,
          "models.boats.promote.at_leats", ("at_least",)),
         (HEAD + MODEL + "        promote: { at_least: high }\n", 13, "models.boats.promote.at_least", ("'high'",)),
@@ -102,6 +112,16 @@ def test_a_mistake_is_told_with_its_place(
         assert word in said
     assert "\n" not in said
     assert caught.value.exit_code == 2
+
+
+def test_a_block_of_another_target_may_wait_for_its_day(project: Path) -> None:
+    blocks = "    docker: {images: {lakefs: treeverse/lakefs}}\n    aws: {size: large}\n"
+    write(project, HEAD + blocks)
+    assert load_stack(project, "harbour-dev").config.aws.size == "large"
+    for target, there in (("docker", "docker.images.lakefs"), ("aws", "aws.region")):
+        write(project, HEAD + f"    target: {target}\n" + blocks)
+        with pytest.raises(ConfigError, match=there):
+            load_stack(project, "harbour-dev")
 
 
 def test_words_stay_words_as_the_engine_reads_them(project: Path) -> None:

@@ -1,7 +1,1 @@
-"""The `local` target: real processes under supervisord."""
-
-from __future__ import annotations
-
-from .target import LocalTarget
-
-__all__ = ["LocalTarget"]
+"""The `local` target: real processes under supervisord. `operations` imports no Pulumi."""

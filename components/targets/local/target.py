@@ -24,7 +24,10 @@ from ..base import (
     ServiceArgs,
     ServiceRef,
     StoreRef,
+    TrainerArgs,
+    TrainerRef,
 )
+from ..launches import MLFLOW
 from .content import LocalContent
 
 __all__ = ["LocalTarget"]
@@ -62,6 +65,7 @@ class LocalTarget:
     """
 
     name = "local"
+    plain_http = False
 
     def __init__(self, stack: str, root: Path, project: Path) -> None:
         self._stack = stack
@@ -130,38 +134,14 @@ class LocalTarget:
         """Applied by the provider directly: it runs on the machine the services run on."""
         return self._content
 
-    def mlflow(self) -> Launch:
-        """Start MLflow's own application through uvicorn.
+    def trainer(self, args: TrainerArgs, opts: pulumi.ResourceOptions) -> TrainerRef:
+        """Make nothing: trainings are processes beside the retraining service."""
+        del args, opts
+        return TrainerRef()
 
-        The documented `mlflow server` starts four workers beside a parent: twice the time and four times the memory,
-        and SQLite wants one worker anyway. The names are MLflow's private ones, so its version is pinned.
-        `runtime.mlflow_app` is that application with `/metrics` open to every account.
-        """
-        return Launch(
-            argv=[
-                "@{python}",
-                "-m",
-                "uvicorn",
-                "--factory",
-                "tidemill.runtime.mlflow_app:create_app",
-                "--host",
-                "@{host}",
-                "--port",
-                "@{port}",
-                "--no-access-log",
-            ],
-            env={
-                "_MLFLOW_SGI_NAME": "uvicorn",
-                "_MLFLOW_SERVER_FILE_STORE": "@{database:mlflow}",
-                "_MLFLOW_SERVER_REGISTRY_STORE": "@{database:mlflow}",
-                "_MLFLOW_SERVER_ARTIFACT_DESTINATION": "@{store:mlflow-artifacts}",
-                "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
-                "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
-                "prometheus_multiproc_dir": "@{scratch}/metrics",
-                # Empty: the list of language models is not fetched from the network.
-                "MLFLOW_MODEL_CATALOG_URI": "",
-            },
-        )
+    def mlflow(self) -> Launch:
+        """Start it as everywhere, on SQLite and a folder of artifacts."""
+        return MLFLOW
 
     def lakefs(self) -> Launch:
         """Start lakeFS on its embedded key-value store and a folder of objects."""

@@ -1,0 +1,67 @@
+"""What runs in a container, whoever runs it: Docker, our provider's jobs in Docker, ECS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from .base import UNKNOWN, Resource, as_document, items
+
+__all__ = ["CONTAINER", "JOB", "TASK", "Container", "containers_of"]
+
+CONTAINER = "docker:index/container:Container"
+JOB = "tidemill-native:docker:Job"
+TASK = "aws:ecs/taskDefinition:TaskDefinition"
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container of a resource.
+
+    Attributes:
+        path: what stands before the names of its properties.
+        image: what it is made of, or UNKNOWN.
+        env: variable -> value, which may be UNKNOWN.
+        env_path: the property which holds them.
+        given: its own properties.
+    """
+
+    path: str
+    image: Any
+    env: Mapping[str, Any]
+    env_path: str
+    given: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+def containers_of(resource: Resource) -> Iterator[Container]:
+    """Yield the containers which `resource` declares."""
+    if resource.type == CONTAINER:
+        yield Container("", resource.get("image"), _pairs(resource.get("envs")), "envs", resource.properties)
+    elif resource.type == JOB:
+        yield Container("", resource.get("image"), _map(resource.get("env")), "env", resource.properties)
+    elif resource.type == "docker:index/service:Service":
+        inner = _map(resource.get("taskSpec.containerSpec"))
+        path = "taskSpec.containerSpec."
+        yield Container(path, inner.get("image"), _map(inner.get("env")), f"{path}env", inner)
+    elif resource.type == TASK:
+        for number, found in enumerate(items(as_document(resource.get("containerDefinitions")))):
+            inner = _map(found)
+            path = f"containerDefinitions[{inner.get('name') or number}]."
+            env = {str(_map(pair).get("name")): _map(pair).get("value") for pair in items(inner.get("environment"))}
+            yield Container(path, inner.get("image"), env, f"{path}environment", inner)
+
+
+def _map(value: Any) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+
+
+def _pairs(value: Any) -> dict[str, Any]:
+    """Return the variables of a list of NAME=VALUE."""
+    found: dict[str, Any] = {}
+    for pair in cast("list[Any]", value) if isinstance(value, list) else []:
+        if pair is UNKNOWN or not isinstance(pair, str):
+            continue
+        name, _, text = pair.partition("=")
+        found[name] = text
+    return found

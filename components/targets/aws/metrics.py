@@ -1,0 +1,112 @@
+"""Metrics in Amazon Managed Prometheus: the Prometheus task scrapes, judges the rules and sends everything there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pulumi
+import pulumi_aws as aws
+import yaml
+
+from .core import Core, kept
+
+__all__ = ["Metrics", "each_task"]
+
+_CONFIG = "prometheus.yml"
+_SOURCE = "provisioning/datasources/tidemill.yml"
+_UID = "tidemill-prometheus"
+
+
+def each_task(config: Mapping[str, pulumi.Input[str]]) -> dict[str, pulumi.Input[str]]:
+    """Return the files of Prometheus in which every task behind a name is scraped, and not one of them by chance."""
+
+    def resolved(whole: dict[str, Any]) -> None:
+        for job in whole["scrape_configs"]:
+            targets = [target for static in job.pop("static_configs") for target in static["targets"]]
+            job["dns_sd_configs"] = [
+                {"names": [target.rpartition(":")[0]], "type": "A", "port": int(target.rpartition(":")[2])}
+                for target in targets
+            ]
+
+    text = pulumi.Output.from_input(config[_CONFIG])
+    return {**config, _CONFIG: text.apply(lambda found: _changed(found, resolved))}
+
+
+def _changed(text: str, change: Callable[[dict[str, Any]], None]) -> str:
+    whole: dict[str, Any] = yaml.safe_load(text)
+    change(whole)
+    return yaml.safe_dump(whole, sort_keys=False)
+
+
+class Metrics:
+    """A workspace, made or brought.
+
+    Attributes:
+        arn: of the workspace.
+        url: where it answers, without a trailing slash.
+    """
+
+    arn: pulumi.Output[str]
+    url: pulumi.Output[str]
+
+    def __init__(self, core: Core) -> None:
+        self._region = core.region
+        existing = core.settings.metrics.existing
+        if existing:
+            self.arn = pulumi.Output.from_input(existing)
+            region, workspace = existing.split(":")[3], existing.rpartition("/")[2]
+            self._region = region
+            self.url = pulumi.Output.from_input(f"https://aps-workspaces.{region}.amazonaws.com/workspaces/{workspace}")
+            return
+        workspace = aws.amp.Workspace(
+            "metrics",
+            alias=core.names.of("metrics", 100),
+            kms_key_arn=core.key.arn,
+            tags=core.tags("metrics"),
+            opts=kept(core.options),
+        )
+        self.arn = workspace.arn
+        self.url = workspace.prometheus_endpoint.apply(lambda url: url.rstrip("/"))
+
+    def writing(self, config: Mapping[str, pulumi.Input[str]]) -> dict[str, pulumi.Input[str]]:
+        """Return the files of Prometheus with the remote write added, signed with the task's own role."""
+
+        def added(found: list[str]) -> str:
+            text, url = found
+            wanted = {
+                "url": f"{url}/api/v1/remote_write",
+                "sigv4": {"region": self._region},
+                "queue_config": {"max_samples_per_send": 1000, "max_shards": 50, "capacity": 2500},
+            }
+            return _changed(text, lambda whole: whole.update({"remote_write": [wanted]}))
+
+        return {**config, _CONFIG: pulumi.Output.all(config[_CONFIG], self.url).apply(added)}
+
+    def reading(self, config: Mapping[str, pulumi.Input[str]]) -> dict[str, pulumi.Input[str]]:
+        """Return the files of Grafana with the workspace as the source of its dashboards."""
+
+        def source(url: str) -> str:
+            wanted = {
+                "apiVersion": 1,
+                "datasources": [
+                    {
+                        "name": "Prometheus",
+                        "uid": _UID,
+                        "type": "prometheus",
+                        "access": "proxy",
+                        "url": url,
+                        "isDefault": True,
+                        "jsonData": {
+                            "httpMethod": "POST",
+                            "sigV4Auth": True,
+                            "sigV4AuthType": "default",
+                            "sigV4Region": self._region,
+                        },
+                    }
+                ],
+            }
+            return json.dumps(wanted, indent=2) + "\n"
+
+        return {**config, _SOURCE: self.url.apply(source)}

@@ -1,0 +1,1 @@
+"""The `docker` target: containers of one Docker daemon. `settings` imports no Pulumi."""

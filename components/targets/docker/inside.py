@@ -1,0 +1,139 @@
+"""What moves a stack's files and its databases' bytes within a container; run there as text, by any Python 3.11.
+
+    python3 -I -S -c TEXT store /data/NAME   answers requests, a line of JSON each, which `volumes.VolumeStore` makes
+    python3 -I -S -c TEXT tunnel HOST PORT   becomes a connection to a server of the private network
+
+It imports the standard library alone, because the container's image need not be one of ours. An answer is a line with a
+number of bytes, then those; -1 where there is no such file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import sqlite3
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import IO
+
+_SQLITE = b"SQLite format 3\0"
+_COMPANIONS = ("-wal", "-shm", "-journal")
+_PARTIAL = ".tidemill-partial"
+_CHUNK = 1 << 20
+
+
+def _is_sqlite(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_SQLITE)) == _SQLITE
+
+
+def _names(top: Path) -> Iterator[str]:
+    for folder, folders, files in os.walk(top):
+        folders.sort()
+        for name in sorted(files):
+            path = Path(folder, name)
+            if path.is_symlink() or not path.is_file() or name.endswith(_PARTIAL):
+                continue
+            base = next((name.removesuffix(end) for end in _COMPANIONS if name.endswith(end)), None)
+            if base in files and _is_sqlite(path.with_name(str(base))):
+                continue
+            yield path.relative_to(top).as_posix()
+
+
+def _answer(out: IO[bytes], data: bytes) -> None:
+    out.write(b"%d\n" % len(data) + data)
+    out.flush()
+
+
+def _read(out: IO[bytes], path: Path) -> None:
+    """Answer with a file; a database as of one moment, though others write to it."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        out.write(b"-1\n")
+        out.flush()
+        return
+    with file:
+        if file.read(len(_SQLITE)) == _SQLITE:
+            with (
+                closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60)) as old,
+                closing(sqlite3.connect(":memory:")) as new,
+            ):
+                old.backup(new)
+                _answer(out, new.serialize())
+            return
+        file.seek(0)
+        left = os.fstat(file.fileno()).st_size
+        out.write(b"%d\n" % left)
+        while left:
+            data = file.read(min(left, _CHUNK))
+            if not data:
+                sys.exit("the file became shorter")
+            out.write(data)
+            left -= len(data)
+        out.flush()
+
+
+def _write(source: IO[bytes], out: IO[bytes], path: Path, left: int) -> None:
+    """Write a file, whole or not at all, and answer with the hash of what came."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    partial = path.with_name(path.name[:100] + _PARTIAL)
+    digest = hashlib.sha256()
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        while left:
+            data = source.read(min(left, _CHUNK))
+            if not data:
+                sys.exit("not all of it came")
+            file.write(data)
+            digest.update(data)
+            left -= len(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)
+    _answer(out, digest.hexdigest().encode())
+
+
+def _store(top: Path) -> None:
+    source, out = sys.stdin.buffer, sys.stdout.buffer
+    while line := source.readline():
+        kind, name, size = json.loads(line)
+        path = top / name
+        if kind == "names":
+            _answer(out, json.dumps(list(_names(path))).encode())
+        elif kind == "read":
+            _read(out, path)
+        elif kind == "write":
+            _write(source, out, path, size)
+        elif path.is_file():
+            with path.open("rb") as file:
+                _answer(out, hashlib.file_digest(file, "sha256").hexdigest().encode())
+        else:
+            _answer(out, b"")
+
+
+def _tunnel(host: str, port: int) -> None:
+    with socket.create_connection((host, port), 10) as server:
+        server.settimeout(None)
+
+        def onwards() -> None:
+            while data := os.read(0, _CHUNK):
+                server.sendall(data)
+            server.shutdown(socket.SHUT_WR)
+
+        threading.Thread(target=onwards, daemon=True).start()
+        while data := server.recv(_CHUNK):
+            view = memoryview(data)
+            while view:
+                view = view[os.write(1, view) :]
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "store":
+        _store(Path(sys.argv[2]))
+    else:
+        _tunnel(sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,216 @@
+"""The rules as the engine asks them: a policy pack of Pulumi's.
+
+How the stack's config sets them is read here too, so that a plain `pulumi preview --policy-pack` asks the same as
+`tidemill preview --policy`; a file which is given as `--policy-pack-config` wins.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import psutil
+import pulumi_policy as policy
+from pulumi_policy import policy as sdk
+from pulumi_policy.proxy import UnknownValueError
+from tidemill.components.layout import find_project
+from tidemill.components.policies.base import UNKNOWN, Resource, Rule, Situation
+from tidemill.components.policies.rules import RULES
+from tidemill.components.policies.rules import rule as rule_of
+from tidemill.components.policies.settings import PolicyRule
+from tidemill.components.provider.parent import end_with_parent
+from tidemill.runtime.errors import TidemillError
+
+from ..loading import load_stack
+
+__all__ = ["NAME", "StackValues", "main", "mark_secrets", "policies_of", "resource_of"]
+
+NAME = "tidemill"
+_SIGNATURE = "4dabf18193072939515e22adb298388d"
+_SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - how the wire marks one
+_MARK = "tidemill:secret"
+_READER = "deserialize_properties"
+PRODUCTION = frozenset({"prod", "production"})
+_LEVELS = {
+    "mandatory": policy.EnforcementLevel.MANDATORY,
+    "advisory": policy.EnforcementLevel.ADVISORY,
+    "disabled": policy.EnforcementLevel.DISABLED,
+}
+_EXCEPT: dict[str, Any] = {
+    "type": "object",
+    "description": "Name of a resource, or a pattern -> why it is excepted.",
+    "additionalProperties": {"type": "string", "minLength": 10},
+}
+
+
+@dataclass(frozen=True)
+class StackValues:
+    """What the pack needs to know of the stack.
+
+    Attributes:
+        production: whether it is one of production.
+        rules: how its config sets the rules.
+    """
+
+    production: bool = False
+    rules: Mapping[str, PolicyRule] = field(default_factory=dict[str, PolicyRule])
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str], engine: Path) -> StackValues:
+        """Return what holds for the stack which the engine has chosen.
+
+        Args:
+            environ: what the engine tells in the environment.
+            engine: the working directory of the engine, at or below the project.
+
+        Raises:
+            TidemillError: the stack's config is not right.
+        """
+        stack = environ.get("PULUMI_STACK", "")
+        if "tidemill:stack" not in json.loads(environ.get("PULUMI_CONFIG") or "{}"):
+            return cls(stack.rpartition("-")[2] in PRODUCTION)  # a program which is none of ours
+        # What the engine tells of the config lacks what it is laid over.
+        config = load_stack(find_project(engine), stack).config
+        if config.target == "aws":
+            return cls(config.aws.is_production(config.environment), config.policies)
+        return cls(config.environment in PRODUCTION, config.policies)
+
+    def settings(self) -> dict[str, Any]:
+        """Return how the rules are set, as the engine takes it."""
+        found: dict[str, Any] = {}
+        for name, rule in self.rules.items():
+            # One which is not given means `advisory` on the wire, and not the rule's own.
+            level = rule.level or rule_of(name).level
+            excepted = {"except": rule.excepted} if rule.excepted else {}
+            found[name] = {"enforcementLevel": _LEVELS[level], **excepted, **rule.parameters}
+        return found
+
+
+def mark_secrets(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Return `original`, which reads properties off the wire and forgets which were secret, made to remember."""
+
+    def marking(properties: dict[str, Any], proxy_secrets: bool = False) -> dict[str, Any]:
+        return original(properties if proxy_secrets else _marked(properties), proxy_secrets)
+
+    return marking
+
+
+def _marked(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_marked(item) for item in cast("list[Any]", value)]
+    if not isinstance(value, dict):
+        return value
+    found = cast("dict[str, Any]", value)
+    if found.get(_SIGNATURE) == _SECRET:
+        return {_MARK: _marked(found.get("value"))}
+    return {key: item if key == _SIGNATURE else _marked(item) for key, item in found.items()}
+
+
+def resource_of(
+    given: policy.ResourceValidationArgs | policy.PolicyResource, refers: Mapping[str, frozenset[str]] | None = None
+) -> Resource:
+    """Return what the engine tells of a resource as the rules see it."""
+    secrets: set[str] = set()
+    properties = {key: _plain(given.props, key, key, secrets) for key in given.props}
+    return Resource(
+        type=given.resource_type,
+        name=given.name,
+        urn=given.urn,
+        properties=properties,
+        secrets=frozenset(secrets),
+        defaults=_default_tags(given.provider),
+        refers=refers or {},
+    )
+
+
+def _refers(given: policy.PolicyResource) -> dict[str, frozenset[str]]:
+    return {key: frozenset(other.urn for other in others) for key, others in given.property_dependencies.items()}
+
+
+def _plain(holder: Any, key: str | int, path: str, secrets: set[str]) -> Any:
+    try:
+        value: Any = holder[key]
+    except UnknownValueError:
+        return UNKNOWN
+    if isinstance(value, Mapping):
+        found = cast("Mapping[str, Any]", value)
+        if set(found) == {_MARK}:
+            secrets.add(path)
+            return _plain(found, _MARK, path, secrets)
+        return {name: _plain(found, name, f"{path}.{name}", secrets) for name in found}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        found_list = cast("Sequence[Any]", value)
+        return [_plain(found_list, index, f"{path}[{index}]", secrets) for index in range(len(found_list))]
+    return value
+
+
+def _default_tags(provider: policy.PolicyProviderResource | None) -> dict[str, Any]:
+    """Return the tags which a provider puts on everything; its properties are texts, of JSON where they are more."""
+    if provider is None or "defaultTags" not in provider.props:
+        return {}
+    found = _plain(provider.props, "defaultTags", "defaultTags", set())
+    if isinstance(found, str):
+        try:
+            found = json.loads(found)
+        except ValueError:
+            return {}
+    tags: Any = cast("dict[str, Any]", found).get("tags") if isinstance(found, dict) else None
+    return cast("dict[str, Any]", tags) if isinstance(tags, dict) else {}
+
+
+def policies_of(values: StackValues, rules: Sequence[Rule] = RULES) -> list[policy.Policy]:
+    """Return the rules as policies of Pulumi's."""
+    return [_each(rule, values) if rule.each else _whole(rule, values) for rule in rules]
+
+
+def _common(rule: Rule) -> dict[str, Any]:
+    parameters = {name: {**one.schema, "description": one.description} for name, one in rule.parameters.items()}
+    return {
+        "name": rule.name,
+        "description": rule.title,
+        "enforcement_level": _LEVELS[rule.level],
+        "config_schema": policy.PolicyConfigSchema({"except": _EXCEPT, **parameters}),
+    }
+
+
+def _each(rule: Rule, values: StackValues) -> policy.Policy:
+    def validate(given: policy.ResourceValidationArgs, report: policy.ReportViolation) -> None:
+        resource = resource_of(given)
+        for finding in rule.ask(resource, Situation(values.production, given.get_config())):
+            report(finding.text(resource), None)
+
+    return policy.ResourceValidationPolicy(validate=validate, **_common(rule))
+
+
+def _whole(rule: Rule, values: StackValues) -> policy.Policy:
+    def validate(given: policy.StackValidationArgs, report: policy.ReportViolation) -> None:
+        resources = [resource_of(one, _refers(one)) for one in given.resources]
+        for finding in rule.ask_all(resources, Situation(values.production, given.get_config())):
+            of = finding.of
+            report(finding.text(of) if of else f"{finding.field} {finding.problem}; {finding.mend}", of and of.urn)
+
+    return policy.StackValidationPolicy(validate=validate, **_common(rule))
+
+
+def main() -> None:
+    """Answer the engine until it ends; this is what `pulumi-analyzer-policy-tidemill` runs."""
+    engine = os.getppid()
+    end_with_parent(engine)
+    # The SDK tells a validation nothing of which values are secret, though the engine tells the SDK.
+    original: Any = getattr(sdk, _READER)  # it fails here where another version of the SDK has none
+    setattr(sdk, _READER, mark_secrets(original))
+    try:
+        values = StackValues.of(os.environ, Path(psutil.Process(engine).cwd()))
+    except TidemillError as error:
+        raise SystemExit(f"tidemill: {error}") from None
+    policy.PolicyPack(
+        NAME, policies_of(values), policy.EnforcementLevel.MANDATORY, initial_config=cast("Any", values.settings())
+    )
+
+
+if __name__ == "__main__":
+    main()

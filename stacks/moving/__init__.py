@@ -1,0 +1,1 @@
+"""Moves the contents of a stack: out of one into an archive, and from that into another."""

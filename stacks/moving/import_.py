@@ -1,0 +1,280 @@
+"""Writes the contents of an archive into a stack which is not there yet."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from tidemill.components.provider.content import OWNER
+from tidemill.components.targets.ends import NewEnds, Store
+from tidemill.runtime.errors import PlatformError, RefusedError
+
+from .archive import Archive, open_archive
+from .contents import (
+    DATABASES,
+    JOBS,
+    SECRETS,
+    Step,
+    Tell,
+    commits_file,
+    objects_prefix,
+    runs_file,
+    store_prefix,
+    stores_of,
+    table_file,
+)
+from .database import NewDatabase, new_database
+from .export import Subject
+from .lake import LakeClient, Refs
+from .manifest import Entry, Manifest, Repository
+from .runs import Run, dump_of
+from .schema import TRACKING, Tables
+from .sealing import Seal
+from .turns import FILE as TURNS
+from .turns import settled
+
+__all__ = ["Imported", "import_"]
+
+_TAGGED = ("experiment_tags", "registered_model_tags")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import did.
+
+    Attributes:
+        manifest: what the archive says of itself.
+        resumed: whether it went on with an attempt which was interrupted.
+        kept: files which that attempt had written already.
+    """
+
+    manifest: Manifest
+    resumed: bool
+    kept: int
+
+
+@dataclass
+class _Run:
+    """One import at work, whose archive is verified."""
+
+    ends: NewEnds
+    subject: Subject
+    archive: Archive
+    manifest: Manifest
+    seal: Seal
+    tables: Tables
+    count: Callable[[int], None]
+    kept: int = 0
+
+    def write_secrets(self) -> None:
+        """Write the secrets, and the notes of what ran."""
+        secrets = cast("dict[str, str]", json.loads(self.seal.open(SECRETS, self.archive.read(SECRETS))))
+        for name, value in secrets.items():
+            self.ends.secret(name, value)
+        for name, digest in cast("dict[str, str]", json.loads(self.archive.read(JOBS))).items():
+            self.ends.job(name, digest)
+
+    def write_store(self, name: str, *, sealed: bool) -> None:
+        """Write an object store."""
+        store = self.ends.store(name)
+        prefix = store_prefix(name)
+        for entry in self.archive.below(prefix):
+            if sealed:
+                data = self.seal.open(entry.name, self.archive.read(entry.name))
+                store.write(entry.name.removeprefix(prefix), io.BytesIO(data), len(data))
+            elif entry.name == store_prefix("retraining") + TURNS:
+                self._write(store, entry, TURNS, settled)
+            else:
+                self._write(store, entry, entry.name.removeprefix(prefix))
+
+    def write_lake(self) -> None:
+        """Write the objects of every repository, and let lakeFS find commits, branches, tags and runs in them."""
+        for name, about in self.manifest.repositories.items():
+            prefix = objects_prefix(name)
+            store = self.ends.objects(name)
+            files = self.archive.below(prefix)
+            if len(files) != about.objects.files:
+                raise PlatformError("the archive does not have as many objects as it says", field=name)
+            for entry in files:
+                self._write(store, entry, entry.name.removeprefix(prefix))
+        with tempfile.TemporaryDirectory(prefix="tidemill-") as folder:
+            dump = Path(folder) / "runs.json"
+            dump.write_text(dump_of((name, run) for name in self.manifest.repositories for run in self._runs(name)))
+            self.ends.load_lake(dump)
+        with self.ends.lake() as server:
+            lake = LakeClient(server)
+            for name, about in self.manifest.repositories.items():
+                self._restore(lake, name, about)
+
+    def write_database(self, name: str) -> None:
+        """Fill a database."""
+        found = self.manifest.databases[name]
+        with new_database(self.ends.database(name), name, self.tables) as database:
+            database.fill({table: partial(self._lines, table_file(name, table)) for table in found.tables})
+            database.compare(found.tables)
+            if name == TRACKING:
+                self._take_over(database)
+
+    def _take_over(self, database: NewDatabase) -> None:
+        """Put this stack's mark in the place of the old one's."""
+        if self.subject.stack != self.manifest.stack:
+            for table in _TAGGED:
+                database.replace(table, OWNER, self.manifest.stack, self.subject.stack)
+
+    def _restore(self, lake: LakeClient, name: str, about: Repository) -> None:
+        metadata = {**about.metadata, OWNER: self.subject.stack}
+        refs = Refs(about.commits_range, about.branches_range, about.tags_range)
+        lake.restore(name, self.ends.namespace(name), about.default_branch, refs, metadata, about.protected)
+        if lake.heads(name) != (about.branches, about.tags):
+            raise PlatformError("lakeFS did not restore its branches and tags as they were", field=name)
+        if lake.rules(name) != about.protected:
+            raise PlatformError("lakeFS did not take the protection of its branches as it was", field=name)
+        starts = [*about.branches.values(), *about.tags.values(), *about.pinned]
+        wanted = self.archive.read(commits_file(name)).decode().split()
+        if lake.commits(name, starts) != frozenset(wanted) or len(wanted) != about.commits:
+            raise PlatformError("lakeFS did not restore its commits as they were", field=name)
+        runs = {run.run_id: run for run in self._runs(name)}
+        if {run.run_id: run for run in lake.runs(name)} != runs or len(runs) != about.runs:
+            raise PlatformError("lakeFS did not take its runs of actions as they were", field=name)
+
+    def _runs(self, name: str) -> list[Run]:
+        return [Run.model_validate_json(line) for line in self.archive.read(runs_file(name)).splitlines()]
+
+    def _lines(self, name: str) -> Iterable[bytes]:
+        if name.endswith(".sealed"):
+            yield from io.BytesIO(self.seal.open(name, self.archive.read(name)))
+            return
+        with self.archive.reading(self.archive.entries[name], self.count) as source:
+            yield from source
+
+    def _write(
+        self,
+        store: Store,
+        entry: Entry,
+        name: str,
+        change: Callable[[BinaryIO], AbstractContextManager[tuple[BinaryIO, int]]] | None = None,
+    ) -> None:
+        if change is None and store.sha256(name) == entry.sha256:
+            self.kept += 1
+            self.count(entry.size)
+            return
+        with (
+            self.archive.reading(entry, self.count) as source,
+            change(source) if change else nullcontext((source, entry.size)) as (changed, size),
+        ):
+            store.write(name, changed, size)
+
+
+def import_(
+    ends: NewEnds, subject: Subject, repositories: Iterable[str], path: Path, passphrase: str,
+    tell: Tell = lambda _: None,
+) -> Imported:  # fmt: skip
+    """Write the contents of the archive at `path` into a stack which is not there yet.
+
+    The archive is read whole and found as it was written before anything of it is written. The stack has the contents
+    when all of them are there, and none before; after an interruption the same import goes on where that one was.
+
+    Args:
+        ends: where the contents will be.
+        subject: the stack.
+        repositories: names of the repositories which its config has.
+        path: the archive.
+        passphrase: the one which the export was given.
+        tell: is told how far it is.
+
+    Raises:
+        NotFoundError: there is no archive.
+        RefusedError: the archive was changed, the passphrase is another one, the stack is not empty, or its config or
+            its programs do not fit the archive.
+        PlatformError: something could not be written; nothing of it is seen.
+    """
+    done = total = 0
+    what = ""
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        tell(Step(what, done, total))
+
+    if obstacle := ends.obstacle():
+        raise RefusedError(
+            f"the stack is not empty: {obstacle}",
+            field=subject.stack,
+            mend="import into a stack which was never up, or run `tidemill destroy --delete-data` first",
+        )
+    with open_archive(path) as archive, Tables() as tables:
+        manifest, seal = archive.manifest(passphrase)
+        what, total = "verifying", manifest.bytes
+        archive.verify(manifest, count)
+        _require_fit(manifest, subject, set(repositories))
+        _require_programs(manifest, tables.revisions(), ends.lake_version())
+        resumed = ends.begin(manifest.id)
+        run = _Run(ends, subject, archive, manifest, seal, tables, count)
+        done, what = 0, "writing"
+        try:
+            run.write_secrets()
+            for name in DATABASES:
+                what = f"database {name}"
+                run.write_database(name)
+            what = "repositories"
+            run.write_lake()
+            for name, sealed in [*stores_of(manifest.models), ("mlflow-artifacts", False)]:
+                if name in manifest.stores:
+                    what = f"store {name}"
+                    run.write_store(name, sealed=sealed)
+        except PlatformError as error:
+            error.mend = error.mend or f"import again to go on, or delete {ends.place()}"
+            raise
+        ends.finish()
+    return Imported(manifest, resumed, run.kept)
+
+
+def _require_fit(manifest: Manifest, subject: Subject, repositories: set[str]) -> None:
+    """Refuse what the stack's config or programs would not know what to do with."""
+    for kind, has, knows in (
+        ("models", set(manifest.models), set(subject.models)),
+        ("repositories", set(manifest.repositories), repositories),
+    ):
+        if unknown := min(has - knows, default=None):
+            raise RefusedError(
+                f"the archive has {kind} which the stack's config does not",
+                field=subject.stack,
+                value=unknown,
+                mend="name them in the config",
+            )
+    if missing := min(set(DATABASES) - set(manifest.databases), default=None):
+        raise RefusedError("the archive has no such database", field="archive", value=missing)
+
+
+def _require_programs(manifest: Manifest, schemas: Mapping[str, str], lakefs: str | None) -> None:
+    """Refuse an archive of other tables than MLflow makes here, or of a newer lakeFS."""
+    for name, found in manifest.databases.items():
+        if found.revision != schemas.get(name):
+            raise RefusedError(
+                f"the archive is of MLflow {manifest.versions['mlflow']}, whose schema is not the one here",
+                field=name,
+                value=found.revision,
+                mend="export and import with the same version of MLflow",
+            )
+    theirs = manifest.versions["lakefs"]
+    if lakefs is not None and _numbers(theirs) > _numbers(lakefs):
+        raise RefusedError(
+            f"the archive is of lakeFS {theirs}, and the one here is {lakefs}", field="lakefs", mend="take that version"
+        )
+
+
+def _numbers(version: str) -> list[int]:
+    """Return the numbers of a version.
+
+    >>> _numbers("v1.86.0") > _numbers("1.9.2")
+    True
+    """
+    return [int(number) for number in re.findall(r"\d+", version)]

@@ -1,0 +1,150 @@
+"""Volumes as stores which move, with a real daemon, and an import into containers which is interrupted."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from tidemill.components.layout import StackRoot
+from tidemill.components.provider.docker_daemon import connect
+from tidemill.components.targets.docker.daemon import remove_volume, store_volume, volumes_of
+from tidemill.components.targets.docker.helper import Helper
+from tidemill.components.targets.docker.naming import USER, Names
+from tidemill.components.targets.docker.new_ends import DockerNewEnds
+from tidemill.components.targets.docker.settings import DockerSettings
+from tidemill.components.targets.docker.volumes import VolumeStore
+from tidemill.runtime.errors import NotFoundError, PlatformError, RefusedError
+
+from tests.support.docker import Docker, base_image, docker_daemon
+
+pytestmark = pytest.mark.integration
+
+NAMES = Names("quay", "moving")
+IMAGE = "python:3.11-slim-bookworm"
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Docker]:
+    with docker_daemon() as docker:
+        yield docker
+
+
+@pytest.fixture(scope="module")
+def settings(daemon: Docker) -> Iterator[DockerSettings]:
+    found = DockerSettings(host=daemon.environ.get("DOCKER_HOST"), base_image=base_image(daemon) or IMAGE)
+    yield found
+    client = connect(found.host)
+    for volume in volumes_of(client, NAMES.stack):
+        remove_volume(client, str(volume["Name"]))
+    client.close()
+    connect.cache_clear()
+
+
+@pytest.fixture
+def helper(settings: DockerSettings) -> Iterator[Helper]:
+    """A container with the volume of the store `x`, which is empty."""
+    client = connect(settings.host)
+    remove_volume(client, NAMES.of("x"))
+    volume = store_volume(client, NAMES, "x", USER)
+    assert store_volume(client, NAMES, "x", USER) == volume, "it is there already"
+    with Helper(
+        client, settings.base_image, NAMES.of("helper"), NAMES.labels(), volumes={"/data/x": volume}
+    ) as running:
+        yield running
+    assert not client.containers.list(all=True, filters={"name": NAMES.of("helper")})
+
+
+def test_a_volume_gives_what_it_was_given(helper: Helper) -> None:
+    store = VolumeStore(helper, "/data/x")
+    big = bytes(range(256)) * 20_000
+    files = {"a b/ü\n.txt": b"12345", "big": big, "empty": b"", "a b/c": b"c"}
+    for name, content in files.items():
+        store.write(name, io.BytesIO(content), len(content))
+    assert list(store.names()) == ["big", "empty", "a b/c", "a b/ü\n.txt"]
+    for name, content in files.items():
+        with store.open(name) as (source, size):
+            assert size == len(content)
+            assert source.read() == content
+        assert store.sha256(name) == hashlib.sha256(content).hexdigest()
+    with store.open("big") as (source, _):
+        source.read(10)  # the rest of it is not taken for the next answer
+    assert store.sha256("none") is store.sha256("a b") is None
+    with pytest.raises(NotFoundError), store.open("gone"):
+        pass
+    with pytest.raises(PlatformError, match="not all of it came"):
+        store.write("half", io.BytesIO(b"1"), 2)
+    assert store.sha256("half") is None
+    assert list(VolumeStore(helper, "/data/x/a b").names()) == ["c", "ü\n.txt"]
+    assert list(VolumeStore(helper, "/data/none").names()) == []
+
+
+def test_a_database_in_a_volume_is_read_as_of_one_moment(helper: Helper, tmp_path: Path) -> None:
+    store = VolumeStore(helper, "/data/x")
+    made = tmp_path / "turns.db"
+    with closing(sqlite3.connect(made, isolation_level=None)) as database:
+        database.execute("pragma journal_mode = wal")
+        database.execute("create table t (x)")
+        database.execute("insert into t values (1)")
+        for path in (made, made.with_name("turns.db-wal")):
+            store.write(path.name, io.BytesIO(path.read_bytes()), path.stat().st_size)
+    assert list(store.names()) == ["turns.db"], "the journal goes with the database"
+    copy = tmp_path / "copy.db"
+    with store.open("turns.db") as (source, size):
+        copy.write_bytes(source.read())
+    assert copy.stat().st_size == size
+    with closing(sqlite3.connect(copy)) as database:
+        assert database.execute("select x from t").fetchall() == [(1,)], "what was in the journal alone came too"
+
+
+def test_nobody_s_and_other_stacks_volumes_are_not_taken(settings: DockerSettings, tmp_path: Path) -> None:
+    client = connect(settings.host)
+    root = StackRoot(tmp_path / "stacks" / NAMES.stack)
+    volume = NAMES.of("monitor")
+    client.api.create_volume(name=volume, labels={"tidemill.stack": "other-dev"})
+    try:
+        with DockerNewEnds(NAMES, root, settings) as ends:
+            ends.begin("one")
+            with pytest.raises(RefusedError, match="belongs to the stack 'other-dev'"):
+                ends.store("monitor")
+    finally:
+        remove_volume(client, volume)
+
+
+def test_an_import_which_was_interrupted_goes_on_and_one_of_another_archive_begins_anew(
+    settings: DockerSettings, tmp_path: Path
+) -> None:
+    client = connect(settings.host)
+    for volume in volumes_of(client, NAMES.stack):
+        remove_volume(client, str(volume["Name"]))
+    root = StackRoot(tmp_path / "stacks" / NAMES.stack)
+    with DockerNewEnds(NAMES, root, settings) as ends:
+        assert ends.obstacle() is None
+        assert ends.begin("one") is False
+        ends.store("x").write("a", io.BytesIO(b"a"), 1)
+        left = client.containers.list(filters={"label": f"tidemill.stack={NAMES.stack}"})
+        assert [container.name for container in left] == [NAMES.of("importing-store-x")]
+        assert not root.path.exists()
+    assert not client.containers.list(all=True, filters={"label": f"tidemill.stack={NAMES.stack}"})
+    # A killed one would leave its container.
+    client.containers.create(settings.base_image, name=NAMES.of("importing-store-x"), labels=NAMES.labels())
+    with DockerNewEnds(NAMES, root, settings) as ends:
+        assert ends.obstacle() is None
+        assert str(root.path.with_name(f".{NAMES.stack}.importing")) in ends.place()
+        assert ends.begin("one") is True
+        assert ends.store("x").sha256("a") == hashlib.sha256(b"a").hexdigest()
+    with DockerNewEnds(NAMES, root, settings) as ends:
+        assert ends.begin("two") is False
+        assert not volumes_of(client, NAMES.stack)
+        ends.store("x").write("b", io.BytesIO(b"b"), 1)
+        ends.secret("token", "a secret")
+        ends.finish()
+    assert (root.secrets / "token").read_text() == "a secret"
+    assert [path.name for path in root.path.parent.iterdir()] == [NAMES.stack]
+    assert DockerNewEnds(NAMES, root, settings).obstacle() == f"{root.path} exists"
+    other = StackRoot(tmp_path / "elsewhere" / NAMES.stack)
+    assert DockerNewEnds(NAMES, other, settings).obstacle() == f"the volume {NAMES.of('x')} exists"
