@@ -1,43 +1,22 @@
 """The one way a template becomes a file.
 
 Strict: an undefined value is an error which names the template and the variable. Values enter a file only through
-the filter of its format, so that none can break out of it:
-
-    {{ value | json }}     a JSON literal, which is a YAML flow scalar too
-    {{ value | promql }}   a PromQL string literal (https://prometheus.io/docs/prometheus/latest/querying/basics/)
-    {{ value | dockerfile }}   a quoted word of a Dockerfile, in which no variable is replaced
+the filter of its format (`tidemill.templates.formats`), so that none can break out of it.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from tidemill.runtime.errors import TidemillError
 
+from .formats import FILTERS
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 __all__ = ["render"]
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=True, sort_keys=True)
-
-
-def _promql(value: object) -> str:
-    # PromQL's double-quoted strings follow Go's escapes, of which JSON's are a part when all is ASCII.
-    return json.dumps(str(value), ensure_ascii=True)
-
-
-def _dockerfile(value: object) -> str:
-    text = str(value)
-    # A Dockerfile is read line by line, and has no way to write these.
-    if any(ord(character) < 32 or ord(character) in (0x7F, 0x85, 0x2028, 0x2029) for character in text):
-        raise TidemillError("a Dockerfile cannot hold control characters", field="value", value=text[:200])
-    return '"' + re.sub(r'(["\\$])', r"\\\1", text) + '"'
 
 
 @lru_cache(maxsize=1)
@@ -52,9 +31,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["json"] = _json
-    environment.filters["promql"] = _promql
-    environment.filters["dockerfile"] = _dockerfile
+    environment.filters.update(FILTERS)
     return environment
 
 
