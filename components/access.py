@@ -34,12 +34,15 @@ def lake_settings(lake: Lake) -> dict[str, Any]:
     }
 
 
-def registry_settings(registry: Registry, user: str) -> dict[str, Any]:
-    """Return the fields of `runtime.settings.RegistrySettings` for `user`."""
+def registry_settings(registry: Registry, role: str) -> dict[str, Any]:
+    """Return the fields of `runtime.settings.RegistrySettings` for the service `role`."""
+    login = registry.logins[role]
+    if login.password is None:
+        return {"tracking_uri": registry.endpoint.url}
     return {
         "tracking_uri": registry.endpoint.url,
-        "username": user,
-        "password_file": f"@{{secret-file:{registry.passwords[user].name}}}",
+        "username": login.username,
+        "password_file": f"@{{secret-file:{login.password.name}}}",
     }
 
 

@@ -10,6 +10,7 @@ import pulumi
 from tidemill.runtime.validation.action import action_yaml
 
 from .access import as_json, lake_settings, listen_settings
+from .layout import find_project
 from .settings import RepositoryConfig
 from .targets.base import (
     EndpointArgs,
@@ -35,14 +36,15 @@ class LakeArgs:
 
     Attributes:
         target: the target to build on.
-        project: the folder of Pulumi.yaml, which paths in `repositories` are relative to.
+        project: the folder of Pulumi.yaml, which paths in `repositories` are relative to; by default the running
+            program's.
         repositories: name -> what protects it, what guards it, what seeds it.
         port, validation_port: fixed ports of lakeFS and of the validation service, or None.
     """
 
     target: Target
-    project: Path
     repositories: Mapping[str, RepositoryConfig] = field(default_factory=dict[str, RepositoryConfig])
+    project: Path = field(default_factory=find_project)
     port: int | None = None
     validation_port: int | None = None
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pulumi
 
 from .lake import Lake, LakeArgs
+from .layout import find_project
 from .monitoring import Monitoring, MonitoringArgs
-from .registry import Registry, RegistryArgs
+from .registry import ExistingRegistry, Registry, RegistryArgs
 from .retraining import Retraining, RetrainingArgs, runtime_settings
 from .serving import ModelService, ModelServiceArgs
 from .settings import LakeConfig, ModelConfig, MonitoringConfig
@@ -25,9 +26,9 @@ class PlatformArgs:
 
     Attributes:
         target: the target to build on.
-        stack: TEAM-ENVIRONMENT.
-        project: the folder of Pulumi.yaml.
+        project: the folder of Pulumi.yaml; by default the running program's.
         lake: repositories.
+        registry: an MLflow server which is there already; None makes one.
         models: name -> model.
         monitoring: intervals, retention, receivers.
         ports: service name -> fixed port.
@@ -36,9 +37,9 @@ class PlatformArgs:
     """
 
     target: Target
-    stack: str
-    project: Path
+    project: Path = field(default_factory=find_project)
     lake: LakeConfig = field(default_factory=LakeConfig)
+    registry: ExistingRegistry | None = None
     models: Mapping[str, ModelConfig] = field(default_factory=dict[str, ModelConfig])
     monitoring: MonitoringConfig = field(default_factory=MonitoringConfig)
     ports: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -74,13 +75,19 @@ class Platform(pulumi.ComponentResource):
         clients = bool(args.models or seeds)
         self.registry = Registry(
             "registry",
-            RegistryArgs(target=target, models=list(args.models), clients=clients, port=ports.get("mlflow")),
+            RegistryArgs(
+                target=target,
+                models=list(args.models),
+                clients=clients,
+                port=ports.get("mlflow"),
+                existing=args.registry,
+            ),
             child,
         )
         if clients:
-            runtime = runtime_settings(args.stack, self.lake, self.registry, args.models)
+            runtime = runtime_settings(args.target.stack, self.lake, self.registry, args.models)
             for repository, command in seeds.items():
-                self.lake.seed(repository, command, runtime, [self.registry.passwords["retraining"]])
+                self.lake.seed(repository, command, runtime, self.registry.logins["retraining"].secrets)
         self.serving = {
             model: ModelService(
                 model,
@@ -102,7 +109,6 @@ class Platform(pulumi.ComponentResource):
                     lake=self.lake,
                     registry=self.registry,
                     models=args.models,
-                    runtime=runtime_settings(args.stack, self.lake, self.registry, args.models),
                     port=ports.get("retraining"),
                 ),
                 child,
@@ -114,7 +120,6 @@ class Platform(pulumi.ComponentResource):
             "monitoring",
             MonitoringArgs(
                 target=target,
-                stack=args.stack,
                 config=args.monitoring,
                 lake=self.lake,
                 registry=self.registry,

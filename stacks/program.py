@@ -50,7 +50,6 @@ def compose(loaded: LoadedStack) -> None:
         "platform",
         PlatformArgs(
             target=_target(loaded),
-            stack=config.stack,
             project=loaded.project,
             lake=config.lake,
             models=config.models,
@@ -71,33 +70,20 @@ def _target(loaded: LoadedStack) -> Target:
     Raises:
         UserError: what the target imports is not installed.
     """
-    from tidemill.components.layout import StackRoot
-    from tidemill.components.targets.extras import missing, missing_error
+    from tidemill.components.targets.choosing import make_target
 
-    config, project = loaded.config, loaded.project
-    if missing(config.target):
-        raise missing_error(config.target)
-    root = StackRoot.of(project, config.stack).path
-    if config.target == "docker":
-        from tidemill.components.targets.docker.target import DockerTarget
-
-        return DockerTarget(config.team, config.environment, root=root, project=project, settings=config.docker)
-    if config.target == "aws":
-        from tidemill.components.targets.aws.target import AwsTarget
-
-        kept = {name: model.serve.capture.retention for name, model in config.models.items()}
-        return AwsTarget(
-            config.team,
-            config.environment,
-            root=root,
-            project=project,
-            settings=config.aws,
-            # Whoever serves may not delete there: S3 itself forgets what is older.
-            expiring={f"capture-{name}": max(1, -(-days // timedelta(days=1))) for name, days in kept.items() if days},
-        )
-    from tidemill.components.targets.local.target import LocalTarget
-
-    return LocalTarget(stack=config.stack, root=root, project=project)
+    config = loaded.config
+    kept = {name: model.serve.capture.retention for name, model in config.models.items()}
+    return make_target(
+        config.target,
+        team=config.team,
+        environment=config.environment,
+        project=loaded.project,
+        docker=config.docker,
+        aws=config.aws,
+        # Whoever serves may not delete there: S3 itself forgets what is older.
+        expiring={f"capture-{name}": max(1, -(-days // timedelta(days=1))) for name, days in kept.items() if days},
+    )
 
 
 def _have(tool: str) -> bool:

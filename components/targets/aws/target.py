@@ -72,6 +72,7 @@ class AwsTarget:
     """
 
     name = "aws"
+    reaches_out = False
     plain_http = True
 
     def __init__(
@@ -130,6 +131,11 @@ class AwsTarget:
     @cached_property
     def _tasks(self) -> Tasks:
         return Tasks(self._core, self._bucket, self._images.get("runtime"))
+
+    @property
+    def stack(self) -> str:
+        """TEAM-ENVIRONMENT."""
+        return self._stack
 
     def endpoint(self, name: str, args: EndpointArgs, opts: pulumi.ResourceOptions) -> EndpointRef:
         """Name the service in the network, and where clients come, under the stack's domain."""

@@ -66,6 +66,7 @@ class DockerTarget:
     """
 
     name = "docker"
+    reaches_out = False
     plain_http = True
 
     def __init__(self, team: str, environment: str, *, root: Path, project: Path, settings: DockerSettings) -> None:
@@ -112,6 +113,11 @@ class DockerTarget:
             labels=[docker.NetworkLabelArgs(label=key, value=value) for key, value in labels],
             opts=pulumi.ResourceOptions.merge(self._options, pulumi.ResourceOptions(delete_before_replace=True)),
         )
+
+    @property
+    def stack(self) -> str:
+        """TEAM-ENVIRONMENT."""
+        return self._stack
 
     def endpoint(self, name: str, args: EndpointArgs, opts: pulumi.ResourceOptions) -> EndpointRef:
         """Name the service in its network, and publish a port of the loopback interface where clients come.
