@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +16,7 @@ import pytest
 from tidemill.components.layout import StackRoot
 
 from tests.support.plain_pulumi import PlainPulumi
-from tests.support.platform import processes_of, wait_for
+from tests.support.platform import RunningPlatform, processes_of, wait_for
 from tests.support.servers import mlflow_server
 from tests.support.serving import Registry, small_pipeline
 from tests.support.tree import ROOT
@@ -96,3 +99,15 @@ def test_a_program_brings_an_mlflow_server_which_outlives_it(tmp_path: Path) -> 
             assert mlflow.get("/api/2.0/mlflow/users/get", params=user).status_code == 404
             model = mlflow.get("/api/2.0/mlflow/registered-models/get", params={"name": "fares"})
             assert model.status_code == 404, "what the stack made in the server goes with it"
+
+
+def test_five_lines_preview(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(config:\n.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert len(text.splitlines()) <= 5
+    (tmp_path / "Pulumi.yaml").write_text((ROOT / "Pulumi.yaml").read_text())
+    (tmp_path / "stacks" / "config").mkdir(parents=True)
+    (tmp_path / "stacks" / "config" / "Pulumi.harbour-dev.yaml").write_text(text)
+    (tmp_path / ".venv").symlink_to(sys.prefix, target_is_directory=True)
+    lines = RunningPlatform(tmp_path, "harbour-dev").check("preview", "--json").splitlines()
+    planned = {event["name"] for event in map(json.loads, lines) if event.get("operation") == "create"}
+    assert {"lakefs", "mlflow", "prometheus", "alertmanager", "harbour"} <= planned
