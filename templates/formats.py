@@ -10,6 +10,7 @@
     {{ value | gotext }}      text in which Go's text/template finds nothing to run; quote it for its file after that
     {{ value | workflow }}    a YAML node of a GitHub workflow, in which no expression is evaluated
     {{ value | markdown }}    text of one line of Markdown, without markup
+    {{ value | word }}        letters, digits and ._@/:+- alone, where a format has no quotes; `words` for several
     {{ value | comment }}     what may stand in one line of a comment which begins with `#`
     {{ value | placeholder }} text in which no `@{...}` of a target is replaced
 
@@ -22,7 +23,7 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 from tidemill.runtime.errors import TidemillError
@@ -189,6 +190,17 @@ def _at_start(mark: str) -> str:
     return f"&#{ord(mark[0])};{mark[1:]}" if mark[0].isdigit() else f"\\{mark}"
 
 
+def _word(value: object) -> str:
+    text = str(value)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@/:+-]*", text, re.ASCII):
+        raise _refused("a place without quotes", ascii(text), "anything but letters, digits and ._@/:+-")
+    return text
+
+
+def _words(value: object) -> str:
+    return " ".join(_word(one) for one in cast("Iterable[object]", value))
+
+
 def _comment(value: object) -> str:
     return _one_line(_whole("a comment", str(value)))
 
@@ -211,6 +223,8 @@ FILTERS: dict[str, Callable[[object], str]] = {
     "gotext": _gotext,
     "workflow": _workflow,
     "markdown": _markdown,
+    "word": _word,
+    "words": _words,
     "comment": _comment,
     "placeholder": _placeholder,
 }
