@@ -6,7 +6,9 @@ the filter of its format (`tidemill.templates.formats`), so that none can break 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tidemill.runtime.errors import TidemillError
@@ -16,15 +18,15 @@ from .formats import FILTERS
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["render"]
+__all__ = ["render", "render_from"]
 
 
-@lru_cache(maxsize=1)
-def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+@lru_cache(maxsize=8)
+def _environment(folder: Path | None = None) -> Environment:
+    from jinja2 import Environment, FileSystemLoader, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("tidemill.templates", package_path=""),
+        loader=FileSystemLoader(folder) if folder else PackageLoader("tidemill.templates", package_path=""),
         undefined=StrictUndefined,
         autoescape=False,  # noqa: S701 - no HTML here; each format has its own filter
         trim_blocks=True,
@@ -44,10 +46,23 @@ def render(template: str, **values: object) -> str:
     >>> print(render("monitoring/web.yml.j2", user="admin", secret="prometheus-admin").splitlines()[-1])
       "admin": "@{bcrypt:prometheus-admin}"
     """
+    return _rendered(_environment(), template, values)
+
+
+def render_from(folder: Path, template: str, values: Mapping[str, object]) -> str:
+    """Return the text of `template`, a path below `folder`, with `values` put in.
+
+    Raises:
+        TidemillError: as for `render`.
+    """
+    return _rendered(_environment(folder), template, values)
+
+
+def _rendered(environment: Environment, template: str, values: Mapping[str, object]) -> str:
     from jinja2 import TemplateNotFound, UndefinedError
 
     try:
-        return _environment().get_template(template).render(**values)
+        return environment.get_template(template).render(**values)
     except TemplateNotFound as error:
         raise TidemillError("no such template", field="template", value=error.name) from None
     except UndefinedError as error:
