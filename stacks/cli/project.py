@@ -7,18 +7,17 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
-from typing import Annotated
 
 import typer
 from tidemill.components.layout import find_project
 from tidemill.components.targets.operations import Operations
-from tidemill.runtime.errors import NotFoundError, PlatformError, ToolError, UserError
+from tidemill.runtime.errors import PlatformError, ToolError, UserError
 from tidemill.runtime.settings import ENVIRONMENT_VARIABLE
 
-from ..loading import load_stack, nearest, stack_names
+from ..loading import load_stack, stack_names
 from ..operating import made_operations, operations_of
 from ..training import runtime_file
-from .context import StackOption, choose
+from .context import ModelNameArgument, StackOption, choose, known_model
 
 __all__ = ["env", "schema", "train", "validate"]
 
@@ -82,16 +81,12 @@ def schema() -> None:
 
 
 def train(
-    model: Annotated[str, typer.Argument(help="The model, as the stack config names it.")],
+    model: ModelNameArgument,
     stack: StackOption = None,
 ) -> None:
     """Train a model here and now, with the command of the config; the new version is registered, not promoted."""
     loaded = choose(stack)
-    models = loaded.config.models
-    if model not in models:
-        close = nearest(model, models)
-        mend = f"did you mean {close}?" if close else f"use one of {', '.join(models) or 'none: the config has none'}"
-        raise NotFoundError("no such model", field="model", value=model, mend=mend)
+    known_model(loaded, model)
     runtime = runtime_file(loaded, made_operations(loaded))
     if runtime is None:
         raise UserError(
@@ -99,7 +94,7 @@ def train(
             field=loaded.config.stack,
             mend="run `tidemill up`",
         )
-    config = models[model]
+    config = loaded.config.models[model]
     program, *arguments = config.train
     argv = [sys.executable if program in ("python", "python3") else program, *arguments]
     environment = {**os.environ, ENVIRONMENT_VARIABLE: str(runtime), "TIDEMILL_MODEL": model}
