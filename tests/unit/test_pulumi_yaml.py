@@ -42,7 +42,9 @@ def test_all_of_them_fit(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("broken", [{"options": {"refresh": "sometimes"}}, {"plugins": {"provider": []}}, {"name": ""}])
+@pytest.mark.parametrize(
+    "broken", [{"options": {"refresh": "sometimes"}}, {"plugins": {"providers": [{"path": 1}]}}, {"name": ""}]
+)
 def test_the_schema_refuses_what_the_engine_does_not_know(tmp_path: Path, broken: dict[str, object]) -> None:
     (tmp_path / "Pulumi.yaml").write_text(yaml.safe_dump({**yaml.safe_load(generated("local")), **broken}))
     assert checked(tmp_path / "Pulumi.yaml").returncode == 1
