@@ -21,9 +21,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 from tidemill.runtime.errors import RefusedError, UserError
 
-from .merging import TeamFile
+from .tree import Rendered
 
-__all__ = ["apply", "finish"]
+__all__ = ["apply", "finish", "interrupted"]
 
 _HOME = ".tidemill"
 _PLAN = "plan.json"
@@ -39,7 +39,7 @@ class _Step:
     executable: bool
 
 
-def apply(project: Path, files: Mapping[PurePosixPath, TeamFile | None]) -> None:
+def apply(project: Path, files: Mapping[PurePosixPath, Rendered | None]) -> None:
     """Write `files` into `project`, all or none; None removes one. The last of them is written last.
 
     Raises:
@@ -68,6 +68,11 @@ def apply(project: Path, files: Mapping[PurePosixPath, TeamFile | None]) -> None
             ) from None
 
 
+def interrupted(project: Path) -> bool:
+    """Return whether an `apply` in `project` was interrupted, which `finish` would finish."""
+    return (project / _HOME / "update").exists()
+
+
 def finish(project: Path) -> list[PurePosixPath]:
     """Finish what an interrupted `apply` left, and return the files it was about; none where there was nothing.
 
@@ -76,7 +81,7 @@ def finish(project: Path) -> list[PurePosixPath]:
         UserError: a file cannot be written.
     """
     folder = project / _HOME / "update"
-    if not folder.exists():
+    if not interrupted(project):
         return []
     with _alone(project):
         if not folder.exists():
@@ -115,7 +120,7 @@ def _alone(project: Path) -> Generator[None]:
                 home.rmdir()
 
 
-def _put_down(folder: Path, steps: list[_Step], files: Mapping[PurePosixPath, TeamFile | None]) -> None:
+def _put_down(folder: Path, steps: list[_Step], files: Mapping[PurePosixPath, Rendered | None]) -> None:
     """Write the whole plan, which is there from one moment to the next."""
     for left in folder.parent.glob("update-*.partial"):
         shutil.rmtree(left)  # of a run which was killed

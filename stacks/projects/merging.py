@@ -20,32 +20,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 from .lines import Labels, is_binary, merge_lines
 from .renames import find_renames
+from .tree import Rendered
 
-if TYPE_CHECKING:
-    from .tree import Rendered
-
-__all__ = ["Change", "Kind", "TeamFile", "TeamTree", "merge_trees"]
+__all__ = ["Change", "Kind", "TeamTree", "merge_trees"]
 
 Kind = Literal["added", "updated", "merged", "moved", "removed", "conflict", "kept"]
 """What becomes of a file. `conflict`: a human has to decide; `kept`: the template's change was not taken."""
 
 
-@dataclass(frozen=True)
-class TeamFile:
-    """A file as it is in the project."""
-
-    content: bytes
-    executable: bool = False
-
-
 class TeamTree(Protocol):
     """The project as the team has it."""
 
-    def file(self, path: PurePosixPath) -> TeamFile | None:
+    def file(self, path: PurePosixPath) -> Rendered | None:
         """Return the file at `path`, or None where nothing is."""
         ...
 
@@ -73,7 +63,7 @@ class Change:
     path: PurePosixPath
     kind: Kind
     note: str = ""
-    file: TeamFile | None = None
+    file: Rendered | None = None
     removes: PurePosixPath | None = None
 
     @property
@@ -83,7 +73,7 @@ class Change:
         return (*written, *((self.removes,) if self.removes is not None else ()))
 
 
-_Tree = Mapping[PurePosixPath, "Rendered"]
+_Tree = Mapping[PurePosixPath, Rendered]
 
 
 def merge_trees(base: _Tree, theirs: _Tree, ours: TeamTree, labels: Labels, pristine: str) -> list[Change]:
@@ -156,7 +146,7 @@ class _Merge:
         merged = self._merged(new, here, self.base[old], self.theirs[new])
         kind = "conflict" if merged.kind == "conflict" else "moved"
         # What has no lines to merge goes to the new place as the team has it.
-        file = merged.file or TeamFile(here.content, self._mode(here, self.base[old], self.theirs[new]))
+        file = merged.file or Rendered(here.content, self._mode(here, self.base[old], self.theirs[new]))
         return Change(new, kind, f"was {old}; {merged.note}" if merged.note else f"was {old}", file, old)
 
     def _removed(self, path: PurePosixPath) -> Change | None:
@@ -175,7 +165,7 @@ class _Merge:
             return Change(path, "conflict", f"{why}; the template's is {self.pristine}/{path}")
         here = self.ours.file(path)
         if here is None and base is None:
-            return Change(path, "added", file=TeamFile(theirs.content, theirs.executable))
+            return Change(path, "added", file=Rendered(theirs.content, theirs.executable))
         if here is None:
             away = self.ours.file(moved) if moved is not None else None
             if moved is None or away is None or base is None:
@@ -190,25 +180,25 @@ class _Merge:
             return None
         return change
 
-    def _merged(self, path: PurePosixPath, here: TeamFile, base: Rendered | None, theirs: Rendered) -> Change:
+    def _merged(self, path: PurePosixPath, here: Rendered, base: Rendered | None, theirs: Rendered) -> Change:
         """Return what becomes of `here`, which both sides have, when it is written at `path`."""
         executable = self._mode(here, base, theirs)
         if here.content == theirs.content or (base is not None and here.content == base.content):
-            return Change(path, "updated", file=TeamFile(theirs.content, executable))
+            return Change(path, "updated", file=Rendered(theirs.content, executable))
         if base is not None and base.content == theirs.content:
-            return Change(path, "updated", file=TeamFile(here.content, executable))
+            return Change(path, "updated", file=Rendered(here.content, executable))
         contents = (here.content, theirs.content, b"" if base is None else base.content)
         if any(is_binary(content) for content in contents):
             note = f"it has no lines to merge and stays as it was here; the template's is {self.pristine}/{path}"
             return Change(path, "conflict", note)
         merged = merge_lines(here.content, None if base is None else base.content, theirs.content, self.labels)
-        file = TeamFile(merged.content, executable)
+        file = Rendered(merged.content, executable)
         if merged.conflicts:
             places = "one place" if merged.conflicts == 1 else f"{merged.conflicts} places"
             return Change(path, "conflict", f"{places} to decide, between markers", file)
         return Change(path, "merged", file=file)
 
-    def _mode(self, here: TeamFile, base: Rendered | None, theirs: Rendered) -> bool:
+    def _mode(self, here: Rendered, base: Rendered | None, theirs: Rendered) -> bool:
         """Return whether the file is executable: where the template changed that, as it says, else as it is here."""
         before = base.executable if base is not None else False
         return theirs.executable if theirs.executable != before else here.executable

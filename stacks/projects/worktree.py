@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from tidemill.runtime.errors import ToolError, UserError
 
-from .merging import TeamFile
+from .tree import Rendered
 
 __all__ = ["WorkTree"]
 
@@ -28,7 +28,7 @@ class WorkTree:
         self.project = project
         self.hidden = hidden
 
-    def file(self, path: PurePosixPath) -> TeamFile | None:
+    def file(self, path: PurePosixPath) -> Rendered | None:
         """Return the file at `path`, or None where nothing is.
 
         Raises:
@@ -38,7 +38,7 @@ class WorkTree:
         if not place.is_file():
             return None
         try:
-            return TeamFile(place.read_bytes(), bool(place.stat().st_mode & 0o100))
+            return Rendered(place.read_bytes(), bool(place.stat().st_mode & 0o100))
         except OSError as error:
             raise UserError(f"cannot be read ({error.strerror})", field=str(path), mend="make it readable") from None
 
