@@ -10,7 +10,22 @@ from typing import Any
 import typer
 from tidemill.runtime.errors import TidemillError
 
-from . import capture, converge, image, inspect, keys, moving, policies, project, score, serve, services
+from . import (
+    capture,
+    config,
+    converge,
+    image,
+    inspect,
+    keys,
+    moving,
+    policies,
+    project,
+    score,
+    serve,
+    services,
+    stacks,
+    validate,
+)
 from .examples import epilog
 from .mistakes import sentence
 
@@ -71,7 +86,9 @@ for _command in (
     inspect.doctor,
     policies.policies,
     project.env,
-    project.validate,
+    validate.validate,
+    config.config,
+    stacks.stacks,
     project.schema,
     project.train,
     moving.export,

@@ -50,6 +50,16 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "validate": (
         Example("tidemill validate", "check the configs of all stacks"),
         Example("tidemill validate --stack flights-dev", "check one"),
+        Example("tidemill validate --json", "the same for programs: every problem with file, line, path and mend"),
+    ),
+    "config": (
+        Example("tidemill config", "what the config comes to, with its bases and defaults in it"),
+        Example("tidemill config --explain models.flights.watch.window", "where one value came from"),
+        Example("tidemill config --explain monitoring --json", "where all below it came from, for programs"),
+    ),
+    "stacks": (
+        Example("tidemill stacks", "the stacks of all teams, with target and state"),
+        Example("tidemill stacks --json", "the same for programs"),
     ),
     "schema": (Example("tidemill schema > stacks/stack.schema.json", "give an editor what it completes by"),),
     "train": (Example("tidemill train flights", "train here and now; register the version, promote nothing"),),

@@ -1,4 +1,4 @@
-"""`env`, `validate`, `schema`, `train`: the project and its code."""
+"""`env`, `schema`, `train`: the project and its code."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
+from typing import Annotated
 
 import typer
-from tidemill.components.layout import find_project
 from tidemill.components.targets.operations import Operations
 from tidemill.runtime.errors import PlatformError, ToolError, UserError
 from tidemill.runtime.settings import ENVIRONMENT_VARIABLE
 
-from ..loading import load_stack, stack_names
 from ..operating import made_operations, operations_of
 from ..training import runtime_file
 from .context import ModelNameArgument, StackOption, choose, known_model
 
-__all__ = ["env", "schema", "train", "validate"]
+__all__ = ["env", "schema", "train"]
 
 
 def env(stack: StackOption = None) -> None:
@@ -62,22 +61,13 @@ def _serving(operations: Operations, models: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def validate(stack: StackOption = None) -> None:
-    """Check a stack's config, or all of them, and touch nothing."""
-    project = find_project()
-    names = [stack] if stack else stack_names(project)
-    if not names:
-        raise UserError("the project has no stack config", field="stack", mend="write one, see the README")
-    for name in names:
-        loaded = load_stack(project, name)
-        typer.echo(f"{loaded.file.relative_to(project)}: holds")
-
-
-def schema() -> None:
+def schema(
+    teams: Annotated[bool, typer.Option("--teams", help="The schema of teams.yaml, the rules across teams.")] = False,
+) -> None:
     """Print the JSON Schema of stack configs, for editors."""
-    from ..schema import stack_schema_text
+    from ..schema import stack_schema_text, teams_schema_text
 
-    typer.echo(stack_schema_text(), nl=False)
+    typer.echo(teams_schema_text() if teams else stack_schema_text(), nl=False)
 
 
 def train(

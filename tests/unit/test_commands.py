@@ -122,7 +122,7 @@ def tidemill(*words: str, **env: str) -> str:
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("tidemill sta", {"status", "start"}),
+        ("tidemill sta", {"stacks", "start", "status"}),
         ("tidemill keys r", {"revoke"}),
         ("tidemill up --recr", {"--recreate"}),
         ("tidemill status --stack h", {"harbour-dev"}),
