@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tidemill.components.layout import find_project
 
 from .loading import LoadedStack, load_stack
+from .own_program import own_program, run_own
 
 if TYPE_CHECKING:
     from tidemill.components.targets.base import Target
@@ -34,8 +35,9 @@ def main() -> None:
 
 
 def program_of(loaded: LoadedStack) -> Callable[[], None]:
-    """Return the program of `loaded` for the Automation API."""
-    return functools.partial(compose, loaded)
+    """Return the program of `loaded` for the Automation API: the project's own where it has one."""
+    own = own_program(loaded.project)
+    return functools.partial(run_own, own) if own else functools.partial(compose, loaded)
 
 
 def compose(loaded: LoadedStack) -> None:

@@ -26,66 +26,60 @@ pytestmark = pytest.mark.integration
 EXAMPLES = ROOT / "docs" / "examples"
 
 
-class Example(PlainPulumi):
-    """A copy of one of the examples."""
-
-    def __init__(self, name: str, folder: Path, team: str) -> None:
-        shutil.copytree(EXAMPLES / name, folder / "project")
-        super().__init__(folder / "project", folder / "scratch", "dev")
-        self.root = StackRoot(self.project / ".tidemill" / "stacks" / f"{team}-dev")
-
-    def secret(self, name: str) -> str:
-        return (self.root.secrets / name).read_text()
+def copy(name: str, folder: Path) -> Path:
+    """Copy an example, and give it this environment."""
+    shutil.copytree(EXAMPLES / name, folder / "project")
+    (folder / "project" / ".venv").symlink_to(sys.prefix, target_is_directory=True)
+    return folder / "project"
 
 
 @contextmanager
-def example(name: str, folder: Path, team: str) -> Iterator[Example]:
-    """Give an example whose stack is there and not yet up; end, by their ids, processes which it left."""
-    made = Example(name, folder, team)
-    made.check("stack", "init")
+def ended(root: StackRoot) -> Iterator[None]:
+    """End at the end, by their ids, the processes of a stack which are left."""
     try:
-        yield made
+        yield
     finally:
-        left = processes_of(made.root)
+        left = processes_of(root)
         for process in left:
             process.kill()
         psutil.wait_procs(left, timeout=10)
 
 
-def take_down(example: Example) -> None:
-    """Take an example down as docs/components.md says."""
-    example.check("state", "unprotect", "--all", "--yes")
-    example.check("destroy", "--yes", TIDEMILL_DELETE_DATA=example.root.path.name)
-    assert not processes_of(example.root)
-    assert not list((example.root.path / "data").iterdir())
-
-
 def test_a_program_composes_a_lake_and_a_service_of_its_own(tmp_path: Path) -> None:
-    with example("composed", tmp_path, "harbour") as harbour:
-        harbour.check("up", "--yes")
-        url = harbour.outputs()["catalogue"]
-        with httpx.Client(base_url=url, trust_env=False) as client:
+    harbour = RunningPlatform(copy("composed", tmp_path), "harbour-dev")
+    with ended(harbour.root):
+        said = harbour.check("up", "--yes")
+        assert "harbour-dev is up" in said
+        assert harbour.services() == ["catalogue", "lakefs"], "what the program composes, and no more"
+        with harbour.client("catalogue") as client:
             assert client.get("/heads").status_code == 401
-            token = harbour.secret("catalogue-token")
-            heads = client.get("/heads", headers={"Authorization": f"Bearer {token}"}).raise_for_status().json()
+        with harbour.client("catalogue", secret="catalogue-token") as client:
+            heads = client.get("/heads").raise_for_status().json()
         assert set(heads) == {"tides", "ships"}
         assert all(len(commit) == 64 for commit in heads.values())
-        protected = harbour.run("destroy", "--yes")
-        assert protected.returncode != 0
-        assert "protect" in protected.stdout + protected.stderr
-        take_down(harbour)
+        assert set(harbour.alive()) == {"catalogue", "lakefs"}
+        exported = dict(re.findall(r"^export (PULUMI_\w+)=(.*)$", harbour.check("env"), flags=re.MULTILINE))
+        pulumi = PlainPulumi(harbour.project, tmp_path / "scratch", "harbour-dev")
+        pulumi.environment.pop("PULUMI_CONFIG_PASSPHRASE")
+        pulumi.environment |= exported
+        pulumi.check("preview", "--expect-no-changes")
+        harbour.check("destroy", "--delete-data", "--yes")
+        harbour.assert_gone()
 
 
 def test_a_program_brings_an_mlflow_server_which_outlives_it(tmp_path: Path) -> None:
-    with mlflow_server(tmp_path / "mlflow") as server, example("own-mlflow", tmp_path, "fares") as fares:
-        fares.check("config", "set", "mlflow", server.url)
-        fares.check("config", "set", "--secret", "password", server.auth[1])
+    fares = PlainPulumi(copy("own-mlflow", tmp_path), tmp_path / "scratch", "dev")
+    root = StackRoot(fares.project / ".tidemill" / "stacks" / "fares-dev")
+    with mlflow_server(tmp_path / "mlflow") as server, ended(root):
+        fares.check("stack", "init")
+        given = ["--plaintext", f"mlflow={server.url}", "--secret", f"password={server.auth[1]}"]
+        fares.check("config", "set-all", *given)
         fares.check("up", "--yes")
-        assert {path.name for path in (fares.root.path / "services").iterdir()} == {"serving-fares"}
+        assert {path.name for path in (root.path / "services").iterdir()} == {"serving-fares"}
         registry = Registry(server, "fares")
         pipeline, frame = small_pipeline(1)
         registry.alias(registry.register(pipeline, frame))
-        key = {"Authorization": f"Bearer {fares.secret('serving-fares-key')}"}
+        key = {"Authorization": f"Bearer {(root.secrets / 'serving-fares-key').read_text()}"}
         with httpx.Client(base_url=fares.outputs()["fares"], headers=key, trust_env=False, timeout=60) as client:
             wait_for("the model to serve", lambda: client.get("/readyz").status_code == 200, 120)
             rows = {"dataframe_records": frame.head(2).to_dict("records")}
@@ -94,7 +88,11 @@ def test_a_program_brings_an_mlflow_server_which_outlives_it(tmp_path: Path) -> 
         with httpx.Client(base_url=server.url, auth=server.auth, trust_env=False) as mlflow:
             user = {"username": "fares-dev-serving"}
             assert mlflow.get("/api/2.0/mlflow/users/get", params=user).status_code == 200
-            take_down(fares)
+            # As docs/components.md says.
+            fares.check("state", "unprotect", "--all", "--yes")
+            fares.check("destroy", "--yes", TIDEMILL_DELETE_DATA="fares-dev")
+            assert not processes_of(root)
+            assert not list((root.path / "data").iterdir())
             assert mlflow.get("/health").status_code == 200
             assert mlflow.get("/api/2.0/mlflow/users/get", params=user).status_code == 404
             model = mlflow.get("/api/2.0/mlflow/registered-models/get", params={"name": "fares"})
