@@ -17,9 +17,9 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from tidemill.runtime.errors import ConfigError
 
-__all__ = ["Path", "added_keys", "block", "insert", "parse", "value_at", "with_value"]
+__all__ = ["Keys", "added_keys", "block", "insert", "parse", "value_at", "with_value"]
 
-Path = tuple[str, ...]
+Keys = tuple[str, ...]
 
 
 def _yaml() -> YAML:
@@ -48,14 +48,14 @@ def parse(text: str, shown: str) -> CommentedMap:
     return found
 
 
-def value_at(value: Any, path: Path) -> Any:
+def value_at(value: Any, path: Keys) -> Any:
     """Return what is at `path` in `value`, or None."""
     for key in path:
         value = cast("dict[str, Any]", value).get(key) if isinstance(value, dict) else None
     return value
 
 
-def added_keys(before: Any, after: Any, path: Path = ()) -> Iterator[Path]:
+def added_keys(before: Any, after: Any, path: Keys = ()) -> Iterator[Keys]:
     """Yield the paths of the keys which `after` has and `before` has not; not of what is inside them.
 
     >>> list(added_keys({"a": {"b": 1}}, {"a": {"b": 2, "c": {"d": 1}}, "e": 0}))
@@ -71,7 +71,7 @@ def added_keys(before: Any, after: Any, path: Path = ()) -> Iterator[Path]:
             yield from added_keys(old[key], value, (*path, key))
 
 
-def block(text: str, path: Path) -> list[str]:
+def block(text: str, path: Keys) -> list[str]:
     """Return the lines in which `path` stands in `text`, without their indentation, comments before it included.
 
     The key must stand in lines of its own, not in braces.
@@ -121,7 +121,7 @@ def _flow(value: Any) -> str:
     return out.getvalue().strip()[1:-1]
 
 
-def insert(text: str, path: Path, lines: list[str], shown: str) -> str:
+def insert(text: str, path: Keys, lines: list[str], shown: str) -> str:
     """Return `text` with the key of `path`, which `lines` write, after the last key of its parent.
 
     Args:
@@ -155,7 +155,7 @@ def insert(text: str, path: Path, lines: list[str], shown: str) -> str:
     return edited
 
 
-def _with(value: CommentedMap, path: Path, new: Any) -> CommentedMap:
+def _with(value: CommentedMap, path: Keys, new: Any) -> CommentedMap:
     made = copy.deepcopy(value)
     inner = made
     for key in path[:-1]:
@@ -179,7 +179,7 @@ def _plain_value(value: Any) -> Any:
     return _plain(out.getvalue())
 
 
-def _siblings(root: Any, path: Path) -> tuple[list[tuple[Any, Any]], int]:
+def _siblings(root: Any, path: Keys) -> tuple[list[tuple[Any, Any]], int]:
     """Return the pairs among which `path` is, and which of them it is."""
     pairs: list[tuple[Any, Any]] = root.value
     for key in path[:-1]:
@@ -187,7 +187,7 @@ def _siblings(root: Any, path: Path) -> tuple[list[tuple[Any, Any]], int]:
     return pairs, next(number for number, (name, _) in enumerate(pairs) if name.value == path[-1])
 
 
-def _with_lines(text: str, path: Path, lines: list[str], end: str) -> str | None:
+def _with_lines(text: str, path: Keys, lines: list[str], end: str) -> str | None:
     """Return `text` with `lines` put in, or None where that cannot be done by putting in lines."""
     old = text.split(end)
     if not old[-1]:
@@ -225,7 +225,7 @@ def _after(node: Any, lines: list[str]) -> int:
     return _last_line(key, value, lines) + 1
 
 
-def _put_in(old: list[str], line: int, indent: int, missing: Path, lines: list[str], end: str) -> str:
+def _put_in(old: list[str], line: int, indent: int, missing: Keys, lines: list[str], end: str) -> str:
     """Return `old` with `lines` before `line`, below the keys `missing`, which are made."""
     new = [" " * (indent + 2 * depth) + f"{key}:" for depth, key in enumerate(missing)]
     blanks = " " * (indent + 2 * len(missing))
@@ -233,7 +233,7 @@ def _put_in(old: list[str], line: int, indent: int, missing: Path, lines: list[s
     return end.join([*old[:line], *new, *old[line:], ""])
 
 
-def _put_in_braces(old: list[str], node: Any, path: Path, lines: list[str], end: str) -> str | None:
+def _put_in_braces(old: list[str], node: Any, path: Keys, lines: list[str], end: str) -> str | None:
     while len(path) > 1:
         node = next((value for name, value in node.value if name.value == path[0]), None)
         if not isinstance(node, MappingNode) or not node.value:
