@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["EXAMPLES", "Example", "epilog"]
+__all__ = ["EXAMPLES", "FIRST", "Example", "epilog", "group_epilog"]
 
 
 class Example(NamedTuple):
@@ -61,6 +62,20 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example("tidemill stacks", "the stacks of all teams, with target and state"),
         Example("tidemill stacks --json", "the same for programs"),
     ),
+    "update": (
+        Example("tidemill update", "take the template of this tidemill in; conflicts stand between markers"),
+        Example("tidemill update --dry-run", "say what it would do"),
+        Example("tidemill update --set target=docker", "answer a question anew, and take in what follows"),
+    ),
+    "add model": (
+        Example("tidemill add model prices", "a model in all stacks, with its code and its test"),
+        Example(
+            'tidemill add model prices --repository sales --train "python fit.py" --target price',
+            "the same, with its data and its command",
+        ),
+    ),
+    "add environment": (Example("tidemill add environment staging", "a stack of its own"),),
+    "add repository": (Example("tidemill add repository sales", "a data repository with its gate, in all stacks"),),
     "schema": (Example("tidemill schema > stacks/stack.schema.json", "give an editor what it completes by"),),
     "train": (Example("tidemill train flights", "train here and now; register the version, promote nothing"),),
     "export": (
@@ -103,9 +118,28 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
 """Command -> its examples; a command of a group is called GROUP COMMAND."""
 
 
+FIRST = (
+    Example("tidemill validate", "check the configs of all stacks"),
+    Example("tidemill up", "bring the platform up"),
+    Example("tidemill status", "see what runs where"),
+    Example("tidemill up --help", "what a command takes, with examples"),
+)
+"""What whoever asks `tidemill` itself is shown."""
+
+
 def epilog(command: str) -> str | None:
     """Return what stands below the help of `command`; None where it has no example."""
-    examples = EXAMPLES.get(command)
+    return _text(EXAMPLES.get(command, ()))
+
+
+def group_epilog(group: str) -> str | None:
+    """Return what stands below the help of a group of commands, or of `tidemill` itself."""
+    if group == "tidemill":
+        return _text(FIRST)
+    return _text([examples[0] for command, examples in EXAMPLES.items() if command.startswith(f"{group} ")])
+
+
+def _text(examples: Sequence[Example]) -> str | None:
     if not examples:
         return None
     # \b keeps the lines as they are.

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 import typer.main
 from tidemill.stacks.cli.app import _EXTRAS, app, run
-from tidemill.stacks.cli.examples import EXAMPLES
+from tidemill.stacks.cli.examples import EXAMPLES, FIRST
 
 from tests.support.documented_commands import PAGE, commands, parameters, renewed
 from tests.support.tree import ROOT
 
 COMMANDS = dict(commands())
+TIDEMILL = Path(sys.prefix) / "bin" / "tidemill"
 CONFIG = """\
 config:
   tidemill:stack:
@@ -57,6 +58,17 @@ def test_examples_are_what_the_command_takes(name: str) -> None:
         assert words[: len(path)] == path, example.line
         with COMMANDS[name].make_context(name, words[len(path) :]):
             pass
+
+
+@pytest.mark.parametrize("words", [[], ["keys"], ["capture"]], ids=["tidemill", "keys", "capture"])
+def test_the_help_of_a_group_has_examples_too(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*words, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    shown = [example.line for examples in (*EXAMPLES.values(), FIRST) for example in examples]
+    lines = [line.strip() for line in said.partition("Examples:")[2].splitlines() if line.startswith("    tidemill ")]
+    assert lines
+    assert [line for line in lines if line not in shown or not line.startswith(" ".join(["tidemill", *words]))] == []
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -110,7 +122,7 @@ def test_what_is_not_near_anything_names_the_help_of_its_group(capsys: pytest.Ca
 def tidemill(*words: str, **env: str) -> str:
     """Run `tidemill` as a process of its own with pipes, and return what it says on standard output."""
     return subprocess.run(
-        [str(Path(sys.prefix) / "bin" / "tidemill"), *words],
+        [str(TIDEMILL), *words],
         env={**os.environ, **env},
         capture_output=True,
         text=True,
@@ -134,7 +146,7 @@ def tidemill(*words: str, **env: str) -> str:
 def test_shells_complete_names(project: Path, typed: str, offered: set[str]) -> None:
     words = {"_TIDEMILL_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
     done = subprocess.run(
-        [str(Path(sys.prefix) / "bin" / "tidemill")], env={**os.environ, **words}, capture_output=True, text=True,
+        [str(TIDEMILL)], env={**os.environ, **words}, capture_output=True, text=True,
         check=False, timeout=60,
     )  # fmt: skip
     assert set(done.stdout.split()) == offered
@@ -151,12 +163,12 @@ def test_completion_installs_itself(tmp_path: Path) -> None:
     assert "_TIDEMILL_COMPLETE" in tidemill("--show-completion", "zsh")
 
 
-def on_a_terminal(*words: str, **env: str) -> str:
-    """Run `tidemill` on a terminal of its own, and return all that it writes there."""
+def on_a_terminal(*words: str, program: tuple[str, ...] = (str(TIDEMILL),), **env: str) -> str:
+    """Run `tidemill` (or `program`) on a terminal of its own, and return all that it writes there."""
     ours, theirs = os.openpty()
     kept = {key: value for key, value in os.environ.items() if key not in {"NO_COLOR", "FORCE_COLOR", "TERM"}}
     with subprocess.Popen(
-        [str(Path(sys.prefix) / "bin" / "tidemill"), *words], stdin=theirs, stdout=theirs, stderr=theirs,
+        [*program, *words], stdin=theirs, stdout=theirs, stderr=theirs,
         env={"TERM": "xterm-256color", **kept, **env},
     ) as process:  # fmt: skip
         os.close(theirs)
@@ -180,6 +192,37 @@ def test_no_colours_where_they_are_not_wanted(project: Path, words: list[str]) -
 
 def test_a_terminal_gets_them(project: Path) -> None:
     assert "\x1b[" in on_a_terminal("policies")
+
+
+# What `up` shows while it works, without an engine: a resource which takes a second, a stage, and a wait.
+LONG = """
+import time
+from tidemill.stacks.cli.progress import Progress
+from tidemill.stacks.cli.terminal import waiting
+from tidemill.stacks.engine.events import Event
+with Progress(as_json=False) as progress:
+    progress(Event("started", type="a:b:Service", name="lakefs", operation="create"))
+    progress.stage("flights", "flights: training")
+    time.sleep(1)
+    progress(Event("done", type="a:b:Service", name="lakefs", operation="create", seconds=1.0))
+with waiting("starting every service"):
+    time.sleep(0.5)
+"""
+
+
+def test_long_work_shows_what_it_is_at() -> None:
+    program = (sys.executable, "-c", LONG)
+    live = on_a_terminal(program=program)
+    assert "create service lakefs ..." in live
+    assert "flights: training ..." in live
+    assert "starting every service" in live
+    said = on_a_terminal(program=program, TERM="dumb")
+    assert said.splitlines() == ["  flights: training", "  made service lakefs (1.0 s)"]
+    uncoloured = on_a_terminal(program=program, NO_COLOR="1")
+    assert not re.search(r"\x1b\[[0-9;]*m", uncoloured), "lines may move, and have no colour"
+    piped = subprocess.run(program, capture_output=True, text=True, check=True)
+    assert piped.stdout.splitlines() == ["  flights: training", "  made service lakefs (1.0 s)"]
+    assert piped.stderr == ""
 
 
 def test_every_extra_is_known_by_what_it_brings() -> None:
