@@ -11,6 +11,7 @@ import typer
 from tidemill.runtime.errors import TidemillError
 
 from . import (
+    add,
     capture,
     config,
     converge,
@@ -24,6 +25,7 @@ from . import (
     serve,
     services,
     stacks,
+    update,
     validate,
 )
 from .examples import epilog
@@ -89,6 +91,7 @@ for _command in (
     validate.validate,
     config.config,
     stacks.stacks,
+    update.update,
     project.schema,
     project.train,
     moving.export,
@@ -98,6 +101,7 @@ for _command in (
     image.image,
 ):
     app.command(_command.__name__.rstrip("_"))(_command)
+app.add_typer(add.app)
 app.add_typer(keys.app)
 app.add_typer(capture.app)
 

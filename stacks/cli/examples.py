@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["EXAMPLES", "FIRST", "Example", "epilog", "group_epilog"]
+__all__ = ["EXAMPLES", "Example", "epilog"]
 
 
 class Example(NamedTuple):
@@ -118,28 +117,9 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
 """Command -> its examples; a command of a group is called GROUP COMMAND."""
 
 
-FIRST = (
-    Example("tidemill validate", "check the configs of all stacks"),
-    Example("tidemill up", "bring the platform up"),
-    Example("tidemill status", "see what runs where"),
-    Example("tidemill up --help", "what a command takes, with examples"),
-)
-"""What whoever asks `tidemill` itself is shown."""
-
-
 def epilog(command: str) -> str | None:
     """Return what stands below the help of `command`; None where it has no example."""
-    return _text(EXAMPLES.get(command, ()))
-
-
-def group_epilog(group: str) -> str | None:
-    """Return what stands below the help of a group of commands, or of `tidemill` itself."""
-    if group == "tidemill":
-        return _text(FIRST)
-    return _text([examples[0] for command, examples in EXAMPLES.items() if command.startswith(f"{group} ")])
-
-
-def _text(examples: Sequence[Example]) -> str | None:
+    examples = EXAMPLES.get(command)
     if not examples:
         return None
     # \b keeps the lines as they are.
