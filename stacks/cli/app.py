@@ -28,7 +28,7 @@ from . import (
     update,
     validate,
 )
-from .examples import epilog
+from .examples import epilog, group_epilog
 from .mistakes import sentence
 
 __all__ = ["app", "run"]
@@ -117,6 +117,8 @@ def _commands(group: typer.Typer, path: str = "") -> Iterator[tuple[str, Any]]:
 
 for _name, _info in _commands(app):
     _info.epilog = epilog(_name)
+for _group in (app, add.app, keys.app, capture.app):
+    _group.info.epilog = group_epilog(str(_group.info.name))
 
 
 @app.callback()

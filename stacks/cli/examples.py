@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["EXAMPLES", "Example", "epilog"]
+__all__ = ["EXAMPLES", "FIRST", "Example", "epilog", "group_epilog"]
 
 
 class Example(NamedTuple):
@@ -117,9 +118,28 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
 """Command -> its examples; a command of a group is called GROUP COMMAND."""
 
 
+FIRST = (
+    Example("tidemill validate", "check the configs of all stacks"),
+    Example("tidemill up", "bring the platform up"),
+    Example("tidemill status", "see what runs where"),
+    Example("tidemill up --help", "what a command takes, with examples"),
+)
+"""What whoever asks `tidemill` itself is shown."""
+
+
 def epilog(command: str) -> str | None:
     """Return what stands below the help of `command`; None where it has no example."""
-    examples = EXAMPLES.get(command)
+    return _text(EXAMPLES.get(command, ()))
+
+
+def group_epilog(group: str) -> str | None:
+    """Return what stands below the help of a group of commands, or of `tidemill` itself."""
+    if group == "tidemill":
+        return _text(FIRST)
+    return _text([examples[0] for command, examples in EXAMPLES.items() if command.startswith(f"{group} ")])
+
+
+def _text(examples: Sequence[Example]) -> str | None:
     if not examples:
         return None
     # \b keeps the lines as they are.
