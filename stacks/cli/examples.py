@@ -62,6 +62,11 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example("tidemill stacks", "the stacks of all teams, with target and state"),
         Example("tidemill stacks --json", "the same for programs"),
     ),
+    "init": (
+        Example("tidemill init harbour", "ask for team, environments, target and models, and make the project"),
+        Example("tidemill init harbour --team harbour --env dev --env prod --model berths", "ask nothing"),
+        Example("tidemill init . --defaults", "the sample, in the folder where you are"),
+    ),
     "update": (
         Example("tidemill update", "take the template of this tidemill in; conflicts stand between markers"),
         Example("tidemill update --dry-run", "say what it would do"),
