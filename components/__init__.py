@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .access import as_json, lake_settings, listen_settings, registry_settings
-    from .lake import Lake, LakeArgs
+    from .lake import ExistingLake, Lake, LakeArgs
     from .monitoring import Monitoring, MonitoringArgs
     from .platform import Platform, PlatformArgs
     from .registry import ExistingRegistry, Registry, RegistryArgs
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EndpointArgs",
     "EndpointRef",
+    "ExistingLake",
     "ExistingRegistry",
     "HealthCheck",
     "JobArgs",
@@ -79,7 +80,7 @@ __all__ = [
 
 _HOMES: dict[str, str] = {
     **dict.fromkeys(("as_json", "lake_settings", "listen_settings", "registry_settings"), "access"),
-    **dict.fromkeys(("Lake", "LakeArgs"), "lake"),
+    **dict.fromkeys(("ExistingLake", "Lake", "LakeArgs"), "lake"),
     **dict.fromkeys(("ModelService", "ModelServiceArgs"), "serving"),
     **dict.fromkeys(("Monitoring", "MonitoringArgs"), "monitoring"),
     **dict.fromkeys(("Platform", "PlatformArgs"), "platform"),

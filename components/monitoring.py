@@ -244,15 +244,17 @@ class Monitoring(pulumi.ComponentResource):
         def job(name: str, secret: SecretRef | None, user: str | None = None) -> dict[str, str | None]:
             return {"name": name, "path": "/metrics", "user": user, "secret": secret.name if secret else None}
 
-        jobs = [
+        jobs: list[tuple[dict[str, str | None], pulumi.Output[str]]] = []
+        if args.lake.metrics:
             # lakeFS answers /metrics without credentials; that cannot be changed.
-            (job("lakefs", None), args.lake.endpoint.address),
+            jobs.append((job("lakefs", None), args.lake.endpoint.address))
+        if metrics := args.registry.logins.get(METRICS_USER):
+            jobs.append((job("mlflow", metrics.password, metrics.username), args.registry.endpoint.address))
+        jobs += [
             (job("alertmanager", self.alertmanager_admin, ADMIN), self.alertmanager.address),
             (job("prometheus", self.prometheus_admin, ADMIN), self.prometheus.address),
             *((job(f"serving-{service.model}", service.key), service.endpoint.address) for service in args.serving),
         ]
-        if metrics := args.registry.logins.get(METRICS_USER):
-            jobs.insert(1, (job("mlflow", metrics.password, metrics.username), args.registry.endpoint.address))
         if args.lake.validation:
             jobs.append((job("validation", args.lake.validation_token), args.lake.validation.address))
         if self.monitor:

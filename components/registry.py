@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pulumi
 from tidemill.runtime.errors import ConfigError
 
+from .access import address_of, refuse_unreachable
 from .targets.base import (
     DatabaseRef,
     EndpointArgs,
@@ -101,16 +102,7 @@ class RegistryArgs:
         if self.existing is None:
             return
         self.existing.check()
-        if self.port is not None:
-            raise ConfigError(
-                "exclude one another", field="port, existing", mend="the server which is there has a port: leave it out"
-            )
-        if not self.target.reaches_out:
-            raise ConfigError(
-                f"services on the target {self.target.name} reach nothing outside of the stack",
-                field="existing",
-                mend="leave it out, so that the stack gets a server of its own",
-            )
+        refuse_unreachable(self.target, self.port)
 
 
 @dataclass(frozen=True)
@@ -191,7 +183,7 @@ class Registry(pulumi.ComponentResource):
     def _bring(self, args: RegistryArgs, existing: ExistingRegistry, child: pulumi.ResourceOptions) -> None:
         target = args.target
         url = pulumi.Output.from_input(existing.url).apply(lambda text: text.rstrip("/"))
-        self.endpoint = EndpointRef("mlflow", url=url, public_url=url, address=url.apply(_address), resource=self)
+        self.endpoint = EndpointRef("mlflow", url=url, public_url=url, address=url.apply(address_of), resource=self)
         self.service = None
         # A server which asks for no credentials does not look at those which it is shown.
         password = target.secret("mlflow-existing", SecretArgs(value=existing.password), child)
@@ -279,7 +271,3 @@ def _mlflow(target: Target, endpoint: EndpointRef, parts: _Parts) -> ServiceArgs
 def _hosts(addresses: list[str]) -> str:
     """Return the hosts of an address and a URL, each once, as MLflow wants them."""
     return ",".join(dict.fromkeys(urlsplit(f"//{text.rpartition('//')[2]}").netloc for text in addresses))
-
-
-def _address(url: str) -> str:
-    return urlsplit(url).netloc

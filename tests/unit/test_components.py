@@ -142,7 +142,7 @@ def test_a_program_of_ones_own_gets_all_it_composes_from_one_place() -> None:
         components.Plattform  # noqa: B018
 
 
-def composed(**existing: Any) -> Recorded:
+def composed(*, skip: Any = (), **existing: Any) -> Recorded:
     from pathlib import Path
 
     import pulumi
@@ -159,7 +159,8 @@ def composed(**existing: Any) -> Recorded:
             target=target,
             project=Path("/nowhere"),
             models={"boats": model},
-            registry=ExistingRegistry(url="https://mlflow.example.org/", **existing),
+            skip=skip,
+            existing_registry=ExistingRegistry(url="https://mlflow.example.org/", **existing),
         )
         Platform("platform", args)
 
@@ -245,3 +246,53 @@ def test_the_target_here_is_named_after_the_stack_or_the_project(tmp_path: Any, 
     monkeypatch.setattr(pulumi, "get_stack", lambda: "Dev")
     with pytest.raises(ConfigError, match="TEAM-ENVIRONMENT"):
         target_here()
+
+
+def test_parts_of_the_platform_are_left_out() -> None:
+    whole, watched, bare = (composed(skip=skip) for skip in ((), ("retraining",), ("monitoring", "retraining")))
+    assert set(whole.of("Service")) - set(watched.of("Service")) == {"retraining"}
+    assert set(bare.of("Service")) == {"lakefs", "serving-boats"}
+    config = yaml.safe_load(watched.of("Service")["alertmanager"]["configFiles"]["alertmanager.yml"])
+    assert "retraining" not in {receiver["name"] for receiver in config["receivers"]}
+
+
+def brought(tmp_path: Any, gate: str | None, **existing: Any) -> Recorded:
+    import pulumi
+    from tidemill.components import ExistingLake, Lake, LakeArgs, RepositoryConfig
+    from tidemill.components.targets.local.target import LocalTarget
+
+    (tmp_path / "suite.json").write_text('{"name": "x", "expectations": [], "meta": {"tidemill": {"path": "x"}}}')
+
+    def program() -> None:
+        keys = {key: pulumi.Output.secret(value) for key, value in {"key_id": "AKIA", "secret": "s3cret"}.items()}
+        more = {key: pulumi.Output.secret(value) for key, value in existing.items()}
+        there = ExistingLake(url="https://lake.example.org:8443/", namespace="s3://bucket/", **keys, **more)
+        args = LakeArgs(
+            target=LocalTarget("quay-dev", tmp_path, tmp_path),
+            project=tmp_path,
+            repositories={"boats": RepositoryConfig(gate=gate)},
+            existing=there,
+        )
+        Lake("lake", args)
+
+    return record(program)
+
+
+def test_a_brought_lake_gets_the_repositories_and_nothing_is_started(tmp_path: Any) -> None:
+    recorded = brought(tmp_path, None)
+    assert not recorded.of("Service")
+    assert not recorded.of("Folder")
+    (repository,) = recorded.of("Repository").values()
+    assert repository["namespace"] == "s3://bucket/boats"
+    assert repository["url"] == "https://lake.example.org:8443"
+    assert set(recorded.of("Secret")) == {"lakefs-key-id", "lakefs-secret", "lakefs-hook"}
+
+
+def test_a_gate_in_a_brought_lake_needs_the_secret_by_which_that_calls(tmp_path: Any) -> None:
+    from tidemill.runtime.errors import ConfigError
+
+    with pytest.raises(ConfigError, match=r"existing\.hook"):
+        brought(tmp_path, "suite.json")
+    recorded = brought(tmp_path, "suite.json", hook="known to both")
+    assert set(recorded.of("Service")) == {"validation"}
+    assert "lakefs-hook" in recorded.of("Service")["validation"]["secrets"]

@@ -22,8 +22,9 @@ def test_every_name_is_there() -> None:
     assert set(components.__all__) - WORDS == set()
 
 
-def test_every_field_of_a_brought_registry_is_there() -> None:
-    assert {field.name for field in dataclasses.fields(components.ExistingRegistry)} - WORDS == set()
+@pytest.mark.parametrize("brought", [components.ExistingRegistry, components.ExistingLake])
+def test_every_field_of_what_is_brought_is_there(brought: Any) -> None:
+    assert {field.name for field in dataclasses.fields(brought)} - WORDS == set()
 
 
 def test_the_placeholders_are_those_which_targets_know() -> None:
