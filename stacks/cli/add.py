@@ -10,6 +10,7 @@ import typer
 from tidemill.components.layout import find_project
 from tidemill.runtime.errors import UserError
 
+from . import completing
 from .context import JsonOption
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def model(
     repository: Annotated[
         str | None,
         typer.Option(help="The repository in which its data lives. Default: the first of the project.",
+                     autocompletion=completing.repositories,
                      show_default=False),
     ] = None,
     data: Annotated[

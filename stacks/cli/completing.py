@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable
 
 import typer
 from tidemill.components.layout import StackRoot, find_project
+from tidemill.components.targets.extras import TARGETS
 from tidemill.runtime.errors import TidemillError
 
 from ..loading import LoadedStack, load_stack, stack_names
 
-__all__ = ["models", "services", "stacks"]
+__all__ = ["models", "paths", "repositories", "services", "stacks", "targets"]
 
 
 def stacks(incomplete: str) -> list[str]:
@@ -33,6 +34,29 @@ def services(ctx: typer.Context, incomplete: str) -> list[str]:
 def models(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the models of the stack which is meant."""
     return _offered(incomplete, lambda: _meant(ctx).config.models)
+
+
+def repositories(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the data repositories of the stack which is meant."""
+    return _offered(incomplete, lambda: _meant(ctx).config.lake.repositories)
+
+
+def paths(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the dotted paths of the values in the config of the stack which is meant, a key further at a time."""
+
+    def known() -> Iterable[str]:
+        from ..explaining import explain
+
+        keys = incomplete.count(".") + 1
+        found = explain(_meant(ctx))
+        return dict.fromkeys(".".join(one.path.split(".")[:keys]) for one in found)
+
+    return _offered(incomplete, known)
+
+
+def targets(incomplete: str) -> list[str]:
+    """Return the targets which there are."""
+    return _offered(incomplete, lambda: TARGETS)
 
 
 def _meant(ctx: typer.Context) -> LoadedStack:

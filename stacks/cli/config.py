@@ -8,6 +8,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from . import completing
 from .context import JsonOption, StackOption, choose
 
 __all__ = ["config"]
@@ -16,7 +17,7 @@ ExplainOption = Annotated[
     str | None,
     typer.Option(
         "--explain", metavar="PATH", help="Say where the value at a path came from, or all below it.",
-        show_default=False,
+        show_default=False, autocompletion=completing.paths,
     ),
 ]  # fmt: skip
 

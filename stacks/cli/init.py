@@ -15,6 +15,7 @@ import typer
 from tidemill.components.settings import NAME_PATTERN
 from tidemill.runtime.errors import ConfigError, UserError
 
+from . import completing
 from .terminal import waiting
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ def init(
                                        "Default: dev.", show_default=False)
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="Where it runs: local, docker or aws. Default: local.", show_default=False)
+        str | None,
+        typer.Option(help="Where it runs: local, docker or aws. Default: local.", show_default=False,
+                     autocompletion=completing.targets),
     ] = None,
     model: Annotated[
         list[str] | None,

@@ -141,6 +141,10 @@ def tidemill(*words: str, **env: str) -> str:
         ("tidemill train ", {"tides"}),
         ("tidemill logs -s harbour-dev serving-", {"serving-tides"}),
         ("tidemill train -s nowhere-dev ", set()),
+        ("tidemill config --explain mon", {"monitoring"}),
+        ("tidemill config --explain monitoring.r", {"monitoring.retention", "monitoring.receivers"}),
+        ("tidemill add model x --repository h", {"harbour"}),
+        ("tidemill init x --target d", {"docker"}),
     ],
 )
 def test_shells_complete_names(project: Path, typed: str, offered: set[str]) -> None:
