@@ -44,7 +44,7 @@ def render(template: str, **values: object) -> str:
         TidemillError: the template does not exist, or uses a value which was not given.
 
     >>> print(render("monitoring/web.yml.j2", user="admin", secret="prometheus-admin").splitlines()[-1])
-      "admin": "@{bcrypt:prometheus-admin}"
+      admin: "@{bcrypt:prometheus-admin}"
     """
     return _rendered(_environment(), template, values)
 
