@@ -10,6 +10,7 @@ from tidemill.components.layout import find_project
 from tidemill.runtime.errors import UserError
 
 from .context import JsonOption
+from .terminal import waiting
 
 if TYPE_CHECKING:
     from ..projects.updating import Update
@@ -29,9 +30,11 @@ def update(
     as_json: JsonOption = False,
 ) -> int:  # fmt: skip
     """Take a later version of the project template in, and keep what the team changed; exit code 1 with conflicts."""
+    from ..projects.supply import Supply
     from ..projects.updating import update as taken
 
-    done = taken(find_project(), dict(map(_answer, answer or ())), dry_run=dry_run)
+    with waiting("comparing with the template"):
+        done = taken(find_project(), dict(map(_answer, answer or ())), dry_run=dry_run, supply=Supply())
     if as_json:
         typer.echo(json.dumps(_plain(done, dry_run=dry_run), indent=2))
     else:
@@ -59,6 +62,7 @@ def _plain(done: Update, *, dry_run: bool) -> dict[str, Any]:
         "changes": [{"path": str(one.path), "kind": one.kind, "note": one.note} for one in done.changes],
         "conflicts": [str(path) for path in done.conflicts],
         "answers": dict(done.questions),
+        "unlocked": done.unlocked,
         "uncommitted": [str(path) for path in done.uncommitted],
     }
 
@@ -76,6 +80,8 @@ def _say(done: Update, *, dry_run: bool) -> None:
             typer.echo(f"conflict  {path}  (left by an earlier update)")
     if done.uncommitted:
         typer.echo(f"not committed yet, which it would refuse: {', '.join(map(str, done.uncommitted))}")
+    if done.unlocked:
+        typer.echo(f"uv.lock is not up to date ({done.unlocked}); run `uv lock`")
     would = "would be" if dry_run else "is"
     if done.conflicts:
         many = "one file" if len(done.conflicts) == 1 else f"{len(done.conflicts)} files"

@@ -14,15 +14,17 @@ __all__ = ["rehearsed"]
 
 
 @contextmanager
-def rehearsed(project: Path, files: Mapping[PurePosixPath, Rendered | None], copied: PurePosixPath) -> Generator[Path]:
+def rehearsed(
+    project: Path, files: Mapping[PurePosixPath, Rendered | None], copied: PurePosixPath | None = None
+) -> Generator[Path]:
     """Give a folder which looks like `project` with `files` written; what they do not touch are links.
 
     Args:
         project: the folder of Pulumi.yaml.
         files: path -> what it would hold; None for a file which would go away.
-        copied: the folder within it whose files are copied, so that nothing leads from them to the real ones.
+        copied: a folder within it whose files are copied, so that nothing leads from them to the real ones.
     """
-    real = {copied, *copied.parents}
+    real = {copied, *copied.parents} if copied is not None else {PurePosixPath()}
     for path in files:
         real.update(path.parents)
     with tempfile.TemporaryDirectory(prefix="tidemill-rehearsal-") as folder:

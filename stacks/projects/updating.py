@@ -20,6 +20,7 @@ from .answers import Answers
 from .applying import apply, finish, interrupted
 from .lines import Labels
 from .merging import Change, merge_trees
+from .supply import PYPROJECT, SuppliedTree, Supply
 from .tree import TEMPLATE_VERSION, Rendered, rendered
 from .worktree import WorkTree
 
@@ -41,6 +42,7 @@ class Update:
         questions: the answers to questions which the template did not ask before, as they were taken.
         unresolved: files in which conflicts of an earlier update are left.
         finished: the files of an interrupted update which was finished first.
+        unlocked: why `uv.lock` could not be brought up to date; None where it is.
         uncommitted: files which it would touch and which hold changes that no commit has; only ever of a dry run.
     """
 
@@ -51,6 +53,7 @@ class Update:
     unresolved: Sequence[PurePosixPath] = ()
     finished: Sequence[PurePosixPath] = ()
     uncommitted: Sequence[PurePosixPath] = ()
+    unlocked: str | None = None
 
     @property
     def conflicts(self) -> list[PurePosixPath]:
@@ -64,6 +67,7 @@ def update(
     answers: Mapping[str, Any] | None = None,
     *,
     dry_run: bool = False,
+    supply: Supply | None = None,
     templates: Path | None = None,
     version: str = TEMPLATE_VERSION,
 ) -> Update:
@@ -73,6 +77,7 @@ def update(
         project: the folder of Pulumi.yaml.
         answers: answers which are new or other than those which are kept.
         dry_run: only say what would become of it.
+        supply: moves the project's own tidemill along; None leaves it where it is.
         templates: the folder of the template; default: the one which this tidemill brings.
         version: the version of the template in `templates`.
 
@@ -91,9 +96,10 @@ def update(
     kept, asked = pristine.read(project), _told(project)[1]
     chosen = _chosen(kept.answers, answers or {})
     theirs = rendered(chosen, templates)
-    team = WorkTree(project, pristine.FOLDER.parts[0])
+    team = SuppliedTree(project, pristine.FOLDER.parts[0])
     labels = Labels("yours", f"{_LABEL}{kept.version}", f"{_LABEL}{version}")
     changes = merge_trees(kept.tree, theirs, team, labels, str(pristine.PRISTINE))
+    changes, unlocked = _supplied(project, changes, supply or Supply.kept(project))
     touched: dict[PurePosixPath, Rendered | None] = {}
     for change in changes:
         if change.removes is not None:
@@ -114,6 +120,7 @@ def update(
         unresolved=unresolved,
         finished=finished,
         uncommitted=uncommitted if dry_run else (),
+        unlocked=unlocked,
     )
 
 
@@ -147,6 +154,16 @@ def pristine_changes(
     old = (PurePosixPath(path.relative_to(project)) for path in sorted(root.rglob("*")) if path.is_file())
     gone: dict[PurePosixPath, Rendered | None] = {path: None for path in old if path not in new}
     return gone | changed
+
+
+def _supplied(project: Path, changes: list[Change], supply: Supply) -> tuple[list[Change], str | None]:
+    """Return `changes` and those which bring the project's own tidemill along; and why it was not locked, or None."""
+    team = WorkTree(project, pristine.FOLDER.parts[0])
+    merged = next((change for change in changes if change.path == PYPROJECT), None)
+    moved = supply.moved(team, merged)
+    locked, why = supply.locked(team, moved)
+    rest = [change for change in changes if change is not merged]
+    return sorted([*rest, *moved, *locked], key=lambda change: change.path), why
 
 
 def _told(project: Path) -> tuple[str, frozenset[str]]:

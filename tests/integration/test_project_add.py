@@ -14,7 +14,7 @@ from tidemill.stacks.projects.tree import TEMPLATE_VERSION, rendered
 from tidemill.stacks.projects.updating import update
 from tidemill.stacks.teams.checking import check_project
 
-from tests.support.generated import commit, contents, git, later_template, made_project
+from tests.support.evolving import commit, contents, git, later_template, made_project
 
 ANSWERS = Answers.of({"team": "harbour", "environments": ["dev", "prod"], "models": ["berths"]})
 BASE = "stacks/config/base.yaml"

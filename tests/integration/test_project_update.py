@@ -7,20 +7,22 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from tidemill.runtime.errors import RefusedError, UserError
 from tidemill.stacks.loading import load_stack
 from tidemill.stacks.projects import pristine
 from tidemill.stacks.projects.answers import Answers
+from tidemill.stacks.projects.supply import Source, Supply, put_in
 from tidemill.stacks.projects.tree import rendered
 from tidemill.stacks.projects.updating import Update, update
 
-from tests.support.generated import commit, contents, git, later_template, made_project
+from tests.support.evolving import commit, contents, git, later_template, made_project
 
 ANSWERS = Answers.of({"team": "harbour", "environments": ["dev", "prod"], "models": ["berths", "late-ships"]})
 BASE = "stacks/config/base.yaml"
@@ -286,6 +288,68 @@ def test_a_killed_update_does_not_write_over_what_came_after(project: Path, vers
     assert "retention: 20d" in (project / BASE).read_text()
 
 
+NEWS = [
+    'constraint-dependencies = ["tidemill==0.1.0"]\n',
+    'tidemill = { path = "vendor/tidemill-0.1.0-py3-none-any.whl" }\n',
+]
+LATER = [
+    Source('constraint-dependencies = ["tidemill==0.2.0"]\n'),
+    Source(
+        'tidemill = { path = "vendor/tidemill-0.2.0-py3-none-any.whl" }\n', ("tidemill-0.2.0-py3-none-any.whl", b"2")
+    ),
+]
+
+
+@pytest.mark.parametrize("before", NEWS)
+@pytest.mark.parametrize("after", LATER)
+def test_the_projects_own_tidemill_moves_with_the_template(
+    project: Path, versions: tuple[Path, Path], tmp_path: Path, before: str, after: Source
+) -> None:
+    template = (project / "pyproject.toml").read_text()
+    (project / "pyproject.toml").write_text(put_in(template, before))
+    if "vendor" in before:
+        (project / "vendor").mkdir()
+        (project / "vendor/tidemill-0.1.0-py3-none-any.whl").write_bytes(b"1")
+    (project / "uv.lock").write_text("old\n")
+    commit(project)
+    # The later template changes the very end of the file, beside that line.
+    later = later_template(
+        tmp_path / "later", None, {"pyproject.toml.j2": ("package = false", "package = false # none")}
+    )
+    asked: list[str] = []
+
+    def lock(folder: Path) -> None:
+        asked.append((folder / "pyproject.toml").read_text())
+        (folder / "uv.lock").write_text("new\n")
+
+    done = update(project, templates=later, version="2", supply=Supply(lambda: after, lock))
+    assert done.conflicts == []
+    wanted = put_in(template.replace("package = false", "package = false # none"), after.line)
+    assert asked == [(project / "pyproject.toml").read_text()] == [wanted]
+    assert tomllib.loads(wanted)["tool"]["uv"]["package"] is False
+    assert (project / "uv.lock").read_text() == "new\n"
+    assert [path.name for path in project.glob("vendor/*")] == ([after.wheel[0]] if after.wheel else [])
+    again = update(project, templates=later, version="2", supply=Supply(lambda: after, lock))
+    assert (again.changes, len(asked)) == ([], 1)
+    # A release without a new template moves too; what the team wrote around the line stays.
+    edit(project, "pyproject.toml", after.line, f"{after.line}# Ours.\n")
+    commit(project)
+    newest = Source(after.line.replace("0.2", "0.3"), after.wheel and (after.wheel[0].replace("0.2", "0.3"), b"3"))
+    done = update(project, templates=later, version="2", supply=Supply(lambda: newest, lambda _: "no network"))
+    assert done.unlocked == "no network"
+    assert f"{newest.line}# Ours.\n" in (project / "pyproject.toml").read_text()
+    assert [path.name for path in project.glob("vendor/*")] == ([newest.wheel[0]] if newest.wheel else [])
+
+
+def test_a_source_which_the_team_chose_is_left(project: Path, versions: tuple[Path, Path]) -> None:
+    own = '\n[tool.uv.sources]\ntidemill = { git = "https://example.org/tidemill" }\n'
+    (project / "pyproject.toml").write_text((project / "pyproject.toml").read_text() + own)
+    commit(project)
+    update(project, templates=versions[0], version="2", supply=Supply(lambda: LATER[1], lambda _: None))
+    assert (project / "pyproject.toml").read_text().endswith(own)
+    assert not (project / "vendor").exists()
+
+
 NAMES = st.sampled_from([BASE, TRAIN, ".gitignore", "Pulumi.yaml", ".yamllint.yaml"])
 LINES = st.sampled_from(["ours", "", "  ours: 1"])
 EDITS = st.lists(
@@ -295,7 +359,8 @@ EDITS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=8, deadline=None)
+# Each example is some seconds of Git: a failing one is shown as it was found.
+@settings(max_examples=8, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(EDITS, EDITS)
 def test_no_line_of_the_team_is_lost_on_the_way(
     tmp_path_factory: pytest.TempPathFactory, versions: tuple[Path, Path], first: object, second: object
