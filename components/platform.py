@@ -53,18 +53,30 @@ class PlatformArgs:
 
 
 class Platform(pulumi.ComponentResource):
-    """Everything one team needs in one environment."""
+    """Everything one team needs in one environment.
 
+    Attributes:
+        target: what it is built on, for more beside it.
+        lake, registry: where data and models are.
+        serving: model -> its server.
+        retraining: None where there is no model, or it is left out.
+        monitoring: None where it is left out.
+        urls: service -> where it answers.
+    """
+
+    target: Target
     lake: Lake
     registry: Registry
     serving: dict[str, ModelService]
     retraining: Retraining | None
     monitoring: Monitoring | None
+    urls: dict[str, pulumi.Output[str]]
 
     def __init__(self, name: str, args: PlatformArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("tidemill:components:Platform", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
         target, ports = args.target, args.ports
+        self.target = target
         self.lake = Lake(
             "lake",
             LakeArgs(

@@ -14,13 +14,14 @@ from .loading import LoadedStack, load_stack
 from .own_program import own_program, run_own
 
 if TYPE_CHECKING:
+    from tidemill.components.platform import Platform
     from tidemill.components.targets.base import Target
 
 __all__ = ["compose", "main", "program_of"]
 
 
-def main() -> None:
-    """Compose the stack which the engine has chosen, in the project of the working directory."""
+def main() -> Platform:
+    """Compose the stack which the engine has chosen, in the project of the working directory; return its platform."""
     import pulumi
     from tidemill.runtime.errors import TidemillError
 
@@ -29,7 +30,7 @@ def main() -> None:
     try:
         loaded = load_stack(find_project(), pulumi.get_stack())
         require_shared_state(loaded, {**os.environ, **current_login(loaded.project, os.environ)})
-        compose(loaded)
+        return compose(loaded)
     except TidemillError as error:
         raise pulumi.RunError(str(error)) from None
 
@@ -37,11 +38,17 @@ def main() -> None:
 def program_of(loaded: LoadedStack) -> Callable[[], None]:
     """Return the program of `loaded` for the Automation API: the project's own where it has one."""
     own = own_program(loaded.project)
-    return functools.partial(run_own, own) if own else functools.partial(compose, loaded)
+    if own:
+        return functools.partial(run_own, own)
+
+    def program() -> None:
+        compose(loaded)
+
+    return program
 
 
-def compose(loaded: LoadedStack) -> None:
-    """Declare the platform which `loaded` describes, and the outputs of its stack."""
+def compose(loaded: LoadedStack) -> Platform:
+    """Declare the platform which `loaded` describes, and the outputs of its stack; return the platform."""
     import pulumi
     from tidemill.components.platform import Platform, PlatformArgs
 
@@ -64,6 +71,7 @@ def compose(loaded: LoadedStack) -> None:
     )
     pulumi.export("platform", {"stack": config.stack, "target": config.target})
     pulumi.export("urls", platform.urls)
+    return platform
 
 
 def _target(loaded: LoadedStack) -> Target:

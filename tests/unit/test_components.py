@@ -296,3 +296,17 @@ def test_a_gate_in_a_brought_lake_needs_the_secret_by_which_that_calls(tmp_path:
     recorded = brought(tmp_path, "suite.json", hook="known to both")
     assert set(recorded.of("Service")) == {"validation"}
     assert "lakefs-hook" in recorded.of("Service")["validation"]["secrets"]
+
+
+def test_more_is_made_beside_what_a_stack_config_describes() -> None:
+    import pulumi
+    from tidemill.components import EndpointArgs, ServiceArgs
+
+    def program() -> None:
+        platform = compose(load_stack(ROOT, "flights-dev"))
+        assert platform.urls["lakefs"] is platform.lake.endpoint.public_url
+        opts = pulumi.ResourceOptions(depends_on=[platform.lake])
+        endpoint = platform.target.endpoint("catalogue", EndpointArgs(), opts)
+        platform.target.service("catalogue", ServiceArgs(argv=["@{python}"], endpoints=[endpoint]), opts)
+
+    assert set(record(program).of("Service")) == {*flights().of("Service"), "catalogue"}
