@@ -50,12 +50,19 @@ class Finding:
         mend = self.mend.rstrip(".") if self.mend else None
         if more:
             mend = f"{mend or 'mend it'} (and {more} more after this)"
-        return ConfigError(self.message, field=field, value=self.value, mend=mend)
+        return ConfigError(
+            _visible(self.message), field=_visible(field), value=self.value, mend=mend and _visible(mend)
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON; a value that JSON has not is told in words."""
         known = isinstance(self.value, str | int | float | bool | list | dict | None)
         return {**asdict(self), "value": self.value if known else str(self.value)}
+
+
+def _visible(text: str) -> str:
+    """Return `text` with what a terminal would obey or not show written out: a key may hold anything."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def first_of(findings: Sequence[Finding]) -> ConfigError:
