@@ -8,15 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pulumi
+from tidemill.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
     from .lake import Lake
     from .registry import Registry
     from .targets.base import Target
 
-__all__ = ["as_json", "lake_settings", "listen_settings", "registry_settings"]
+__all__ = ["address_of", "as_json", "lake_settings", "listen_settings", "refuse_unreachable", "registry_settings"]
 
 
 def as_json(value: Mapping[str, Any]) -> pulumi.Output[str]:
@@ -34,12 +36,15 @@ def lake_settings(lake: Lake) -> dict[str, Any]:
     }
 
 
-def registry_settings(registry: Registry, user: str) -> dict[str, Any]:
-    """Return the fields of `runtime.settings.RegistrySettings` for `user`."""
+def registry_settings(registry: Registry, role: str) -> dict[str, Any]:
+    """Return the fields of `runtime.settings.RegistrySettings` for the service `role`."""
+    login = registry.logins[role]
+    if login.password is None:
+        return {"tracking_uri": registry.endpoint.url}
     return {
         "tracking_uri": registry.endpoint.url,
-        "username": user,
-        "password_file": f"@{{secret-file:{registry.passwords[user].name}}}",
+        "username": login.username,
+        "password_file": f"@{{secret-file:{login.password.name}}}",
     }
 
 
@@ -47,3 +52,26 @@ def listen_settings(token: str, target: Target) -> dict[str, Any]:
     """Return the fields of `runtime.settings.ListenSettings`; the secret `token` opens the service."""
     plain = {"plain_http": True} if target.plain_http else {}
     return {"host": "@{host}", "port": "@{port}", "token_file": f"@{{secret-file:{token}}}", **plain}
+
+
+def address_of(url: str) -> str:
+    """Return `host:port` of a server which was brought, or the host alone where the URL names no port."""
+    return urlsplit(url).netloc
+
+
+def refuse_unreachable(target: Target, port: int | None) -> None:
+    """Refuse to bring a server where the stack's services could not reach it, or with a port of its own to choose.
+
+    Raises:
+        ConfigError: services of the target reach nothing outside of the stack, or there is a port.
+    """
+    if port is not None:
+        raise ConfigError(
+            "exclude one another", field="port, existing", mend="the server which is there has a port: leave it out"
+        )
+    if not target.reaches_out:
+        raise ConfigError(
+            f"services on the target {target.name} reach nothing outside of the stack",
+            field="existing",
+            mend="leave it out, so that the stack gets a server of its own",
+        )

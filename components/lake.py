@@ -1,4 +1,4 @@
-"""The lakeFS server, its repositories, and the validation service which guards their merges."""
+"""The lakeFS server, made or brought, its repositories, and the validation service which guards their merges."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pulumi
+from tidemill.runtime.errors import ConfigError
 from tidemill.runtime.validation.action import action_yaml
 
-from .access import as_json, lake_settings, listen_settings
+from .access import address_of, as_json, lake_settings, listen_settings, refuse_unreachable
+from .layout import find_project
 from .settings import RepositoryConfig
 from .targets.base import (
     EndpointArgs,
@@ -24,9 +26,31 @@ from .targets.base import (
     Target,
 )
 
-__all__ = ["Lake", "LakeArgs"]
+__all__ = ["ExistingLake", "Lake", "LakeArgs"]
 
 _ACTION = "_lakefs_actions/tidemill-gate.yaml"
+
+
+@dataclass(frozen=True)
+class ExistingLake:
+    """A lakeFS server which is there already: nothing is started, and it is not stopped or deleted either.
+
+    Attributes:
+        url: where this machine, the services and their jobs reach it.
+        key_id: an access key of it which may make repositories, a secret output.
+        secret: the secret access key, a secret output.
+        namespace: what stands before a repository's name to say where the server keeps its objects: `s3://BUCKET/`.
+        hook: the value of the variable LAKEFSACTION_HOOK of that server, by which the validation service knows it, a
+            secret output. A repository with a gate needs it; the server must reach the validation service then.
+        metrics: whether the server shows its metrics below `/metrics`.
+    """
+
+    url: pulumi.Input[str]
+    key_id: pulumi.Output[str]
+    secret: pulumi.Output[str]
+    namespace: str
+    hook: pulumi.Output[str] | None = None
+    metrics: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,16 +59,37 @@ class LakeArgs:
 
     Attributes:
         target: the target to build on.
-        project: the folder of Pulumi.yaml, which paths in `repositories` are relative to.
+        project: the folder of Pulumi.yaml, which paths in `repositories` are relative to; by default the running
+            program's.
         repositories: name -> what protects it, what guards it, what seeds it.
-        port, validation_port: fixed ports of lakeFS and of the validation service, or None.
+        port, validation_port: fixed ports of lakeFS (of a server which is made) and of the validation service, or None.
+        existing: a server which is there already; None makes one.
     """
 
     target: Target
-    project: Path
     repositories: Mapping[str, RepositoryConfig] = field(default_factory=dict[str, RepositoryConfig])
+    project: Path = field(default_factory=find_project)
     port: int | None = None
     validation_port: int | None = None
+    existing: ExistingLake | None = None
+
+    def check(self) -> None:
+        """Check that the arguments do not exclude one another.
+
+        Raises:
+            ConfigError: they do, or services of the target reach nothing outside of the stack.
+        """
+        if self.existing is None:
+            return
+        refuse_unreachable(self.target, self.port)
+        gated = [name for name, config in self.repositories.items() if config.gate]
+        if gated and self.existing.hook is None:
+            raise ConfigError(
+                "is missing, and a repository has a gate",
+                field="existing.hook",
+                value=gated[0],
+                mend="give the value which the server has as LAKEFSACTION_HOOK",
+            )
 
 
 class Lake(pulumi.ComponentResource):
@@ -52,6 +97,8 @@ class Lake(pulumi.ComponentResource):
 
     Attributes:
         endpoint: where lakeFS answers.
+        service: the server; None where it was brought.
+        metrics: whether it shows its metrics.
         validation: where the validation service answers; None where no repository has a gate.
         key_id, secret: lakeFS's one key pair.
         content: name of a repository -> its last resource, to wait for.
@@ -60,32 +107,52 @@ class Lake(pulumi.ComponentResource):
     endpoint: EndpointRef
     validation: EndpointRef | None
     validation_token: SecretRef | None
-    service: ServiceRef
+    service: ServiceRef | None
+    metrics: bool
     key_id: SecretRef
     secret: SecretRef
     content: dict[str, pulumi.Resource]
 
     def __init__(self, name: str, args: LakeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("tidemill:components:Lake", name, None, opts)
+        args.check()
         child = pulumi.ResourceOptions(parent=self)
         target = args.target
-        self.endpoint = target.endpoint("lakefs", EndpointArgs(public=True, port=args.port), child)
-        self.key_id = target.secret("lakefs-key-id", SecretArgs(format="lakefs-key-id"), child)
-        self.secret = target.secret("lakefs-secret", SecretArgs(format="lakefs-secret"), child)
-        hook = target.secret("lakefs-hook", SecretArgs(), child)
-        self.service = self._lakefs(target, hook, child)
+        hook = self._bring(target, args.existing, child) if args.existing else self._make(args, child)
         self.validation, self.validation_token, gate = None, None, None
         if any(config.gate for config in args.repositories.values()):
             self.validation = target.endpoint("validation", EndpointArgs(port=args.validation_port), child)
             self.validation_token = target.secret("validation-token", SecretArgs(), child)
             gate = self._validation(target, args, self.validation, self.validation_token, hook, child)
         access = LakeAccess(url=self.endpoint.public_url, key_id=self.key_id, secret=self.secret)
+        namespace = args.existing.namespace if args.existing else target.lakefs().namespace
         self.content = {
-            repository: self._repository(target, access, repository, config, gate)
+            repository: self._repository(target, access, repository, namespace, config, gate)
             for repository, config in args.repositories.items()
         }
         self._target = target
         self.register_outputs({"url": self.endpoint.public_url})
+
+    def _make(self, args: LakeArgs, child: pulumi.ResourceOptions) -> SecretRef:
+        """Start a server; return the secret by which the validation service knows it."""
+        target = args.target
+        self.endpoint = target.endpoint("lakefs", EndpointArgs(public=True, port=args.port), child)
+        self.key_id = target.secret("lakefs-key-id", SecretArgs(format="lakefs-key-id"), child)
+        self.secret = target.secret("lakefs-secret", SecretArgs(format="lakefs-secret"), child)
+        hook = target.secret("lakefs-hook", SecretArgs(), child)
+        self.service = self._lakefs(target, hook, child)
+        self.metrics = True
+        return hook
+
+    def _bring(self, target: Target, existing: ExistingLake, child: pulumi.ResourceOptions) -> SecretRef:
+        """Take the server which is there; return the secret by which the validation service knows it."""
+        url = pulumi.Output.from_input(existing.url).apply(lambda text: text.rstrip("/"))
+        self.endpoint = EndpointRef("lakefs", url=url, public_url=url, address=url.apply(address_of), resource=self)
+        self.key_id = target.secret("lakefs-key-id", SecretArgs(value=existing.key_id), child)
+        self.secret = target.secret("lakefs-secret", SecretArgs(value=existing.secret), child)
+        self.service = None
+        self.metrics = existing.metrics
+        return target.secret("lakefs-hook", SecretArgs(value=existing.hook), child)
 
     def seed(
         self, repository: str, command: list[str], runtime: pulumi.Input[str], secrets: list[SecretRef]
@@ -166,11 +233,18 @@ class Lake(pulumi.ComponentResource):
         )
 
     def _repository(
-        self, target: Target, access: LakeAccess, name: str, config: RepositoryConfig, gate: ServiceRef | None
+        self,
+        target: Target,
+        access: LakeAccess,
+        name: str,
+        namespace: pulumi.Input[str],
+        config: RepositoryConfig,
+        gate: ServiceRef | None,
     ) -> pulumi.Resource:
-        after = pulumi.ResourceOptions(parent=self, depends_on=[self.service.resource])
-        namespace = pulumi.Output.concat(target.lakefs().namespace, name)
-        last = target.content.repository(name, lake=access, namespace=namespace, opts=after)
+        before = [self.service.resource] if self.service else [self.key_id.resource, self.secret.resource]
+        after = pulumi.ResourceOptions(parent=self, depends_on=before)
+        place = pulumi.Output.concat(namespace, name)
+        last = target.content.repository(name, lake=access, namespace=place, opts=after)
         if config.gate and self.validation and gate:
             last = target.content.action(
                 f"gate-{name}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
@@ -39,9 +39,8 @@ class MonitoringArgs:
 
     Attributes:
         target: the target to build on.
-        stack: name of the stack, a label of every series that leaves it.
-        config: intervals, retention, receivers.
         lake, registry, serving: what is watched.
+        config: intervals, retention, receivers.
         retraining: what is told of drift; None where there is no model.
         models: name -> model, with what counts as drift.
         grafana: whether Grafana can be had and is wanted.
@@ -50,14 +49,13 @@ class MonitoringArgs:
     """
 
     target: Target
-    stack: str
-    config: MonitoringConfig
     lake: Lake
     registry: Registry
-    retraining: Retraining | None
-    serving: Sequence[ModelService]
-    models: Mapping[str, ModelConfig]
-    ports: Mapping[str, int]
+    serving: Sequence[ModelService] = ()
+    config: MonitoringConfig = field(default_factory=MonitoringConfig)
+    retraining: Retraining | None = None
+    models: Mapping[str, ModelConfig] = field(default_factory=dict[str, ModelConfig])
+    ports: Mapping[str, int] = field(default_factory=dict[str, int])
     grafana: bool = False
     receivers: Sequence[tuple[str, SecretRef, str | None]] = ()
 
@@ -123,7 +121,7 @@ class Monitoring(pulumi.ComponentResource):
                     token,
                     args.lake.key_id,
                     args.lake.secret,
-                    args.registry.passwords["monitor"],
+                    *args.registry.logins["monitor"].secrets,
                 ],
                 config_files={"settings.json": as_json(settings)},
                 stores=[store, *captures.values()],
@@ -188,7 +186,7 @@ class Monitoring(pulumi.ComponentResource):
                 "monitoring/prometheus.yml.j2",
                 scrape_interval=format_duration(interval),
                 scrape_timeout=format_duration(interval * 4 / 5),
-                stack=args.stack,
+                stack=args.target.stack,
                 alertmanager={"user": ADMIN, "secret": self.alertmanager_admin.name, "address": resolved[0]},
                 jobs=[{**job, "address": address} for (job, _), address in zip(jobs, resolved[1:], strict=True)],
             )
@@ -223,7 +221,7 @@ class Monitoring(pulumi.ComponentResource):
                 secrets=[
                     self.prometheus_admin,
                     self.alertmanager_admin,
-                    args.registry.passwords[METRICS_USER],
+                    *(metrics.secrets if (metrics := args.registry.logins.get(METRICS_USER)) else []),
                     *([self.monitor_token] if self.monitor_token else []),
                     *([args.retraining.token] if args.retraining else []),
                     *([args.lake.validation_token] if args.lake.validation_token else []),
@@ -246,10 +244,13 @@ class Monitoring(pulumi.ComponentResource):
         def job(name: str, secret: SecretRef | None, user: str | None = None) -> dict[str, str | None]:
             return {"name": name, "path": "/metrics", "user": user, "secret": secret.name if secret else None}
 
-        jobs = [
+        jobs: list[tuple[dict[str, str | None], pulumi.Output[str]]] = []
+        if args.lake.metrics:
             # lakeFS answers /metrics without credentials; that cannot be changed.
-            (job("lakefs", None), args.lake.endpoint.address),
-            (job("mlflow", args.registry.passwords[METRICS_USER], METRICS_USER), args.registry.endpoint.address),
+            jobs.append((job("lakefs", None), args.lake.endpoint.address))
+        if metrics := args.registry.logins.get(METRICS_USER):
+            jobs.append((job("mlflow", metrics.password, metrics.username), args.registry.endpoint.address))
+        jobs += [
             (job("alertmanager", self.alertmanager_admin, ADMIN), self.alertmanager.address),
             (job("prometheus", self.prometheus_admin, ADMIN), self.prometheus.address),
             *((job(f"serving-{service.model}", service.key), service.endpoint.address) for service in args.serving),
@@ -291,7 +292,7 @@ class Monitoring(pulumi.ComponentResource):
                     ),
                     "provisioning/dashboards/tidemill.yml": render("monitoring/grafana-dashboards.yml.j2"),
                     "dashboards/tidemill.json": json.dumps(
-                        json.loads(render("monitoring/dashboard.json.j2", stack=args.stack)), indent=2
+                        json.loads(render("monitoring/dashboard.json.j2", stack=args.target.stack)), indent=2
                     ),
                 },
                 stores=[store],

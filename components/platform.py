@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pulumi
 
-from .lake import Lake, LakeArgs
+from .lake import ExistingLake, Lake, LakeArgs
+from .layout import find_project
 from .monitoring import Monitoring, MonitoringArgs
-from .registry import Registry, RegistryArgs
+from .registry import ExistingRegistry, Registry, RegistryArgs
 from .retraining import Retraining, RetrainingArgs, runtime_settings
 from .serving import ModelService, ModelServiceArgs
 from .settings import LakeConfig, ModelConfig, MonitoringConfig
@@ -25,40 +27,56 @@ class PlatformArgs:
 
     Attributes:
         target: the target to build on.
-        stack: TEAM-ENVIRONMENT.
-        project: the folder of Pulumi.yaml.
+        project: the folder of Pulumi.yaml; by default the running program's.
         lake: repositories.
+        existing_lake: a lakeFS server which is there already; None makes one.
+        existing_registry: an MLflow server which is there already; None makes one.
         models: name -> model.
         monitoring: intervals, retention, receivers.
         ports: service name -> fixed port.
         secrets: values of the stack config's own secrets, by name.
         grafana: whether Grafana can be had here.
+        skip: parts which are not made. Without monitoring nobody raises alerts; without retraining nobody follows them.
     """
 
     target: Target
-    stack: str
-    project: Path
+    project: Path = field(default_factory=find_project)
     lake: LakeConfig = field(default_factory=LakeConfig)
+    existing_lake: ExistingLake | None = None
+    existing_registry: ExistingRegistry | None = None
     models: Mapping[str, ModelConfig] = field(default_factory=dict[str, ModelConfig])
     monitoring: MonitoringConfig = field(default_factory=MonitoringConfig)
     ports: Mapping[str, int] = field(default_factory=dict[str, int])
     secrets: Mapping[str, pulumi.Output[str]] = field(default_factory=dict[str, pulumi.Output[str]])
     grafana: bool = False
+    skip: Collection[Literal["monitoring", "retraining"]] = ()
 
 
 class Platform(pulumi.ComponentResource):
-    """Everything one team needs in one environment."""
+    """Everything one team needs in one environment.
 
+    Attributes:
+        target: what it is built on, for more beside it.
+        lake, registry: where data and models are.
+        serving: model -> its server.
+        retraining: None where there is no model, or it is left out.
+        monitoring: None where it is left out.
+        urls: service -> where it answers.
+    """
+
+    target: Target
     lake: Lake
     registry: Registry
     serving: dict[str, ModelService]
     retraining: Retraining | None
-    monitoring: Monitoring
+    monitoring: Monitoring | None
+    urls: dict[str, pulumi.Output[str]]
 
     def __init__(self, name: str, args: PlatformArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("tidemill:components:Platform", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
         target, ports = args.target, args.ports
+        self.target = target
         self.lake = Lake(
             "lake",
             LakeArgs(
@@ -67,6 +85,7 @@ class Platform(pulumi.ComponentResource):
                 repositories=args.lake.repositories,
                 port=ports.get("lakefs"),
                 validation_port=ports.get("validation"),
+                existing=args.existing_lake,
             ),
             child,
         )
@@ -74,13 +93,19 @@ class Platform(pulumi.ComponentResource):
         clients = bool(args.models or seeds)
         self.registry = Registry(
             "registry",
-            RegistryArgs(target=target, models=list(args.models), clients=clients, port=ports.get("mlflow")),
+            RegistryArgs(
+                target=target,
+                models=list(args.models),
+                clients=clients,
+                port=ports.get("mlflow"),
+                existing=args.existing_registry,
+            ),
             child,
         )
         if clients:
-            runtime = runtime_settings(args.stack, self.lake, self.registry, args.models)
+            runtime = runtime_settings(args.target.stack, self.lake, self.registry, args.models)
             for repository, command in seeds.items():
-                self.lake.seed(repository, command, runtime, [self.registry.passwords["retraining"]])
+                self.lake.seed(repository, command, runtime, self.registry.logins["retraining"].secrets)
         self.serving = {
             model: ModelService(
                 model,
@@ -102,40 +127,45 @@ class Platform(pulumi.ComponentResource):
                     lake=self.lake,
                     registry=self.registry,
                     models=args.models,
-                    runtime=runtime_settings(args.stack, self.lake, self.registry, args.models),
                     port=ports.get("retraining"),
                 ),
                 child,
             )
-            if args.models
+            if args.models and "retraining" not in args.skip
             else None
         )
-        self.monitoring = Monitoring(
+        self.monitoring = None if "monitoring" in args.skip else self._monitoring(args, child)
+        watch = self.monitoring
+        self.urls = {
+            "lakefs": self.lake.endpoint.public_url,
+            "mlflow": self.registry.endpoint.public_url,
+            **(
+                {"prometheus": watch.prometheus.public_url, "alertmanager": watch.alertmanager.public_url}
+                if watch
+                else {}
+            ),
+            **{f"serving-{model}": service.endpoint.public_url for model, service in self.serving.items()},
+            **({"grafana": watch.grafana.public_url} if watch and watch.grafana else {}),
+        }
+        self.register_outputs({"urls": self.urls})
+
+    def _monitoring(self, args: PlatformArgs, child: pulumi.ResourceOptions) -> Monitoring:
+        return Monitoring(
             "monitoring",
             MonitoringArgs(
-                target=target,
-                stack=args.stack,
+                target=args.target,
                 config=args.monitoring,
                 lake=self.lake,
                 registry=self.registry,
                 retraining=self.retraining,
                 serving=list(self.serving.values()),
                 models=args.models,
-                ports=ports,
+                ports=args.ports,
                 grafana=args.grafana,
-                receivers=self._receivers(target, args, child),
+                receivers=self._receivers(args.target, args, child),
             ),
             child,
         )
-        self.urls = {
-            "lakefs": self.lake.endpoint.public_url,
-            "mlflow": self.registry.endpoint.public_url,
-            "prometheus": self.monitoring.prometheus.public_url,
-            "alertmanager": self.monitoring.alertmanager.public_url,
-            **{f"serving-{model}": service.endpoint.public_url for model, service in self.serving.items()},
-            **({"grafana": self.monitoring.grafana.public_url} if self.monitoring.grafana else {}),
-        }
-        self.register_outputs({"urls": self.urls})
 
     @staticmethod
     def _receivers(

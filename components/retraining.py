@@ -36,7 +36,7 @@ class RetrainingArgs:
         lake: where the data is.
         registry: where the models are.
         models: name -> model.
-        runtime: the text of the RuntimeSettings which its jobs get.
+        runtime: the text of the RuntimeSettings which its jobs get; None makes it of `models`.
         after: what must be there before the first training: data and permissions.
         port: a fixed port, or None.
     """
@@ -45,7 +45,7 @@ class RetrainingArgs:
     lake: Lake
     registry: Registry
     models: Mapping[str, ModelConfig]
-    runtime: pulumi.Input[str]
+    runtime: pulumi.Input[str] | None = None
     after: Sequence[pulumi.Resource] = ()
     port: int | None = None
 
@@ -86,12 +86,15 @@ class Retraining(pulumi.ComponentResource):
         self.endpoint = target.endpoint("retraining", EndpointArgs(port=args.port), child)
         self.token = target.secret("retraining-token", SecretArgs(), child)
         store = target.object_store("retraining", child)
+        runtime = args.runtime
+        if runtime is None:
+            runtime = runtime_settings(target.stack, args.lake, args.registry, args.models)
         lake_keys = [args.lake.key_id, args.lake.secret]
-        password = args.registry.passwords["retraining"]
+        passwords = args.registry.logins["retraining"].secrets
         trainer = target.trainer(
             TrainerArgs(
-                runtime=args.runtime,
-                secrets=[*lake_keys, password],
+                runtime=runtime,
+                secrets=[*lake_keys, *passwords],
                 trainings={model: (config.train, config.code) for model, config in args.models.items()},
             ),
             child,
@@ -111,8 +114,8 @@ class Retraining(pulumi.ComponentResource):
                 argv=["@{python}", "-m", "tidemill.runtime.retraining", "--settings", "@{config}/settings.json"],
                 image="runtime",
                 endpoints=[self.endpoint],
-                secrets=[self.token, *lake_keys, password, *trainer.secrets],
-                config_files={"settings.json": as_json(settings), "runtime.json": args.runtime},
+                secrets=[self.token, *lake_keys, *passwords, *trainer.secrets],
+                config_files={"settings.json": as_json(settings), "runtime.json": runtime},
                 stores=[store],
             ),
             pulumi.ResourceOptions(parent=self, depends_on=[*args.after, *trainer.resources]),

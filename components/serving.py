@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import pulumi
@@ -29,7 +29,7 @@ class ModelServiceArgs:
 
     target: Target
     registry: Registry
-    serve: ServeConfig
+    serve: ServeConfig = field(default_factory=ServeConfig)
     alias: str = "champion"
     port: int | None = None
 
@@ -60,7 +60,6 @@ class ModelService(pulumi.ComponentResource):
         self.capture = target.object_store(f"capture-{name}", child)
         # The named keys, which are hashes: kept apart from the capture, which may be deleted.
         access = target.object_store(f"access-{name}", child)
-        password = args.registry.passwords["serving"]
         serve, capture = args.serve, args.serve.capture
         hash_key = target.secret(f"capture-{name}-hash", SecretArgs(), child) if capture.hash else None
         settings = {
@@ -96,7 +95,11 @@ class ModelService(pulumi.ComponentResource):
                 argv=["@{python}", "-m", "tidemill.runtime.serving", "--settings", "@{config}/settings.json"],
                 image="serving",
                 endpoints=[self.endpoint],
-                secrets=[self.key, password, *([hash_key] if hash_key else [])],
+                secrets=[
+                    self.key,
+                    *args.registry.logins["serving"].secrets,
+                    *([hash_key] if hash_key else []),
+                ],
                 config_files={"settings.json": as_json(settings)},
                 stores=[self.capture, access],
                 stop_seconds=10 + int(serve.drain.total_seconds()),

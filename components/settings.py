@@ -89,7 +89,9 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 class SecretName(Settings):
     """A secret of the stack config, referred to by name."""
 
-    secret: str = Field(min_length=1, description="Key of the secret: `pulumi config set --secret KEY`.")
+    secret: str = Field(
+        min_length=1, description="Key of the secret: `pulumi config set --secret KEY`.", examples=["slackUrl"]
+    )
 
 
 class RepositoryConfig(Settings):
@@ -101,9 +103,12 @@ class RepositoryConfig(Settings):
     gate: str | None = Field(
         default=None,
         description="Expectations which data must meet before it is merged: a Great Expectations suite as JSON.",
+        examples=["stacks/flights/expectations.json"],
     )
     seed: CommandLine | None = Field(
-        default=None, description="Command which fills the repository when it is made, run beside Pulumi.yaml."
+        default=None,
+        description="Command which fills the repository when it is made, run beside Pulumi.yaml.",
+        examples=[["python", "stacks/flights/seed.py"]],
     )
 
 
@@ -113,6 +118,7 @@ class LakeConfig(Settings):
     repositories: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{2,62}$")], RepositoryConfig] = Field(
         default_factory=dict[str, RepositoryConfig],
         description="Name -> repository. Without any, the team gets one which bears its name.",
+        examples=[{"flights": {"protect": ["main"]}}],
     )
 
 
@@ -121,11 +127,14 @@ class CaptureConfig(Settings):
 
     fraction: float = Field(default=1.0, ge=0, le=1, description="Share of the requests which is captured.")
     leave_out: list[str] = Field(
-        default_factory=list[str], description="Columns which are not kept: personal data, or what is too large."
+        default_factory=list[str],
+        description="Columns which are not kept: personal data, or what is too large.",
+        examples=[["passenger_name"]],
     )
     hash: list[str] = Field(
         default_factory=list[str],
         description="Columns of which only a keyed hash is kept, by which the rows of one subject can still be found.",
+        examples=[["customer_id"]],
     )
     retention: Duration | None = Field(
         default=None, description="Age at which captured rows and labels are deleted. Default: they are kept."
@@ -157,6 +166,7 @@ class ServeConfig(Settings):
         default=None,
         min_length=1,
         description="Alias of a version which is asked the same besides, such as challenger; it answers nobody.",
+        examples=["challenger"],
     )
     capture: Annotated[CaptureConfig, BeforeValidator(_capture, json_schema_input_type=CaptureConfig | Fraction)] = (
         Field(
@@ -210,15 +220,22 @@ class RetrainConfig(Settings):
 class ModelConfig(Settings):
     """A model: what it is for, who answers for it, what counts as good, and how it is kept fresh."""
 
-    owner: str = Field(min_length=1, description="Who answers for the model: an address.")
-    purpose: str = Field(min_length=1, description="The question it answers, one sentence.")
-    code: str = Field(min_length=1, description="Folder of its training code, relative to Pulumi.yaml.")
-    train: CommandLine = Field(description="Command which trains it, run inside `code`.")
+    owner: str = Field(min_length=1, description="Who answers for the model: an address.", examples=["ops@example.org"])
+    purpose: str = Field(
+        min_length=1, description="The question it answers, one sentence.", examples=["will this flight leave late?"]
+    )
+    code: str = Field(
+        min_length=1, description="Folder of its training code, relative to Pulumi.yaml.", examples=["stacks/flights"]
+    )
+    train: CommandLine = Field(
+        description="Command which trains it, run inside `code`.", examples=[["python", "train.py"]]
+    )
     data: str = Field(
         pattern=r"^[^/\s]+/[^/\s]+/[^/\s].*$",
         description="Where its data lives: REPOSITORY/BRANCH/PATH in the lake.",
+        examples=["flights/main/departures"],
     )
-    target: str = Field(min_length=1, description="Name of the target column.")
+    target: str = Field(min_length=1, description="Name of the target column.", examples=["delayed"])
     promote: PromoteSettings = Field(default=PromoteSettings(), description="The gate before the alias champion.")
     serve: ServeConfig = Field(default=ServeConfig(), description="How it answers.")
     watch: WatchConfig = Field(default=WatchConfig(), description="What counts as drift.")
@@ -234,7 +251,9 @@ class SlackConfig(Settings):
     """A Slack channel which hears of alerts."""
 
     url: SecretName = Field(description="The incoming webhook's URL, a secret.")
-    channel: str | None = Field(default=None, description="Channel, where the webhook leaves the choice.")
+    channel: str | None = Field(
+        default=None, description="Channel, where the webhook leaves the choice.", examples=["#models"]
+    )
 
 
 class WebhookConfig(Settings):

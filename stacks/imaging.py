@@ -22,11 +22,12 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from tidemill.runtime import lineage
 from tidemill.runtime.errors import PlatformError, UserError
 from tidemill.templates.rendering import render
+
+from .wheels import origin, own_wheel
 
 if TYPE_CHECKING:
     from tidemill.runtime.serving.model import VersionInfo
@@ -42,7 +43,6 @@ BASES = {
 }
 INSIDE = "/opt/tidemill/version/model"
 _SECONDS = 900.0
-_TREE = ("pyproject.toml", "README.md", "LICENSE", "components", "runtime", "stacks", "templates")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,500}")
 _SYSTEM = {"lightgbm": "libgomp1"}  # what a wheel needs and slim images do not have
 
@@ -254,35 +254,7 @@ def _wheel(given: Path | None, folder: Path) -> Path | None:
         if not re.fullmatch(r"tidemill-[A-Za-z0-9.+_]+-py3-none-any\.whl", given.name) or not given.is_file():
             raise UserError("not a wheel of tidemill", field="--wheel", value=str(given))
         return Path(shutil.copy(given, folder))
-    raw = metadata.distribution("tidemill").read_text("direct_url.json")
-    origin: dict[str, Any] = json.loads(raw) if raw else {}
-    url = urlsplit(str(origin.get("url", "")))
-    source = Path(unquote(url.path))
-    if url.scheme != "file" or not source.exists():
-        return None
-    if source.is_file():
-        return _wheel(source, folder)
-    return _built(source, folder)
-
-
-def _built(tree: Path, folder: Path) -> Path:
-    """Build the wheel of the tree this tidemill is installed from, in a copy: a build leaves things behind."""
-    from tidemill.runtime.serving.environment import find_uv, reason_in
-
-    with tempfile.TemporaryDirectory() as work:
-        copy = Path(work) / "tree"
-        copy.mkdir()
-        for name in _TREE:
-            if (tree / name).is_dir():
-                shutil.copytree(tree / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-            else:
-                shutil.copy(tree / name, copy / name)
-        done = _run([*find_uv(), "build", "--quiet", "--wheel", "--out-dir", str(folder), str(copy)], Path(work))
-    (folder / ".gitignore").unlink(missing_ok=True)
-    built = sorted(folder.glob("tidemill-*.whl"))
-    if done.returncode or len(built) != 1:
-        raise PlatformError(f"the wheel of tidemill cannot be built: {reason_in(done.stderr)}", field=str(tree))
-    return built[0]
+    return None if origin().kind == "index" else own_wheel(folder)[0]
 
 
 def _run(argv: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:

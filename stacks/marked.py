@@ -90,6 +90,8 @@ def read_yaml(file: Path, project: Path) -> tuple[Any, dict[_Path, Mark], dict[_
         raise ConfigError(f"not YAML ({problem})", field=f"{shown}:{line}", mend="mend that line") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"not YAML ({str(error).splitlines()[0]})", field=shown, mend="mend it") from None
+    except RecursionError:
+        raise ConfigError("nested too deeply", field=shown, mend="flatten it") from None
     finally:
         loader.dispose()
     return value, reader.marks, reader.keys

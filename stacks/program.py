@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING
 from tidemill.components.layout import find_project
 
 from .loading import LoadedStack, load_stack
+from .own_program import own_program, run_own
+from .teams.checking import keep_rules
 
 if TYPE_CHECKING:
+    from tidemill.components.platform import Platform
     from tidemill.components.targets.base import Target
 
 __all__ = ["compose", "main", "program_of"]
 
 
-def main() -> None:
-    """Compose the stack which the engine has chosen, in the project of the working directory."""
+def main() -> Platform:
+    """Compose the stack which the engine has chosen, in the project of the working directory; return its platform."""
     import pulumi
     from tidemill.runtime.errors import TidemillError
 
@@ -28,22 +31,30 @@ def main() -> None:
     try:
         loaded = load_stack(find_project(), pulumi.get_stack())
         require_shared_state(loaded, {**os.environ, **current_login(loaded.project, os.environ)})
-        compose(loaded)
+        return compose(loaded)
     except TidemillError as error:
         raise pulumi.RunError(str(error)) from None
 
 
 def program_of(loaded: LoadedStack) -> Callable[[], None]:
-    """Return the program of `loaded` for the Automation API."""
-    return functools.partial(compose, loaded)
+    """Return the program of `loaded` for the Automation API: the project's own where it has one."""
+    own = own_program(loaded.project)
+    if own:
+        return functools.partial(run_own, own)
+
+    def program() -> None:
+        compose(loaded)
+
+    return program
 
 
-def compose(loaded: LoadedStack) -> None:
-    """Declare the platform which `loaded` describes, and the outputs of its stack."""
+def compose(loaded: LoadedStack) -> Platform:
+    """Declare the platform which `loaded` describes, and the outputs of its stack; return the platform."""
     import pulumi
     from tidemill.components.platform import Platform, PlatformArgs
 
     config = loaded.config
+    keep_rules(loaded)
     for note in loaded.notes():
         pulumi.log.warn(note)
     values = pulumi.Config()
@@ -52,7 +63,6 @@ def compose(loaded: LoadedStack) -> None:
         "platform",
         PlatformArgs(
             target=_target(loaded),
-            stack=config.stack,
             project=loaded.project,
             lake=config.lake,
             models=config.models,
@@ -65,6 +75,7 @@ def compose(loaded: LoadedStack) -> None:
     )
     pulumi.export("platform", {"stack": config.stack, "target": config.target})
     pulumi.export("urls", platform.urls)
+    return platform
 
 
 def _target(loaded: LoadedStack) -> Target:
@@ -73,33 +84,20 @@ def _target(loaded: LoadedStack) -> Target:
     Raises:
         UserError: what the target imports is not installed.
     """
-    from tidemill.components.layout import StackRoot
-    from tidemill.components.targets.extras import missing, missing_error
+    from tidemill.components.targets.choosing import make_target
 
-    config, project = loaded.config, loaded.project
-    if missing(config.target):
-        raise missing_error(config.target)
-    root = StackRoot.of(project, config.stack).path
-    if config.target == "docker":
-        from tidemill.components.targets.docker.target import DockerTarget
-
-        return DockerTarget(config.team, config.environment, root=root, project=project, settings=config.docker)
-    if config.target == "aws":
-        from tidemill.components.targets.aws.target import AwsTarget
-
-        kept = {name: model.serve.capture.retention for name, model in config.models.items()}
-        return AwsTarget(
-            config.team,
-            config.environment,
-            root=root,
-            project=project,
-            settings=config.aws,
-            # Whoever serves may not delete there: S3 itself forgets what is older.
-            expiring={f"capture-{name}": max(1, -(-days // timedelta(days=1))) for name, days in kept.items() if days},
-        )
-    from tidemill.components.targets.local.target import LocalTarget
-
-    return LocalTarget(stack=config.stack, root=root, project=project)
+    config = loaded.config
+    kept = {name: model.serve.capture.retention for name, model in config.models.items()}
+    return make_target(
+        config.target,
+        team=config.team,
+        environment=config.environment,
+        project=loaded.project,
+        docker=config.docker,
+        aws=config.aws,
+        # Whoever serves may not delete there: S3 itself forgets what is older.
+        expiring={f"capture-{name}": max(1, -(-days // timedelta(days=1))) for name, days in kept.items() if days},
+    )
 
 
 def _have(tool: str) -> bool:

@@ -30,9 +30,14 @@ _SERVICES = ("lakefs", "mlflow", "validation", "monitor", "retraining", "prometh
 class StackConfig(Settings):
     """One team in one environment: one platform of its own."""
 
-    team: str = Field(pattern=NAME_PATTERN, min_length=3, max_length=30, description="Name of the team.")
+    team: str = Field(
+        pattern=NAME_PATTERN, min_length=3, max_length=30, description="Name of the team.", examples=["flights"]
+    )
     environment: str = Field(
-        pattern=r"^[a-z][a-z0-9]*$", max_length=16, description="Name of the environment: dev, staging, prod."
+        pattern=r"^[a-z][a-z0-9]*$",
+        max_length=16,
+        description="Name of the environment.",
+        examples=["dev", "staging", "prod"],
     )
     target: Literal["local", "docker", "aws"] = Field(default="local", description="Where the platform runs.")
     lake: LakeConfig = Field(default_factory=LakeConfig, description="The versioned data.")
@@ -44,6 +49,7 @@ class StackConfig(Settings):
         default_factory=dict[str, int],
         description="Service name -> fixed port of this machine; every other service keeps a free one. "
         "On aws it does nothing: there each service has a name of its own.",
+        examples=[{"grafana": 3000}],
     )
     docker: DockerSettings = Field(default=DockerSettings(), description="How it runs on the target docker.")
     aws: AwsSettings = Field(default=AwsSettings(), description="How it runs on the target aws.")

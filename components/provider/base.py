@@ -196,7 +196,8 @@ class NativeResource(ABC):
                 "holds data and is not deleted",
                 field=str(state.get(self.label)),
                 mend="`tidemill stop` ends every service and keeps everything, "
-                "`tidemill destroy --delete-data` deletes everything",
+                "`tidemill destroy --delete-data` deletes everything; in a program of your own this does "
+                f"`pulumi destroy` with {DELETE_DATA}={stack}",
             )
 
     def _refuse_to_recreate(self, name: str) -> None:

@@ -351,12 +351,20 @@ class Target(Protocol):
 
     Attributes:
         name: its name in a stack config.
+        stack: the stack which is built, TEAM-ENVIRONMENT.
+        reaches_out: whether services reach servers outside of the stack.
         plain_http: whether services listen beyond the loopback interface without TLS, because the target keeps their
             network to themselves, or ends TLS before it.
     """
 
     name: str
+    reaches_out: bool
     plain_http: bool
+
+    @property
+    def stack(self) -> str:
+        """The stack which is built."""
+        ...
 
     def endpoint(self, name: str, args: EndpointArgs, opts: pulumi.ResourceOptions) -> EndpointRef:
         """Make an endpoint."""

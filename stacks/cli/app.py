@@ -4,12 +4,33 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import typer
 from tidemill.runtime.errors import TidemillError
 
-from . import capture, converge, image, inspect, keys, moving, policies, project, score, serve, services
+from . import (
+    add,
+    capture,
+    config,
+    converge,
+    image,
+    init,
+    inspect,
+    keys,
+    moving,
+    policies,
+    project,
+    score,
+    serve,
+    services,
+    stacks,
+    update,
+    validate,
+)
+from .examples import epilog, group_epilog
+from .mistakes import sentence
 
 __all__ = ["app", "run"]
 
@@ -25,6 +46,7 @@ _EXTRAS = {
         "sqlalchemy",
         "cryptography",
         "pulumi_policy",
+        "ruamel",
     ),
     "serve": (
         "fastapi",
@@ -67,7 +89,11 @@ for _command in (
     inspect.doctor,
     policies.policies,
     project.env,
-    project.validate,
+    validate.validate,
+    config.config,
+    stacks.stacks,
+    init.init,
+    update.update,
     project.schema,
     project.train,
     moving.export,
@@ -77,8 +103,24 @@ for _command in (
     image.image,
 ):
     app.command(_command.__name__.rstrip("_"))(_command)
+app.add_typer(add.app)
 app.add_typer(keys.app)
 app.add_typer(capture.app)
+
+
+def _commands(group: typer.Typer, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each command of `group` with its name, the names of its groups before it."""
+    for command in group.registered_commands:
+        yield f"{path}{command.name or getattr(command.callback, '__name__', '')}", command
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            yield from _commands(inner.typer_instance, f"{path}{inner.typer_instance.info.name} ")
+
+
+for _name, _info in _commands(app):
+    _info.epilog = epilog(_name)
+for _group in (app, add.app, keys.app, capture.app):
+    _group.info.epilog = group_epilog(str(_group.info.name))
 
 
 @app.callback()
@@ -104,7 +146,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if text.startswith("Usage:"):  # no command was given: that text is the help
             typer.echo(text)
             return 2
-        return _fail(f"{text.rstrip('.')}; see `tidemill --help`", 2)
+        return _fail(sentence(error), 2)
     except typer.Abort:
         return _fail("aborted", 1)
     except ModuleNotFoundError as error:

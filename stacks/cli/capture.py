@@ -13,6 +13,7 @@ from tidemill.runtime.errors import ConfigError, NotFoundError, PlatformError, U
 from tidemill.runtime.reaching import read_secret
 
 from ..operating import local_root
+from . import completing
 from .context import JsonOption, StackOption, YesOption, choose, known_model
 
 if TYPE_CHECKING:
@@ -69,7 +70,10 @@ def forget(
         str, typer.Option(help="What the subject has there; - reads it from standard input.", show_default=False)
     ],
     model: Annotated[
-        str | None, typer.Argument(help="The model, as the stack config names it.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="The model, as the stack config names it.", show_default=False, autocompletion=completing.models
+        ),
     ] = None,
     directory: DirectoryOption = None,
     hash_key_file: Annotated[

@@ -11,14 +11,18 @@ from tidemill.components.layout import find_project
 from tidemill.runtime.errors import NotFoundError, UserError
 
 from ..loading import LoadedStack, load_stack, nearest, stack_names
+from . import completing
 
-__all__ = ["JsonOption", "StackOption", "YesOption", "choose", "chosen_name", "known_model"]
+__all__ = ["JsonOption", "ModelNameArgument", "StackOption", "YesOption", "choose", "chosen_name", "known_model"]
 
 StackOption = Annotated[
     str | None,
     typer.Option("--stack", "-s", help="The stack, TEAM-ENVIRONMENT. Default: TIDEMILL_STACK, or the only one.",
-                 show_default=False),
+                 show_default=False, autocompletion=completing.stacks),
 ]  # fmt: skip
+ModelNameArgument = Annotated[
+    str, typer.Argument(help="The model, as the stack config names it.", autocompletion=completing.models)
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 

@@ -10,6 +10,7 @@ import typer
 
 from ..operating import operations_of
 from .context import JsonOption, StackOption, choose
+from .terminal import console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,16 +33,12 @@ def table_of(*columns: str) -> Table:
 
 def print_tables(*tables: Table | str) -> None:
     """Print tables and lines, each under the one before."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 200  # a pipe has no width; a table cut at 80 characters would lose what is asked for
+    shown = console()
     for table in tables:
         if isinstance(table, str):
-            console.print(table, markup=False)
+            shown.print(table, markup=False)
         else:
-            console.print(table)
+            shown.print(table)
 
 
 def status(stack: StackOption = None, as_json: JsonOption = False) -> None:

@@ -10,6 +10,7 @@ import typer
 from tidemill.runtime.errors import UserError
 
 from ..operating import local_root
+from . import completing
 from .context import JsonOption, StackOption, choose, known_model
 
 __all__ = ["app"]
@@ -25,7 +26,8 @@ _WORDS = "[MODEL] NAME"
 WordsArgument = Annotated[
     list[str],
     typer.Argument(metavar=_WORDS, help="The model, as the stack config names it, and the key's name; "
-                                        "with --file the key's name alone.", show_default=False),
+                                        "with --file the key's name alone.", show_default=False,
+                   autocompletion=completing.models),
 ]  # fmt: skip
 
 
@@ -65,7 +67,9 @@ def add(words: WordsArgument, stack: StackOption = None, file: FileOption = None
 
 @app.command("list")
 def list_(
-    model: Annotated[str | None, typer.Argument(help="The model, as the stack config names it.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="The model, as the stack config names it.", autocompletion=completing.models)
+    ] = None,
     stack: StackOption = None,
     file: FileOption = None,
     as_json: JsonOption = False,

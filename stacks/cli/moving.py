@@ -17,6 +17,7 @@ from tidemill.components.layout import home
 from tidemill.runtime.errors import NotFoundError, UserError
 
 from .context import JsonOption, StackOption, choose
+from .terminal import lively
 
 if TYPE_CHECKING:
     from ..moving.contents import Step
@@ -141,7 +142,7 @@ class _Bar:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._live = sys.stderr.isatty()
+        self._live = lively(sys.stderr)
         self._what = ""
         self._last = 0.0
 

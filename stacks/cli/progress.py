@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 import typer
 
 from ..engine.events import Event
+from .terminal import console, lively
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -56,15 +58,11 @@ class Progress:
         self._began = time.monotonic()
 
     def __enter__(self) -> Self:
-        if not self.as_json:
-            from rich.console import Console
+        if not self.as_json and lively(sys.stdout):
+            from rich.live import Live
 
-            console = Console(highlight=False)
-            if console.is_terminal:
-                from rich.live import Live
-
-                self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
-                self._live.start()
+            self._live = Live(console=console(), get_renderable=self._render, refresh_per_second=4, transient=True)
+            self._live.start()
         return self
 
     def __exit__(

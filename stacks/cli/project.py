@@ -1,4 +1,4 @@
-"""`env`, `validate`, `schema`, `train`: the project and its code."""
+"""`env`, `schema`, `train`: the project and its code."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from collections.abc import Iterable
 from typing import Annotated
 
 import typer
-from tidemill.components.layout import find_project
 from tidemill.components.targets.operations import Operations
-from tidemill.runtime.errors import NotFoundError, PlatformError, ToolError, UserError
+from tidemill.runtime.errors import PlatformError, ToolError, UserError
 from tidemill.runtime.settings import ENVIRONMENT_VARIABLE
 
-from ..loading import load_stack, nearest, stack_names
 from ..operating import made_operations, operations_of
 from ..training import runtime_file
-from .context import StackOption, choose
+from .context import ModelNameArgument, StackOption, choose, known_model
 
-__all__ = ["env", "schema", "train", "validate"]
+__all__ = ["env", "schema", "train"]
 
 
 def env(stack: StackOption = None) -> None:
@@ -63,37 +61,22 @@ def _serving(operations: Operations, models: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def validate(stack: StackOption = None) -> None:
-    """Check a stack's config, or all of them, and touch nothing."""
-    project = find_project()
-    names = [stack] if stack else stack_names(project)
-    if not names:
-        raise UserError("the project has no stack config", field="stack", mend="write one, see the README")
-    for name in names:
-        loaded = load_stack(project, name)
-        typer.echo(f"{loaded.file.relative_to(project)}: holds")
-        for note in loaded.notes():
-            typer.echo(f"note: {note}")
-
-
-def schema() -> None:
+def schema(
+    teams: Annotated[bool, typer.Option("--teams", help="The schema of teams.yaml, the rules across teams.")] = False,
+) -> None:
     """Print the JSON Schema of stack configs, for editors."""
-    from ..schema import stack_schema_text
+    from ..schema import stack_schema_text, teams_schema_text
 
-    typer.echo(stack_schema_text(), nl=False)
+    typer.echo(teams_schema_text() if teams else stack_schema_text(), nl=False)
 
 
 def train(
-    model: Annotated[str, typer.Argument(help="The model, as the stack config names it.")],
+    model: ModelNameArgument,
     stack: StackOption = None,
 ) -> None:
     """Train a model here and now, with the command of the config; the new version is registered, not promoted."""
     loaded = choose(stack)
-    models = loaded.config.models
-    if model not in models:
-        close = nearest(model, models)
-        mend = f"did you mean {close}?" if close else f"use one of {', '.join(models) or 'none: the config has none'}"
-        raise NotFoundError("no such model", field="model", value=model, mend=mend)
+    known_model(loaded, model)
     runtime = runtime_file(loaded, made_operations(loaded))
     if runtime is None:
         raise UserError(
@@ -101,7 +84,7 @@ def train(
             field=loaded.config.stack,
             mend="run `tidemill up`",
         )
-    config = models[model]
+    config = loaded.config.models[model]
     program, *arguments = config.train
     argv = [sys.executable if program in ("python", "python3") else program, *arguments]
     environment = {**os.environ, ENVIRONMENT_VARIABLE: str(runtime), "TIDEMILL_MODEL": model}

@@ -14,6 +14,7 @@ import typer
 
 from .context import JsonOption
 from .serve import CompileOption, ModelArgument, TrackingOption, need_compilers, need_serving
+from .terminal import lively
 
 if TYPE_CHECKING:
     from tidemill.runtime.scoring import Progress, Scored
@@ -88,7 +89,7 @@ class _Bar:
     """One line on standard error, where that is a terminal."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self._shown = sys.stderr.isatty() and not quiet
+        self._shown = lively(sys.stderr) and not quiet
         self._began = 0.0
         self._last = 0.0
 

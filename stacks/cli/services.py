@@ -7,15 +7,21 @@ from collections.abc import Iterable
 from typing import Annotated
 
 import typer
+from tidemill.components.targets.operations import Operations
 from tidemill.runtime.errors import NotFoundError, PlatformError, UserError
 
-from ..loading import nearest
+from ..loading import LoadedStack, nearest
 from ..operating import made_operations
+from . import completing
 from .context import JsonOption, StackOption, choose
+from .terminal import waiting
 
 __all__ = ["logs", "open_", "restart", "start", "stop"]
 
-ServiceArgument = Annotated[str, typer.Argument(help="The service, as `tidemill status` names it.")]
+ServiceArgument = Annotated[
+    str,
+    typer.Argument(help="The service, as `tidemill status` names it.", autocompletion=completing.services),
+]
 _START_SECONDS = 90.0
 
 
@@ -30,7 +36,9 @@ def _known(name: str, names: Iterable[str]) -> None:
 def stop(stack: StackOption = None) -> None:
     """Stop every service; data, models, keys and ports are kept."""
     loaded = choose(stack)
-    ran = made_operations(loaded).stop()
+    operations = made_operations(loaded)
+    with waiting("stopping every service"):
+        ran = operations.stop()
     typer.echo(f"{loaded.config.stack}: {ran} services stopped, everything kept; `tidemill start` brings them back")
 
 
@@ -39,20 +47,26 @@ def start(
     timeout: Annotated[float, typer.Option(help="Seconds until every service must be well.", min=1)] = _START_SECONDS,
 ) -> None:
     """Start every service that was there, after `stop`, a reboot, or a killed supervisord."""
-    from ..overview import overview
-
     loaded = choose(stack)
     operations = made_operations(loaded)
     if not operations.services():
         raise UserError("it has no services yet", field=loaded.config.stack, mend="run `tidemill up`")
-    operations.start()
+    with waiting("starting every service"):
+        operations.start()
+        count = _well(loaded, operations, timeout)
+    typer.echo(f"{loaded.config.stack}: {count} services run and are well")
+
+
+def _well(loaded: LoadedStack, operations: Operations, timeout: float) -> int:
+    """Wait until every service is well, and return how many they are."""
+    from ..overview import overview
+
     until = time.monotonic() + timeout
     while True:
         view = overview(loaded, operations)
         ill = [service for service in view.services if not service.healthy]
         if not ill:
-            typer.echo(f"{loaded.config.stack}: {len(view.services)} services run and are well")
-            return
+            return len(view.services)
         if time.monotonic() > until:
             said = ", ".join(f"{service.name} {service.problem}" for service in ill)
             mend = f"see `tidemill logs {ill[0].name}`, or run `tidemill up`"
@@ -64,7 +78,8 @@ def restart(service: ServiceArgument, stack: StackOption = None) -> None:
     """Stop one service and start it again."""
     operations = made_operations(choose(stack))
     _known(service, (found.name for found in operations.services()))
-    operations.restart(service)
+    with waiting(f"starting {service} again"):
+        operations.restart(service)
     typer.echo(f"{service}: started again")
 
 

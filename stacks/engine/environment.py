@@ -28,6 +28,7 @@ __all__ = [
     "ensure_passphrase",
     "private_folder",
     "require_shared_state",
+    "state_folder",
 ]
 
 
@@ -135,6 +136,13 @@ def _default_backend(project: Path, environ: Mapping[str, str]) -> bool:
     backend: Any = project_settings(project).get("backend")
     named = isinstance(backend, dict) and bool(cast("dict[str, Any]", backend).get("url"))
     return not (environ.get("PULUMI_BACKEND_URL") or environ.get("PULUMI_ACCESS_TOKEN") or named)
+
+
+def state_folder(project: Path, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the folder `.pulumi` of the backend which a run would use, or None where it is no folder; make nothing."""
+    if _default_backend(project, environ):
+        return home(project) / "state" / ".pulumi"
+    return backend_folder(project, environ)
 
 
 def backend_folder(project: Path, environment: Mapping[str, str]) -> Path | None:

@@ -72,6 +72,20 @@ def test_the_command_works_and_says_which_extra_is_missing(clean: Path, tmp_path
     config = tmp_path / "stacks" / "config" / "Pulumi.flights-dev.yaml"
     config.parent.mkdir(parents=True)
     config.write_text("config:\n  tidemill:stack:\n    team: flights\n    environment: dev\n")
+    for light in (
+        "validate",
+        "status",
+        "stacks",
+        "config",
+        "schema",
+        "policies",
+        "doctor",
+        "up --help",
+        "serve --help",
+    ):
+        done = run(clean, "tidemill", *light.split(), cwd=tmp_path)
+        assert done.returncode in ((0, 1) if light == "doctor" else (0,)), f"{light}: {done.stdout}{done.stderr}"
+        assert "Traceback" not in done.stderr
     done = run(clean, "tidemill", "up", "--yes", "--stack", "flights-dev", cwd=tmp_path)
     assert done.returncode == 2, done.stdout + done.stderr
     assert 'pip install "tidemill[platform]"' in done.stdout + done.stderr

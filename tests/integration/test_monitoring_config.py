@@ -138,4 +138,4 @@ def test_hostile_names_stay_data() -> None:
     )
     group = yaml.safe_load(text)["groups"][1]
     assert group["name"] == f"tidemill-model-{hostile}"
-    assert group["rules"][0]["labels"]["model"] == hostile
+    assert group["rules"][0]["labels"]["model"] == hostile.replace("{{", '{{ "{{" }}')

@@ -42,7 +42,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
-        (["stauts"], 2, "'status'"),
+        (["stauts"], 2, "did you mean status?"),
         (["status", "--jsn"], 2, "--json"),
         (["status", "-s", "harbor-dev"], 2, "did you mean harbour-dev?"),
         (["up", "-s", "moon-dev", "--yes"], 2, "no such stack"),

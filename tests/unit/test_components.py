@@ -128,3 +128,185 @@ def test_every_protected_branch_is_guarded(tmp_path: Any) -> None:
     action = yaml.safe_load(recorded.of("Action")["gate-harbour"]["content"])
     events = action.get("on", action.get(True))  # YAML 1.1 reads `on` as a boolean
     assert events["pre-merge"]["branches"] == ["main", "prod"]
+
+
+def test_a_program_of_ones_own_gets_all_it_composes_from_one_place() -> None:
+    from tidemill import components
+
+    assert [name for name in components.__all__ if getattr(components, name, None) is None] == []
+    assert sorted(components.__all__) == components.__all__
+    assert {"Platform", "Lake", "Registry", "ExistingRegistry", "ModelService", "ServiceArgs", "target_here"} <= set(
+        components.__all__
+    )
+    with pytest.raises(AttributeError, match="Plattform"):
+        components.Plattform  # noqa: B018
+
+
+def composed(*, skip: Any = (), **existing: Any) -> Recorded:
+    from pathlib import Path
+
+    import pulumi
+    from tidemill.components import ExistingRegistry, ModelConfig, Platform, PlatformArgs
+    from tidemill.components.targets.local.target import LocalTarget
+
+    if "username" in existing:
+        existing["password"] = pulumi.Output.secret("s3cret")
+    model = ModelConfig(owner="o", purpose="p", code="c", train=["python"], data="a/main/b", target="t")
+
+    def program() -> None:
+        target = LocalTarget("quay-dev", Path("/nowhere/stacks/quay-dev"), Path("/nowhere"))
+        args = PlatformArgs(
+            target=target,
+            project=Path("/nowhere"),
+            models={"boats": model},
+            skip=skip,
+            existing_registry=ExistingRegistry(url="https://mlflow.example.org/", **existing),
+        )
+        Platform("platform", args)
+
+    return record(program)
+
+
+def registry_of(recorded: Recorded, service: str) -> dict[str, Any]:
+    return json.loads(recorded.of("Service")[service]["configFiles"]["settings.json"])["registry"]
+
+
+def test_an_administrator_of_a_brought_registry_lets_each_service_have_a_user_of_its_own() -> None:
+    recorded = composed(username="root", administrator=True, metrics=True)
+    assert "mlflow" not in recorded.of("Service")
+    assert not [name for name in recorded.of("Folder") if name.startswith("mlflow")]
+    users = {user["username"] for user in recorded.of("User").values()}
+    assert users == {"quay-dev-serving", "quay-dev-monitor", "quay-dev-retraining"}
+    assert registry_of(recorded, "serving-boats") == {
+        "tracking_uri": "https://mlflow.example.org",
+        "username": "quay-dev-serving",
+        "password_file": "@{secret-file:mlflow-serving}",
+    }
+    for permission in recorded.of("Permission").values():
+        assert permission["username"] in users
+        assert permission["admin"] == "root"
+    prometheus = yaml.safe_load(recorded.of("Service")["prometheus"]["configFiles"]["prometheus.yml"])
+    (job,) = [job for job in prometheus["scrape_configs"] if job["job_name"] == "mlflow"]
+    assert job["basic_auth"] == {"username": "root", "password_file": "@{secret-file:mlflow-existing}"}
+
+
+def test_without_an_administrator_all_services_are_the_user_who_was_given() -> None:
+    recorded = composed(username="quay")
+    assert not recorded.of("User")
+    assert not recorded.of("Permission")
+    assert set(recorded.of("RegisteredModel")) == {"boats"}
+    for service in ("serving-boats", "monitor", "retraining"):
+        assert registry_of(recorded, service)["username"] == "quay"
+        assert "mlflow-existing" in recorded.of("Service")[service]["secrets"]
+    prometheus = yaml.safe_load(recorded.of("Service")["prometheus"]["configFiles"]["prometheus.yml"])
+    assert "mlflow" not in {job["job_name"] for job in prometheus["scrape_configs"]}
+
+
+def test_a_registry_which_asks_for_nothing_is_shown_nothing_by_the_services() -> None:
+    assert registry_of(composed(), "serving-boats") == {"tracking_uri": "https://mlflow.example.org"}
+
+
+@pytest.mark.parametrize(
+    ("existing", "more", "said"),
+    [
+        ({"username": "x"}, {}, "existing.username, existing.password"),
+        ({"administrator": True}, {}, "existing.administrator"),
+        ({}, {"port": 8080}, "port, existing"),
+        ({}, {"target": "docker"}, "nothing outside of the stack"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_before_anything_is_made(
+    existing: dict[str, Any], more: dict[str, Any], said: str
+) -> None:
+    from types import SimpleNamespace
+
+    from tidemill.components import ExistingRegistry, RegistryArgs
+    from tidemill.runtime.errors import ConfigError
+
+    name = more.pop("target", "local")
+    target: Any = SimpleNamespace(name=name, reaches_out=name == "local")
+    args = RegistryArgs(target=target, existing=ExistingRegistry(url="https://mlflow.example.org", **existing), **more)
+    with pytest.raises(ConfigError) as caught:
+        args.check()
+    assert said in str(caught.value)
+
+
+def test_the_target_here_is_named_after_the_stack_or_the_project(tmp_path: Any, monkeypatch: Any) -> None:
+    import pulumi
+    from tidemill.components import target_here
+    from tidemill.runtime.errors import ConfigError
+
+    (tmp_path / "Pulumi.yaml").write_text("name: harbour\nruntime: python\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pulumi, "get_project", lambda: "harbour")
+    for stack, wanted in (("dev", "harbour-dev"), ("north-quay-prod", "north-quay-prod")):
+        monkeypatch.setattr(pulumi, "get_stack", lambda stack=stack: stack)
+        target = target_here()
+        assert (target.name, target.stack, target.reaches_out) == ("local", wanted, True)
+    monkeypatch.setattr(pulumi, "get_stack", lambda: "Dev")
+    with pytest.raises(ConfigError, match="TEAM-ENVIRONMENT"):
+        target_here()
+
+
+def test_parts_of_the_platform_are_left_out() -> None:
+    whole, watched, bare = (composed(skip=skip) for skip in ((), ("retraining",), ("monitoring", "retraining")))
+    assert set(whole.of("Service")) - set(watched.of("Service")) == {"retraining"}
+    assert set(bare.of("Service")) == {"lakefs", "serving-boats"}
+    config = yaml.safe_load(watched.of("Service")["alertmanager"]["configFiles"]["alertmanager.yml"])
+    assert "retraining" not in {receiver["name"] for receiver in config["receivers"]}
+
+
+def brought(tmp_path: Any, gate: str | None, **existing: Any) -> Recorded:
+    import pulumi
+    from tidemill.components import ExistingLake, Lake, LakeArgs, RepositoryConfig
+    from tidemill.components.targets.local.target import LocalTarget
+
+    (tmp_path / "suite.json").write_text('{"name": "x", "expectations": [], "meta": {"tidemill": {"path": "x"}}}')
+
+    def program() -> None:
+        keys = {key: pulumi.Output.secret(value) for key, value in {"key_id": "AKIA", "secret": "s3cret"}.items()}
+        more = {key: pulumi.Output.secret(value) for key, value in existing.items()}
+        there = ExistingLake(url="https://lake.example.org:8443/", namespace="s3://bucket/", **keys, **more)
+        args = LakeArgs(
+            target=LocalTarget("quay-dev", tmp_path, tmp_path),
+            project=tmp_path,
+            repositories={"boats": RepositoryConfig(gate=gate)},
+            existing=there,
+        )
+        Lake("lake", args)
+
+    return record(program)
+
+
+def test_a_brought_lake_gets_the_repositories_and_nothing_is_started(tmp_path: Any) -> None:
+    recorded = brought(tmp_path, None)
+    assert not recorded.of("Service")
+    assert not recorded.of("Folder")
+    (repository,) = recorded.of("Repository").values()
+    assert repository["namespace"] == "s3://bucket/boats"
+    assert repository["url"] == "https://lake.example.org:8443"
+    assert set(recorded.of("Secret")) == {"lakefs-key-id", "lakefs-secret", "lakefs-hook"}
+
+
+def test_a_gate_in_a_brought_lake_needs_the_secret_by_which_that_calls(tmp_path: Any) -> None:
+    from tidemill.runtime.errors import ConfigError
+
+    with pytest.raises(ConfigError, match=r"existing\.hook"):
+        brought(tmp_path, "suite.json")
+    recorded = brought(tmp_path, "suite.json", hook="known to both")
+    assert set(recorded.of("Service")) == {"validation"}
+    assert "lakefs-hook" in recorded.of("Service")["validation"]["secrets"]
+
+
+def test_more_is_made_beside_what_a_stack_config_describes() -> None:
+    import pulumi
+    from tidemill.components import EndpointArgs, ServiceArgs
+
+    def program() -> None:
+        platform = compose(load_stack(ROOT, "flights-dev"))
+        assert platform.urls["lakefs"] is platform.lake.endpoint.public_url
+        opts = pulumi.ResourceOptions(depends_on=[platform.lake])
+        endpoint = platform.target.endpoint("catalogue", EndpointArgs(), opts)
+        platform.target.service("catalogue", ServiceArgs(argv=["@{python}"], endpoints=[endpoint]), opts)
+
+    assert set(record(program).of("Service")) == {*flights().of("Service"), "catalogue"}

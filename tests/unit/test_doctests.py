@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import re
 
 import pytest
 
@@ -13,7 +14,7 @@ MODULES = sorted(
     "tidemill." + ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for package in ("components", "runtime", "stacks", "templates")
     for path in (ROOT / package).rglob("*.py")
-    if ">>> " in path.read_text()
+    if re.search(r"^ *>>> ", path.read_text(), flags=re.MULTILINE)
 )
 
 

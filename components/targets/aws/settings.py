@@ -48,7 +48,7 @@ class _Choice(Settings):
 class ExistingNetwork(Settings):
     """A VPC which is there already."""
 
-    vpc: str = Field(pattern=r"^vpc-[0-9a-f]+$", description="Its id.")
+    vpc: str = Field(pattern=r"^vpc-[0-9a-f]+$", description="Its id.", examples=["vpc-0123456789abcdef0"])
     private_subnets: list[str] = Field(min_length=2, description="Ids of its private subnets, in two zones at least.")
     public_subnets: list[str] = Field(min_length=2, description="Ids of its public subnets, for the load balancer.")
 
@@ -56,7 +56,12 @@ class ExistingNetwork(Settings):
 class NetworkArgs(Settings):
     """A VPC which is made."""
 
-    cidr: str = Field(default="10.0.0.0/16", pattern=r"^\d+\.\d+\.\d+\.\d+/\d+$", description="Its addresses.")
+    cidr: str = Field(
+        default="10.0.0.0/16",
+        pattern=r"^\d+\.\d+\.\d+\.\d+/\d+$",
+        description="Its addresses.",
+        examples=["10.0.0.0/16"],
+    )
     zones: int = Field(default=2, ge=2, le=3, description="Availability zones.")
     nat: Literal["none", "one", "each"] = Field(
         default="one",
@@ -84,7 +89,12 @@ class NetworkChoice(_Choice):
 class ClusterChoice(_Choice):
     """The ECS cluster."""
 
-    existing: str | None = Field(default=None, pattern=r"^arn:aws[a-z-]*:ecs:\S+$", description="Its ARN.")
+    existing: str | None = Field(
+        default=None,
+        pattern=r"^arn:aws[a-z-]*:ecs:\S+$",
+        description="Its ARN.",
+        examples=["arn:aws:ecs:eu-central-1:123456789012:cluster/models"],
+    )
 
 
 class ExistingDatabase(Settings):
@@ -95,8 +105,13 @@ class ExistingDatabase(Settings):
     secret: str = Field(
         pattern=r"^arn:aws[a-z-]*:secretsmanager:\S+$",
         description="ARN of the secret with `username` and `password` of a user who may create databases.",
+        examples=["arn:aws:secretsmanager:eu-central-1:123456789012:secret:postgres-0a1b2c"],
     )
-    security_group: str = Field(pattern=r"^sg-[0-9a-f]+$", description="The security group which lets services in.")
+    security_group: str = Field(
+        pattern=r"^sg-[0-9a-f]+$",
+        description="The security group which lets services in.",
+        examples=["sg-0123456789abcdef0"],
+    )
 
 
 class DatabaseChoice(_Choice):
@@ -108,19 +123,31 @@ class DatabaseChoice(_Choice):
 class BucketChoice(_Choice):
     """The bucket."""
 
-    existing: str | None = Field(default=None, min_length=3, description="Name of one which is there already.")
+    existing: str | None = Field(
+        default=None, min_length=3, description="Name of one which is there already.", examples=["flights-lake"]
+    )
 
 
 class CertificateChoice(_Choice):
     """The certificate of the load balancer."""
 
-    existing: str | None = Field(default=None, pattern=r"^arn:aws[a-z-]*:acm:\S+$", description="Its ARN.")
+    existing: str | None = Field(
+        default=None,
+        pattern=r"^arn:aws[a-z-]*:acm:\S+$",
+        description="Its ARN.",
+        examples=["arn:aws:acm:eu-central-1:123456789012:certificate/0a1b"],
+    )
 
 
 class MetricsChoice(_Choice):
     """The workspace of Amazon Managed Prometheus, where metrics outlive the task which scraped them."""
 
-    existing: str | None = Field(default=None, pattern=r"^arn:aws[a-z-]*:aps:\S+$", description="Its ARN.")
+    existing: str | None = Field(
+        default=None,
+        pattern=r"^arn:aws[a-z-]*:aps:\S+$",
+        description="Its ARN.",
+        examples=["arn:aws:aps:eu-central-1:123456789012:workspace/ws-0a1b"],
+    )
     skip: bool = Field(default=False, description="Keep metrics in the Prometheus task alone, as long as it lives.")
 
 
@@ -176,20 +203,27 @@ class AwsBuildSettings(Settings):
 class AwsSettings(Settings):
     """How the platform runs on AWS; used by `target: aws` alone."""
 
-    region: str | None = Field(default=None, pattern=r"^[a-z]{2}(-[a-z]+)+-\d$", description="Region, eu-central-1.")
+    region: str | None = Field(
+        default=None, pattern=r"^[a-z]{2}(-[a-z]+)+-\d$", description="Region.", examples=["eu-central-1"]
+    )
     account: str | None = Field(
-        default=None, pattern=r"^\d{12}$", description="The account this stack belongs to; any other one is refused."
+        default=None,
+        pattern=r"^\d{12}$",
+        description="The account this stack belongs to; any other one is refused.",
+        examples=["123456789012"],
     )
     domain: str | None = Field(
         default=None,
         pattern=r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}$",
         max_length=180,
-        description="The stack's own domain, flights.ml.example.org; services answer at SERVICE.DOMAIN.",
+        description="The stack's own domain; services answer at SERVICE.DOMAIN.",
+        examples=["flights.ml.example.org"],
     )
     zone: str | None = Field(
         default=None,
         pattern=r"^Z[A-Z0-9]+$",
         description="Id of the Route 53 zone of that domain. Without it, you point `*.DOMAIN` at the load balancer.",
+        examples=["Z0123456789ABCDEFGHIJ"],
     )
     production: bool | None = Field(
         default=None,
@@ -224,6 +258,7 @@ class AwsSettings(Settings):
         default=PYTHON_IMAGE.reference,
         pattern=_IMAGE,
         description="Image with Python which our own images are built from, with its tag and, where known, its digest.",
+        examples=[PYTHON_IMAGE.reference],
     )
     training_extras: list[str] = Field(
         default_factory=list[str],

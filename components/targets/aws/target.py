@@ -63,6 +63,7 @@ class AwsTarget:
     """
 
     name = "aws"
+    reaches_out = False
     plain_http = True
 
     def __init__(
@@ -84,6 +85,11 @@ class AwsTarget:
         self._names: dict[str, aws.servicediscovery.Service] = {}
         self._public: set[str] = set()
         self._tasked: dict[str, native.TaskInputs] = {}
+
+    @property
+    def stack(self) -> str:
+        """TEAM-ENVIRONMENT."""
+        return self._core.names.stack
 
     def endpoint(self, name: str, args: EndpointArgs, opts: pulumi.ResourceOptions) -> EndpointRef:
         """Name the service in the network, and where clients come, under the stack's domain; `port` does nothing."""

@@ -54,11 +54,13 @@ class DockerSettings(Settings):
         pattern=r"^unix:///\S+$",
         description="The daemon's socket, such as unix:///run/user/1000/docker.sock for a rootless one. Default: the "
         "one of DOCKER_HOST, or /var/run/docker.sock. It is a daemon of this machine, whose loopback ports are used.",
+        examples=["unix:///run/user/1000/docker.sock"],
     )
     base_image: str = Field(
         default=PYTHON_IMAGE.reference,
         pattern=_IMAGE,
         description="Image with Python which our own images are built from, with its tag and, where known, its digest.",
+        examples=[PYTHON_IMAGE.reference],
     )
     training_extras: list[str] = Field(
         default_factory=list[str],

@@ -74,6 +74,7 @@ class DockerTarget:
     """
 
     name = "docker"
+    reaches_out = False
     plain_http = True
 
     def __init__(self, team: str, environment: str, *, root: Path, project: Path, settings: DockerSettings) -> None:
@@ -89,6 +90,11 @@ class DockerTarget:
         self._databases = Databases(self._on, self.secret)
         self._published: dict[str, pulumi.Input[int]] = {}
         self._stores: dict[str, native.Volume] = {}
+
+    @property
+    def stack(self) -> str:
+        """TEAM-ENVIRONMENT."""
+        return self._on.stack
 
     def endpoint(self, name: str, args: EndpointArgs, opts: pulumi.ResourceOptions) -> EndpointRef:
         """Name the service in its network, and publish a port of the loopback interface where clients come.

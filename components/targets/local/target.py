@@ -65,6 +65,7 @@ class LocalTarget:
     """
 
     name = "local"
+    reaches_out = True
     plain_http = False
 
     def __init__(self, stack: str, root: Path, project: Path) -> None:
@@ -72,6 +73,11 @@ class LocalTarget:
         self._root = root
         self._project = project
         self._content = LocalContent(stack, root)
+
+    @property
+    def stack(self) -> str:
+        """TEAM-ENVIRONMENT."""
+        return self._stack
 
     def endpoint(self, name: str, args: EndpointArgs, opts: pulumi.ResourceOptions) -> EndpointRef:
         """Take a free port of the loopback interface and keep it."""

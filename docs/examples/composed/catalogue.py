@@ -1,0 +1,38 @@
+"""Answers `GET /heads` with the commit at the head of each repository, to whoever shows the token."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from fastapi import Depends, FastAPI
+from tidemill.runtime.lake import Lake
+from tidemill.runtime.service import bearer, run, token_of
+from tidemill.runtime.settings import LakeSettings, ServiceSettings, load_settings
+
+
+class Settings(ServiceSettings):
+    """What the program puts into settings.json."""
+
+    lake: LakeSettings
+    repositories: list[str]
+
+
+settings = load_settings(Path(sys.argv[1]), Settings)
+lake = Lake(settings.lake)
+app = FastAPI()
+
+
+@app.get("/healthz")
+def healthz() -> dict[str, str]:
+    """Say that this process is alive; `up` waits for it."""
+    return {"status": "ok"}
+
+
+@app.get("/heads", dependencies=[Depends(bearer(token_of(settings.listen)))])
+def heads() -> dict[str, str]:
+    """Return repository -> commit."""
+    return {name: lake.head(name, "main").id for name in settings.repositories}
+
+
+run(app, settings.listen)

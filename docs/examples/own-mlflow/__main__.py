@@ -1,0 +1,34 @@
+"""A model, served from an MLflow server which was there before."""
+
+from __future__ import annotations
+
+import pulumi
+from tidemill.components import (
+    ExistingRegistry,
+    ModelService,
+    ModelServiceArgs,
+    Registry,
+    RegistryArgs,
+    ServeConfig,
+    target_here,
+)
+
+config = pulumi.Config()
+target = target_here()
+registry = Registry(
+    "registry",
+    RegistryArgs(
+        target=target,
+        models=["fares"],
+        existing=ExistingRegistry(
+            url=config.require("mlflow"),
+            username=config.require("user"),
+            password=config.require_secret("password"),
+            administrator=True,  # so the model server gets a user of its own, which may read this model and no more
+        ),
+    ),
+)
+service = ModelService("fares", ModelServiceArgs(target=target, registry=registry, serve=ServeConfig(poll_seconds=1.0)))
+
+pulumi.export("mlflow", registry.endpoint.public_url)
+pulumi.export("fares", service.endpoint.public_url)

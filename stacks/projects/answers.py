@@ -1,0 +1,165 @@
+"""What a project is generated from: the answers of the team, checked.
+
+    Answers.of({"project": "harbour", "team": "harbour", "environments": ["dev", "prod"], "models": ["berths"]})
+
+Names follow the patterns of the stack config. The answers are kept in the project, so that every later version of the
+template can be rendered for it.
+"""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from tidemill.components.settings import NAME_PATTERN
+from tidemill.components.targets.aws.settings import AwsSettings
+from tidemill.runtime.errors import ConfigError
+from tidemill.runtime.settings import Settings
+
+from ..loading import nearest
+from ..settings import StackConfig
+
+__all__ = ["PYTHON_VERSIONS", "Answers", "Target", "module_of"]
+
+Target = Literal["local", "docker", "aws"]
+
+PYTHON_VERSIONS = ("3.11", "3.12", "3.13")
+"""The versions of Python which a project may be made for."""
+
+# The engine hands config of such a project to the provider of that name; a package of tidemill's own name is its own.
+_RESERVED = frozenset({"aws", "docker", "docker-build", "pulumi", "tidemill", "tidemill-native"})
+
+_Environment = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*$", max_length=16)]
+_Model = Annotated[str, Field(pattern=NAME_PATTERN, max_length=40)]
+_Repository = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{2,62}$")]
+
+
+class Answers(Settings):
+    """What a team says of its project."""
+
+    team: str = Field(pattern=NAME_PATTERN, min_length=3, max_length=30, description="Name of the team.")
+    project: str = Field(pattern=NAME_PATTERN, min_length=3, max_length=50, description="Name of the project.")
+    owner: str = Field(min_length=1, max_length=200, description="Who answers for the models: an address.")
+    environments: list[_Environment] = Field(
+        min_length=1, max_length=20, description="Names of the environments, such as dev and prod; each is a stack."
+    )
+    target: Target = Field(default="local", description="Where the stacks run.")
+    models: list[_Model] = Field(min_length=1, max_length=50, description="Names of the models.")
+    repositories: list[_Repository] = Field(
+        min_length=1, max_length=50, description="Names of the data repositories; the models read the first one."
+    )
+    python: Literal["3.11", "3.12", "3.13"] = Field(default="3.11", description="Version of Python.")
+    aws: AwsSettings | None = Field(
+        default=None,
+        description="The block `aws` which all stacks share, for the target aws; each answers at ENVIRONMENT.DOMAIN.",
+    )
+
+    @field_validator("project")
+    @classmethod
+    def _not_reserved(cls, value: str) -> str:
+        if value in _RESERVED:
+            raise ValueError("is the name of a package which the engine knows already; choose another name")
+        return value
+
+    @field_validator("environments", "models", "repositories")
+    @classmethod
+    def _each_once(cls, value: list[str]) -> list[str]:
+        twice = next((name for name in value if value.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice} is there twice; keep one of them")
+        return value
+
+    @field_validator("owner")
+    @classmethod
+    def _visible(cls, value: str) -> str:
+        if not value.isprintable() or not value.strip():
+            raise ValueError("holds characters which cannot be seen; write an address, such as ops@example.org")
+        return value
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Answers:
+        """Return the answers in `raw`; the project bears the team's name where it has none, and so does the repository.
+
+        Raises:
+            ConfigError: they do not hold; names the answer, its value and what to do.
+        """
+        given = dict(raw)
+        team = given.get("team")
+        if isinstance(team, str):
+            given = {"project": team, "repositories": [team], "owner": f"{team}@example.org", **given}
+        try:
+            made = cls.model_validate(given, strict=True)
+        except ValidationError as error:
+            raise _explain(error) from None
+        made.check()
+        return made
+
+    def check(self) -> None:
+        """Refuse what no stack of the project could be.
+
+        Raises:
+            ConfigError: names the answer.
+        """
+        if self.target != "aws":
+            return
+        block = self.aws or AwsSettings()
+        services = [f"serving-{name}" for name in self.models]
+        for problem in block.problems([*StackConfig(team=self.team, environment="dev").services, *services]):
+            raise ConfigError(
+                problem.message, field=".".join(map(str, problem.path)), value=problem.value, mend=problem.mend
+            )
+
+    def with_(self, **changes: Any) -> Answers:
+        """Return the answers with `changes` in them.
+
+        Raises:
+            ConfigError: they do not hold any more.
+        """
+        return Answers.of({**self.to_mapping(), **changes})
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return what `of` reads, in plain types and always in the same order."""
+        plain = self.model_dump(mode="json", exclude={"aws"})
+        return plain if self.aws is None else {**plain, "aws": self.aws.model_dump(mode="json", exclude_unset=True)}
+
+
+def module_of(model: str) -> str:
+    """Return the name of the Python package with the code of `model`.
+
+    >>> module_of("late-flights"), module_of("class")
+    ('late_flights', 'class_')
+    """
+    name = model.replace("-", "_")
+    return f"{name}_" if keyword.iskeyword(name) else name
+
+
+def _explain(error: ValidationError) -> ConfigError:
+    """Return the first of the problems as one sentence; an unknown answer is likely the cause of a missing one."""
+    problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
+    first = problems[0]
+    path, kind = first["loc"], first["type"]
+    value: Any = first.get("input")
+    context = first.get("ctx", {})
+    message, mend = first["msg"][:1].lower() + first["msg"][1:], None
+    known = list(Answers.model_fields)
+    described = Answers.model_fields[str(path[0])].description if path and path[0] in known else None
+    if kind == "missing":
+        message, value, mend = "is missing", None, f"add it: {described}" if described else "add it"
+    elif kind == "extra_forbidden":
+        close = nearest(str(path[-1]), known)
+        message, value = "unknown answer", None
+        mend = f"did you mean {close}?" if close and len(path) == 1 else f"use some of {', '.join(known)}"
+    elif kind == "literal_error":
+        message, mend = "unknown value", f"use {str(context['expected']).replace(chr(39), '')}"
+    elif kind == "value_error":
+        message, _, mend = str(context["error"]).partition("; ")
+    elif kind == "string_pattern_mismatch":
+        message = f"does not match {context['pattern']}"
+        mend = "use small letters, digits and single dashes, beginning with a letter"
+        if path and path[0] == "environments":
+            mend = "use small letters and digits, beginning with a letter"
+    if isinstance(value, str) and len(value) > 200:
+        value = value[:200] + "..."
+    return ConfigError(message, field=".".join(map(str, path)) or "answers", value=value, mend=mend)

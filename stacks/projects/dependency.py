@@ -1,0 +1,121 @@
+"""Where a project gets tidemill from: the index which has this very release, else a wheel which lies in the project."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from tidemill.runtime.errors import PlatformError, TidemillError, UserError
+
+from ..wheels import OWN, origin, own_wheel
+
+__all__ = ["VENDOR", "lock", "require", "uv_words"]
+
+VENDOR = "vendor"
+"""The folder of a project which holds the wheel."""
+
+_ASK_SECONDS = 20.0
+_LOCK_SECONDS = 600.0
+_FROM_INDEX = "constraint-dependencies = "
+_FROM_WHEEL = "[tool.uv.sources]\n"
+
+
+def require(project: Path) -> str:
+    """Tell `pyproject.toml` of `project` where this tidemill comes from, and return that in words.
+
+    The index is only taken where it has this very file, or where this tidemill was installed from it: on some other
+    index the name might be another's.
+
+    Raises:
+        UserError: `pyproject.toml` says already where it comes from.
+        PlatformError: the wheel cannot be built.
+    """
+    file = project / "pyproject.toml"
+    text = file.read_text(encoding="utf-8")
+    if re.search(rf"^{OWN} = ", text, flags=re.MULTILINE) or _FROM_INDEX in text:
+        raise UserError("says already where tidemill comes from", field=str(file))
+    version = metadata.version(OWN)
+    with tempfile.TemporaryDirectory() as work:
+        wheel, how = own_wheel(Path(work))
+        known = _hashes(version)
+        if known and (origin().kind == "index" or hashlib.sha256(wheel.read_bytes()).hexdigest() in known):
+            file.write_text(f'{text}{_FROM_INDEX}["{OWN}=={version}"]\n', encoding="utf-8")
+            return f"tidemill {version} comes from the package index"
+        folder = project / VENDOR
+        folder.mkdir()
+        (folder / wheel.name).write_bytes(wheel.read_bytes())
+        source = f'{OWN} = {{ path = "{VENDOR}/{wheel.name}" }}'
+        file.write_text(f"{text}\n{_FROM_WHEEL}{source}\n", encoding="utf-8")
+        return f"tidemill {version} is in {VENDOR}/, {how}: the package index has not this very file"
+
+
+def lock(project: Path) -> str | None:
+    """Write `uv.lock` of `project`; return why that was not possible, or None."""
+    said = ""
+    # Where the network is away, what uv has seen before may do.
+    for more in ([], ["--offline"]):
+        try:
+            done = _uv(["lock", "--python", sys.executable, *more], project, _LOCK_SECONDS)
+        except TidemillError as error:
+            return str(error)
+        if done.returncode == 0:
+            return None
+        said = said or _reason(done.stderr)
+    return said
+
+
+def uv_words() -> list[str]:
+    """Return the words which run uv.
+
+    Raises:
+        TidemillError: it is not here.
+    """
+    from tidemill.runtime.serving.environment import find_uv
+
+    return find_uv()
+
+
+def _hashes(version: str) -> set[str]:
+    """Return the SHA-256 of each file which the index has of `version`; none where it cannot be asked."""
+    with tempfile.TemporaryDirectory() as work:
+        asked = Path(work) / "requirements.in"
+        asked.write_text(f"{OWN}=={version}\n", encoding="utf-8")
+        words = ["pip", "compile", "--quiet", "--no-deps", "--no-header", "--no-annotate", "--generate-hashes"]
+        # A server which does not answer is no index which has it: nobody waits for it for long.
+        patience = {"UV_HTTP_TIMEOUT": "5", "UV_HTTP_RETRIES": "0"}
+        try:
+            done = _uv([*words, str(asked)], Path(work), _ASK_SECONDS, patience)
+        except TidemillError:
+            return set()
+    return set(re.findall(r"sha256:([0-9a-f]{64})", done.stdout)) if done.returncode == 0 else set()
+
+
+def _uv(
+    words: Sequence[str], folder: Path, seconds: float, more: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "UV_FROZEN")}
+    try:
+        return subprocess.run(
+            [*uv_words(), *words],
+            cwd=folder,
+            env={**environment, "NO_COLOR": "1", **(more or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        raise PlatformError(f"uv did not end in {seconds:.0f} s", field=words[0]) from None
+
+
+def _reason(said: str) -> str:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return " ".join(lines[-6:])[:600] or "uv said nothing"

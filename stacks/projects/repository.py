@@ -1,0 +1,61 @@
+"""The Git repository of a new project."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from tidemill.runtime.errors import ToolError
+
+__all__ = ["first_commit"]
+
+_NOBODY = ("-c", "user.name=tidemill", "-c", "user.email=tidemill@localhost")
+# Neither hooks nor signatures of the user's own settings: this commit asks nobody.
+_PLAIN = ("-c", "core.hooksPath=/dev/null", "-c", "commit.gpgsign=false", "-c", "core.autocrlf=false")
+
+
+def first_commit(project: Path, place: Path, message: str) -> str | None:
+    """Make `project` a repository with one commit of all its files, and return the commit.
+
+    None, and no repository, where `place`, where the project will be, lies in one already: whoever has that commits.
+
+    Raises:
+        ToolError: Git is missing, or fails.
+    """
+    above = place if place.exists() else place.parent
+    while not above.exists():
+        above = above.parent
+    if _git(above, "rev-parse", "--is-inside-work-tree").stdout.strip() == "true":
+        return None
+    _check(project, "init", "--quiet", "--template=", "--initial-branch=main")
+    _check(project, *_PLAIN, "add", "--all")
+    known = all(_git(project, "var", name).returncode == 0 for name in ("GIT_AUTHOR_IDENT", "GIT_COMMITTER_IDENT"))
+    _check(project, *_PLAIN, *(() if known else _NOBODY), "commit", "--quiet", "--no-verify", "--message", message)
+    return _check(project, "rev-parse", "HEAD")
+
+
+def _check(folder: Path, *words: str) -> str:
+    done = _git(folder, *words)
+    if done.returncode:
+        raise ToolError(f"could not make the first commit: {done.stderr.strip()}", field="git")
+    return done.stdout.strip()
+
+
+def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    # In a hook of another repository, Git's variables would lead there.
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith("GIT_") or key in _KEPT or "CONFIG" in key
+    }
+    try:
+        return subprocess.run(
+            ["git", *words], cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise ToolError("Git is not here", field="git", mend="install it") from None
+
+
+_KEPT = frozenset(
+    f"GIT_{who}_{what}" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL", "DATE")
+) | {"GIT_EXEC_PATH", "GIT_SSL_CAINFO"}  # fmt: skip

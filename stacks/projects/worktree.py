@@ -1,0 +1,119 @@
+"""A project as the team has it: the files on the disk, and what Git knows of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from tidemill.runtime.errors import ToolError, UserError
+
+from .tree import Rendered
+
+__all__ = ["WorkTree"]
+
+_LARGEST = 1_000_000  # bytes of a file which may be a moved one of the template's; none of those is larger
+
+
+class WorkTree:
+    """The files of a project.
+
+    Args:
+        project: the folder of Pulumi.yaml.
+        hidden: folder whose files are not the team's.
+    """
+
+    def __init__(self, project: Path, hidden: str) -> None:
+        self.project = project
+        self.hidden = hidden
+
+    def file(self, path: PurePosixPath) -> Rendered | None:
+        """Return the file at `path`, or None where nothing is.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        place = self.project / path
+        if not place.is_file():
+            return None
+        try:
+            return Rendered(place.read_bytes(), bool(place.stat().st_mode & 0o100))
+        except OSError as error:
+            raise UserError(f"cannot be read ({error.strerror})", field=str(path), mend="make it readable") from None
+
+    def obstacle(self, path: PurePosixPath, removed: frozenset[PurePosixPath]) -> str | None:
+        """Return why no file can be read or written at `path` once `removed` are away, or None."""
+        # Links are not followed: they may lead out of the project.
+        for parent in reversed(path.parents[:-1]):
+            place = self.project / parent
+            if place.is_symlink():
+                return f"{parent} is a symbolic link here"
+            if place.exists() and not place.is_dir() and parent not in removed:
+                return f"{parent} is a file here"
+        place = self.project / path
+        if place.is_symlink():
+            return "it is a symbolic link here"
+        if place.is_dir():
+            inside = {
+                PurePosixPath(found.relative_to(self.project)) for found in place.rglob("*") if not found.is_dir()
+            }
+            if not inside or inside - removed:
+                return "it is a folder here"
+        elif place.exists() and not place.is_file():
+            return "it is no ordinary file here"
+        return None
+
+    def others(self, known: frozenset[PurePosixPath], names: frozenset[str]) -> dict[PurePosixPath, bytes]:
+        """Return the team's files which are not `known` and whose suffix is one of those of `names`."""
+        suffixes = {PurePosixPath(name).suffix for name in names}
+        listed = self._git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+        found: dict[PurePosixPath, bytes] = {}
+        for path in sorted({PurePosixPath(name) for name in listed if name} - known):
+            if path.suffix not in suffixes or path.parts[0] == self.hidden or self.obstacle(path, frozenset()):
+                continue
+            place = self.project / path
+            if place.is_file() and place.stat().st_size <= _LARGEST and (file := self.file(path)):
+                found[path] = file.content
+        return found
+
+    def uncommitted(self, paths: Iterable[PurePosixPath]) -> list[PurePosixPath]:
+        """Return those of `paths` whose content is not what the last commit holds, so that Git could not bring it back.
+
+        Raises:
+            UserError: the project is in no Git repository.
+            ToolError: Git is missing, or fails.
+        """
+        wanted = sorted(path for path in set(paths) if (self.project / path).exists())
+        prefix = PurePosixPath(self._git("rev-parse", "--show-prefix").strip("\n"))
+        if not wanted:
+            return []
+        options = ("--porcelain", "-z", "--untracked-files=all", "--ignored=matching", "--no-renames")
+        answer = self._git("status", *options, "--", *map(str, wanted))
+        # Git may name the ignored folder instead of the file in it.
+        told = [PurePosixPath(entry[3:]) for entry in answer.split("\0") if entry]
+        return [path for path in wanted if any((prefix / path).is_relative_to(found) for found in told)]
+
+    def marked(self, label: str) -> list[PurePosixPath]:
+        """Return the files which hold a conflict whose last marker bears a `label` that begins so."""
+        pattern = "^>>>>>>> " + label
+        options = ("-l", "-z", "-I", "--untracked", "-e", pattern)
+        listed = self._git("grep", *options, "--", ".", empty=True).split("\0")
+        return [path for name in listed if name and (path := PurePosixPath(name)).parts[0] != self.hidden]
+
+    def _git(self, *arguments: str, empty: bool = False) -> str:
+        argv = ["git", "--literal-pathspecs", "--no-optional-locks", *arguments]
+        speaking = {**os.environ, "LC_ALL": "C"}  # what it says is read below
+        try:
+            done = subprocess.run(argv, cwd=self.project, env=speaking, capture_output=True, check=False)
+        except FileNotFoundError:
+            raise ToolError("Git is not here", field="git", mend="install it") from None
+        if done.returncode and not (empty and done.returncode == 1):
+            said = done.stderr.decode(errors="replace").strip()
+            if "not a git repository" in said:
+                mend = (
+                    "run `git init && git add --all && git commit`: it is the way back from a change you did not want"
+                )
+                raise UserError("the project is in no Git repository", field=str(self.project), mend=mend)
+            raise ToolError(f"failed: {said}", field=f"git {arguments[0]}")
+        return done.stdout.decode(errors="surrogateescape")

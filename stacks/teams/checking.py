@@ -1,0 +1,245 @@
+"""Checks every stack of a project: each by itself, each against the rules, and all against one another.
+
+Nothing is started, asked or made: only files are read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+from tidemill.components.targets.checks import Problem
+from tidemill.runtime.errors import ConfigError
+
+from ..findings import Finding
+from ..loading import Examined, LoadedStack, config_folder, examine_stack, stack_names
+from ..settings import StackConfig
+from ..shapes import nearest, problems_of
+from ..sources import Files, relative
+from .rules import TeamsRules
+
+__all__ = ["RULES_FILE", "Report", "check_project", "keep_rules", "rules_of", "stack_problems"]
+
+RULES_FILE = "teams.yaml"
+"""The name of the rules' file, in the folder of the stack configs."""
+
+_FOR_ALL = "tidemill-"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found.
+
+    Attributes:
+        stacks: the stacks, by name.
+        rules: whether there is a file of rules.
+        findings: what does not hold, file by file.
+    """
+
+    stacks: Sequence[Examined]
+    rules: bool
+    findings: Sequence[Finding]
+
+
+def check_project(project: Path, only: Iterable[str] | None = None) -> Report:
+    """Check the stacks of `project`.
+
+    Args:
+        project: the folder of Pulumi.yaml.
+        only: the stacks whose findings are wanted; the others are read all the same. Default: all.
+
+    Raises:
+        NotFoundError: there is no such stack.
+        ConfigError: Pulumi.yaml cannot be read.
+    """
+    files = Files(project)
+    names = stack_names(project)
+    wanted = list(only) if only is not None else names
+    examined = [examine_stack(files, name) for name in sorted({*names, *wanted})]
+    findings: list[Finding] = []
+    rules: TeamsRules | None = None
+    try:
+        rules = rules_of(files)
+    except ConfigError as error:
+        findings.append(Finding.of(error))
+    findings += [one for found in examined for one in found.findings]
+    good = [(found, found.config) for found in examined if found.config and not found.findings]
+    for found, config in good:
+        problems = stack_problems(config, rules) if rules else ()
+        findings += _placed(found, problems)
+    stacks_of: dict[str, list[Examined]] = defaultdict(list)
+    for found, config in good:
+        stacks_of[config.team].append(found)
+    for team, own in stacks_of.items():
+        findings += _too_many(team, own, rules) if rules else ()
+    findings += _meetings(good, one_host=rules is None or rules.one_host)
+    shown = [one for one in findings if one.stack is None or one.stack in wanted]
+    return Report(
+        [found for found in examined if found.stack in wanted],
+        (config_folder(project) / RULES_FILE).is_file(),
+        sorted(shown, key=lambda one: (one.file, one.line or 0)),
+    )
+
+
+def rules_of(files: Files) -> TeamsRules | None:
+    """Return the rules of the project, or None where it has no file of them.
+
+    Raises:
+        ConfigError: the file does not hold.
+    """
+    file = config_folder(files.project) / RULES_FILE
+    if not file.is_file():
+        return None
+    value, marks, keys = files.content(file)
+    try:
+        return TeamsRules.model_validate({} if value is None else value, strict=True)
+    except ValidationError as error:
+        problem = next(problems_of(error, TeamsRules))
+        place = next(
+            found
+            for length in range(len(problem.path), -1, -1)
+            if (found := keys.get(problem.path[:length]) or marks.get(problem.path[:length]))
+        )
+        path = ".".join(map(str, problem.path))
+        where = place.text(files.project) + (f": {path}" if path else "")
+        raise ConfigError(problem.message, field=where, value=problem.value, mend=problem.mend) from None
+
+
+def keep_rules(loaded: LoadedStack) -> None:
+    """Let a stack pass which keeps to the rules of its project; other stacks are not looked at.
+
+    Raises:
+        ConfigError: it does not, or the file of rules does not hold.
+    """
+    rules = rules_of(Files(loaded.project))
+    problems = list(stack_problems(loaded.config, rules)) if rules else []
+    if problems:
+        first, path = problems[0], ".".join(map(str, problems[0].path))
+        place = loaded.origin(path) or relative(loaded.file, loaded.project)
+        mend = f"{first.mend} (and {len(problems) - 1} more after this)" if len(problems) > 1 else first.mend
+        raise ConfigError(first.message, field=f"{place}: {path}", value=first.value, mend=mend)
+
+
+def stack_problems(config: StackConfig, rules: TeamsRules) -> Iterator[Problem]:
+    """Yield where `config` does not keep to `rules`."""
+    yield from _who(config, rules)
+    yield from _names(config, rules)
+    yield from _quotas(config, rules)
+    ports = rules.teams[config.team].ports if config.team in rules.teams else None
+    if ports and config.target != "aws":
+        for service, port in config.ports.items():
+            if not ports.first <= port <= ports.last:
+                mend = f"use one of {ports.first}-{ports.last}"
+                yield Problem(("ports", service), f"is not one of the ports of {config.team}", port, mend)
+
+
+def _who(config: StackConfig, rules: TeamsRules) -> Iterator[Problem]:
+    if rules.teams and config.team not in rules.teams:
+        yield Problem(("team",), f"is not a team of {RULES_FILE}", config.team, _known(config.team, rules.teams))
+    environments = list(rules.environments)
+    own = rules.teams[config.team].environments if config.team in rules.teams else None
+    allowed = [name for name in own if not environments or name in environments] if own is not None else environments
+    if (environments or own is not None) and config.environment not in allowed:
+        mend = _known(config.environment, allowed)
+        yield Problem(("environment",), f"is not one which {config.team} may have", config.environment, mend)
+    of_environment = rules.environments.get(config.environment)
+    targets = of_environment.targets if of_environment else None
+    if targets is not None and config.target not in targets:
+        message = f"{config.environment} may not run there"
+        yield Problem(("target",), message, config.target, f"use {' or '.join(targets)}")
+
+
+def _known(name: str, known: Iterable[str]) -> str:
+    close = nearest(name, known)
+    return f"did you mean {close}?" if close else f"use one of {', '.join(known) or 'none'}, or add it to {RULES_FILE}"
+
+
+def _names(config: StackConfig, rules: TeamsRules) -> Iterator[Problem]:
+    names = rules.names
+    asked: list[tuple[str | None, tuple[str | int, ...], str]] = [
+        (names.team, ("team",), config.team),
+        *((names.repository, ("lake", "repositories", name), name) for name in config.lake.repositories),
+        *((names.model, ("models", name), name) for name in config.models),
+        *((names.owner, ("models", name, "owner"), model.owner) for name, model in config.models.items()),
+    ]
+    if config.target == "aws" and config.aws.domain:
+        asked.append((names.domain, ("aws", "domain"), config.aws.domain))
+    for pattern, path, name in asked:
+        if pattern is not None and not re.fullmatch(pattern, name):
+            yield Problem(path, f"does not match {pattern}, as {RULES_FILE} asks", name, "choose another name")
+
+
+def _quotas(config: StackConfig, rules: TeamsRules) -> Iterator[Problem]:
+    quotas = rules.quotas_of(config.team, config.environment)
+    counts: list[tuple[str, tuple[str | int, ...], int | None, int]] = [
+        ("models", ("models",), quotas.models, len(config.models)),
+        ("repositories", ("lake", "repositories"), quotas.repositories, len(config.lake.repositories)),
+        ("workers", ("models",), quotas.workers, sum(model.serve.workers for model in config.models.values())),
+    ]
+    for what, path, most, count in counts:
+        if most is not None and count > most:
+            mend = f"leave some out, or raise the quota in {RULES_FILE}"
+            yield Problem(path, f"{config.team} may have {most} {what} in {config.environment}", count, mend)
+
+
+def _too_many(team: str, own: Sequence[Examined], rules: TeamsRules) -> Iterator[Finding]:
+    quotas = rules.teams[team].quotas.over(rules.quotas) if team in rules.teams else rules.quotas
+    if quotas.stacks is not None and len(own) > quotas.stacks:
+        message = f"{team} may have {quotas.stacks} stacks"
+        for found in own[quotas.stacks :]:
+            problem = Problem(("team",), message, len(own), f"remove some, or raise the quota in {RULES_FILE}")
+            yield from _placed(found, [problem])
+
+
+def _placed(found: Examined, problems: Iterable[Problem]) -> list[Finding]:
+    source = found.source
+    return [source.finding(problem, found.stack) for problem in problems] if source else []
+
+
+def _meetings(stacks: Sequence[tuple[Examined, StackConfig]], *, one_host: bool) -> Iterator[Finding]:
+    """Yield what two stacks both claim, and only one can have."""
+    taken: dict[tuple[str, ...], Examined] = {}
+    for found, config in stacks:
+        for claim, problem in _claims(config, one_host=one_host):
+            first = taken.setdefault(claim, found)
+            if first is not found:
+                where = relative(first.file, found.source.project) if found.source else str(first.file)
+                message = f"{problem.message} {first.stack} ({where}) too"
+                yield from _placed(found, [Problem(problem.path, message, problem.value, problem.mend)])
+
+
+def _claims(config: StackConfig, *, one_host: bool) -> Iterator[tuple[tuple[str, ...], Problem]]:
+    """Yield what the stack takes for itself alone, and what is wrong where another has it."""
+    if config.target != "aws" and one_host:
+        for service, port in config.ports.items():
+            mend = "give each its own, or leave it out: a free one is found and kept"
+            yield ("port", str(port)), Problem(("ports", service), "is the fixed port of", port, mend)
+    if config.target == "local":
+        return
+    place = (config.target, config.aws.region or "") if config.target == "aws" else (config.target,)
+    # A team may be called what is another's stack and service in one: both would give a thing the same name.
+    for service in (*config.services, "postgres"):
+        name = f"{_FOR_ALL}{config.stack}-{service}"
+        path = ("models", service.removeprefix("serving-")) if service.startswith("serving-") else ("team",)
+        message, mend = f"its service {service} would have the name of one of", "rename the team or the model"
+        yield (*place, "name", name), Problem(path, message, name, mend)
+    if config.target == "aws":
+        yield from _brought(config)
+
+
+def _brought(config: StackConfig) -> Iterator[tuple[tuple[str, ...], Problem]]:
+    aws = config.aws
+    own = "give each its own"
+    if aws.bucket.existing:
+        path = ("aws", "bucket", "existing")
+        yield ("bucket", aws.bucket.existing), Problem(path, "is the bucket of", aws.bucket.existing, own)
+    if aws.domain:
+        yield ("domain", aws.domain), Problem(("aws", "domain"), "is the domain of", aws.domain, own)
+    if aws.database.existing:
+        host = aws.database.existing.host
+        path = ("aws", "database", "existing", "host")
+        yield ("database", host), Problem(path, "is the database of", host, own)

@@ -1,0 +1,163 @@
+"""The stacks of a project and how each is, told by the engine's state: no provider is asked, and nothing is made."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from tidemill.components.layout import StackRoot
+from tidemill.runtime.errors import TidemillError
+
+from ..engine.environment import state_folder
+from ..engine.locks import EngineLock
+from ..engine.state import read_checkpoint
+from ..loading import examine_stack, project_settings, stack_names
+from ..sources import Files
+
+__all__ = ["StackView", "list_stacks"]
+
+_ENGINE_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class StackView:
+    """A stack as `tidemill stacks` shows it.
+
+    Attributes:
+        name: TEAM-ENVIRONMENT.
+        team, environment, target: of its config; None where that does not hold.
+        models: names of its models.
+        state: `not up`; `up`; `stopped` (on local: it is there, and no service runs); `changing` (the engine is at
+            work on it); `interrupted` (an engine was, and is dead); `unknown`.
+        resources: how many resources the state holds, or None where it is not known.
+        detail: more of the state, such as why it is not known; empty where there is nothing to say.
+        problems: how many things in its config do not hold.
+    """
+
+    name: str
+    team: str | None
+    environment: str | None
+    target: str | None
+    models: Sequence[str]
+    state: str
+    resources: int | None
+    detail: str
+    problems: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return asdict(self)
+
+
+def list_stacks(project: Path, environ: Mapping[str, str] = os.environ) -> list[StackView]:
+    """Return the stacks of `project` which have a config, by name.
+
+    Raises:
+        ConfigError: Pulumi.yaml cannot be read.
+    """
+    files = Files(project)
+    name = str(project_settings(project)["name"])
+    folder = state_folder(project, environ)
+    names = stack_names(project)
+    elsewhere = _asked(project, environ) if folder is None and names else {}
+    views: list[StackView] = []
+    for stack in names:
+        found = examine_stack(files, stack)
+        config = found.config
+        target = config.target if config else None
+        if folder is not None:
+            state, resources, detail = _state(folder, name, stack)
+        else:
+            state, resources, detail = elsewhere.get(stack) or elsewhere.get("", ("not up", 0, ""))
+        if state == "up" and target == "local" and not _runs(project, stack):
+            state = "stopped"
+        views.append(
+            StackView(
+                name=stack,
+                team=config.team if config else None,
+                environment=config.environment if config else None,
+                target=target,
+                models=sorted(config.models) if config else [],
+                state=state,
+                resources=resources,
+                detail=detail,
+                problems=len(found.findings),
+            )
+        )
+    return views
+
+
+_State = tuple[str, int | None, str]
+
+
+def _state(folder: Path, project: str, stack: str) -> _State:
+    try:
+        deployment = read_checkpoint(folder, project, stack)
+    except TidemillError as error:
+        return "unknown", None, str(error)
+    count = len(deployment.resources) if deployment else 0
+    lock = _lock(folder, project, stack)
+    if lock is not None:
+        alive = not lock.here or lock.process() is not None
+        detail = f"by {lock.user}@{lock.host}, process {lock.pid}, since {lock.at}"
+        return "changing" if alive else "interrupted", count, detail
+    if deployment and deployment.pending:
+        return "interrupted", count, f"while it made {', '.join(deployment.pending)}"
+    return "up" if count else "not up", count, ""
+
+
+def _lock(folder: Path, project: str, stack: str) -> EngineLock | None:
+    for file in sorted((folder / "locks" / "organization" / project / stack).glob("*.json")):
+        try:
+            told: Any = json.loads(file.read_text(encoding="utf-8"))
+            return EngineLock(
+                file.as_uri(),
+                str(told["username"]),
+                str(told["hostname"]),
+                int(told["pid"]),
+                str(told["timestamp"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # it ended while we looked, or a killed engine left it torn
+    return None
+
+
+def _runs(project: Path, stack: str) -> bool:
+    """Whether any service of the stack runs on this machine."""
+    from tidemill.components.provider.supervise import Supervisor
+
+    return any(process.pid for process in Supervisor(StackRoot.of(project, stack)).processes())
+
+
+def _asked(project: Path, environ: Mapping[str, str]) -> dict[str, _State]:
+    """Ask the engine, once, for all stacks of a backend that is no folder; under "" stands why it cannot be asked."""
+    from tidemill.components import tools
+
+    try:
+        argv = [str(tools.find("pulumi")), "stack", "ls", "--json", "--non-interactive"]
+        done = subprocess.run(
+            argv,
+            cwd=project,
+            env={**environ, "PULUMI_SKIP_UPDATE_CHECK": "true"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_ENGINE_SECONDS,
+        )
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or ["no reason given"]
+            return {"": ("unknown", None, lines[-1])}
+        told = cast("list[dict[str, Any]]", json.loads(done.stdout))
+    except (TidemillError, OSError, ValueError, subprocess.TimeoutExpired) as error:
+        return {"": ("unknown", None, f"the backend cannot be asked ({error})")}
+    found: dict[str, _State] = {}
+    for entry in told:
+        count = entry.get("resourceCount")
+        state = "changing" if entry.get("updateInProgress") else "up" if count else "not up"
+        found[str(entry["name"]).rsplit("/", 1)[-1]] = (state, count if isinstance(count, int) else None, "")
+    return found

@@ -1,0 +1,18 @@
+"""Rendered files are what they were: a change of a template shows in a diff of tests/golden."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.golden import GOLDEN, files
+
+
+def test_rendered_files_are_the_golden_ones(tmp_path: Path) -> None:
+    found = files(tmp_path)
+    kept = {
+        path.relative_to(GOLDEN).as_posix(): path.read_text(encoding="utf-8")
+        for path in GOLDEN.rglob("*")
+        if path.is_file()
+    }
+    changed = sorted(name for name in found.keys() | kept.keys() if found.get(name) != kept.get(name))
+    assert not changed, "look at them, then run `python -m tests.support.golden` and commit what it writes"
