@@ -23,7 +23,19 @@ from tidemill.runtime.serving.protocols.base import Encoded
 from tidemill.runtime.serving.protocols.unpacking import unpack
 from tidemill.runtime.serving.settings import LimitSettings
 
-__all__ = ["READ_ON", "SLOW_ANSWER", "SLOW_BODY", "Answer", "Call", "Done", "Exchange", "Headers", "Watch", "answer_of"]
+__all__ = [
+    "READ_ON",
+    "SLOW_ANSWER",
+    "SLOW_BODY",
+    "Answer",
+    "Call",
+    "Done",
+    "Exchange",
+    "Headers",
+    "Watch",
+    "answer_of",
+    "traceparent_of",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -191,7 +203,7 @@ class Exchange:
             self.finished(call, 499)
             return
         answer = answer_of(call, said)
-        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        await send({"type": "http.response.start", "status": answer.status, "headers": _headers(call, answer)})
         await send({"type": "http.response.body", "body": answer.body})
         self.finished(call, answer.status)
 
@@ -286,35 +298,41 @@ class _GoneError(Exception):
 
 @dataclass(slots=True)
 class Answer:
-    """What is sent."""
+    """What is sent; `headers` are those which this answer has and others have not."""
 
     status: int
-    headers: list[tuple[bytes, bytes]]
     body: bytes
+    media_type: str
+    headers: Mapping[str, str]
 
 
 def answer_of(call: Call, said: Encoded | Exception) -> Answer:
     """Return what is sent where the work has said `said`; what is none of its refusals is logged."""
     if isinstance(said, Encoded):
-        status, body, media_type, extra = 200, said.body, said.media_type, said.headers
+        return Answer(200, said.body, said.media_type, said.headers)
+    if isinstance(said, Problem):
+        problem = said
     else:
-        if isinstance(said, Problem):
-            problem = said
-        else:
-            _log.error("a request failed", extra={"request_id": call.request_id, **_without_values(said)})
-            problem = Problem(500, "the model failed on this request")
-        status, media_type, extra = problem.status, MEDIA_TYPE, problem.headers
-        body = problem.encoded(call.request_id, call.client_request_id)
+        _log.error("a request failed", extra={"request_id": call.request_id, **_without_values(said)})
+        problem = Problem(500, "the model failed on this request")
+    body = problem.encoded(call.request_id, call.client_request_id)
+    return Answer(problem.status, body, MEDIA_TYPE, problem.headers)
+
+
+def traceparent_of(trace: str) -> str:
+    """Return the same trace with a span of ours, below the client's."""
+    return f"{trace[:36]}{secrets.token_hex(8)}{trace[52:]}"
+
+
+def _headers(call: Call, answer: Answer) -> list[tuple[bytes, bytes]]:
     headers = [
-        (b"content-type", media_type.encode("latin-1")),
-        (b"content-length", b"%d" % len(body)),
+        (b"content-type", answer.media_type.encode("latin-1")),
+        (b"content-length", b"%d" % len(answer.body)),
         (b"x-request-id", call.request_id.encode("ascii")),
     ]
     if call.version:
         headers.append((b"x-tidemill-model-version", call.version.encode("latin-1")))
     if call.trace is not None:
-        # The same trace, and a span of ours below the client's.
-        headers.append((b"traceparent", f"{call.trace[:36]}{secrets.token_hex(8)}{call.trace[52:]}".encode("ascii")))
-    if extra:
-        headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in extra.items()]
-    return Answer(status, headers, body)
+        headers.append((b"traceparent", traceparent_of(call.trace).encode("ascii")))
+    headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers.items()]
+    return headers

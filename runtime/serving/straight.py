@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from tidemill.runtime.ids import uuid7_text
-from tidemill.runtime.serving.exchange import READ_ON, SLOW_ANSWER, SLOW_BODY, Call, Exchange, answer_of
+from tidemill.runtime.serving.exchange import READ_ON, SLOW_ANSWER, SLOW_BODY, Call, Exchange, answer_of, traceparent_of
 from tidemill.runtime.serving.inference import LARGE_BODY
 from tidemill.runtime.serving.protocols.base import Encoded
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -24,6 +24,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 __all__ = ["Line", "Straight"]
 
+_STATUS = {status: line.decode("ascii") for status, line in STATUS_LINE.items()}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -204,21 +205,20 @@ class Straight:
 
 def _written(call: Call, said: Encoded | Exception) -> tuple[int, bytes, bool]:
     """Return status and bytes of the answer, and whether the connection ends with it."""
-    if isinstance(said, Encoded) and call.trace is None and not said.headers:
-        head = (
-            f"HTTP/1.1 200 OK\r\n{_line('content-type', said.media_type)}content-length: {len(said.body)}\r\n"
-            f"x-request-id: {call.request_id}\r\n{_line('x-tidemill-model-version', call.version)}\r\n"
-        )
-        return 200, head.encode("latin-1") + said.body, False
     answer = answer_of(call, said)
-    lines = [STATUS_LINE[answer.status]]
+    head = (
+        f"{_STATUS[answer.status]}{_line('content-type', answer.media_type)}content-length: {len(answer.body)}\r\n"
+        f"x-request-id: {call.request_id}\r\n{_line('x-tidemill-model-version', call.version)}"
+    )
+    if call.trace is not None:
+        head += f"traceparent: {traceparent_of(call.trace)}\r\n"
     close = False
-    for name, value in answer.headers:
-        if (name, value.lower()) == (b"connection", b"close"):
+    for name, value in answer.headers.items():
+        if (name, value) == ("Connection", "close"):
             close = True  # told with those which end for another reason
         else:
-            lines.append(_line(name.decode("latin-1"), value.decode("latin-1")).encode("latin-1"))
-    return answer.status, b"".join([*lines, b"\r\n", answer.body]), close
+            head += _line(name.lower(), value)
+    return answer.status, f"{head}\r\n".encode("latin-1") + answer.body, close
 
 
 @lru_cache(maxsize=256)

@@ -129,16 +129,19 @@ def test_all_workers_swap_and_no_request_fails(registry: Registry, served: Model
 
 
 def test_a_killed_worker_comes_back_while_the_other_answers(served: ModelServer) -> None:
+    # Workers tell each other once a second what they counted; what a killed one had not told is lost.
+    time.sleep(1.5)
     before = metric(served, "tidemill_requests_total")
     victim = workers(served)[0]["pid"]
     with Load(served) as load:
         os.kill(victim, signal.SIGKILL)
+        lost = len(load.answers) + 4
         served.wait(lambda: victim not in [worker["pid"] for worker in workers(served)] and len(workers(served)) == 2)
         served.wait(lambda: all(worker["version"] for worker in workers(served)))
     # Its connections broke, and what was under way on them: one at the most for each client.
     assert len(load.broken) <= 4, load.broken
     assert {status for status, _, _ in load.answers} == {200}
-    served.wait(lambda: metric(served, "tidemill_requests_total") >= before + len(load.answers))
+    served.wait(lambda: metric(served, "tidemill_requests_total") >= before + len(load.answers) - lost)
 
 
 def test_the_shadow_is_asked_the_same_and_answers_nobody(registry: Registry, served: ModelServer) -> None:
@@ -156,7 +159,8 @@ def test_the_shadow_is_asked_the_same_and_answers_nobody(registry: Registry, ser
 
     served.wait(compared)
     assert set(told) == {champion}
-    assert metric(served, "tidemill_shadow_difference_count") >= 3
+    # The other worker may be asked this time, which hears of it within a second.
+    served.wait(lambda: metric(served, "tidemill_shadow_difference_count") >= 3)
     pairs: dict[str, dict[str, Any]] = {}
 
     def captured() -> bool:
