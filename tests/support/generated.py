@@ -1,75 +1,79 @@
-"""Projects made from the real template, and later versions of it which a test makes."""
+"""Projects which `tidemill init` makes from the wheel, in an environment of their own."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-from collections.abc import Mapping
+import sys
+import sysconfig
 from pathlib import Path
 
-from tidemill.stacks.projects import pristine
-from tidemill.stacks.projects.answers import Answers
-from tidemill.stacks.projects.tree import TEMPLATE_VERSION, rendered, template_folder
+from tests.support.tree import ROOT, build_wheel, run_uv, uv
 
-__all__ = ["commit", "contents", "git", "later_template", "made_project"]
+AWS = ("--region", "eu-central-1", "--domain", "ml.example.org", "--zone", "Z123")
 
 
-def git(project: Path, *arguments: str) -> str:
-    """Run Git in `project` as someone whose name no configuration tells."""
-    who = {f"GIT_{role}_{part}": "Test" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
-    done = subprocess.run(
-        ["git", *arguments], cwd=project, env={**os.environ, **who}, check=True, capture_output=True, text=True
-    )
-    return done.stdout
-
-
-def commit(project: Path) -> None:
-    git(project, "add", "--all")
-    git(project, "commit", "--quiet", "--allow-empty", "--message", "A step of the team")
-
-
-def made_project(folder: Path, answers: Answers) -> Path:
-    """Make the project which `tidemill init` makes, but for its lock and environment, and commit it."""
-    tree = rendered(answers)
-    for path, file in tree.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(file.content)
-        (folder / path).chmod(0o755 if file.executable else 0o644)
-    pristine.write(folder, answers, TEMPLATE_VERSION, tree)
-    git(folder, "init", "--quiet")
-    commit(folder)
-    return folder
-
-
-def later_template(folder: Path, before: Path | None, changes: Mapping[str, tuple[str, str] | str | None]) -> Path:
-    """Make a later version of the template in `folder`.
+class Clean:
+    """An environment with the wheel in it.
 
     Args:
-        folder: where it comes to be.
-        before: the version it is made from; default: the one which this tidemill brings.
-        changes: path -> what is replaced by what, the text of a new file, or None for a file which goes away.
+        folder: where it is made.
+        wheel: the wheel; built when None.
+        extras: extras of tidemill which are installed, at the locked versions. None lends it all that the environment
+            of the tests has, tidemill excepted: nothing is installed, and a type checker finds everything.
     """
-    shutil.copytree(before or template_folder(), folder)
-    for name, change in changes.items():
-        path = folder / name
-        if change is None:
-            path.unlink()
-        elif isinstance(change, str):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(change, encoding="utf-8")
-        else:
-            old, new = change
-            text = path.read_text(encoding="utf-8")
-            assert old in text, f"{name} has not {old!r}"
-            path.write_text(text.replace(old, new), encoding="utf-8")
-    return folder
 
+    def __init__(self, folder: Path, *, wheel: Path | None = None, extras: tuple[str, ...] | None = None) -> None:
+        self.path = folder / "venv"
+        self.wheel = wheel or build_wheel(folder)
+        python = str(self.path / "bin" / "python")
+        run_uv("venv", "--quiet", "--python", sys.executable, str(self.path), cwd=folder)
+        if extras is not None:
+            chosen = [word for extra in extras for word in ("--extra", extra)]
+            words = (
+                "export",
+                "--frozen",
+                "--quiet",
+                "--no-default-groups",
+                "--no-emit-project",
+                "--project",
+                str(ROOT),
+            )
+            (folder / "locked.txt").write_text(run_uv(*words, *chosen, cwd=folder))
+            run_uv("pip", "install", "--quiet", "--python", python, "--no-deps", "-r", "locked.txt", cwd=folder)
+        run_uv("pip", "install", "--quiet", "--python", python, "--no-deps", str(self.wheel), cwd=folder)
+        if extras is None:
+            (site,) = self.path.glob("lib/*/site-packages")
+            # A folder which a .pth names has no .pth of its own: the editable tidemill there is not seen.
+            (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
-def contents(project: Path) -> dict[str, tuple[bytes, bool]]:
-    """Return path -> content and whether it is executable, of all files but Git's own and this machine's."""
-    return {
-        path.relative_to(project).as_posix(): (path.read_bytes(), bool(path.stat().st_mode & 0o100))
-        for path in sorted(project.rglob("*"))
-        if path.is_file() and path.relative_to(project).parts[0] not in (".git", ".tidemill")
-    }
+    def environment(self, **extra: str) -> dict[str, str]:
+        """Return this process's environment without what would lead elsewhere, with uv on PATH."""
+        kept = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("TIDEMILL_", "PULUMI_", "PYTHON")) and key not in {"VIRTUAL_ENV", "UV_FROZEN"}
+        }
+        kept |= {key: os.environ[key] for key in ("TIDEMILL_CACHE",) if key in os.environ}
+        path = [str(Path(uv()).parent), kept.get("PATH", "")]
+        return {**kept, "PATH": os.pathsep.join(path), "NO_COLOR": "1", **extra}
+
+    def run(self, *argv: str, cwd: Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        """Run a command: one of the environment where that has it, else one of PATH."""
+        own = self.path / "bin" / argv[0]
+        return subprocess.run(
+            [str(own) if own.exists() else argv[0], *argv[1:]],
+            cwd=cwd,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+
+    def check(self, *argv: str, cwd: Path, timeout: float = 600) -> str:
+        """Run a command, which must succeed, and return its standard output."""
+        done = self.run(*argv, cwd=cwd, timeout=timeout)
+        assert done.returncode == 0, f"{' '.join(argv)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
