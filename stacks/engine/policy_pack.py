@@ -6,8 +6,10 @@ How the stack's config sets them is read here too, so that a plain `pulumi previ
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -200,6 +202,8 @@ def main() -> None:
     """Answer the engine until it ends; this is what `pulumi-analyzer-policy-tidemill` runs."""
     engine = os.getppid()
     end_with_parent(engine)
+    # The SDK writes its port and flushes nothing: it counts on the engine's own starter, which runs Python unbuffered.
+    sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), write_through=True)
     # The SDK tells a validation nothing of which values are secret, though the engine tells the SDK.
     original: Any = getattr(sdk, _READER)  # it fails here where another version of the SDK has none
     setattr(sdk, _READER, mark_secrets(original))

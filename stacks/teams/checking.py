@@ -63,7 +63,7 @@ def check_project(project: Path, only: Iterable[str] | None = None) -> Report:
     findings: list[Finding] = []
     rules: TeamsRules | None = None
     try:
-        rules = rules_of(files)
+        rules = rules_of(files, config_folder(project))
     except ConfigError as error:
         findings.append(Finding.of(error))
     findings += [one for found in examined for one in found.findings]
@@ -85,13 +85,13 @@ def check_project(project: Path, only: Iterable[str] | None = None) -> Report:
     )
 
 
-def rules_of(files: Files) -> TeamsRules | None:
-    """Return the rules of the project, or None where it has no file of them.
+def rules_of(files: Files, folder: Path) -> TeamsRules | None:
+    """Return the rules in the folder of the stack configs, or None where it has no file of them.
 
     Raises:
         ConfigError: the file does not hold.
     """
-    file = config_folder(files.project) / RULES_FILE
+    file = folder / RULES_FILE
     if not file.is_file():
         return None
     value, marks, keys = files.content(file)
@@ -115,7 +115,7 @@ def keep_rules(loaded: LoadedStack) -> None:
     Raises:
         ConfigError: it does not, or the file of rules does not hold.
     """
-    rules = rules_of(Files(loaded.project))
+    rules = rules_of(Files(loaded.project), loaded.file.parent)
     problems = list(stack_problems(loaded.config, rules)) if rules else []
     if problems:
         first, path = problems[0], ".".join(map(str, problems[0].path))

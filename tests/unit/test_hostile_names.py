@@ -79,6 +79,14 @@ def test_names_which_become_names_of_things_are_refused(tmp_path: Path, place: s
     assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-") for name in loaded.config.models)
 
 
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What services are given where nothing is hostile."""
+    project = tmp_path_factory.mktemp("usual")
+    write(project)
+    return given_to_services(project)
+
+
 @slow
 @given(text=whole)
 @example(text='a\n- b: "{{ 1 }}" ${{ x }} $(id) \'; #')

@@ -186,7 +186,10 @@ def run(spec: Path) -> tuple[int, str]:
 
 def test_what_an_earlier_incarnation_left_ends_before_the_next(tmp_path: Path) -> None:
     # The child ignores SIGTERM, and lives on when its parent is killed.
-    code = "import os, signal, time; signal.signal(15, signal.SIG_IGN); print(os.fork(), flush=True); time.sleep(60)"
+    # Each line is one write: the two must not mix.
+    code = (
+        "import os, signal, time; signal.signal(15, signal.SIG_IGN); os.write(1, b'%d\\n' % os.fork()); time.sleep(60)"
+    )
     spec = spec_of(tmp_path, [sys.executable, "-c", code])
     first = start(spec)
     assert first.stdout is not None
