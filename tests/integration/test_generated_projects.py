@@ -129,8 +129,8 @@ def test_preview_of_a_local_project(clean: Clean, tmp_path: Path) -> None:
     project = tmp_path / "harbour"
     (project / ".venv").symlink_to(clean.path, target_is_directory=True)
     said = clean.check("tidemill", "preview", "--stack", "harbour-prod", "--policy", cwd=project)
-    assert "would make service serving-a" in said
-    assert "would make service serving-b" in said
+    assert "to create service serving-a" in said
+    assert "to create service serving-b" in said
     assert git(project, "status", "--porcelain") in ("", "M stacks/config/Pulumi.harbour-prod.yaml")
 
 
@@ -168,7 +168,7 @@ def test_preview_of_a_project_elsewhere(clean: Clean, tmp_path: Path, target: st
     assert services(made, target) >= {"serving-late-flights", "lakefs", "mlflow", "retraining"}
     # The images install what the project's own lock names, and tidemill itself is none of it.
     images = [entry for entry in made.entries if entry.type == "docker-build:index:Image"]
-    assert {entry.name.removesuffix("-image") for entry in images} >= {"training", "serving"}
+    assert {entry.name.removeprefix("image-") for entry in images} >= {"training", "serving"}
     shutil.rmtree(stack.project)
 
 
