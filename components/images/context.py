@@ -32,7 +32,7 @@ from .lock import requirements
 __all__ = ["BuildContext", "ImageSpec", "prepare", "python_of"]
 
 _SKIPPED = ("__pycache__", "*.pyc")
-_KEPT_OUT = (".tidemill", ".venv", ".pulumi", ".git")
+_KEPT_OUT = (".tidemill", ".tidemill-template", ".venv", ".pulumi", ".git")
 # What says how the platform stands is no part of the code that trains: a changed setting is no other training.
 _CONFIGS = ("Pulumi.yaml", "Pulumi.*.yaml")
 _CONTENT = (

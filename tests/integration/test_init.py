@@ -131,6 +131,26 @@ def test_bad_answers_are_named_before_anything_is_made(place: Path, words: list[
     assert contents(place) == before
 
 
+def test_on_a_terminal_it_asks_until_the_answers_hold(place: Path) -> None:
+    ours, theirs = os.openpty()
+    try:
+        with subprocess.Popen(
+            [str(BIN / "tidemill"), "init", "harbour"], cwd=place, env=environment(), stdin=theirs,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        ) as started:  # fmt: skip
+            os.write(ours, b"Port!\nport\ndev, prod\nmoon\nlocal\nberths tides\nops@example.org\n")
+            said, _ = started.communicate(timeout=300)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert started.returncode == 0, said
+    assert "team: does not match" in said
+    assert "unknown value, got 'moon'" in said
+    made = pristine.read(place / "harbour").answers
+    assert (made.team, made.environments, made.models) == ("port", ["dev", "prod"], ["berths", "tides"])
+    assert (made.target, made.owner) == ("local", "ops@example.org")
+
+
 def test_a_place_which_cannot_be_written_is_named(place: Path) -> None:
     place.chmod(0o555)
     before: tuple[str, ...] = ()
@@ -163,16 +183,17 @@ def test_an_interrupted_run_leaves_no_project(tmp_path: Path, place: Path, how: 
         argv, cwd=place, env=environment(PATH=path), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, start_new_session=True,
     ) as started:  # fmt: skip
-        hanging = int(wait_for("uv to be asked", lambda: mark.is_file() and mark.read_text().strip(), 60, every=0.05))
+        number = wait_for("uv to be asked", lambda: mark.is_file() and mark.read_text().strip(), 60, every=0.05)
+        hanging = psutil.Process(int(number))
         assert len(list(place.rglob("pyproject.toml"))) > 0  # it is half way
         started.send_signal(how)
         if how == signal.SIGKILL:
-            psutil.Process(hanging).kill()
+            hanging.kill()
         said, _ = started.communicate(timeout=60)
     # 130: as shells say of what Ctrl-C ended.
     assert started.returncode == (-how if how == signal.SIGKILL else 130)
     assert "Traceback" not in said
-    assert not psutil.pid_exists(hanging) or psutil.Process(hanging).status() == psutil.STATUS_ZOMBIE
+    assert psutil.wait_procs([hanging], timeout=30)[1] == []
     if how != signal.SIGKILL:
         assert [entry.name for entry in place.rglob("*")] == (["harbour"] if there else [])
         return
