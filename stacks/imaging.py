@@ -11,10 +11,8 @@ settings.json      of the server
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -27,6 +25,7 @@ from tidemill.runtime import lineage
 from tidemill.runtime.errors import PlatformError, UserError
 from tidemill.templates.rendering import render
 
+from .uv_command import run_uv
 from .wheels import origin, own_wheel
 
 if TYPE_CHECKING:
@@ -219,15 +218,14 @@ def _lock(needs: Needs, wheel: Path | None, python: str, folder: Path, *, compil
 
 def _compile(lines: Sequence[str], constraints: Sequence[str], python: str, lock: Path, options: Sequence[str]) -> str:
     """Lock `lines` for any platform, with hashes; return why that is not possible, or nothing."""
-    from tidemill.runtime.serving.environment import find_uv, reason_in
+    from tidemill.runtime.serving.environment import reason_in
 
     with tempfile.TemporaryDirectory() as work:
         wanted, limits = Path(work) / "requirements.in", Path(work) / "constraints.in"
         wanted.write_text("\n".join(lines) + "\n", encoding="utf-8")
         limits.write_text("\n".join(constraints) + "\n", encoding="utf-8")
-        done = _run(
+        done = run_uv(
             [
-                *find_uv(),
                 *("pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header", "--no-annotate"),
                 *("--python-version", python, "-o", str(lock)),
                 # A wheel of ours is installed by itself: what it was built from is no matter of the lock.
@@ -235,6 +233,7 @@ def _compile(lines: Sequence[str], constraints: Sequence[str], python: str, lock
                 *("-c", str(limits), str(wanted)),
             ],
             Path(work),
+            seconds=_SECONDS,
         )
     if done.returncode:
         lock.unlink(missing_ok=True)
@@ -255,20 +254,3 @@ def _wheel(given: Path | None, folder: Path) -> Path | None:
             raise UserError("not a wheel of tidemill", field="--wheel", value=str(given))
         return Path(shutil.copy(given, folder))
     return None if origin().kind == "index" else own_wheel(folder)[0]
-
-
-def _run(argv: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "UV_FROZEN")}
-    try:
-        return subprocess.run(
-            argv,
-            cwd=folder,
-            env={**environment, "NO_COLOR": "1"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        raise PlatformError(f"{Path(argv[0]).name} did not end in {_SECONDS:.0f} s") from None

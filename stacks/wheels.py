@@ -7,9 +7,7 @@ import csv
 import hashlib
 import io
 import json
-import os
 import shutil
-import subprocess
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -19,6 +17,8 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from tidemill.runtime.errors import PlatformError
+
+from .uv_command import run_uv
 
 __all__ = ["OWN", "Origin", "build_wheel", "origin", "own_wheel"]
 
@@ -83,7 +83,7 @@ def build_wheel(tree: Path, folder: Path) -> Path:
     Raises:
         PlatformError: it cannot be built.
     """
-    from tidemill.runtime.serving.environment import find_uv, reason_in
+    from tidemill.runtime.serving.environment import reason_in
 
     with tempfile.TemporaryDirectory() as work:
         copy = Path(work) / "tree"
@@ -93,15 +93,8 @@ def build_wheel(tree: Path, folder: Path) -> Path:
                 shutil.copytree(tree / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
             else:
                 shutil.copy(tree / name, copy / name)
-        argv = [*find_uv(), "build", "--quiet", "--wheel", "--out-dir", str(folder), str(copy)]
-        environment = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "UV_FROZEN")}
-        try:
-            done = subprocess.run(
-                argv, cwd=work, env={**environment, "NO_COLOR": "1"}, stdin=subprocess.DEVNULL, capture_output=True,
-                text=True, check=False, timeout=_SECONDS,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            raise PlatformError(f"uv did not end in {_SECONDS:.0f} s", field=str(tree)) from None
+        words = ["build", "--quiet", "--wheel", "--out-dir", str(folder), str(copy)]
+        done = run_uv(words, Path(work), seconds=_SECONDS)
     (folder / ".gitignore").unlink(missing_ok=True)
     built = sorted(folder.glob(f"{OWN}-*.whl"))
     if done.returncode or len(built) != 1:

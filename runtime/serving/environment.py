@@ -1,8 +1,7 @@
 """The environment of its own in which a model runs whose requirements differ from the server's.
 
     <cache>/@environments/<key>/         a virtual environment; `tidemill.json` in it says of what
-    <cache>/@environments/<key>.lock     held while it is built
-    <cache>/@environments/<key>.building held, too, by what builds it: uv outlives a process which is killed
+    <cache>/@environments/<key>.lock     held while it is built, by uv too, which outlives a process that is killed
     <cache>/@environments/<key>.used     held, shared, by each process which uses it
 
 The key is made of what the model asks for, so versions which ask for the same share one. An environment comes into
@@ -30,7 +29,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-from filelock import FileLock, Timeout
 from tidemill.runtime.errors import TidemillError
 from tidemill.runtime.serving.requirements import (
     Needs,
@@ -155,13 +153,11 @@ def ensure(model_folder: Path, cache: Path, *, seconds: float, lock: Path | None
     try:
         if not is_usable(final):
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with FileLock(root / f"{key}.lock", timeout=max(0.0, seconds)):
+            with _alone(root / f"{key}.lock", until, seconds) as held:
                 if not is_usable(final):
-                    _build(needs, final, until, lock)
+                    _build(needs, final, until, lock, held)
         with contextlib.suppress(OSError):  # in a cache which is only read nobody removes it
             os.utime(final)
-    except Timeout:
-        raise UnbuildableError(f"another process did not finish building it in {seconds:.0f} s") from None
     except OSError as error:
         raise UnbuildableError(
             f"its environment cannot be built: {error.strerror or error}",
@@ -183,17 +179,12 @@ def _python_of(folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
-def _build(needs: Needs, final: Path, until: float, lock: Path | None) -> None:
-    with _alone(final.with_name(f"{final.name}.building"), until) as held:
-        _build_alone(needs, final, until, lock, held)
-
-
 @contextmanager
-def _alone(path: Path, until: float) -> Generator[int]:
+def _alone(path: Path, until: float, seconds: float) -> Generator[int]:
     """Hold `path` until the context ends, and as long after as a process lives which inherited its descriptor.
 
     Raises:
-        Timeout: such a process of another builder lives at `until` still.
+        UnbuildableError: another holds it at `until` still, after `seconds`.
     """
     with path.open("ab") as held:
         while True:
@@ -201,13 +192,13 @@ def _alone(path: Path, until: float) -> Generator[int]:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() > until:
-                    raise Timeout(str(path)) from None
+                if time.monotonic() >= until:
+                    raise UnbuildableError(f"another process did not finish building it in {seconds:.0f} s") from None
                 time.sleep(0.05)
         yield held.fileno()
 
 
-def _build_alone(needs: Needs, final: Path, until: float, lock: Path | None, held: int) -> None:
+def _build(needs: Needs, final: Path, until: float, lock: Path | None, held: int) -> None:
     for left in final.parent.glob(f".{final.name}-*"):
         shutil.rmtree(left, ignore_errors=True)
     uv = find_uv()

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from tidemill.runtime.errors import PlatformError, TidemillError, UserError
+from tidemill.runtime.errors import TidemillError, UserError
 
+from ..uv_command import run_uv
 from ..wheels import OWN, origin, own_wheel
 
-__all__ = ["VENDOR", "lock", "require", "uv_words"]
+__all__ = ["VENDOR", "lock", "require"]
 
 VENDOR = "vendor"
 """The folder of a project which holds the wheel."""
@@ -62,24 +60,13 @@ def lock(project: Path) -> str | None:
     # Where the network is away, what uv has seen before may do.
     for more in ([], ["--offline"]):
         try:
-            done = _uv(["lock", "--python", sys.executable, *more], project, _LOCK_SECONDS)
+            done = run_uv(["lock", "--python", sys.executable, *more], project, seconds=_LOCK_SECONDS)
         except TidemillError as error:
             return str(error)
         if done.returncode == 0:
             return None
         said = said or _reason(done.stderr)
     return said
-
-
-def uv_words() -> list[str]:
-    """Return the words which run uv.
-
-    Raises:
-        TidemillError: it is not here.
-    """
-    from tidemill.runtime.serving.environment import find_uv
-
-    return find_uv()
 
 
 def _hashes(version: str) -> set[str]:
@@ -91,29 +78,10 @@ def _hashes(version: str) -> set[str]:
         # A server which does not answer is no index which has it: nobody waits for it for long.
         patience = {"UV_HTTP_TIMEOUT": "5", "UV_HTTP_RETRIES": "0"}
         try:
-            done = _uv([*words, str(asked)], Path(work), _ASK_SECONDS, patience)
+            done = run_uv([*words, str(asked)], Path(work), seconds=_ASK_SECONDS, more=patience)
         except TidemillError:
             return set()
     return set(re.findall(r"sha256:([0-9a-f]{64})", done.stdout)) if done.returncode == 0 else set()
-
-
-def _uv(
-    words: Sequence[str], folder: Path, seconds: float, more: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "UV_FROZEN")}
-    try:
-        return subprocess.run(
-            [*uv_words(), *words],
-            cwd=folder,
-            env={**environment, "NO_COLOR": "1", **(more or {})},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=seconds,
-        )
-    except subprocess.TimeoutExpired:
-        raise PlatformError(f"uv did not end in {seconds:.0f} s", field=words[0]) from None
 
 
 def _reason(said: str) -> str:
