@@ -7,6 +7,7 @@ base to extend. Scalars follow YAML 1.2 as the engine reads them: `off` is a wor
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -65,11 +66,7 @@ class LoadedStack:
 
     def notes(self) -> list[str]:
         """Return what in the config does nothing on its target, a sentence each."""
-        found: list[str] = []
-        for note in self.config.notes():
-            name = ".".join(map(str, note.path))
-            found.append(f"{self.origin(name) or self.file.name}: {name} {note.message}; {note.mend}")
-        return found
+        return _told(self.config, self.file, self.marks, self.project)
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ class Examined:
         """Return what in the config does nothing on its target, a sentence each."""
         if self.config is None or self.source is None:
             return []
-        return [str(self.source.finding(note, self.stack).error()) for note in self.config.notes()]
+        return _told(self.config, self.file, self.source.marks(), self.source.project)
 
 
 @functools.lru_cache(maxsize=8)
@@ -185,6 +182,14 @@ def examine_stack(files: Files, stack: str) -> Examined:
         problems += problems_of(error)
     findings = tuple(source.finding(problem, stack) for problem in problems)
     return Examined(stack, file, model, source, frozenset(secrets), findings)
+
+
+def _told(config: StackConfig, file: Path, marks: Mapping[KeyPath, Mark], project: Path) -> list[str]:
+    return [
+        f"{marks[note.path].text(project) if note.path in marks else file.name}: "
+        f"{'.'.join(map(str, note.path))} {note.message}; {note.mend}"
+        for note in config.notes()
+    ]
 
 
 def _stack_object(top: object, file: Path, project: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -13,7 +13,7 @@ from .findings import Finding
 from .marked import Mark, read_yaml
 from .shapes import KeyPath
 
-__all__ = ["STACK_KEY", "Files", "Layer", "Source", "relative"]
+__all__ = ["STACK_KEY", "Files", "Layer", "Source", "placed", "relative"]
 
 STACK_KEY = "tidemill:stack"
 _Marks = dict[KeyPath, Mark]
@@ -126,16 +126,20 @@ class Source:
 
     def finding(self, problem: Problem, stack: str) -> Finding:
         """Return `problem` with its place."""
-        mark = self.place(problem.path)
-        return Finding(
-            relative(mark.file if mark else self.file, self.project),
-            mark.line if mark else None,
-            ".".join(str(part) for part in problem.path),
-            problem.message,
-            problem.value,
-            problem.mend,
-            stack,
-        )
+        return placed(problem, self.place(problem.path), self.file, self.project, stack)
+
+
+def placed(problem: Problem, mark: Mark | None, file: Path, project: Path, stack: str) -> Finding:
+    """Return `problem`, which stands at `mark`, or somewhere in `file`."""
+    return Finding(
+        relative(mark.file if mark else file, project),
+        mark.line if mark else None,
+        ".".join(str(part) for part in problem.path),
+        problem.message,
+        problem.value,
+        problem.mend,
+        stack,
+    )
 
 
 def _layer(file: Path, raw: dict[str, Any], content: _Content, prefix: KeyPath) -> Layer:

@@ -15,11 +15,11 @@ from pydantic import ValidationError
 from tidemill.components.targets.checks import Problem
 from tidemill.runtime.errors import ConfigError
 
-from ..findings import Finding
+from ..findings import Finding, first_of
 from ..loading import Examined, LoadedStack, config_folder, examine_stack, stack_names
 from ..settings import StackConfig
 from ..shapes import nearest, problems_of
-from ..sources import Files, relative
+from ..sources import Files, placed, relative
 from .rules import TeamsRules
 
 __all__ = ["RULES_FILE", "Report", "check_project", "keep_rules", "rules_of", "stack_problems"]
@@ -116,12 +116,12 @@ def keep_rules(loaded: LoadedStack) -> None:
         ConfigError: it does not, or the file of rules does not hold.
     """
     rules = rules_of(Files(loaded.project), loaded.file.parent)
-    problems = list(stack_problems(loaded.config, rules)) if rules else []
-    if problems:
-        first, path = problems[0], ".".join(map(str, problems[0].path))
-        place = loaded.origin(path) or relative(loaded.file, loaded.project)
-        mend = f"{first.mend} (and {len(problems) - 1} more after this)" if len(problems) > 1 else first.mend
-        raise ConfigError(first.message, field=f"{place}: {path}", value=first.value, mend=mend)
+    found = [
+        placed(problem, loaded.marks.get(problem.path), loaded.file, loaded.project, loaded.config.stack)
+        for problem in (stack_problems(loaded.config, rules) if rules else ())
+    ]
+    if found:
+        raise first_of(found)
 
 
 def stack_problems(config: StackConfig, rules: TeamsRules) -> Iterator[Problem]:
