@@ -6,6 +6,7 @@ The HTTP client is imported when the first request is made, so that the provider
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -154,8 +155,14 @@ def escaped(part: str) -> str:
 def _client(url: str) -> httpx.Client:
     import httpx
 
+    if not is_loopback(url):
+        return httpx.Client()
     # A proxy of the environment has no way to this machine's own loopback.
-    return httpx.Client(trust_env=not is_loopback(url))
+    transport = httpx.HTTPTransport(trust_env=False)
+    client = httpx.Client(transport=transport, trust_env=False)
+    # One which the cache lets go may be in use still: its connections are closed when nobody has it any more.
+    weakref.finalize(client, transport.close)
+    return client
 
 
 def _json(response: httpx.Response) -> Any:
