@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         StoreRef,
         Target,
     )
-    from .targets.choosing import target_here
+    from .targets.factory import target_here
 
 __all__ = [
     "EndpointArgs",
@@ -87,7 +87,7 @@ _HOMES: dict[str, str] = {
     **dict.fromkeys(("ExistingRegistry", "Registry", "RegistryArgs"), "registry"),
     **dict.fromkeys(("Retraining", "RetrainingArgs"), "retraining"),
     **dict.fromkeys(("LakeConfig", "ModelConfig", "MonitoringConfig", "RepositoryConfig", "ServeConfig"), "settings"),
-    "target_here": "targets.choosing",
+    "target_here": "targets.factory",
 }
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pulumi
-from tidemill.runtime.errors import ConfigError
+
+from ..runtime.common.errors import ConfigError
 
 if TYPE_CHECKING:
     from .lake import Lake
@@ -28,7 +29,7 @@ def as_json(value: Mapping[str, Any]) -> pulumi.Output[str]:
 
 
 def lake_settings(lake: Lake) -> dict[str, Any]:
-    """Return the fields of `runtime.settings.LakeSettings`."""
+    """Return the fields of `runtime.common.settings.LakeSettings`."""
     return {
         "endpoint": lake.endpoint.url,
         "key_id_file": f"@{{secret-file:{lake.key_id.name}}}",
@@ -37,7 +38,7 @@ def lake_settings(lake: Lake) -> dict[str, Any]:
 
 
 def registry_settings(registry: Registry, role: str) -> dict[str, Any]:
-    """Return the fields of `runtime.settings.RegistrySettings` for the service `role`."""
+    """Return the fields of `runtime.common.settings.RegistrySettings` for the service `role`."""
     login = registry.logins[role]
     if login.password is None:
         return {"tracking_uri": registry.endpoint.url}
@@ -49,7 +50,7 @@ def registry_settings(registry: Registry, role: str) -> dict[str, Any]:
 
 
 def listen_settings(token: str, target: Target) -> dict[str, Any]:
-    """Return the fields of `runtime.settings.ListenSettings`; the secret `token` opens the service."""
+    """Return the fields of `runtime.common.settings.ListenSettings`; the secret `token` opens the service."""
     plain = {"plain_http": True} if target.plain_http else {}
     return {"host": "@{host}", "port": "@{port}", "token_file": f"@{{secret-file:{token}}}", **plain}
 
@@ -67,11 +68,11 @@ def refuse_unreachable(target: Target, port: int | None) -> None:
     """
     if port is not None:
         raise ConfigError(
-            "exclude one another", field="port, existing", mend="the server which is there has a port: leave it out"
+            "exclude one another", field="port, existing", hint="the server which is there has a port: leave it out"
         )
     if not target.reaches_out:
         raise ConfigError(
             f"services on the target {target.name} reach nothing outside of the stack",
             field="existing",
-            mend="leave it out, so that the stack gets a server of its own",
+            hint="leave it out, so that the stack gets a server of its own",
         )

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pulumi
-from tidemill.runtime.errors import ConfigError
-from tidemill.runtime.validation.action import action_yaml
 
+from ..runtime.common.errors import ConfigError
+from ..runtime.validation.action import action_yaml
 from .access import address_of, as_json, lake_settings, listen_settings, refuse_unreachable
 from .layout import find_project
 from .settings import RepositoryConfig
@@ -88,7 +88,7 @@ class LakeArgs:
                 "is missing, and a repository has a gate",
                 field="existing.hook",
                 value=gated[0],
-                mend="give the value which the server has as LAKEFSACTION_HOOK",
+                hint="give the value which the server has as LAKEFSACTION_HOOK",
             )
 
 

@@ -24,7 +24,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidemill.runtime.errors import NotFoundError
+from ..runtime.common.errors import NotFoundError
 
 __all__ = ["StackRoot", "find_project", "home"]
 
@@ -43,7 +43,7 @@ def find_project(start: Path | None = None) -> Path:
         if (folder / "Pulumi.yaml").is_file():
             return folder
     raise NotFoundError(
-        "no Pulumi.yaml here or above", field="project", value=str(here), mend="change to a tidemill project's folder"
+        "no Pulumi.yaml here or above", field="project", value=str(here), hint="change to a tidemill project's folder"
     )
 
 

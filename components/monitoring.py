@@ -8,24 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
-from tidemill.templates import render
 
+from ..templates import render
 from .access import as_json, lake_settings, listen_settings, registry_settings
 from .lake import Lake
 from .registry import METRICS_USER, Registry
 from .retraining import Retraining
 from .serving import ModelService
 from .settings import ModelConfig, MonitoringConfig, format_duration
-from .targets.base import (
-    EndpointArgs,
-    EndpointRef,
-    HealthCheck,
-    SecretArgs,
-    SecretRef,
-    ServiceArgs,
-    ServiceRef,
-    Target,
-)
+from .targets.base import EndpointArgs, EndpointRef, HealthCheck, SecretArgs, SecretRef, ServiceArgs, ServiceRef, Target
 
 __all__ = ["ADMIN", "Monitoring", "MonitoringArgs"]
 

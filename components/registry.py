@@ -8,8 +8,8 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import pulumi
-from tidemill.runtime.errors import ConfigError
 
+from ..runtime.common.errors import ConfigError
 from .access import address_of, refuse_unreachable
 from .targets.base import (
     DatabaseRef,
@@ -66,10 +66,10 @@ class ExistingRegistry:
             ConfigError: they do not.
         """
         if (self.username is None) != (self.password is None):
-            raise ConfigError("go together", field="existing.username, existing.password", mend="give both or neither")
+            raise ConfigError("go together", field="existing.username, existing.password", hint="give both or neither")
         if self.administrator and self.username is None:
             raise ConfigError(
-                "needs somebody who is one", field="existing.administrator", mend="give `username` and `password`"
+                "needs somebody who is one", field="existing.administrator", hint="give `username` and `password`"
             )
 
 

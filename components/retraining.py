@@ -13,16 +13,7 @@ from .access import as_json, lake_settings, listen_settings, registry_settings
 from .lake import Lake
 from .registry import Registry
 from .settings import ModelConfig
-from .targets.base import (
-    EndpointArgs,
-    EndpointRef,
-    SecretArgs,
-    SecretRef,
-    ServiceArgs,
-    ServiceRef,
-    Target,
-    TrainerArgs,
-)
+from .targets.base import EndpointArgs, EndpointRef, SecretArgs, SecretRef, ServiceArgs, ServiceRef, Target, TrainerArgs
 
 __all__ = ["Retraining", "RetrainingArgs", "runtime_settings"]
 
@@ -53,7 +44,7 @@ class RetrainingArgs:
 def runtime_settings(
     stack: str, lake: Lake, registry: Registry, models: Mapping[str, ModelConfig]
 ) -> pulumi.Output[str]:
-    """Return the text of `runtime.settings.RuntimeSettings` for jobs of `stack`."""
+    """Return the text of `runtime.common.settings.RuntimeSettings` for jobs of `stack`."""
     return as_json(
         {
             "stack": stack,

@@ -11,8 +11,9 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
-from tidemill.runtime.serving.settings import BatchSettings, CompileSettings, IsolationSettings, LimitSettings
-from tidemill.runtime.settings import PromoteSettings, Settings
+
+from ..runtime.common.settings import PromoteSettings, Settings
+from ..runtime.serving.settings import BatchSettings, CompileSettings, IsolationSettings, LimitSettings
 
 __all__ = [
     "NAME_PATTERN",

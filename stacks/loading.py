@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError
-from tidemill.runtime.errors import ConfigError, NotFoundError
 
-from . import dangling
-from .findings import Finding, first_of
-from .marked import Mark, read_yaml
+from ..runtime.common.errors import ConfigError, NotFoundError
 from .settings import StackConfig
-from .shapes import KeyPath, nearest, problems_of
-from .sources import STACK_KEY, Files, Layer, Source, relative
+from .stack_config import cross_checks
+from .stack_config.findings import Finding, first_of
+from .stack_config.schema_errors import KeyPath, nearest, problems_of
+from .stack_config.sources import STACK_KEY, Files, Layer, Source, relative
+from .stack_config.yaml_positions import Mark, read_yaml
 
 __all__ = [
     "Examined",
@@ -105,7 +105,7 @@ def project_settings(project: Path) -> dict[str, Any]:
     """
     value, _, _ = read_yaml(project / "Pulumi.yaml", project)
     if not isinstance(value, dict) or not isinstance(cast("dict[str, Any]", value).get("name"), str):
-        raise ConfigError("not a Pulumi project", field=str(project / "Pulumi.yaml"), mend="give it a `name`")
+        raise ConfigError("not a Pulumi project", field=str(project / "Pulumi.yaml"), hint="give it a `name`")
     return cast("dict[str, Any]", value)
 
 
@@ -164,7 +164,7 @@ def examine_stack(files: Files, stack: str) -> Examined:
         hint = f"write {relative(file, project)}"
         if known:
             hint = f"did you mean {close}?" if close else f"known: {', '.join(known)}"
-        raise NotFoundError("no such stack", field="stack", value=stack, mend=hint)
+        raise NotFoundError("no such stack", field="stack", value=stack, hint=hint)
     try:
         content = files.content(file)
         config, raw = _stack_object(content[0], file, project)
@@ -172,12 +172,12 @@ def examine_stack(files: Files, stack: str) -> Examined:
     except ConfigError as error:
         return Examined(stack, file, None, None, findings=(Finding.of(error, stack),))
     merged = source.merged()
-    problems = list(dangling.placeholders(merged))
+    problems = list(cross_checks.placeholders(merged))
     secrets, plain = _secrets(project, config)
     model = None
     try:
         model = StackConfig.model_validate(merged, strict=True)
-        problems += dangling.problems(model, project, stack, secrets, plain)
+        problems += cross_checks.problems(model, project, stack, secrets, plain)
     except ValidationError as error:
         problems += problems_of(error)
     findings = tuple(source.finding(problem, stack) for problem in problems)
@@ -187,7 +187,7 @@ def examine_stack(files: Files, stack: str) -> Examined:
 def _told(config: StackConfig, file: Path, marks: Mapping[KeyPath, Mark], project: Path) -> list[str]:
     return [
         f"{marks[note.path].text(project) if note.path in marks else file.name}: "
-        f"{'.'.join(map(str, note.path))} {note.message}; {note.mend}"
+        f"{'.'.join(map(str, note.path))} {note.message}; {note.hint}"
         for note in config.notes()
     ]
 
@@ -200,7 +200,7 @@ def _stack_object(top: object, file: Path, project: Path) -> tuple[dict[str, Any
         raise ConfigError(
             f"no object `{STACK_KEY}` under `config`",
             field=relative(file, project),
-            mend=f"write `config: {{ '{STACK_KEY}': {{ team: TEAM, environment: ENVIRONMENT }} }}`",
+            hint=f"write `config: {{ '{STACK_KEY}': {{ team: TEAM, environment: ENVIRONMENT }} }}`",
         )
     return cast("dict[str, Any]", config), cast("dict[str, Any]", raw)
 

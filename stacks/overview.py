@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass
 from itertools import repeat
 from typing import Any, cast
 
-from tidemill.components.targets.operations import Operations, ServiceState
-from tidemill.runtime.errors import TidemillError
-
+from ..components.targets.operations import Operations, ServiceState
+from ..runtime.common.errors import TidemillError
 from .loading import LoadedStack
 
 __all__ = ["ModelView", "Overview", "ServiceView", "Turn", "overview", "ready", "turns"]

@@ -8,15 +8,14 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from tidemill.components.layout import find_project
-
+from ..components.layout import find_project
 from .loading import LoadedStack, load_stack
 from .own_program import own_program, run_own
 from .teams.checking import keep_rules
 
 if TYPE_CHECKING:
-    from tidemill.components.platform import Platform
-    from tidemill.components.targets.base import Target
+    from ..components.platform import Platform
+    from ..components.targets.base import Target
 
 __all__ = ["compose", "main", "program_of"]
 
@@ -24,8 +23,8 @@ __all__ = ["compose", "main", "program_of"]
 def main() -> Platform:
     """Compose the stack which the engine has chosen, in the project of the working directory; return its platform."""
     import pulumi
-    from tidemill.runtime.errors import TidemillError
 
+    from ..runtime.common.errors import TidemillError
     from .engine.environment import current_login, require_shared_state
 
     try:
@@ -51,7 +50,8 @@ def program_of(loaded: LoadedStack) -> Callable[[], None]:
 def compose(loaded: LoadedStack) -> Platform:
     """Declare the platform which `loaded` describes, and the outputs of its stack; return the platform."""
     import pulumi
-    from tidemill.components.platform import Platform, PlatformArgs
+
+    from ..components.platform import Platform, PlatformArgs
 
     config = loaded.config
     keep_rules(loaded)
@@ -84,7 +84,7 @@ def _target(loaded: LoadedStack) -> Target:
     Raises:
         UserError: what the target imports is not installed.
     """
-    from tidemill.components.targets.choosing import make_target
+    from ..components.targets.factory import make_target
 
     config = loaded.config
     kept = {name: model.serve.capture.retention for name, model in config.models.items()}
@@ -102,8 +102,8 @@ def _target(loaded: LoadedStack) -> Target:
 
 def _have(tool: str) -> bool:
     """Say whether `tool` is there already; the program fetches nothing."""
-    from tidemill.components import tools
-    from tidemill.runtime.errors import ToolError
+    from ..components import tools
+    from ..runtime.common.errors import ToolError
 
     try:
         tools.find(tool)

@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, model_validator
-from tidemill.components.policies.settings import PolicyRule, policy_problems
-from tidemill.components.settings import NAME_PATTERN, LakeConfig, ModelConfig, MonitoringConfig, Port
-from tidemill.components.targets.aws.settings import AwsSettings
-from tidemill.components.targets.checks import Problem
-from tidemill.components.targets.docker.settings import DockerSettings
-from tidemill.runtime.settings import Settings
+
+from ..components.policies.settings import PolicyRule, policy_problems
+from ..components.settings import NAME_PATTERN, LakeConfig, ModelConfig, MonitoringConfig, Port
+from ..components.targets.aws.settings import AwsSettings
+from ..components.targets.checks import Problem
+from ..components.targets.docker.settings import DockerSettings
+from ..runtime.common.settings import Settings
 
 __all__ = ["StackConfig"]
 

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tidemill.runtime.errors import PlatformError
+from ..runtime.common.errors import PlatformError
 
 __all__ = ["run_uv"]
 
@@ -24,7 +24,7 @@ def run_uv(
         UnbuildableError: it is not here.
         PlatformError: it did not end in `seconds`.
     """
-    from tidemill.runtime.serving.environment import find_uv
+    from ..runtime.serving.isolation.environment import find_uv
 
     kept = {key: value for key, value in os.environ.items() if key not in _LEFT_OUT}
     try:

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from tidemill.runtime.errors import PlatformError
-
+from ..runtime.common.errors import PlatformError
 from .uv_command import run_uv
 
 __all__ = ["OWN", "Origin", "build_wheel", "origin", "own_wheel"]
@@ -83,7 +82,7 @@ def build_wheel(tree: Path, folder: Path) -> Path:
     Raises:
         PlatformError: it cannot be built.
     """
-    from tidemill.runtime.serving.environment import reason_in
+    from ..runtime.serving.isolation.environment import reason_in
 
     with tempfile.TemporaryDirectory() as work:
         copy = Path(work) / "tree"
@@ -119,7 +118,7 @@ def _repacked(wheel: Path) -> Path:
             archive.writestr(_entry(str(file)), content)
         if not record:
             raise PlatformError(
-                "it is not known which files are installed", field=OWN, mend="install it from its wheel"
+                "it is not known which files are installed", field=OWN, hint="install it from its wheel"
             )
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([*lines, (record, "", "")])

@@ -26,7 +26,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
-from tidemill.runtime.errors import TidemillError
+from ..runtime.common.errors import TidemillError
 
 __all__ = ["FILTERS"]
 

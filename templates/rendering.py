@@ -11,8 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tidemill.runtime.errors import TidemillError
-
+from ..runtime.common.errors import TidemillError
 from .formats import FILTERS
 
 if TYPE_CHECKING:

@@ -23,10 +23,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidemill.runtime.errors import ConfigError
-from tidemill.runtime.lineage import RECORDED, code_state
-from tidemill.templates import render
-
+from ...runtime.common.errors import ConfigError
+from ...runtime.training.lineage import RECORDED, code_state
+from ...templates import render
 from .lock import requirements
 
 __all__ = ["BuildContext", "ImageSpec", "prepare", "python_of"]
@@ -175,7 +174,7 @@ def _listed(project: Path) -> Iterator[str]:
             "is in no Git repository, so that it is not known which of its files are code and which are secrets",
             field="project",
             value=str(project),
-            mend="run `git init` and commit it",
+            hint="run `git init` and commit it",
         ) from None
     yield from sorted(filter(None, done.stdout.decode("utf-8", "surrogateescape").split("\0")))
 

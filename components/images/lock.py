@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tidemill.runtime.errors import ConfigError, NotFoundError
+from ...runtime.common.errors import ConfigError, NotFoundError
 
 __all__ = ["requirements"]
 
@@ -40,10 +40,10 @@ def requirements(
         lock = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise NotFoundError(
-            "no lock of what images install", field="uv.lock", value=str(path), mend="run `uv lock` beside Pulumi.yaml"
+            "no lock of what images install", field="uv.lock", value=str(path), hint="run `uv lock` beside Pulumi.yaml"
         ) from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"is not TOML ({error})", field="uv.lock", value=str(path), mend="run `uv lock`") from None
+        raise ConfigError(f"is not TOML ({error})", field="uv.lock", value=str(path), hint="run `uv lock`") from None
     closure = _Closure(path, lock.get("package", []), _environment(python, arch))
     closure.take(_SELF, extras)
     if own_extras is not None and (own := closure.own()):
@@ -89,7 +89,7 @@ class _Closure:
         """Take `name` with `extras`, and all that these depend on."""
         if name not in self._known:
             raise ConfigError(
-                "is not in the lock", field=str(self._path), value=name, mend=f"add {name} to pyproject.toml, `uv lock`"
+                "is not in the lock", field=str(self._path), value=name, hint=f"add {name} to pyproject.toml, `uv lock`"
             )
         self._follow(self._one(name, None), set(extras))
 
@@ -108,7 +108,7 @@ class _Closure:
                     "has no hash in the lock, so that an image cannot install it safely",
                     field=str(self._path),
                     value=name,
-                    mend="take it from a package registry",
+                    hint="take it from a package registry",
                 )
             lines.append(" \\\n".join([f"{name}=={version}", *(f"    --hash={found}" for found in hashes)]))
             if not entry.get("wheels"):
@@ -129,7 +129,7 @@ class _Closure:
                         f"{entry['name']} has no such extra",
                         field="training_extras",
                         value=extra,
-                        mend=f"use some of {', '.join(groups) or 'none'}",
+                        hint=f"use some of {', '.join(groups) or 'none'}",
                     )
                 continue  # an extra which a release has not; installers say so and go on
             wanted += groups[extra]

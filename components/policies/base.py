@@ -97,18 +97,18 @@ class Finding:
     Attributes:
         field: the property.
         problem: what is wrong with it, a verb first.
-        mend: what to do.
+        hint: what to do.
         of: the resource, where a rule has looked at all of them.
     """
 
     field: str
     problem: str
-    mend: str
+    hint: str
     of: Resource | None = None
 
     def text(self, resource: Resource) -> str:
         """Return the finding as one line."""
-        return f"{resource.type} {resource.name}: {self.field} {self.problem}; {self.mend}"
+        return f"{resource.type} {resource.name}: {self.field} {self.problem}; {self.hint}"
 
 
 @dataclass(frozen=True)

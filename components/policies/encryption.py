@@ -71,8 +71,8 @@ def _buckets(resources: Sequence[Resource], _situation: Situation) -> Iterator[F
         if not is_a(bucket, "s3", "Bucket") or bucket.get("serverSideEncryptionConfiguration"):
             continue
         if not referring(bucket, "bucket", settings):
-            mend = "add an aws.s3.BucketServerSideEncryptionConfiguration"
-            yield Finding("bucket", "does not say how it is encrypted", mend, bucket)
+            hint = "add an aws.s3.BucketServerSideEncryptionConfiguration"
+            yield Finding("bucket", "does not say how it is encrypted", hint, bucket)
 
 
 RULES = (

@@ -78,8 +78,8 @@ def _blocked(resources: Sequence[Resource], _situation: Situation) -> Iterator[F
     blocks = [one for one in resources if is_a(one, "s3", "BucketPublicAccessBlock")]
     for bucket in resources:
         if is_a(bucket, "s3", "Bucket") and not referring(bucket, "bucket", blocks):
-            mend = "add an aws.s3.BucketPublicAccessBlock with all four settings true"
-            yield Finding("bucket", "has no block against public access", mend, bucket)
+            hint = "add an aws.s3.BucketPublicAccessBlock with all four settings true"
+            yield Finding("bucket", "has no block against public access", hint, bucket)
 
 
 def _ranges(resource: Resource) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
@@ -103,8 +103,8 @@ def _ingress(resource: Resource, _situation: Situation) -> Iterator[Finding]:
         tls = str(protocol).lower() in {"tcp", "6"} and [_number(port) for port in ports] == [443, 443]
         if is_open(cidr) and not tls:
             which = "every port" if str(protocol) in {"-1", "all"} else f"{protocol} {ports[0]}-{ports[1]}"
-            mend = "name the range of addresses, or the security group, which needs it"
-            yield Finding(field, f"lets {cidr} in at {which}", mend)
+            hint = "name the range of addresses, or the security group, which needs it"
+            yield Finding(field, f"lets {cidr} in at {which}", hint)
 
 
 def _number(port: Any) -> int | None:
@@ -132,20 +132,20 @@ def _only_balancer(resources: Sequence[Resource], _situation: Situation) -> Iter
             for member in resources:
                 inside = any(referring(group, field, [member]) for field in _MEMBERS)
                 if inside and not is_a(member, "lb", "LoadBalancer") and not is_a(member, "alb", "LoadBalancer"):
-                    mend = f"take {group.name} out, and let the load balancer's security group in instead"
+                    hint = f"take {group.name} out, and let the load balancer's security group in instead"
                     yield Finding(
-                        "securityGroups", f"name {group.name}, which {rule.name} opens to the world", mend, member
+                        "securityGroups", f"name {group.name}, which {rule.name} opens to the world", hint, member
                     )
 
 
 def _private(resource: Resource, _situation: Situation) -> Iterator[Finding]:
-    mend = "set it to false: it is reached from within the VPC"
+    hint = "set it to false: it is reached from within the VPC"
     if is_a(resource, "rds", "Instance", "ClusterInstance", "Cluster") and resource.get("publiclyAccessible") is True:
-        yield Finding("publiclyAccessible", "is true", mend)
+        yield Finding("publiclyAccessible", "is true", hint)
     if is_a(resource, "ecs", "Service") and resource.get("networkConfiguration.assignPublicIp") is True:
-        yield Finding("networkConfiguration.assignPublicIp", "is true", mend)
+        yield Finding("networkConfiguration.assignPublicIp", "is true", hint)
     if is_a(resource, "ec2", "Instance") and resource.get("associatePublicIpAddress") is True:
-        yield Finding("associatePublicIpAddress", "is true", mend)
+        yield Finding("associatePublicIpAddress", "is true", hint)
 
 
 def _tls(resource: Resource, _situation: Situation) -> Iterator[Finding]:
@@ -159,8 +159,8 @@ def _tls(resource: Resource, _situation: Situation) -> Iterator[Finding]:
     if protocol in {"HTTPS", "TLS"}:
         policy = resource.get("sslPolicy")
         if policy is not UNKNOWN and not str(policy).startswith("ELBSecurityPolicy-TLS13-"):
-            mend = "name one which refuses what is older than TLS 1.2, such as ELBSecurityPolicy-TLS13-1-2-2021-06"
-            yield Finding("sslPolicy", f"is {policy}" if policy else "is not given", mend)
+            hint = "name one which refuses what is older than TLS 1.2, such as ELBSecurityPolicy-TLS13-1-2-2021-06"
+            yield Finding("sslPolicy", f"is {policy}" if policy else "is not given", hint)
 
 
 RULES = (

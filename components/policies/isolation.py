@@ -59,12 +59,12 @@ def _capability(field: str, capability: Any) -> Finding:
 
 
 def _no_socket(resource: Resource, _situation: Situation) -> Iterator[Finding]:
-    mend = "use a volume; what must start containers asks a service which may start just these"
+    hint = "use a volume; what must start containers asks a service which may start just these"
     for field, source in _sources(resource):
         if _SOCKETS.search(source):
-            yield Finding(field, f"mounts the socket of a daemon ({source}): who has it has the host", mend)
+            yield Finding(field, f"mounts the socket of a daemon ({source}): who has it has the host", hint)
         elif source == "/" or re.match(r"/(etc|proc|sys|dev|root|boot|var/run|var/lib/docker|run)(/|$)", source):
-            yield Finding(field, f"mounts a folder of the host's own ({source})", mend)
+            yield Finding(field, f"mounts a folder of the host's own ({source})", hint)
 
 
 def _sources(resource: Resource) -> Iterator[tuple[str, str]]:
@@ -92,10 +92,10 @@ def _sources(resource: Resource) -> Iterator[tuple[str, str]]:
 def _loopback(resource: Resource, _situation: Situation) -> Iterator[Finding]:
     if resource.type != CONTAINER:
         return
-    mend = "say `ip: 127.0.0.1`"
+    hint = "say `ip: 127.0.0.1`"
     if resource.get("publishAllPorts") is True:
         yield Finding(
-            "publishAllPorts", "publishes every port to every network of the host", "name the ports, and " + mend
+            "publishAllPorts", "publishes every port to every network of the host", "name the ports, and " + hint
         )
     for number, port in enumerate(items(resource.get("ports"))):
         address = port.get("ip")
@@ -107,7 +107,7 @@ def _loopback(resource: Resource, _situation: Situation) -> Iterator[Finding]:
             inside = False
         if not inside:
             text = f"is {address}" if address else "is not given, which means every network of the host"
-            yield Finding(f"ports[{number}].ip", text, mend)
+            yield Finding(f"ports[{number}].ip", text, hint)
 
 
 def _read_only(resource: Resource, _situation: Situation) -> Iterator[Finding]:
@@ -146,11 +146,11 @@ def _positive(value: Any) -> bool:
 
 
 def _not_root(resource: Resource, _situation: Situation) -> Iterator[Finding]:
-    mend = "name a user by number, such as 10001:10001"
+    hint = "name a user by number, such as 10001:10001"
     if resource.type in {CONTAINER, JOB}:
         user = resource.get("user")
         if user is not UNKNOWN and str(user or "").partition(":")[0] in {"", "0", "root"}:
-            yield Finding("user", f"is {user}" if user else "is not given, which may mean root", mend)
+            yield Finding("user", f"is {user}" if user else "is not given, which may mean root", hint)
 
 
 RULES = (

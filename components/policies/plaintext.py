@@ -49,7 +49,7 @@ class _Place:
 
     field: str
     values: Mapping[str, Any]
-    mend: str
+    hint: str
     whole: str
     """The property within which a mark cannot be told apart from its neighbours'; else empty."""
 
@@ -99,17 +99,17 @@ def _plain(resource: Resource, situation: Situation) -> Iterator[Finding]:
         if place.whole and resource.holds_secret(place.whole):
             # Which of them it is cannot always be told: one secret makes a secret of all that it is joined to.
             marked = True
-            yield Finding(place.field, "holds a value which is marked as secret", place.mend)
+            yield Finding(place.field, "holds a value which is marked as secret", place.hint)
         for name, value in place.values.items():
             field = f"{place.field}.{name}"
             if not marked and resource.holds_secret(field):
-                yield Finding(field, "is marked as secret", place.mend)
+                yield Finding(field, "is marked as secret", place.hint)
             elif not isinstance(value, str) or value is UNKNOWN or _ELSEWHERE.fullmatch(value):
                 continue
             elif kind := secret_value(value):
-                yield Finding(field, f"holds {kind}", place.mend)
+                yield Finding(field, f"holds {kind}", place.hint)
             elif secret_name(name) and name not in allowed and not _HARMLESS.fullmatch(value):
-                yield Finding(field, "is a secret by its name", place.mend)
+                yield Finding(field, "is a secret by its name", place.hint)
 
 
 RULES = (

@@ -56,8 +56,8 @@ def _versioned(resources: Sequence[Resource], situation: Situation) -> Iterator[
     for bucket in resources:
         inline = bucket.get("versioning.enabled") is True
         if is_a(bucket, "s3", "Bucket") and not inline and not referring(bucket, "bucket", on):
-            mend = "add an aws.s3.BucketVersioning with the status Enabled"
-            yield Finding("bucket", "keeps no earlier versions of its objects", mend, bucket)
+            hint = "add an aws.s3.BucketVersioning with the status Enabled"
+            yield Finding("bucket", "keeps no earlier versions of its objects", hint, bucket)
 
 
 def _two_zones(resource: Resource, situation: Situation) -> Iterator[Finding]:

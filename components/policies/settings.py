@@ -7,8 +7,8 @@ from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
-from tidemill.runtime.settings import Settings
 
+from ...runtime.common.settings import Settings
 from ..targets.checks import Problem
 from .rules import RULES
 
@@ -44,8 +44,8 @@ def policy_problems(rules: dict[str, PolicyRule]) -> Iterator[Problem]:
             continue
         for parameter in settings.parameters:
             if parameter not in known[name]:
-                mend = _nearest(parameter, list(known[name]))
-                yield Problem(("policies", name, "parameters", parameter), "no such parameter", parameter, mend)
+                hint = _nearest(parameter, list(known[name]))
+                yield Problem(("policies", name, "parameters", parameter), "no such parameter", parameter, hint)
 
 
 def _nearest(name: str, known: list[str]) -> str:

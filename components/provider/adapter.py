@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import grpc
 from google.protobuf import empty_pb2
-from tidemill.runtime.errors import ConfigError, TidemillError, UnreachableError
 
+from ...runtime.common.errors import ConfigError, TidemillError, UnreachableError
 from .base import FAILURE_CODE, UNKNOWN, Context, NativeResource, Properties, lookup
 from .parent import warn_of_destroy
 from .wire import from_wire, messages, to_wire

@@ -14,10 +14,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from tidemill.runtime.errors import ConfigError, TidemillError
-
+from ...runtime.common.errors import ConfigError, TidemillError
 from .base import Context, Properties, lookup
-from .content import ContentResource
+from .content.base import ContentResource
 
 __all__ = ["apply", "main"]
 
@@ -45,7 +44,7 @@ def apply(wanted: Mapping[str, Any], context: Context) -> Properties | None:
             kind.delete(context, properties)
             return None
         case other:
-            raise ConfigError("is none", field="action", value=other, mend="use create, update or delete")
+            raise ConfigError("is none", field="action", value=other, hint="use create, update or delete")
 
 
 def main(environ: Mapping[str, str] = os.environ) -> int:

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
-from tidemill.runtime.errors import ConfigError, NotFoundError, RefusedError
+from ...runtime.common.errors import ConfigError, NotFoundError, RefusedError
 
 __all__ = [
     "DELETE_DATA",
@@ -55,7 +55,13 @@ RECREATE: Final = "TIDEMILL_RECREATE"
 FAILURE_CODE: Final = "failed: exit code "
 """What precedes the exit code in the message which the adapter sends with each failure."""
 
-_MODULES = {"local": ".local", "docker": ".docker", "aws": ".aws", "lakefs": ".lakefs", "mlflow": ".mlflow"}
+_MODULES = {
+    "local": ".local",
+    "docker": ".docker",
+    "aws": ".aws",
+    "lakefs": ".content.lakefs",
+    "mlflow": ".content.mlflow",
+}
 
 
 class _Unknown:
@@ -176,7 +182,7 @@ class NativeResource(ABC):
         """
 
     def update(self, context: Context, state: Properties, inputs: Properties) -> Properties:
-        """Change it in place and return its new state; by default only mends what is missing."""
+        """Change it in place and return its new state; by default only fixes what is missing."""
         del state
         return self.create(context, inputs)[1]
 
@@ -195,7 +201,7 @@ class NativeResource(ABC):
             raise RefusedError(
                 "holds data and is not deleted",
                 field=str(state.get(self.label)),
-                mend="`tidemill stop` ends every service and keeps everything, "
+                hint="`tidemill stop` ends every service and keeps everything, "
                 "`tidemill destroy --delete-data` deletes everything; in a program of your own this does "
                 f"`pulumi destroy` with {DELETE_DATA}={stack}",
             )
@@ -203,7 +209,7 @@ class NativeResource(ABC):
     def _refuse_to_recreate(self, name: str) -> None:
         if name not in os.environ.get(RECREATE, "").split(","):
             raise RefusedError(
-                "is gone", field=name, mend=f"restore it, or run `tidemill up --recreate {name}` to start empty"
+                "is gone", field=name, hint=f"restore it, or run `tidemill up --recreate {name}` to start empty"
             )
 
 

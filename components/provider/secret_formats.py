@@ -7,8 +7,7 @@ import string
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from tidemill.runtime.errors import ConfigError
-
+from ...runtime.common.errors import ConfigError
 from .base import UNKNOWN, Properties
 
 __all__ = ["FORMATS", "check_secret"]
@@ -37,7 +36,7 @@ def check_secret(inputs: Properties) -> Properties:
     """
     inputs = {"format": "token", **inputs}
     if inputs["format"] is not UNKNOWN and inputs["format"] not in FORMATS:
-        raise ConfigError("no such format", field="format", value=inputs["format"], mend=f"use {', '.join(FORMATS)}")
+        raise ConfigError("no such format", field="format", value=inputs["format"], hint=f"use {', '.join(FORMATS)}")
     value = inputs.get("value")
     if value is not None and value is not UNKNOWN and (not isinstance(value, str) or not value.strip()):
         raise ConfigError("the secret is empty", field="value")

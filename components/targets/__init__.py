@@ -1,1 +1,1 @@
-"""The seven words a component speaks, and the targets which know them."""
+"""The primitives a component speaks, and the targets which know them."""

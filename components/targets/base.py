@@ -1,4 +1,4 @@
-"""The seven words a component speaks: Endpoint, Service, Job, ObjectStore, Database, Secret, Content.
+"""The primitives a component speaks: Endpoint, Service, Job, ObjectStore, Database, Secret, Content.
 
 A component says what it needs; a target knows how to give it. No component asks which target it is on.
 Text which only the target can know is written as a placeholder, resolved where the process runs:
@@ -347,7 +347,7 @@ class RegistryAccess:
 
 
 class Target(Protocol):
-    """How one target gives what the seven words ask for. Names are unique within the stack and deterministic.
+    """How one target gives what the primitives ask for. Names are unique within the stack and deterministic.
 
     Attributes:
         name: its name in a stack config.

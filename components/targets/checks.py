@@ -15,10 +15,10 @@ class Problem:
         path: keys below `tidemill:stack` which lead to it.
         message: what is wrong, one sentence without a full stop.
         value: the value found there, or None.
-        mend: what to do about it, an imperative sentence without a full stop.
+        hint: what to do about it, an imperative sentence without a full stop.
     """
 
     path: tuple[str | int, ...]
     message: str
     value: object | None
-    mend: str
+    hint: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from tidemill.runtime.errors import UserError
+from ...runtime.common.errors import UserError
 
 __all__ = ["TARGETS", "missing", "missing_error"]
 
@@ -26,5 +26,5 @@ def missing(target: str) -> str | None:
 def missing_error(target: str) -> UserError:
     """Return what is said where a stack names `target` and its modules are not installed."""
     return UserError(
-        "needs more than is installed", field="target", value=target, mend=f"run `{missing(target) or 'uv sync'}`"
+        "needs more than is installed", field="target", value=target, hint=f"run `{missing(target) or 'uv sync'}`"
     )

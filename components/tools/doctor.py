@@ -44,7 +44,7 @@ class DoctorRow:
         path: where it is; None unless ready.
         version: the version found, also where it does not fit.
         note: what is wrong, or None.
-        mend: what to do where no way leads there, or None.
+        hint: what to do where no way leads there, or None.
         ways: the ways of getting it, in order.
     """
 
@@ -57,7 +57,7 @@ class DoctorRow:
     path: Path | None
     version: str | None
     note: str | None
-    mend: str | None
+    hint: str | None
     ways: tuple[WayRow, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -105,6 +105,6 @@ def _row(box: Toolbox, package: Package, program: Program) -> DoctorRow:
         path=path,
         version=version,
         note="; ".join(notes) or None,
-        mend=None if state == "ready" or (reachable and any(row.tried for row in ways)) else package.by_hand,
+        hint=None if state == "ready" or (reachable and any(row.tried for row in ways)) else package.by_hand,
         ways=ways,
     )

@@ -11,8 +11,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tidemill.runtime.errors import NotFoundError, ToolError
-
+from ...runtime.common.errors import NotFoundError, ToolError
 from .base import Machine, Package, Program, Progress, WayError, fits, parse_version
 from .cache import Cache, Entry
 
@@ -77,7 +76,7 @@ class Toolbox:
                 if program.name == name:
                     return package, program
         known = ", ".join(program.name for package in self.packages for program in package.programs)
-        raise NotFoundError("unknown tool", field="tool", value=name, mend=f"use one of {known}")
+        raise NotFoundError("unknown tool", field="tool", value=name, hint=f"use one of {known}")
 
     def on_path(self, program: Program) -> tuple[Path, str | None] | None:
         """Return where `program` is on PATH and which version it is, or None."""
@@ -118,7 +117,7 @@ class Toolbox:
         raise ToolError(
             f"version {package.version} is neither on PATH nor in the cache {self.cache.folder}",
             field=name,
-            mend="run `tidemill up`, which gets it, or see `tidemill doctor`",
+            hint="run `tidemill up`, which gets it, or see `tidemill doctor`",
         )
 
     def ensure(self, name: str, progress: Progress | None = None) -> Path:
@@ -142,7 +141,7 @@ class Toolbox:
                 f"the cache cannot be used: {error.strerror or error}",
                 field=name,
                 value=str(error.filename or self.cache.folder),
-                mend="make it writable, or set TIDEMILL_CACHE to another folder",
+                hint="make it writable, or set TIDEMILL_CACHE to another folder",
             ) from error
         return entry.path(name)
 
@@ -196,7 +195,7 @@ class Toolbox:
         raise ToolError(
             f"version {package.version} cannot be had here ({'; '.join(failures)})",
             field=program.name,
-            mend=package.by_hand,
+            hint=package.by_hand,
         )
 
     def _checked(self, package: Package, programs: Mapping[str, Path]) -> str:

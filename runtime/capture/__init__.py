@@ -19,22 +19,43 @@ The parts are loaded when they are first used: a model server, which only writes
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..common.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from tidemill.runtime.capture.columns import Omitted, capture_schema, omitted_of
-    from tidemill.runtime.capture.finding import Found, find
-    from tidemill.runtime.capture.forgetting import Forgotten, forget
-    from tidemill.runtime.capture.journal import Journal, Recovered, journals, read_journal, recover
-    from tidemill.runtime.capture.reading import (
+    from .columns import (
+        Omitted,
+        Privacy,
+        capture_schema,
+        is_hashed,
+        omitted_of,
+    )
+    from .erasure import (
+        Forgotten,
+        forget,
+    )
+    from .journal import (
+        Journal,
+        Recovered,
+        journals,
+        read_journal,
+        recover,
+    )
+    from .lookup import (
+        Found,
+        find,
+    )
+    from .reading import (
         join_labels,
         latest_labels,
         read_capture,
         read_labels,
     )
-    from tidemill.runtime.capture.retention import remove_old
-    from tidemill.runtime.capture.segments import (
+    from .retention import (
+        remove_old,
+    )
+    from .segments import (
         CAPTURE,
         LABEL_SCHEMA,
         LABELS,
@@ -56,11 +77,13 @@ __all__ = [
     "Journal",
     "Kind",
     "Omitted",
+    "Privacy",
     "Recovered",
     "Segment",
     "capture_schema",
     "find",
     "forget",
+    "is_hashed",
     "join_labels",
     "journals",
     "latest_labels",
@@ -77,32 +100,26 @@ __all__ = [
     "write_segment",
 ]
 
-_PARTS = {
-    "columns": ("Omitted", "capture_schema", "omitted_of"),
-    "finding": ("Found", "find"),
-    "forgetting": ("Forgotten", "forget"),
-    "journal": ("Journal", "Recovered", "journals", "read_journal", "recover"),
-    "reading": ("join_labels", "latest_labels", "read_capture", "read_labels"),
-    "retention": ("remove_old",),
-    "segments": (
-        "CAPTURE",
-        "LABELS",
-        "LABEL_SCHEMA",
-        "Kind",
-        "Segment",
-        "list_segments",
-        "new_segments",
-        "read_segment",
-        "remove_partial",
-        "write_segment",
-    ),
-}
-_HOME = {name: part for part, names in _PARTS.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "columns": ["Omitted", "Privacy", "capture_schema", "is_hashed", "omitted_of"],
+        "erasure": ["Forgotten", "forget"],
+        "journal": ["Journal", "Recovered", "journals", "read_journal", "recover"],
+        "lookup": ["Found", "find"],
+        "reading": ["join_labels", "latest_labels", "read_capture", "read_labels"],
+        "retention": ["remove_old"],
+        "segments": [
+            "CAPTURE",
+            "Kind",
+            "LABELS",
+            "LABEL_SCHEMA",
+            "Segment",
+            "list_segments",
+            "new_segments",
+            "read_segment",
+            "remove_partial",
+            "write_segment",
+        ],
+    },
+)

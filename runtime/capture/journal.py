@@ -16,8 +16,9 @@ from pathlib import Path
 from uuid import UUID
 
 import pyarrow as pa
-from tidemill.runtime.capture.locking import create_locked, left_behind
-from tidemill.runtime.capture.segments import CAPTURE, day_folders, segment_in, write_segment
+
+from ..common.files import create_locked, left_behind
+from .segments import CAPTURE, day_folders, segment_in, write_segment
 
 __all__ = ["Journal", "Recovered", "journals", "read_journal", "recover"]
 

@@ -8,14 +8,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from tidemill.runtime.capture.segments import (
-    CAPTURE,
-    LABEL_SCHEMA,
-    LABELS,
-    Segment,
-    list_segments,
-    read_segment,
-)
+
+from .segments import CAPTURE, LABEL_SCHEMA, LABELS, Segment, list_segments, read_segment
 
 __all__ = ["join_labels", "latest_labels", "read_capture", "read_labels"]
 

@@ -7,8 +7,8 @@ import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tidemill.runtime.capture.segments import CAPTURE, LABELS, day_folders
-from tidemill.runtime.ids import uuid7
+from ..common.ids import uuid7
+from .segments import CAPTURE, LABELS, day_folders
 
 __all__ = ["remove_old"]
 

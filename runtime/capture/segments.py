@@ -13,9 +13,10 @@ from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tidemill.runtime.capture.columns import TIME
-from tidemill.runtime.capture.locking import create_locked, left_behind, sync
-from tidemill.runtime.ids import uuid7
+
+from ..common.files import create_locked, left_behind, sync
+from ..common.ids import uuid7
+from .columns import TIME
 
 __all__ = [
     "CAPTURE",

@@ -9,12 +9,33 @@
 0.5
 """
 
-from tidemill.runtime.drift.distances import jensen_shannon, null_change, wasserstein
-from tidemill.runtime.drift.scoring import DriftResult, FeatureDrift, Test, TestResult, score
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..common.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .distances import (
+        jensen_shannon,
+        null_change,
+        wasserstein,
+    )
+    from .profile import (
+        Profile,
+    )
+    from .scoring import (
+        DriftResult,
+        FeatureDrift,
+        Test,
+        TestResult,
+        score,
+    )
 
 __all__ = [
     "DriftResult",
     "FeatureDrift",
+    "Profile",
     "Test",
     "TestResult",
     "jensen_shannon",
@@ -22,3 +43,12 @@ __all__ = [
     "score",
     "wasserstein",
 ]
+
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "distances": ["jensen_shannon", "null_change", "wasserstein"],
+        "profile": ["Profile"],
+        "scoring": ["DriftResult", "FeatureDrift", "Test", "TestResult", "score"],
+    },
+)

@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeAlias, cast
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tidemill.runtime.drift.distances import jensen_shannon, null_change, wasserstein
+
+from .distances import jensen_shannon, null_change, wasserstein
 
 __all__ = ["DriftResult", "FeatureDrift", "Test", "TestResult", "score"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from tidemill.runtime import service
-from tidemill.runtime.monitor.app import create_app
-from tidemill.runtime.monitor.settings import MonitorSettings
+from ..common import service
+from .app import create_app
+from .settings import MonitorSettings
 
 
 def main(argv: list[str] | None = None) -> int:

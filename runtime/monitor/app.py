@@ -10,9 +10,10 @@ from fastapi import Depends, FastAPI, Response
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from tidemill.runtime.monitor.settings import MonitorSettings
-from tidemill.runtime.monitor.watch import Monitor, Watch
-from tidemill.runtime.service import add_metrics, bearer, token_of
+
+from ..common.service import add_metrics, bearer, token_of
+from .settings import MonitorSettings
+from .watch import Monitor, Watch
 
 __all__ = ["create_app"]
 

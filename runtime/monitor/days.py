@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from tidemill.runtime.capture import CAPTURE, LABELS, Segment, latest_labels, omitted_of
-from tidemill.runtime.monitor.following import Follower, bounds, keys, read, served_rows, struct_columns
-from tidemill.runtime.monitor.settings import MonitoredModel
+
+from ..capture import CAPTURE, LABELS, Segment, latest_labels, omitted_of
+from .segment_reader import Follower, bounds, keys, read, served_rows, struct_columns
+from .settings import MonitoredModel
 
 __all__ = ["EVENT_TIME", "Day", "Days"]
 

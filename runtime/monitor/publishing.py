@@ -14,11 +14,12 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
-from tidemill.runtime import data
-from tidemill.runtime.errors import ConfigError, GateError
-from tidemill.runtime.lake import Lake
-from tidemill.runtime.monitor.days import Day, Days
-from tidemill.runtime.monitor.settings import MonitoredModel
+
+from .. import data
+from ..common.errors import ConfigError, GateError
+from ..data import Lake
+from .days import Day, Days
+from .settings import MonitoredModel
 
 __all__ = ["Publisher", "State", "WindowFile"]
 
@@ -228,7 +229,7 @@ class Publisher:
                     f"the record of what was published is damaged ({type(error).__name__})",
                     field="state",
                     value=str(self._file),
-                    mend="restore it from a copy",
+                    hint="restore it from a copy",
                 ) from None
         return State()
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
-from tidemill.runtime import registry
-from tidemill.runtime.errors import PlatformError
-from tidemill.runtime.profile import Profile
-from tidemill.runtime.settings import RegistrySettings
+
+from .. import registry
+from ..common.errors import PlatformError
+from ..common.settings import RegistrySettings
+from ..drift import Profile
 
 __all__ = ["Reference", "References"]
 

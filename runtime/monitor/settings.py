@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import Field
-from tidemill.runtime.settings import LakeSettings, RegistrySettings, ServiceSettings, Settings
+
+from ..common.settings import LakeSettings, RegistrySettings, ServiceSettings, Settings
 
 __all__ = ["MonitorSettings", "MonitoredModel"]
 

@@ -11,15 +11,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tidemill.runtime import registry
-from tidemill.runtime.drift import DriftResult, score
-from tidemill.runtime.errors import TidemillError
-from tidemill.runtime.lake import Lake
-from tidemill.runtime.monitor.days import Days
-from tidemill.runtime.monitor.publishing import Publisher
-from tidemill.runtime.monitor.references import Reference, References
-from tidemill.runtime.monitor.settings import MonitoredModel, MonitorSettings
-from tidemill.runtime.monitor.window import Quality, Window
+from .. import registry
+from ..common.errors import TidemillError
+from ..data import Lake
+from ..drift import DriftResult, score
+from .days import Days
+from .publishing import Publisher
+from .references import Reference, References
+from .settings import MonitoredModel, MonitorSettings
+from .window import Quality, Window
 
 __all__ = ["Monitor", "Snapshot", "Watch"]
 

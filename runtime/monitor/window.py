@@ -12,10 +12,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from tidemill.runtime.capture import CAPTURE, LABELS, omitted_of
-from tidemill.runtime.capture.columns import is_hashed
-from tidemill.runtime.monitor.following import Bounds, Follower, bounds, keys, read, served_rows, struct_columns
-from tidemill.runtime.monitor.settings import MonitoredModel
+
+from ..capture import CAPTURE, LABELS, is_hashed, omitted_of
+from .segment_reader import Bounds, Follower, bounds, keys, read, served_rows, struct_columns
+from .settings import MonitoredModel
 
 __all__ = ["Quality", "Window"]
 

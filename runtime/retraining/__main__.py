@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from tidemill.runtime import service
-from tidemill.runtime.retraining.app import create_app
-from tidemill.runtime.retraining.settings import RetrainingSettings
+from ..common import service
+from .app import create_app
+from .settings import RetrainingSettings
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,13 +12,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
-from tidemill.runtime.retraining.launcher import Launcher
-from tidemill.runtime.retraining.platform import RealPlatform
-from tidemill.runtime.retraining.process import ProcessLauncher
-from tidemill.runtime.retraining.settings import RetrainingSettings
-from tidemill.runtime.retraining.turns import TurnStore
-from tidemill.runtime.retraining.worker import Retrainer, Worker
-from tidemill.runtime.service import add_metrics, bearer, token_of
+
+from ..common.service import add_metrics, bearer, token_of
+from .jobs.launcher import Launcher
+from .jobs.process import ProcessLauncher
+from .platform import RealPlatform
+from .reconciler import Retrainer, Worker
+from .retrainings import TurnStore
+from .settings import RetrainingSettings
 
 __all__ = ["create_app"]
 
@@ -128,11 +129,11 @@ def _launcher(settings: RetrainingSettings) -> Launcher:
     """Return what runs the jobs; only the kind in use is imported."""
     chosen = settings.launcher
     if chosen.kind == "runner":
-        from tidemill.runtime.retraining.remote import RunnerLauncher
+        from .jobs.runner import RunnerLauncher
 
         return RunnerLauncher(chosen.url, chosen.token_file)
     if chosen.kind == "ecs":
-        from tidemill.runtime.retraining.ecs import TaskLauncher
+        from .jobs.ecs import TaskLauncher
 
         return TaskLauncher(chosen)
     return ProcessLauncher(settings.state / "jobs")

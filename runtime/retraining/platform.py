@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from tidemill.runtime import data, registry
-from tidemill.runtime.errors import NotFoundError, UnvalidatedError
-from tidemill.runtime.lake import Lake
-from tidemill.runtime.lineage import GIT_COMMIT, LAKE_COMMIT
-from tidemill.runtime.retraining.turns import VerdictRecord
-from tidemill.runtime.settings import LakeSettings, PromoteSettings, RegistrySettings
+from .. import data, registry
+from ..common.errors import NotFoundError, UnvalidatedError
+from ..common.settings import LakeSettings, PromoteSettings, RegistrySettings
+from ..data import Lake
+from ..training import GIT_COMMIT, LAKE_COMMIT
+from .retrainings import VerdictRecord
 
 __all__ = ["Platform", "RealPlatform", "Version"]
 

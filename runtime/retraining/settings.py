@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
-from tidemill.runtime.settings import LakeSettings, PromoteSettings, RegistrySettings, ServiceSettings, Settings
+
+from ..common.settings import LakeSettings, PromoteSettings, RegistrySettings, ServiceSettings, Settings
 
 __all__ = [
     "LauncherSettings",

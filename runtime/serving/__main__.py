@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tidemill.runtime.serving.settings import ServingSettings
+    from .settings import ServingSettings
 
 # Before anything which brings a thread pool: on a busy machine the pools of many processes cost far more than they
 # give (one row of a tree model: 57 ms with the default pool, 1 ms with one thread).
@@ -28,9 +28,9 @@ _GRACE_SECONDS = 6
 
 def main(argv: list[str] | None = None) -> int:
     """Run the service; return its exit code."""
-    from tidemill.runtime.errors import TidemillError
-    from tidemill.runtime.serving.settings import ServingSettings
-    from tidemill.runtime.settings import load_settings
+    from ..common.errors import TidemillError
+    from ..common.settings import load_settings
+    from .settings import ServingSettings
 
     parser = argparse.ArgumentParser(prog="tidemill.runtime.serving", description="Serve a model of the registry.")
     parser.add_argument("--settings", type=Path, required=True, help="JSON file with the settings")
@@ -49,10 +49,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _alone(settings: ServingSettings) -> int:
-    from tidemill.runtime.service import log_lines
-    from tidemill.runtime.serving.app import create_app
-    from tidemill.runtime.serving.connections import server_of
-    from tidemill.runtime.serving.lean import arrow_without_pandas
+    from ..common.service import log_lines
+    from .app import create_app
+    from .hide_pandas import arrow_without_pandas
+    from .http.server import server_of
 
     arrow_without_pandas()
     app = create_app(settings)
@@ -62,8 +62,8 @@ def _alone(settings: ServingSettings) -> int:
 
 
 def _parent(settings: ServingSettings, file: Path) -> int:
-    from tidemill.runtime.service import log_lines
-    from tidemill.runtime.serving.workers import Workers
+    from ..common.service import log_lines
+    from .workers import Workers
 
     log_lines()
     grace = settings.drain_seconds + _GRACE_SECONDS + 2
@@ -71,11 +71,11 @@ def _parent(settings: ServingSettings, file: Path) -> int:
 
 
 def _worker(settings: ServingSettings, place: str) -> int:
-    from tidemill.runtime.service import log_lines
-    from tidemill.runtime.serving.app import create_app
-    from tidemill.runtime.serving.board import Board
-    from tidemill.runtime.serving.connections import server_of
-    from tidemill.runtime.serving.workers import end_with_parent
+    from ..common.service import log_lines
+    from .app import create_app
+    from .http.server import server_of
+    from .telemetry.worker_status import Board
+    from .workers import end_with_parent
 
     index, listening, lifeline, folder = place.split(",", 3)
     end_with_parent(int(lifeline))
@@ -86,8 +86,8 @@ def _worker(settings: ServingSettings, place: str) -> int:
 
 
 def _bound(settings: ServingSettings) -> socket.socket:
-    from tidemill.runtime.errors import PlatformError
-    from tidemill.runtime.serving.binding import bound_socket
+    from ..common.errors import PlatformError
+    from .http.listen_socket import bound_socket
 
     try:
         return bound_socket(settings.listen)
@@ -96,7 +96,7 @@ def _bound(settings: ServingSettings) -> socket.socket:
             f"the address cannot be had ({error.strerror})",
             field="listen",
             value=f"{settings.listen.host}:{settings.listen.port}",
-            mend="free the port, or choose another",
+            hint="free the port, or choose another",
         ) from None
 
 

@@ -18,32 +18,33 @@ from contextlib import asynccontextmanager, suppress
 import pyarrow as pa
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from tidemill.runtime.service import token_of
-from tidemill.runtime.serving import page
-from tidemill.runtime.serving.access_log import AccessLog
-from tidemill.runtime.serving.admission import Admission
-from tidemill.runtime.serving.batcher import Batcher
-from tidemill.runtime.serving.board import Board
-from tidemill.runtime.serving.contract import parse_json
-from tidemill.runtime.serving.exchange import Call, Done, Exchange, Receive, Scope, Send, Watch
-from tidemill.runtime.serving.follower import Follower
-from tidemill.runtime.serving.inference import Inference
-from tidemill.runtime.serving.keys import Keys
-from tidemill.runtime.serving.labels import LabelWriter, label_table
-from tidemill.runtime.serving.leases import Leases
-from tidemill.runtime.serving.loading import loader
-from tidemill.runtime.serving.metrics import ServingCollector, registry_of
-from tidemill.runtime.serving.model import ServedModel
-from tidemill.runtime.serving.problems import Problem
-from tidemill.runtime.serving.protocols import invocations, predict, v2
-from tidemill.runtime.serving.protocols.base import Decoder, Encoded
-from tidemill.runtime.serving.routes import add_routes
-from tidemill.runtime.serving.settings import LimitSettings, ServingSettings
-from tidemill.runtime.serving.shadow import Shadow
-from tidemill.runtime.serving.source import source_of
-from tidemill.runtime.serving.state import ServerState
-from tidemill.runtime.serving.traffic import Traffic
-from tidemill.runtime.serving.writer import CaptureWriter
+
+from ..common.service import token_of
+from . import page
+from .contract.model_contract import parse_json
+from .http.access_log import AccessLog
+from .http.admission import Admission
+from .http.errors import Problem
+from .http.keys import Keys
+from .http.request_handler import Call, Done, Exchange, Receive, Scope, Send, Watch
+from .http.routes import add_routes
+from .inference.batcher import Batcher
+from .inference.prediction import Inference
+from .protocols import mlflow, open_inference, predict
+from .protocols.base import Decoder, Encoded
+from .recording.labels import LabelWriter, label_table
+from .recording.writer import CaptureWriter
+from .settings import LimitSettings, ServingSettings
+from .telemetry.metrics import ServingCollector, registry_of
+from .telemetry.server_state import ServerState
+from .telemetry.traffic import Traffic
+from .telemetry.worker_status import Board
+from .versions.alias_watcher import Follower
+from .versions.in_flight import Leases
+from .versions.loading import loader
+from .versions.model import ServedModel
+from .versions.shadow import Shadow
+from .versions.source import source_of
 
 __all__ = ["ModelServer", "create_app"]
 
@@ -124,9 +125,9 @@ class ModelServer:
             )
 
         return {
-            "/invocations": asks(invocations.decode),
+            "/invocations": asks(mlflow.decode),
             "/predict": asks(predict.decode),
-            f"/v2/models/{name}/infer": asks(v2.decode),
+            f"/v2/models/{name}/infer": asks(open_inference.decode),
             "/labels": of(self._label),
         }
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
-from tidemill.runtime.settings import RegistrySettings, ServiceSettings, Settings
+
+from ..common.settings import RegistrySettings, ServiceSettings, Settings
 
 __all__ = [
     "BatchSettings",

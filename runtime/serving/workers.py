@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from tidemill.runtime.serving.board import Board
+from .telemetry.worker_status import Board
 
 __all__ = ["Workers", "end_with_parent"]
 

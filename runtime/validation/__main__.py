@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from tidemill.runtime import service
-from tidemill.runtime.validation.service import create_app
-from tidemill.runtime.validation.settings import ValidationSettings
+from ..common import service
+from .service import create_app
+from .settings import ValidationSettings
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -40,7 +40,7 @@ def action_yaml(name: str, branches: Sequence[str], url: str) -> str:
     they could bring data: lakeFS does not show their content beforehand.
 
     Args:
-        name: the action's name; readers trust `tidemill.runtime.lake.GATE_ACTION` alone.
+        name: the action's name; readers trust `tidemill.runtime.data.lake_client.GATE_ACTION` alone.
         branches: the guarded branches; lakeFS reads patterns of names.
         url: the service's hook, `http://HOST:PORT/hooks/lakefs`.
     """

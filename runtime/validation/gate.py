@@ -19,8 +19,9 @@ from typing import Annotated, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
-from tidemill.runtime.lake import Lake
-from tidemill.runtime.validation.suite import Reason, SuiteFile, SuiteRunner
+
+from ..data import Lake
+from .suite import Reason, SuiteFile, SuiteRunner
 
 __all__ = ["Event", "Gate", "Verdict"]
 

@@ -16,14 +16,15 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
-from tidemill.runtime.errors import TidemillError
-from tidemill.runtime.lake import Lake
-from tidemill.runtime.reaching import read_secret
-from tidemill.runtime.service import add_metrics, token_matches, token_of
-from tidemill.runtime.validation.action import HOOK_HEADER
-from tidemill.runtime.validation.gate import Event, Gate
-from tidemill.runtime.validation.settings import ValidationSettings
-from tidemill.runtime.validation.suite import SuiteFile, SuiteRunner
+
+from ..common.errors import TidemillError
+from ..common.secrets import read_secret
+from ..common.service import add_metrics, token_matches, token_of
+from ..data import Lake
+from .action import HOOK_HEADER
+from .gate import Event, Gate
+from .settings import ValidationSettings
+from .suite import SuiteFile, SuiteRunner
 
 __all__ = ["create_app"]
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tidemill.runtime.errors import ConfigError, NotFoundError
+from ..common.errors import ConfigError, NotFoundError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +83,7 @@ class SuiteFile:
                 f"not a suite ({error!r} is missing or of a wrong type)",
                 field="gate",
                 value=str(file),
-                mend="it needs name, expectations and meta.tidemill.path",
+                hint="it needs name, expectations and meta.tidemill.path",
             ) from None
         if not expectations:
             raise ConfigError("a suite without expectations guards nothing", field="gate", value=str(file))

@@ -7,10 +7,10 @@ import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from tidemill.components.layout import find_project
-from tidemill.runtime.errors import UserError
 
-from . import completing
+from ...components.layout import find_project
+from ...runtime.common.errors import UserError
+from . import completion
 from .context import JsonOption
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def model(
     repository: Annotated[
         str | None,
         typer.Option(help="The repository in which its data lives. Default: the first of the project.",
-                     autocompletion=completing.repositories,
+                     autocompletion=completion.repositories,
                      show_default=False),
     ] = None,
     data: Annotated[
@@ -85,9 +85,9 @@ def _words(command: str | None) -> list[str] | None:
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise UserError(f"not a command ({error})", field="--train", value=command, mend="close the quotes") from None
+        raise UserError(f"not a command ({error})", field="--train", value=command, hint="close the quotes") from None
     if not words:
-        raise UserError("not a command", field="--train", value=command, mend='write one, such as "python train.py"')
+        raise UserError("not a command", field="--train", value=command, hint='write one, such as "python train.py"')
     return words
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import typer
-from tidemill.runtime.errors import TidemillError
 
+from ...runtime.common.errors import TidemillError
 from . import (
     add,
     capture,
@@ -30,7 +30,7 @@ from . import (
     validate,
 )
 from .examples import epilog, group_epilog
-from .mistakes import sentence
+from .usage_errors import sentence
 
 __all__ = ["app", "run"]
 

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from tidemill.runtime.errors import ConfigError, NotFoundError, PlatformError, UserError
-from tidemill.runtime.reaching import read_secret
 
-from ..operating import local_root
-from . import completing
+from ...runtime.common.errors import ConfigError, NotFoundError, PlatformError, UserError
+from ...runtime.common.secrets import read_secret
+from ..operations import local_root
+from . import completion
 from .context import JsonOption, StackOption, YesOption, choose, known_model
 
 if TYPE_CHECKING:
-    from tidemill.runtime.capture import Found
+    from ...runtime.capture import Found
 
 __all__ = ["app"]
 
@@ -40,8 +40,8 @@ def find(
     as_json: JsonOption = False,
 ) -> None:
     """Show the captured rows of a request, and the files which hold them; exit code 1 when there are none."""
-    from tidemill.runtime.capture import find as find_rows
-    from tidemill.runtime.serving.lean import arrow_without_pandas
+    from ...runtime.capture import find as find_rows
+    from ...runtime.serving.hide_pandas import arrow_without_pandas
 
     arrow_without_pandas()
     found: list[Found] = []
@@ -72,7 +72,7 @@ def forget(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="The model, as the stack config names it.", show_default=False, autocompletion=completing.models
+            help="The model, as the stack config names it.", show_default=False, autocompletion=completion.models
         ),
     ] = None,
     directory: DirectoryOption = None,
@@ -88,7 +88,7 @@ def forget(
 
     What was published into the lake, and the versions which were trained on it, are not touched.
     """
-    from tidemill.runtime.capture import forget as forget_rows
+    from ...runtime.capture import forget as forget_rows
 
     if (model is None) == (directory is None):
         raise UserError("wants either a MODEL or --directory", field="MODEL")
@@ -104,7 +104,7 @@ def forget(
     except OSError as error:
         raise PlatformError(
             f"a segment could not be written ({error.strerror or error})", field="directory", value=str(folder),
-            mend="mend the disk and forget again",
+            hint="hint the disk and forget again",
         ) from None  # fmt: skip
     if as_json:
         typer.echo(json.dumps(asdict(done), indent=2))
@@ -113,7 +113,7 @@ def forget(
     if done.waiting:
         raise PlatformError(
             f"{done.waiting} more rows are in the journal of a server which cannot write its segments",
-            field="directory", value=str(folder), mend="mend the server and forget again",
+            field="directory", value=str(folder), hint="hint the server and forget again",
         )  # fmt: skip
 
 

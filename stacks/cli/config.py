@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from . import completing
+from . import completion
 from .context import JsonOption, StackOption, choose
 
 __all__ = ["config"]
@@ -17,28 +17,28 @@ ExplainOption = Annotated[
     str | None,
     typer.Option(
         "--explain", metavar="PATH", help="Say where the value at a path came from, or all below it.",
-        show_default=False, autocompletion=completing.paths,
+        show_default=False, autocompletion=completion.paths,
     ),
 ]  # fmt: skip
 
 
 def config(explain: ExplainOption = None, stack: StackOption = None, as_json: JsonOption = False) -> None:
     """Print a stack's config with its bases and defaults in it, or say where a value of it came from."""
-    from .. import explaining
+    from ..stack_config import explanation
 
     loaded = choose(stack)
     if explain is None:
-        whole = explaining.resolved(loaded)
+        whole = explanation.resolved(loaded)
         if as_json:
             typer.echo(json.dumps(whole, indent=2))
             return
-        origins = {one.path: one.origin for one in explaining.explain(loaded)}
+        origins = {one.path: one.origin for one in explanation.explain(loaded)}
         lines = list(_lines(whole, (), origins))
         width = min(max(len(text) for text, _ in lines), 70)
         for text, origin in lines:
             typer.echo(f"{text:<{width}}  # {origin}" if origin else text)
         return
-    found = explaining.explain(loaded, explain)
+    found = explanation.explain(loaded, explain)
     if as_json:
         typer.echo(json.dumps([one.as_json() for one in found], indent=2))
         return
@@ -52,7 +52,7 @@ def config(explain: ExplainOption = None, stack: StackOption = None, as_json: Js
 
 
 def _text(value: object) -> str:
-    from tidemill.templates.formats import FILTERS
+    from ...templates.formats import FILTERS
 
     return FILTERS["yaml"](value)
 

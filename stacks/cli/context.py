@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tidemill.components.layout import find_project
-from tidemill.runtime.errors import NotFoundError, UserError
 
+from ...components.layout import find_project
+from ...runtime.common.errors import NotFoundError, UserError
 from ..loading import LoadedStack, load_stack, nearest, stack_names
-from . import completing
+from . import completion
 
 __all__ = ["JsonOption", "ModelNameArgument", "StackOption", "YesOption", "choose", "chosen_name", "known_model"]
 
 StackOption = Annotated[
     str | None,
     typer.Option("--stack", "-s", help="The stack, TEAM-ENVIRONMENT. Default: TIDEMILL_STACK, or the only one.",
-                 show_default=False, autocompletion=completing.stacks),
+                 show_default=False, autocompletion=completion.stacks),
 ]  # fmt: skip
 ModelNameArgument = Annotated[
-    str, typer.Argument(help="The model, as the stack config names it.", autocompletion=completing.models)
+    str, typer.Argument(help="The model, as the stack config names it.", autocompletion=completion.models)
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -40,9 +40,9 @@ def chosen_name(project: Path, stack: str | None) -> str:
     if len(names) == 1:
         return names[0]
     if not names:
-        raise UserError("the project has no stack config", field="stack", mend="write one, see the README")
+        raise UserError("the project has no stack config", field="stack", hint="write one, see the README")
     raise UserError(
-        "it is not clear which is meant", field="stack", mend=f"add `--stack` with one of {', '.join(names)}"
+        "it is not clear which is meant", field="stack", hint=f"add `--stack` with one of {', '.join(names)}"
     )
 
 
@@ -61,5 +61,5 @@ def known_model(loaded: LoadedStack, model: str) -> None:
     models = loaded.config.models
     if model not in models:
         close = nearest(model, models)
-        mend = f"did you mean {close}?" if close else f"use one of {', '.join(models) or 'none: the config has none'}"
-        raise NotFoundError("no such model", field="model", value=model, mend=mend)
+        hint = f"did you mean {close}?" if close else f"use one of {', '.join(models) or 'none: the config has none'}"
+        raise NotFoundError("no such model", field="model", value=model, hint=hint)

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from tidemill.runtime.errors import UserError
 
+from ...runtime.common.errors import UserError
 from ..loading import LoadedStack, nearest
 from .context import JsonOption, StackOption, YesOption, choose
 from .progress import Progress, summary
@@ -47,7 +47,7 @@ def _working(
 
 def _ask(question: str) -> None:
     if not sys.stdin.isatty():
-        raise UserError("there is nobody to ask", field="--yes", mend="add `--yes`, or run it on a terminal")
+        raise UserError("there is nobody to ask", field="--yes", hint="add `--yes`, or run it on a terminal")
     if not typer.confirm(question):
         raise typer.Abort
 
@@ -120,8 +120,8 @@ def _check_names(engine: Engine, names: list[str]) -> None:
     for name in names:
         if name not in known:
             close = nearest(name, known)
-            mend = f"did you mean {close}?" if close else f"use one of {', '.join(known) or 'none: nothing is up'}"
-            raise UserError("nothing of that name holds data", field="--recreate", value=name, mend=mend)
+            hint = f"did you mean {close}?" if close else f"use one of {', '.join(known) or 'none: nothing is up'}"
+            raise UserError("nothing of that name holds data", field="--recreate", value=name, hint=hint)
 
 
 def preview(stack: StackOption = None, as_json: JsonOption = False, policy: PolicyOption = False) -> None:
@@ -143,7 +143,7 @@ def refresh(stack: StackOption = None, as_json: JsonOption = False) -> None:
         outcome = engine.refresh()
         text = "all is as it was made"
         if outcome.changed:
-            text = f"{outcome.changed} differ from what was made; `tidemill up` mends them"
+            text = f"{outcome.changed} differ from what was made; `tidemill up` fixes them"
         _ended(outcome, f"{loaded.config.stack}: {text}", loaded, progress)
 
 

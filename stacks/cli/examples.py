@@ -51,7 +51,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "validate": (
         Example("tidemill validate", "check the configs of all stacks"),
         Example("tidemill validate --stack flights-dev", "check one"),
-        Example("tidemill validate --json", "the same for programs: every problem with file, line, path and mend"),
+        Example("tidemill validate --json", "the same for programs: every problem with file, line, path and hint"),
     ),
     "config": (
         Example("tidemill config", "what the config comes to, with its bases and defaults in it"),

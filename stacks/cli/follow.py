@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tidemill.components.layout import StackRoot
-from tidemill.runtime.errors import PlatformError, RefusedError
-
+from ...components.layout import StackRoot
+from ...runtime.common.errors import PlatformError, RefusedError
 from ..loading import LoadedStack
-from ..operating import operations_of
+from ..operations import operations_of
 from ..overview import LOGINS, ModelView, Turn, ready, turns
 from .progress import Progress
 
@@ -57,7 +56,7 @@ def follow(loaded: LoadedStack, progress: Progress, timeout: float) -> None:
             raise PlatformError(
                 f"the platform is up, but after {timeout:.0f} s it does not serve yet{about}",
                 field=", ".join(waiting),
-                mend="see `tidemill status` and `tidemill logs retraining`; it goes on by itself",
+                hint="see `tidemill status` and `tidemill logs retraining`; it goes on by itself",
             )
         time.sleep(_POLL_SECONDS)
 
@@ -70,11 +69,11 @@ def _judge(name: str, turn: Turn) -> None:
         raise RefusedError(
             f"the platform is up, but the gate refused the first version: {turn.detail}",
             field=name,
-            mend="mend the training or `promote` in the config; `tidemill logs retraining` tells more",
+            hint="hint the training or `promote` in the config; `tidemill logs retraining` tells more",
         )
     if turn.state == "failed":
         where = f"see {turn.log}" if turn.log else "see `tidemill logs retraining`"
-        raise PlatformError(f"the platform is up, but the training failed: {turn.detail}", field=name, mend=where)
+        raise PlatformError(f"the platform is up, but the training failed: {turn.detail}", field=name, hint=where)
 
 
 def _stage(name: str, turn: Turn | None, view: ModelView) -> str:

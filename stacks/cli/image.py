@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from tidemill.runtime.errors import ConfigError, NotFoundError, PlatformError, UserError
 
+from ...runtime.common.errors import ConfigError, NotFoundError, PlatformError, UserError
 from .serve import CompileOption, TrackingOption, need_serving
 
 if TYPE_CHECKING:
-    from tidemill.runtime.serving.model import VersionInfo
-
-    from ..imaging import Context
+    from ...runtime.serving.versions.model import VersionInfo
+    from ..model_image import Context
 
 __all__ = ["image"]
 
@@ -73,13 +72,13 @@ def image(
     no_build: Annotated[bool, typer.Option("--no-build", help="Write the context and build nothing.")] = False,
 ) -> int:  # fmt: skip
     """Build an image which serves one model version, with its requirements in it and nothing to fetch at its start."""
-    from ..imaging import Plan, default_tag, write_context
+    from ..model_image import Plan, default_tag, write_context
 
     need_serving(tracking_uri)
     if tag is not None and not _TAG.fullmatch(tag):
-        raise UserError("not a name for an image", field="--tag", value=tag, mend="write it as name:tag, in lower case")
+        raise UserError("not a name for an image", field="--tag", value=tag, hint="write it as name:tag, in lower case")
     if no_build and context is None:
-        raise UserError("it says where the context goes", field="--context", mend="name a folder")
+        raise UserError("it says where the context goes", field="--context", hint="name a folder")
     info, folder = _fetched(model, name, tracking_uri)
     plan = Plan(
         info=info,
@@ -115,9 +114,9 @@ def image(
 
 def _fetched(text: str, name: str | None, tracking_uri: str | None) -> tuple[VersionInfo, Path]:
     """Return which version is meant, and the folder with its model."""
-    from tidemill.runtime.scoring.model_uri import ModelUri, cache_folder, folder_name, registry_settings
-    from tidemill.runtime.serving.settings import ServingSettings
-    from tidemill.runtime.serving.source import source_of
+    from ...runtime.batch_scoring.model_uri import ModelUri, cache_folder, folder_name, registry_settings
+    from ...runtime.serving.settings import ServingSettings
+    from ...runtime.serving.versions.source import source_of
 
     if (short := _SHORT.fullmatch(text)) and not Path(text).exists():
         named = short["what"]
@@ -153,7 +152,7 @@ def _read(file: Path | None) -> dict[str, Any]:
         raise ConfigError("not a JSON object", field="--settings", value=str(file))
     for key in _BY_OPTION:
         if key in found:
-            raise ConfigError("is said by the command line", field=key, value=str(file), mend=f"leave it out of {file}")
+            raise ConfigError("is said by the command line", field=key, value=str(file), hint=f"leave it out of {file}")
     return found
 
 
@@ -186,7 +185,7 @@ def _build(context: Context, tag: str, options: list[str]) -> None:
         raise PlatformError(
             f"docker build ended with exit code {done.returncode}",
             field=tag,
-            mend=f"see above; what the image is built from is in {context.folder}",
+            hint=f"see above; what the image is built from is in {context.folder}",
         )
 
 

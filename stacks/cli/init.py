@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from tidemill.components.settings import NAME_PATTERN
-from tidemill.runtime.errors import ConfigError, UserError
 
-from . import completing
+from ...components.settings import NAME_PATTERN
+from ...runtime.common.errors import ConfigError, UserError
+from . import completion
 from .terminal import waiting
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def init(
     target: Annotated[
         str | None,
         typer.Option(help="Where it runs: local, docker or aws. Default: local.", show_default=False,
-                     autocompletion=completing.targets),
+                     autocompletion=completion.targets),
     ] = None,
     model: Annotated[
         list[str] | None,
@@ -93,7 +93,7 @@ def init(
         raise UserError(
             "there is nobody to ask",
             field="--team",
-            mend="name it, or add `--defaults`, or `--answers FILE`, or run it on a terminal",
+            hint="name it, or add `--defaults`, or `--answers FILE`, or run it on a terminal",
         )
     chosen = _complete(given, folder, ask=ask and sys.stdin.isatty())
     with _ending(), waiting(f"making {folder}"):
@@ -103,11 +103,11 @@ def init(
 
 def _read(file: Path) -> dict[str, Any]:
     """Return the answers in `file`, with those of a project's own file among them."""
-    from ..marked import read_yaml
+    from ..stack_config.yaml_positions import read_yaml
 
     value, _, _ = read_yaml(file.absolute(), file.absolute().parent)
     if not isinstance(value, dict):
-        raise ConfigError("holds no answers", field=str(file), mend="write `team: NAME` and so on")
+        raise ConfigError("holds no answers", field=str(file), hint="write `team: NAME` and so on")
     raw = cast("dict[str, Any]", value)
     inner = raw.get("answers")
     return dict(cast("dict[str, Any]", inner)) if isinstance(inner, dict) and "template" in raw else dict(raw)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..operating import operations_of
+from ..operations import operations_of
 from .context import JsonOption, StackOption, choose
 from .terminal import console
 
@@ -105,7 +105,7 @@ def _span(seconds: float | None) -> str:
 
 def doctor(as_json: JsonOption = False) -> None:
     """Show where each tool comes from, and what to do about those which cannot be had; exit code 1 then."""
-    from tidemill.components.tools.doctor import rows
+    from ...components.tools.doctor import rows
 
     tools = rows()
     extras = _missing_extras()
@@ -117,7 +117,7 @@ def doctor(as_json: JsonOption = False) -> None:
         )
     else:
         table = table_of("tool", "wanted", "state", "version", "where", "ways to get it")
-        notes = [f"target {target}: needs more than is installed; {mend}" for target, mend in extras.items()]
+        notes = [f"target {target}: needs more than is installed; {hint}" for target, hint in extras.items()]
         for row in tools:
             ways = ", ".join(
                 way.name + (" (not tried by us)" if not way.tried else "") + (" (not here)" if way.obstacle else "")
@@ -131,7 +131,7 @@ def doctor(as_json: JsonOption = False) -> None:
                 str(row.path or ""),
                 ways,
             )
-            notes += [f"{row.name}: {text}" for text in (row.note, row.mend if row.state != "ready" else None) if text]
+            notes += [f"{row.name}: {text}" for text in (row.note, row.hint if row.state != "ready" else None) if text]
         print_tables(f"Python {sys.version.split()[0]} at {sys.executable}", table, *notes)
     if stuck or extras:
         raise typer.Exit(1)
@@ -139,10 +139,9 @@ def doctor(as_json: JsonOption = False) -> None:
 
 def _missing_extras() -> dict[str, str]:
     """Return target -> how to get what it imports, for the targets which stacks of this project name."""
-    from tidemill.components.layout import find_project
-    from tidemill.components.targets.extras import missing
-    from tidemill.runtime.errors import TidemillError
-
+    from ...components.layout import find_project
+    from ...components.targets.extras import missing
+    from ...runtime.common.errors import TidemillError
     from ..loading import load_stack, stack_names
 
     try:
@@ -151,4 +150,4 @@ def _missing_extras() -> dict[str, str]:
     except TidemillError:
         return {}  # without a project, or with a config which `validate` speaks of, nothing is known to be needed
     found = {target: missing(target) for target in targets if target != "local"}
-    return {target: mend for target, mend in found.items() if mend}
+    return {target: hint for target, hint in found.items() if hint}

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tidemill.runtime.errors import UserError
 
-from ..operating import local_root
-from . import completing
+from ...runtime.common.errors import UserError
+from ..operations import local_root
+from . import completion
 from .context import JsonOption, StackOption, choose, known_model
 
 __all__ = ["app"]
@@ -27,7 +27,7 @@ WordsArgument = Annotated[
     list[str],
     typer.Argument(metavar=_WORDS, help="The model, as the stack config names it, and the key's name; "
                                         "with --file the key's name alone.", show_default=False,
-                   autocompletion=completing.models),
+                   autocompletion=completion.models),
 ]  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def _file_of(model: str, stack: str | None) -> Path:
     known_model(loaded, model)
     folder = local_root(loaded, "the named keys of a server").data(f"access-{model}")
     if not folder.is_dir():
-        raise UserError("its server is not up", field="model", value=model, mend="run `tidemill up`")
+        raise UserError("its server is not up", field="model", value=model, hint="run `tidemill up`")
     return folder / "keys.json"
 
 
@@ -49,7 +49,7 @@ def _meant(words: list[str], stack: str | None, file: Path | None) -> tuple[Path
         return file, words[0]
     if len(words) != 2:
         raise UserError(
-            "wants MODEL and NAME", field=_WORDS, value=" ".join(words), mend="or NAME with --file for a server alone"
+            "wants MODEL and NAME", field=_WORDS, value=" ".join(words), hint="or NAME with --file for a server alone"
         )
     return _file_of(words[0], stack), words[1]
 
@@ -57,7 +57,7 @@ def _meant(words: list[str], stack: str | None, file: Path | None) -> tuple[Path
 @app.command()
 def add(words: WordsArgument, stack: StackOption = None, file: FileOption = None) -> None:
     """Make a key and print it, once, alone on standard output; only its hash is kept."""
-    from tidemill.runtime.serving.key_file import add_key
+    from ...runtime.serving.http.key_file import add_key
 
     path, name = _meant(words, stack, file)
     key = add_key(path, name)
@@ -68,14 +68,14 @@ def add(words: WordsArgument, stack: StackOption = None, file: FileOption = None
 @app.command("list")
 def list_(
     model: Annotated[
-        str | None, typer.Argument(help="The model, as the stack config names it.", autocompletion=completing.models)
+        str | None, typer.Argument(help="The model, as the stack config names it.", autocompletion=completion.models)
     ] = None,
     stack: StackOption = None,
     file: FileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the named keys: names and when they were made."""
-    from tidemill.runtime.serving.key_file import read_keys
+    from ...runtime.serving.http.key_file import read_keys
 
     if (model is None) == (file is None):
         raise UserError("wants either a MODEL or --file", field="MODEL")
@@ -94,7 +94,7 @@ def list_(
 @app.command()
 def revoke(words: WordsArgument, stack: StackOption = None, file: FileOption = None) -> None:
     """Make a key worthless; servers turn it away within seconds, without a restart."""
-    from tidemill.runtime.serving.key_file import revoke_key
+    from ...runtime.serving.http.key_file import revoke_key
 
     path, name = _meant(words, stack, file)
     revoke_key(path, name)

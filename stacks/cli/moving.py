@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from tidemill.components.layout import home
-from tidemill.runtime.errors import NotFoundError, UserError
 
+from ...components.layout import home
+from ...runtime.common.errors import NotFoundError, UserError
 from .context import JsonOption, StackOption, choose
 from .terminal import lively
 
@@ -47,9 +47,9 @@ def export(
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Write a stack's data, models, traffic and keys into an archive; the stack stays as it is, and up."""
-    from ..moving.choosing import old_ends_of, require_ends, subject_of
     from ..moving.export import export as write
-    from ..operating import made_operations
+    from ..moving.factory import old_ends_of, require_ends, subject_of
+    from ..operations import made_operations
 
     loaded = choose(stack)
     require_ends(loaded)
@@ -76,7 +76,7 @@ def import_(
 ) -> None:  # fmt: skip
     """Give a stack which was never up what an archive holds; `tidemill up` then brings it up with that."""
     from ..engine.locks import run_lock
-    from ..moving.choosing import new_ends_of, require_ends, subject_of
+    from ..moving.factory import new_ends_of, require_ends, subject_of
     from ..moving.import_ import import_ as write
 
     loaded = choose(stack)
@@ -116,7 +116,7 @@ def _passphrase(file: Path | None, *, new: bool) -> str:
         return value
     if not sys.stdin.isatty():
         raise UserError(
-            "there is nobody to ask", field="passphrase", mend=f"give `--passphrase-file`, or set {VARIABLE}"
+            "there is nobody to ask", field="passphrase", hint=f"give `--passphrase-file`, or set {VARIABLE}"
         )
     return str(typer.prompt("Passphrase of the archive", hide_input=True, confirmation_prompt=new))
 

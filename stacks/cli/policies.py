@@ -18,8 +18,7 @@ def policies(
     as_json: JsonOption = False,
 ) -> None:
     """List the rules of the policy pack, and its folder for a plain `pulumi preview --policy-pack`."""
-    from tidemill.components.policies.rules import RULES
-
+    from ...components.policies.rules import RULES
     from ..engine.policies import PACK
 
     if path:

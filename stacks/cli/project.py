@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from typing import Annotated
 
 import typer
-from tidemill.components.targets.operations import Operations
-from tidemill.runtime.errors import PlatformError, ToolError, UserError
-from tidemill.runtime.settings import ENVIRONMENT_VARIABLE
 
-from ..operating import made_operations, operations_of
-from ..training import runtime_file
+from ...components.targets.operations import Operations
+from ...runtime.common.errors import PlatformError, ToolError, UserError
+from ...runtime.common.settings import ENVIRONMENT_VARIABLE
+from ..operations import made_operations, operations_of
+from ..training_settings import runtime_file
 from .context import ModelNameArgument, StackOption, choose, known_model
 
 __all__ = ["env", "schema", "train"]
@@ -23,8 +23,7 @@ __all__ = ["env", "schema", "train"]
 
 def env(stack: StackOption = None) -> None:
     """Print what a shell needs to work on the stack: `eval "$(tidemill env)"`, then `pulumi` and training code."""
-    from tidemill.components import tools
-
+    from ...components import tools
     from ..engine.environment import engine_environment
 
     loaded = choose(stack)
@@ -65,7 +64,7 @@ def schema(
     teams: Annotated[bool, typer.Option("--teams", help="The schema of teams.yaml, the rules across teams.")] = False,
 ) -> None:
     """Print the JSON Schema of stack configs, for editors."""
-    from ..schema import stack_schema_text, teams_schema_text
+    from ..stack_config.json_schema import stack_schema_text, teams_schema_text
 
     typer.echo(teams_schema_text() if teams else stack_schema_text(), nl=False)
 
@@ -82,7 +81,7 @@ def train(
         raise UserError(
             "lake and registry of the stack are not reached from here",
             field=loaded.config.stack,
-            mend="run `tidemill up`",
+            hint="run `tidemill up`",
         )
     config = loaded.config.models[model]
     program, *arguments = config.train
@@ -92,7 +91,7 @@ def train(
         done = subprocess.run(argv, cwd=loaded.project / config.code, env=environment, check=False)
     except OSError as error:
         raise UserError(
-            f"cannot be run ({error.strerror})", field=f"models.{model}.train", value=program, mend="mend the command"
+            f"cannot be run ({error.strerror})", field=f"models.{model}.train", value=program, hint="hint the command"
         ) from None
     if done.returncode:
         raise PlatformError(f"the training ended with exit code {done.returncode}", field=model)

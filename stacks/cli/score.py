@@ -17,7 +17,7 @@ from .serve import CompileOption, ModelArgument, TrackingOption, need_compilers,
 from .terminal import lively
 
 if TYPE_CHECKING:
-    from tidemill.runtime.scoring import Progress, Scored
+    from ...runtime.batch_scoring import Progress, Scored
 
 __all__ = ["score"]
 
@@ -53,11 +53,11 @@ def score(
     need_serving(tracking_uri)
     if compiled:
         need_compilers()
-    from tidemill.runtime import scoring
+    from ...runtime import batch_scoring
 
     names = [name for given in keep or () for name in given.split(",") if name]
     with _ending(), _Bar(quiet=as_json) as bar:
-        done = scoring.score(
+        done = batch_scoring.score(
             model,
             source,
             output,

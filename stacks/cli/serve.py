@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from tidemill.runtime.errors import ConfigError, NotFoundError, PlatformError, UserError
+
+from ...runtime.common.errors import ConfigError, NotFoundError, PlatformError, UserError
 
 if TYPE_CHECKING:
-    from tidemill.runtime.scoring.model_uri import ModelUri
-    from tidemill.runtime.serving.settings import ServingSettings
+    from ...runtime.batch_scoring.model_uri import ModelUri
+    from ...runtime.serving.settings import ServingSettings
 
 __all__ = ["CompileOption", "ModelArgument", "TrackingOption", "need_compilers", "need_serving", "serve"]
 
@@ -83,7 +84,7 @@ def serve(
     ] = None,
 ) -> None:  # fmt: skip
     """Serve one model over HTTP, in the foreground, until SIGTERM or Ctrl-C."""
-    from tidemill.runtime.scoring.model_uri import ModelUri, cache_folder, folder_name, registry_settings, state_folder
+    from ...runtime.batch_scoring.model_uri import ModelUri, cache_folder, folder_name, registry_settings, state_folder
 
     need_serving(tracking_uri)
     if compiled:
@@ -148,7 +149,7 @@ def _check_shadow(meant: ModelUri, shadow: str | None) -> None:
             "a shadow goes with an alias: a version or folder which is served for good has none",
             field="--shadow",
             value=shadow,
-            mend=f"serve models:/{meant.name}@champion",
+            hint=f"serve models:/{meant.name}@champion",
         )
 
 
@@ -161,10 +162,10 @@ def _listen(
         UserError: keys would cross the network in the clear, or half of a certificate is named.
         PlatformError: the address cannot be had.
     """
-    from tidemill.runtime.reaching import is_loopback
+    from ...runtime.common.secrets import is_loopback
 
     if (certificate is None) != (private is None):
-        raise UserError("--tls-cert and --tls-key go together", field="TLS", mend="name both or none")
+        raise UserError("--tls-cert and --tls-key go together", field="TLS", hint="name both or none")
     for option, file in (("--tls-cert", certificate), ("--tls-key", private)):
         if file is not None and not file.is_file():
             raise NotFoundError("no such file", field=option, value=str(file))
@@ -173,7 +174,7 @@ def _listen(
             "it can be reached from elsewhere, and keys would cross the network in the clear",
             field="--host",
             value=host,
-            mend="add --tls-cert and --tls-key, or --plain-http where TLS ends before this server",
+            hint="add --tls-cert and --tls-key, or --plain-http where TLS ends before this server",
         )
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -185,7 +186,7 @@ def _listen(
             f"the address cannot be had ({error.strerror})",
             field="--port",
             value=f"{host}:{port}",
-            mend="end what listens there, or choose another; --port 0 takes a free one",
+            hint="end what listens there, or choose another; --port 0 takes a free one",
         ) from None
     listen: dict[str, Any] = {"host": host, "port": port, "plain_http": plain_http}
     if certificate is not None:
@@ -199,8 +200,8 @@ def _absolute(path: Path | None) -> str | None:
 
 def _key(given: Path | None, own: Path) -> Path:
     """Return the file with the API key: the user's, or one of ours, which is made once."""
-    from tidemill.runtime.reaching import read_secret
-    from tidemill.runtime.serving.key_file import new_key
+    from ...runtime.common.secrets import read_secret
+    from ...runtime.serving.http.key_file import new_key
 
     if given is not None:
         read_secret(given)
@@ -230,7 +231,7 @@ def _read(file: Path | None) -> dict[str, Any]:
         raise ConfigError("not a JSON object", field="--settings", value=str(file))
     for key in _BY_OPTION:
         if key in found:
-            raise ConfigError("is said by the command line", field=key, value=str(file), mend=f"leave it out of {file}")
+            raise ConfigError("is said by the command line", field=key, value=str(file), hint=f"leave it out of {file}")
     return found
 
 
@@ -249,7 +250,8 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _checked(raw: dict[str, Any], file: Path | None) -> ServingSettings:
     from pydantic import ValidationError
-    from tidemill.runtime.serving.settings import ServingSettings
+
+    from ...runtime.serving.settings import ServingSettings
 
     try:
         return ServingSettings.model_validate(raw)
@@ -262,9 +264,8 @@ def _checked(raw: dict[str, Any], file: Path | None) -> ServingSettings:
 
 def _run(meant: ModelUri, settings: ServingSettings, state: Path) -> NoReturn:
     """Become the server: its process is this one, so that signals and the exit code are its own."""
-    from tidemill.runtime.scoring.model_uri import write_private
-
-    from .announcing import announce_beside, url_of
+    from ...runtime.batch_scoring.model_uri import write_private
+    from .server_startup import announce_beside, url_of
 
     text = settings.model_dump_json(indent=2, exclude_defaults=True)
     # Named by what is in it: workers which are started anew later find what they were started with.

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from typing import Annotated
 
 import typer
-from tidemill.components.targets.operations import Operations
-from tidemill.runtime.errors import NotFoundError, PlatformError, UserError
 
+from ...components.targets.operations import Operations
+from ...runtime.common.errors import NotFoundError, PlatformError, UserError
 from ..loading import LoadedStack, nearest
-from ..operating import made_operations
-from . import completing
+from ..operations import made_operations
+from . import completion
 from .context import JsonOption, StackOption, choose
 from .terminal import waiting
 
@@ -20,7 +20,7 @@ __all__ = ["logs", "open_", "restart", "start", "stop"]
 
 ServiceArgument = Annotated[
     str,
-    typer.Argument(help="The service, as `tidemill status` names it.", autocompletion=completing.services),
+    typer.Argument(help="The service, as `tidemill status` names it.", autocompletion=completion.services),
 ]
 _START_SECONDS = 90.0
 
@@ -29,8 +29,8 @@ def _known(name: str, names: Iterable[str]) -> None:
     known = sorted(names)
     if name not in known:
         close = nearest(name, known)
-        mend = f"did you mean {close}?" if close else f"use one of {', '.join(known) or 'none: nothing is up'}"
-        raise NotFoundError("no such service", field="service", value=name, mend=mend)
+        hint = f"did you mean {close}?" if close else f"use one of {', '.join(known) or 'none: nothing is up'}"
+        raise NotFoundError("no such service", field="service", value=name, hint=hint)
 
 
 def stop(stack: StackOption = None) -> None:
@@ -50,7 +50,7 @@ def start(
     loaded = choose(stack)
     operations = made_operations(loaded)
     if not operations.services():
-        raise UserError("it has no services yet", field=loaded.config.stack, mend="run `tidemill up`")
+        raise UserError("it has no services yet", field=loaded.config.stack, hint="run `tidemill up`")
     with waiting("starting every service"):
         operations.start()
         count = _well(loaded, operations, timeout)
@@ -69,8 +69,8 @@ def _well(loaded: LoadedStack, operations: Operations, timeout: float) -> int:
             return len(view.services)
         if time.monotonic() > until:
             said = ", ".join(f"{service.name} {service.problem}" for service in ill)
-            mend = f"see `tidemill logs {ill[0].name}`, or run `tidemill up`"
-            raise PlatformError(f"not well after {timeout:.0f} s: {said}", field=loaded.config.stack, mend=mend)
+            hint = f"see `tidemill logs {ill[0].name}`, or run `tidemill up`"
+            raise PlatformError(f"not well after {timeout:.0f} s: {said}", field=loaded.config.stack, hint=hint)
         time.sleep(0.5)
 
 
@@ -108,7 +108,7 @@ def open_(service: ServiceArgument, stack: StackOption = None, as_json: JsonOpti
     url = operations.url(service)
     if url is None:
         raise UserError(
-            "it has no address which this machine reaches", field="service", value=service, mend="run `tidemill up`"
+            "it has no address which this machine reaches", field="service", value=service, hint="run `tidemill up`"
         )
     user, secret = LOGINS.get(service, (None, None))
     place = operations.secret_place(secret) if secret else None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import typer
-from tidemill.components.layout import find_project
 
+from ...components.layout import find_project
 from .context import JsonOption
 from .inspect import print_tables, table_of
 

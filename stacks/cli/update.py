@@ -6,9 +6,9 @@ import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from tidemill.components.layout import find_project
-from tidemill.runtime.errors import UserError
 
+from ...components.layout import find_project
+from ...runtime.common.errors import UserError
 from .context import JsonOption
 from .terminal import waiting
 
@@ -45,13 +45,13 @@ def update(
 def _answer(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise UserError("not an answer", field="--set", value=text, mend="write NAME=VALUE")
+        raise UserError("not an answer", field="--set", value=text, hint="write NAME=VALUE")
     if not value.startswith("{"):
         return name, value
     try:
         return name, json.loads(value)
     except ValueError:
-        raise UserError("not JSON", field=f"--set {name}", value=value, mend="write an object of JSON") from None
+        raise UserError("not JSON", field=f"--set {name}", value=value, hint="write an object of JSON") from None
 
 
 def _plain(done: Update, *, dry_run: bool) -> dict[str, Any]:

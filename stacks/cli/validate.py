@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import typer
-from tidemill.components.layout import find_project
-from tidemill.runtime.errors import UserError
 
-from ..sources import relative
+from ...components.layout import find_project
+from ...runtime.common.errors import UserError
+from ..stack_config.sources import relative
 from .context import JsonOption, StackOption
 
 __all__ = ["validate"]
@@ -21,7 +21,7 @@ def validate(stack: StackOption = None, as_json: JsonOption = False) -> None:
     project = find_project()
     report = check_project(project, [stack] if stack else None)
     if not report.stacks:
-        raise UserError("the project has no stack config", field="stack", mend="write one, see the README")
+        raise UserError("the project has no stack config", field="stack", hint="write one, see the README")
     ill = {one.stack for one in report.findings}
     if as_json:
         stacks = [

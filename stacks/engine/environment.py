@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
-from tidemill.components.layout import home
-from tidemill.runtime.errors import UserError
-
+from ...components.layout import home
+from ...runtime.common.errors import UserError
 from ..loading import LoadedStack, project_settings
 
 __all__ = [
@@ -46,14 +45,14 @@ def private_folder(path: Path) -> Path:
             f"cannot make the folder ({error.strerror})",
             field="TIDEMILL_HOME",
             value=os.environ.get("TIDEMILL_HOME") or str(path),
-            mend="make it writable, or set TIDEMILL_HOME to a folder which is",
+            hint="make it writable, or set TIDEMILL_HOME to a folder which is",
         ) from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise UserError(
             "cannot write into the folder",
             field="TIDEMILL_HOME",
             value=os.environ.get("TIDEMILL_HOME") or str(path),
-            mend="make it writable, or set TIDEMILL_HOME to a folder which is",
+            hint="make it writable, or set TIDEMILL_HOME to a folder which is",
         )
     return path
 
@@ -115,7 +114,7 @@ def require_shared_state(loaded: LoadedStack, environ: Mapping[str, str] = os.en
     raise UserError(
         f"the state of a stack on aws must be where the whole team and CI reach it: {where}",
         field="PULUMI_BACKEND_URL",
-        mend="set it, such as s3://BUCKET?region=REGION, or write `backend: { url: ... }` into Pulumi.yaml, or set "
+        hint="set it, such as s3://BUCKET?region=REGION, or write `backend: { url: ... }` into Pulumi.yaml, or set "
         "PULUMI_ACCESS_TOKEN; `aws s3 mb s3://BUCKET` makes a bucket for it",
     )
 

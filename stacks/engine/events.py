@@ -8,9 +8,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from tidemill.components.provider.base import FAILURE_CODE
-from tidemill.runtime.errors import RefusedError
-
+from ...components.provider.base import FAILURE_CODE
+from ...runtime.common.errors import RefusedError
 from .policies import EXECUTABLE
 
 if TYPE_CHECKING:

@@ -10,10 +10,9 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tidemill.components.layout import home
-from tidemill.components.provider.base import PACKAGE
-from tidemill.runtime.errors import PlatformError, RefusedError, TidemillError, UserError
-
+from ...components.layout import home
+from ...components.provider.base import PACKAGE
+from ...runtime.common.errors import PlatformError, RefusedError, TidemillError, UserError
 from ..loading import LoadedStack
 from .events import Event
 
@@ -48,7 +47,7 @@ def explain(
         return UserError(
             "wrong passphrase: the secrets of this stack were encrypted with another one",
             field=stack,
-            mend=f"set PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE to the right one, or restore "
+            hint=f"set PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE to the right one, or restore "
             f"{home(loaded.project) / 'passphrase'}; if the stack was never up, remove `encryptionsalt` from "
             f"{loaded.file.name}",
         )
@@ -56,7 +55,7 @@ def explain(
         return UserError(
             "no passphrase for the secrets of this stack",
             field=stack,
-            mend="set PULUMI_CONFIG_PASSPHRASE_FILE, or unset PULUMI_CONFIG_PASSPHRASE",
+            hint="set PULUMI_CONFIG_PASSPHRASE_FILE, or unset PULUMI_CONFIG_PASSPHRASE",
         )
     spoken = [event for event in errors if event.text.strip() not in ("update failed", "preview failed")]
     # A plugin which a busy machine lets take over 5 s to acknowledge its end; one that died fails its resources too.
@@ -65,13 +64,13 @@ def explain(
     for sign in _PLUGIN_SIGNS:
         if sign in everything:
             line = next(line for line in everything.splitlines() if sign in line)
-            return UserError(line.strip().removeprefix("error: "), field="plugin", mend=_plugin_mend(line, loaded))
+            return UserError(line.strip().removeprefix("error: "), field="plugin", hint=_plugin_hint(line, loaded))
     if _KILLED.search(text):
         return PlatformError(
-            "the engine was killed", field=stack, mend="run it again: what it left is taken over or made again"
+            "the engine was killed", field=stack, hint="run it again: what it left is taken over or made again"
         )
     if interrupted:
-        return PlatformError("interrupted; what had begun was finished and saved", field=stack, mend="run it again")
+        return PlatformError("interrupted; what had begun was finished and saved", field=stack, hint="run it again")
     if spoken:
         lines: list[str] = []
         for event in spoken:
@@ -85,7 +84,7 @@ def explain(
     return PlatformError(last[-1].removeprefix("error: ") if last else text.strip(), field=stack)
 
 
-def _plugin_mend(line: str, loaded: LoadedStack) -> str:
+def _plugin_hint(line: str, loaded: LoadedStack) -> str:
     """Return how the plugin which `line` misses is had: ours came with tidemill, the others from their vendors."""
     vendor = next((name for name in ("docker-build", "docker", "aws") if re.search(rf"\b{name}\b", line)), None)
     if vendor is None or PACKAGE in line:

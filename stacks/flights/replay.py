@@ -25,8 +25,8 @@ import httpx
 import numpy as np
 import pandas as pd
 from tidemill.components.layout import StackRoot, find_project
-from tidemill.runtime.errors import ConfigError, NotFoundError, TidemillError
-from tidemill.runtime.reaching import read_secret
+from tidemill.runtime.common.errors import ConfigError, NotFoundError, TidemillError
+from tidemill.runtime.common.secrets import read_secret
 from tidemill.stacks.flights import departures
 from tidemill.stacks.flights.seed import months
 
@@ -94,7 +94,7 @@ class Replay:
         """
         if self.state is None or not self.state.is_file():
             raise NotFoundError(
-                "no labels are kept", field="state", value=str(self.state), mend="first run with --labels later"
+                "no labels are kept", field="state", value=str(self.state), hint="first run with --labels later"
             )
         left: list[str] = []
         for line in self.state.read_text(encoding="utf-8").splitlines():
@@ -116,7 +116,7 @@ class Replay:
 
     def _keep(self, request_id: str, truth: list[int]) -> None:
         if self.state is None:
-            raise ConfigError("labels for later need a file", field="state", mend="give --state FILE")
+            raise ConfigError("labels for later need a file", field="state", hint="give --state FILE")
         self.state.parent.mkdir(parents=True, exist_ok=True)
         with self.state.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"request_id": request_id, "labels": truth}) + "\n")
@@ -143,7 +143,7 @@ class Replay:
 def _root(stack: str) -> StackRoot:
     root = StackRoot.of(find_project(), stack)
     if not root.endpoints.is_file():
-        raise NotFoundError("this stack is not up here", field="stack", value=stack, mend="run `tidemill up`")
+        raise NotFoundError("this stack is not up here", field="stack", value=stack, hint="run `tidemill up`")
     return root
 
 
@@ -195,7 +195,7 @@ def main() -> int:
         key = read_secret(arguments.key_file or (root.secrets / f"{SERVICE}-key" if root else Path()))
         state: Path | None = arguments.state or (root.path / "replay.jsonl" if root else None)
         if state is None and arguments.labels != "now":
-            raise ConfigError("labels for later need a file", field="state", mend="give --state FILE")
+            raise ConfigError("labels for later need a file", field="state", hint="give --state FILE")
         # The server is on this machine: a proxy has no part in it.
         headers = {"Authorization": f"Bearer {key}"}
         with httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False) as client:

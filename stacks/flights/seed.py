@@ -13,9 +13,9 @@ import re
 import sys
 
 from tidemill.runtime import data
-from tidemill.runtime.errors import TidemillError
-from tidemill.runtime.lake import Lake
-from tidemill.runtime.settings import runtime_settings
+from tidemill.runtime.common.errors import TidemillError
+from tidemill.runtime.common.settings import runtime_settings
+from tidemill.runtime.data.lake_client import Lake
 from tidemill.stacks.flights import departures
 
 REPOSITORY = "flights"

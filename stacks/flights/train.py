@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any, cast
 
 from tidemill.runtime import training
-from tidemill.runtime.errors import TidemillError
+from tidemill.runtime.common.errors import TidemillError
 from tidemill.stacks.flights import departures
 
 if TYPE_CHECKING:

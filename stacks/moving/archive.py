@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, Self, cast
 
 from pydantic import ValidationError
-from tidemill.runtime.errors import NotFoundError, RefusedError
 
+from ...runtime.common.errors import NotFoundError, RefusedError
 from .layout import CHUNK, CONTENTS, LIST, MANIFEST, OWN, WITNESS, HashedReader, Tell, safe_name
 from .manifest import FORMAT, Entry, Manifest
 from .sealing import Seal
@@ -66,7 +66,7 @@ class Archive(ABC):
         try:
             form = json.loads(text).get("form")
             if isinstance(form, int) and form > FORMAT:
-                raise _refused(f"its form is {form}, and this tidemill knows {FORMAT}", mend="take a newer tidemill")
+                raise _refused(f"its form is {form}, and this tidemill knows {FORMAT}", hint="take a newer tidemill")
             found = Manifest.model_validate_json(text)
         except (ValidationError, ValueError, AttributeError):
             raise _changed(MANIFEST, "is not what an export writes") from None
@@ -230,10 +230,10 @@ def _drain(reader: HashedReader, name: str) -> None:
 
 
 def _refused(
-    message: str, *, field: str = "archive", value: str | None = None, mend: str | None = None
+    message: str, *, field: str = "archive", value: str | None = None, hint: str | None = None
 ) -> RefusedError:
-    return RefusedError(message, field=field, value=value, mend=mend)
+    return RefusedError(message, field=field, value=value, hint=hint)
 
 
 def _changed(name: str, how: str) -> RefusedError:
-    return RefusedError(f"{name} {how}; nothing was imported", field="archive", mend="copy or export it again")
+    return RefusedError(f"{name} {how}; nothing was imported", field="archive", hint="copy or export it again")

@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, cast
 
-from tidemill.runtime.errors import PlatformError, RefusedError
-
+from ...runtime.common.errors import PlatformError, RefusedError
 from .manifest import Table
 from .schema import Tables
 
@@ -243,7 +242,7 @@ def _require_empty(connection: sa.Connection, name: str) -> None:
             continue
         if connection.scalar(sa.select(sa.func.count()).select_from(table)):
             raise RefusedError(
-                "the database is not empty", field=name, value=table.name, mend="import into a stack which is new"
+                "the database is not empty", field=name, value=table.name, hint="import into a stack which is new"
             )
     metadata.drop_all(connection)
     connection.commit()

@@ -12,11 +12,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from tidemill.components.targets.ends import OldEnds, Store
-from tidemill.runtime.errors import NotFoundError, PlatformError, RefusedError
-from tidemill.runtime.ids import uuid7
-from tidemill.runtime.lineage import LAKE_COMMIT, LAKE_REPOSITORY
-
+from ...components.targets.migration import OldEnds, Store
+from ...runtime.common.errors import NotFoundError, PlatformError, RefusedError
+from ...runtime.common.ids import uuid7
+from ...runtime.training.lineage import LAKE_COMMIT, LAKE_REPOSITORY
 from .contents import (
     DATABASES,
     JOBS,
@@ -164,7 +163,7 @@ class _Run:
                         "the object lies outside of the lake's own store, into which it was imported without a copy",
                         field=field,
                         value=address,
-                        mend="upload it, commit, and delete the other",
+                        hint="upload it, commit, and delete the other",
                     )
                 if prefix + relative not in self.writer or self.writer.size(prefix + relative) != size:
                     raise PlatformError("the lake's store does not have this object as it was written", field=field)

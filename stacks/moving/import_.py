@@ -13,10 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from tidemill.components.provider.content import OWNER
-from tidemill.components.targets.ends import NewEnds, Store
-from tidemill.runtime.errors import PlatformError, RefusedError
-
+from ...components.provider.content.base import OWNER
+from ...components.targets.migration import NewEnds, Store
+from ...runtime.common.errors import PlatformError, RefusedError
 from .archive import Archive, open_archive
 from .contents import (
     DATABASES,
@@ -35,11 +34,11 @@ from .database import NewDatabase, new_database
 from .export import Subject
 from .lake import LakeClient, Refs
 from .manifest import Entry, Manifest, Repository
+from .retrainings import FILE as TURNS
+from .retrainings import settled
 from .runs import Run, dump_of
 from .schema import TRACKING, Tables
 from .sealing import Seal
-from .turns import FILE as TURNS
-from .turns import settled
 
 __all__ = ["Imported", "import_"]
 
@@ -208,7 +207,7 @@ def import_(
         raise RefusedError(
             f"the stack is not empty: {obstacle}",
             field=subject.stack,
-            mend="import into a stack which was never up, or run `tidemill destroy --delete-data` first",
+            hint="import into a stack which was never up, or run `tidemill destroy --delete-data` first",
         )
     with open_archive(path) as archive, Tables() as tables:
         manifest, seal = archive.manifest(passphrase)
@@ -231,7 +230,7 @@ def import_(
                     what = f"store {name}"
                     run.write_store(name, sealed=sealed)
         except PlatformError as error:
-            error.mend = error.mend or f"import again to go on, or delete {ends.place()}"
+            error.hint = error.hint or f"import again to go on, or delete {ends.place()}"
             raise
         ends.finish()
     return Imported(manifest, resumed, run.kept)
@@ -248,7 +247,7 @@ def _require_fit(manifest: Manifest, subject: Subject, repositories: set[str]) -
                 f"the archive has {kind} which the stack's config does not",
                 field=subject.stack,
                 value=unknown,
-                mend="name them in the config",
+                hint="name them in the config",
             )
     if missing := min(set(DATABASES) - set(manifest.databases), default=None):
         raise RefusedError("the archive has no such database", field="archive", value=missing)
@@ -262,12 +261,12 @@ def _require_programs(manifest: Manifest, schemas: Mapping[str, str], lakefs: st
                 f"the archive is of MLflow {manifest.versions['mlflow']}, whose schema is not the one here",
                 field=name,
                 value=found.revision,
-                mend="export and import with the same version of MLflow",
+                hint="export and import with the same version of MLflow",
             )
     theirs = manifest.versions["lakefs"]
     if lakefs is not None and _numbers(theirs) > _numbers(lakefs):
         raise RefusedError(
-            f"the archive is of lakeFS {theirs}, and the one here is {lakefs}", field="lakefs", mend="take that version"
+            f"the archive is of lakeFS {theirs}, and the one here is {lakefs}", field="lakefs", hint="take that version"
         )
 
 

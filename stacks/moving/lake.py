@@ -10,11 +10,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tidemill.components.provider.content import OWNER
-from tidemill.components.provider.rest import Rest, escaped
-from tidemill.components.targets.ends import LakeServer
-from tidemill.runtime.errors import PlatformError
-
+from ...components.provider.content.base import OWNER
+from ...components.provider.content.rest import Rest, escaped
+from ...components.targets.migration import LakeServer
+from ...runtime.common.errors import PlatformError
 from .runs import Run
 
 __all__ = ["LakeClient", "Refs", "Snapshot"]
@@ -100,7 +99,7 @@ class LakeClient:
             if self._heads(name) == before:
                 break
         else:
-            raise PlatformError("its branches keep moving", field=name, mend="export when less is going on")
+            raise PlatformError("its branches keep moving", field=name, hint="export when less is going on")
         branches, tags = before
         there = [commit for commit in sorted(set(pinned)) if self._has(name, commit)]
         return Snapshot(

@@ -18,7 +18,7 @@ import tempfile
 from types import TracebackType
 from typing import Any, Self
 
-from tidemill.runtime.errors import PlatformError
+from ...runtime.common.errors import PlatformError
 
 __all__ = ["ACCOUNTS", "TRACKING", "Tables"]
 

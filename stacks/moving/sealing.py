@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import os
 
-from tidemill.runtime.errors import RefusedError, UserError
+from ...runtime.common.errors import RefusedError, UserError
 
 __all__ = ["SHORTEST", "Seal"]
 
@@ -46,7 +46,7 @@ class Seal:
             UserError: the passphrase is short.
         """
         if len(passphrase) < SHORTEST:
-            raise UserError(f"is shorter than {SHORTEST} characters", field="passphrase", mend="take a longer one")
+            raise UserError(f"is shorter than {SHORTEST} characters", field="passphrase", hint="take a longer one")
         return cls(
             hashlib.scrypt(
                 passphrase.encode(), salt=bytes.fromhex(salt), n=_COST, r=_BLOCK, p=1, maxmem=_MEMORY, dklen=64

@@ -14,8 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self, cast
 
-from tidemill.runtime.errors import NotFoundError, UserError
-
+from ...runtime.common.errors import NotFoundError, UserError
 from .layout import CHUNK, CONTENTS, LIST, MANIFEST, WITNESS, HashedReader, Tell, safe_name
 from .manifest import Entry, Manifest
 from .sealing import Seal

@@ -14,19 +14,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tidemill.runtime.errors import ConfigError, NotFoundError, RefusedError, UserError
-
-from ..findings import first_of
+from ...runtime.common.errors import ConfigError, NotFoundError, RefusedError, UserError
 from ..loading import config_folder, nearest
-from ..sources import STACK_KEY
+from ..stack_config.findings import first_of
+from ..stack_config.sources import STACK_KEY
 from ..teams.checking import Report, check_project
-from . import pristine
+from . import template_base
 from .answers import Answers
 from .applying import apply
 from .editing import Keys, added_keys, block, insert, parse, value_at, with_value
-from .lines import Labels
 from .merging import Change, merge_trees
 from .rehearsal import rehearsed
+from .text_merge import Labels
 from .tree import TEMPLATE_VERSION, Rendered, rendered
 from .updating import check_version, pristine_changes
 from .worktree import WorkTree
@@ -79,7 +78,7 @@ def add_model(project: Path, name: str, options: ModelOptions | None = None) -> 
     """
     chosen = options or ModelOptions()
     if chosen.repository and chosen.data:
-        raise UserError("says where the data lives, as `data` does", field="repository", mend="give one of the two")
+        raise UserError("says where the data lives, as `data` does", field="repository", hint="give one of the two")
     growth = _Growth(project)
     growth.refuse_taken("model", name, (one for config in growth.configs() for one in config.models))
     repository = chosen.repository or (chosen.data.partition("/")[0] if chosen.data else None)
@@ -129,8 +128,8 @@ def _known_repository(growth: _Growth, name: str) -> None:
         known = found.config.lake.repositories if found.config else {}
         if name not in known:
             close = nearest(name, known)
-            mend = f"did you mean {close}?" if close else f"run `tidemill add repository {name}` first"
-            raise NotFoundError(f"{found.stack} has no such repository", field="repository", value=name, mend=mend)
+            hint = f"did you mean {close}?" if close else f"run `tidemill add repository {name}` first"
+            raise NotFoundError(f"{found.stack} has no such repository", field="repository", value=name, hint=hint)
 
 
 class _Growth:
@@ -139,13 +138,13 @@ class _Growth:
     def __init__(self, project: Path) -> None:
         self.project = project
         check_version(project)
-        self.kept = pristine.read(project)
+        self.kept = template_base.read(project)
         self.before = rendered(self.kept.answers)
         if self.kept.version != TEMPLATE_VERSION or self.before != self.kept.tree:
             raise RefusedError(
                 "the project has another version of the template than this tidemill",
-                field=str(pristine.ANSWERS),
-                mend="run `tidemill update` first",
+                field=str(template_base.ANSWERS),
+                hint="run `tidemill update` first",
             )
         self.report = _holding(project)
         self.configs_folder = PurePosixPath(config_folder(project).relative_to(project).as_posix())
@@ -157,7 +156,7 @@ class _Growth:
     def refuse_taken(self, kind: str, name: str, taken: Iterable[str]) -> None:
         """Refuse a name which is there already."""
         if name in set(taken):
-            raise UserError("is there already", field=kind, value=name, mend="choose another name")
+            raise UserError("is there already", field=kind, value=name, hint="choose another name")
 
     def grow(
         self,
@@ -181,14 +180,14 @@ class _Growth:
                 _holding(root)
             except ConfigError as error:
                 message = f"with this the project would not hold, nothing was changed: {error.message}"
-                raise ConfigError(message, field=error.field, value=error.value, mend=error.mend) from None
+                raise ConfigError(message, field=error.field, value=error.value, hint=error.hint) from None
         apply(self.project, written)
         return sorted(changes, key=lambda change: change.path)
 
     def _edited_configs(
         self, paths: Iterable[PurePosixPath], after: _Tree, edited: Callable[[Keys, list[str], Any], list[str]]
     ) -> list[Change]:
-        team = WorkTree(self.project, pristine.FOLDER.parts[0])
+        team = WorkTree(self.project, template_base.FOLDER.parts[0])
         texts: dict[PurePosixPath, str] = {}
         for source in paths:
             old, new = (tree[source].content.decode() for tree in (self.before, after))
@@ -209,7 +208,7 @@ class _Growth:
 
     def _places(self, source: PurePosixPath, path: Keys) -> list[PurePosixPath]:
         """Return the configs of the project into which the key `path` of the template's `source` goes."""
-        team = WorkTree(self.project, pristine.FOLDER.parts[0])
+        team = WorkTree(self.project, template_base.FOLDER.parts[0])
         if team.obstacle(source, frozenset()) is None and team.file(source) is not None:
             return [source]
         # The team has put its configs in order in another way: the base which has such keys, or the stack's own file.
@@ -231,15 +230,15 @@ class _Growth:
     def _merged(self, after: _Tree, configs: Iterable[PurePosixPath]) -> list[Change]:
         """Return what becomes of the files which are no configs; without conflicts."""
         before = {path: file for path, file in self.before.items() if path not in configs}
-        team = WorkTree(self.project, pristine.FOLDER.parts[0])
+        team = WorkTree(self.project, template_base.FOLDER.parts[0])
         labels = Labels("yours", "before", "after")
-        return [_without_conflict(one) for one in merge_trees(before, after, team, labels, str(pristine.PRISTINE))]
+        return [_without_conflict(one) for one in merge_trees(before, after, team, labels, str(template_base.PRISTINE))]
 
 
 def _without_conflict(change: Change) -> Change:
     if change.kind != "conflict":
         return change
-    note = f"left as it is, since it was changed here; the template's is {pristine.PRISTINE / change.path}"
+    note = f"left as it is, since it was changed here; the template's is {template_base.PRISTINE / change.path}"
     return replace(change, kind="kept", note=note, file=None, removes=None)
 
 

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
-from tidemill.components.settings import NAME_PATTERN
-from tidemill.components.targets.aws.settings import AwsSettings
-from tidemill.runtime.errors import ConfigError
-from tidemill.runtime.settings import Settings
 
+from ...components.settings import NAME_PATTERN
+from ...components.targets.aws.settings import AwsSettings
+from ...runtime.common.errors import ConfigError
+from ...runtime.common.settings import Settings
 from ..loading import nearest
 from ..settings import StackConfig
 
@@ -108,7 +108,7 @@ class Answers(Settings):
         services = [f"serving-{name}" for name in self.models]
         for problem in block.problems([*StackConfig(team=self.team, environment="dev").services, *services]):
             raise ConfigError(
-                problem.message, field=".".join(map(str, problem.path)), value=problem.value, mend=problem.mend
+                problem.message, field=".".join(map(str, problem.path)), value=problem.value, hint=problem.hint
             )
 
     def with_(self, **changes: Any) -> Answers:
@@ -142,24 +142,24 @@ def _explain(error: ValidationError) -> ConfigError:
     path, kind = first["loc"], first["type"]
     value: Any = first.get("input")
     context = first.get("ctx", {})
-    message, mend = first["msg"][:1].lower() + first["msg"][1:], None
+    message, hint = first["msg"][:1].lower() + first["msg"][1:], None
     known = list(Answers.model_fields)
     described = Answers.model_fields[str(path[0])].description if path and path[0] in known else None
     if kind == "missing":
-        message, value, mend = "is missing", None, f"add it: {described}" if described else "add it"
+        message, value, hint = "is missing", None, f"add it: {described}" if described else "add it"
     elif kind == "extra_forbidden":
         close = nearest(str(path[-1]), known)
         message, value = "unknown answer", None
-        mend = f"did you mean {close}?" if close and len(path) == 1 else f"use some of {', '.join(known)}"
+        hint = f"did you mean {close}?" if close and len(path) == 1 else f"use some of {', '.join(known)}"
     elif kind == "literal_error":
-        message, mend = "unknown value", f"use {str(context['expected']).replace(chr(39), '')}"
+        message, hint = "unknown value", f"use {str(context['expected']).replace(chr(39), '')}"
     elif kind == "value_error":
-        message, _, mend = str(context["error"]).partition("; ")
+        message, _, hint = str(context["error"]).partition("; ")
     elif kind == "string_pattern_mismatch":
         message = f"does not match {context['pattern']}"
-        mend = "use small letters, digits and single dashes, beginning with a letter"
+        hint = "use small letters, digits and single dashes, beginning with a letter"
         if path and path[0] == "environments":
-            mend = "use small letters and digits, beginning with a letter"
+            hint = "use small letters and digits, beginning with a letter"
     if isinstance(value, str) and len(value) > 200:
         value = value[:200] + "..."
-    return ConfigError(message, field=".".join(map(str, path)) or "answers", value=value, mend=mend)
+    return ConfigError(message, field=".".join(map(str, path)) or "answers", value=value, hint=hint)

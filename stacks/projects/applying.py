@@ -19,8 +19,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from filelock import FileLock, Timeout
-from tidemill.runtime.errors import RefusedError, UserError
 
+from ...runtime.common.errors import RefusedError, UserError
 from .tree import Rendered
 
 __all__ = ["apply", "finish", "interrupted"]
@@ -50,7 +50,7 @@ def apply(project: Path, files: Mapping[PurePosixPath, Rendered | None]) -> None
         folder = project / _HOME / "update"
         if folder.exists():
             raise RefusedError(
-                "an interrupted update is not finished", field=str(project), mend="run `tidemill update`"
+                "an interrupted update is not finished", field=str(project), hint="run `tidemill update`"
             )
         steps = [
             _Step(path, _digest(project / path), _sha(file.content) if file else None, bool(file and file.executable))
@@ -64,7 +64,7 @@ def apply(project: Path, files: Mapping[PurePosixPath, Rendered | None]) -> None
             raise UserError(
                 f"cannot be written ({error.strerror}); nothing was changed",
                 field=str(where or project),
-                mend="make it writable and free, then run the command again",
+                hint="make it writable and free, then run the command again",
             ) from None
 
 
@@ -93,7 +93,7 @@ def finish(project: Path) -> list[PurePosixPath]:
             raise RefusedError(
                 "an update was interrupted, and since then files were changed which it has to write",
                 field=", ".join(map(str, changed)),
-                mend=f"put your changes aside and run `git restore` on them, or give the update up: `rm -r {folder}`",
+                hint=f"put your changes aside and run `git restore` on them, or give the update up: `rm -r {folder}`",
             )
         try:
             _carry_out(project, folder, steps)
@@ -112,7 +112,7 @@ def _alone(project: Path) -> Generator[None]:
         with lock:
             yield
     except Timeout:
-        raise RefusedError("another update is at work here", field=str(project), mend="wait for it") from None
+        raise RefusedError("another update is at work here", field=str(project), hint="wait for it") from None
     finally:
         if new:
             with contextlib.suppress(OSError):  # a stack came up meanwhile: then the folder is its

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from filelock import FileLock, Timeout
-from tidemill.runtime.errors import UserError
 
-from . import dependency, pristine
+from ...runtime.common.errors import UserError
+from . import dependency, template_base
 from .answers import Answers
 from .repository import first_commit
 from .tree import TEMPLATE_VERSION, Rendered, rendered
@@ -76,7 +76,7 @@ def create(
             project = work / "project"
             project.mkdir()
             _write(project, tree)
-            pristine.write(project, answers, TEMPLATE_VERSION, tree)
+            template_base.write(project, answers, TEMPLATE_VERSION, tree)
             say("looking where tidemill comes from")
             source = dependency.require(project)
             say("locking the dependencies")
@@ -87,7 +87,7 @@ def create(
     except OSError as error:
         where = error.filename2 or error.filename or place
         raise UserError(
-            f"cannot be written ({error.strerror}); nothing was made", field=str(where), mend="name another folder"
+            f"cannot be written ({error.strerror}); nothing was made", field=str(where), hint="name another folder"
         ) from None
     return Created(place, source, unlocked, commit, list(tree))
 
@@ -102,21 +102,21 @@ def check_folder(folder: Path) -> None:
     if not place.exists() and not place.is_symlink():
         return
     if not place.is_dir():
-        raise UserError("is not a folder", field="DIR", value=str(place), mend="name a new or empty folder")
+        raise UserError("is not a folder", field="DIR", value=str(place), hint="name a new or empty folder")
     try:
         if finished := _clear(place, _PREFIX):
             raise UserError(
                 "an earlier run was killed as it was nearly done; this one finished it",
-                field="DIR", value=str(finished), mend="look at the project, it is whole",
+                field="DIR", value=str(finished), hint="look at the project, it is whole",
             )  # fmt: skip
         first = next(iter(sorted(path.name for path in place.iterdir())), None)
     except OSError as error:
         raise UserError(
-            f"cannot be read ({error.strerror})", field="DIR", value=str(place), mend="name another folder"
+            f"cannot be read ({error.strerror})", field="DIR", value=str(place), hint="name another folder"
         ) from None
     if first is not None:
         raise UserError(
-            f"is not empty (there is {first})", field="DIR", value=str(place), mend="name a new or empty folder"
+            f"is not empty (there is {first})", field="DIR", value=str(place), hint="name a new or empty folder"
         )
 
 

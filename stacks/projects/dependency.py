@@ -9,8 +9,7 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-from tidemill.runtime.errors import TidemillError, UserError
-
+from ...runtime.common.errors import TidemillError, UserError
 from ..uv_command import run_uv
 from ..wheels import OWN, origin, own_wheel
 

@@ -15,7 +15,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
-from tidemill.runtime.errors import ConfigError
+
+from ...runtime.common.errors import ConfigError
 
 __all__ = ["Keys", "added_keys", "block", "insert", "parse", "value_at", "with_value"]
 
@@ -41,10 +42,10 @@ def parse(text: str, shown: str) -> CommentedMap:
         mark = getattr(error, "problem_mark", None)
         where = f"{shown}:{mark.line + 1}" if mark else shown
         raise ConfigError(
-            f"not YAML ({getattr(error, 'problem', None) or error})", field=where, mend="mend it"
+            f"not YAML ({getattr(error, 'problem', None) or error})", field=where, hint="hint it"
         ) from None
     if not isinstance(found, CommentedMap):
-        raise ConfigError("not an object", field=shown, mend="write keys and values")
+        raise ConfigError("not an object", field=shown, hint="write keys and values")
     return found
 
 
@@ -138,11 +139,11 @@ def insert(text: str, path: Keys, lines: list[str], shown: str) -> str:
         above = value_at(old, path[:length])
         if above is not None and not isinstance(above, dict):
             raise ConfigError(
-                "not an object", field=f"{shown}: {'.'.join(path[:length])}", mend="write keys and values"
+                "not an object", field=f"{shown}: {'.'.join(path[:length])}", hint="write keys and values"
             )
     above = value_at(old, path[:-1])
     if above is not None and path[-1] in above:
-        raise ConfigError("is there already", field=f"{shown}: {'.'.join(path)}", mend="choose another name")
+        raise ConfigError("is there already", field=f"{shown}: {'.'.join(path)}", hint="choose another name")
     wanted = _with(old, path, _plain("\n".join(lines))[path[-1]])
     end = "\r\n" if "\r\n" in text else "\n"
     edited = _with_lines(text, path, lines, end)
@@ -151,7 +152,7 @@ def insert(text: str, path: Keys, lines: list[str], shown: str) -> str:
         _yaml().dump(wanted, out)
         edited = out.getvalue().replace("\n", end)
         if _plain(edited) != _plain_value(wanted):
-            raise ConfigError("cannot be edited", field=shown, mend=f"write `{'.'.join(path)}` by hand")
+            raise ConfigError("cannot be edited", field=shown, hint=f"write `{'.'.join(path)}` by hand")
     return edited
 
 

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal, Protocol
 
-from .lines import Labels, is_binary, merge_lines
 from .renames import find_renames
+from .text_merge import Labels, is_binary, merge_lines
 from .tree import Rendered
 
 __all__ = ["Change", "Kind", "TeamTree", "merge_trees"]

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from tidemill.runtime.errors import ToolError
+from ...runtime.common.errors import ToolError
 
 __all__ = ["find_renames"]
 
@@ -40,7 +40,7 @@ def find_renames(
         try:
             done = subprocess.run(argv, cwd=folder, capture_output=True, check=False)
         except FileNotFoundError:
-            raise ToolError("Git is not here", field="git", mend="install it") from None
+            raise ToolError("Git is not here", field="git", hint="install it") from None
     if done.returncode not in (0, 1):  # 1: there are differences
         raise ToolError(f"could not compare: {done.stderr.decode(errors='replace').strip()}", field="git diff")
     # `--raw -z`: `:modes hashes R<likeness>`, old path, new path, each ended by a zero.

@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from tidemill.runtime.errors import ToolError
+from ...runtime.common.errors import ToolError
 
 __all__ = ["first_commit"]
 
@@ -53,7 +53,7 @@ def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
             check=False,
         )  # fmt: skip
     except FileNotFoundError:
-        raise ToolError("Git is not here", field="git", mend="install it") from None
+        raise ToolError("Git is not here", field="git", hint="install it") from None
 
 
 _KEPT = frozenset(

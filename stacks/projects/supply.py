@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 
-from tidemill.runtime.errors import TidemillError
-
+from ...runtime.common.errors import TidemillError
 from . import dependency
 from .merging import Change
 from .rehearsal import rehearsed

@@ -22,9 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tidemill.runtime.errors import TidemillError
-from tidemill.templates.rendering import render_from
-
+from ...runtime.common.errors import TidemillError
+from ...templates.rendering import render_from
 from .answers import Answers, module_of
 
 __all__ = ["TEMPLATE_VERSION", "Rendered", "rendered", "template_folder"]

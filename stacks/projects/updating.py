@@ -12,15 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from tidemill.runtime.errors import RefusedError, UserError
-
-from ..marked import read_yaml
-from . import pristine
+from ...runtime.common.errors import RefusedError, UserError
+from ..stack_config.yaml_positions import read_yaml
+from . import template_base
 from .answers import Answers
 from .applying import apply, finish, interrupted
-from .lines import Labels
 from .merging import Change, merge_trees
 from .supply import PYPROJECT, SuppliedTree, Supply
+from .text_merge import Labels
 from .tree import TEMPLATE_VERSION, Rendered, rendered
 from .worktree import WorkTree
 
@@ -92,13 +91,13 @@ def update(
     if not dry_run:
         finished = finish(project)
     elif interrupted(project):
-        raise RefusedError("an update was interrupted", field=str(project), mend="run `tidemill update` to finish it")
-    kept, asked = pristine.read(project), _told(project)[1]
+        raise RefusedError("an update was interrupted", field=str(project), hint="run `tidemill update` to finish it")
+    kept, asked = template_base.read(project), _told(project)[1]
     chosen = _chosen(kept.answers, answers or {})
     theirs = rendered(chosen, templates)
-    team = SuppliedTree(project, pristine.FOLDER.parts[0])
+    team = SuppliedTree(project, template_base.FOLDER.parts[0])
     labels = Labels("yours", f"{_LABEL}{kept.version}", f"{_LABEL}{version}")
-    changes = merge_trees(kept.tree, theirs, team, labels, str(pristine.PRISTINE))
+    changes = merge_trees(kept.tree, theirs, team, labels, str(template_base.PRISTINE))
     changes, unlocked = _supplied(project, changes, supply or Supply.kept(project))
     touched: dict[PurePosixPath, Rendered | None] = {}
     for change in changes:
@@ -134,9 +133,9 @@ def check_version(project: Path, version: str = TEMPLATE_VERSION) -> str:
     if _number(found) > _number(version):
         raise RefusedError(
             "the project was made or updated by a newer tidemill than this one",
-            field=str(pristine.ANSWERS),
+            field=str(template_base.ANSWERS),
             value=f"template {found}, where this tidemill has {version}",
-            mend="run the command with the project's own tidemill: `uv run tidemill`, after `uv sync`",
+            hint="run the command with the project's own tidemill: `uv run tidemill`, after `uv sync`",
         )
     return found
 
@@ -145,12 +144,12 @@ def pristine_changes(
     project: Path, answers: Answers, version: str, tree: Mapping[PurePosixPath, Rendered]
 ) -> dict[PurePosixPath, Rendered | None]:
     """Return what has to be written so that `project` keeps `tree` as what the template wrote; None removes a file."""
-    new = pristine.files(answers, version, tree)
+    new = template_base.files(answers, version, tree)
     team = WorkTree(project, "")
     changed: dict[PurePosixPath, Rendered | None] = {
         path: file for path, file in new.items() if team.file(path) != file
     }
-    root = project / pristine.FOLDER
+    root = project / template_base.FOLDER
     old = (PurePosixPath(path.relative_to(project)) for path in sorted(root.rglob("*")) if path.is_file())
     gone: dict[PurePosixPath, Rendered | None] = {path: None for path in old if path not in new}
     return gone | changed
@@ -158,7 +157,7 @@ def pristine_changes(
 
 def _supplied(project: Path, changes: list[Change], supply: Supply) -> tuple[list[Change], str | None]:
     """Return `changes` and those which bring the project's own tidemill along; and why it was not locked, or None."""
-    team = WorkTree(project, pristine.FOLDER.parts[0])
+    team = WorkTree(project, template_base.FOLDER.parts[0])
     merged = next((change for change in changes if change.path == PYPROJECT), None)
     moved = supply.moved(team, merged)
     locked, why = supply.locked(team, moved)
@@ -171,9 +170,9 @@ def _told(project: Path) -> tuple[str, frozenset[str]]:
 
     A newer tidemill may have kept answers which this one does not know; `pristine.read` would stumble over them.
     """
-    file = project / pristine.ANSWERS
+    file = project / template_base.ANSWERS
     if not file.is_file():
-        pristine.read(project)  # says what that means
+        template_base.read(project)  # says what that means
     value, _, _ = read_yaml(file, project)
     raw = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
     answers = raw.get("answers")
@@ -193,7 +192,7 @@ def _chosen(kept: Answers, answers: Mapping[str, Any]) -> Answers:
                 "cannot be answered otherwise any more: stacks, packages and data bear the name",
                 field=name,
                 value=value,
-                mend="use `tidemill add` for more of them, or `tidemill init` for another project",
+                hint="use `tidemill add` for more of them, or `tidemill init` for another project",
             )
     return kept.with_(**answers) if answers else kept
 
@@ -203,11 +202,11 @@ def _refuse_overwriting(uncommitted: Sequence[PurePosixPath], unresolved: Sequen
         raise RefusedError(
             "conflicts of an earlier update are left in files which this one has to touch",
             field=", ".join(map(str, unresolved)),
-            mend="decide between the markers and commit, then run `tidemill update` again",
+            hint="decide between the markers and commit, then run `tidemill update` again",
         )
     if uncommitted:
         raise RefusedError(
             "hold changes which are not committed, and the update has to touch them",
             field=", ".join(map(str, uncommitted)),
-            mend="commit them (`git add` and `git commit`), then run `tidemill update` again",
+            hint="commit them (`git add` and `git commit`), then run `tidemill update` again",
         )

@@ -7,8 +7,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from tidemill.runtime.errors import ToolError, UserError
-
+from ...runtime.common.errors import ToolError, UserError
 from .tree import Rendered
 
 __all__ = ["WorkTree"]
@@ -40,7 +39,7 @@ class WorkTree:
         try:
             return Rendered(place.read_bytes(), bool(place.stat().st_mode & 0o100))
         except OSError as error:
-            raise UserError(f"cannot be read ({error.strerror})", field=str(path), mend="make it readable") from None
+            raise UserError(f"cannot be read ({error.strerror})", field=str(path), hint="make it readable") from None
 
     def obstacle(self, path: PurePosixPath, removed: frozenset[PurePosixPath]) -> str | None:
         """Return why no file can be read or written at `path` once `removed` are away, or None."""
@@ -107,13 +106,13 @@ class WorkTree:
         try:
             done = subprocess.run(argv, cwd=self.project, env=speaking, capture_output=True, check=False)
         except FileNotFoundError:
-            raise ToolError("Git is not here", field="git", mend="install it") from None
+            raise ToolError("Git is not here", field="git", hint="install it") from None
         if done.returncode and not (empty and done.returncode == 1):
             said = done.stderr.decode(errors="replace").strip()
             if "not a git repository" in said:
-                mend = (
+                hint = (
                     "run `git init && git add --all && git commit`: it is the way back from a change you did not want"
                 )
-                raise UserError("the project is in no Git repository", field=str(self.project), mend=mend)
+                raise UserError("the project is in no Git repository", field=str(self.project), hint=hint)
             raise ToolError(f"failed: {said}", field=f"git {arguments[0]}")
         return done.stdout.decode(errors="surrogateescape")

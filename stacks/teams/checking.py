@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
-from tidemill.components.targets.checks import Problem
-from tidemill.runtime.errors import ConfigError
 
-from ..findings import Finding, first_of
+from ...components.targets.checks import Problem
+from ...runtime.common.errors import ConfigError
 from ..loading import Examined, LoadedStack, config_folder, examine_stack, stack_names
 from ..settings import StackConfig
-from ..shapes import nearest, problems_of
-from ..sources import Files, placed, relative
+from ..stack_config.findings import Finding, first_of
+from ..stack_config.schema_errors import nearest, problems_of
+from ..stack_config.sources import Files, placed, relative
 from .rules import TeamsRules
 
 __all__ = ["RULES_FILE", "Report", "check_project", "keep_rules", "rules_of", "stack_problems"]
@@ -106,7 +106,7 @@ def rules_of(files: Files, folder: Path) -> TeamsRules | None:
         )
         path = ".".join(map(str, problem.path))
         where = place.text(files.project) + (f": {path}" if path else "")
-        raise ConfigError(problem.message, field=where, value=problem.value, mend=problem.mend) from None
+        raise ConfigError(problem.message, field=where, value=problem.value, hint=problem.hint) from None
 
 
 def keep_rules(loaded: LoadedStack) -> None:
@@ -133,8 +133,8 @@ def stack_problems(config: StackConfig, rules: TeamsRules) -> Iterator[Problem]:
     if ports and config.target != "aws":
         for service, port in config.ports.items():
             if not ports.first <= port <= ports.last:
-                mend = f"use one of {ports.first}-{ports.last}"
-                yield Problem(("ports", service), f"is not one of the ports of {config.team}", port, mend)
+                hint = f"use one of {ports.first}-{ports.last}"
+                yield Problem(("ports", service), f"is not one of the ports of {config.team}", port, hint)
 
 
 def _who(config: StackConfig, rules: TeamsRules) -> Iterator[Problem]:
@@ -144,8 +144,8 @@ def _who(config: StackConfig, rules: TeamsRules) -> Iterator[Problem]:
     own = rules.teams[config.team].environments if config.team in rules.teams else None
     allowed = [name for name in own if not environments or name in environments] if own is not None else environments
     if (environments or own is not None) and config.environment not in allowed:
-        mend = _known(config.environment, allowed)
-        yield Problem(("environment",), f"is not one which {config.team} may have", config.environment, mend)
+        hint = _known(config.environment, allowed)
+        yield Problem(("environment",), f"is not one which {config.team} may have", config.environment, hint)
     of_environment = rules.environments.get(config.environment)
     targets = of_environment.targets if of_environment else None
     if targets is not None and config.target not in targets:
@@ -182,8 +182,8 @@ def _quotas(config: StackConfig, rules: TeamsRules) -> Iterator[Problem]:
     ]
     for what, path, most, count in counts:
         if most is not None and count > most:
-            mend = f"leave some out, or raise the quota in {RULES_FILE}"
-            yield Problem(path, f"{config.team} may have {most} {what} in {config.environment}", count, mend)
+            hint = f"leave some out, or raise the quota in {RULES_FILE}"
+            yield Problem(path, f"{config.team} may have {most} {what} in {config.environment}", count, hint)
 
 
 def _too_many(team: str, own: Sequence[Examined], rules: TeamsRules) -> Iterator[Finding]:
@@ -209,15 +209,15 @@ def _meetings(stacks: Sequence[tuple[Examined, StackConfig]], *, one_host: bool)
             if first is not found:
                 where = relative(first.file, found.source.project) if found.source else str(first.file)
                 message = f"{problem.message} {first.stack} ({where}) too"
-                yield from _placed(found, [Problem(problem.path, message, problem.value, problem.mend)])
+                yield from _placed(found, [Problem(problem.path, message, problem.value, problem.hint)])
 
 
 def _claims(config: StackConfig, *, one_host: bool) -> Iterator[tuple[tuple[str, ...], Problem]]:
     """Yield what the stack takes for itself alone, and what is wrong where another has it."""
     if config.target != "aws" and one_host:
         for service, port in config.ports.items():
-            mend = "give each its own, or leave it out: a free one is found and kept"
-            yield ("port", str(port)), Problem(("ports", service), "is the fixed port of", port, mend)
+            hint = "give each its own, or leave it out: a free one is found and kept"
+            yield ("port", str(port)), Problem(("ports", service), "is the fixed port of", port, hint)
     if config.target == "local":
         return
     place = (config.target, config.aws.region or "") if config.target == "aws" else (config.target,)
@@ -225,8 +225,8 @@ def _claims(config: StackConfig, *, one_host: bool) -> Iterator[tuple[tuple[str,
     for service in (*config.services, "postgres"):
         name = f"{_FOR_ALL}{config.stack}-{service}"
         path = ("models", service.removeprefix("serving-")) if service.startswith("serving-") else ("team",)
-        message, mend = f"its service {service} would have the name of one of", "rename the team or the model"
-        yield (*place, "name", name), Problem(path, message, name, mend)
+        message, hint = f"its service {service} would have the name of one of", "rename the team or the model"
+        yield (*place, "name", name), Problem(path, message, name, hint)
     if config.target == "aws":
         yield from _brought(config)
 

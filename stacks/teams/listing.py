@@ -10,14 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from tidemill.components.layout import StackRoot
-from tidemill.runtime.errors import TidemillError
-
+from ...components.layout import StackRoot
+from ...runtime.common.errors import TidemillError
 from ..engine.environment import state_folder
 from ..engine.locks import EngineLock
 from ..engine.state import read_checkpoint
 from ..loading import examine_stack, project_settings, stack_names
-from ..sources import Files
+from ..stack_config.sources import Files
 
 __all__ = ["StackView", "list_stacks"]
 
@@ -129,14 +128,14 @@ def _lock(folder: Path, project: str, stack: str) -> EngineLock | None:
 
 def _runs(project: Path, stack: str) -> bool:
     """Whether any service of the stack runs on this machine."""
-    from tidemill.components.provider.supervise import Supervisor
+    from ...components.provider.local.supervisor import Supervisor
 
     return any(process.pid for process in Supervisor(StackRoot.of(project, stack)).processes())
 
 
 def _asked(project: Path, environ: Mapping[str, str]) -> dict[str, _State]:
     """Ask the engine, once, for all stacks of a backend that is no folder; under "" stands why it cannot be asked."""
-    from tidemill.components import tools
+    from ...components import tools
 
     try:
         argv = [str(tools.find("pulumi")), "stack", "ls", "--json", "--non-interactive"]

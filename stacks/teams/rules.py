@@ -13,8 +13,9 @@ import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
-from tidemill.components.settings import NAME_PATTERN, Port
-from tidemill.runtime.settings import Settings
+
+from ...components.settings import NAME_PATTERN, Port
+from ...runtime.common.settings import Settings
 
 __all__ = ["EnvironmentRules", "NameRules", "PortRange", "Quotas", "TeamRules", "TeamsRules"]
 

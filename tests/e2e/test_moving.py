@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from tidemill.runtime import data
 from tidemill.runtime.capture.reading import read_capture
-from tidemill.runtime.lake import Lake
-from tidemill.runtime.settings import LakeSettings
+from tidemill.runtime.common.settings import LakeSettings
+from tidemill.runtime.data.lake_client import Lake
 
 from tests.support.docker import docker_daemon
 from tests.support.docker_platform import DockerPlatform

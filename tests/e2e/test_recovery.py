@@ -1,4 +1,4 @@
-"""What breaks is mended, what is lost is said, and nothing is there twice. Tests build on one another, in order."""
+"""What breaks is fixed, what is lost is said, and nothing is there twice. Tests build on one another, in order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import httpx
 import psutil
 import pytest
 from tidemill.components import tools
-from tidemill.components.provider.supervise import Supervisor
+from tidemill.components.provider.local.supervisor import Supervisor
 
 from tests.support import langhost
 from tests.support.platform import RunningPlatform, processes_of, wait_for
@@ -64,13 +64,13 @@ def test_a_killed_service_is_back_without_a_hand(small: RunningPlatform) -> None
     small.assert_one_of_each()
 
 
-@pytest.mark.parametrize("mend", ["start", "up"])
-def test_a_killed_supervisord_leaves_no_service_twice(small: RunningPlatform, mend: str) -> None:
+@pytest.mark.parametrize("hint", ["start", "up"])
+def test_a_killed_supervisord_leaves_no_service_twice(small: RunningPlatform, hint: str) -> None:
     before = wait_for("all services", small.all_alive, 60)
     os.kill(supervisord(small), signal.SIGKILL)
     time.sleep(1)
     assert all(psutil.pid_exists(pid) for pid in before.values()), "the services live on"
-    if mend == "start":
+    if hint == "start":
         small.check("start", "--stack", STACK)
     else:
         up(small)
@@ -113,7 +113,7 @@ def user_exists(small: RunningPlatform) -> bool:
         return client.get("/api/2.0/mlflow/users/get", params={"username": "metrics"}).status_code == 200
 
 
-def test_a_lifted_protection_is_shown_and_mended(small: RunningPlatform) -> None:
+def test_a_lifted_protection_is_shown_and_repaired(small: RunningPlatform) -> None:
     assert protected(small)
     lift_protection(small)
     assert "protect-harbour" in small.check("refresh", "--stack", STACK)
@@ -122,7 +122,7 @@ def test_a_lifted_protection_is_shown_and_mended(small: RunningPlatform) -> None
 
 
 @pytest.mark.parametrize(
-    ("service", "title", "harm", "harmed", "mended"),
+    ("service", "title", "harm", "harmed", "fixed"),
     [
         ("lakefs", "lakeFS", remove_user, "metrics", user_exists),
         ("mlflow", "MLflow", lift_protection, "protect-harbour", protected),
@@ -135,12 +135,12 @@ def test_what_is_unreachable_is_not_lost(
     title: str,
     harm: Callable[[RunningPlatform], None],
     harmed: str,
-    mended: Callable[[RunningPlatform], bool],
+    fixed: Callable[[RunningPlatform], bool],
 ) -> None:
-    """One server cannot be reached during the refresh: its content stays in the state, and all else is mended."""
+    """One server cannot be reached during the refresh: its content stays in the state, and all else is fixed."""
     before, urns = wait_for("all services", small.all_alive, 60), small.urns()
     harm(small)
-    assert not mended(small)
+    assert not fixed(small)
     shutil.rmtree(small.root.service("alertmanager"))
     Supervisor(small.root).end(service)
     events = [json.loads(line) for line in up(small, "--json").splitlines()]
@@ -156,7 +156,7 @@ def test_what_is_unreachable_is_not_lost(
     }
     assert {("update", service), ("update", "alertmanager")} <= changed
     assert {name for _, name in changed} == {service, "alertmanager", harmed}, changed
-    assert mended(small)
+    assert fixed(small)
     assert user_exists(small)
     assert protected(small)
     assert small.urns() == urns

@@ -38,7 +38,7 @@ def make(server: Postgres, name: str, password: Path, *, master: str = "m4ster")
         **os.environ, "PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGUSER": "master", "PGPASSWORD": master,
         "PGSSLMODE": "disable",
     }  # fmt: skip
-    command = [sys.executable, "-m", "tidemill.runtime.aws.databases", name, str(password)]
+    command = [sys.executable, "-m", "tidemill.runtime.cloud.databases", name, str(password)]
     return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
 
 

@@ -19,8 +19,8 @@ import pytest
 import yaml
 from botocore.validate import ParamValidator
 from tidemill.components.targets.aws import permissions
-from tidemill.runtime.aws.files import TaskFiles
-from tidemill.runtime.errors import RefusedError
+from tidemill.runtime.cloud.task_files import TaskFiles
+from tidemill.runtime.common.errors import RefusedError
 from tidemill.runtime.retraining.settings import RetrainingSettings
 
 from tests.support.aws_graph import DEFINITION, NATIVE, POLICY, ROLE, SERVICE, Aws

@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tidemill.components.provider import aws_content, aws_task
-from tidemill.components.provider.aws_awake import Awake
-from tidemill.components.provider.aws_content import Content
-from tidemill.components.provider.aws_job import Job
-from tidemill.components.provider.aws_secret import SecretValue
+from tidemill.components.provider.aws import content as aws_content
+from tidemill.components.provider.aws import task as aws_task
+from tidemill.components.provider.aws.awake import Awake
+from tidemill.components.provider.aws.content import Content
+from tidemill.components.provider.aws.job import Job
+from tidemill.components.provider.aws.secret import SecretValue
 from tidemill.components.provider.base import DELETE_DATA, Context
 from tidemill.components.targets.aws.names import Names
 from tidemill.components.targets.aws.operations import AwsOperations
 from tidemill.components.targets.aws.release import release
 from tidemill.components.targets.aws.settings import AwsSettings
-from tidemill.runtime.errors import NotFoundError, PlatformError, RefusedError, ServiceError, UnreachableError
+from tidemill.runtime.common.errors import NotFoundError, PlatformError, RefusedError, ServiceError, UnreachableError
 
 from tests.support.aws_server import BUCKET, REGION, AwsServer, Cluster, aws_server, end_task, make_bucket, make_cluster
 

@@ -20,22 +20,14 @@ import bcrypt
 import pandas as pd
 import pyarrow as pa
 import pytest
-from tidemill.runtime.aws import files, keeper, training
-from tidemill.runtime.aws.files import Kept, Place, TaskFiles
-from tidemill.runtime.aws.mirror import Fetch, Keep, Send
-from tidemill.runtime.capture import (
-    CAPTURE,
-    LABEL_SCHEMA,
-    LABELS,
-    Journal,
-    list_segments,
-    read_segment,
-    write_segment,
-)
-from tidemill.runtime.errors import ConfigError, NotFoundError, ServiceError
-from tidemill.runtime.ids import uuid7
-from tidemill.runtime.retraining.ecs import TaskLauncher
-from tidemill.runtime.retraining.launcher import JobSpec
+from tidemill.runtime.capture import CAPTURE, LABEL_SCHEMA, LABELS, Journal, list_segments, read_segment, write_segment
+from tidemill.runtime.cloud import sidecar, task_files, training_task
+from tidemill.runtime.cloud.folder_mirror import Fetch, Keep, Send
+from tidemill.runtime.cloud.task_files import Kept, Place, TaskFiles
+from tidemill.runtime.common.errors import ConfigError, NotFoundError, ServiceError
+from tidemill.runtime.common.ids import uuid7
+from tidemill.runtime.retraining.jobs.ecs import TaskLauncher
+from tidemill.runtime.retraining.jobs.launcher import JobSpec
 from tidemill.runtime.retraining.settings import TaskSettings
 
 from tests.support.aws_server import BUCKET, AwsServer, Cluster, aws_server, end_task, make_bucket, make_cluster
@@ -78,7 +70,7 @@ def test_files_of_a_task_are_private_and_hold_what_placeholders_stand_for(tmp_pa
     )
     environ = {"TIDEMILL_SECRET_ADMIN": "s3cret", "TIDEMILL_SECRET_DB": "p4ss"}
     given: list[Path] = []
-    files.write_files(found, tmp_path, environ, give=lambda path, owner: given.append(path))
+    task_files.write_files(found, tmp_path, environ, give=lambda path, owner: given.append(path))
     hashed = (tmp_path / "config/a/web.yml").read_text().split("'")[1]
     assert bcrypt.checkpw(b"s3cret", hashed.encode())
     assert (tmp_path / "config/ini").read_text() == "password = p4ss\n"
@@ -102,19 +94,19 @@ def test_files_which_cannot_be_written_stop_the_task(
     tmp_path: Path, found: TaskFiles, environ: dict[str, str], kind: type[Exception], said: str
 ) -> None:
     with pytest.raises(kind, match=said):
-        files.write_files(found, tmp_path, environ, give=lambda path, owner: None)
+        task_files.write_files(found, tmp_path, environ, give=lambda path, owner: None)
 
 
 def test_a_task_reads_its_files_from_s3(s3: Any) -> None:
     wanted = TaskFiles(stores={"state": Kept(uri=f"s3://{BUCKET}/stores/state", use="keep")})
     s3.put_object(Bucket=BUCKET, Key="tasks/x/1.json", Body=wanted.model_dump_json().encode())
     environ = {"TIDEMILL_TASK": f"s3://{BUCKET}/tasks/x/1.json"}
-    assert files.read_files(files.client("s3"), environ) == wanted
+    assert task_files.read_files(task_files.client("s3"), environ) == wanted
     s3.put_object(Bucket=BUCKET, Key="tasks/x/1.json", Body=b'{"strange": 1}')
     with pytest.raises(ConfigError, match="Extra inputs are not permitted"):
-        files.read_files(s3, environ)
+        task_files.read_files(s3, environ)
     with pytest.raises(NotFoundError, match="this is no task of a stack"):
-        files.read_files(s3, {})
+        task_files.read_files(s3, {})
 
 
 def test_a_folder_is_kept_and_restored_elsewhere(s3: Any, tmp_path: Path) -> None:
@@ -246,11 +238,11 @@ def test_the_keeper_keeps_on_while_s3_is_away_and_all_at_the_end(aws: AwsServer,
             "capture": Kept(uri=f"s3://{BUCKET}/stores/capture", use="send"),
         }
     )
-    folders = keeper.mirrors(s3, found, tmp_path)
-    keeper.restore(folders)
+    folders = sidecar.mirrors(s3, found, tmp_path)
+    sidecar.restore(folders)
     s3.delete_bucket(Bucket=BUCKET)
     stop, ended = threading.Event(), []
-    thread = threading.Thread(target=lambda: ended.append(keeper.keep(folders, stop, every=0.05, last=60)))
+    thread = threading.Thread(target=lambda: ended.append(sidecar.keep(folders, stop, every=0.05, last=60)))
     thread.start()
     (tmp_path / "state/a").write_text("1")
     segment = write_segment(labels(), tmp_path / "capture", LABELS)
@@ -265,12 +257,12 @@ def test_the_keeper_keeps_on_while_s3_is_away_and_all_at_the_end(aws: AwsServer,
 
 def test_the_keeper_says_when_something_could_not_be_kept(s3: Any, tmp_path: Path) -> None:
     found = TaskFiles(stores={"state": Kept(uri="s3://no-such-bucket/stores/state", use="keep")})
-    folders = keeper.mirrors(s3, found, tmp_path)
+    folders = sidecar.mirrors(s3, found, tmp_path)
     (tmp_path / "state").mkdir()
     (tmp_path / "state/a").write_text("1")
     stop = threading.Event()
     stop.set()
-    assert not keeper.keep(folders, stop, every=0.01, last=0.0)
+    assert not sidecar.keep(folders, stop, every=0.01, last=0.0)
 
 
 def test_rows_of_a_killed_server_are_sent_by_its_keeper(s3: Any, tmp_path: Path) -> None:
@@ -295,7 +287,7 @@ def test_rows_of_a_killed_server_are_sent_by_its_keeper(s3: Any, tmp_path: Path)
 def test_the_three_commands_of_a_task(aws: AwsServer, s3: Any) -> None:
     def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         environ = {**os.environ, **aws.environ, **more}
-        command = [sys.executable, "-m", "tidemill.runtime.aws", *arguments]
+        command = [sys.executable, "-m", "tidemill.runtime.cloud", *arguments]
         return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
 
     assert (run().returncode, run("strange").returncode) == (2, 2)
@@ -312,7 +304,7 @@ def test_a_training_which_is_stopped_leaves_word(aws: AwsServer, s3: Any) -> Non
     environ = {**os.environ, "TIDEMILL_JOBS": f"s3://{BUCKET}/jobs", "TIDEMILL_JOB_ID": "boats-2"}
     code = "import time; print('begins', flush=True); time.sleep(600)"
     process = subprocess.Popen(
-        [sys.executable, "-m", "tidemill.runtime.aws", "train", "--", "python", "-c", code],
+        [sys.executable, "-m", "tidemill.runtime.cloud", "train", "--", "python", "-c", code],
         env=environ, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
@@ -326,7 +318,7 @@ def test_a_training_which_is_stopped_leaves_word(aws: AwsServer, s3: Any) -> Non
 
 def test_a_training_which_cannot_start_says_so(s3: Any, capfd: pytest.CaptureFixture[str]) -> None:
     environ = {"TIDEMILL_JOBS": f"s3://{BUCKET}/jobs", "TIDEMILL_JOB_ID": "boats-3"}
-    assert training.run(s3, ["/no/such/program"], environ) == 127
+    assert training_task.run(s3, ["/no/such/program"], environ) == 127
     assert "cannot start /no/such/program" in capfd.readouterr().err
 
 
@@ -372,7 +364,7 @@ def test_a_job_is_one_task_however_often_it_is_launched(
     ((_, task),) = tasks(aws).items()
     assert task.started_by == "boats-drift-1"
     (override,) = task.overrides["containerOverrides"]
-    assert override["command"] == ["python", "-m", "tidemill.runtime.aws", "train", "--", "python", "train.py"]
+    assert override["command"] == ["python", "-m", "tidemill.runtime.cloud", "train", "--", "python", "train.py"]
     env = {one["name"]: one["value"] for one in override["environment"]}
     assert env == {**spec().env, "TIDEMILL_JOBS": f"s3://{BUCKET}/jobs"}
     assert {"key": "tidemill:team", "value": "harbour"} in task.tags
@@ -402,7 +394,7 @@ def test_how_a_job_ended_is_known_when_ecs_has_forgotten_it(aws: AwsServer, laun
     launcher.launch(spec())
     aws.backend("ecs").tasks.clear()
     assert launcher.status("boats-drift-1").state == "lost"
-    training.run(s3, ["python", "-c", "raise SystemExit(4)"], {"TIDEMILL_JOBS": f"s3://{BUCKET}/jobs",
+    training_task.run(s3, ["python", "-c", "raise SystemExit(4)"], {"TIDEMILL_JOBS": f"s3://{BUCKET}/jobs",
                                                                 "TIDEMILL_JOB_ID": "boats-drift-1"})  # fmt: skip
     assert launcher.status("boats-drift-1").exit_code == 4
 

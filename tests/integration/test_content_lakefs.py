@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 from tidemill.components.provider.base import DELETE_DATA, RECREATE, Context
-from tidemill.components.provider.lakefs import Action, Branch, BranchProtection, Repository
-from tidemill.runtime.errors import ConfigError, PlatformError, RefusedError, UnreachableError
+from tidemill.components.provider.content.lakefs import Action, Branch, BranchProtection, Repository
+from tidemill.runtime.common.errors import ConfigError, PlatformError, RefusedError, UnreachableError
 from tidemill.runtime.validation.action import action_yaml
 
 from tests.support.servers import Outside, Server, lakefs_server
@@ -142,7 +142,7 @@ def test_a_namesake_made_by_hand_is_not_taken_for_the_lost_one(lake: Server, con
     assert found is not None and found["missing"] is True
 
 
-def test_protection_lifted_by_hand_shows_and_is_mended(lake: Server, context: Context) -> None:
+def test_protection_lifted_by_hand_shows_and_is_repaired(lake: Server, context: Context) -> None:
     Repository().create(context, repository(lake, "protected"))
     inputs = access(lake, repository="protected", branches=["main", "release-*"])
     _, state = BranchProtection().create(context, inputs)
@@ -152,9 +152,9 @@ def test_protection_lifted_by_hand_shows_and_is_mended(lake: Server, context: Co
         found = BranchProtection().read(context, state)
         assert found is not None and found["branches"] == ["release-*"]
         assert BranchProtection().diff(context, found, inputs).changes == ("branches",)
-        mended = BranchProtection().update(context, found, inputs)
+        fixed = BranchProtection().update(context, found, inputs)
         assert {rule["pattern"] for rule in http.get(rules).json()} == {"main", "release-*", "theirs"}
-        BranchProtection().update(context, mended, inputs | {"branches": ["main"]})
+        BranchProtection().update(context, fixed, inputs | {"branches": ["main"]})
         assert {rule["pattern"] for rule in http.get(rules).json()} == {"main", "theirs"}, "what is no longer wanted"
 
 

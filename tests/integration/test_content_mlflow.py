@@ -10,8 +10,8 @@ import httpx
 import psutil
 import pytest
 from tidemill.components.provider.base import RECREATE, Context
-from tidemill.components.provider.mlflow import Experiment, Permission, RegisteredModel, User
-from tidemill.runtime.errors import ConfigError, PlatformError, RefusedError, UnreachableError
+from tidemill.components.provider.content.mlflow import Experiment, Permission, RegisteredModel, User
+from tidemill.runtime.common.errors import ConfigError, PlatformError, RefusedError, UnreachableError
 
 from tests.support.servers import Outside, Server, mlflow_server, secret_file
 

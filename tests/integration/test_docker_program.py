@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tidemill.components.targets.docker.settings import ContainerLimits, DockerSettings
 from tidemill.components.tools.table import IMAGES
-from tidemill.runtime.errors import RefusedError
+from tidemill.runtime.common.errors import RefusedError
 
 from tests.support.graphs import CONTAINER, NATIVE, RULES, Declared, Docker
 from tests.support.standin.engine import ROOT, Entry, Run, StandinStack
@@ -301,11 +301,11 @@ def test_trainings_run_in_the_runner_which_may_run_these_and_no_other(dev: Story
 
 
 def test_settings_fit_the_models_of_their_services(dev: Story) -> None:
+    from tidemill.runtime.common.settings import RuntimeSettings
     from tidemill.runtime.monitor.settings import MonitorSettings
+    from tidemill.runtime.retraining.runner.settings import RunnerSettings
     from tidemill.runtime.retraining.settings import RetrainingSettings
-    from tidemill.runtime.runner.settings import RunnerSettings
     from tidemill.runtime.serving.settings import ServingSettings
-    from tidemill.runtime.settings import RuntimeSettings
     from tidemill.runtime.validation.settings import ValidationSettings
 
     graph = Docker(dev.graph)
@@ -400,9 +400,9 @@ def test_a_secret_which_changed_reaches_the_containers_which_have_it_and_no_othe
     secret = stack.root.secrets / "monitor-token"
     before = secret.read_text()
     secret.unlink()
-    mended = stack.run("up")
+    fixed = stack.run("up")
     assert secret.read_text() == before, "it is kept as long as what it opens"
-    assert not [name for name in mended.names("create", "delete") if CONTAINER in name]
+    assert not [name for name in fixed.names("create", "delete") if CONTAINER in name]
 
 
 def test_destroy_refuses_while_there_is_data_and_deletes_everything_when_told(dev: Story) -> None:

@@ -20,7 +20,7 @@ from pulumi.automation import CommandResult
 from pulumi.automation.errors import create_command_error
 from tidemill.components import tools
 from tidemill.components.layout import StackRoot
-from tidemill.runtime.errors import PlatformError, RefusedError, TidemillError, UserError
+from tidemill.runtime.common.errors import PlatformError, RefusedError, TidemillError, UserError
 from tidemill.stacks.engine.events import Event
 from tidemill.stacks.engine.failures import explain
 from tidemill.stacks.engine.locks import clear_dead_locks
@@ -219,7 +219,7 @@ def test_a_killed_engine_is_told_and_the_next_run_recovers(start: Start) -> None
 
 def test_an_error_of_the_program_arrives_as_itself(start: Start) -> None:
     def program() -> None:
-        raise UserError("too small", field="boat", mend="take the ferry")
+        raise UserError("too small", field="boat", hint="take the ferry")
 
     with pytest.raises(UserError) as caught:
         start(program).up()

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 from tidemill.stacks.loading import project_settings
-from tidemill.stacks.projects import pristine
+from tidemill.stacks.projects import template_base
 from tidemill.stacks.projects.answers import Answers
 from tidemill.stacks.projects.tree import rendered
 
@@ -62,7 +62,7 @@ def write(project: Path, chosen: Answers) -> Path:
     for path, file in tree.items():
         (project / path).parent.mkdir(parents=True, exist_ok=True)
         (project / path).write_bytes(file.content)
-    pristine.write(project, chosen, "1", tree)
+    template_base.write(project, chosen, "1", tree)
     return project
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tidemill.runtime.serving.environment import find_uv
+from tidemill.runtime.serving.isolation.environment import find_uv
 
 from tests.support.docker import Docker, base_image, docker_daemon
 from tests.support.foreign import foreign_environment, log_pipeline

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tidemill.stacks.projects import pristine
+from tidemill.stacks.projects import template_base
 
 from tests.support.platform import BIN, git, wait_for
 from tests.support.tree import uv
@@ -146,7 +146,7 @@ def test_on_a_terminal_it_asks_until_the_answers_hold(place: Path) -> None:
     assert started.returncode == 0, said
     assert "team: does not match" in said
     assert "unknown value, got 'moon'" in said
-    made = pristine.read(place / "harbour").answers
+    made = template_base.read(place / "harbour").answers
     assert (made.team, made.environments, made.models) == ("port", ["dev", "prod"], ["berths", "tides"])
     assert (made.target, made.owner) == ("local", "ops@example.org")
 
@@ -226,7 +226,7 @@ def test_a_run_which_is_killed_at_the_very_end_is_finished_by_the_next(place: Pa
     again = init(place, ".", "--defaults")
     assert again.returncode == 2
     assert "this one finished it" in again.stderr
-    assert pristine.read(place).answers.models == ["berths"]
+    assert template_base.read(place).answers.models == ["berths"]
     assert git(place, "status", "--porcelain") == ""
     assert not list(place.glob(".tidemill-init-*"))
 

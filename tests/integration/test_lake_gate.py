@@ -11,15 +11,9 @@ import httpx
 import pandas as pd
 import pytest
 from tidemill.runtime import data
-from tidemill.runtime.errors import (
-    ConfigError,
-    GateError,
-    NotFoundError,
-    UnreachableError,
-    UnvalidatedError,
-)
-from tidemill.runtime.lake import Lake
-from tidemill.runtime.settings import LakeSettings
+from tidemill.runtime.common.errors import ConfigError, GateError, NotFoundError, UnreachableError, UnvalidatedError
+from tidemill.runtime.common.settings import LakeSettings
+from tidemill.runtime.data.lake_client import Lake
 from tidemill.runtime.validation.suite import SuiteFile, SuiteRunner
 from tidemill.stacks.flights import departures
 
@@ -117,9 +111,9 @@ def test_a_merge_around_the_gate_is_not_validated_and_is_judged_later(gated: Gat
     with pytest.raises(GateError, match=r"sly\.parquet: column hour"):
         data.publish("flights/next", lake=lake)
     data.write(good(400), "flights/next/departures/sly.parquet", lake=lake)
-    data.commit("flights/next", "mended", lake=lake)
-    mended = data.publish("flights/next", lake=lake)
-    assert data.read(MAIN, validated=True, lake=lake).commit == mended.commit
+    data.commit("flights/next", "fixed", lake=lake)
+    fixed = data.publish("flights/next", lake=lake)
+    assert data.read(MAIN, validated=True, lake=lake).commit == fixed.commit
 
 
 def test_data_cannot_be_committed_or_cherry_picked_onto_main(gated: GatedLake, lake: Lake) -> None:

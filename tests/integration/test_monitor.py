@@ -15,11 +15,11 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from tidemill.runtime import data, registry, training
 from tidemill.runtime.capture.columns import Privacy
-from tidemill.runtime.lake import Lake
+from tidemill.runtime.common.settings import RegistrySettings, RuntimeSettings
+from tidemill.runtime.data.lake_client import Lake
 from tidemill.runtime.monitor.days import Days
 from tidemill.runtime.monitor.publishing import Publisher
 from tidemill.runtime.monitor.settings import MonitoredModel
-from tidemill.runtime.settings import RegistrySettings, RuntimeSettings
 from tidemill.stacks.flights import departures
 
 from tests.support.captured import write_labels, write_traffic

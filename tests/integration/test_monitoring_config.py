@@ -59,8 +59,8 @@ def test_rules_fire_when_they_should_and_not_before(rendered: Path) -> None:
     """Promtool's own unit tests of rules."""
     labels = {"model": "flights", "reason": "drift", "severity": "ticket", "version": "3"}
     summary = "features of live traffic have moved away from the reference of version 3"
-    mend = "tidemill status; the retraining service trains on the newest validated data"
-    drift = {"exp_labels": labels, "exp_annotations": {"summary": summary, "mend": mend}}
+    hint = "tidemill status; the retraining service trains on the newest validated data"
+    drift = {"exp_labels": labels, "exp_annotations": {"summary": summary, "hint": hint}}
     tests = {
         "rule_files": ["rules.yml"],
         "evaluation_interval": "5s",
@@ -112,7 +112,7 @@ def test_rules_of_the_model_server(rendered: Path) -> None:
     ]
     rules = yaml.safe_load((rendered / "rules.yml").read_text())
     annotations = {rule["alert"]: rule.pop("annotations") for group in rules["groups"] for rule in group["rules"]}
-    assert all(set(said) == {"summary", "mend"} for said in annotations.values())
+    assert all(set(said) == {"summary", "hint"} for said in annotations.values())
     # What they say is not compared here, only when: promtool compares all of an alert or none of it.
     (rendered / "bare.yml").write_text(yaml.safe_dump(rules))
     tests = {

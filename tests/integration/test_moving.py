@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 import pytest
 from tidemill.components.layout import StackRoot
-from tidemill.components.targets.ends import LakeServer
-from tidemill.components.targets.local.ends import LocalNewEnds
+from tidemill.components.targets.local.migration import LocalNewEnds
+from tidemill.components.targets.migration import LakeServer
 from tidemill.runtime import data
-from tidemill.runtime.errors import PlatformError, RefusedError
-from tidemill.runtime.lake import Lake
-from tidemill.runtime.settings import LakeSettings
+from tidemill.runtime.common.errors import PlatformError, RefusedError
+from tidemill.runtime.common.settings import LakeSettings
+from tidemill.runtime.data.lake_client import Lake
 from tidemill.stacks.flights import departures
 from tidemill.stacks.moving.archive import open_archive
 from tidemill.stacks.moving.contents import Step

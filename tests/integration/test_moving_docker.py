@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 from tidemill.components.layout import StackRoot
-from tidemill.components.provider.docker_daemon import connect
+from tidemill.components.provider.docker.daemon import connect
 from tidemill.components.targets.docker.daemon import remove_volume, store_volume, volumes_of
-from tidemill.components.targets.docker.helper import Helper
+from tidemill.components.targets.docker.migration_import import DockerNewEnds
 from tidemill.components.targets.docker.naming import USER, Names
-from tidemill.components.targets.docker.new_ends import DockerNewEnds
+from tidemill.components.targets.docker.scratch_container import Helper
 from tidemill.components.targets.docker.settings import DockerSettings
 from tidemill.components.targets.docker.volumes import VolumeStore
-from tidemill.runtime.errors import NotFoundError, PlatformError, RefusedError
+from tidemill.runtime.common.errors import NotFoundError, PlatformError, RefusedError
 
 from tests.support.docker import Docker, base_image, docker_daemon
 

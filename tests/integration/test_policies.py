@@ -20,7 +20,7 @@ import pulumi_docker as docker
 import pytest
 import yaml
 from tidemill.components import tools
-from tidemill.runtime.errors import RefusedError
+from tidemill.runtime.common.errors import RefusedError
 from tidemill.stacks.engine.policies import EXECUTABLE, PACK
 from tidemill.stacks.loading import project_settings
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tidemill.runtime.errors import ServiceError
-from tidemill.runtime.retraining import child
-from tidemill.runtime.retraining.launcher import JobSpec
-from tidemill.runtime.retraining.process import ProcessLauncher
+from tidemill.runtime.common.errors import ServiceError
+from tidemill.runtime.retraining.jobs import process_child
+from tidemill.runtime.retraining.jobs.launcher import JobSpec
+from tidemill.runtime.retraining.jobs.process import ProcessLauncher
 
 pytestmark = pytest.mark.integration
 
@@ -55,7 +55,16 @@ def test_two_launches_of_one_job_run_it_once(tmp_path: Path) -> None:
     folder = tmp_path / "jobs/a-job"
     folder.mkdir(parents=True)
     write = f"open({str(tmp_path / 'runs')!r}, 'a').write('x')"
-    argv = [sys.executable, "-I", child.__file__, str(folder), str(tmp_path / "log"), sys.executable, "-c", write]
+    argv = [
+        sys.executable,
+        "-I",
+        process_child.__file__,
+        str(folder),
+        str(tmp_path / "log"),
+        sys.executable,
+        "-c",
+        write,
+    ]
     both = [subprocess.Popen(argv) for _ in range(4)]
     assert [process.wait(30) for process in both] == [0] * 4
     assert (tmp_path / "runs").read_text() == "x"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tidemill.runtime.errors import ConfigError, NotFoundError, RefusedError, UserError
+from tidemill.runtime.common.errors import ConfigError, NotFoundError, RefusedError, UserError
 from tidemill.stacks.loading import load_stack, stack_names
-from tidemill.stacks.projects import pristine
+from tidemill.stacks.projects import template_base
 from tidemill.stacks.projects.adding import ModelOptions, add_environment, add_model, add_repository
 from tidemill.stacks.projects.answers import Answers
 from tidemill.stacks.projects.tree import TEMPLATE_VERSION, rendered
@@ -28,7 +28,7 @@ def project(tmp_path: Path) -> Path:
 def whole(answers: Answers) -> dict[str, tuple[bytes, bool]]:
     """Return what `tidemill init` makes of `answers`."""
     tree = rendered(answers)
-    files = {**tree, **pristine.files(answers, TEMPLATE_VERSION, tree)}
+    files = {**tree, **template_base.files(answers, TEMPLATE_VERSION, tree)}
     return {str(path): (file.content, file.executable) for path, file in files.items()}
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from tidemill.runtime.errors import RefusedError, UserError
+from tidemill.runtime.common.errors import RefusedError, UserError
 from tidemill.stacks.loading import load_stack
-from tidemill.stacks.projects import pristine
+from tidemill.stacks.projects import template_base
 from tidemill.stacks.projects.answers import Answers
 from tidemill.stacks.projects.supply import Source, Supply, put_in
 from tidemill.stacks.projects.tree import rendered
@@ -80,7 +80,7 @@ def test_an_untouched_project_becomes_what_init_would_make(project: Path, versio
             str(path): (file.content, file.executable)
             for path, file in {
                 **rendered(ANSWERS, templates),
-                **pristine.files(ANSWERS, number, rendered(ANSWERS, templates)),
+                **template_base.files(ANSWERS, number, rendered(ANSWERS, templates)),
             }.items()
         }
         commit(project)
@@ -186,7 +186,7 @@ def test_a_project_in_a_folder_of_a_repository_is_updated(tmp_path: Path, versio
 def test_a_newer_project_is_refused(project: Path, versions: tuple[Path, Path]) -> None:
     update(project, templates=versions[0], version="2")
     # An answer which this tidemill knows nothing of is no other failure.
-    (project / pristine.ANSWERS).write_text((project / pristine.ANSWERS).read_text() + "  novelty: yes\n")
+    (project / template_base.ANSWERS).write_text((project / template_base.ANSWERS).read_text() + "  novelty: yes\n")
     commit(project)
     with pytest.raises(RefusedError, match="newer tidemill than this one"):
         update(project, version="1")
@@ -201,7 +201,7 @@ def test_a_dry_run_writes_nothing(project: Path, versions: tuple[Path, Path]) ->
 
 
 def test_an_answer_which_is_new_is_told_and_one_may_change(project: Path, versions: tuple[Path, Path]) -> None:
-    answers = project / pristine.ANSWERS
+    answers = project / template_base.ANSWERS
     answers.write_text("".join(line for line in answers.read_text().splitlines(True) if "python:" not in line))
     commit(project)
     assert update(project, templates=versions[0], version="2").questions == {"python": "3.11"}
@@ -209,7 +209,7 @@ def test_an_answer_which_is_new_is_told_and_one_may_change(project: Path, versio
     done = update(project, {"target": "docker"}, templates=versions[0], version="2")
     assert kinds(done)["stacks/config/Pulumi.harbour-dev.yaml"] == "updated"
     assert load_stack(project, "harbour-prod").config.target == "docker"
-    assert pristine.read(project).answers.target == "docker"
+    assert template_base.read(project).answers.target == "docker"
     commit(project)
     with pytest.raises(UserError, match="team: cannot be answered otherwise"):
         update(project, {"team": "other"}, templates=versions[0], version="2")
@@ -373,7 +373,7 @@ def test_no_line_of_the_team_is_lost_on_the_way(
             old = path.read_text().splitlines() if path.exists() else []
             path.write_text("".join(f"{line}\n" for line in [*old[:start], *lines, *old[start + dropped :]]))
         commit(project)
-        kept = pristine.read(project).tree
+        kept = template_base.read(project).tree
         before = {name: Counter(content.split(b"\n")) for name, (content, _) in contents(project).items()}
         try:
             update(project, templates=templates, version=number)

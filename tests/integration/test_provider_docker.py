@@ -10,14 +10,14 @@ from unittest import mock
 
 import pytest
 from tidemill.components.layout import StackRoot
-from tidemill.components.provider import docker_daemon
 from tidemill.components.provider.base import Context, NativeResource, Properties
-from tidemill.components.provider.docker_data import Bounds, Files, Scratch, Volume
-from tidemill.components.provider.docker_job import Job
-from tidemill.components.provider.local_data import Secret
+from tidemill.components.provider.docker import daemon as docker_daemon
+from tidemill.components.provider.docker.data import Bounds, Files, Scratch, Volume
+from tidemill.components.provider.docker.job import Job
+from tidemill.components.provider.local.data import Secret
 from tidemill.components.targets.docker.operations import DockerOperations
 from tidemill.components.targets.docker.settings import DockerSettings
-from tidemill.runtime.errors import ConfigError, NotFoundError, RefusedError, ServiceError, UnreachableError
+from tidemill.runtime.common.errors import ConfigError, NotFoundError, RefusedError, ServiceError, UnreachableError
 
 from tests.support.docker import Docker, base_image
 from tests.support.docker import docker_daemon as a_daemon
@@ -223,7 +223,7 @@ def test_a_run_which_an_engine_left_is_waited_for_and_not_repeated(client: Any, 
         "argv": ["echo x >> /data/runs"],
         "mounts": mounted(("/data", volume)),
     }
-    with mock.patch("tidemill.components.provider.docker_job._finish"):
+    with mock.patch("tidemill.components.provider.docker.job._finish"):
         Job().create(context(), inputs)  # the engine dies here
     Job().create(context(), inputs)
     Job().create(context(), inputs)  # and one which ended well, but before the engine had taken note of it

@@ -15,9 +15,9 @@ import psutil
 import pulumi
 import pytest
 from pulumi import automation as auto
-from tidemill.components.provider import launch
 from tidemill.components.provider import resources as native
-from tidemill.components.provider.supervise import Supervisor
+from tidemill.components.provider.local import launch
+from tidemill.components.provider.local.supervisor import Supervisor
 
 from tests.support.platform import wait_for
 from tests.support.toys import STACK, Engine, changes, endpoint, service, slow_program
@@ -281,7 +281,7 @@ def test_two_starters_give_one_supervisord_and_stop_leaves_nothing(engine: Engin
     assert [(p.name, p.state) for p in supervisor.processes()] == [("one", "STOPPED")]
     code = (
         "import sys; from pathlib import Path; from tidemill.components.layout import StackRoot;"
-        "from tidemill.components.provider.supervise import Supervisor;"
+        "from tidemill.components.provider.local.supervisor import Supervisor;"
         "Supervisor(StackRoot(Path(sys.argv[1]))).start(); assert 'pulumi' not in sys.modules"
     )
     starters = [subprocess.Popen([sys.executable, "-c", code, str(engine.root.path)]) for _ in range(3)]

@@ -32,4 +32,4 @@ def test_doctor_finds_what_is_required() -> None:
     assert set(found) == {program.name for package in PACKAGES for program in package.programs}
     for _, program in REQUIRED:
         row = found[program.name]
-        assert (row.state, row.note, row.mend) == ("ready", None, None)
+        assert (row.state, row.note, row.hint) == ("ready", None, None)

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from tidemill.runtime import data, registry
-from tidemill.runtime.settings import LakeSettings, RegistrySettings
+from tidemill.runtime.common.settings import LakeSettings, RegistrySettings
 from tidemill.stacks.flights import departures
 
 from tests.support.gate import gated_lake

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tidemill.runtime.errors import ServiceError, UnreachableError
-from tidemill.runtime.retraining.launcher import JobSpec
-from tidemill.runtime.retraining.remote import RunnerLauncher
+from tidemill.runtime.common.errors import ServiceError, UnreachableError
+from tidemill.runtime.retraining.jobs.launcher import JobSpec
+from tidemill.runtime.retraining.jobs.runner import RunnerLauncher
 
 from tests.support.services import Service
 

@@ -19,8 +19,8 @@ import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-from tidemill.runtime import scoring
-from tidemill.runtime.errors import NotFoundError, RefusedError, UserError
+from tidemill.runtime import batch_scoring
+from tidemill.runtime.common.errors import NotFoundError, RefusedError, UserError
 from tidemill.stacks.cli.app import run
 
 from tests.support.saved import fitted, flights, save, table
@@ -73,7 +73,7 @@ def test_every_kind_of_file_gives_the_models_own_numbers(place: Path, folder: Pa
     pyarrow.csv.write_csv(rows, "in.csv")
     pyarrow.feather.write_feather(rows, "in.feather", chunksize=170)
     for name in ("in.parquet", "in.csv", "in.feather"):
-        done = scoring.score(
+        done = batch_scoring.score(
             str(folder), name, f"{name}.out.parquet", keep=["id"], compiled=compiled, overwrite=True
         )  # fmt: skip
         found = pq.read_table(f"{name}.out.parquet")
@@ -91,8 +91,8 @@ def test_folders_are_scored_in_order_and_all_columns_can_be_kept(place: Path, fo
     other = table(50, 2).select(["carrier", "hour", "distance", "id"])
     other = other.set_column(1, "hour", other.column("hour").cast(pa.int32()))
     pq.write_table(other, "in/2.parquet", use_dictionary=["carrier"])
-    seen: list[scoring.Progress] = []
-    done = scoring.score(str(folder), "in", "out.arrow", keep="all", progress=seen.append)
+    seen: list[batch_scoring.Progress] = []
+    done = batch_scoring.score(str(folder), "in", "out.arrow", keep="all", progress=seen.append)
     found = pyarrow.feather.read_table("out.arrow")
     assert done.files == 2
     assert found.schema.names == ["id", "distance", "hour", "carrier", "score"]
@@ -110,7 +110,7 @@ def test_several_classes_are_a_list_and_in_csv_a_column_each(place: Path) -> Non
     pq.write_table(table(40), "in.parquet")
     expected = model.predict_proba(flights(40).drop(columns="id"))
     for name in ("out.parquet", "out.csv"):
-        scoring.score(str(where), "in.parquet", name, keep=["id"])
+        batch_scoring.score(str(where), "in.parquet", name, keep=["id"])
     found = pq.read_table("out.parquet").column("scores").to_pylist()
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
     text = pd.read_csv("out.csv", dtype={"id": str})
@@ -127,20 +127,20 @@ def test_a_matrix_is_the_columns_which_are_not_kept_and_an_answer_may_be_text(pl
     model = LogisticRegression(max_iter=5000).fit(matrix, np.where(frame["hour"] > 12, "late", "early"))
     where = save(place / "words", model, matrix[:5], method="predict")
     frame.drop(columns="carrier").to_csv("in.csv", index=False)
-    done = scoring.score(str(where), "in.csv", "out.csv", keep=["id"])
+    done = batch_scoring.score(str(where), "in.csv", "out.csv", keep=["id"])
     found = pd.read_csv("out.csv", dtype=str)
     assert done.columns == ("id", "prediction")
     assert found["id"].tolist() == frame["id"].tolist()
     assert found["prediction"].tolist() == model.predict(matrix).tolist()
     assert set(found["prediction"]) == {"late", "early"}
     with pytest.raises(UserError, match="lacks the column input"):
-        scoring.score(str(where), "in.csv", "other.csv")
+        batch_scoring.score(str(where), "in.csv", "other.csv")
 
 
 def test_no_rows_give_no_rows_and_the_same_columns(place: Path, folder: Path) -> None:
     for name in ("out.parquet", "out.csv", "out.arrow"):
         pq.write_table(table(3).slice(0, 0), "in.parquet")
-        done = scoring.score(str(folder), "in.parquet", name, keep=["hour"])
+        done = batch_scoring.score(str(folder), "in.parquet", name, keep=["hour"])
         assert (done.rows, done.columns) == (0, ("hour", "score"))
     assert pq.read_table("out.parquet").schema.types == [pa.int64(), pa.float64()]
     assert (place / "out.csv").read_text() == '"hour","score"\n'
@@ -148,8 +148,8 @@ def test_no_rows_give_no_rows_and_the_same_columns(place: Path, folder: Path) ->
 
 def test_the_result_says_where_it_comes_from_and_is_the_same_each_time(place: Path, folder: Path) -> None:
     pq.write_table(table(200), "in.parquet")
-    done = scoring.score(str(folder), "in.parquet", "a.parquet")
-    scoring.score(str(folder), "in.parquet", "b.parquet")
+    done = batch_scoring.score(str(folder), "in.parquet", "a.parquet")
+    batch_scoring.score(str(folder), "in.parquet", "b.parquet")
     assert (place / "a.parquet").read_bytes() == (place / "b.parquet").read_bytes()
     kept = pq.read_schema("a.parquet").metadata
     told = {key.decode(): value.decode() for key, value in kept.items() if key.startswith(b"tidemill.")}
@@ -174,16 +174,16 @@ def test_the_result_says_where_it_comes_from_and_is_the_same_each_time(place: Pa
 def test_what_does_not_fit_is_named_and_nothing_is_left(place: Path, folder: Path, change: Any, text: str) -> None:
     change(flights(70_100)).to_csv("in.csv", index=False)
     with pytest.raises(UserError, match=text):
-        scoring.score(str(folder), "in.csv", "out.parquet")
+        batch_scoring.score(str(folder), "in.csv", "out.parquet")
     assert sorted(path.name for path in place.iterdir()) == ["in.csv"]
 
 
 def test_columns_to_keep_must_be_there_and_not_be_the_answers_own(place: Path, folder: Path) -> None:
     pq.write_table(table(3).append_column("score", pa.array([1, 2, 3])), "in.parquet")
     with pytest.raises(UserError, match=r"did you mean carrier\?"):
-        scoring.score(str(folder), "in.parquet", "out.parquet", keep=["carier"])
+        batch_scoring.score(str(folder), "in.parquet", "out.parquet", keep=["carier"])
     with pytest.raises(UserError, match="which is what the model's answer is called"):
-        scoring.score(str(folder), "in.parquet", "out.parquet", keep="all")
+        batch_scoring.score(str(folder), "in.parquet", "out.parquet", keep="all")
     assert not (place / "out.parquet").exists()
 
 
@@ -196,15 +196,15 @@ def test_files_which_do_not_go_together_are_told_apart(place: Path, folder: Path
     ):
         pq.write_table(other, "in/2.parquet")
         with pytest.raises(UserError, match=text):
-            scoring.score(str(folder), "in", "out.parquet", keep="all")
+            batch_scoring.score(str(folder), "in", "out.parquet", keep="all")
     assert not (place / "out.parquet").exists()
-    assert scoring.score(str(folder), "in", "out.parquet", keep=["hour"]).rows == 6
+    assert batch_scoring.score(str(folder), "in", "out.parquet", keep=["hour"]).rows == 6
 
 
 def test_a_pickle_is_not_loaded(place: Path) -> None:
     pq.write_table(table(3), "in.parquet")
     with pytest.raises(RefusedError, match="pickle"):
-        scoring.score(
+        batch_scoring.score(
             str(save(place / "pickled", fitted(), serialization_format="cloudpickle")), "in.parquet", "out.parquet"
         )
     assert not (place / "out.parquet").exists()
@@ -242,13 +242,13 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_a_version_of_a_registry_brings_its_lineage(place: Path, registry: str) -> None:
     pq.write_table(table(20), "in.parquet")
-    done = scoring.score("models:/delays@champion", "in.parquet", "out.parquet", tracking_uri=registry)
+    done = batch_scoring.score("models:/delays@champion", "in.parquet", "out.parquet", tracking_uri=registry)
     assert (done.model, done.version) == ("delays", "1")
     assert done.run_id
     kept = pq.read_schema("out.parquet").metadata
     assert {key: kept[key.encode()].decode() for key in LINEAGE} == LINEAGE
     assert kept[b"tidemill.model.run_id"].decode() == done.run_id
-    same = scoring.score("models:/delays/1", "in.parquet", "again.parquet", tracking_uri=registry)
+    same = batch_scoring.score("models:/delays/1", "in.parquet", "again.parquet", tracking_uri=registry)
     assert same.lineage == done.lineage
 
 
@@ -260,7 +260,7 @@ def test_a_version_which_is_not_there_is_said(place: Path, registry: str) -> Non
         ("models:/boats/1", "no version 1 of boats"),
     ):
         with pytest.raises(NotFoundError, match=text):
-            scoring.score(uri, "in.parquet", "out.parquet", tracking_uri=registry)
+            batch_scoring.score(uri, "in.parquet", "out.parquet", tracking_uri=registry)
     assert not (place / "out.parquet").exists()
 
 

@@ -10,10 +10,10 @@ import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
-from tidemill.runtime import data, scoring
-from tidemill.runtime.errors import ConfigError, NotFoundError, UnvalidatedError, UserError
-from tidemill.runtime.lake import Lake
-from tidemill.runtime.settings import LakeSettings
+from tidemill.runtime import batch_scoring, data
+from tidemill.runtime.common.errors import ConfigError, NotFoundError, UnvalidatedError, UserError
+from tidemill.runtime.common.settings import LakeSettings
+from tidemill.runtime.data.lake_client import Lake
 from tidemill.stacks.cli.app import run
 
 from tests.support.saved import fitted, flights, save, table
@@ -74,7 +74,7 @@ def own() -> np.ndarray:
 
 def test_lake_to_lake_is_pinned_and_committed_with_its_lineage(lake: Lake, folder: Path) -> None:
     head = lake.head("flights", "main").id
-    done = scoring.score(
+    done = batch_scoring.score(
         str(folder), "flights/main/departures", "flights/scored/scores/2013.parquet", keep=["id"], lake=lake
     )
     assert done.input == f"flights/{head}/departures"
@@ -95,11 +95,11 @@ def test_lake_to_lake_is_pinned_and_committed_with_its_lineage(lake: Lake, folde
 
 def test_what_is_there_is_replaced_only_when_asked(lake: Lake, folder: Path) -> None:
     out = "lakefs://flights/again/scores.parquet"
-    first = scoring.score(str(folder), "flights/main/departures", out, lake=lake)
+    first = batch_scoring.score(str(folder), "flights/main/departures", out, lake=lake)
     with pytest.raises(UserError, match="--overwrite"):
-        scoring.score(str(folder), "flights/main/departures", out, lake=lake)
+        batch_scoring.score(str(folder), "flights/main/departures", out, lake=lake)
     assert lake.head("flights", "again").id == first.output_commit
-    second = scoring.score(str(folder), "flights/main/departures", out, keep=["id"], overwrite=True, lake=lake)
+    second = batch_scoring.score(str(folder), "flights/main/departures", out, keep=["id"], overwrite=True, lake=lake)
     assert lake.head("flights", "again").id == second.output_commit != first.output_commit
 
 
@@ -107,7 +107,7 @@ def test_what_is_there_is_replaced_only_when_asked(lake: Lake, folder: Path) -> 
 def test_a_protected_branch_is_refused_before_anything_is_done(lake: Lake, folder: Path, branch: str) -> None:
     head = lake.head("flights", "main").id
     with pytest.raises(UserError, match="the branch is protected"):
-        scoring.score(str(folder), "flights/main/departures", f"flights/{branch}/scores.parquet", lake=lake)
+        batch_scoring.score(str(folder), "flights/main/departures", f"flights/{branch}/scores.parquet", lake=lake)
     assert lake.head("flights", "main").id == head
     assert not lake.has_branch("flights", "release-1")
 
@@ -116,7 +116,7 @@ def test_what_others_left_uncommitted_is_not_swept_in(lake: Lake, folder: Path) 
     data.branch("flights/busy", lake=lake)
     data.write(table(3), "flights/busy/theirs.parquet", lake=lake)
     with pytest.raises(UserError, match=r"not committed \(theirs.parquet\)"):
-        scoring.score(str(folder), "flights/main/departures", "flights/busy/scores.parquet", lake=lake)
+        batch_scoring.score(str(folder), "flights/main/departures", "flights/busy/scores.parquet", lake=lake)
     assert list(lake.staged("flights", "busy")) == ["theirs.parquet"]
 
 
@@ -133,12 +133,12 @@ def test_what_is_not_in_the_lake_is_said(
     lake: Lake, folder: Path, source: str, output: str, error: type[Exception], text: str
 ) -> None:
     with pytest.raises(error, match=text):
-        scoring.score(str(folder), source, output, lake=lake)
+        batch_scoring.score(str(folder), source, output, lake=lake)
 
 
 def test_data_which_passed_no_gate_is_refused_when_validated_is_asked(lake: Lake, folder: Path) -> None:
     with pytest.raises(UnvalidatedError):
-        scoring.score(str(folder), "flights/main/departures", "x.parquet", validated=True, lake=lake)
+        batch_scoring.score(str(folder), "flights/main/departures", "x.parquet", validated=True, lake=lake)
 
 
 def test_a_local_folder_of_the_same_name_goes_first_and_the_scheme_names_the_lake(

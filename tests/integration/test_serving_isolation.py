@@ -18,13 +18,13 @@ import numpy as np
 import psutil
 import pytest
 from mlflow.models import Model
-from tidemill.runtime.serving import environment
-from tidemill.runtime.serving.batch import Batch
-from tidemill.runtime.serving.contract import Contract
-from tidemill.runtime.serving.engines.isolated import IsolatedEngine, IsolatedModelError
-from tidemill.runtime.serving.environment import UnbuildableError
-from tidemill.runtime.serving.model import UnfitError
-from tidemill.runtime.serving.problems import Problem
+from tidemill.runtime.serving.contract.model_contract import Contract
+from tidemill.runtime.serving.http.errors import Problem
+from tidemill.runtime.serving.inference.batch import Batch
+from tidemill.runtime.serving.isolation import environment
+from tidemill.runtime.serving.isolation.engine import IsolatedEngine, IsolatedModelError
+from tidemill.runtime.serving.isolation.environment import UnbuildableError
+from tidemill.runtime.serving.versions.model import UnfitError
 
 from tests.support.foreign import REQUIREMENTS, SCIKIT_LEARN, foreign_environment, log_odd, log_pipeline
 from tests.support.serving import ModelServer
@@ -170,9 +170,9 @@ _WORKER = """
 import sys
 from pathlib import Path
 from mlflow.models import Model
-from tidemill.runtime.serving.batch import Batch
-from tidemill.runtime.serving.contract import Contract
-from tidemill.runtime.serving.engines.isolated import IsolatedEngine
+from tidemill.runtime.serving.inference.batch import Batch
+from tidemill.runtime.serving.contract.model_contract import Contract
+from tidemill.runtime.serving.isolation.engine import IsolatedEngine
 environment, model, started = map(Path, sys.argv[1:])
 engine = IsolatedEngine(environment, model, Contract.of(Model.load(str(model)).get_input_schema()))
 print(*engine.predict(Batch(1, [("fork",)]))[0], flush=True)
@@ -249,7 +249,7 @@ def test_the_server_serves_it_and_leaves_no_process(foreign: Path, tmp_path: Pat
         with server.client() as client:
             answer = client.post("/invocations", json=body)
             assert answer.json()["predictions"] == known["scores"]
-            hosts = [pid for pid in below(server) if "isolated_host.py" in " ".join(psutil.Process(pid).cmdline())]
+            hosts = [pid for pid in below(server) if "isolation/host.py" in " ".join(psutil.Process(pid).cmdline())]
             assert len(hosts) == 2 * workers  # a watcher and a model each
             os.kill(hosts[-1], signal.SIGKILL)
 
@@ -318,7 +318,7 @@ def test_what_takes_too_long_is_refused(tmp_path: Path) -> None:
 
 
 def build_command(model: Path, cache: Path) -> list[str]:
-    return [sys.executable, "-m", "tidemill.runtime.serving.environment", str(model), str(cache)]
+    return [sys.executable, "-m", "tidemill.runtime.serving.isolation.environment", str(model), str(cache)]
 
 
 def test_a_cache_which_is_only_read_is_refused_with_the_way_out(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from tidemill.runtime.serving.documents import named as spoken
-from tidemill.runtime.serving.page.status_schema import ColumnState
+from tidemill.runtime.serving.codecs.json_strict import named as spoken
+from tidemill.runtime.serving.telemetry.status_schema import ColumnState
 
 from tests.support.browser import Browser, browser
 from tests.support.page import CONTRAST, DESCRIPTION, HOSTILE, KEY, SHADOW, UNLABELLED, StandIn, rates, stand_in, status

@@ -19,8 +19,8 @@ import psutil
 import pytest
 from mlflow.models import infer_signature
 from sklearn.ensemble import HistGradientBoostingClassifier
-from tidemill.runtime.serving import prepare
-from tidemill.runtime.serving.model import UnfitError
+from tidemill.runtime.serving.versions import preparation
+from tidemill.runtime.serving.versions.model import UnfitError
 
 from tests.support.versions import info_of, save_version, wanted
 
@@ -31,24 +31,24 @@ FRAME = pd.DataFrame(np.random.default_rng(0).normal(size=(300, 4)), columns=lis
 ENSURE = """
 import sys
 from pathlib import Path
-from tidemill.runtime.serving import prepare
-from tidemill.runtime.serving.model import VersionInfo
+from tidemill.runtime.serving.versions import preparation
+from tidemill.runtime.serving.versions.model import VersionInfo
 folder = Path(sys.argv[1])
-prepare.ensure(folder, VersionInfo("m", folder.name, "champion", str(folder), "run", {}), prepare.Preparation())
+preparation.ensure(folder, VersionInfo("m", folder.name, "champion", str(folder), "run", {}), preparation.Preparation())
 """
 
 SERVE = """
 import json, sys
 from pathlib import Path
-from tidemill.runtime.serving.lean import arrow_without_pandas
+from tidemill.runtime.serving.hide_pandas import arrow_without_pandas
 arrow_without_pandas()
-from tidemill.runtime.serving import prepare
-from tidemill.runtime.serving.batch import Batch
-from tidemill.runtime.serving.model import VersionInfo, load
+from tidemill.runtime.serving.versions import preparation
+from tidemill.runtime.serving.inference.batch import Batch
+from tidemill.runtime.serving.versions.model import VersionInfo, load
 folder = Path(sys.argv[1])
 info = VersionInfo("m", folder.name, "champion", str(folder), "run", {})
-prepare.ensure(folder, info, prepare.Preparation())
-model = load(info, folder, prepare.Preparation())
+preparation.ensure(folder, info, preparation.Preparation())
+model = load(info, folder, preparation.Preparation())
 rows = [tuple(row) for row in json.loads(sys.argv[2])]
 batch = model.contract.to_record_batch(Batch(len(rows), rows))
 answers = [model.predict(Batch(len(rows), values)).tolist() for values in (rows, batch)]
@@ -94,26 +94,26 @@ def test_it_is_done_anew_for_other_settings_libraries_and_artifacts(version: Pat
     def times() -> int:
         return len(counted.read_text().splitlines())
 
-    prepare.ensure(version, info_of(version), wanted())
-    prepare.ensure(version, info_of(version), wanted())
+    preparation.ensure(version, info_of(version), wanted())
+    preparation.ensure(version, info_of(version), wanted())
     assert times() == 1
-    prepare.ensure(version, info_of(version), wanted(tolerance=1e-5))
+    preparation.ensure(version, info_of(version), wanted(tolerance=1e-5))
     assert times() == 2
     file = version / "prepared.json"
     kept = json.loads(file.read_text())
     assert kept["made_for"]["libraries"]["scikit-learn"]
     kept["made_for"]["libraries"]["scikit-learn"] = "0.1"
     file.write_text(json.dumps(kept))
-    prepare.ensure(version, info_of(version), wanted(tolerance=1e-5))
+    preparation.ensure(version, info_of(version), wanted(tolerance=1e-5))
     assert times() == 3
     with (version / "model" / "MLmodel").open("a") as described:
         described.write("# another one\n")
-    prepare.ensure(version, info_of(version), wanted(tolerance=1e-5))
+    preparation.ensure(version, info_of(version), wanted(tolerance=1e-5))
     assert times() == 4
     # One which was killed in the middle left this.
     file.unlink()
     (version / ".compiled-left").mkdir()
-    prepare.ensure(version, info_of(version), wanted(tolerance=1e-5))
+    preparation.ensure(version, info_of(version), wanted(tolerance=1e-5))
     assert times() == 5
     assert not list(version.glob(".compiled-*"))
 
@@ -179,7 +179,7 @@ def from_code(folder: Path, *, load: str = "pass", predict: str = "return model_
 def test_a_broken_model_is_refused_with_its_reason(tmp_path: Path, broken: dict[str, str], why: str) -> None:
     folder = from_code(tmp_path / "m" / "1", **broken)
     with pytest.raises(UnfitError, match=why) as refusal:
-        prepare.ensure(folder, info_of(folder), wanted())
+        preparation.ensure(folder, info_of(folder), wanted())
     assert "version 1" in str(refusal.value)
     assert "\n" not in str(refusal.value)
     assert not (folder / "prepared.json").exists()
@@ -189,7 +189,7 @@ def test_a_model_sees_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a-secret")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
     folder = from_code(tmp_path / "m" / "1", load="assert 'a-secret' not in os.environ.values()")
-    prepare.ensure(folder, info_of(folder), wanted())
+    preparation.ensure(folder, info_of(folder), wanted())
     assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "a-secret"
 
 

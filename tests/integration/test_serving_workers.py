@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 from tidemill.runtime.capture import read_capture
-from tidemill.runtime.serving.key_file import add_key, revoke_key
+from tidemill.runtime.serving.http.key_file import add_key, revoke_key
 
 from tests.support.servers import Server
 from tests.support.serving import ModelServer, Registry, model_server, small_pipeline

@@ -18,9 +18,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from tidemill.runtime import data, registry, training
-from tidemill.runtime.errors import ConfigError, NotFoundError, UnreachableError
-from tidemill.runtime.profile import Profile
-from tidemill.runtime.settings import PromoteSettings, RegistrySettings, RuntimeSettings
+from tidemill.runtime.common.errors import ConfigError, NotFoundError, UnreachableError
+from tidemill.runtime.common.settings import PromoteSettings, RegistrySettings, RuntimeSettings
+from tidemill.runtime.drift.profile import Profile
 from tidemill.stacks.flights import departures
 
 from tests.support.gate import PROJECT, GatedLake, gated_lake

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from tidemill.runtime.aws.files import secret_variable
+from tidemill.runtime.cloud.task_files import secret_variable
 
 from tests.support.standin.outputs import id_of, outputs_of
 

@@ -13,10 +13,10 @@ import pandas as pd
 import pyarrow as pa
 from tidemill.runtime.capture import CAPTURE, LABEL_SCHEMA, LABELS, capture_schema, write_segment
 from tidemill.runtime.capture.columns import Privacy
-from tidemill.runtime.ids import uuid7, uuid7_at
-from tidemill.runtime.serving.batch import Batch, Outputs
-from tidemill.runtime.serving.contract import Column, Contract
-from tidemill.runtime.serving.writer import Captured
+from tidemill.runtime.common.ids import uuid7, uuid7_at
+from tidemill.runtime.serving.contract.model_contract import Column, Contract
+from tidemill.runtime.serving.inference.batch import Batch, Outputs
+from tidemill.runtime.serving.recording.writer import Captured
 
 OUTPUTS = pa.struct([("score", pa.float64())])
 

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from tidemill.stacks.projects import pristine
+from tidemill.stacks.projects import template_base
 from tidemill.stacks.projects.answers import Answers
 from tidemill.stacks.projects.tree import TEMPLATE_VERSION, rendered, template_folder
 
@@ -36,7 +36,7 @@ def made_project(folder: Path, answers: Answers) -> Path:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(file.content)
         (folder / path).chmod(0o755 if file.executable else 0o644)
-    pristine.write(folder, answers, TEMPLATE_VERSION, tree)
+    template_base.write(folder, answers, TEMPLATE_VERSION, tree)
     git(folder, "init", "--quiet")
     commit(folder)
     return folder

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tidemill.runtime.serving import environment
+from tidemill.runtime.serving.isolation import environment
 
 # Another scikit-learn than tidemill's; MLflow itself is the same, so that it reads what is logged here.
 SCIKIT_LEARN = "1.8.0"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from tidemill.runtime.lake import GATE_ACTION, Lake
-from tidemill.runtime.settings import LakeSettings
+from tidemill.runtime.common.settings import LakeSettings
+from tidemill.runtime.data.lake_client import GATE_ACTION, Lake
 from tidemill.runtime.validation.action import action_yaml
 
 from tests.support.servers import Server, free_port, lakefs_server, secret_file

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tidemill.components.layout import StackRoot
-from tidemill.components.targets.ends import LakeServer
-from tidemill.components.targets.local.ends import LocalNewEnds, LocalOldEnds
+from tidemill.components.targets.local.migration import LocalNewEnds, LocalOldEnds
 from tidemill.components.targets.local.store import FolderStore, sqlite_copy
+from tidemill.components.targets.migration import LakeServer
 from tidemill.stacks.moving.export import Subject
 
 from tests.support.servers import Server

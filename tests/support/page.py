@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from tidemill.runtime.serving.page import merged, routes
-from tidemill.runtime.serving.page.status_schema import ShadowState, Status
+from tidemill.runtime.serving.telemetry.status_schema import ShadowState, Status
 
 from tests.support.servers import free_port
 

@@ -21,9 +21,9 @@ import psutil
 from tidemill.components import tools
 from tidemill.components.layout import StackRoot
 from tidemill.components.targets.operations import Operations
-from tidemill.runtime.errors import ToolError
+from tidemill.runtime.common.errors import ToolError
 from tidemill.stacks.loading import load_stack, project_settings
-from tidemill.stacks.operating import operations_of
+from tidemill.stacks.operations import operations_of
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.prefix) / "bin"

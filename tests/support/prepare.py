@@ -16,7 +16,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly or all(item.path.is_relative_to(_UNIT) for item in session.items):
         return
     from tidemill.components import tools
-    from tidemill.runtime.errors import ToolError
+    from tidemill.runtime.common.errors import ToolError
 
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     assert reporter is not None

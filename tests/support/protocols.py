@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
-from tidemill.runtime.serving.batch import Batch, Outputs
-from tidemill.runtime.serving.contract import Column, Contract
+from tidemill.runtime.serving.contract.model_contract import Column, Contract
 from tidemill.runtime.serving.engines.prepared import Prepared
-from tidemill.runtime.serving.model import ServedModel, VersionInfo
+from tidemill.runtime.serving.inference.batch import Batch, Outputs
 from tidemill.runtime.serving.settings import LimitSettings
+from tidemill.runtime.serving.versions.model import ServedModel, VersionInfo
 
 LIMITS = LimitSettings(body_bytes=1_000_000, rows=1_000, columns=50, depth=16, text=1_000)
 SCALARS = ("boolean", "integer", "long", "float", "double", "string", "binary", "datetime")

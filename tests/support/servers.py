@@ -250,7 +250,7 @@ def mlflow_server(folder: Path, *, env: Mapping[str, str] | None = None) -> Gene
             "-m",
             "uvicorn",
             "--factory",
-            "tidemill.runtime.mlflow_app:create_app",
+            "tidemill.runtime.registry.mlflow_app:create_app",
             "--host",
             "127.0.0.1",
             "--port",

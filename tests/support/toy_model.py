@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from tidemill.runtime.serving.batch import Batch
-from tidemill.runtime.serving.contract import Column, Contract
-from tidemill.runtime.serving.model import VersionInfo
+from tidemill.runtime.serving.contract.model_contract import Column, Contract
+from tidemill.runtime.serving.inference.batch import Batch
+from tidemill.runtime.serving.versions.model import VersionInfo
 
 __all__ = ["ToyModel"]
 

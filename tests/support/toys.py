@@ -13,9 +13,9 @@ import pulumi
 from pulumi import automation as auto
 from tidemill.components import tools
 from tidemill.components.layout import StackRoot
-from tidemill.components.provider import launch
 from tidemill.components.provider import resources as native
-from tidemill.components.provider.supervise import Supervisor
+from tidemill.components.provider.local import launch
+from tidemill.components.provider.local.supervisor import Supervisor
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.prefix) / "bin"

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tidemill.runtime.serving import prepare
-from tidemill.runtime.serving.batch import Batch, Outputs
-from tidemill.runtime.serving.model import ServedModel, VersionInfo, load
+from tidemill.runtime.serving.inference.batch import Batch, Outputs
 from tidemill.runtime.serving.settings import CompileSettings
+from tidemill.runtime.serving.versions import preparation
+from tidemill.runtime.serving.versions.model import ServedModel, VersionInfo, load
 
 # Trees, and the class of numbers: what they are made of cannot run anything.
 TRUSTED = [
@@ -63,22 +63,22 @@ def save_version(
     return folder
 
 
-def wanted(engines: Sequence[str] | None = None, tolerance: float = 1e-6) -> prepare.Preparation:
+def wanted(engines: Sequence[str] | None = None, tolerance: float = 1e-6) -> preparation.Preparation:
     chosen = {} if engines is None else {"engines": list(engines)}
-    return prepare.Preparation(CompileSettings(tolerance=tolerance, **chosen))
+    return preparation.Preparation(CompileSettings(tolerance=tolerance, **chosen))
 
 
-def prepared(folder: Path, settings: prepare.Preparation | None = None) -> ServedModel:
+def prepared(folder: Path, settings: preparation.Preparation | None = None) -> ServedModel:
     """Prepare the version in `folder` in this process, and load it."""
     settings = settings or wanted()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        prepare.prepare(folder, settings)
+        preparation.prepare(folder, settings)
         return load(info_of(folder), folder, settings)
 
 
 @contextmanager
-def served(folder: Path, settings: prepare.Preparation | None = None) -> Iterator[ServedModel]:
+def served(folder: Path, settings: preparation.Preparation | None = None) -> Iterator[ServedModel]:
     model = prepared(folder, settings)
     try:
         yield model

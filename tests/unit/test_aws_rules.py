@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from tidemill.components.targets.aws import permissions, stores
 from tidemill.components.targets.aws.names import Names, fit, priority, size_of, whole
 from tidemill.components.targets.aws.permissions import Statement
+from tidemill.components.targets.aws.placeholders import Texts
 from tidemill.components.targets.aws.settings import AwsSettings, TaskSize
-from tidemill.components.targets.aws.texts import Texts
 from tidemill.components.tools.table import IMAGES
-from tidemill.runtime.errors import ConfigError
+from tidemill.runtime.common.errors import ConfigError
 from tidemill.stacks.loading import load_stack, project_settings
 
 NAME = st.from_regex(r"[a-z][a-z0-9]{2,29}", fullmatch=True)

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tidemill.runtime import capture, ids
+from tidemill.runtime import capture
 from tidemill.runtime.capture import (
     CAPTURE,
     LABEL_SCHEMA,
@@ -27,8 +27,9 @@ from tidemill.runtime.capture import (
     write_segment,
 )
 from tidemill.runtime.capture.columns import Privacy
-from tidemill.runtime.capture.locking import create_locked
-from tidemill.runtime.serving.rows import schema_of, to_batch
+from tidemill.runtime.common import ids
+from tidemill.runtime.common.files import create_locked
+from tidemill.runtime.serving.recording.rows import schema_of, to_batch
 
 from tests.support.captured import captured, served_model
 

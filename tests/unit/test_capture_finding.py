@@ -24,13 +24,13 @@ from tidemill.runtime.capture import (
     recover,
     write_segment,
 )
-from tidemill.runtime.capture import finding as finding_module
+from tidemill.runtime.capture import lookup as finding_module
 from tidemill.runtime.capture.columns import Privacy
 from tidemill.runtime.capture.journal import Journal
-from tidemill.runtime.errors import ConfigError, NotFoundError
-from tidemill.runtime.ids import uuid7_at
-from tidemill.runtime.serving.contract import Column
-from tidemill.runtime.serving.rows import Captured, schema_of, to_batch
+from tidemill.runtime.common.errors import ConfigError, NotFoundError
+from tidemill.runtime.common.ids import uuid7_at
+from tidemill.runtime.serving.contract.model_contract import Column
+from tidemill.runtime.serving.recording.rows import Captured, schema_of, to_batch
 
 from tests.support.captured import captured, served_model
 

@@ -31,11 +31,11 @@ from tidemill.runtime.capture import (
     write_segment,
 )
 from tidemill.runtime.capture.columns import hash_value, is_hashed
-from tidemill.runtime.ids import time_of
-from tidemill.runtime.serving import writer as writing
-from tidemill.runtime.serving.contract import Column
+from tidemill.runtime.common.ids import time_of
+from tidemill.runtime.serving.contract.model_contract import Column
+from tidemill.runtime.serving.recording import writer as writing
+from tidemill.runtime.serving.recording.writer import CaptureWriter
 from tidemill.runtime.serving.settings import CaptureSettings
-from tidemill.runtime.serving.writer import CaptureWriter
 
 from tests.support.captured import captured, served_model
 
@@ -336,7 +336,7 @@ import sys, time
 from pathlib import Path
 from tests.support.captured import captured
 from tidemill.runtime.serving.settings import CaptureSettings
-from tidemill.runtime.serving.writer import CaptureWriter
+from tidemill.runtime.serving.recording.writer import CaptureWriter
 writer = CaptureWriter(CaptureSettings(directory=Path(sys.argv[1]), segment_seconds=float(sys.argv[2])))
 writer.start()
 for number in range(int(sys.argv[3])):

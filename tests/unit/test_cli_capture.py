@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from tidemill.components.layout import StackRoot
 from tidemill.runtime.capture import read_capture
-from tidemill.runtime.ids import uuid7
-from tidemill.runtime.serving.contract import Column
+from tidemill.runtime.common.ids import uuid7
+from tidemill.runtime.serving.contract.model_contract import Column
+from tidemill.runtime.serving.recording.writer import CaptureWriter
 from tidemill.runtime.serving.settings import CaptureSettings
-from tidemill.runtime.serving.writer import CaptureWriter
 from tidemill.stacks.cli.app import run
 
 from tests.support.captured import captured, served_model

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 from tidemill.components.layout import StackRoot
-from tidemill.runtime.errors import ConfigError, UserError
-from tidemill.runtime.serving.key_file import NamedKey, add_key, check_name, read_keys, revoke_key
-from tidemill.runtime.serving.keys import PLATFORM, Keys
+from tidemill.runtime.common.errors import ConfigError, UserError
+from tidemill.runtime.serving.http.key_file import NamedKey, add_key, check_name, read_keys, revoke_key
+from tidemill.runtime.serving.http.keys import PLATFORM, Keys
 from tidemill.stacks.cli.app import run
 
 CONFIG = """config:
@@ -109,7 +109,7 @@ def test_a_writer_which_is_killed_leaves_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     add_key(file, "first")
     script = (
-        "import os, signal, sys; from pathlib import Path; from tidemill.runtime.serving import key_file\n"
+        "import os, signal, sys; from pathlib import Path; from tidemill.runtime.serving.http import key_file\n"
         "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
         "key_file.add_key(Path(sys.argv[1]), 'second')"
     )

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tidemill.runtime.errors import NotFoundError, UserError
-from tidemill.runtime.scoring.model_uri import ModelUri, folder_name, registry_settings
+from tidemill.runtime.batch_scoring.model_uri import ModelUri, folder_name, registry_settings
+from tidemill.runtime.common.errors import NotFoundError, UserError
+from tidemill.runtime.common.settings import ListenSettings, load_settings
 from tidemill.runtime.serving.settings import ServingSettings
-from tidemill.runtime.settings import ListenSettings, load_settings
 from tidemill.stacks.cli import serve as serving
-from tidemill.stacks.cli.announcing import curl_line, url_of
 from tidemill.stacks.cli.app import run
+from tidemill.stacks.cli.server_startup import curl_line, url_of
 
 from tests.support.servers import free_port, secret_file
 
@@ -40,7 +40,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str], dict[
     """What the command would have become; nothing is."""
     calls: list[tuple[str, list[str], dict[str, str]]] = []
     monkeypatch.setattr(os, "execve", lambda *given: calls.append(given))
-    monkeypatch.setattr("tidemill.stacks.cli.announcing.announce_beside", lambda _: None)
+    monkeypatch.setattr("tidemill.stacks.cli.server_startup.announce_beside", lambda _: None)
     return calls
 
 

@@ -94,7 +94,7 @@ def test_rendered_settings_fit_the_models_of_their_services(service: str) -> Non
 
 
 def test_the_runtime_settings_fit_their_model() -> None:
-    from tidemill.runtime.settings import RuntimeSettings
+    from tidemill.runtime.common.settings import RuntimeSettings
 
     text = flights().of("Service")["retraining"]["configFiles"]["runtime.json"]
     settings = RuntimeSettings.model_validate_json(text)
@@ -221,7 +221,7 @@ def test_what_does_not_go_together_is_refused_before_anything_is_made(
     from types import SimpleNamespace
 
     from tidemill.components import ExistingRegistry, RegistryArgs
-    from tidemill.runtime.errors import ConfigError
+    from tidemill.runtime.common.errors import ConfigError
 
     name = more.pop("target", "local")
     target: Any = SimpleNamespace(name=name, reaches_out=name == "local")
@@ -234,7 +234,7 @@ def test_what_does_not_go_together_is_refused_before_anything_is_made(
 def test_the_target_here_is_named_after_the_stack_or_the_project(tmp_path: Any, monkeypatch: Any) -> None:
     import pulumi
     from tidemill.components import target_here
-    from tidemill.runtime.errors import ConfigError
+    from tidemill.runtime.common.errors import ConfigError
 
     (tmp_path / "Pulumi.yaml").write_text("name: harbour\nruntime: python\n")
     monkeypatch.chdir(tmp_path)
@@ -289,7 +289,7 @@ def test_a_brought_lake_gets_the_repositories_and_nothing_is_started(tmp_path: A
 
 
 def test_a_gate_in_a_brought_lake_needs_the_secret_by_which_that_calls(tmp_path: Any) -> None:
-    from tidemill.runtime.errors import ConfigError
+    from tidemill.runtime.common.errors import ConfigError
 
     with pytest.raises(ConfigError, match=r"existing\.hook"):
         brought(tmp_path, "suite.json")

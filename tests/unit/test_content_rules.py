@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from tidemill.components.provider.base import UNKNOWN, Context
-from tidemill.components.provider.lakefs import RESOURCES as LAKE
-from tidemill.components.provider.lakefs import Action, Repository
-from tidemill.components.provider.lakefs_action import validate_action
-from tidemill.components.provider.mlflow import RESOURCES as REGISTRY
-from tidemill.components.provider.mlflow import Permission
-from tidemill.components.provider.rest import Rest
-from tidemill.runtime.errors import ConfigError, UnreachableError
+from tidemill.components.provider.content.lakefs import RESOURCES as LAKE
+from tidemill.components.provider.content.lakefs import Action, Repository
+from tidemill.components.provider.content.lakefs_action import validate_action
+from tidemill.components.provider.content.mlflow import RESOURCES as REGISTRY
+from tidemill.components.provider.content.mlflow import Permission
+from tidemill.components.provider.content.rest import Rest
+from tidemill.runtime.common.errors import ConfigError, UnreachableError
 from tidemill.runtime.validation.action import action_yaml
 
 ACTION = {

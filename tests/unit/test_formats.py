@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from ruamel.yaml import YAML
-from tidemill.runtime.errors import TidemillError
+from tidemill.runtime.common.errors import TidemillError
 from tidemill.templates.formats import FILTERS
 
 HOSTILE = (

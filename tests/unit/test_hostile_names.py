@@ -15,7 +15,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
-from tidemill.runtime.errors import ConfigError
+from tidemill.runtime.common.errors import ConfigError
 from tidemill.stacks.loading import load_stack
 from tidemill.stacks.program import compose
 from tidemill.stacks.projects.answers import Answers
@@ -73,7 +73,7 @@ def test_names_which_become_names_of_things_are_refused(tmp_path: Path, place: s
         said = str(error)
         assert said.isprintable(), "one line, which a terminal shows as it is"
         assert said.startswith("Pulumi.harbour-dev.yaml:")
-        assert error.mend
+        assert error.hint
         return
     assert (loaded.config.team, loaded.config.environment) == ("harbour", "dev")
     assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-") for name in loaded.config.models)

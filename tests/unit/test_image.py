@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tidemill.runtime.errors import TidemillError
-from tidemill.runtime.serving.model import VersionInfo
+from tidemill.runtime.common.errors import TidemillError
+from tidemill.runtime.serving.versions.model import VersionInfo
 from tidemill.stacks.cli import app
-from tidemill.stacks.imaging import default_tag
+from tidemill.stacks.model_image import default_tag
 from tidemill.templates.rendering import render
 
 VALUES = {

@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from tidemill.components.images import ImageSpec, prepare, requirements
 from tidemill.components.tools.table import IMAGES, PACKAGES
-from tidemill.runtime.errors import ConfigError, NotFoundError
+from tidemill.runtime.common.errors import ConfigError, NotFoundError
 
 from tests.support.platform import ROOT
 

@@ -56,7 +56,7 @@ def test_no_package_imports_one_above_it() -> None:
         or (
             path.parts[0] == "templates"
             and under(name, "tidemill.runtime")
-            and not under(name, "tidemill.runtime.errors")
+            and not under(name, "tidemill.runtime.common.errors")
         )
         or under(name, "tests")
     ]

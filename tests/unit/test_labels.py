@@ -20,10 +20,10 @@ import pyarrow as pa
 import pytest
 from tidemill.runtime import data
 from tidemill.runtime.capture import LABELS, list_segments, read_labels, write_segment
-from tidemill.runtime.errors import ConfigError, PlatformError, UnreachableError
-from tidemill.runtime.ids import uuid7
-from tidemill.runtime.serving import labels as labels_module
-from tidemill.runtime.serving.labels import LabelWriter
+from tidemill.runtime.common.errors import ConfigError, PlatformError, UnreachableError
+from tidemill.runtime.common.ids import uuid7
+from tidemill.runtime.serving.recording import labels as labels_module
+from tidemill.runtime.serving.recording.labels import LabelWriter
 
 from tests.support.captured import labels
 from tests.support.ports import free_ports
@@ -104,7 +104,7 @@ _CHILD = """
 import sys
 from pathlib import Path
 from tests.support.captured import labels
-from tidemill.runtime.serving.labels import LabelWriter
+from tidemill.runtime.serving.recording.labels import LabelWriter
 writer = LabelWriter(Path(sys.argv[1]))
 writer.start()
 def say(name):

@@ -5,7 +5,16 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tidemill.runtime.lineage import ENVIRONMENT, GIT_COMMIT, GIT_DIRTY, JOB_ID, NONE, RECORDED, Lineage, code_state
+from tidemill.runtime.training.lineage import (
+    ENVIRONMENT,
+    GIT_COMMIT,
+    GIT_DIRTY,
+    JOB_ID,
+    NONE,
+    RECORDED,
+    Lineage,
+    code_state,
+)
 
 
 def git(folder: Path, *arguments: str) -> str:

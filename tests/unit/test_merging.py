@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidemill.stacks.projects.lines import Labels, merge_lines
 from tidemill.stacks.projects.merging import Change, merge_trees
+from tidemill.stacks.projects.text_merge import Labels, merge_lines
 from tidemill.stacks.projects.tree import Rendered
 from tidemill.stacks.projects.worktree import WorkTree
 

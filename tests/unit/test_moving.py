@@ -14,16 +14,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tidemill.components.targets.attempt import attempt_at
 from tidemill.components.targets.docker.settings import DockerSettings
 from tidemill.components.targets.docker.target import DockerTarget
 from tidemill.components.targets.local.store import FolderStore
-from tidemill.runtime.errors import NotFoundError, PlatformError, RefusedError, UserError
-from tidemill.runtime.retraining.turns import Turn, TurnStore
+from tidemill.components.targets.staged_import import attempt_at
+from tidemill.runtime.common.errors import NotFoundError, PlatformError, RefusedError, UserError
+from tidemill.runtime.retraining.retrainings import Turn, TurnStore
 from tidemill.stacks.moving.archive import open_archive
 from tidemill.stacks.moving.manifest import FORMAT, Manifest
+from tidemill.stacks.moving.retrainings import settled
 from tidemill.stacks.moving.sealing import Seal
-from tidemill.stacks.moving.turns import settled
 from tidemill.stacks.moving.writer import ArchiveWriter, writer_of
 
 from tests.support.moving import PASSPHRASE

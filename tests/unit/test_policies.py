@@ -26,7 +26,7 @@ from tidemill.components.policies.rules import RULES, rule
 from tidemill.components.policies.settings import PolicyRule
 from tidemill.components.policies.tagging import TAGGED
 from tidemill.components.provider.base import lookup
-from tidemill.runtime.errors import ConfigError, RefusedError, TidemillError
+from tidemill.runtime.common.errors import ConfigError, RefusedError, TidemillError
 from tidemill.stacks.cli.app import app
 from tidemill.stacks.engine.events import Event, Translator
 from tidemill.stacks.engine.failures import explain
@@ -67,7 +67,7 @@ def test_what_is_wrong_is_refused_by_the_name_of_its_property(name: str, sample:
     for finding in found:
         text = finding.text(finding.of or resources[0])
         assert finding.problem
-        assert finding.mend
+        assert finding.hint
         assert (finding.of or resources[0]).name in text
 
 

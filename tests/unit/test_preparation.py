@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from tidemill.components import tools
 from tidemill.components.layout import StackRoot
-from tidemill.components.provider import launch
-from tidemill.components.provider.local_process import digest_of
+from tidemill.components.provider.local import launch
+from tidemill.components.provider.local.process import digest_of
 from tidemill.components.tools import Program, Toolbox
-from tidemill.runtime.errors import PlatformError, ToolError
+from tidemill.runtime.common.errors import PlatformError, ToolError
 from tidemill.stacks.engine.preparation import ensure_tools, require_free_ports
 from tidemill.stacks.loading import LoadedStack, load_stack
 

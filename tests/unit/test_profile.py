@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from tidemill.runtime.errors import ConfigError
-from tidemill.runtime.profile import CATEGORY_LIMIT, Categorical, Numeric, Profile
+from tidemill.runtime.common.errors import ConfigError
+from tidemill.runtime.drift.profile import CATEGORY_LIMIT, Categorical, Numeric, Profile
 
 
 def test_awkward_columns_are_profiled_and_survive_json() -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tidemill.runtime.errors import ConfigError, NotFoundError, TidemillError
+from tidemill.runtime.common.errors import ConfigError, NotFoundError, TidemillError
 from tidemill.stacks import wheels
-from tidemill.stacks.projects import pristine
+from tidemill.stacks.projects import template_base
 from tidemill.stacks.projects.answers import Answers
 from tidemill.stacks.projects.tree import TEMPLATE_VERSION, rendered, template_folder
 from tidemill.stacks.settings import StackConfig
@@ -51,7 +51,7 @@ def test_a_name_is_refused_or_is_plain(name: str, key: str) -> None:
         tree = rendered(Answers.of({**LEAST, key: value}))
     except ConfigError as error:
         assert (error.field or "").startswith(key)
-        assert error.mend or "character" in error.message
+        assert error.hint or "character" in error.message
     else:
         assert all(set(str(path)) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_./PDREADMEockerfile") for path in tree)
 
@@ -97,14 +97,14 @@ def test_a_template_which_renders_to_nothing_makes_no_file(tmp_path: Path) -> No
 def test_what_is_kept_is_what_was_rendered(tmp_path: Path) -> None:
     chosen = Answers.of({**LEAST, "environments": ["on", "y"], "owner": "Ada: 'x' #1", "python": "3.12"})
     tree = rendered(chosen)
-    pristine.write(tmp_path, chosen, TEMPLATE_VERSION, tree)
-    found = pristine.read(tmp_path)
+    template_base.write(tmp_path, chosen, TEMPLATE_VERSION, tree)
+    found = template_base.read(tmp_path)
     assert (found.answers, found.version, found.tree) == (chosen, TEMPLATE_VERSION, tree)
-    (tmp_path / pristine.ANSWERS).write_text("template: '1'\nanswers:\n  team: harbour\n")
+    (tmp_path / template_base.ANSWERS).write_text("template: '1'\nanswers:\n  team: harbour\n")
     with pytest.raises(ConfigError, match="environments: is missing"):
-        pristine.read(tmp_path)
+        template_base.read(tmp_path)
     with pytest.raises(NotFoundError, match="not made by `tidemill init`"):
-        pristine.read(tmp_path / "elsewhere")
+        template_base.read(tmp_path / "elsewhere")
 
 
 def test_every_template_is_package_data() -> None:

@@ -15,13 +15,13 @@ from typing import Any
 import bcrypt
 import pytest
 from tidemill.components.layout import StackRoot
-from tidemill.components.provider import launch
 from tidemill.components.provider.base import DELETE_DATA, RECREATE, UNKNOWN, Context, Diff, lookup
-from tidemill.components.provider.local_files import log_tail, write_private
-from tidemill.components.provider.local_ports import keep_port, kept_port, require_free
-from tidemill.components.provider.placeholders import Placeholders
+from tidemill.components.provider.local import launch
+from tidemill.components.provider.local.files import log_tail, write_private
+from tidemill.components.provider.local.placeholders import Placeholders
+from tidemill.components.provider.local.ports import keep_port, kept_port, require_free
 from tidemill.components.provider.wire import from_wire, to_wire
-from tidemill.runtime.errors import ConfigError, NotFoundError, RefusedError, ServiceError
+from tidemill.runtime.common.errors import ConfigError, NotFoundError, RefusedError, ServiceError
 
 SERVICE = "tidemill-native:local:Service"
 FOLDER = "tidemill-native:local:Folder"
@@ -41,7 +41,7 @@ def context() -> Context:
 def test_the_provider_imports_little() -> None:
     code = (
         "import sys, tidemill.components.provider.adapter;"
-        "[__import__(f'tidemill.components.provider.{n}') for n in ('local', 'lakefs', 'mlflow')];"
+        "[__import__(f'tidemill.components.provider.{n}') for n in ('local', 'content.lakefs', 'content.mlflow')];"
         "heavy = {'pulumi', 'pydantic', 'pandas', 'pyarrow', 'mlflow', 'lakefs_sdk', 'httpx', 'psutil', 'rich'};"
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-from tidemill.runtime.errors import NotFoundError
-from tidemill.runtime.ids import uuid7
+from tidemill.runtime.common.errors import NotFoundError
+from tidemill.runtime.common.ids import uuid7
 from tidemill.stacks.flights import departures
 from tidemill.stacks.flights.replay import Replay, sample
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tidemill.runtime.errors import UnreachableError
-from tidemill.runtime.retraining.launcher import JobSpec, JobStatus
+from tidemill.runtime.common.errors import UnreachableError
+from tidemill.runtime.retraining.jobs.launcher import JobSpec, JobStatus
 from tidemill.runtime.retraining.platform import Version
+from tidemill.runtime.retraining.reconciler import Retrainer
+from tidemill.runtime.retraining.retrainings import Turn, TurnStore, VerdictRecord
 from tidemill.runtime.retraining.settings import RetrainedModel
-from tidemill.runtime.retraining.turns import Turn, TurnStore, VerdictRecord
-from tidemill.runtime.retraining.worker import Retrainer
 
 
 class Said:

@@ -11,9 +11,9 @@ import pyarrow.feather
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
-from tidemill.runtime.errors import ConfigError, NotFoundError, TidemillError, UserError
-from tidemill.runtime.scoring.inputs import open_input
-from tidemill.runtime.scoring.outputs import open_output, open_sink
+from tidemill.runtime.batch_scoring.inputs import open_input
+from tidemill.runtime.batch_scoring.outputs import open_output, open_sink
+from tidemill.runtime.common.errors import ConfigError, NotFoundError, TidemillError, UserError
 
 TABLE = pa.table({"id": ["007", "8", "9"], "x": [1.5, 2.5, None], "name": ["a", "it,s", 'q"']})
 

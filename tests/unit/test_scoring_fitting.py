@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from tidemill.runtime.errors import UserError
-from tidemill.runtime.scoring.fitting import Fit
-from tidemill.runtime.scoring.inputs import Part
-from tidemill.runtime.serving.contract import Column, Contract
+from tidemill.runtime.batch_scoring.column_conversion import Fit
+from tidemill.runtime.batch_scoring.inputs import Part
+from tidemill.runtime.common.errors import UserError
+from tidemill.runtime.serving.contract.model_contract import Column, Contract
 
 
 def fitted(column: Column, values: Any, *, is_text: bool = False) -> pa.Array:

@@ -9,15 +9,15 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from tidemill.runtime.serving import batcher as batching
-from tidemill.runtime.serving.admission import Admission
-from tidemill.runtime.serving.batch import Batch
-from tidemill.runtime.serving.batcher import Batcher
-from tidemill.runtime.serving.keys import Keys
-from tidemill.runtime.serving.leases import Leases
-from tidemill.runtime.serving.model import ServedModel
-from tidemill.runtime.serving.problems import Problem
+from tidemill.runtime.serving.http.admission import Admission
+from tidemill.runtime.serving.http.errors import Problem
+from tidemill.runtime.serving.http.keys import Keys
+from tidemill.runtime.serving.inference import batcher as batching
+from tidemill.runtime.serving.inference.batch import Batch
+from tidemill.runtime.serving.inference.batcher import Batcher
 from tidemill.runtime.serving.settings import BatchSettings, LimitSettings
+from tidemill.runtime.serving.versions.in_flight import Leases
+from tidemill.runtime.serving.versions.model import ServedModel
 
 from tests.support.toy_model import ToyModel
 

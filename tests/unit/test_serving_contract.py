@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType, Array, SparkMLVector
-from tidemill.runtime.ids import uuid7
-from tidemill.runtime.serving.batch import Batch
-from tidemill.runtime.serving.contract import Column, Contract, Kind
-from tidemill.runtime.serving.labels import label_table
-from tidemill.runtime.serving.problems import Problem
-from tidemill.runtime.serving.protocols.invocations import read_json
+from tidemill.runtime.common.ids import uuid7
+from tidemill.runtime.serving.contract.model_contract import Column, Contract, Kind
+from tidemill.runtime.serving.http.errors import Problem
+from tidemill.runtime.serving.inference.batch import Batch
+from tidemill.runtime.serving.protocols.mlflow import read_json
+from tidemill.runtime.serving.recording.labels import label_table
 from tidemill.runtime.serving.settings import LimitSettings
 
 CONTRACT = Contract(
@@ -221,7 +221,7 @@ def test_a_signature_becomes_a_contract() -> None:
 
 def test_the_contract_needs_neither_pandas_nor_mlflow() -> None:
     code = (
-        "import sys, tidemill.runtime.serving.protocols.invocations\n"
+        "import sys, tidemill.runtime.serving.protocols.mlflow\n"
         "heavy = {'pandas', 'mlflow', 'sklearn', 'scipy'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

@@ -41,12 +41,12 @@ from sklearn.preprocessing import (
 )
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
-from tidemill.runtime.serving.batch import Batch
 from tidemill.runtime.serving.engines import kernels
-from tidemill.runtime.serving.engines.agreement import difference
-from tidemill.runtime.serving.engines.compiling import thresholds
+from tidemill.runtime.serving.engines.compilation import thresholds
+from tidemill.runtime.serving.engines.engine_selection import difference
 from tidemill.runtime.serving.engines.estimators import Recipe
-from tidemill.runtime.serving.model import ServedModel
+from tidemill.runtime.serving.inference.batch import Batch
+from tidemill.runtime.serving.versions.model import ServedModel
 from tidemill.stacks.flights import departures
 
 from tests.support.versions import TRUSTED, both_forms, save_version, served, wanted
@@ -408,7 +408,7 @@ def test_what_was_compiled_is_unloaded(tmp_path: Path) -> None:
     frame = numbers()
     fitted = HistGradientBoostingClassifier(max_iter=5).fit(frame, truth(frame))
     folder = save_version(tmp_path / "1", fitted, frame)
-    from tidemill.runtime.serving.model import load
+    from tidemill.runtime.serving.versions.model import load
 
     from tests.support.versions import info_of
 

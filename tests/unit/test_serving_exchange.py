@@ -10,11 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tidemill.runtime.service import JsonFormatter
-from tidemill.runtime.serving.admission import Admission
-from tidemill.runtime.serving.exchange import Call, Exchange, Watch
-from tidemill.runtime.serving.keys import Keys
-from tidemill.runtime.serving.problems import Problem
+from tidemill.runtime.common.service import JsonFormatter
+from tidemill.runtime.serving.http.admission import Admission
+from tidemill.runtime.serving.http.errors import Problem
+from tidemill.runtime.serving.http.keys import Keys
+from tidemill.runtime.serving.http.request_handler import Call, Exchange, Watch
 from tidemill.runtime.serving.protocols.base import Encoded
 from tidemill.runtime.serving.settings import LimitSettings
 

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tidemill.runtime.errors import UnreachableError
-from tidemill.runtime.serving import follower as following
-from tidemill.runtime.serving.contract import Column, Contract
-from tidemill.runtime.serving.follower import Follower
-from tidemill.runtime.serving.model import VersionInfo
+from tidemill.runtime.common.errors import UnreachableError
+from tidemill.runtime.serving.contract.model_contract import Column, Contract
+from tidemill.runtime.serving.versions import alias_watcher as following
+from tidemill.runtime.serving.versions.alias_watcher import Follower
+from tidemill.runtime.serving.versions.model import VersionInfo
 
 
 def info(version: str, source: str = "") -> VersionInfo:

@@ -16,11 +16,11 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidemill.runtime.serving import isolated_host
-from tidemill.runtime.serving.batch import Batch
-from tidemill.runtime.serving.contract import Column, Contract
-from tidemill.runtime.serving.engines.isolated import decode
+from tidemill.runtime.serving.contract.model_contract import Column, Contract
 from tidemill.runtime.serving.engines.outputs import normalise
+from tidemill.runtime.serving.inference.batch import Batch
+from tidemill.runtime.serving.isolation import host as isolated_host
+from tidemill.runtime.serving.isolation.engine import decode
 
 HOST = Path(isolated_host.__file__)
 
@@ -159,7 +159,7 @@ def test_no_pickle_names_anything_while_a_model_is_loaded() -> None:
     code = (
         "import pickle, sys\n"
         "from collections import OrderedDict\n"
-        "from tidemill.runtime.serving import isolated_host as host\n"
+        "from tidemill.runtime.serving.isolation import host\n"
         "text = pickle.dumps(OrderedDict(a=1))\n"
         "host.forbid_pickle()\n"
         "try:\n    pickle.loads(text)\nexcept RuntimeError as error:\n    print(error)\n"

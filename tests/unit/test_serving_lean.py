@@ -21,12 +21,12 @@ def run(code: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-LEAN = "import sys; from tidemill.runtime.serving.lean import arrow_without_pandas; arrow_without_pandas()\n"
+LEAN = "import sys; from tidemill.runtime.serving.hide_pandas import arrow_without_pandas; arrow_without_pandas()\n"
 
 
 def test_what_writes_brings_neither_pandas_nor_the_readers() -> None:
     code = (
-        "import tidemill.runtime.serving.writer, tidemill.runtime.serving.labels, pyarrow as pa\n"
+        "import tidemill.runtime.serving.recording.writer, tidemill.runtime.serving.recording.labels, pyarrow as pa\n"
         "pa.array(['x']), pa.repeat(pa.scalar('x'), 3)\n"
         "print([name for name in ('pandas', 'mlflow', 'sklearn') if name in sys.modules])\n"
     )

@@ -25,10 +25,10 @@ from mlflow.models import infer_signature
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
-from tidemill.runtime.serving.batch import Batch
-from tidemill.runtime.serving.engines.described import Described
+from tidemill.runtime.serving.engines.mlmodel import Described
 from tidemill.runtime.serving.engines.prepared import Prepared
-from tidemill.runtime.serving.model import ServedModel, UnfitError, load
+from tidemill.runtime.serving.inference.batch import Batch
+from tidemill.runtime.serving.versions.model import ServedModel, UnfitError, load
 
 from tests.support.versions import info_of, prepared, save_version, served, wanted
 

@@ -14,15 +14,15 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from tidemill.runtime.serving.contract import Column, Contract
-from tidemill.runtime.serving.model import ServedModel
-from tidemill.runtime.serving.openapi import openapi
-from tidemill.runtime.serving.problems import Problem
-from tidemill.runtime.serving.protocols import invocations, predict
+from tidemill.runtime.serving.contract.columns import UnfitValueError, as_time
+from tidemill.runtime.serving.contract.json_schemas import time_schema
+from tidemill.runtime.serving.contract.model_contract import Column, Contract
+from tidemill.runtime.serving.http.errors import Problem
+from tidemill.runtime.serving.http.openapi.document import openapi
+from tidemill.runtime.serving.protocols import mlflow, predict
 from tidemill.runtime.serving.protocols.base import Incoming
-from tidemill.runtime.serving.schemas import time_schema
 from tidemill.runtime.serving.settings import ServingSettings
-from tidemill.runtime.serving.values import UnfitValueError, as_time
+from tidemill.runtime.serving.versions.model import ServedModel
 
 from tests.support.protocols import LIMITS, MIXED, NUMBERS, ROW, contracts, rows_of, served
 
@@ -72,7 +72,7 @@ def test_the_document_is_valid_and_its_examples_are_taken(contract: Contract, ex
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         schemathesis.openapi.from_dict(document).validate()
-    for path, decode in (("/invocations", invocations.decode), ("/predict", predict.decode)):
+    for path, decode in (("/invocations", mlflow.decode), ("/predict", predict.decode)):
         content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
         assert content["examples"]
         for name, said in content["examples"].items():

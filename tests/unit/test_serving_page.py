@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidemill.runtime.serving.page import Recent, Served, merged, recent, routes
-from tidemill.runtime.serving.page.recent import WINDOW
-from tidemill.runtime.serving.page.status_schema import Rates
+from tidemill.runtime.serving.page import Recent, Served, merged, routes
+from tidemill.runtime.serving.telemetry import recent
+from tidemill.runtime.serving.telemetry.recent import WINDOW
+from tidemill.runtime.serving.telemetry.status_schema import Rates
 
 from tests.support.tree import ROOT
 

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from tidemill.runtime.serving.batch import Batch
-from tidemill.runtime.serving.contract import Column, Contract
-from tidemill.runtime.serving.problems import Problem
-from tidemill.runtime.serving.protocols import invocations, predict
+from tidemill.runtime.serving.codecs.decompression import unpack
+from tidemill.runtime.serving.contract.model_contract import Column, Contract
+from tidemill.runtime.serving.http.content_negotiation import ARROW, CSV, JSON
+from tidemill.runtime.serving.http.errors import Problem
+from tidemill.runtime.serving.inference.batch import Batch
+from tidemill.runtime.serving.protocols import mlflow, predict
 from tidemill.runtime.serving.protocols.base import Answered, Encoded, Incoming
-from tidemill.runtime.serving.protocols.media import ARROW, CSV, JSON
-from tidemill.runtime.serving.protocols.unpacking import unpack
 
 from tests.support.protocols import LIMITS, MIXED, NUMBERS, ROW, served
 
@@ -33,7 +33,7 @@ VALUES = [
 
 
 def read(body: bytes, content_type: str = JSON, contract: Contract = MIXED) -> Batch:
-    return invocations.decode(served(contract), Incoming(body, content_type), LIMITS).batch
+    return mlflow.decode(served(contract), Incoming(body, content_type), LIMITS).batch
 
 
 def refused(body: bytes, content_type: str = JSON, contract: Contract = MIXED) -> Problem:
@@ -284,7 +284,7 @@ def test_csv_has_no_tensors() -> None:
 def answer(accept: str, outputs: Any, output: str = "prediction", kind: pa.DataType | None = None) -> Encoded:
     model = served(NUMBERS, output=output, kind=kind)
     body = b'{"instances": [{"a": 1, "b": 2, "c": 3}]}'
-    decoded = invocations.decode(model, Incoming(body, JSON, accept), LIMITS)
+    decoded = mlflow.decode(model, Incoming(body, JSON, accept), LIMITS)
     return decoded.encode(Answered(outputs, model, "0198c0de-0000-7000-8000-000000000001", "mine\\"))
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tidemill.runtime.serving.batch import Batch
-from tidemill.runtime.serving.contract import Column, Contract
-from tidemill.runtime.serving.documents import parse_json
-from tidemill.runtime.serving.problems import Problem
-from tidemill.runtime.serving.protocols.fast import FastReader
-from tidemill.runtime.serving.protocols.forms import read_document, read_event_times, read_records
+from tidemill.runtime.serving.codecs.json_exact import read_document, read_event_times, read_records
+from tidemill.runtime.serving.codecs.json_fast import FastReader
+from tidemill.runtime.serving.codecs.json_strict import parse_json
+from tidemill.runtime.serving.contract.model_contract import Column, Contract
+from tidemill.runtime.serving.http.errors import Problem
+from tidemill.runtime.serving.inference.batch import Batch
 from tidemill.runtime.serving.settings import LimitSettings
 
 from tests.support.protocols import LIMITS, MIXED, NUMBERS, ROW, contracts, damaged, documents, doubled, rows_of, texts

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from tidemill.runtime.serving.batch import Batch
-from tidemill.runtime.serving.contract import Column, Contract
-from tidemill.runtime.serving.problems import Problem
-from tidemill.runtime.serving.protocols import v2
+from tidemill.runtime.serving.contract.model_contract import Column, Contract
+from tidemill.runtime.serving.http.errors import Problem
+from tidemill.runtime.serving.inference.batch import Batch
+from tidemill.runtime.serving.protocols import open_inference
 from tidemill.runtime.serving.protocols.base import Answered, Encoded, Incoming
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput, InferResult
 
@@ -26,7 +26,7 @@ def decode(document: Any, binary: bytes = b"", contract: Contract = MIXED, **hea
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
     if binary:
         headers.setdefault(LENGTH, str(len(body)))
-    return v2.decode(served(contract), Incoming(body + binary, "", "", headers), LIMITS).batch
+    return open_inference.decode(served(contract), Incoming(body + binary, "", "", headers), LIMITS).batch
 
 
 def refused(document: Any, binary: bytes = b"", contract: Contract = MIXED, **headers: str) -> tuple[int, list[str]]:
@@ -45,8 +45,8 @@ def numbers(**changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_metadata_names_all_columns_and_the_output() -> None:
-    assert v2.server_metadata()["extensions"] == ["binary_tensor_data"]
-    metadata = v2.model_metadata(served(MIXED, output="scores", kind=pa.list_(pa.float64())))
+    assert open_inference.server_metadata()["extensions"] == ["binary_tensor_data"]
+    metadata = open_inference.model_metadata(served(MIXED, output="scores", kind=pa.list_(pa.float64())))
     assert (metadata["name"], metadata["versions"], metadata["platform"]) == ("flights", ["3"], "tidemill_present")
     assert {each["name"]: each["datatype"] for each in metadata["inputs"]} == {
         "distance": "FP64", "temp": "FP64", "carrier": "BYTES", "note": "BYTES", "seats": "INT64", "small": "INT32",
@@ -55,7 +55,7 @@ def test_metadata_names_all_columns_and_the_output() -> None:
     assert metadata["inputs"][0]["shape"] == [-1]
     assert metadata["outputs"] == [{"name": "scores", "datatype": "FP64", "shape": [-1, -1]}]
     images = Contract((Column("x", "tensor", dtype="uint8", shape=(-1, 8, 8)),))
-    assert v2.model_metadata(served(images, kind=pa.string())) | {"versions": []} == {
+    assert open_inference.model_metadata(served(images, kind=pa.string())) | {"versions": []} == {
         "name": "flights",
         "versions": [],
         "platform": "tidemill_present",
@@ -266,7 +266,7 @@ def test_many_rows_are_held_as_columns() -> None:
 
 def answer(document: dict[str, Any], outputs: Any, output: str = "prediction") -> Encoded:
     model = served(NUMBERS, output=output)
-    decoded = v2.decode(model, Incoming(json.dumps(numbers() | document).encode()), LIMITS)
+    decoded = open_inference.decode(model, Incoming(json.dumps(numbers() | document).encode()), LIMITS)
     return decoded.encode(Answered(outputs, model, "ours", "theirs"))
 
 
@@ -339,7 +339,7 @@ def test_the_real_client_s_bodies_are_read(binary: bool) -> None:
     )
     headers = {} if length is None else {LENGTH: str(length)}
     moment = datetime(2013, 7, 1, 12, tzinfo=UTC)
-    batch = v2.decode(served(MIXED), Incoming(body, "", "", headers), LIMITS).batch
+    batch = open_inference.decode(served(MIXED), Incoming(body, "", "", headers), LIMITS).batch
     assert batch.values == [
         (1.5, None, "UA", None, 3, 1, 0.5, True, moment, None),
         (-2.0, None, "é", None, 2**62, -1, 1.5, False, moment, None),

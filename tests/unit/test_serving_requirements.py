@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidemill.runtime.serving.environment import key_of, requirements_of
-from tidemill.runtime.serving.requirements import Needs, UnbuildableError, differing, without_credentials
+from tidemill.runtime.serving.isolation.environment import key_of, requirements_of
+from tidemill.runtime.serving.isolation.requirements import Needs, UnbuildableError, differing, without_credentials
 
 NUMPY, PANDAS = version("numpy"), version("pandas")
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from tidemill.runtime.serving.batch import Batch
-from tidemill.runtime.serving.board import Board
-from tidemill.runtime.serving.contract import Column, Contract
-from tidemill.runtime.serving.key_file import add_key, revoke_key
-from tidemill.runtime.serving.keys import PLATFORM, Keys
-from tidemill.runtime.serving.shadow import compare, translated
-from tidemill.runtime.serving.traffic import Histogram, Traffic
+from tidemill.runtime.serving.contract.model_contract import Column, Contract
+from tidemill.runtime.serving.http.key_file import add_key, revoke_key
+from tidemill.runtime.serving.http.keys import PLATFORM, Keys
+from tidemill.runtime.serving.inference.batch import Batch
+from tidemill.runtime.serving.telemetry.traffic import Histogram, Traffic
+from tidemill.runtime.serving.telemetry.worker_status import Board
+from tidemill.runtime.serving.versions.shadow import compare, translated
 
 
 def some_traffic() -> Traffic:

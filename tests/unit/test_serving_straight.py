@@ -9,14 +9,14 @@ from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
-from tidemill.runtime.serving.admission import Admission
-from tidemill.runtime.serving.exchange import Call, Done, Exchange, Watch
-from tidemill.runtime.serving.inference import LARGE_BODY
-from tidemill.runtime.serving.keys import Keys
-from tidemill.runtime.serving.problems import Problem
+from tidemill.runtime.serving.http.admission import Admission
+from tidemill.runtime.serving.http.errors import Problem
+from tidemill.runtime.serving.http.fast_path import Straight
+from tidemill.runtime.serving.http.keys import Keys
+from tidemill.runtime.serving.http.request_handler import Call, Done, Exchange, Watch
+from tidemill.runtime.serving.inference.prediction import LARGE_BODY
 from tidemill.runtime.serving.protocols.base import Encoded
 from tidemill.runtime.serving.settings import LimitSettings
-from tidemill.runtime.serving.straight import Straight
 from uvicorn.protocols.http.flow_control import FlowControl
 
 TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

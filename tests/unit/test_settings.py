@@ -1,4 +1,4 @@
-"""The stack config: what holds, and that what does not names file, line, path, value and mend."""
+"""The stack config: what holds, and that what does not names file, line, path, value and hint."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from tidemill.components.settings import format_duration, parse_duration
-from tidemill.runtime.errors import ConfigError, NotFoundError, UserError
+from tidemill.runtime.common.errors import ConfigError, NotFoundError, UserError
 from tidemill.stacks.loading import load_stack, stack_names
-from tidemill.stacks.schema import stack_schema_text
+from tidemill.stacks.stack_config.json_schema import stack_schema_text
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = "config:\n  tidemill:stack:\n    team: harbour\n    environment: dev\n"

@@ -11,12 +11,12 @@ import pytest
 from pulumi.automation import CommandResult
 from pulumi.automation.errors import create_command_error
 from tidemill.components.targets import extras
-from tidemill.runtime.errors import UserError
+from tidemill.runtime.common.errors import UserError
 from tidemill.stacks.cli.app import run
 from tidemill.stacks.engine.environment import current_login, engine_environment, require_shared_state
 from tidemill.stacks.engine.failures import explain
 from tidemill.stacks.loading import LoadedStack, load_stack, project_settings
-from tidemill.stacks.operating import operations_of
+from tidemill.stacks.operations import operations_of
 from tidemill.stacks.program import compose
 
 STACK = "quay-prod"
@@ -118,7 +118,7 @@ def test_the_local_target_imports_no_other(project: Path) -> None:
         "import sys, pathlib\n"
         "from tidemill.stacks.loading import load_stack\n"
         "from tidemill.stacks.program import _target\n"
-        "from tidemill.stacks.operating import operations_of\n"
+        "from tidemill.stacks.operations import operations_of\n"
         f"loaded = load_stack(pathlib.Path({str(project)!r}), {STACK!r})\n"
         "operations_of(loaded)\n"
         "assert 'pulumi' not in sys.modules\n"
@@ -131,7 +131,7 @@ def test_the_local_target_imports_no_other(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "line", "mend"),
+    ("target", "line", "hint"),
     [
         ("local", "no resource plugin 'pulumi-resource-tidemill-native' found", 'pip install "tidemill[platform]"`'),
         ("docker", "no resource plugin 'pulumi-resource-tidemill-native' found", 'pip install "tidemill[docker]"`'),
@@ -140,12 +140,12 @@ def test_the_local_target_imports_no_other(project: Path) -> None:
         ("aws", "failed to load plugin aws: not found", "`pulumi plugin install resource aws`"),
     ],
 )
-def test_a_missing_plugin_is_told_with_the_way_to_it(project: Path, target: str, line: str, mend: str) -> None:
+def test_a_missing_plugin_is_told_with_the_way_to_it(project: Path, target: str, line: str, hint: str) -> None:
     failed = create_command_error(CommandResult("", f"error: {line}", 255))
     error = explain(failed, [], load(project, target))
     assert isinstance(error, UserError)
     assert line in str(error)
-    assert mend in str(error)
+    assert hint in str(error)
 
 
 def test_plugins_are_fetched_for_a_target_which_needs_a_vendors(project: Path) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
-from tidemill.runtime.errors import ConfigError, NotFoundError
+from tidemill.runtime.common.errors import ConfigError, NotFoundError
 from tidemill.stacks.cli import app
-from tidemill.stacks.explaining import explain
 from tidemill.stacks.loading import load_stack
 from tidemill.stacks.program import program_of
-from tidemill.stacks.schema import stack_schema, teams_schema
+from tidemill.stacks.stack_config.explanation import explain
+from tidemill.stacks.stack_config.json_schema import stack_schema, teams_schema
 from tidemill.stacks.teams.checking import check_project
 from tidemill.stacks.teams.listing import list_stacks
 
@@ -186,7 +186,7 @@ def test_validate_for_people_and_programs(project: Path, capsys: pytest.CaptureF
     assert (code, err, answer["holds"], len(answer["stacks"])) == (2, "", False, 6)
     assert answer["problems"][0] == {
         "file": "config/Pulumi.team0-dev.yaml", "line": 13, "path": "models.model-0.code", "message": "no such folder",
-        "value": "cod", "mend": "paths are relative to Pulumi.yaml", "stack": "team0-dev",
+        "value": "cod", "hint": "paths are relative to Pulumi.yaml", "stack": "team0-dev",
     }  # fmt: skip
     assert said(capsys, "validate", "-s", "team0-dve")[2].startswith("tidemill: stack: no such stack")
     assert not (project / ".tidemill").exists(), "something was made"
@@ -318,7 +318,7 @@ def test_the_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_file_is_read_once_however_many_stacks_share_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tidemill.stacks import sources
+    from tidemill.stacks.stack_config import sources
 
     read: list[str] = []
     real = sources.read_yaml

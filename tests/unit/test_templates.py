@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from jinja2 import Environment, nodes
-from tidemill.runtime.errors import TidemillError
+from tidemill.runtime.common.errors import TidemillError
 from tidemill.templates import render
 from tidemill.templates.formats import FILTERS
 from tidemill.templates.rendering import render_from

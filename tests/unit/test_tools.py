@@ -20,7 +20,7 @@ from tidemill.components.tools.doctor import rows
 from tidemill.components.tools.gobuild import GoBuild
 from tidemill.components.tools.release import Release
 from tidemill.components.tools.table import PACKAGES
-from tidemill.runtime.errors import NotFoundError, ToolError
+from tidemill.runtime.common.errors import NotFoundError, ToolError
 
 from tests.support.fake_tools import FakeWay, package, script
 

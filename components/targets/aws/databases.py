@@ -72,7 +72,7 @@ class Databases:
             f"databases-{name}",
             Work(
                 image=on.images.get("mlflow"),
-                command=["python", "-m", "tidemill.runtime.aws.databases", role, f"{SECRETS}/{secret.name}"],
+                command=["python", "-m", "tidemill.runtime.cloud.databases", role, f"{SECRETS}/{secret.name}"],
                 env={"PGHOST": postgres.host, "PGPORT": str(postgres.port)},
                 secrets=self._secrets.all_of([secret]),
                 raw_env={

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tidemill.runtime.aws.files import VARIABLE, secret_variable
-
+from ....runtime.cloud.task_files import VARIABLE, secret_variable
 from ..base import HealthCheck
 from .names import FILES, FOLDERS, HELPER_CPU, HELPER_MEMORY_MB, PORT, SCRATCH, USER
 
@@ -90,7 +89,7 @@ def _prepare(spec: TaskSpec) -> dict[str, Any]:
         # Volumes are root's; it gives them to the user of the others, and ends.
         "user": "0:0",
         "linuxParameters": {"capabilities": {"drop": _DROPPED}, "initProcessEnabled": True},
-        "command": ["python", "-m", "tidemill.runtime.aws", "prepare"],
+        "command": ["python", "-m", "tidemill.runtime.cloud", "prepare"],
         "environment": _pairs({VARIABLE: spec.files}),
         "secrets": _handed({secret_variable(name): arn for name, arn in spec.secrets.items()}),
     }
@@ -107,7 +106,7 @@ def _keep(spec: TaskSpec) -> dict[str, Any]:
         "linuxParameters": {"capabilities": {"drop": ["ALL"]}, "initProcessEnabled": True},
         "cpu": HELPER_CPU,
         "memoryReservation": HELPER_MEMORY_MB,
-        "command": ["python", "-m", "tidemill.runtime.aws", "keep"],
+        "command": ["python", "-m", "tidemill.runtime.cloud", "keep"],
         "environment": _pairs({VARIABLE: spec.files}),
         "dependsOn": [{"containerName": PREPARE, "condition": "SUCCESS"}],
         "stopTimeout": _STOP_LIMIT,

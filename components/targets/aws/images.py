@@ -13,8 +13,8 @@ from pathlib import Path
 import pulumi
 import pulumi_aws as aws
 import pulumi_docker_build as build
-from tidemill.runtime.errors import NotFoundError
 
+from ....runtime.common.errors import NotFoundError
 from ...images import ImageSpec, prepare, python_of
 from ...tools.base import ContainerImage
 from ...tools.table import IMAGES
@@ -95,7 +95,7 @@ class Images:
             return self._build(name, tag, folder, inline=f"FROM {upstream.reference}\n", upstream=upstream)
         spec = specs(self._core.settings).get(name)
         if spec is None:
-            raise NotFoundError("no such image", field="image", value=name, mend=f"use one of {', '.join(IMAGES)}")
+            raise NotFoundError("no such image", field="image", value=name, hint=f"use one of {', '.join(IMAGES)}")
         arch = _MACHINES[self._core.settings.architecture][1]
         context = prepare(self._folder / name, self._project, spec, python=python_of(spec.base), arch=arch)
         tag = f"{metadata.version('tidemill')}-{context.digest[:12]}"

@@ -7,8 +7,7 @@ import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from tidemill.runtime.errors import ConfigError
-
+from ....runtime.common.errors import ConfigError
 from .settings import AwsSettings, TaskSize
 
 __all__ = [
@@ -134,7 +133,7 @@ def fit(cpu: int, memory_mb: int) -> tuple[int, int]:
         "is more than a task of Fargate can have",
         field="aws.services",
         value=f"cpu {cpu}, memory_mb {memory_mb}",
-        mend=f"use at most {_MOST_CPU} units and {_MOST_MEMORY_MB} MiB",
+        hint=f"use at most {_MOST_CPU} units and {_MOST_MEMORY_MB} MiB",
     )
 
 

@@ -9,12 +9,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tidemill.runtime.errors import NotFoundError
-
-from ...provider.aws_awake import suspend
-from ...provider.aws_client import connect, error_code, talking
+from ....runtime.common.errors import NotFoundError
+from ...provider.aws.awake import suspend
+from ...provider.aws.client import connect, error_code, talking
 from ...tools.table import IMAGES
-from ..asking import get
+from ..http_get import get
 from ..operations import ServiceState
 from .names import Names
 from .settings import AwsSettings
@@ -134,7 +133,7 @@ class AwsOperations:
             except ClientError as error:
                 if error_code(error) != "ResourceNotFoundException":
                     raise
-        raise NotFoundError("the stack has no such secret", field="secret", value=name, mend="run `tidemill up`")
+        raise NotFoundError("the stack has no such secret", field="secret", value=name, hint="run `tidemill up`")
 
     def secret_place(self, name: str) -> str:
         """Return the name of a secret in Secrets Manager."""
@@ -194,7 +193,7 @@ class AwsOperations:
     def _service(self, name: str) -> dict[str, Any]:
         found = self._found().get(name)
         if found is None:
-            raise NotFoundError("ECS has no such service", field="service", value=name, mend="run `tidemill up`")
+            raise NotFoundError("ECS has no such service", field="service", value=name, hint="run `tidemill up`")
         return found
 
     def _last(self, name: str, group: str, lines: int) -> list[tuple[int, str]]:

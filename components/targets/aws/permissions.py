@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from tidemill.runtime.errors import ConfigError
-
+from ....runtime.common.errors import ConfigError
 from .stores import Use, place
 
 __all__ = [

@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tidemill.runtime.errors import PlatformError
-
-from ...provider.aws_client import connect, error_code, talking
+from ....runtime.common.errors import PlatformError
+from ...provider.aws.client import connect, error_code, talking
 from .names import Names
 from .operations import AwsOperations
 from .settings import AwsSettings
@@ -43,7 +42,7 @@ def release(stack: str, settings: AwsSettings, *, wait: float = _WAIT) -> None:
     until = time.monotonic() + wait
     while left := operations.running():
         if time.monotonic() > until:
-            raise PlatformError("does not end", field=left[0], mend="try again")
+            raise PlatformError("does not end", field=left[0], hint="try again")
         time.sleep(_LOOK_EVERY)
     team, _, environment = stack.rpartition("-")
     names, region = Names(team, environment), str(settings.region)

@@ -7,8 +7,8 @@ from ipaddress import ip_network
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
-from tidemill.runtime.settings import Settings
 
+from ....runtime.common.settings import Settings
 from ...tools.table import PYTHON_IMAGE
 from ..checks import Problem
 

@@ -1,7 +1,7 @@
 """What becomes of each object store on AWS, and who may do what with it: a table. Imports no Pulumi.
 
 Every store is a place below `stores/` in the stack's bucket. A program which speaks S3 uses it directly; for the others
-a helper beside them in the task mirrors a folder (`tidemill.runtime.aws.mirror`).
+a helper beside them in the task mirrors a folder (`tidemill.runtime.cloud.folder_mirror`).
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from ..base import (
     TrainerArgs,
     TrainerRef,
 )
-from ..launches import MLFLOW
+from ..server_commands import MLFLOW
 from .content import TaskContent
 from .core import Core, after
 from .databases import HELPER, Databases
@@ -40,9 +40,9 @@ from .names import PORT, Names
 from .secrets import Secrets
 from .services import Running
 from .settings import AwsSettings
+from .task_spec import Works
 from .tasks import Work
 from .trainings import Trainings
-from .works import Works
 
 __all__ = ["AwsTarget"]
 
@@ -52,7 +52,7 @@ _SERVING = "serving-"
 
 
 class AwsTarget:
-    """Gives the seven words on AWS.
+    """Gives the primitives on AWS.
 
     Args:
         team, environment: they name the stack.

@@ -14,10 +14,10 @@ from .core import Core
 from .images import Image
 from .names import PROJECT, size_of
 from .permissions import Statement
+from .placeholders import Texts
 from .services import Cluster
 from .storage import Bucket
 from .tasks import Held, Made, Tasks, Work
-from .texts import Texts
 
 __all__ = ["Trainings"]
 
@@ -54,7 +54,7 @@ class Trainings:
                 Work(
                     image=image,
                     # The retraining service says what is run; by itself the task does nothing.
-                    command=["python", "-m", "tidemill.runtime.aws"],
+                    command=["python", "-m", "tidemill.runtime.cloud"],
                     config={"runtime.json": Texts().later(args.runtime)},
                     secrets={secret.name: secrets[secret.name] for secret in args.secrets},
                     statements=self._bucket.arn.apply(_leave_word),
@@ -89,7 +89,7 @@ class Trainings:
     def launcher(
         self, made: Mapping[str, Made], subnets: Sequence[pulumi.Input[str]], groups: Sequence[pulumi.Input[str]]
     ) -> dict[str, Any]:
-        """Return the settings of `runtime.retraining.ecs.TaskLauncher`."""
+        """Return the settings of `runtime.retraining.jobs.ecs.TaskLauncher`."""
         tags = self._core.tags("training")
         return {
             "kind": "ecs",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ...provider.docker_daemon import STACK, put, require_own, talking
+from ...provider.docker.daemon import STACK, put, require_own, talking
 from .naming import Names
 
 if TYPE_CHECKING:

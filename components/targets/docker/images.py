@@ -9,8 +9,8 @@ from pathlib import Path
 import pulumi
 import pulumi_docker as docker
 import pulumi_docker_build as build
-from tidemill.runtime.errors import NotFoundError
 
+from ....runtime.common.errors import NotFoundError
 from ...images import ImageSpec, prepare, python_of
 from ...tools.base import ContainerImage
 from ...tools.table import IMAGES
@@ -87,7 +87,7 @@ class Images:
             return Image(reference, (pulled,), upstream)
         spec = specs(self._settings).get(name)
         if spec is None:
-            raise NotFoundError("no such image", field="image", value=name, mend=f"use one of {', '.join(IMAGES)}")
+            raise NotFoundError("no such image", field="image", value=name, hint=f"use one of {', '.join(IMAGES)}")
         return self._build(spec)
 
     def _build(self, spec: ImageSpec) -> Image:

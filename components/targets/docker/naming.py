@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tidemill.runtime.errors import ConfigError
-
+from ....runtime.common.errors import ConfigError
 from ...tools.base import ContainerImage
 
 if TYPE_CHECKING:

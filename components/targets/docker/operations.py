@@ -11,12 +11,11 @@ from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tidemill.runtime.errors import NotFoundError
-
+from ....runtime.common.errors import NotFoundError
 from ...layout import StackRoot
-from ...provider.docker_daemon import SERVICE, STACK, connect, talking
+from ...provider.docker.daemon import SERVICE, STACK, connect, talking
 from ...tools.table import IMAGES
-from ..asking import get
+from ..http_get import get
 from ..local.operations import LocalOperations
 from ..operations import ServiceState
 from .naming import PORT, SECRETS
@@ -176,7 +175,7 @@ class DockerOperations:
         for container in self._containers():
             if _name(container) == service:
                 return container
-        raise NotFoundError("has no container", field="service", value=service, mend="run `tidemill up`")
+        raise NotFoundError("has no container", field="service", value=service, hint="run `tidemill up`")
 
 
 def _name(container: Container) -> str:

@@ -12,28 +12,15 @@ from contextlib import ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from tidemill.runtime.errors import ServiceError
-
-from ...provider.docker_daemon import talking
+from ....runtime.common.errors import ServiceError
+from ...provider.docker.daemon import talking
 from ...tools.table import IMAGES
-from ..asking import get
-from ..local.ends import LAKEFS_CONFIG, LAKEFS_ENV
+from ..http_get import get
+from ..local.migration import LAKEFS_CONFIG, LAKEFS_ENV
 from . import postgres
 from .daemon import have_image, make_volume, remove_container, remove_network, remove_volume, store_volume
-from .helper import Helper
-from .naming import (
-    CONFIG,
-    DATA,
-    MOUNT,
-    PORT,
-    SCRATCH,
-    TMPFS,
-    USER,
-    Names,
-    database_url,
-    entrypoint_of,
-    pass_file,
-)
+from .naming import CONFIG, DATA, MOUNT, PORT, SCRATCH, TMPFS, USER, Names, database_url, entrypoint_of, pass_file
+from .scratch_container import Helper
 from .settings import DockerSettings
 from .tunnel import postgres_tunnel
 

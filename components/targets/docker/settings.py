@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pydantic import Field
-from tidemill.runtime.settings import Settings
 
+from ....runtime.common.settings import Settings
 from ...tools.table import PYTHON_IMAGE
 from ..checks import Problem
 

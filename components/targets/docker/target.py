@@ -12,10 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pulumi
-from tidemill.runtime.errors import RefusedError
 
+from ....runtime.common.errors import RefusedError
 from ...provider import resources as native
-from ..attempt import attempt_at
 from ..base import (
     Content,
     DatabaseRef,
@@ -33,26 +32,15 @@ from ..base import (
     TrainerArgs,
     TrainerRef,
 )
-from ..launches import MLFLOW
 from ..local.content import LocalContent
+from ..server_commands import MLFLOW
+from ..staged_import import attempt_at
 from . import postgres
 from .container import Mounts, Spec, health_of, make
 from .databases import Databases
 from .foundation import Foundation, after, kept
 from .images import Image
-from .naming import (
-    DATA,
-    MOUNT,
-    PORT,
-    PROJECT,
-    SCRATCH,
-    TMPFS,
-    USER,
-    Names,
-    Texts,
-    entrypoint_of,
-    pass_file,
-)
+from .naming import DATA, MOUNT, PORT, PROJECT, SCRATCH, TMPFS, USER, Names, Texts, entrypoint_of, pass_file
 from .settings import DockerSettings
 
 __all__ = ["DockerTarget"]
@@ -61,7 +49,7 @@ _RUNNER = "runner"
 
 
 class DockerTarget:
-    """Gives the seven words in containers.
+    """Gives the primitives in containers.
 
     Args:
         team, environment: they name the stack.
@@ -83,7 +71,7 @@ class DockerTarget:
                 "an import into this stack was not finished",
                 field=f"{team}-{environment}",
                 value=str(attempt_at(root)),
-                mend="run `tidemill import` again, or delete that folder and the stack's volumes",
+                hint="run `tidemill import` again, or delete that folder and the stack's volumes",
             )
         self._on = Foundation(Names(team, environment), root=root, project=project, settings=settings)
         self._content = LocalContent(self._on.stack, root)
@@ -221,7 +209,7 @@ class DockerTarget:
         made = self.service(
             _RUNNER,
             ServiceArgs(
-                argv=["@{python}", "-m", "tidemill.runtime.runner", "--settings", "@{config}/settings.json"],
+                argv=["@{python}", "-m", "tidemill.runtime.retraining.runner", "--settings", "@{config}/settings.json"],
                 image="training",
                 endpoints=[endpoint],
                 secrets=[token, *args.secrets],

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
 
-from ...provider.local_files import write_private
-from .helper import Conversation, Helper
+from ...provider.local.files import write_private
 from .naming import database_role
+from .scratch_container import Conversation, Helper
 
 __all__ = ["postgres_tunnel"]
 

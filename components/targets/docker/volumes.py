@@ -9,9 +9,8 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, cast
 
-from tidemill.runtime.errors import NotFoundError, PlatformError
-
-from .helper import Conversation, Helper
+from ....runtime.common.errors import NotFoundError, PlatformError
+from .scratch_container import Conversation, Helper
 
 __all__ = ["VolumeStore"]
 

@@ -11,12 +11,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from tidemill.runtime.errors import NotFoundError, TidemillError
-
+from ....runtime.common.errors import NotFoundError, TidemillError
 from ...layout import StackRoot
-from ...provider.local_files import secret_value
-from ...provider.supervise import ProcessInfo, Supervisor
-from ..asking import get
+from ...provider.local.files import secret_value
+from ...provider.local.supervisor import ProcessInfo, Supervisor
+from ..http_get import get
 from ..operations import ServiceState
 
 __all__ = ["LocalOperations", "follow_file", "kept_ports"]

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from tidemill.runtime.errors import NotFoundError, PlatformError
+from ....runtime.common.errors import NotFoundError, PlatformError
 
 __all__ = ["FolderStore", "sqlite_copy"]
 

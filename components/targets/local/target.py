@@ -27,7 +27,7 @@ from ..base import (
     TrainerArgs,
     TrainerRef,
 )
-from ..launches import MLFLOW
+from ..server_commands import MLFLOW
 from .content import LocalContent
 
 __all__ = ["LocalTarget"]
@@ -56,7 +56,7 @@ def _whole(port: float) -> str:
 
 
 class LocalTarget:
-    """Gives the seven words on this machine.
+    """Gives the primitives on this machine.
 
     Args:
         stack: TEAM-ENVIRONMENT.

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from fastapi import Depends, FastAPI
-from tidemill.runtime.lake import Lake
-from tidemill.runtime.service import bearer, run, token_of
-from tidemill.runtime.settings import LakeSettings, ServiceSettings, load_settings
+from tidemill.runtime.common.service import bearer, run, token_of
+from tidemill.runtime.common.settings import LakeSettings, ServiceSettings, load_settings
+from tidemill.runtime.data.lake_client import Lake
 
 
 class Settings(ServiceSettings):

@@ -10,23 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tidemill.runtime.serving.batch import Engine
-    from tidemill.runtime.serving.engines.prepared import Prepared, Wanted
+    from ..inference.batch import Engine
+    from .prepared import Prepared, Wanted
 
 __all__ = ["load"]
 
 _MODULES = {
-    "tl2cgen": "compiled",
-    "treelite": "compiled",
-    "linear": "compiled",
-    "onnxruntime": "compiled",
-    "sklearn": "scikit",
-    "pyfunc": "pyfunc",
-    "isolated": "isolated",
+    "tl2cgen": ".compiled",
+    "treelite": ".compiled",
+    "linear": ".compiled",
+    "onnxruntime": ".compiled",
+    "sklearn": ".scikit",
+    "pyfunc": ".pyfunc",
+    "isolated": "..isolation.engine",
 }
 
 
 def load(prepared: Prepared, folder: Path, settings: Wanted) -> Engine:
     """Return the engine which `prepared` chose, loaded from the version's folder in the cache."""
-    module = importlib.import_module(f"{__name__}.{_MODULES[str(prepared.engine['name'])]}")
+    module = importlib.import_module(_MODULES[str(prepared.engine["name"])], __name__)
     return module.load(prepared, folder, settings)

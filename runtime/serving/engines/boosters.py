@@ -6,10 +6,11 @@ import importlib
 from typing import Any
 
 import numpy as np
-from tidemill.runtime.serving.batch import Outputs
-from tidemill.runtime.serving.engines.described import Described
-from tidemill.runtime.serving.engines.encoders import NotKnownError
-from tidemill.runtime.serving.engines.estimators import Recipe
+
+from ..inference.batch import Outputs
+from .encoders import NotKnownError
+from .estimators import Recipe
+from .mlmodel import Described
 
 __all__ = ["BOOSTERS", "booster_recipe"]
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tidemill.runtime.serving.batch import Batch, Outputs
-from tidemill.runtime.serving.engines.kernels import open_kernel
-from tidemill.runtime.serving.engines.plan import Plan
-from tidemill.runtime.serving.engines.prepared import COMPILED, Prepared, Wanted
+
+from ..inference.batch import Batch, Outputs
+from .kernels import open_kernel
+from .pipeline_plan import Plan
+from .prepared import COMPILED, Prepared, Wanted
 
 __all__ = ["CompiledEngine", "load"]
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from tidemill.runtime.serving.batch import Batch
-from tidemill.runtime.serving.contract import Contract
+
+from ..contract.model_contract import Contract
+from ..inference.batch import Batch
 
 __all__ = ["UNSEEN", "Encoder", "NotKnownError", "Table"]
 

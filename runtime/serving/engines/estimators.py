@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from tidemill.runtime.serving.engines.encoders import NotKnownError
+
+from .encoders import NotKnownError
 
 __all__ = ["Recipe", "recipe", "without_categories"]
 

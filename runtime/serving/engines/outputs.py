@@ -11,7 +11,8 @@ from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
-from tidemill.runtime.serving.batch import Outputs
+
+from ..inference.batch import Outputs
 
 __all__ = ["normalise", "output_type", "to_json"]
 

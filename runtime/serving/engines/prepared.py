@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import pyarrow as pa
-from tidemill.runtime.serving.contract import Contract
+
+from ..contract.model_contract import Contract
 
 if TYPE_CHECKING:
-    from tidemill.runtime.serving.settings import CompileSettings, IsolationSettings
+    from ..settings import CompileSettings, IsolationSettings
 
 __all__ = ["Output", "Prepared", "Wanted", "fingerprint"]
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tidemill.runtime.serving.batch import Batch, Outputs
-from tidemill.runtime.serving.contract import Contract
-from tidemill.runtime.serving.engines.code import fresh_code
-from tidemill.runtime.serving.engines.described import Described, forbidding_pickle
-from tidemill.runtime.serving.engines.outputs import normalise
-from tidemill.runtime.serving.engines.pools import one_thread
-from tidemill.runtime.serving.engines.prepared import Output, Prepared, Wanted
+
+from ..contract.model_contract import Contract
+from ..inference.batch import Batch, Outputs
+from .mlmodel import Described, forbidding_pickle
+from .model_code import fresh_code
+from .outputs import normalise
+from .prepared import Output, Prepared, Wanted
+from .single_thread import one_thread
 
 __all__ = ["PyfuncEngine", "load", "open_model"]
 

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tidemill.runtime.serving.batch import Batch, Outputs
-from tidemill.runtime.serving.contract import Contract, MissingText
-from tidemill.runtime.serving.engines.code import fresh_code
-from tidemill.runtime.serving.engines.described import Described
-from tidemill.runtime.serving.engines.outputs import normalise
-from tidemill.runtime.serving.engines.plan import Plan
-from tidemill.runtime.serving.engines.pools import one_thread
-from tidemill.runtime.serving.engines.prepared import Output, Prepared, Wanted
+
+from ..contract.model_contract import Contract, MissingText
+from ..inference.batch import Batch, Outputs
+from .mlmodel import Described
+from .model_code import fresh_code
+from .outputs import normalise
+from .pipeline_plan import Plan
+from .prepared import Output, Prepared, Wanted
+from .single_thread import one_thread
 
 __all__ = ["ScikitEngine", "last_of", "load", "missing_text", "open_model"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tidemill.runtime.serving.page.pages import Served, routes
-from tidemill.runtime.serving.page.recent import Recent, merged
+from ..telemetry.recent import Recent, merged
+from .pages import Served, routes
 
 __all__ = ["Recent", "Served", "merged", "routes"]

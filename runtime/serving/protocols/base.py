@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from tidemill.runtime.serving.batch import Batch, Outputs
+from ..inference.batch import Batch, Outputs
 
 if TYPE_CHECKING:
-    from tidemill.runtime.serving.model import ServedModel
-    from tidemill.runtime.serving.settings import LimitSettings
+    from ..settings import LimitSettings
+    from ..versions.model import ServedModel
 
 __all__ = ["Answered", "Decoded", "Decoder", "Encoded", "Incoming"]
 

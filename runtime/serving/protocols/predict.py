@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tidemill.runtime.serving.batch import Batch
-from tidemill.runtime.serving.contract import Contract
-from tidemill.runtime.serving.documents import named, parse_json, refuse
-from tidemill.runtime.serving.problems import FieldError
-from tidemill.runtime.serving.protocols.answers import as_named_json
-from tidemill.runtime.serving.protocols.base import Decoded, Incoming
-from tidemill.runtime.serving.protocols.fast import FastReader
-from tidemill.runtime.serving.protocols.forms import read_event_times, read_records
-from tidemill.runtime.serving.protocols.media import JSON, answer_type, body_type
-from tidemill.runtime.serving.settings import LimitSettings
+from ..codecs.answers import as_named_json
+from ..codecs.json_exact import read_event_times, read_records
+from ..codecs.json_fast import FastReader
+from ..codecs.json_strict import named, parse_json, refuse
+from ..contract.model_contract import Contract
+from ..http.content_negotiation import JSON, answer_type, body_type
+from ..http.errors import FieldError
+from ..inference.batch import Batch
+from ..settings import LimitSettings
+from .base import Decoded, Incoming
 
 if TYPE_CHECKING:
-    from tidemill.runtime.serving.model import ServedModel
+    from ..versions.model import ServedModel
 
 __all__ = ["PATH", "decode"]
 

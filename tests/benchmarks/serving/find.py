@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tidemill.runtime.capture import CAPTURE, capture_schema
-from tidemill.runtime.ids import uuid7_at
+from tidemill.runtime.common.ids import uuid7_at
 
 from tests.support.platform import BIN
 

@@ -25,10 +25,10 @@ from typing import Any
 import grpc
 from google.protobuf import empty_pb2, struct_pb2
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
-from tidemill.components.provider import docker_data
 from tidemill.components.provider.base import NativeResource, lookup
+from tidemill.components.provider.docker import data
 from tidemill.components.provider.parent import end_with_parent
-from tidemill.runtime.errors import NotFoundError
+from tidemill.runtime.common.errors import NotFoundError
 
 from tests.support.standin import outputs
 from tests.support.standin.wire import UNKNOWN, decode, encode
@@ -231,7 +231,7 @@ def _docker(token: str, inputs: dict[str, Any]) -> dict[str, Any]:
         return {"volume": volume}
     if token.endswith(":Files"):
         try:
-            digest = docker_data._digest(inputs)
+            digest = data._digest(inputs)
         except NotFoundError:
             return {}  # a preview: the secrets are not made yet
         return {"digest": digest, "volume": f"{volume}-files-{digest[:12]}"}

@@ -1,0 +1,198 @@
+"""A task of ECS which runs once, to its end, and outlives an engine which is killed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ....runtime.common.errors import ConfigError, PlatformError, ServiceError
+from ..base import Context, Properties
+from .client import connect, error_code, talking
+
+__all__ = ["ACCESS", "CONTAINER", "EVERY", "Ended", "Task", "digest_of"]
+
+ACCESS = ("region", "cluster", "definition", "subnets", "securityGroups", "logGroup")
+"""The inputs which say how a task is run; they may change without its being run again."""
+
+CONTAINER = "main"
+"""The container which does what the task is for; those before it prepare it."""
+
+EVERY = 2.0
+"""Seconds between two looks at a task."""
+
+_TAIL = 20
+# What ECS takes at most as overrides of one task.
+_OVERRIDES = 8192
+_SECRET = re.compile(r"[^A-Za-z0-9_-]")
+
+
+def digest_of(*parts: Any) -> str:
+    """Return what tells a run from another one of the same name."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a task ended.
+
+    Attributes:
+        task: its ARN.
+        code: exit code of its main container; None where that never ran.
+        why: what ECS says of the end.
+        stream: the log stream of the main container.
+    """
+
+    task: str
+    code: int | None
+    why: str
+    stream: str
+
+
+@dataclass
+class Task:
+    """One run.
+
+    Attributes:
+        name: what it is called in messages.
+        inputs: `ACCESS`, and `stack`.
+        digest: see `digest_of`.
+        env: settings of the main container beside those of the task definition.
+    """
+
+    name: str
+    inputs: Properties
+    digest: str
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        region = str(self.inputs["region"])
+        self._ecs: Any = connect("ecs", region)
+        self._logs: Any = connect("logs", region)
+
+    def run(self, context: Context, timeout: float) -> Ended:
+        """Run it to its end, or wait for the run which an interrupted creation left.
+
+        Raises:
+            ServiceError: it failed, was not started, or reached its time limit.
+            PlatformError: the user interrupted; it is stopped.
+        """
+        with talking(self.name):
+            task = self._left() or self._start()
+            ended = self._wait(context, task, timeout)
+        if ended.code == 0:
+            return ended
+        how = f"failed with exit code {ended.code}" if ended.code is not None else f"did not run ({ended.why})"
+        raise ServiceError(
+            how,
+            field=self.name,
+            log_tail=self.tail(ended),
+            hint=f"read the stream {ended.stream} of the log group {self.inputs['logGroup']}",
+        )
+
+    def tail(self, ended: Ended) -> str:
+        """Return the last lines of what it printed; empty where it printed nothing."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            found = self._logs.get_log_events(
+                logGroupName=self.inputs["logGroup"], logStreamName=ended.stream, limit=_TAIL, startFromHead=False
+            )
+        except (BotoCoreError, ClientError):
+            return ""
+        return "\n".join(str(event["message"]) for event in found["events"])
+
+    @property
+    def _mark(self) -> str:
+        return f"{_SECRET.sub('-', self.name)[:60]}-{self.digest[:32]}"
+
+    def _left(self) -> str | None:
+        """Return a task of this very run which still runs, or ended well."""
+        cluster = self.inputs["cluster"]
+        for state in ("RUNNING", "STOPPED"):
+            found = self._ecs.list_tasks(cluster=cluster, startedBy=self._mark, desiredStatus=state)["taskArns"]
+            for task in self._ecs.describe_tasks(cluster=cluster, tasks=found)["tasks"] if found else ():
+                if task["lastStatus"] != "STOPPED" or _code(task) == 0:
+                    return str(task["taskArn"])
+        return None
+
+    def _start(self) -> str:
+        overrides = {
+            "containerOverrides": [
+                {
+                    "name": CONTAINER,
+                    "environment": [{"name": name, "value": value} for name, value in sorted(self.env.items())],
+                }
+            ]
+        }
+        if len(json.dumps(overrides)) > _OVERRIDES:
+            raise ConfigError(f"is more than the {_OVERRIDES} bytes which ECS takes", field=self.name)
+        inputs = self.inputs
+        try:
+            answer = self._ecs.run_task(
+                cluster=inputs["cluster"],
+                taskDefinition=inputs["definition"],
+                launchType="FARGATE",
+                count=1,
+                startedBy=self._mark,
+                networkConfiguration={
+                    "awsvpcConfiguration": {
+                        "subnets": list(_texts(inputs["subnets"])),
+                        "securityGroups": list(_texts(inputs["securityGroups"])),
+                        "assignPublicIp": "DISABLED",
+                    }
+                },
+                overrides=overrides if self.env else {},
+                propagateTags="TASK_DEFINITION",
+            )
+        except self._ecs.exceptions.ClientException as error:
+            raise ServiceError(f"cannot be started ({error_code(error)}: {error})", field=self.name) from None
+        if not answer["tasks"]:
+            failure = (answer.get("failures") or [{}])[0]
+            raise ServiceError(f"cannot be started ({failure.get('reason', 'ECS gives no reason')})", field=self.name)
+        return str(answer["tasks"][0]["taskArn"])
+
+    def _wait(self, context: Context, task: str, timeout: float) -> Ended:
+        cluster = self.inputs["cluster"]
+        until = time.monotonic() + timeout
+        while True:
+            found = self._ecs.describe_tasks(cluster=cluster, tasks=[task])["tasks"]
+            if not found:
+                raise ServiceError("ECS knows nothing of its task any more", field=self.name, value=task)
+            if found[0]["lastStatus"] == "STOPPED":
+                return _ended(found[0])
+            if context.cancelled.is_set():
+                self._ecs.stop_task(cluster=cluster, task=task, reason="interrupted")
+                raise PlatformError("interrupted while it ran", field=self.name)
+            if time.monotonic() > until:
+                self._ecs.stop_task(cluster=cluster, task=task, reason="time limit")
+                raise ServiceError(f"reached its time limit of {timeout:.0f} s and was stopped", field=self.name)
+            context.cancelled.wait(EVERY)
+
+
+def _texts(value: Any) -> Sequence[str]:
+    return [str(item) for item in value]
+
+
+def _code(task: Mapping[str, Any]) -> int | None:
+    for container in task.get("containers", ()):
+        if container.get("name") == CONTAINER and container.get("exitCode") is not None:
+            return int(container["exitCode"])
+    return None
+
+
+def _ended(task: Mapping[str, Any]) -> Ended:
+    reasons = [str(task.get("stoppedReason") or "")]
+    reasons += [f"{one['name']}: {one['reason']}" for one in task.get("containers", ()) if one.get("reason")]
+    reasons += [
+        f"{one['name']} ended with {one['exitCode']}"
+        for one in task.get("containers", ())
+        if one.get("name") != CONTAINER and one.get("exitCode")
+    ]
+    arn = str(task["taskArn"])
+    stream = f"{CONTAINER}/{CONTAINER}/{arn.rsplit('/', 1)[-1]}"
+    return Ended(arn, _code(task), "; ".join(filter(None, reasons)) or "ECS gives no reason", stream)

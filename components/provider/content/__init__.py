@@ -1,0 +1,1 @@
+"""The content resources: what lives inside lakeFS and MLflow."""

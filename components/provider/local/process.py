@@ -1,0 +1,163 @@
+"""What a service and a job have in common: their inputs, and the spec from which `launch` starts them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar, cast
+
+from ....runtime.common.errors import ConfigError, PlatformError
+from ...layout import StackRoot
+from ..base import UNKNOWN, Properties
+from . import launch
+from .data import Local
+from .files import root_of, secret_value, write_private
+from .placeholders import Placeholders, check_placeholders
+from .ports import HOST, kept_port
+
+__all__ = ["Process", "digest_of", "known", "stop_seconds", "write_spec"]
+
+Progress = Callable[[str], None]
+
+_STOP_SECONDS = 10.0
+
+
+class Process(Local):
+    """Checks what a service and a job have in common."""
+
+    required: ClassVar[tuple[str, ...]] = ("stack", "root", "name", "argv")
+
+    def check(self, inputs: Properties) -> Properties:
+        """Check the shapes of the inputs and their placeholders."""
+        inputs = super().check(inputs)
+        if inputs["argv"] is not UNKNOWN and not isinstance(inputs["argv"], list):
+            raise ConfigError("must be a list", field="argv")
+        for field, text in _texts(inputs):
+            check_placeholders(text, field, secrets=field.startswith("configFiles"))
+        for name in _mapping(inputs, "configFiles"):
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts or not path.parts:
+                raise ConfigError("must be a relative path", field="configFiles", value=name)
+        cwd = inputs.get("cwd")
+        if isinstance(cwd, str) and not Path(cwd).is_absolute():
+            raise ConfigError("must be an absolute path", field="cwd", value=cwd)
+        return inputs
+
+
+def known(inputs: Properties) -> bool:
+    """Tell whether no value below `inputs` is unknown."""
+
+    def walk(value: Any) -> bool:
+        if isinstance(value, dict):
+            return all(walk(item) for item in cast("dict[str, Any]", value).values())
+        if isinstance(value, list):
+            return all(walk(item) for item in cast("list[Any]", value))
+        return value is not UNKNOWN
+
+    return walk(inputs)
+
+
+def digest_of(inputs: Properties, folder: Path, *, get_tools: Progress | None) -> str:
+    """Return a hash of everything the process would be started with; another one means that it must start anew.
+
+    Args:
+        inputs: the inputs of the resource.
+        folder: the folder of the service or job.
+        get_tools: download or build a missing tool, which takes its time, and tell this of it; None raises instead.
+
+    Raises:
+        TidemillError: a secret, a tool or an endpoint it refers to is not there.
+    """
+    root = root_of(inputs)
+    texts = _placeholders(inputs, root, folder, hashed=True, get_tools=get_tools)
+    wanted = {field: texts.resolve(text) for field, text in _texts(inputs)}
+    names = {str(name) for name in (*_mapping(inputs, "secretEnv").values(), *(inputs.get("secrets") or ()))}
+    values = {name: hashlib.sha256(secret_value(root, name).encode()).hexdigest() for name in sorted(names)}
+    rest = {key: inputs.get(key) for key in ("secretEnv", "cwd", "openFiles", "stopSeconds")}
+    rest |= {"ports": [kept_port(root, name) for name in inputs.get("endpoints") or ()]}
+    return hashlib.sha256(json.dumps([wanted, values, rest], sort_keys=True).encode()).hexdigest()
+
+
+def write_spec(
+    inputs: Properties, folder: Path, digest: str, *, record: Path, get_tools: Progress, **more: Any
+) -> Path:
+    """Write the config files and the spec of the process into `folder` and return the path of the spec.
+
+    A missing tool is got, and `get_tools` told of it.
+
+    Raises:
+        TidemillError: a secret, a tool or an endpoint it refers to is not there.
+        PlatformError: its working directory is not there.
+    """
+    root = root_of(inputs)
+    name = str(inputs["name"])
+    texts = _placeholders(inputs, root, folder, hashed=False, get_tools=get_tools)
+    config, scratch = folder / "config", folder / "scratch"
+    # What is no longer wanted goes, so that a service never reads a file of an earlier config.
+    shutil.rmtree(config, ignore_errors=True)
+    for path in (folder, config, scratch):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for file, text in _mapping(inputs, "configFiles").items():
+        write_private(config / file, texts.resolve(text))
+    cwd = Path(str(inputs.get("cwd") or scratch))
+    if not cwd.is_dir():
+        raise PlatformError("no such folder", field=f"{name}.cwd", value=str(cwd))
+    # Whether they are there shows here, and not when the process starts.
+    secret_env = _mapping(inputs, "secretEnv")
+    for secret in secret_env.values():
+        secret_value(root, secret)
+    spec: dict[str, Any] = {
+        "argv": [texts.resolve(part) for part in inputs["argv"]],
+        "env": {key: texts.resolve(value) for key, value in _mapping(inputs, "env").items()},
+        "secretEnv": {key: str(root.secrets / secret) for key, secret in secret_env.items()},
+        "cwd": str(cwd),
+        "openFiles": inputs.get("openFiles"),
+        "stopSeconds": stop_seconds(inputs),
+        "marker": f"{root.path}/{name}",
+        "record": str(record),
+        "digest": digest,
+        **more,
+    }
+    path = folder / "spec.json"
+    launch.write(path, spec)
+    return path
+
+
+def stop_seconds(inputs: Properties) -> float:
+    """Return the seconds between SIGTERM and SIGKILL."""
+    return float(inputs.get("stopSeconds") or _STOP_SECONDS)
+
+
+def _placeholders(
+    inputs: Properties, root: StackRoot, folder: Path, *, hashed: bool, get_tools: Progress | None
+) -> Placeholders:
+    endpoints: list[str] = inputs.get("endpoints") or []
+    endpoint = (HOST, kept_port(root, endpoints[0])) if endpoints else None
+
+    def tool(name: str) -> Path:
+        from ... import tools
+
+        return tools.ensure(name, get_tools) if get_tools else tools.find(name)
+
+    return Placeholders(root, folder, endpoint, tool, hashed)
+
+
+def _mapping(inputs: Properties, key: str) -> dict[str, str]:
+    value = inputs.get(key)
+    return cast("dict[str, str]", value) if isinstance(value, dict) else {}
+
+
+def _texts(inputs: Properties) -> Iterator[tuple[str, str]]:
+    """Yield (field, text) for every known text in which placeholders may stand."""
+    argv: Any = inputs.get("argv")
+    if isinstance(argv, list):
+        for index, part in enumerate(cast("list[Any]", argv)):
+            if isinstance(part, str):
+                yield f"argv[{index}]", part
+    for key in ("env", "configFiles"):
+        for name, text in _mapping(inputs, key).items():
+            if text is not UNKNOWN:
+                yield f"{key}.{name}", text

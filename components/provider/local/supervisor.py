@@ -1,0 +1,386 @@
+"""One supervisord a stack, which keeps the stack's services alive.
+
+    supervisor = Supervisor(StackRoot.of(project, "flights-dev"))
+    supervisor.start()
+    for process in supervisor.processes():
+        print(process.name, process.state, process.pid)
+
+Imports no Pulumi: the command line uses it too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ....runtime.common.errors import ConfigError, NotFoundError, PlatformError, ServiceError
+from ...layout import StackRoot
+from . import launch
+from .supervisor_rpc import ALREADY_ADDED, BAD_NAME, NOT_RUNNING, Fault, call
+
+__all__ = ["ProcessInfo", "Program", "Supervisor"]
+
+_START_SECONDS = 30.0
+_PATIENCE = 10.0
+_SELF = "supervisord"
+
+# `silent`: it would otherwise repeat its log on standard output, which nobody reads.
+_DAEMON = """\
+[unix_http_server]
+file={socket}
+chmod=0600
+
+[supervisord]
+nodaemon=true
+silent=true
+logfile={log}
+logfile_maxbytes=10MB
+logfile_backups=3
+pidfile={run}/supervisord.pid
+childlogdir={logs}
+identifier=tidemill
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+
+[include]
+files={run}/conf.d/*.conf
+"""
+
+# The pause between failed starts grows by a second each time (it is not ours to cap): after an hour of failing it is
+# a minute and a half. Giving up is not wanted, so the number of tries is large.
+_PROGRAM = """\
+[program:{name}]
+command={command}
+environment={marker}
+autostart=true
+autorestart=true
+startsecs=1
+startretries=100000
+stopwaitsecs={stop_seconds}
+stopasgroup=true
+killasgroup=true
+redirect_stderr=true
+stdout_logfile={log}
+stdout_logfile_maxbytes=10MB
+stdout_logfile_backups=3
+"""
+
+
+@dataclass(frozen=True)
+class ProcessInfo:
+    """A service as supervisord sees it.
+
+    Attributes:
+        name: the service.
+        state: supervisord's word: RUNNING, STARTING, BACKOFF, STOPPED, FATAL, EXITED; STOPPED without a supervisord.
+        pid: number of its first process, or None.
+        uptime: seconds since it was started, or None.
+        rss: memory of its whole process group in bytes, or None.
+        exit: its last exit code, or None.
+    """
+
+    name: str
+    state: str
+    pid: int | None = None
+    uptime: float | None = None
+    rss: int | None = None
+    exit: int | None = None
+
+
+@dataclass(frozen=True)
+class Program:
+    """What supervisord knows of one program: its state, and when it was last started (seconds since the epoch)."""
+
+    state: str
+    started: int
+
+
+class Supervisor:
+    """The supervisord of the stack below `root`."""
+
+    def __init__(self, root: StackRoot) -> None:
+        self.root = StackRoot(Path(os.path.realpath(root.path)))
+
+    def running(self) -> bool:
+        """Tell whether it answers."""
+        try:
+            self._call("supervisor.getState", timeout=10.0)
+        except OSError:
+            return False
+        return True
+
+    def start(self) -> bool:
+        """Start it, and with it every service it knows; tell whether it had to be started.
+
+        What a dead supervisord left running is ended first, so that no service ever runs twice. Two starters at once
+        give one supervisord.
+
+        Raises:
+            PlatformError: it does not come up.
+        """
+        self.root.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._locked():
+            return self._start()
+
+    def stop(self) -> None:
+        """Stop every service and it; whatever they started in the background ends too."""
+        if not self.root.run.is_dir():
+            # Somebody removed the folder from under it.
+            self._end_marked(self._mine)
+            return
+        with self._locked():
+            if self.running():
+                # One after the other, as its own shutdown does it, would take the sum of their times.
+                with contextlib.suppress(OSError, Fault):
+                    self._call("supervisor.stopAllProcesses", timeout=120.0)
+            self._end_daemon()
+            self._end_marked(self._mine)
+
+    def restart(self, name: str) -> None:
+        """Stop the service `name` and start it again.
+
+        Raises:
+            NotFoundError: there is no such service.
+            PlatformError: supervisord does not run.
+        """
+        known = [process.name for process in self.processes()]
+        if name not in known:
+            raise NotFoundError(
+                "no such service", field="service", value=name, hint=f"use one of: {', '.join(sorted(known)) or 'none'}"
+            )
+        try:
+            with contextlib.suppress(Fault):
+                self._call("supervisor.stopProcess", name, timeout=120.0)
+            self._call("supervisor.startProcess", name, False)
+        except OSError:
+            raise PlatformError(
+                "the platform's services do not run", field="service", value=name, hint="run `tidemill start`"
+            ) from None
+
+    def processes(self) -> list[ProcessInfo]:
+        """Return every service, by name."""
+        try:
+            answer = self._call("supervisor.getAllProcessInfo")
+        except OSError:
+            return [ProcessInfo(name, "STOPPED") for name in self._names()]
+        return sorted((_process(entry) for entry in answer), key=lambda process: process.name)
+
+    def program(self, name: str) -> Program | None:
+        """Return what supervisord says of the service `name`; None when it does not know it, or does not run."""
+        try:
+            entry = self._call("supervisor.getProcessInfo", name)
+        except OSError:
+            return None
+        except Fault as fault:
+            if fault.faultCode == BAD_NAME:
+                return None
+            raise
+        return Program(str(entry["statename"]), int(entry["start"]))
+
+    def apply(self, name: str, spec: Path, stop_seconds: float) -> None:
+        """Make supervisord run the service `name` as the launch spec says, and start it anew if it ran."""
+        self.root.conf.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.root.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.end(name)
+        conf = self.root.conf / f"{name}.conf"
+        wrapper = shlex.join([sys.executable, "-I", "-S", launch.__file__, str(spec)])
+        marker = f'{launch.MARKER}="{self._marker(name)}"'
+        text = _PROGRAM.format(
+            name=name,
+            command=_escaped(wrapper),
+            marker=_escaped(marker),
+            stop_seconds=max(1, round(stop_seconds)),
+            log=_escaped(str(self.root.log(name))),
+        )
+        with self._locked():
+            _write(conf, text)
+            if not self._start():
+                self._forget(name)
+                self._call("supervisor.reloadConfig")
+                try:
+                    self._call("supervisor.addProcessGroup", name)
+                except Fault as fault:
+                    if fault.faultCode != ALREADY_ADDED:
+                        raise
+
+    def end(self, name: str) -> None:
+        """Stop the service `name` and wait until its whole process group is gone."""
+        try:
+            self._call("supervisor.stopProcess", name, timeout=120.0)
+        except OSError:
+            pass
+        except Fault as fault:
+            if fault.faultCode not in {BAD_NAME, NOT_RUNNING}:
+                raise ServiceError(f"does not stop ({fault.faultString})", field=name) from None
+        launch.end(lambda: launch.recorded(self.root.record(name)), _PATIENCE)
+
+    def remove(self, name: str) -> None:
+        """Stop the service `name` and forget it; with the last one supervisord ends."""
+        self.end(name)
+        if not self.root.run.is_dir():
+            return
+        with self._locked():
+            (self.root.conf / f"{name}.conf").unlink(missing_ok=True)
+            self.root.record(name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._forget(name)
+                self._call("supervisor.reloadConfig")
+            if not self._names():
+                self._end_daemon()
+
+    def _forget(self, name: str) -> None:
+        try:
+            self._call("supervisor.removeProcessGroup", name)
+        except Fault as fault:
+            if fault.faultCode != BAD_NAME:
+                raise ServiceError(f"does not stop ({fault.faultString})", field=name) from None
+
+    def _names(self) -> list[str]:
+        return sorted(path.stem for path in self.root.conf.glob("*.conf"))
+
+    def _marker(self, name: str) -> str:
+        return f"{self.root.path}/{name}"
+
+    def _mine(self, marker: str) -> bool:
+        return marker.startswith(f"{self.root.path}/")
+
+    def _call(self, method: str, *arguments: Any, timeout: float = 30.0) -> Any:
+        return call(self.root.socket, method, *arguments, timeout=timeout)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Generator[None]:
+        with open(self.root.run / "lock", "a", opener=launch.private) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _start(self) -> bool:
+        if self.running():
+            return False
+        self._end_daemon()
+        conf = self._write_conf()
+        environment = launch.inherited(os.environ) | {launch.MARKER: self._marker(_SELF)}
+        errors = self.root.logs / "supervisord.err"
+        with open(errors, "w", opener=launch.private) as said:
+            daemon = subprocess.Popen(
+                [sys.executable, "-m", "supervisor.supervisord", "--configuration", str(conf)],
+                cwd=self.root.run,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                start_new_session=True,
+                umask=0o077,
+            )
+        until = time.monotonic() + _START_SECONDS
+        while not self.running():
+            if daemon.poll() is not None or time.monotonic() > until:
+                self._end_daemon()
+                tail = errors.read_text(encoding="utf-8", errors="replace")[-2000:]
+                raise ServiceError("does not come up", field=_SELF, log_tail=tail)
+            time.sleep(0.02)
+        # It outlives this process on purpose; without this its object would warn of that when it is collected.
+        daemon.returncode = 0
+        return True
+
+    def _write_conf(self) -> Path:
+        self.root.conf.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.root.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        socket = self.root.socket
+        if socket.parent != self.root.run:
+            _private_folder(socket.parent)
+            _write(self.root.kept_socket, str(socket))
+        socket.unlink(missing_ok=True)
+        conf = self.root.run / "supervisord.conf"
+        text = _DAEMON.format(
+            socket=_escaped(str(socket)),
+            run=_escaped(str(self.root.run)),
+            logs=_escaped(str(self.root.logs)),
+            log=_escaped(str(self.root.log(_SELF))),
+        )
+        _write(conf, text)
+        return conf
+
+    def _end_daemon(self) -> None:
+        """End supervisord, hung ones too, and then what it left running."""
+        self._end_marked(self._marker(_SELF).__eq__)
+        records = [self.root.record(name) for name in self._names()]
+        launch.end(lambda: [pid for record in records for pid in launch.recorded(record)], _PATIENCE)
+        socket = self.root.socket
+        socket.unlink(missing_ok=True)
+        if socket.parent != self.root.run:
+            with contextlib.suppress(OSError):
+                socket.parent.rmdir()
+            self.root.kept_socket.unlink(missing_ok=True)
+
+    def _end_marked(self, mine: Callable[[str], bool]) -> None:
+        """End every process of this user with a marker which `mine` recognises."""
+
+        def find() -> list[int]:
+            found: list[int] = []
+            for pid in launch.processes():
+                marker = None if pid == os.getpid() else launch.marker_of(pid)
+                if marker and mine(marker) and launch.start_mark(pid):
+                    found.append(pid)
+            return found
+
+        launch.end(find, 2 * _PATIENCE)
+
+
+def _process(entry: dict[str, Any]) -> ProcessInfo:
+    pid = int(entry["pid"]) or None
+    return ProcessInfo(
+        name=str(entry["name"]),
+        state=str(entry["statename"]),
+        pid=pid,
+        uptime=float(entry["now"] - entry["start"]) if pid else None,
+        rss=_memory(pid) if pid else None,
+        exit=None if pid or not entry["stop"] else int(entry["exitstatus"]),
+    )
+
+
+def _memory(pid: int) -> int | None:
+    import psutil
+
+    try:
+        first = psutil.Process(pid)
+        family = [first, *first.children(recursive=True)]
+    except psutil.Error:
+        return None
+    total = 0
+    for process in family:
+        with contextlib.suppress(psutil.Error):
+            total += process.memory_info().rss
+    return total
+
+
+def _escaped(text: str) -> str:
+    """Return `text` for a value of supervisord's configuration."""
+    if "\n" in text or '"' in text.removeprefix(f'{launch.MARKER}="').removesuffix('"') or re.search(r"\s[;#]", text):
+        raise ConfigError("supervisord cannot read such a path", field="root", value=text, hint="move the project")
+    return text.replace("%", "%%")
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    partial.replace(path)
+
+
+def _private_folder(path: Path) -> None:
+    """Make `path` if need be; refuse one which another user could have put there."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = path.lstat()
+    if not path.is_dir() or path.is_symlink() or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise PlatformError("is not a private folder of yours", field="socket", value=str(path), hint="remove it")

@@ -1,0 +1,282 @@
+"""What is scored: the Parquet files of a lake path, or files, folders and globs, read a batch at a time.
+
+A batch never holds more than the rows that were asked for, whatever the file's own blocks are; what is kept in memory
+besides is what the file's format makes necessary: pages of a row group, a block of CSV, one record batch of Arrow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.ipc
+import pyarrow.parquet as pq
+
+from .. import data
+from ..common.errors import ConfigError, NotFoundError
+from ..data import LakeLike
+
+__all__ = ["LAKE_SCHEME", "Input", "Part", "open_input"]
+
+LAKE_SCHEME = "lakefs://"
+
+_PARQUET = (".parquet", ".pq")
+_TEXT = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+_ARROW = (".arrow", ".arrows", ".feather", ".ipc")
+_KNOWN = (*_PARQUET, *_TEXT, *_ARROW)
+_ARROW_FILE, _FEATHER_1 = b"ARROW1", b"FEA1"
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file.
+
+    Attributes:
+        name: what errors call it.
+        schema: the columns it has, in order; without any metadata.
+        batches: given the wanted columns and a number of rows, yields batches of at most so many.
+        is_text: its values are text as it stood, whatever they mean.
+    """
+
+    name: str
+    schema: pa.Schema
+    batches: Callable[[Sequence[str], int], Iterator[pa.RecordBatch]]
+    is_text: bool = False
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns."""
+        return tuple(self.schema.names)
+
+
+class Input(Protocol):
+    """Where rows come from.
+
+    Attributes:
+        address: what names it for ever, as far as anything does.
+        lineage: what is known of it, for the result.
+    """
+
+    address: str
+    lineage: dict[str, str]
+
+    @property
+    def files(self) -> int:
+        """How many there are."""
+        ...
+
+    def parts(self) -> Iterator[Part]:
+        """Yield the files, in order; each can be read until the next is asked for."""
+        ...
+
+
+def open_input(text: str, *, validated: bool = False, lake: LakeLike = None) -> Input:
+    """Return the input which `text` names: a lake address, or files.
+
+    What is there as a file is a file; `lakefs://` always names the lake.
+
+    Raises:
+        NotFoundError: there is nothing there.
+        ConfigError: `validated` was asked of files, which no gate judged.
+    """
+    if not text.startswith(LAKE_SCHEME):
+        found = _files(text)
+        if found:
+            if validated:
+                raise ConfigError("only data of the lake passes a gate", field="--validated", value=text)
+            return _Files(text, found)
+        if not _maybe_address(text):
+            raise NotFoundError("no such file or folder", field="input", value=text)
+    address = text.removeprefix(LAKE_SCHEME)
+    try:
+        return _Dataset(data.read(address, validated=validated, lake=lake), lake)
+    except NotFoundError as error:
+        if text.startswith(LAKE_SCHEME) or error.field not in ("TIDEMILL_RUNTIME", "lake"):
+            raise
+        why = "no platform is known to have it in its lake" if error.field == "TIDEMILL_RUNTIME" else error.message
+        raise NotFoundError(f"no such file, and {why}", field="input", value=text, hint=error.hint) from None
+
+
+@dataclass
+class _Files:
+    address: str
+    paths: Sequence[Path]
+    lineage: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def files(self) -> int:
+        return len(self.paths)
+
+    def parts(self) -> Iterator[Part]:
+        for path in self.paths:
+            with _opened(path, str(path)) as part:
+                yield part
+
+
+class _Dataset:
+    def __init__(self, dataset: data.Dataset, lake: LakeLike) -> None:
+        self._dataset = dataset
+        self._lake = lake
+        self.address = dataset.pinned.address
+        self.lineage = {"tidemill.input.ref": dataset.pinned.ref, "tidemill.input.commit": dataset.commit}
+
+    @property
+    def files(self) -> int:
+        return len(self._dataset.files)
+
+    def parts(self) -> Iterator[Part]:
+        for item, file in self._dataset.downloaded():
+            with _opened(file, item.path) as part:
+                yield part
+
+
+def _maybe_address(text: str) -> bool:
+    """Tell whether `text` can be REPOSITORY/REF/PATH.
+
+    >>> _maybe_address("flights/main/departures"), _maybe_address("./flights/main/departures"), _maybe_address("a/b")
+    (True, False, False)
+    """
+    parts = text.strip("/").split("/")
+    return len(parts) >= 3 and all(parts) and not text.startswith(("/", "~")) and parts[0] not in (".", "..")
+
+
+def _files(text: str) -> list[Path]:
+    path = Path(text).expanduser()
+    if path.is_dir():
+        found = sorted(file for file in path.rglob("*") if _suffix(file) and file.is_file() and _shown(file, path))
+        if not found:
+            raise NotFoundError(
+                "the folder holds no file which can be scored", field="input", value=text, hint=f"use {_known()}"
+            )
+        return found
+    if path.exists():
+        return [path]
+    if glob.has_magic(text):
+        found = [Path(item) for item in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 - may be absolute
+        files = [item for item in found if item.is_file()]
+        if not files:
+            raise NotFoundError("no file fits the pattern", field="input", value=text)
+        return files
+    return []
+
+
+def _shown(file: Path, folder: Path) -> bool:
+    """Tell whether no part of the path below `folder` is hidden, as what other tools leave beside data is."""
+    return not any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
+
+
+def _suffix(path: Path) -> str | None:
+    name = path.name.lower()
+    return next((suffix for suffix in _KNOWN if name.endswith(suffix)), None)
+
+
+def _known() -> str:
+    return f"{', '.join(_KNOWN[:-1])} or {_KNOWN[-1]}"
+
+
+@contextlib.contextmanager
+def _opened(path: Path, name: str) -> Generator[Part]:
+    """Open one file; what is wrong with it is said with its name, also while it is read."""
+    suffix = _suffix(path)
+    if suffix is None:
+        raise ConfigError("not a kind of file which can be scored", field="input", value=name, hint=f"use {_known()}")
+    opener = _parquet if suffix in _PARQUET else _text if suffix in _TEXT else _arrow
+    with contextlib.ExitStack() as stack:
+        with _said_of(name):
+            part = stack.enter_context(opener(path, name))
+            _no_twice(part)
+
+        def batches(columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+            with _said_of(name):
+                yield from part.batches(columns, rows)
+
+        yield replace(part, batches=batches)
+
+
+@contextlib.contextmanager
+def _said_of(name: str) -> Generator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        raise ConfigError(f"cannot be read ({first})", field="input", value=name) from None
+
+
+def _no_twice(part: Part) -> None:
+    twice = sorted({column for column in part.columns if part.columns.count(column) > 1})
+    if twice:
+        raise ConfigError(f"the column {twice[0]!r} is there twice", field=part.name)
+
+
+@contextlib.contextmanager
+def _parquet(path: Path, name: str) -> Generator[Part]:
+    # With a buffer of its own a column chunk is read in pieces, and not whole.
+    with pq.ParquetFile(path, buffer_size=_BLOCK_BYTES, pre_buffer=False, memory_map=False) as file:
+
+        def batches(columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+            for batch in file.iter_batches(batch_size=rows, columns=list(columns), use_threads=False):
+                yield batch.select(list(columns))
+
+        yield Part(name, file.schema_arrow.remove_metadata(), batches)
+
+
+@contextlib.contextmanager
+def _text(path: Path, name: str) -> Generator[Part]:
+    delimiter = "\t" if ".tsv" in path.name.lower() else ","
+
+    def opened(columns: Sequence[str] | None) -> pyarrow.csv.CSVStreamingReader:
+        return pyarrow.csv.open_csv(
+            path,
+            read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
+            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            # Text as it stood: the contract says what it means, and an id such as 007 stays what it is.
+            convert_options=pyarrow.csv.ConvertOptions(
+                include_columns=columns,
+                column_types=dict.fromkeys(columns or (), pa.string()),
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+                null_values=[""],
+            ),
+        )
+
+    def batches(columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+        with opened(list(columns)) as reader:
+            for batch in reader:
+                yield from _sliced(batch, rows)
+
+    with opened(None) as first:
+        schema = pa.schema([pa.field(column, pa.string()) for column in first.schema.names])
+    yield Part(name, schema, batches, is_text=True)
+
+
+@contextlib.contextmanager
+def _arrow(path: Path, name: str) -> Generator[Part]:
+    with pa.OSFile(str(path)) as file:
+        start = file.read(len(_ARROW_FILE))
+        file.seek(0)
+        if start.startswith(_FEATHER_1):
+            raise ConfigError("Feather version 1 is not read", field="input", value=name, hint="write version 2")
+        if start == _ARROW_FILE:
+            reader = pyarrow.ipc.open_file(file)
+            found = (reader.get_batch(index) for index in range(reader.num_record_batches))
+        else:
+            reader = pyarrow.ipc.open_stream(file)
+            found = iter(reader)
+
+        def batches(columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+            for batch in found:
+                yield from _sliced(batch.select(list(columns)), rows)
+
+        yield Part(name, reader.schema.remove_metadata(), batches)
+
+
+def _sliced(batch: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:
+    for start in range(0, batch.num_rows, rows):
+        yield batch.slice(start, rows)

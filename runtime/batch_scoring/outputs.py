@@ -1,0 +1,264 @@
+"""Where scores go: a file, or a path on a branch of the lake; whole or not at all, and written as they come."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import tempfile
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Literal, Protocol
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.ipc
+import pyarrow.parquet as pq
+
+from .. import data
+from ..common.errors import ConfigError, NotFoundError, UserError
+from ..common.settings import ENVIRONMENT_VARIABLE, runtime_settings
+from ..data import Lake, LakeLike
+from .inputs import LAKE_SCHEME
+
+__all__ = ["Format", "Output", "Sink", "open_output", "open_sink"]
+
+Format = Literal["parquet", "csv", "arrow"]
+
+_FORMATS: dict[str, Format] = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+    "": "parquet",
+}
+# What a file system says that has no hard links.
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
+
+
+class Sink(Protocol):
+    """A file which is being written."""
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Append `batch`."""
+        ...
+
+
+class Output(Protocol):
+    """A place for one file.
+
+    Attributes:
+        address: what names it.
+        format: what is written there.
+    """
+
+    address: str
+    format: Format
+
+    def work(self) -> contextlib.AbstractContextManager[Path]:
+        """Give a path to write to, which nobody takes for the result; it is gone afterwards."""
+        ...
+
+    def publish(self, work: Path, metadata: Mapping[str, str]) -> str | None:
+        """Make `work` the result; return the commit, where there is one."""
+        ...
+
+
+def open_output(text: str, *, overwrite: bool = False, lake: LakeLike = None) -> Output:
+    """Return the output which `text` names, a file or REPOSITORY/BRANCH/PATH.
+
+    Of a path which could be either it is a file's where its folder exists; `lakefs://` always names the lake.
+
+    Raises:
+        UserError: something is there, or it cannot be written to.
+    """
+    if text.startswith(LAKE_SCHEME):
+        return _LakeOutput(text.removeprefix(LAKE_SCHEME), overwrite, lake)
+    path = Path(text).expanduser()
+    folder = path.parent
+    if not folder.is_dir():
+        knows = lake is not None or bool(os.environ.get(ENVIRONMENT_VARIABLE))
+        if knows and not text.startswith(("/", ".", "~")) and len(text.strip("/").split("/")) >= 3:
+            return _LakeOutput(text, overwrite, lake)
+        raise NotFoundError("there is no such folder", field="output", value=str(folder), hint="make it first")
+    if path.is_dir():
+        raise UserError("it is a folder; scores go into one file", field="output", value=text, hint="add a file name")
+    if path.exists() and not overwrite:
+        raise _taken(text)
+    return _FileOutput(path, text, overwrite)
+
+
+def _taken(text: str) -> UserError:
+    return UserError("it is there already", field="output", value=text, hint="add --overwrite, or choose another name")
+
+
+def _format(text: str) -> Format:
+    suffix = Path(text).suffix.lower()
+    if suffix not in _FORMATS:
+        known = ", ".join(name for name in _FORMATS if name)
+        raise ConfigError("not a kind of file which is written", field="output", value=text, hint=f"use one of {known}")
+    return _FORMATS[suffix]
+
+
+class _FileOutput:
+    def __init__(self, path: Path, text: str, overwrite: bool) -> None:
+        self.address = text
+        self.format: Format = _format(text)
+        self._path = path
+        self._overwrite = overwrite
+
+    @contextlib.contextmanager
+    def work(self) -> Generator[Path]:
+        # In the same folder, so that it takes one rename; hidden, so that a reader of the folder skips it.
+        work = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}.partial")
+        try:
+            yield work
+        finally:
+            work.unlink(missing_ok=True)
+
+    def publish(self, work: Path, metadata: Mapping[str, str]) -> None:  # noqa: ARG002 - the file holds it
+        _sync(work)
+        if self._overwrite:
+            work.replace(self._path)
+        else:
+            self._link(work)
+        _sync(self._path.parent)
+
+    def _link(self, work: Path) -> None:
+        """Give `work` its name unless something took it meanwhile, which a rename would replace without a word."""
+        try:
+            os.link(work, self._path)
+        except FileExistsError:
+            raise _taken(self.address) from None
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if self._path.exists():
+                raise _taken(self.address) from None
+            work.replace(self._path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class _LakeOutput:
+    """A path on a branch; what is there is committed, and goes to a protected branch by `data.publish` alone."""
+
+    def __init__(self, address: str, overwrite: bool, lake: LakeLike) -> None:
+        self._repository, self._branch, self._object = data.split(address)
+        if not self._object:
+            raise ConfigError("the address of a file is needed", field="output", value=address, hint="add its path")
+        self.address = f"{self._repository}/{self._branch}/{self._object}"
+        self.format: Format = _format(self._object)
+        self._lake = lake
+        with self._opened() as connection:
+            self._check(connection, overwrite)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Generator[Lake]:
+        if isinstance(self._lake, Lake):
+            yield self._lake
+            return
+        with Lake(self._lake if self._lake is not None else runtime_settings().lake) as connection:
+            yield connection
+
+    def _check(self, lake: Lake, overwrite: bool) -> None:
+        if lake.protected(self._repository, self._branch):
+            raise UserError(
+                "the branch is protected",
+                field="output",
+                value=self.address,
+                hint=f"write to another branch, which is made from main, then publish it: "
+                f'data.publish("{self._repository}/BRANCH")',
+            )
+        if not lake.has_branch(self._repository, self._branch):
+            return
+        if not overwrite and data.exists(self.address, lake=lake):
+            raise _taken(self.address)
+        others = next((path for path in lake.staged(self._repository, self._branch) if path != self._object), None)
+        if others is not None:
+            raise UserError(
+                f"the branch has changes which are not committed ({others}), and the scores' commit would hold them",
+                field="output",
+                value=self.address,
+                hint="commit them first, or write to another branch",
+            )
+
+    @contextlib.contextmanager
+    def work(self) -> Generator[Path]:
+        with tempfile.TemporaryDirectory(prefix="tidemill-score-") as folder:
+            yield Path(folder, "scores")
+
+    def publish(self, work: Path, metadata: Mapping[str, str]) -> str:
+        with self._opened() as connection:
+            connection.create_branch(self._repository, self._branch, "main")
+            data.write(work, self.address, lake=connection)
+            message = f"Score with {metadata['tidemill.model']} version {metadata['tidemill.model.version']}"
+            branch = f"{self._repository}/{self._branch}"
+            return data.commit(branch, message, metadata=metadata, lake=connection).commit
+
+
+@contextlib.contextmanager
+def open_sink(path: Path, kind: Format, schema: pa.Schema) -> Generator[Sink]:
+    """Open the new file `path` for batches of `schema`; its metadata is kept where the format has a place for it.
+
+    Raises:
+        ConfigError: CSV has no way to say a column's values.
+    """
+    if kind == "parquet":
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            yield _Parquet(writer)
+    elif kind == "arrow":
+        with pyarrow.ipc.new_file(str(path), schema) as writer:
+            yield writer
+    else:
+        flat = _flat(schema)
+        with pyarrow.csv.CSVWriter(str(path), flat) as writer:
+            yield _Csv(writer, flat)
+
+
+class _Parquet:
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self._writer = writer
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self._writer.write_batch(batch)
+
+
+class _Csv:
+    """Lists of one length become a column for each position: `scores_0`, `scores_1`."""
+
+    def __init__(self, writer: pyarrow.csv.CSVWriter, schema: pa.Schema) -> None:
+        self._writer = writer
+        self._schema = schema
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        arrays: list[pa.Array] = []
+        for column in batch.columns:
+            if pa.types.is_fixed_size_list(column.type):
+                width, flat = column.type.list_size, column.flatten()
+                arrays += [flat.take(pa.array(range(start, len(flat), width))) for start in range(width)]
+            else:
+                arrays.append(column)
+        self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+
+
+def _flat(schema: pa.Schema) -> pa.Schema:
+    fields: list[pa.Field] = []
+    for item in schema:
+        kind = item.type
+        if pa.types.is_fixed_size_list(kind) and not pa.types.is_nested(kind.value_type):
+            fields += [pa.field(f"{item.name}_{position}", kind.value_type) for position in range(kind.list_size)]
+        elif pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            raise ConfigError(f"CSV cannot say values of type {kind}", field=item.name, hint="write Parquet or Arrow")
+        else:
+            fields.append(pa.field(item.name, kind))
+    return pa.schema(fields)

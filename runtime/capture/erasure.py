@@ -1,0 +1,170 @@
+"""The rows of one subject, removed from what was captured, and their labels with them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..common.errors import ConfigError, NotFoundError
+from ..common.files import waiting_lock
+from .columns import hash_value, is_hashed
+from .journal import journals, read_journal, recover
+from .lookup import is_value, rows_where
+from .segments import CAPTURE, LABELS, Segment, list_segments, read_segment, replace_segment
+
+__all__ = ["Forgotten", "forget"]
+
+# Its functions are made when it is imported; a type checker does not see them.
+_compute: Any = pc
+_LOCK = ".forget.lock"
+_POLL_SECONDS = 0.1
+_IDS = ("request_id", "client_request_id")
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What `forget` removed.
+
+    Attributes:
+        rows: captured rows.
+        labels: labels of those rows.
+        segments: files which were written anew without them.
+        waiting: rows which are still in the journal of a running server; ask again when they are in a segment.
+    """
+
+    rows: int = 0
+    labels: int = 0
+    segments: int = 0
+    waiting: int = 0
+
+
+def forget(
+    directory: Path, column: str, value: Any, *, hash_key: bytes | None = None, wait_seconds: float = 30.0
+) -> Forgotten:
+    """Remove every captured row below `directory` whose `column` is `value`, and its labels.
+
+    Servers may go on meanwhile. Each segment is replaced as a whole: a reader sees it with the rows or without. Rows
+    which are still in a journal are waited for until they are in a segment; a request which was answered within the
+    last second may be in neither. Interrupted, it is simply called again: labels go first, so that none is left whose
+    row is gone. What was published into the lake, and what a monitor holds in memory, is not touched.
+
+    Args:
+        directory: the capture folder.
+        column: name of a feature, or `request_id`, or `client_request_id`.
+        value: what the subject has there; text is read as the column's type.
+        hash_key: the key of the hashes, where the column is captured as hashes.
+        wait_seconds: how long to wait for rows in journals.
+
+    Raises:
+        NotFoundError: there is no such folder.
+        ConfigError: the column is hashed, and there is no key.
+        OSError: a segment could not be written; those which were are done.
+    """
+    if not directory.is_dir():
+        raise NotFoundError("there is no capture", field="directory", value=str(directory))
+    subject = _Subject(column, value, hash_key)
+    # Two at a time would each put back what the other removed.
+    with waiting_lock(directory / _LOCK):
+        waiting = _wait(directory, subject, wait_seconds)
+        held = [(segment, rows) for segment in list_segments(directory, CAPTURE) if (rows := subject.in_(segment))]
+        gone = pa.array(sorted({key for _, keys in held for key in keys}), pa.string())
+
+        def labelled(table: pa.Table) -> pa.ChunkedArray:
+            return _compute.is_in(_keys(table), value_set=gone)
+
+        labels, changed = 0, 0
+        if len(gone):
+            for segment in list_segments(directory, LABELS):
+                removed = _remove(segment, labelled)
+                labels += removed
+                changed += removed > 0
+        removed = [_remove(segment, subject.mask) for segment, _ in held]
+    return Forgotten(sum(removed), labels, changed + sum(count > 0 for count in removed), waiting)
+
+
+@dataclass
+class _Subject:
+    """Whose rows are meant."""
+
+    column: str
+    value: Any
+    key: bytes | None = field(repr=False)
+
+    def in_(self, segment: Segment) -> list[str]:
+        """Return the keys of its rows in `segment`."""
+        try:
+            with pq.ParquetFile(segment.path) as file:
+                places = list(self._places(file.schema_arrow))
+        except (OSError, pa.ArrowInvalid):
+            return []
+        tables = [rows_where(segment.path, place, wanted) for place, wanted in places]
+        return [key for table in tables if table is not None for key in _keys(table).to_pylist()]
+
+    def mask(self, table: pa.Table) -> pa.ChunkedArray:
+        """Return which rows of `table` are its."""
+        found = pa.chunked_array([pa.repeat(False, table.num_rows)])
+        for place, wanted in self._places(table.schema):
+            outer, _, inner = place.partition(".")
+            values = _compute.struct_field(table[outer], [inner]) if inner else table[outer]
+            found = _compute.or_(found, is_value(values, wanted))
+        return found
+
+    def _places(self, schema: pa.Schema) -> Iterator[tuple[str, Any]]:
+        """Yield the columns to look at, with what its value is there."""
+        if self.column in _IDS:
+            yield self.column, self.value
+        features = schema.field("features").type
+        index = features.get_field_index(self.column)
+        if index < 0:
+            return
+        if not is_hashed(features.field(index)):
+            yield f"features.{self.column}", self.value
+        elif self.key is None:
+            raise ConfigError(
+                "the capture holds only hashes of this column", field="column", value=self.column, hint="give their key"
+            )
+        else:
+            text = self.value if isinstance(self.value, (str, bytes)) else str(pa.scalar(self.value).cast(pa.string()))
+            yield f"features.{self.column}", hash_value(text, self.key)
+
+
+def _keys(table: pa.Table) -> pa.ChunkedArray:
+    return _compute.binary_join_element_wise(table["request_id"], _compute.cast(table["row"], pa.string()), "/")
+
+
+def _wait(directory: Path, subject: _Subject, seconds: float) -> int:
+    """Wait until no journal holds a row of `subject`; return how many such rows there are nevertheless."""
+    end = time.monotonic() + seconds
+    wanted = journals(directory)
+    while True:
+        recover(directory)
+        found = {path: rows for path in wanted if (rows := _in_journal(path, subject))}
+        if not found or time.monotonic() >= end:
+            return sum(found.values())
+        wanted = list(found)
+        time.sleep(_POLL_SECONDS)
+
+
+def _in_journal(path: Path, subject: _Subject) -> int:
+    table = read_journal(path)
+    return 0 if table is None else _compute.sum(subject.mask(table)).as_py() or 0
+
+
+def _remove(segment: Segment, mask: Callable[[pa.Table], pa.ChunkedArray]) -> int:
+    """Write `segment` anew without the rows which `mask` says; return how many they were."""
+    try:
+        table = read_segment(segment)
+        kept = table.filter(_compute.invert(mask(table)))
+        if kept.num_rows < table.num_rows:
+            # Also when nothing is left: without its segment, a journal of that name would bring the rows back.
+            replace_segment(kept, segment)
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return 0
+    return table.num_rows - kept.num_rows

@@ -1,0 +1,174 @@
+"""The rows of one request, found among millions by the time which its id holds.
+
+A segment bears the time of its first request, and its folder the day of writing. So those with names of about that
+time are looked at first, on the day itself and on all later ones (a disk which failed, or a killed server, makes rows
+late), then those further away, in the end all which began before and were written after. Of each only the footer is
+read, unless that says that the id may be there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..common.ids import parse_uuid7, time_of
+from .journal import journals, read_journal
+from .segments import CAPTURE, Segment, day_folders, names_in, segment_in
+
+__all__ = ["Found", "find", "is_value", "rows_where"]
+
+# Its functions are made when it is imported; a type checker does not see them.
+_compute: Any = pc
+_NEAR = (timedelta(minutes=2), timedelta(hours=1), timedelta(days=1))
+_TIME_DIGITS = 13
+
+
+@dataclass(frozen=True)
+class Found:
+    """Rows of a request.
+
+    Attributes:
+        path: the segment, or the journal, which holds them.
+        rows: the rows, in their order.
+    """
+
+    path: Path
+    rows: pa.Table
+
+
+def find(directory: Path, request_id: str) -> list[Found]:
+    """Return the captured rows of a request, a version each: the one which answered, and a shadow's; [] without any.
+
+    Rows which are not in a segment yet are found in their journal.
+
+    Args:
+        directory: the capture folder.
+        request_id: what the answer bore in `X-Request-Id`.
+
+    Raises:
+        ValueError: it is no id of ours.
+    """
+    identifier = parse_uuid7(request_id)
+    wanted, milliseconds = str(identifier), identifier.int >> 80
+    found: dict[str, Found] = {}
+    # The journals first: their rows may be in a segment the next moment, but never the other way round.
+    for path in journals(directory):
+        table = read_journal(path)
+        if table is not None and (rows := _only(table, wanted)).num_rows:
+            found[path.stem] = Found(path, rows)
+    for segments in _widening(directory, time_of(identifier).date(), milliseconds):
+        for segment in segments:
+            rows = rows_where(segment.path, "request_id", wanted)
+            if rows is not None and rows.num_rows:
+                found[segment.name] = Found(segment.path, rows)
+        if found:
+            break
+    return sorted(found.values(), key=lambda each: each.path.name)
+
+
+def _only(table: pa.Table, request_id: str) -> pa.Table:
+    return table.filter(pc.field("request_id") == request_id)
+
+
+def _widening(directory: Path, day: date, milliseconds: int) -> Iterator[list[Segment]]:
+    """Yield the segments to look at, the likeliest first, each once."""
+    # The clocks of two machines may differ about midnight.
+    folders = day_folders(directory, CAPTURE, since=day - timedelta(days=1))
+    usual = [each for each in folders if day <= each[0] <= day + timedelta(days=1)]
+    names = _Names()
+    spans = [distance // timedelta(milliseconds=1) for distance in _NEAR]
+    yield names.between(usual, milliseconds - spans[0], milliseconds + spans[0])
+    for span in spans:
+        yield names.between(folders, milliseconds - span, milliseconds + span)
+    yield names.between(folders, 0, milliseconds)
+
+
+class _Names:
+    """The names of segments, listed once a folder and given out once each."""
+
+    def __init__(self) -> None:
+        self._listed: dict[Path, list[str]] = {}
+
+    def between(self, folders: Sequence[tuple[date, Path]], first: int, last: int) -> list[Segment]:
+        """Return the segments in `folders` of times from `first` to `last`, in milliseconds, but for those given."""
+        low, high = _digits(max(0, first)), _digits(min(last, (1 << 48) - 1))
+        given: list[Segment] = []
+        for day, folder in folders:
+            if folder not in self._listed:
+                self._listed[folder] = names_in(folder)
+            names = self._listed[folder]
+            near = [name for name in names if low <= name[:_TIME_DIGITS] <= high]
+            if near:
+                self._listed[folder] = [name for name in names if not low <= name[:_TIME_DIGITS] <= high]
+                given += [segment_in(folder, day, name) for name in near]
+        return given
+
+
+def _digits(milliseconds: int) -> str:
+    """Return how the id of a time begins.
+
+    >>> _digits(1_700_000_000_000)
+    '018bcfe5-6800'
+    """
+    digits = f"{milliseconds:012x}"
+    return f"{digits[:8]}-{digits[8:]}"
+
+
+def rows_where(path: Path, column: str, value: Any) -> pa.Table | None:
+    """Return the rows of a segment whose `column` (`features.NAME` for a feature) is `value`.
+
+    None where the segment has no such column, is gone, is damaged, or says in its footer that the value is not there.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            groups = _groups(file.metadata, column, value)
+            if not groups:
+                return None
+            keys = file.read_row_groups(groups, columns=[column])
+            mask = is_value(_leaf(keys, column), value)
+            if not _compute.any(mask).as_py():
+                return None
+            return file.read_row_groups(groups).filter(mask)
+    except (OSError, pa.ArrowInvalid):
+        return None
+
+
+def is_value(values: pa.ChunkedArray, value: Any) -> pa.ChunkedArray:
+    """Return which of `values` are `value`, which is text or what the column holds; a null is not."""
+    try:
+        wanted = pa.scalar(value).cast(values.type)
+    except (pa.ArrowException, OverflowError):
+        return pa.chunked_array([pa.repeat(False, len(values))])
+    return _compute.fill_null(_compute.equal(values, wanted), False)
+
+
+def _leaf(table: pa.Table, column: str) -> pa.ChunkedArray:
+    outer, _, inner = column.partition(".")
+    values = table[outer]
+    return _compute.struct_field(values, [inner]) if inner else values
+
+
+def _groups(metadata: Any, column: str, value: Any) -> list[int]:
+    """Return the row groups which may hold `value`, as far as the footer tells."""
+    found: list[int] = []
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        parts = (group.column(index) for index in range(group.num_columns))
+        part = next((part for part in parts if part.path_in_schema == column), None)
+        if part is not None and _may_hold(part.statistics, value):
+            found.append(number)
+    return found
+
+
+def _may_hold(known: Any, value: Any) -> bool:
+    if known is None or not known.has_min_max or not isinstance(value, str) or not isinstance(known.min, str):
+        return True
+    # Text is ordered by its bytes in the footer, and so it is here.
+    return known.min <= value <= known.max

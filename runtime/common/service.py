@@ -1,0 +1,166 @@
+"""What the services of the runtime share: JSON logs, the bearer token, metrics, and how they run.
+
+Importing this module configures nothing; `run` does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hmac
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .errors import TidemillError
+from .secrets import read_secret
+from .settings import ListenSettings, ServiceSettings, load_settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI, Request, Response
+    from prometheus_client import CollectorRegistry
+
+__all__ = [
+    "JsonFormatter",
+    "add_metrics",
+    "bearer",
+    "log_lines",
+    "log_time",
+    "main",
+    "run",
+    "token_matches",
+    "token_of",
+]
+
+_PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+
+
+def log_time(moment: float) -> str:
+    """Return `moment`, seconds since the epoch, as log lines say it: RFC 3339, UTC, milliseconds.
+
+    >>> log_time(0.25)
+    '1970-01-01T00:00:00.250Z'
+    """
+    return f"{_second(int(moment))}.{int(moment * 1000) % 1000:03d}Z"
+
+
+@functools.lru_cache(maxsize=16)
+def _second(moment: int) -> str:
+    # Lines come many to a second.
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (UTC), level, logger, message, what `extra` brought, and the exception."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return `record` as one line."""
+        line: dict[str, Any] = {
+            "time": log_time(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line.update({key: value for key, value in vars(record).items() if key not in _PLAIN})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def token_matches(given: str | None, expected: str) -> bool:
+    """Tell in constant time whether `given` is `expected`; an empty token on either side never matches."""
+    if not given or not expected:
+        return False
+    return hmac.compare_digest(given.encode(), expected.encode())
+
+
+def bearer(expected: str) -> Callable[[Request], None]:
+    """Return a FastAPI dependency which refuses, with 401, a request without `Authorization: Bearer <expected>`."""
+    from fastapi import HTTPException, Request
+
+    def check(request: Request) -> None:
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token_matches(given.strip(), expected):
+            raise HTTPException(401, "a valid bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
+
+    # The annotation is resolved by FastAPI, which cannot see a name that is imported here only.
+    check.__annotations__["request"] = Request
+    return check
+
+
+def add_metrics(app: FastAPI, expected: str, registry: CollectorRegistry) -> None:
+    """Add `/metrics` (Prometheus text format), which asks for the bearer token, and an open `/healthz`."""
+    from fastapi import Depends, Response
+    from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+    def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    app.add_api_route("/metrics", metrics, dependencies=[Depends(bearer(expected))], response_model=None)
+    app.add_api_route("/healthz", healthz)
+
+
+def log_lines() -> None:
+    """Have this process log JSON lines on standard output."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    for noisy in ("httpx", "filelock"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def run(app: FastAPI, listen: ListenSettings, *, grace: int = 10) -> None:
+    """Serve `app` where `listen` says until SIGTERM, with JSON logs on standard output."""
+    import uvicorn
+
+    log_lines()
+    uvicorn.run(
+        app,
+        host=listen.host,
+        port=listen.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=grace,
+    )
+
+
+def token_of(listen: ListenSettings) -> str:
+    """Return the bearer token which `listen` names."""
+    return read_secret(listen.token_file)
+
+
+L = TypeVar("L", bound=ServiceSettings)
+
+
+def main(
+    name: str, does: str, model: type[L], create_app: Callable[[L], FastAPI], *, grace: int, argv: list[str] | None
+) -> int:
+    """Be the command `python -m tidemill.runtime.NAME --settings FILE`; return its exit code.
+
+    Args:
+        name: the service's package.
+        does: what it does, one sentence for `--help`.
+        model: its settings.
+        create_app: makes its application.
+        grace: seconds for answers under way at SIGTERM, less than the ten after which a service is killed.
+        argv: arguments; None takes those of the process.
+    """
+    parser = argparse.ArgumentParser(prog=f"tidemill.runtime.{name}", description=does)
+    parser.add_argument("--settings", type=Path, required=True, help="JSON file with the settings")
+    path: Path = parser.parse_args(argv).settings
+    try:
+        settings = load_settings(path, model)
+        app = create_app(settings)
+    except TidemillError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    run(app, settings.listen, grace=grace)
+    return 0

@@ -1,0 +1,385 @@
+"""Versioned data: pinned reads, and writes which pass the gate.
+
+An address is `REPOSITORY/REF/PATH`, for example `flights/main/departures`; REF is a branch, a tag or a commit id. A
+read pins the ref at once, so that what is read can be named later:
+
+    frame = data.read("flights/main/departures", validated=True).to_pandas()
+
+A write goes to a branch, is committed, and is published through the gate; `add` does the three for one file:
+
+    data.branch("flights/fix")                                    # from main
+    data.write(frame, "flights/fix/departures/2013-01.parquet")
+    data.commit("flights/fix", "Mend January")
+    data.publish("flights/fix")                                   # GateError tells why not
+
+Every function of the lake takes `lake`, the settings of a lakeFS server or an open connection; by default it is the
+platform of TIDEMILL_RUNTIME. `send_labels` tells a model's server what became of the rows which it answered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import tempfile
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from ..common.errors import ConfigError, NotFoundError, UnvalidatedError
+from ..common.settings import LakeSettings, runtime_settings
+from .labels import SentLabels, send_labels
+from .lake_client import Commit, Lake, ObjectInfo
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+__all__ = [
+    "Dataset",
+    "Pinned",
+    "SentLabels",
+    "add",
+    "branch",
+    "brought_by",
+    "commit",
+    "exists",
+    "is_validated",
+    "newest_validated",
+    "publish",
+    "read",
+    "resolve",
+    "send_labels",
+    "split",
+    "write",
+]
+
+LakeLike: TypeAlias = "Lake | LakeSettings | None"
+
+_BATCH_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """What an address named when it was resolved.
+
+    Attributes:
+        repository, ref, path: the address as it was asked for.
+        commit: the full commit id.
+    """
+
+    repository: str
+    ref: str
+    commit: str
+    path: str
+
+    @property
+    def address(self) -> str:
+        """The address which names the same data for ever."""
+        return f"{self.repository}/{self.commit}/{self.path}".rstrip("/")
+
+
+class Dataset:
+    """The Parquet files below a path at one commit, in order of path.
+
+    Attributes:
+        pinned: what is read.
+        files: the Parquet files with their sizes in bytes.
+    """
+
+    def __init__(self, pinned: Pinned, files: Sequence[ObjectInfo], lake: LakeLike = None) -> None:
+        self.pinned = pinned
+        self.files = tuple(files)
+        self._lake = lake
+
+    @property
+    def repository(self) -> str:
+        """The repository it is in."""
+        return self.pinned.repository
+
+    @property
+    def commit(self) -> str:
+        """The commit it is read at."""
+        return self.pinned.commit
+
+    @property
+    def path(self) -> str:
+        """The path within the repository."""
+        return self.pinned.path
+
+    def batches(self, columns: Sequence[str] | None = None, rows: int = _BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        """Yield batches of at most `rows` rows; one file at a time is kept on disk, one batch in memory.
+
+        Files may differ in the types of a column; each batch has those of its file.
+        """
+        import pyarrow.parquet as pq
+
+        for _, file in self.downloaded():
+            with pq.ParquetFile(file) as opened:
+                yield from opened.iter_batches(batch_size=rows, columns=list(columns) if columns else None)
+
+    def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return all rows as one table; columns which one file has as integer and another as float become float."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        tables: list[pa.Table] = []
+        for _, file in self.downloaded():
+            with pq.ParquetFile(file) as opened:
+                tables.append(opened.read(columns=list(columns) if columns else None).replace_schema_metadata())
+        return pa.concat_tables(tables, promote_options="permissive")
+
+    def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return all rows as a data frame."""
+        return self.to_arrow(columns).to_pandas()
+
+    def downloaded(self) -> Iterator[tuple[ObjectInfo, Path]]:
+        """Yield each file and where it was downloaded to, until the next is asked for; one at a time is on disk."""
+        with _opened(self._lake) as lake, tempfile.TemporaryDirectory(prefix="tidemill-read-") as folder:
+            for item in self.files:
+                file = Path(folder, "part.parquet")
+                with file.open("wb") as stream:
+                    lake.download(self.repository, self.commit, item.path, stream)
+                yield item, file
+
+
+def resolve(address: str, *, validated: bool = False, lake: LakeLike = None) -> Pinned:
+    """Pin `address` to a commit.
+
+    With `validated`, it is a commit which the gate accepted: the one that the ref names, or, where the ref's newer
+    commits changed nothing below the path, the newest accepted one before it.
+
+    Raises:
+        NotFoundError: there is no such repository or ref.
+        UnvalidatedError: `validated`, and the data there passed no gate.
+        UnreachableError: lakeFS does not answer.
+    """
+    repository, ref, path = split(address)
+    with _opened(lake) as connection:
+        head = connection.head(repository, ref)
+        if not validated:
+            return Pinned(repository, ref, head.id, path)
+        good = _newest_gated(connection, repository, head.id)
+        if good is None or (
+            good.id != head.id and next(connection.changed(repository, good.id, head.id, _prefix(path)), None)
+        ):
+            newest = f"; the newest which did is {good.id}" if good else ""
+            raise UnvalidatedError(
+                f"commit {head.id} did not pass the gate{newest}",
+                field="data",
+                value=address,
+                hint="publish through a branch, or read the commit which passed",
+            )
+        return Pinned(repository, ref, good.id, path)
+
+
+def read(address: str, *, validated: bool = False, lake: LakeLike = None) -> Dataset:
+    """Return the Parquet files at or below `address`, pinned; see `resolve` for `validated` and the errors.
+
+    Raises:
+        NotFoundError: also when there is no Parquet file.
+    """
+    with _opened(lake) as connection:
+        pinned = resolve(address, validated=validated, lake=connection)
+        files = _parquet_files(connection, pinned)
+    if not files:
+        raise NotFoundError("no Parquet file there", field="data", value=pinned.address)
+    return Dataset(pinned, files, lake)
+
+
+def exists(address: str, *, lake: LakeLike = None) -> bool:
+    """Tell whether there is an object exactly at `address`."""
+    repository, ref, path = split(address)
+    with _opened(lake) as connection:
+        return any(item.path == path for item in connection.objects(repository, ref, path))
+
+
+def brought_by(address: str, *, lake: LakeLike = None) -> str:
+    """Return the newest commit on the branch, a merge mostly, which changed something at or below `address`.
+
+    lakeFS's own log of a path leaves merges out, along first parents.
+
+    Raises:
+        NotFoundError: no commit did.
+    """
+    repository, ref, path = split(address)
+    with _opened(lake) as connection:
+        for item in connection.log(repository, ref):
+            if item.parents and any(connection.changed(repository, item.parents[0], item.id, _prefix(path))):
+                return item.id
+    raise NotFoundError("no commit brought anything there", field="data", value=address)
+
+
+def is_validated(repository: str, commit_id: str, *, lake: LakeLike = None) -> bool:
+    """Tell whether `commit_id` is a merge which the gate accepted."""
+    with _opened(lake) as connection:
+        return connection.gated(repository, commit_id)
+
+
+def newest_validated(address: str, *, lake: LakeLike = None) -> str:
+    """Return the newest commit of `REPOSITORY/BRANCH` which the gate accepted.
+
+    With a path behind the branch it is the accepted commit which brought the newest data below that path: later ones
+    which changed nothing there do not count, so that the answer changes only when the data does.
+
+    Raises:
+        UnvalidatedError: the gate accepted none.
+    """
+    repository, ref, path = split(address)
+    with _opened(lake) as connection:
+        head = connection.head(repository, ref)
+        found = _newest_gated(connection, repository, head.id)
+        if found is None:
+            raise UnvalidatedError("no commit passed the gate", field="data", value=address, hint="publish some data")
+        while path and (earlier := _earlier_gated(connection, repository, found)) is not None:
+            if next(connection.changed(repository, earlier.id, found.id, _prefix(path)), None) is not None:
+                break
+            found = earlier
+        return found.id
+
+
+def branch(address: str, *, source: str = "main", lake: LakeLike = None) -> bool:
+    """Make the branch `REPOSITORY/NAME` at `source`; return False when it already exists, which stays as it is."""
+    repository, name, _ = split(address)
+    with _opened(lake) as connection:
+        return connection.create_branch(repository, name, source)
+
+
+def write(data: pd.DataFrame | pa.Table | Path, address: str, *, lake: LakeLike = None) -> ObjectInfo:
+    """Write a data frame or table as Parquet, or a file as it is, to `address`; REF is a branch.
+
+    The frame's index is left out. What is written is not committed by that.
+    """
+    repository, name, path = split(address)
+    if not path:
+        raise ConfigError("the address of a file is needed", field="data", value=address, hint="add its path")
+    with _opened(lake) as connection, _as_file(data) as file:
+        return connection.upload(repository, name, path, file)
+
+
+def commit(address: str, message: str, *, metadata: Mapping[str, str] | None = None, lake: LakeLike = None) -> Pinned:
+    """Commit what was written to the branch `REPOSITORY/NAME`; without changes its newest commit is returned."""
+    repository, name, _ = split(address)
+    with _opened(lake) as connection:
+        made = connection.commit(repository, name, message, metadata or {}) or connection.head(repository, name)
+    return Pinned(repository, name, made.id, "")
+
+
+def publish(
+    address: str,
+    *,
+    into: str = "main",
+    message: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    lake: LakeLike = None,
+) -> Pinned:
+    """Merge the branch `REPOSITORY/NAME` through the gate; again, it changes nothing and returns the newest commit.
+
+    Raises:
+        GateError: the gate said no; `reasons` tells why, and the branch stays for a look.
+        UnreachableError: lakeFS or the gate does not answer; nothing was merged.
+    """
+    repository, name, _ = split(address)
+    with _opened(lake) as connection:
+        merged = connection.merge(repository, name, into, message or f"Publish {name}", metadata or {})
+        return Pinned(repository, into, merged or connection.head(repository, into).id, "")
+
+
+def add(
+    data: pd.DataFrame | pa.Table | Path,
+    address: str,
+    *,
+    message: str,
+    metadata: Mapping[str, str] | None = None,
+    lake: LakeLike = None,
+) -> Pinned:
+    """Write, commit and publish one file at `REPOSITORY/BRANCH/PATH`, on a branch of its own which goes afterwards.
+
+    It may be called again after it was interrupted anywhere. When the gate refuses, the branch stays for a look.
+
+    Raises:
+        GateError, UnreachableError: see `publish`.
+    """
+    repository, into, path = split(address)
+    name = _branch_name(path)
+    with _opened(lake) as connection:
+        connection.delete_branch(repository, name)
+        connection.create_branch(repository, name, into)
+        write(data, f"{repository}/{name}/{path}", lake=connection)
+        commit(f"{repository}/{name}", message, metadata=metadata, lake=connection)
+        made = publish(f"{repository}/{name}", into=into, message=message, metadata=metadata, lake=connection)
+        connection.delete_branch(repository, name)
+    return Pinned(repository, into, made.commit, path)
+
+
+def _newest_gated(lake: Lake, repository: str, start: str) -> Commit | None:
+    return next((item for item in lake.log(repository, start) if lake.gated(repository, item.id)), None)
+
+
+def _earlier_gated(lake: Lake, repository: str, found: Commit) -> Commit | None:
+    return _newest_gated(lake, repository, found.parents[0]) if found.parents else None
+
+
+def _parquet_files(lake: Lake, pinned: Pinned) -> list[ObjectInfo]:
+    return [
+        item
+        for item in lake.objects(pinned.repository, pinned.commit, _prefix(pinned.path))
+        if item.path.endswith(".parquet")
+    ]
+
+
+def _prefix(path: str) -> str:
+    """Return the prefix of all objects at or below `path`.
+
+    >>> _prefix("departures"), _prefix("a/b.parquet"), _prefix("")
+    ('departures/', 'a/b.parquet', '')
+    """
+    return path if not path or path.endswith(".parquet") else f"{path}/"
+
+
+def _branch_name(path: str) -> str:
+    """Return a branch name for the file `path`: readable, and different for different paths.
+
+    >>> _branch_name("departures/2013-01.parquet")
+    'add-departures-2013-01-parquet-a49dce3e'
+    """
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", path).strip("-")[-80:].strip("-")
+    return f"add-{readable}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+
+
+def split(address: str) -> tuple[str, str, str]:
+    """Return repository, ref and path (which may be empty) of an address.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    repository, _, rest = address.strip("/").partition("/")
+    ref, _, path = rest.partition("/")
+    if not repository or not ref:
+        raise ConfigError("not an address", field="data", value=address, hint="write REPOSITORY/REF/PATH")
+    return repository, ref, path
+
+
+@contextlib.contextmanager
+def _opened(lake: LakeLike) -> Generator[Lake]:
+    if isinstance(lake, Lake):
+        yield lake
+        return
+    with Lake(lake if lake is not None else runtime_settings().lake) as opened:
+        yield opened
+
+
+@contextlib.contextmanager
+def _as_file(data: pd.DataFrame | pa.Table | Path) -> Generator[Path]:
+    if isinstance(data, Path):
+        yield data
+        return
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = data if isinstance(data, pa.Table) else pa.Table.from_pandas(data, preserve_index=False)
+    with tempfile.TemporaryDirectory(prefix="tidemill-write-") as folder:
+        file = Path(folder, "part.parquet")
+        pq.write_table(table, file, compression="zstd")
+        yield file

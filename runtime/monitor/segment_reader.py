@@ -1,0 +1,120 @@
+"""Reading a growing capture, each segment once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pandas.util import hash_pandas_object
+
+from ..capture import Kind, Segment, new_segments, read_segment
+
+__all__ = ["Bounds", "Follower", "bounds", "keys", "read", "served_rows", "struct_columns"]
+
+_log = logging.getLogger(__name__)
+
+FUTURE = timedelta(days=1)
+"""Rows whose event lies further ahead of their arrival are left out: one wrong clock would end every window."""
+
+
+class Follower:
+    """Yields each segment of `kind` below `directory` once, in order of writing.
+
+    It remembers the names of two days of segments only: a segment is found by the day it was written on.
+
+    Args:
+        directory: the capture folder.
+        kind: `capture` or `labels`.
+        since: UTC day of the first segments which are of interest.
+    """
+
+    def __init__(self, directory: Path, kind: Kind, *, since: date | None = None) -> None:
+        self._directory = directory
+        self._kind: Kind = kind
+        self._since = since
+        self._seen: dict[str, date] = {}
+
+    def segments(self) -> list[Segment]:
+        """Return the segments which are new since the last call."""
+        found = new_segments(self._directory, self._kind, self._seen, since=self._since)
+        self._seen.update((segment.name, segment.day) for segment in found)
+        if found:
+            self._since = max(segment.day for segment in found) - timedelta(days=1)
+            self._seen = {name: day for name, day in self._seen.items() if day >= self._since}
+        return found
+
+    def tables(self) -> Iterator[tuple[Segment, pa.Table]]:
+        """Yield the new segments with their rows; those which are gone or damaged are left out."""
+        for segment in self.segments():
+            if (table := read(segment)) is not None:
+                yield segment, table
+
+
+def read(segment: Segment, columns: list[str] | None = None) -> pa.Table | None:
+    """Return the rows of `segment`, or None where it was deleted or is damaged."""
+    try:
+        return read_segment(segment, columns)
+    except FileNotFoundError:
+        return None
+    except (pa.ArrowInvalid, OSError) as error:
+        _log.warning("a segment cannot be read", extra={"segment": str(segment.path), "error": str(error)})
+        return None
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a segment's footer says of its rows."""
+
+    first_event: datetime
+    last_event: datetime
+    first_version: str
+    last_version: str
+
+
+def bounds(segment: Segment) -> Bounds | None:
+    """Return the bounds of a capture segment without reading its rows, or None where its footer has none."""
+    try:
+        metadata = pq.read_metadata(segment.path)
+    except (FileNotFoundError, pa.ArrowInvalid, OSError):
+        return None
+    found: dict[str, list[Any]] = {"event_time": [], "version": []}
+    for group in range(metadata.num_row_groups):
+        for index in range(metadata.num_columns):
+            column = metadata.row_group(group).column(index)
+            if (name := column.path_in_schema) in found:
+                if column.statistics is None or not column.statistics.has_min_max:
+                    return None
+                found[name] += [column.statistics.min, column.statistics.max]
+    if not all(found.values()):
+        return None
+    times, versions = found["event_time"], found["version"]
+    return Bounds(min(times), max(times), min(versions), max(versions))
+
+
+def served_rows(table: pa.Table, alias: str) -> pa.Table:
+    """Return the captured rows which were answered under `alias` and whose event is not of the future."""
+    ahead = pc.field("event_time") - pc.field("received_at")
+    return table.filter((pc.field("role") == alias) & (ahead <= pa.scalar(FUTURE, pa.duration("us"))))
+
+
+def keys(table: pa.Table) -> NDArray[np.uint64]:
+    """Return a 64-bit hash of each (request_id, row), the same in every process."""
+    frame = table.select(["request_id", "row"]).to_pandas()
+    frame = frame.assign(row=frame["row"].astype("int64"))
+    hashed = cast("Any", hash_pandas_object)(frame, index=False)
+    return cast("NDArray[np.uint64]", hashed.to_numpy(dtype="uint64"))
+
+
+def struct_columns(table: pa.Table, name: str) -> pa.Table:
+    """Return the fields of the struct column `name` (`features`, `outputs`) as a table of their own."""
+    chunks = [pa.RecordBatch.from_struct_array(chunk) for chunk in table[name].chunks]
+    return pa.Table.from_batches(chunks) if chunks else pa.table({})

@@ -1,0 +1,287 @@
+"""The usual JSON bodies, read by decoders made for one contract: a few microseconds for a row.
+
+What is accepted here `forms` would accept too, with the same values (a property test holds them against each other);
+whatever is not usual gives None, and `forms` then reads the body anew and says what is wrong with it.
+
+msgspec is as strict as we are about JSON, UTF-8, types and ranges, but of two equal keys it silently takes the last.
+Those are found by counting quotation marks. In valid JSON they stand around each key and each string, and else only
+after a backslash. What was decoded says how many keys and strings there must have been, each of which stands in the
+body with its two; a key which was overwritten stands there too. So there are exactly twice as many as keys and strings
+if, and only if, no key came twice and no string holds a quotation mark. A body of the second sort is not usual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from operator import itemgetter
+from typing import Annotated, Any, Union
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, Meta, UnsetType
+from msgspec.structs import astuple
+
+from ..contract.columns import LARGEST, Column, UnfitValueError, as_time
+from ..contract.model_contract import Contract
+from ..inference.batch import Batch
+from ..settings import LimitSettings
+
+__all__ = ["FastReader"]
+
+_LONG: Any = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+_TYPES: dict[str, Any] = {
+    "boolean": bool,
+    "integer": Annotated[int, Meta(ge=-(1 << 31), le=(1 << 31) - 1)],
+    "long": _LONG,
+    "float": Annotated[float, Meta(ge=-LARGEST["float"], le=LARGEST["float"])],
+    "double": float,
+    "string": str,
+    "binary": str,
+    "datetime": str,
+}
+_TIMES: Any = Union[str, list[str], UnsetType]  # noqa: UP007 - a value, not an annotation
+# Of the deepest usual body: the body, `dataframe_split`, `data`, a row.
+_DEPTH = 4
+# Times are read by the exact reader's own function, which says so of what is none.
+_WRONG = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, UnfitValueError)
+# Of a time at most: the day, the clock, a point with nine digits, the offset.
+_TIME_LENGTH = 35
+# Orders of columns for which decoders are kept.
+_ORDERS = 32
+# From here on numpy counts faster.
+_LONG_BODY = 4096
+
+Rows = list[tuple[Any, ...]]
+
+
+class FastReader:
+    """Reads what is usual for one contract."""
+
+    def __init__(self, contract: Contract) -> None:
+        self._contract = contract
+        columns = contract.columns
+        self._width = len(columns)
+        self._names = list(contract.names)
+        self._longest_name = max(map(len, self._names))
+        self._optional = _getter([at for at, column in enumerate(columns) if not column.required])
+        texts = [(at, column) for at, column in enumerate(columns) if _TYPES[column.kind] is str]
+        self._texts = [at for at, _ in texts]
+        self._sure_texts = sum(column.required for _, column in texts)
+        self._unsure_texts = _getter([at for at, column in texts if not column.required])
+        self._converted = [(at, column) for at, column in texts if column.kind != "string"]
+        row = msgspec.defstruct(
+            "Row",
+            [_field(f"f{at}", column) for at, column in enumerate(columns)],
+            rename={f"f{at}": name for at, name in enumerate(self._names)},
+            kw_only=True,
+            forbid_unknown_fields=True,
+            gc=False,
+        )
+        listed: Any = list[row] if contract.named else list[Union[row, _tuple(columns)]]  # noqa: UP007
+        split = _struct(
+            columns=list[str] if contract.named else Union[list[Union[str, int]], UnsetType],  # noqa: UP007
+            data=list[_tuple(columns)],
+            index=Union[list[_LONG], UnsetType],  # noqa: UP007
+        )
+        body = _struct(
+            dataframe_records=Union[list[row], UnsetType],  # noqa: UP007
+            dataframe_split=Union[split, UnsetType],  # noqa: UP007
+            instances=Union[listed, UnsetType],  # noqa: UP007
+            event_time=_TIMES,
+        )
+        self._decode = msgspec.json.Decoder(body).decode
+        self._decode_rows = msgspec.json.Decoder(_struct(rows=list[row], event_time=_TIMES)).decode
+        self._orders: dict[tuple[str, ...], tuple[Callable[[Any], Rows], Callable[[Any], Any]]] = {}
+
+    @classmethod
+    def of(cls, contract: Contract) -> FastReader | None:
+        """Return the reader for `contract`, made once; None where something in it is not usual."""
+        try:
+            return contract.derived["fast"]
+        except KeyError:
+            pass
+        made: FastReader | None = None
+        if all(column.kind in _TYPES for column in contract.columns):
+            try:
+                made = cls(contract)
+            except ValueError:
+                # A name which msgspec does not take, such as one with a quotation mark.
+                made = None
+        contract.derived["fast"] = made
+        return made
+
+    def invocations(self, body: bytes, limits: LimitSettings) -> Batch | None:
+        """Return the rows of `body`, sent to `/invocations`, or None."""
+        try:
+            found: Any = self._decode(body)
+        except _WRONG:
+            return self._reordered(body, limits)
+        records, split, listed = found.dataframe_records, found.dataframe_split, found.instances
+        if records is UNSET and split is UNSET:
+            records = listed
+        elif listed is not UNSET:
+            return None
+        if records is not UNSET:
+            if split is not UNSET or not records:
+                return None
+            if type(records[0]) is not tuple:
+                return self._records(records, body, found.event_time, limits)
+            return self._batch(records, body, 1, found.event_time, limits) if _tuples(records) else None
+        if split is UNSET:
+            return None
+        keys, names = 3, split.columns
+        if names is UNSET:
+            keys, names = 2, self._names
+        elif names != self._names:
+            if self._contract.named or [str(name) for name in names] != self._names:
+                return self._reordered(body, limits)
+            keys -= sum(type(name) is int for name in names)
+        if split.columns is not UNSET:
+            keys += self._width
+        if split.index is not UNSET:
+            keys += 1
+        return self._batch(split.data, body, keys, found.event_time, limits)
+
+    def rows(self, body: bytes, limits: LimitSettings) -> Batch | None:
+        """Return the rows of `body`, sent to `/predict`, or None."""
+        try:
+            found: Any = self._decode_rows(body)
+        except _WRONG:
+            return None
+        return self._records(found.rows, body, found.event_time, limits)
+
+    def _records(self, records: list[Any], body: bytes, times: Any, limits: LimitSettings) -> Batch | None:
+        try:
+            rows: Rows = [astuple(record) for record in records]
+        except TypeError:
+            # Lists among the objects.
+            return None
+        keys = 1 + len(rows) * self._width
+        if self._optional is not None and (
+            absent := sum([values.count(UNSET) for values in map(self._optional, rows)])
+        ):
+            keys -= absent
+            rows = [tuple([None if value is UNSET else value for value in row]) for row in rows]
+        return self._batch(rows, body, keys, times, limits)
+
+    def _batch(self, rows: Rows, body: bytes, strings: int, times: Any, limits: LimitSettings) -> Batch | None:
+        """Return `rows`, in whose body there should be `strings` keys and strings besides their own values."""
+        count = len(rows)
+        if not 0 < count <= limits.rows or self._width > limits.columns or limits.depth < _DEPTH:
+            return None
+        strings += count * self._sure_texts
+        if self._unsure_texts is not None:
+            strings += sum([len(values) - values.count(None) for values in map(self._unsure_texts, rows)])
+        if times is not UNSET:
+            strings += 2 if type(times) is str else 1 + len(times)
+        if _quotes(body) != 2 * strings:
+            return None
+        if len(body) > limits.text and (
+            self._longest_name > limits.text
+            or (times is not UNSET and limits.text < _TIME_LENGTH)
+            or any((text := row[at]) is not None and len(text) > limits.text for at in self._texts for row in rows)
+        ):
+            return None
+        if times is UNSET and not self._converted:
+            return Batch(count, rows)
+        try:
+            if self._converted:
+                rows = self._convert(rows)
+            return Batch(count, rows, None if times is UNSET else _event_times(times, count))
+        except UnfitValueError:
+            return None
+
+    def _convert(self, rows: Rows) -> Rows:
+        converted: Rows = []
+        for row in rows:
+            values = list(row)
+            for at, column in self._converted:
+                if values[at] is not None:
+                    values[at] = column.convert(values[at])
+            converted.append(tuple(values))
+        return converted
+
+    def _reordered(self, body: bytes, limits: LimitSettings) -> Batch | None:
+        """Return the rows of a `dataframe_split` whose columns have another order than the contract's."""
+        try:
+            found: Any = _decode_raw(body)
+            split = found.dataframe_split
+            names = tuple(split.columns)
+            if len(names) != self._width or set(names) != set(self._names):
+                return None
+            decode, reorder = self._orders.get(names) or self._order(names)
+            rows: Rows = [reorder(row) for row in decode(split.data)]
+        except _WRONG:
+            return None
+        return self._batch(rows, body, 3 + self._width + (split.index is not UNSET), found.event_time, limits)
+
+    def _order(self, names: tuple[str, ...]) -> tuple[Callable[[Any], Rows], Callable[[Any], Any]]:
+        columns = [self._contract.columns[self._contract.positions[name]] for name in names]
+        decode = msgspec.json.Decoder(list[_tuple(columns)]).decode
+        reorder = _getter([names.index(name) for name in self._names])
+        assert reorder is not None  # noqa: S101 - there is a column
+        if len(self._orders) < _ORDERS:
+            self._orders[names] = decode, reorder
+        return decode, reorder
+
+
+def _field(name: str, column: Column) -> tuple[Any, ...]:
+    kind = _TYPES[column.kind]
+    # UNSET and not None, so that what is missing is told from null: the keys are counted.
+    return (name, kind) if column.required else (name, Union[kind, None, UnsetType], UNSET)  # noqa: UP007
+
+
+def _tuple(columns: Sequence[Column]) -> Any:
+    kinds = tuple(
+        _TYPES[column.kind] if column.required else Union[_TYPES[column.kind], None]  # noqa: UP007
+        for column in columns
+    )
+    return tuple[kinds]
+
+
+def _struct(**kinds: Any) -> Any:
+    fields = [
+        (name, kind, UNSET) if UnsetType in getattr(kind, "__args__", ()) else (name, kind)
+        for name, kind in kinds.items()
+    ]
+    return msgspec.defstruct("Body", fields, kw_only=True, forbid_unknown_fields=True, gc=False)
+
+
+def _getter(positions: Sequence[int]) -> Callable[[Any], tuple[Any, ...]] | None:
+    if not positions:
+        return None
+    if len(positions) == 1:
+        only = slice(positions[0], positions[0] + 1)
+        return itemgetter(only)
+    return itemgetter(*positions)
+
+
+def _tuples(records: list[Any]) -> bool:
+    return set(map(type, records)) == {tuple}
+
+
+def _quotes(body: bytes) -> int:
+    if len(body) < _LONG_BODY:
+        return body.count(b'"')
+    return int(np.count_nonzero(np.frombuffer(body, np.uint8) == ord('"')))
+
+
+def _event_times(times: Any, rows: int) -> list[datetime]:
+    if type(times) is str:
+        return [as_time(times)] * rows
+    if len(times) != rows:
+        raise UnfitValueError("another number of times than rows")
+    return [as_time(text) for text in times]
+
+
+_decode_raw = msgspec.json.Decoder(
+    _struct(
+        dataframe_split=_struct(
+            columns=list[str],
+            data=msgspec.Raw,
+            index=Union[list[_LONG], UnsetType],  # noqa: UP007
+        ),
+        event_time=_TIMES,
+    )
+).decode

@@ -1,0 +1,1 @@
+"""The contract of a model version, made from its MLflow signature."""

@@ -1,0 +1,154 @@
+"""JSON Schemas (2020-12) of what a contract takes: whatever they allow is taken, whatever is taken they allow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..settings import LimitSettings
+from .columns import BITS, LARGEST, Column
+from .model_contract import Contract
+
+__all__ = ["any_value", "column_schema", "output_schema", "row_schema", "time_schema"]
+
+# A day of the calendar: of 31 days, of 30, of February, and of its 29th in leap years.
+_YEAR = r"(?:1679|16[89][0-9]|1[789][0-9]{2}|2[01][0-9]{2}|22[0-5][0-9]|2260)"
+_LEAP = (
+    r"(?:16(?:8[048]|9[26])|(?:17|18|19|21)(?:0[48]|[2468][048]|[13579][26])|20(?:[02468][048]|[13579][26])"
+    r"|22(?:0[48]|[24][048]|[135][26]|60))"
+)
+_DAY = (
+    rf"(?:{_YEAR}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)"
+    rf"|02-(?:0[1-9]|1[0-9]|2[0-8]))|{_LEAP}-02-29)"
+)
+_CLOCK = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+_TIME = rf"^{_DAY}[Tt ]{_CLOCK}:[0-5][0-9](?:\.[0-9]{{1,9}})?(?:[Zz]|[+-]{_CLOCK})$"
+_BASE64 = r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+
+
+def time_schema() -> dict[str, Any]:
+    """Return the schema of a time."""
+    return {
+        "type": "string",
+        "pattern": _TIME,
+        "description": "An RFC 3339 time with its offset, of the years 1679 to 2260.",
+    }
+
+
+def column_schema(column: Column, limits: LimitSettings) -> dict[str, Any]:
+    """Return the schema of one value of `column`."""
+    if column.kind == "tensor":
+        schema = _tensor(column, limits)
+    elif column.kind == "json":
+        schema = _described(column.spec or {"type": "any"}, limits)
+    else:
+        schema = _scalar(column.kind, limits)
+    return schema if column.required else _nullable(schema)
+
+
+def row_schema(contract: Contract, limits: LimitSettings) -> dict[str, Any]:
+    """Return the schema of a row said as an object."""
+    return {
+        "type": "object",
+        "properties": {column.name: column_schema(column, limits) for column in contract.columns},
+        "required": [column.name for column in contract.columns if column.required],
+        "additionalProperties": False,
+    }
+
+
+def any_value(limits: LimitSettings) -> dict[str, Any]:
+    """Return the schema of any JSON value, for `#/components/schemas/AnyValue`, to which it refers."""
+    inner = {"$ref": "#/components/schemas/AnyValue"}
+    return {
+        "anyOf": [
+            {"type": "null"},
+            {"type": "boolean"},
+            _scalar("double", limits),
+            _scalar("string", limits),
+            {"type": "array", "items": inner},
+            {"type": "object", "additionalProperties": inner},
+        ]
+    }
+
+
+def output_schema(kind: pa.DataType) -> dict[str, Any]:
+    """Return the schema of one output of the Arrow type `kind`."""
+    types = pa.types
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return {"type": "array", "items": output_schema(kind.value_type)}
+    if types.is_boolean(kind):
+        return {"type": "boolean"}
+    if types.is_integer(kind):
+        return {"type": "integer"}
+    if types.is_floating(kind):
+        return {"type": "number", "format": "double"}
+    return {"type": "string"} if types.is_string(kind) else {}
+
+
+def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(schema.get("type"), str):
+        return {**schema, "type": [schema["type"], "null"]}
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _scalar(kind: str, limits: LimitSettings) -> dict[str, Any]:
+    if kind in BITS:
+        return {
+            "type": "integer",
+            "format": "int32" if kind == "integer" else "int64",
+            "minimum": -(1 << BITS[kind]),
+            "maximum": (1 << BITS[kind]) - 1,
+        }
+    if kind in LARGEST:
+        return {"type": "number", "format": kind, "minimum": -LARGEST[kind], "maximum": LARGEST[kind]}
+    if kind == "boolean":
+        return {"type": "boolean"}
+    if kind == "datetime":
+        return time_schema()
+    if kind == "binary":
+        return {"type": "string", "contentEncoding": "base64", "pattern": _BASE64, "maxLength": limits.text}
+    return {"type": "string", "maxLength": limits.text}
+
+
+def _described(spec: Mapping[str, Any], limits: LimitSettings) -> dict[str, Any]:
+    kind = spec["type"]
+    if kind == "any":
+        return {"$ref": "#/components/schemas/AnyValue"}
+    if kind == "array":
+        return {"type": "array", "items": _part(spec["items"], limits)}
+    if kind == "map":
+        return {"type": "object", "additionalProperties": _part(spec["values"], limits)}
+    if kind == "object":
+        properties: Mapping[str, Mapping[str, Any]] = spec["properties"]
+        return {
+            "type": "object",
+            "properties": {name: _part(part, limits) for name, part in properties.items()},
+            "required": [name for name, part in properties.items() if part.get("required", True)],
+            "additionalProperties": False,
+        }
+    return _scalar(kind, limits)
+
+
+def _part(spec: Mapping[str, Any], limits: LimitSettings) -> dict[str, Any]:
+    schema = _described(spec, limits)
+    return schema if spec.get("required", True) or spec["type"] == "any" else _nullable(schema)
+
+
+def _tensor(column: Column, limits: LimitSettings) -> dict[str, Any]:
+    if column.dtype in ("str", "object"):
+        schema = _scalar("string", limits)
+    elif column.dtype == "bool":
+        schema = _scalar("boolean", limits)
+    else:
+        dtype = np.dtype(column.dtype)
+        kind, bounds = ("number", np.finfo(dtype)) if dtype.kind == "f" else ("integer", np.iinfo(dtype))
+        plain = float if dtype.kind == "f" else int
+        schema = {"type": kind, "minimum": plain(bounds.min), "maximum": plain(bounds.max)}
+    for size in reversed(column.shape[1:]):
+        schema = {"type": "array", "items": schema, "minItems": max(size, 1)}
+        if size >= 0:
+            schema["maxItems"] = size
+    return schema

@@ -1,0 +1,239 @@
+"""What a model says of itself in its `MLmodel`, and whether it may be loaded: nothing is ever unpickled.
+
+A pickle runs what it likes, also where MLflow would load it without a word. So only ways of storing a model are taken
+of which MLflow's source says that they read none; `forbidding_pickle` makes MLflow refuse as well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import yaml
+
+from ..versions.model import UnfitError
+
+__all__ = ["Described", "forbidding_pickle"]
+
+_SWITCH = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
+_SCALARS = frozenset({"boolean", "integer", "long", "float", "double", "string", "binary", "datetime"})
+# Flavours whose loader reads files of the library's own kind and nothing else (mlflow 3.17).
+_PLAIN = {
+    "mlflow.catboost": "catboost",
+    "mlflow.lightgbm": "lightgbm",
+    "mlflow.onnx": "onnx",
+    "mlflow.prophet": "prophet",
+    "mlflow.sklearn": "sklearn",
+    "mlflow.xgboost": "xgboost",
+}
+# Loaders of models which are a Python file; the same ones unpickle a model which is none.
+_FROM_CODE = (
+    "mlflow.pyfunc.model",
+    "mlflow.pyfunc.loaders.code_model",
+    "mlflow.pyfunc.loaders.chat_agent",
+    "mlflow.pyfunc.loaders.chat_model",
+    "mlflow.pyfunc.loaders.responses_agent",
+)
+# Trusting one of these by name would be trusting everything.
+_NEVER_TRUSTED = frozenset(
+    (
+        "builtins",
+        "cloudpickle",
+        "code",
+        "codeop",
+        "commands",
+        "ctypes",
+        "dill",
+        "importlib",
+        "joblib",
+        "marshal",
+        "multiprocessing",
+        "nt",
+        "os",
+        "pickle",
+        "posix",
+        "pty",
+        "runpy",
+        "shelve",
+        "shutil",
+        "skops",
+        "socket",
+        "subprocess",
+        "sys",
+        "types",
+        "webbrowser",
+    )
+)
+_HARMLESS = frozenset({"builtins.slice", "builtins.complex", "builtins.frozenset", "types.SimpleNamespace"})
+
+
+@dataclass(frozen=True)
+class Described:
+    """An `MLmodel` file.
+
+    Attributes:
+        folder: where it is, with the rest of the model.
+        flavors: how the model can be loaded.
+        signature: what it takes and gives, as JSON texts.
+        example: how its input example is stored.
+    """
+
+    folder: Path
+    flavors: Mapping[str, Mapping[str, Any]]
+    signature: Mapping[str, Any]
+    example: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> Described:
+        """Read the one in `folder`.
+
+        Raises:
+            UnfitError: there is none, or none that says how the model is loaded.
+        """
+        try:
+            raw = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
+            flavors = cast("dict[str, dict[str, Any]]", raw["flavors"])
+            return cls(folder, flavors, raw.get("signature") or {}, raw.get("saved_input_example_info") or {})
+        except FileNotFoundError:
+            raise UnfitError("its artifacts hold no MLmodel file", hint="log it with a flavour of MLflow") from None
+        except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+            raise UnfitError(f"its MLmodel file cannot be read ({type(error).__name__}: {error})") from None
+
+    @property
+    def function(self) -> Mapping[str, Any]:
+        """The flavour by which any model can be called."""
+        return self.flavors.get("python_function") or {}
+
+    @property
+    def loader(self) -> str:
+        """The module which loads it."""
+        return str(self.function.get("loader_module"))
+
+    @property
+    def method(self) -> str:
+        """The method of the model which answers."""
+        return str(self.function.get("predict_fn") or "predict")
+
+    @property
+    def is_sklearn(self) -> bool:
+        """Whether it is a model of scikit-learn, which needs no MLflow to be loaded."""
+        return self.loader == "mlflow.sklearn"
+
+    @property
+    def flavor(self) -> Mapping[str, Any]:
+        """The flavour which its loader reads."""
+        return self.flavors.get(_PLAIN.get(self.loader, "")) or {}
+
+    @property
+    def code(self) -> Path | None:
+        """The folder of the code which came with it."""
+        name = self.function.get("code")
+        return self.inside(str(name)) if name else None
+
+    @property
+    def trusted_types(self) -> list[str]:
+        """What skops may make besides what it knows, as whoever logged the model named it."""
+        return [str(name) for name in self.flavor.get("skops_trusted_types") or ()]
+
+    def inside(self, name: str) -> Path:
+        """Return the path of a part of the model.
+
+        Raises:
+            UnfitError: it leads out of the model's folder.
+        """
+        root = self.folder.resolve()
+        path = (root / name).resolve()
+        if not path.is_relative_to(root):
+            raise UnfitError(f"its MLmodel names {name!r}, which is not in the model's folder")
+        return path
+
+    def inputs(self) -> Any:
+        """Return the signature's inputs, an MLflow schema or what can be read like one; None where it has none."""
+        text = self.signature.get("inputs")
+        if not text:
+            return None
+        specs = cast("list[dict[str, Any]]", json.loads(text))
+        if all(spec.get("type") in _SCALARS or "tensor-spec" in spec for spec in specs):
+            # Importing MLflow for these takes longer than all the rest.
+            return SimpleNamespace(inputs=[_spec(spec) for spec in specs])
+        from mlflow.types import Schema
+
+        return Schema.from_json(text)
+
+    def check(self) -> None:
+        """Let nothing pass which may hold a pickle.
+
+        Raises:
+            UnfitError: it may, or nobody looked whether it may.
+        """
+        loader = self.loader
+        if loader in _FROM_CODE:
+            self._check_code()
+        elif loader not in _PLAIN:
+            raise UnfitError(
+                f"the model is loaded by {loader}, which may read a pickle",
+                hint="log it as a model from code, or with one of "
+                f"{', '.join(sorted(_PLAIN))} (run.log_model does for scikit-learn)",
+            )
+        # Of `model_code_path`, where the file once was, MLflow takes the name alone.
+        for name in ("data", "model_path", "code"):
+            if isinstance(value := self.function.get(name), str):
+                self.inside(value)
+        self._check_format()
+
+    def _check_code(self) -> None:
+        function = self.function
+        pickled = [str(function[key]) for key in ("python_model",) if key in function]
+        pickled += [path.name for path in self.folder.glob("*.pkl")]
+        if "model_code_path" not in function or pickled:
+            raise UnfitError(
+                f"the model is stored as a pickle ({', '.join(pickled) or 'python_model'})",
+                hint="log it as a model from code: python_model is the path of a file which calls set_model",
+            )
+
+    def _check_format(self) -> None:
+        flavor, loader = self.flavor, self.loader
+        stored = flavor.get("serialization_format", "pickle")
+        kind = str(flavor.get("model_class") or "")
+        hint = "log it with skops (run.log_model does)"
+        if loader == "mlflow.sklearn" and stored != "skops":
+            raise UnfitError(f"the model is stored as {loader} with {stored}, which may hold a pickle", hint=hint)
+        if loader == "mlflow.lightgbm" and kind not in ("", "lightgbm.basic.Booster") and stored != "skops":
+            raise UnfitError(f"the model is stored as {kind} with {stored}, which may hold a pickle", hint=hint)
+        if loader == "mlflow.xgboost" and kind and not kind.startswith("xgboost."):
+            raise UnfitError(f"the model is an {kind}, which is no class of xgboost")
+        for name in self.trusted_types:
+            if name.partition(".")[0] in _NEVER_TRUSTED and name not in _HARMLESS:
+                raise UnfitError(
+                    f"the model wants {name} to be trusted, which can run anything",
+                    hint="build the model without it",
+                )
+
+
+def _spec(spec: Mapping[str, Any]) -> SimpleNamespace:
+    if (tensor := spec.get("tensor-spec")) is not None:
+        return SimpleNamespace(name=spec.get("name"), type=np.dtype(tensor["dtype"]), shape=tuple(tensor["shape"]))
+    kind = SimpleNamespace(name=spec["type"])
+    return SimpleNamespace(name=spec.get("name"), type=kind, required=bool(spec.get("required", True)))
+
+
+@contextmanager
+def forbidding_pickle(described: Described) -> Generator[None]:
+    """Make MLflow itself refuse pickles. It then refuses skops as well, so that is let through where it was checked."""
+    before = os.environ.get(_SWITCH)
+    skops = described.flavor.get("serialization_format") == "skops"
+    os.environ[_SWITCH] = "true" if skops else "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SWITCH]
+        else:
+            os.environ[_SWITCH] = before

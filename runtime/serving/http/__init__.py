@@ -1,0 +1,1 @@
+"""The HTTP side of the model server: connections, the fast path, routes, limits, errors and OpenAPI."""

@@ -1,0 +1,145 @@
+"""Answered requests as rows of a capture segment, many at once, a column at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ...capture import Privacy, capture_schema
+from ..inference.batch import Batch, Outputs
+
+if TYPE_CHECKING:
+    from ..versions.model import ServedModel
+
+__all__ = ["Captured", "schema_of", "to_batch"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(slots=True)
+class Captured:
+    """One answered request.
+
+    Attributes:
+        request_id: our id.
+        client_request_id: the client's, or None.
+        received_at: when the request came, seconds since the epoch.
+        model: what answered.
+        role: the alias it answered as, or `shadow`.
+        batch: what it was asked.
+        outputs: what it said.
+    """
+
+    request_id: str
+    client_request_id: str | None
+    received_at: float
+    model: ServedModel
+    role: str
+    batch: Batch
+    outputs: Outputs
+
+
+def schema_of(model: ServedModel, privacy: Privacy) -> pa.Schema:
+    """Return the schema of the segments which `model` fills."""
+    features = model.contract.arrow
+    return capture_schema(privacy.type_of(features), model.output_type, privacy.omitted(features))
+
+
+def to_batch(items: Sequence[Captured], schema: pa.Schema, privacy: Privacy) -> pa.RecordBatch:
+    """Return the rows of `items` under `schema`.
+
+    Args:
+        items: requests to one model; either each has tuples of values, or there is one alone.
+        schema: what `schema_of` says of that model.
+        privacy: what is done to the features.
+
+    Raises:
+        ValueError, TypeError, pyarrow.ArrowException: they do not fit.
+    """
+    model = items[0].model
+    counts = [item.batch.rows for item in items]
+    total = sum(counts)
+    batch = items[0].batch if len(items) == 1 else Batch.merged([item.batch for item in items])
+    received = _microseconds([item.received_at for item in items])
+    if total != len(items):
+        received = np.repeat(received, counts)
+    arrived = _times(received)
+    features = privacy.apply(model.contract.to_arrow(batch))
+    return pa.RecordBatch.from_arrays(
+        [
+            _texts([item.request_id for item in items], counts, total),
+            _texts([item.client_request_id for item in items], counts, total),
+            pa.array(_positions(counts, total)),
+            arrived,
+            _event_times(items, received) if any(item.batch.event_times is not None for item in items) else arrived,
+            pa.repeat(pa.scalar(model.info.model, pa.string()), total),
+            pa.repeat(pa.scalar(model.info.version, pa.string()), total),
+            _texts([item.role for item in items], counts, total),
+            features,
+            _outputs([item.outputs for item in items], model.output_type),
+        ],
+        schema=schema,
+    )
+
+
+def _texts(values: list[Any], counts: list[int], total: int) -> pa.Array:
+    """Return each of `values` as often as `counts` says."""
+    if len(values) == 1:
+        return pa.repeat(pa.scalar(values[0], pa.string()), total)
+    if total != len(values):
+        values = [value for value, count in zip(values, counts, strict=True) for _ in range(count)]
+    return pa.array(values, pa.string())
+
+
+def _positions(counts: list[int], total: int) -> NDArray[np.int32]:
+    if total == len(counts):
+        return np.zeros(total, np.int32)
+    if len(counts) == 1:
+        return np.arange(total, dtype=np.int32)
+    starts = np.repeat(np.cumsum([0, *counts[:-1]]), counts)
+    return (np.arange(total) - starts).astype(np.int32)
+
+
+def _microseconds(seconds: list[float]) -> NDArray[np.int64]:
+    return np.rint(np.array(seconds, np.float64) * 1e6).astype(np.int64)
+
+
+def _times(microseconds: NDArray[np.int64]) -> pa.Array:
+    return pa.array(microseconds.view("datetime64[us]"), pa.timestamp("us", tz="UTC"))
+
+
+def _event_times(items: Sequence[Captured], received: NDArray[np.int64]) -> pa.Array:
+    """Return what the clients said, and when the request came where one said nothing."""
+    found = received.copy()
+    position = 0
+    for item in items:
+        if (said := item.batch.event_times) is not None:
+            for index, moment in enumerate(said, position):
+                found[index] = (moment - _EPOCH) // _MICROSECOND
+        position += item.batch.rows
+    return _times(found)
+
+
+def _outputs(given: list[Outputs], of: pa.StructType) -> pa.StructArray:
+    field = of.field(0)
+    first = given[0]
+    if isinstance(first, np.ndarray):
+        values = np.concatenate(given) if len(given) > 1 else first
+        if values.ndim == 1:
+            array = pa.array(values)
+        else:
+            width = values.shape[1]
+            offsets = np.arange(len(values) + 1, dtype=np.int32) * width
+            array = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(values).reshape(-1)))
+        if array.type != field.type:
+            array = array.cast(field.type)
+    else:
+        array = pa.array([value for each in given for value in each], field.type)
+    return pa.StructArray.from_arrays([array], fields=[field])

@@ -1,0 +1,1 @@
+"""What the server reports about itself: metrics, traffic counts, worker status."""

@@ -1,0 +1,1 @@
+"""Reads, checks and explains stack configs. Imports no Pulumi."""

@@ -1,0 +1,173 @@
+"""Where the values of a stack config came from: its own file, and the bases it is laid over. Imports no Pulumi."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from ...components.targets.checks import Problem
+from ...runtime.common.errors import ConfigError
+from .findings import Finding
+from .schema_errors import KeyPath
+from .yaml_positions import Mark, read_yaml
+
+__all__ = ["STACK_KEY", "Files", "Layer", "Source", "placed", "relative"]
+
+STACK_KEY = "tidemill:stack"
+_Marks = dict[KeyPath, Mark]
+_Content = tuple[Any, _Marks, _Marks]
+
+
+def relative(file: Path, project: Path) -> str:
+    """Return `file` as it is shown: relative to `project` where it lies inside."""
+    return str(file.relative_to(project)) if file.is_relative_to(project) else str(file)
+
+
+class Files:
+    """Files which are read once, however many stacks share them."""
+
+    def __init__(self, project: Path) -> None:
+        self.project = project
+        self._read: dict[Path, _Content] = {}
+
+    def content(self, file: Path) -> _Content:
+        """Return what `read_yaml` says of `file`.
+
+        Raises:
+            ConfigError: see `read_yaml`.
+        """
+        if file not in self._read:
+            self._read[file] = read_yaml(file, self.project)
+        return self._read[file]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One file's part of a config.
+
+    Attributes:
+        file: the file.
+        values: what it says of the stack, without `extends`.
+        marks: path of each value -> its place.
+        keys: path of each key -> its place.
+    """
+
+    file: Path
+    values: dict[str, Any] = field(repr=False)
+    marks: _Marks = field(repr=False)
+    keys: _Marks = field(repr=False)
+
+
+class Source:
+    """The layers of one stack, the stack's own file first.
+
+    Args:
+        files: reads files.
+        file: the stack's own.
+        content: what `files` says of it.
+    """
+
+    def __init__(self, files: Files, file: Path, raw: dict[str, Any], content: _Content) -> None:
+        self.project = files.project
+        self.file = file
+        self.layers: list[Layer] = []
+        self._extend(files, raw, _layer(file, raw, content, ("config", STACK_KEY)))
+
+    def _extend(self, files: Files, raw: dict[str, Any], layer: Layer) -> None:
+        """Add `layer`, and the bases below it."""
+        self.layers.append(layer)
+        if raw.get("extends") is None:
+            return
+        base: Any = raw["extends"]
+        mark = layer.keys[("extends",)]
+        where = f"{mark.text(self.project)}: extends"
+        if not isinstance(base, str):
+            raise ConfigError("not a path", field=where, value=base, hint="name one file, relative to Pulumi.yaml")
+        file = (self.project / base).resolve()
+        if file in [one.file for one in self.layers]:
+            raise ConfigError("the configs extend one another in a circle", field=where, value=base, hint="cut it")
+        if not file.is_file():
+            raise ConfigError("no such file", field=where, value=base, hint="paths are relative to Pulumi.yaml")
+        content = files.content(file)
+        value, prefix = content[0], cast("KeyPath", ())
+        if isinstance(value, dict) and "config" in value:
+            inner: Any = cast("dict[str, Any]", value)["config"]
+            value = cast("dict[str, Any]", inner).get(STACK_KEY) if isinstance(inner, dict) else None
+            prefix = ("config", STACK_KEY)
+        if not isinstance(value, dict):
+            raise ConfigError("not an object", field=where, value=base, hint=f"write what belongs under `{STACK_KEY}`")
+        found = cast("dict[str, Any]", value)
+        self._extend(files, found, _layer(file, found, content, prefix))
+
+    def merged(self) -> dict[str, Any]:
+        """Return the config: each layer laid over the one after it."""
+        whole: dict[str, Any] = {}
+        for layer in reversed(self.layers):
+            whole = _merge(whole, layer.values)
+        return whole
+
+    def marks(self) -> _Marks:
+        """Return the place of each value that counts; of what a layer replaces as a whole nothing is left."""
+        found: _Marks = {}
+        for layer in reversed(self.layers):
+            found |= layer.marks
+        whole = self.merged()
+        return {path: mark for path, mark in found.items() if _is_there(whole, path)}
+
+    def place(self, path: KeyPath) -> Mark | None:
+        """Return where the nearest thing to `path` stands that stands anywhere."""
+        for length in range(len(path), -1, -1):
+            for layer in self.layers:
+                if mark := layer.keys.get(path[:length]) or layer.marks.get(path[:length]):
+                    return mark
+        return None
+
+    def finding(self, problem: Problem, stack: str) -> Finding:
+        """Return `problem` with its place."""
+        return placed(problem, self.place(problem.path), self.file, self.project, stack)
+
+
+def placed(problem: Problem, mark: Mark | None, file: Path, project: Path, stack: str) -> Finding:
+    """Return `problem`, which stands at `mark`, or somewhere in `file`."""
+    return Finding(
+        relative(mark.file if mark else file, project),
+        mark.line if mark else None,
+        ".".join(str(part) for part in problem.path),
+        problem.message,
+        problem.value,
+        problem.hint,
+        stack,
+    )
+
+
+def _layer(file: Path, raw: dict[str, Any], content: _Content, prefix: KeyPath) -> Layer:
+    values = {key: value for key, value in raw.items() if key != "extends"}
+    return Layer(file, values, _below(content[1], prefix), _below(content[2], prefix))
+
+
+def _below(marks: _Marks, prefix: KeyPath) -> _Marks:
+    if not prefix:
+        return marks
+    return {path[len(prefix) :]: mark for path, mark in marks.items() if path[: len(prefix)] == prefix}
+
+
+def _is_there(value: object, path: KeyPath) -> bool:
+    for part in path:
+        if isinstance(value, dict) and part in value:
+            value = cast("dict[str | int, object]", value)[part]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(cast("list[object]", value)):
+            value = cast("list[object]", value)[part]
+        else:
+            return False
+    return True
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return `over` laid over `base`: objects are merged, everything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = _merge(cast("dict[str, Any]", old), cast("dict[str, Any]", value)) if both else value
+    return merged

@@ -1,0 +1,41 @@
+"""The settings by which training code on this machine reaches a running platform."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..components.layout import StackRoot
+from ..components.provider.local.files import write_private
+from ..components.targets.operations import Operations
+from ..runtime.common.settings import LakeSettings, RegistrySettings, RuntimeModel, RuntimeSettings
+from .loading import LoadedStack
+
+__all__ = ["runtime_file"]
+
+
+def runtime_file(loaded: LoadedStack, operations: Operations) -> Path | None:
+    """Return the file with the RuntimeSettings of this machine, made where the target makes none; None without a model.
+
+    Where a server of the stack cannot be reached from here, or a secret is not kept here, there is none either.
+    """
+    root = StackRoot.of(loaded.project, loaded.config.stack)
+    if loaded.config.target == "local":
+        made = root.service("retraining") / "config" / "runtime.json"
+        return made if made.is_file() else None
+    lake, registry = operations.url("lakefs"), operations.url("mlflow")
+    files = [operations.secret_file(name) for name in ("lakefs-key-id", "lakefs-secret", "mlflow-retraining")]
+    key_id, secret, password = files
+    if not (loaded.config.models and lake and registry and key_id and secret and password):
+        return None
+    settings = RuntimeSettings(
+        stack=loaded.config.stack,
+        lake=LakeSettings(endpoint=lake, key_id_file=key_id, secret_file=secret),
+        registry=RegistrySettings(tracking_uri=registry, username="retraining", password_file=password),
+        models={
+            name: RuntimeModel(data=model.data, target=model.target, promote=model.promote)
+            for name, model in loaded.config.models.items()
+        },
+    )
+    path = root.path / "runtime.json"
+    write_private(path, settings.model_dump_json(indent=2))
+    return path
