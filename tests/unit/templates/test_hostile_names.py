@@ -15,6 +15,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
+from tests.unit.test_formats import HOSTILE, whole
 from tidemill.runtime.common.errors import ConfigError
 from tidemill.stacks.loading import load_stack
 from tidemill.stacks.program import compose
@@ -24,7 +25,6 @@ from tidemill.templates import render
 
 from tests.support import golden
 from tests.support.recorded import record
-from tests.unit.test_formats import HOSTILE, whole
 
 names = st.lists(st.sampled_from((*HOSTILE[:-1], "a", "b-c", "9")), min_size=1, max_size=4).map("".join)
 FREE = ("owner", "purpose", "argument", "column", "channel")
