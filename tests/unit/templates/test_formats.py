@@ -21,10 +21,8 @@ from ruamel.yaml import YAML
 from tidemill.runtime.common.errors import TidemillError
 from tidemill.templates.formats import FILTERS
 
-from tests.support.hostile_text import HOSTILE
+from tests.support.hostile_text import texts, whole
 
-texts = st.lists(st.sampled_from(HOSTILE) | st.text(max_size=8), max_size=6).map("".join)
-whole = texts.filter(lambda text: not any("\ud800" <= character <= "\udfff" for character in text))
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | whole
 trees = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(whole, inner, max_size=3), max_leaves=6

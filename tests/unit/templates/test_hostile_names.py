@@ -15,7 +15,6 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
-from tests.unit.test_formats import HOSTILE, whole
 from tidemill.runtime.common.errors import ConfigError
 from tidemill.stacks.loading import load_stack
 from tidemill.stacks.program import compose
@@ -24,6 +23,7 @@ from tidemill.stacks.projects.tree import rendered
 from tidemill.templates import render
 
 from tests.support import golden
+from tests.support.hostile_text import HOSTILE, whole
 from tests.support.recorded import record
 
 names = st.lists(st.sampled_from((*HOSTILE[:-1], "a", "b-c", "9")), min_size=1, max_size=4).map("".join)
