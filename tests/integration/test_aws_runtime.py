@@ -277,7 +277,7 @@ def test_rows_of_a_killed_server_are_sent_by_its_keeper(s3: Any, tmp_path: Path)
     place = Place(bucket=BUCKET, key="stores/capture")
     mirror = Send(s3, place, tmp_path / "capture")
     assert mirror.finish() == 0, "the journal of a server which lives is its own"
-    journal.close()  # as the kernel does for whoever is killed
+    journal.close()  # as the kernel does for a killed process
     assert mirror.sweep() == 0, "a journal is no segment"
     assert mirror.finish() == 1
     Fetch(s3, place, tmp_path / "monitor").restore()

@@ -1,4 +1,4 @@
-"""Preparation in a process of its own: once for all, anew when it must be, and whatever the model does there."""
+"""Preparation in its own process: once for all workers, again when needed, whatever the model does there."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ class Browser:
         return {part.netloc for part in parts if part.scheme not in ("data", "chrome")}
 
     def forget(self) -> None:
-        """Begin anew: no key, no complaints."""
+        """Reset: no key, no console messages."""
         self.run("sessionStorage.clear()")
         self.listen()
         self.console.clear()

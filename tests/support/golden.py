@@ -1,6 +1,6 @@
 """Every kind of rendered file, from inputs which never change, and the files in tests/golden which they must be.
 
-`python -m tests.support.golden` writes those anew, for a look at what a change of a template does.
+`python -m tests.support.golden` writes them again, to show what a change of a template does.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def write() -> None:
-    """Write the golden files anew."""
+    """Write the golden files again."""
     with tempfile.TemporaryDirectory() as folder:
         found = files(Path(folder))
     shutil.rmtree(GOLDEN, ignore_errors=True)

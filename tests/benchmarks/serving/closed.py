@@ -32,7 +32,7 @@ class Figures:
 def measure(start: Start, model: Model, folder: Path, name: str, figures: Figures, seconds: float) -> float:
     """Start a server, check it, load it with few and with many connections; return its rate with many.
 
-    Each is started anew in every round, so that none is measured beside idle ones, which are not quite idle.
+    Each starts again in every round, so none is measured next to idle ones, which still use some CPU.
     """
     with start(model, folder) as served:
         check(served, model)

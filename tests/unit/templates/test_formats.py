@@ -1,4 +1,4 @@
-"""Whatever a value holds, the reader of each format gets it back whole, and nothing besides; or it is refused."""
+"""The reader of each format gets back the whole value and nothing else, whatever the value holds; or it is refused."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def test_shells_complete_names(project: Path, typed: str, offered: set[str]) -> 
 
 
 def test_completion_installs_itself(tmp_path: Path) -> None:
-    # Named, not looked for among the processes above: whoever runs tests need not be a shell.
+    # Named, not looked for among the processes above: the tests may not run in a shell.
     named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     said = tidemill("--install-completion", "bash", HOME=str(tmp_path), **named)
     assert "bash" in said

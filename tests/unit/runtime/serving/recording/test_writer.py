@@ -1,4 +1,4 @@
-"""The capture writer: every row once, whatever the disk does, and whoever is killed."""
+"""The capture writer: every row once, whatever the disk does and whichever process is killed."""
 
 from __future__ import annotations
 

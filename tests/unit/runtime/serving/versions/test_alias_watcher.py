@@ -122,7 +122,7 @@ def test_a_broken_version_is_tried_again_with_growing_patience(
         now[0] = moment
         follower.step()
         assert source.fetched.count("2") == attempts, f"after {moment} s"
-    assert source.forgotten == ["2"], "a damaged download is fetched anew, once"
+    assert source.forgotten == ["2"], "a damaged download is fetched again, once"
     source.alias = info("3")
     follower.step()
     assert (serving(follower), follower.failure) == ("3", None), "the alias moving on is not waited for"
