@@ -91,9 +91,11 @@ def commits(platform: RunningPlatform) -> list[str]:
 
 def test_a_stack_of_the_last_release_is_taken_over(old: RunningPlatform, tmp_path: Path) -> None:
     assert ready(old)["version"] == "1"
-    old.python("-m", "tidemill.stacks.flights.replay", "--months", "4-4", "--rows", "400")
-    answered, records = ask(old), retrainings(old)
-    assert [record["state"] for record in records] == ["done"]
+    # Traffic to capture; without its labels there is no newer data, so nothing is trained meanwhile.
+    later = ("--labels", "later", "--state", str(tmp_path / "replay.json"))
+    old.python("-m", "tidemill.stacks.flights.replay", "--months", "4-4", "--rows", "400", *later)
+    answered, first = ask(old), retrainings(old)[-1]
+    assert (first["reason"], first["state"]) == ("no-champion", "done")
     files, history, urns, pids = kept_files(old), commits(old), old.urns(), old.pids()
 
     upgrade(old, tmp_path)
@@ -105,7 +107,7 @@ def test_a_stack_of_the_last_release_is_taken_over(old: RunningPlatform, tmp_pat
     assert old.urns() == urns
     assert kept_files(old) == files
     assert commits(old) == history
-    assert (ready(old)["version"], retrainings(old)) == ("1", records)
+    assert (ready(old)["version"], retrainings(old)[-1]) == ("1", first)
     again = ask(old)
     assert (again["predictions"], again["version"]) == (answered["predictions"], "1")
     ours = {"mlflow", "validation", "monitor", "retraining", "serving-flights"}
@@ -117,15 +119,14 @@ def test_a_stack_of_the_last_release_is_taken_over(old: RunningPlatform, tmp_pat
         wait_for(f"{name} to be back", lambda n=name, p=pid: old.alive().get(n, p) != p or None, 60)
     old.assert_one_of_each()
 
-    # The captured rows of the old release are read, and the loop goes on: the old record stays, a new one comes.
+    # The captured rows of the old release are there, and the record of its retraining outlives another start.
     segments = list((old.root.data("capture-flights")).rglob("capture/**/*.parquet"))
     assert segments
-    old.check("train", "flights", "--stack", STACK, timeout=600)
-    assert retrainings(old) == records
     (database,) = old.root.path.rglob("retrainings.db")
     with sqlite3.connect(database) as connection:
         assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
     old.check("stop", "--stack", STACK)
     old.check("start", "--stack", STACK)
     wait_for("all services", old.all_alive, 120)
-    assert ask(old)["predictions"] == answered["predictions"]
+    wait_for("the model to serve", lambda: ready(old)["code"] == 200 or None, 120)
+    assert (ask(old)["predictions"], retrainings(old)[-1]) == (answered["predictions"], first)
