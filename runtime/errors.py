@@ -1,4 +1,4 @@
-"""The errors that callers of tidemill catch, under the name that training code imports."""
+"""The public name of the error tree: training code catches `tidemill.runtime.errors.GateError`."""
 
 from .common.errors import (
     ConfigError,

@@ -88,7 +88,7 @@ class References:
         client = registry.connect(self._settings)
         with (
             tempfile.TemporaryDirectory(dir=folder.parent, prefix=".download-") as scratch,
-            registry.translated(f"{version.model}@{version.version}"),
+            registry.translate_errors(f"{version.model}@{version.version}"),
         ):
             found = Path(client.download_artifacts(version.run_id, "tidemill", scratch))
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""`python -m tidemill.runtime.retraining --settings FILE`: turn alerts into models until SIGTERM."""
+"""`python -m tidemill.runtime.retraining --settings FILE`: retrain models on alerts until SIGTERM."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .settings import RetrainingSettings
 
 def main(argv: list[str] | None = None) -> int:
     """Run the service; return its exit code."""
-    # A running job is ended after the last answer.
-    return service.main("retraining", "Turn alerts into models.", RetrainingSettings, create_app, grace=2, argv=argv)
+    # Running jobs are cancelled after the last response.
+    return service.main("retraining", "Retrain models on alerts.", RetrainingSettings, create_app, grace=2, argv=argv)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the service asks of the lake and of the registry."""
+"""The lake and the registry, as the retraining service uses them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Protocol
 from .. import data, registry
 from ..common.errors import NotFoundError, UnvalidatedError
 from ..common.settings import LakeSettings, PromoteSettings, RegistrySettings
+from ..common.tags import GIT_COMMIT, LAKE_COMMIT
 from ..data import Lake
-from ..training import GIT_COMMIT, LAKE_COMMIT
 from .retrainings import VerdictRecord
 
 __all__ = ["Platform", "RealPlatform", "Version"]
@@ -17,7 +17,7 @@ __all__ = ["Platform", "RealPlatform", "Version"]
 
 @dataclass(frozen=True)
 class Version:
-    """A model version and the commits it was made from, where its tags name them."""
+    """A model version, with the commits of its data and code if its tags have them."""
 
     version: str
     data_commit: str | None = None
@@ -25,35 +25,35 @@ class Version:
 
 
 class Platform(Protocol):
-    """The lake and the registry; every method raises UnreachableError when they do not answer."""
+    """The lake and the registry; all methods raise UnreachableError if the server does not answer."""
 
-    def version_behind(self, model: str, alias: str) -> Version | None:
-        """Return the version which bears `alias`."""
+    def version_by_alias(self, model: str, alias: str) -> Version | None:
+        """Return the version that `alias` points at, or None."""
         ...
 
     def version_of_job(self, model: str, job: str) -> Version | None:
-        """Return the version which the job registered."""
+        """Return the version that the job registered, or None."""
         ...
 
     def newest_validated(self, address: str) -> str | None:
-        """Return the newest commit of REPOSITORY/BRANCH/PATH which passed the gate, or None."""
+        """Return the newest commit of REPOSITORY/BRANCH/PATH that passed the gate, or None."""
         ...
 
     def newer_data(self, address: str, old: str, new: str) -> bool:
-        """Tell whether commit `new` has data below the path which `old` does not have."""
+        """Tell whether the data below the path differs between the commits `old` and `new`."""
         ...
 
     def promote(self, model: str, version: str, gate: PromoteSettings) -> VerdictRecord:
-        """Judge the version, and make it the champion when the gate accepts it."""
+        """Judge the version; make it the champion if the gate accepts it."""
         ...
 
     def set_alias(self, model: str, alias: str, version: str) -> None:
-        """Give `alias` to the version."""
+        """Point `alias` at the version."""
         ...
 
 
 class RealPlatform:
-    """A `Platform` of a lakeFS and an MLflow server."""
+    """The `Platform` of a lakeFS server and an MLflow server."""
 
     def __init__(self, lake: LakeSettings, registry: RegistrySettings) -> None:
         self._lake = Lake(lake)
@@ -63,7 +63,7 @@ class RealPlatform:
         """Close the connections."""
         self._lake.close()
 
-    def version_behind(self, model: str, alias: str) -> Version | None:
+    def version_by_alias(self, model: str, alias: str) -> Version | None:
         """See `Platform`."""
         return _version(registry.serving_version(model, alias, registry=self._registry))
 
@@ -86,7 +86,7 @@ class RealPlatform:
         try:
             return next(self._lake.changed(repository, old, new, f"{path.rstrip('/')}/"), None) is not None
         except NotFoundError:
-            return True  # the champion was trained on another repository, or on nothing of the lake
+            return True  # the champion was trained on another repository, or without the lake
 
     def promote(self, model: str, version: str, gate: PromoteSettings) -> VerdictRecord:
         """See `Platform`."""
@@ -95,9 +95,7 @@ class RealPlatform:
 
     def set_alias(self, model: str, alias: str, version: str) -> None:
         """See `Platform`."""
-        client = registry.connect(self._registry)
-        with registry.translated(f"{model}@{version}"):
-            client.set_registered_model_alias(model, alias, version)
+        registry.set_alias(model, alias, version, registry=self._registry)
 
 
 def _version(found: registry.ModelVersion | None) -> Version | None:

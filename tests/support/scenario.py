@@ -69,11 +69,11 @@ def alerts(platform: RunningPlatform) -> set[str]:
         return {alert["labels"]["alertname"] for alert in client.get("/api/v2/alerts").raise_for_status().json()}
 
 
-def turns(platform: RunningPlatform) -> list[dict[str, Any]]:
+def retrainings(platform: RunningPlatform) -> list[dict[str, Any]]:
     answer = platform.operations().ask("retraining", "/status", token="retraining-token")
     assert answer is not None
     assert answer[0] == 200
-    return json.loads(answer[1])["turns"]
+    return json.loads(answer[1])["retrainings"]
 
 
 class Circle:
@@ -151,12 +151,12 @@ class Circle:
         assert {version for _, version in statuses} == {"1", "2"}
         assert after["lake_commit"] != before["lake_commit"]
         assert after["git_commit"] == git(platform.project, "rev-parse", "HEAD")
-        turn = turns(platform)[0]
-        assert turn["reason"] == "drift"
-        assert turn["state"] == "done"
-        assert turn["data_commit"] == after["lake_commit"]
+        retraining = retrainings(platform)[0]
+        assert retraining["reason"] == "drift"
+        assert retraining["state"] == "done"
+        assert retraining["data_commit"] == after["lake_commit"]
         wait_for("the alert to resolve", lambda: "TidemillDrift" not in alerts(platform) or None, timeout=180)
-        wait_for("the turn to know it", lambda: turns(platform)[0].get("resolved_at"), timeout=60)
+        wait_for("the retraining to record it", lambda: retrainings(platform)[0].get("resolved_at"), timeout=60)
 
     def test_a_second_up_changes_nothing_and_says_so(self, platform: RunningPlatform) -> None:
         running = platform.running()

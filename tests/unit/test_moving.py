@@ -19,7 +19,7 @@ from tidemill.components.targets.docker.target import DockerTarget
 from tidemill.components.targets.local.store import FolderStore
 from tidemill.components.targets.staged_import import attempt_at
 from tidemill.runtime.common.errors import NotFoundError, PlatformError, RefusedError, UserError
-from tidemill.runtime.retraining.retrainings import Turn, TurnStore
+from tidemill.runtime.retraining.retrainings import Retraining, RetrainingStore
 from tidemill.stacks.moving.archive import open_archive
 from tidemill.stacks.moving.manifest import FORMAT, Manifest
 from tidemill.stacks.moving.retrainings import settled
@@ -275,18 +275,18 @@ def test_a_folder_gives_a_database_as_of_one_moment_and_whole_files_only(tmp_pat
 def test_an_open_turn_does_not_stay_open_at_another_place(tmp_path: Path) -> None:
     path = tmp_path / "turns.db"
     facts = {"model": "flights", "reason": "drift", "why": "", "what": "", "queued_at": datetime.now(UTC)}
-    with closing(TurnStore(path)) as store:
-        assert store.add(Turn(id="1", state="done", finished_at=datetime.now(UTC), **facts))
-        assert store.add(Turn(id="2", state="running", job="job", **facts))
+    with closing(RetrainingStore(path)) as store:
+        assert store.add(Retraining(id="1", state="done", finished_at=datetime.now(UTC), **facts))
+        assert store.add(Retraining(id="2", state="running", job="job", **facts))
     with FolderStore(tmp_path).open("turns.db") as (source, _), settled(source) as (changed, size):
         moved = tmp_path / "moved.db"
         moved.write_bytes(changed.read())
         assert moved.stat().st_size == size
-    with closing(TurnStore(moved)) as store:
-        assert store.open_turns() == []
+    with closing(RetrainingStore(moved)) as store:
+        assert store.open_retrainings() == []
         newest, oldest = store.newest()
     assert (newest.state, newest.job, oldest.state) == ("failed", "job", "done")
-    assert "moved while this turn was open" in newest.detail
+    assert "moved while this retraining was open" in newest.detail
 
 
 def test_containers_do_not_take_the_volumes_of_an_import_which_was_not_finished(tmp_path: Path) -> None:
