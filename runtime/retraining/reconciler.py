@@ -37,8 +37,8 @@ class Answer:
 class Retrainer:
     """Applies the rules of retraining; `step` advances every open retraining as far as possible.
 
-    Each state is on disk before its action starts, and each action is safe to repeat. So after a crash at any point, the
-    service continues where it stopped.
+    Each state is on disk before its action starts, and each action is safe to repeat. So the service continues where it
+    stopped after a crash at any point.
 
     Args:
         models: name -> the models to retrain.

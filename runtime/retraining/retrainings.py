@@ -209,8 +209,8 @@ class RetrainingStore:
     def launched(self, model: str, reason: Reason, limit: int = 20) -> list[Retraining]:
         """Return the closed retrainings of `model` for `reason` that launched a job, newest first."""
         return self._many(
-            "select document from retrainings where model = ? and reason = ? and launched = 1 and finished_at is not null"
-            " order by id desc limit ?",
+            "select document from retrainings where model = ? and reason = ? and launched = 1"
+            " and finished_at is not null order by id desc limit ?",
             model, reason, limit,
         )  # fmt: skip
 

@@ -144,7 +144,7 @@ class Run:
         with registry.translate_errors(self.run_id):
             log_reference(self._client, self.run_id, contract, sample)
         with registry.translate_errors(self.model), warnings.catch_warnings():
-            # MLflow warns about its own classes, about integer columns (there are none) and about deprecated pandas calls.
+            # MLflow warns about its own classes, integer columns (there are none) and deprecated pandas calls.
             warnings.simplefilter("ignore", UserWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
             import mlflow

@@ -143,7 +143,7 @@ def test_without_an_answer_of_the_gate_nothing_is_merged(gated: GatedLake, lake:
     gated.validation.stop()
     try:
         head = lake.head("flights", "main").id
-        with pytest.raises(UnreachableError, match="could not be asked"):
+        with pytest.raises(UnreachableError, match="could not be called"):
             data.add(good(), f"{MAIN}/down.parquet", message="down", lake=lake)
         assert lake.head("flights", "main").id == head
     finally:

@@ -93,7 +93,7 @@ class Scene:
         return self.retrainer.fire("flights", reason, why="it fires", **more)
 
     def step(self) -> Retraining:
-        self.retrainer._asked.clear()
+        self.retrainer._next_check.clear()
         self.retrainer.step()
         return self.retraining
 
@@ -141,7 +141,7 @@ def test_no_champion_trains_judges_and_promotes(scene: Scene) -> None:
     assert scene.store.outcomes() == [("flights", "no-champion", "done", 1)]
 
 
-def test_an_alert_sent_again_opens_no_second_turn(scene: Scene) -> None:
+def test_an_alert_sent_again_opens_no_second_retraining(scene: Scene) -> None:
     scene.fire()
     assert not scene.fire().queued
     scene.step()
@@ -149,11 +149,11 @@ def test_an_alert_sent_again_opens_no_second_turn(scene: Scene) -> None:
     assert len(scene.store.newest()) == 1
 
 
-def test_a_champion_meanwhile_ends_the_turn_without_a_job(scene: Scene) -> None:
+def test_a_champion_meanwhile_ends_the_retraining_without_a_job(scene: Scene) -> None:
     scene.fire()
     scene.said.aliases["champion"] = Version("7")
     retraining = scene.step()
-    assert (retraining.state, retraining.detail) == ("done", "already has a champion, version 7")
+    assert (retraining.state, retraining.detail) == ("done", "the model already has a champion, version 7")
     assert not scene.jobs.specs
     assert scene.store.outcomes() == []
 
@@ -200,8 +200,8 @@ def test_failures_are_tried_again_later_and_later(scene: Scene) -> None:
     assert scene.fire().queued
 
 
-def test_a_refused_version_is_a_refused_turn_with_the_reasons(scene: Scene) -> None:
-    scene.said.verdict = VerdictRecord(accepted=False, reasons=["roc_auc is 0.4000, below the floor of 0.6500"])
+def test_a_refused_version_is_a_refused_retraining_with_the_reasons(scene: Scene) -> None:
+    scene.said.verdict = VerdictRecord(accepted=False, reasons=["roc_auc is 0.4000, below the minimum of 0.6500"])
     scene.fire()
     scene.step()
     retraining = scene.end()
@@ -223,7 +223,7 @@ def test_manual_promotion_stops_at_challenger_and_trains_no_second_one(tmp_path:
     assert scene.end(version="4").state == "done"
     assert set(scene.said.aliases) == {"challenger"}
     assert scene.fire().queued
-    assert "version 4 of flights waits as challenger" in scene.step().detail
+    assert "version 4 of flights is the challenger; to promote it" in scene.step().detail
     assert len(scene.jobs.specs) == 1
     scene.store.close()
 
@@ -253,7 +253,7 @@ def test_a_service_killed_before_or_after_the_launch_has_one_job(scene: Scene) -
     assert [spec.id for spec in scene.jobs.specs] == [job, job], "killed between the record and the launch"
 
 
-def test_a_stop_ends_the_job_and_the_turn_goes_on_afterwards(scene: Scene) -> None:
+def test_a_stop_ends_the_job_and_the_retraining_goes_on_afterwards(scene: Scene) -> None:
     scene.fire()
     job = scene.step().job
     scene.retrainer.interrupt()
@@ -282,7 +282,7 @@ def test_an_unreachable_registry_delays_and_fails_nothing(scene: Scene) -> None:
     assert scene.step().state == "running"
 
 
-def test_a_resolved_alert_is_recorded_on_its_own_turn(scene: Scene) -> None:
+def test_a_resolved_alert_is_recorded_on_its_own_retraining(scene: Scene) -> None:
     scene.said.aliases["champion"] = Version("1", "data-0")
     scene.fire("drift", served="1")
     scene.step()
