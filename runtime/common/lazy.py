@@ -1,9 +1,11 @@
 """Lazy exports: importing a package loads none of its modules.
 
-if TYPE_CHECKING:
-    from .ids import time_of
-else:  # hidden from type checkers, so that they report unknown names
-    __getattr__ = lazy_exports(__name__, {"ids": ["time_of"]})
+The `else` hides `__getattr__` from type checkers, so that they report unknown names:
+
+    if TYPE_CHECKING:
+        from .ids import time_of
+    else:
+        __getattr__ = lazy_exports(__name__, {"ids": ["time_of"]})
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """Versioned data: pinned reads, gated writes, and labels in bulk.
 
-from tidemill.runtime import data
+Settings come from TIDEMILL_RUNTIME unless a function gets `lake`:
 
-frame = data.read("flights/main/departures", validated=True).to_pandas()
+    from tidemill.runtime import data
+
+    frame = data.read("flights/main/departures", validated=True).to_pandas()
 """
 
 from __future__ import annotations

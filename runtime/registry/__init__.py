@@ -1,6 +1,8 @@
 """The model registry: model versions, the promotion gate, and the aliases that decide which version serves.
 
-verdict = registry.promote("flights", "3", PromoteSettings(metric="roc_auc", at_least=0.65))
+Settings come from TIDEMILL_RUNTIME unless a function gets `registry`:
+
+    verdict = registry.promote("flights", "3", PromoteSettings(metric="roc_auc", at_least=0.65))
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
 """Training runs that record the code, data and environment of each model.
 
-from tidemill.runtime import training
+A training script opens a run, reads validated data and logs a model:
 
-with training.run("flights") as run:
-    frame = run.read().to_pandas()  # the newest data that passed the gate
-    ...
-    run.log_metrics({"roc_auc": auc})
-    run.log_model(pipeline, features=frame[FEATURES], trusted_types=[...])
+    from tidemill.runtime import training
+
+    with training.run("flights") as run:
+        frame = run.read().to_pandas()  # the newest data that passed the gate
+        ...
+        run.log_metrics({"roc_auc": auc})
+        run.log_model(pipeline, features=frame[FEATURES], trusted_types=[...])
 """
 
 from __future__ import annotations

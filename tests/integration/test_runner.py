@@ -37,7 +37,7 @@ def runner(tmp_path: Path) -> Iterator[Service]:
         {"model": "slow", "command": ["python", "-c", "import time; time.sleep(600)"], "code": str(code)},
     ]
     settings = {"state": str(tmp_path / "state"), "runtime": str(tmp_path / "runtime.json"), "trainings": trainings}
-    service = Service("runner", tmp_path / "runner", settings)
+    service = Service("retraining.runner", tmp_path / "runner", settings)
     service.start()
     yield service
     service.stop()
@@ -75,7 +75,7 @@ def test_an_allowed_training_runs_once_with_an_environment_of_the_runner(
     ids=["another command", "another model's", "no such model", "no model"],
 )
 def test_nothing_else_is_run(tmp_path: Path, launcher: RunnerLauncher, model: str, argv: list[str] | None) -> None:
-    with pytest.raises(ServiceError, match=r"403.*no training which may be run here"):
+    with pytest.raises(ServiceError, match=r"403.*not in the runner's settings"):
         launcher.launch(spec(tmp_path, model, "job-2", argv=argv))
     assert launcher.status("job-2").state == "unknown"
     assert not (tmp_path / "state/jobs/job-2").exists()
