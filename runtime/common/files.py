@@ -12,7 +12,7 @@ import os
 from collections.abc import Generator
 from pathlib import Path
 
-__all__ = ["create_locked", "left_behind", "sync", "waiting_lock"]
+__all__ = ["create_locked", "left_behind", "sync", "waiting_lock", "write_durably"]
 
 
 def create_locked(path: Path) -> int:
@@ -71,3 +71,15 @@ def sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Replace the file `path`, 0600, atomically; the content is on disk when this returns."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)
+    sync(path.parent)

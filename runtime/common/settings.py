@@ -155,7 +155,7 @@ def runtime_settings() -> RuntimeSettings:
     path = os.environ.get(ENVIRONMENT_VARIABLE)
     if not path:
         raise NotFoundError(
-            "the variable with this process's platform is not set",
+            "no platform is configured for this process",
             field=ENVIRONMENT_VARIABLE,
             hint='use `tidemill train`, or first run `eval "$(tidemill env)"`',
         )

@@ -195,13 +195,8 @@ class Lake:
             UnreachableError: a hook could not be called, which also refuses the commit.
         """
         route = f"{_branch(repository, branch)}/commits"
-        response = self._send("POST", route, json={"message": message, "metadata": dict(metadata)})
-        if response.status_code == HTTPStatus.BAD_REQUEST and "no changes" in response.text:
-            return None
-        if response.status_code == HTTPStatus.PRECONDITION_FAILED:
-            raise self._refusal(repository, f"the commit on {branch}", response)
-        self._check(response, f"{repository}/{branch}")
-        return _commit(response.json())
+        made = self._change(repository, route, message, metadata, what=f"the commit on {branch}")
+        return _commit(made) if made else None
 
     def merge(
         self, repository: str, source: str, destination: str, message: str, metadata: Mapping[str, str]
@@ -212,14 +207,21 @@ class Lake:
             GateError: the gate refused the merge; the error has the reasons.
             UnreachableError: the gate could not be called, which also refuses the merge.
         """
-        route = f"{_repository(repository)}/refs/{escaped(source)}/merge/{escaped(destination)}"
+        route = _ref(repository, source, f"merge/{escaped(destination)}")
+        made = self._change(repository, route, message, metadata, what=f"the merge of {source} into {destination}")
+        return str(made["reference"]) if made else None
+
+    def _change(
+        self, repository: str, route: str, message: str, metadata: Mapping[str, str], *, what: str
+    ) -> dict[str, Any] | None:
+        """Commit or merge; return lakeFS's answer, or None if there is nothing to change."""
         response = self._send("POST", route, json={"message": message, "metadata": dict(metadata)})
         if response.status_code == HTTPStatus.BAD_REQUEST and "no changes" in response.text:
             return None
         if response.status_code == HTTPStatus.PRECONDITION_FAILED:
-            raise self._refusal(repository, f"the merge of {source} into {destination}", response)
-        self._check(response, f"{repository}/{source}")
-        return str(response.json()["reference"])
+            raise self._refusal(repository, what, response)
+        self._check(response, f"{repository}, {what}")
+        return cast("dict[str, Any]", response.json())
 
     def runs(self, repository: str, commit: str) -> list[Run]:
         """Return the runs of lakeFS actions for `commit`."""

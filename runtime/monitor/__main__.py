@@ -1,4 +1,4 @@
-"""`python -m tidemill.runtime.monitor --settings FILE`: watch the models until SIGTERM."""
+"""`python -m tidemill.runtime.monitor --settings FILE`: monitor the models until SIGTERM."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .settings import MonitorSettings
 
 def main(argv: list[str] | None = None) -> int:
     """Run the service; return its exit code."""
-    return service.main("monitor", "Watch the models.", MonitorSettings, create_app, grace=2, argv=argv)
+    return service.main("monitor", "Monitor the models.", MonitorSettings, create_app, grace=2, argv=argv)
 
 
 if __name__ == "__main__":

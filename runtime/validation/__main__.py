@@ -1,4 +1,4 @@
-"""`python -m tidemill.runtime.validation --settings FILE`: judge merges into the lake until SIGTERM."""
+"""`python -m tidemill.runtime.validation --settings FILE`: validate data before lakeFS merges it, until SIGTERM."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .settings import ValidationSettings
 
 def main(argv: list[str] | None = None) -> int:
     """Run the service; return its exit code."""
-    return service.main("validation", "Judge merges into the lake.", ValidationSettings, create_app, grace=8, argv=argv)
+    return service.main("validation", "Validate data.", ValidationSettings, create_app, grace=8, argv=argv)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from .settings import RunnerSettings
 
 def main(argv: list[str] | None = None) -> int:
     """Run the service; return its exit code."""
-    return service.main("retraining.runner", "Run the configured trainings.", RunnerSettings, create_app, grace=2, argv=argv)
+    return service.main("retraining.runner", "Run trainings.", RunnerSettings, create_app, grace=2, argv=argv)
 
 
 if __name__ == "__main__":
