@@ -28,15 +28,7 @@ __all__ = [
 if TYPE_CHECKING:
     from .gate import Verdict
     from .promotion import PREVIOUS, promote, set_alias
-    from .versions import (
-        CHAMPION,
-        ModelVersion,
-        connect,
-        serving_version,
-        translate_errors,
-        version,
-        version_of_job,
-    )
+    from .versions import CHAMPION, ModelVersion, connect, serving_version, translate_errors, version, version_of_job
 else:
     __getattr__ = lazy_exports(
         __name__, {"versions": __all__, "gate": ["Verdict"], "promotion": ["PREVIOUS", "promote", "set_alias"]}

@@ -37,9 +37,7 @@ class RetrainedModel(Settings):
     )
     timeout: float = Field(default=3600.0, gt=0, description="Seconds after which a training is cancelled.")
     backoff: float = Field(
-        default=5.0,
-        gt=0,
-        description="Seconds to wait after a training without a champion; doubled each time.",
+        default=5.0, gt=0, description="Seconds to wait after a training without a champion; doubled each time."
     )
 
 

@@ -36,8 +36,5 @@ if TYPE_CHECKING:
 else:
     __getattr__ = lazy_exports(
         __name__,
-        {
-            "reference": ["PREDICTION", "PROFILE_ARTIFACT", "SAMPLE_ARTIFACT", "SAMPLE_ROWS"],
-            "runs": ["Run", "run"],
-        },
+        {"reference": ["PREDICTION", "PROFILE_ARTIFACT", "SAMPLE_ARTIFACT", "SAMPLE_ROWS"], "runs": ["Run", "run"]},
     )

@@ -6,15 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..common.lazy import lazy_exports
 
-__all__ = [
-    "Event",
-    "Gate",
-    "Reason",
-    "SuiteFile",
-    "SuiteRunner",
-    "Verdict",
-    "action_yaml",
-]
+__all__ = ["Event", "Gate", "Reason", "SuiteFile", "SuiteRunner", "Verdict", "action_yaml"]
 
 if TYPE_CHECKING:
     from .action import action_yaml
