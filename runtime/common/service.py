@@ -140,9 +140,7 @@ def token_of(listen: ListenSettings) -> str:
 L = TypeVar("L", bound=ServiceSettings)
 
 
-def main(
-    name: str, does: str, model: type[L], create_app: Callable[[L], FastAPI], *, grace: int, argv: list[str] | None
-) -> int:
+def main(name: str, does: str, model: type[L], create_app: Callable[[L], FastAPI], *, grace: int) -> int:
     """Run the command `python -m tidemill.runtime.NAME --settings FILE`; return its exit code.
 
     Args:
@@ -151,11 +149,10 @@ def main(
         model: the model of its settings.
         create_app: creates its application.
         grace: seconds for open requests at SIGTERM; services are killed after ten.
-        argv: the arguments; None uses those of the process.
     """
     parser = argparse.ArgumentParser(prog=f"tidemill.runtime.{name}", description=does)
     parser.add_argument("--settings", type=Path, required=True, help="JSON file with the settings")
-    path: Path = parser.parse_args(argv).settings
+    path: Path = parser.parse_args().settings
     try:
         settings = load_settings(path, model)
         app = create_app(settings)

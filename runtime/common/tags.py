@@ -2,18 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "COMMAND",
-    "ENVIRONMENT",
-    "GIT_COMMIT",
-    "GIT_DIRTY",
-    "JOB_ID",
-    "LAKE_COMMIT",
-    "LAKE_PATH",
-    "LAKE_REPOSITORY",
-    "NONE",
-]
-
 GIT_COMMIT = "tidemill.git.commit"
 GIT_DIRTY = "tidemill.git.dirty"
 LAKE_REPOSITORY = "tidemill.lake.repository"

@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from ..common.service import add_metrics, bearer, token_of
 from .jobs.launcher import Launcher
 from .jobs.process import ProcessLauncher
-from .platform import RealPlatform
+from .platform import Platform
 from .reconciler import Reconciler, Retrainer
 from .retrainings import FILE, RetrainingStore
 from .settings import RetrainingSettings
@@ -73,7 +73,7 @@ def create_app(settings: RetrainingSettings) -> FastAPI:
     """
     token = token_of(settings.listen)
     store = RetrainingStore(settings.state / FILE)
-    platform = RealPlatform(settings.lake, settings.registry)
+    platform = Platform(settings.lake, settings.registry)
     retrainer = Retrainer(
         {model.name: model for model in settings.models},
         runtime=settings.runtime,

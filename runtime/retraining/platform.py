@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from .. import data, registry
 from ..common.errors import NotFoundError, UnvalidatedError
 from ..common.settings import LakeSettings, PromoteSettings, RegistrySettings
 from ..common.tags import GIT_COMMIT, LAKE_COMMIT
-from ..data import Lake
 from .retrainings import VerdictRecord
 
-__all__ = ["Platform", "RealPlatform", "Version"]
+__all__ = ["Platform", "Version"]
 
 
 @dataclass(frozen=True)
@@ -24,39 +22,11 @@ class Version:
     git_commit: str | None = None
 
 
-class Platform(Protocol):
-    """The lake and the registry; all methods raise UnreachableError if the server does not answer."""
-
-    def version_by_alias(self, model: str, alias: str) -> Version | None:
-        """Return the version that `alias` points at, or None."""
-        ...
-
-    def version_of_job(self, model: str, job: str) -> Version | None:
-        """Return the version that the job registered, or None."""
-        ...
-
-    def newest_validated(self, address: str) -> str | None:
-        """Return the newest commit of REPOSITORY/BRANCH/PATH that passed the gate, or None."""
-        ...
-
-    def newer_data(self, address: str, old: str, new: str) -> bool:
-        """Tell whether the data below the path differs between the commits `old` and `new`."""
-        ...
-
-    def promote(self, model: str, version: str, gate: PromoteSettings) -> VerdictRecord:
-        """Judge the version; make it the champion if the gate accepts it."""
-        ...
-
-    def set_alias(self, model: str, alias: str, version: str) -> None:
-        """Point `alias` at the version."""
-        ...
-
-
-class RealPlatform:
-    """The `Platform` of a lakeFS server and an MLflow server."""
+class Platform:
+    """A lakeFS and an MLflow server; all methods raise UnreachableError if the server does not answer."""
 
     def __init__(self, lake: LakeSettings, registry: RegistrySettings) -> None:
-        self._lake = Lake(lake)
+        self._lake = data.Lake(lake)
         self._registry = registry
 
     def close(self) -> None:
@@ -64,22 +34,22 @@ class RealPlatform:
         self._lake.close()
 
     def version_by_alias(self, model: str, alias: str) -> Version | None:
-        """See `Platform`."""
+        """Return the version that `alias` points at, or None."""
         return _version(registry.serving_version(model, alias, registry=self._registry))
 
     def version_of_job(self, model: str, job: str) -> Version | None:
-        """See `Platform`."""
+        """Return the version that the job registered, or None."""
         return _version(registry.version_of_job(model, job, registry=self._registry))
 
     def newest_validated(self, address: str) -> str | None:
-        """See `Platform`."""
+        """Return the newest commit of REPOSITORY/BRANCH/PATH that passed the gate, or None."""
         try:
             return data.newest_validated(address, lake=self._lake)
         except UnvalidatedError:
             return None
 
     def newer_data(self, address: str, old: str, new: str) -> bool:
-        """See `Platform`."""
+        """Tell whether the data below the path differs between the commits `old` and `new`."""
         if old == new:
             return False
         repository, _, path = address.split("/", 2)
@@ -89,12 +59,12 @@ class RealPlatform:
             return True  # the champion was trained on another repository, or without the lake
 
     def promote(self, model: str, version: str, gate: PromoteSettings) -> VerdictRecord:
-        """See `Platform`."""
+        """Judge the version; make it the champion if the gate accepts it."""
         verdict = registry.promote(model, version, gate, registry=self._registry)
         return VerdictRecord(accepted=verdict.accepted, reasons=list(verdict.reasons))
 
     def set_alias(self, model: str, alias: str, version: str) -> None:
-        """See `Platform`."""
+        """Point `alias` at the version."""
         registry.set_alias(model, alias, version, registry=self._registry)
 
 

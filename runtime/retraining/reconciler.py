@@ -14,7 +14,7 @@ from ..common.errors import TidemillError, UnreachableError
 from ..common.ids import uuid7
 from .jobs.launcher import JobSpec, Launcher
 from .platform import Platform
-from .retrainings import Retraining, RetrainingStore, State, now
+from .retrainings import Retraining, RetrainingStore, now
 from .settings import Reason, RetrainedModel
 
 __all__ = ["Answer", "Reconciler", "Retrainer"]
@@ -108,10 +108,10 @@ class Retrainer:
                 changed = self._advance(retraining, self.models.get(retraining.model))
             except TidemillError as error:
                 # Temporary: the retraining keeps its state and is tried again.
-                changed = retraining.model_copy(update={"detail": str(error)})
+                changed = retraining.changed(detail=str(error))
             except Exception as error:  # noqa: BLE001 - one failure must not end the thread
                 _log.exception("a retraining failed", extra={"retraining": retraining.id})
-                changed = _closed(retraining, "failed", f"unexpected {type(error).__name__}: {error}")
+                changed = retraining.closed("failed", f"unexpected {type(error).__name__}: {error}")
             if changed != retraining:
                 self.store.save(changed)
                 _log.info(
@@ -131,12 +131,8 @@ class Retrainer:
                     self.launcher.cancel(retraining.job)
                 except UnreachableError:
                     continue  # the next start finds the job again
-                update = {
-                    "state": "queued",
-                    "interruptions": retraining.interruptions + 1,
-                    "detail": "interrupted because the service stopped",
-                }
-                self.store.save(retraining.model_copy(update=update))
+                interruptions, detail = retraining.interruptions + 1, "interrupted because the service stopped"
+                self.store.save(retraining.changed(state="queued", interruptions=interruptions, detail=detail))
 
     def _not_before(self, model: RetrainedModel, reason: Reason) -> datetime:
         """Return the earliest time for a new retraining: cooldown after drift, backoff after failed trainings."""
@@ -154,7 +150,7 @@ class Retrainer:
         if model is None:
             if retraining.job:
                 self.launcher.cancel(retraining.job)
-            return _closed(retraining, "failed", "the model was removed from the stack")
+            return retraining.closed("failed", "the model was removed from the stack")
         match retraining.state:
             case "queued" | "waiting":
                 return self._begin(retraining, model)
@@ -169,33 +165,29 @@ class Retrainer:
         champion = self.platform.version_by_alias(model.name, "champion")
         if retraining.reason == "no-champion":
             if champion is not None:
-                return _closed(retraining, "done", f"the model already has a champion, version {champion.version}")
+                return retraining.closed("done", f"the model already has a champion, version {champion.version}")
             waiting = self.platform.version_by_alias(model.name, "challenger") if model.promotion == "manual" else None
             if waiting is not None:
-                return _closed(retraining, "done", _approval_request(model.name, waiting.version))
+                return retraining.closed("done", _approval_request(model.name, waiting.version))
         elif retraining.served is not None and champion is not None and champion.version != retraining.served:
-            return _closed(
-                retraining, "done", f"version {retraining.served} was replaced by version {champion.version}"
-            )
+            return retraining.closed("done", f"version {retraining.served} was replaced by version {champion.version}")
         newest = self.platform.newest_validated(model.data)
         if newest is None:
-            return retraining.model_copy(update={"state": "waiting", "detail": "waiting for data that passed the gate"})
+            return retraining.changed(state="waiting", detail="waiting for data that passed the gate")
         old = champion.data_commit if champion else None
         if retraining.reason == "drift" and old is not None and not self.platform.newer_data(model.data, old, newest):
             detail = f"waiting for data newer than commit {old}, the champion's training data"
-            return retraining.model_copy(update={"state": "waiting", "detail": detail})
+            return retraining.changed(state="waiting", detail=detail)
         number = retraining.attempt + retraining.interruptions
         job = retraining.id if number == 1 else f"{retraining.id}-{number}"
-        running = retraining.model_copy(
-            update={
-                "state": "running",
-                "detail": "training",
-                "champion": champion.version if champion else None,
-                "data_commit": newest,
-                "job": job,
-                "log": self.launcher.where(job),
-                "started_at": now(),
-            }
+        running = retraining.changed(
+            state="running",
+            detail="training",
+            champion=champion.version if champion else None,
+            data_commit=newest,
+            job=job,
+            log=self.launcher.where(job),
+            started_at=now(),
         )
         self.store.save(running)
         return self._launch(running, model)
@@ -213,7 +205,7 @@ class Retrainer:
         except UnreachableError:
             raise  # temporary; the next step asks the launcher whether the job started
         except TidemillError as error:
-            return _closed(retraining, "failed", str(error))
+            return retraining.closed("failed", str(error))
         return retraining
 
     def _follow(self, retraining: Retraining, model: RetrainedModel) -> Retraining:
@@ -225,36 +217,34 @@ class Retrainer:
             if status.started is None or time.time() - status.started < model.timeout:
                 return retraining
             self.launcher.cancel(retraining.job)
-            return _closed(retraining, "failed", f"cancelled at its time limit of {model.timeout:g} s")
+            return retraining.closed("failed", f"cancelled at its time limit of {model.timeout:g} s")
         if status.state == "lost":
             self.launcher.cancel(retraining.job)  # its child processes may still run
             if retraining.attempt > 1:
-                return _closed(retraining, "failed", "the job was lost twice: it was killed, or the machine went down")
-            update = {"state": "queued", "attempt": 2, "detail": "the job was lost; launching it a second time"}
-            return retraining.model_copy(update=update)
+                return retraining.closed("failed", "the job was lost twice: it was killed, or the machine went down")
+            return retraining.changed(state="queued", attempt=2, detail="the job was lost; launching it a second time")
         if status.exit_code != 0:
             last = self.launcher.logs(retraining.job, 1).strip()
-            return _closed(retraining, "failed", f"exit code {status.exit_code}" + (f": {last}" if last else ""))
-        return retraining.model_copy(update={"state": "judging", "detail": "the job succeeded"})
+            return retraining.closed("failed", f"exit code {status.exit_code}" + (f": {last}" if last else ""))
+        return retraining.changed(state="judging", detail="the job succeeded")
 
     def _judge(self, retraining: Retraining, model: RetrainedModel) -> Retraining:
         assert retraining.job is not None  # noqa: S101 - a judged retraining has one
         made = self.platform.version_of_job(model.name, retraining.job)
         if made is None:
-            return _closed(
-                retraining, "failed", f"the command succeeded but registered no version of {model.name} in its own run"
+            return retraining.closed(
+                "failed", f"the command succeeded but registered no version of {model.name} in its own run"
             )
-        retraining = retraining.model_copy(
-            update={"version": made.version, "data_commit": made.data_commit, "git_commit": made.git_commit}
-        )
+        commits = {"data_commit": made.data_commit, "git_commit": made.git_commit}
+        retraining = retraining.changed(version=made.version, **commits)
         if model.promotion == "manual":
             self.platform.set_alias(model.name, "challenger", made.version)
-            return _closed(retraining, "done", _approval_request(model.name, made.version))
+            return retraining.closed("done", _approval_request(model.name, made.version))
         verdict = self.platform.promote(model.name, made.version, model.promote)
-        retraining = retraining.model_copy(update={"verdict": verdict})
+        retraining = retraining.changed(verdict=verdict)
         if verdict.accepted:
-            return _closed(retraining, "done", f"version {made.version} is champion")
-        return _closed(retraining, "refused", "; ".join(verdict.reasons))
+            return retraining.closed("done", f"version {made.version} is champion")
+        return retraining.closed("refused", "; ".join(verdict.reasons))
 
 
 class Reconciler:
@@ -302,7 +292,3 @@ class Reconciler:
 
 def _approval_request(model: str, version: str) -> str:
     return f"version {version} of {model} is the challenger; to promote it, set the alias champion in MLflow"
-
-
-def _closed(retraining: Retraining, state: State, detail: str) -> Retraining:
-    return retraining.model_copy(update={"state": state, "detail": detail, "finished_at": now()})

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Generator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
@@ -95,6 +95,14 @@ class Retraining(BaseModel):
     started_at: AwareDatetime | None = None
     finished_at: AwareDatetime | None = None
     resolved_at: AwareDatetime | None = None
+
+    def changed(self, **changes: Any) -> Retraining:
+        """Return a copy with `changes`."""
+        return self.model_copy(update=changes)
+
+    def closed(self, state: State, detail: str) -> Retraining:
+        """Return a copy that is finished now."""
+        return self.changed(state=state, detail=detail, finished_at=now())
 
     @property
     def open(self) -> bool:
@@ -188,7 +196,7 @@ class RetrainingStore:
             )
             if retraining is None or (retraining.resolved_at is None) == (at is None):
                 return None
-            retraining = retraining.model_copy(update={"resolved_at": at})
+            retraining = retraining.changed(resolved_at=at)
             self._database.execute(
                 "update retrainings set document = ? where id = ?", (retraining.model_dump_json(), retraining.id)
             )

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ...runtime.retraining.retrainings import FILE, OLD_FILE, RetrainingStore, now
+from ...runtime.retraining.retrainings import FILE, OLD_FILE, RetrainingStore
 
 __all__ = ["FILE", "OLD_FILE", "settled"]
 
@@ -30,7 +30,7 @@ def settled(source: BinaryIO, *, name: str = FILE) -> Generator[tuple[BinaryIO, 
                 file.write(chunk)
         with closing(RetrainingStore(path)) as store:
             for retraining in store.open_retrainings():
-                store.save(retraining.model_copy(update={"state": "failed", "detail": _CLOSED, "finished_at": now()}))
+                store.save(retraining.closed("failed", _CLOSED))
         # Closing the last connection has merged the journal into the file.
         with path.open("rb") as file:
             yield file, path.stat().st_size

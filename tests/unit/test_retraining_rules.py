@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from tidemill.runtime.common.errors import UnreachableError
 from tidemill.runtime.retraining.jobs.launcher import JobSpec, JobStatus
-from tidemill.runtime.retraining.platform import Version
+from tidemill.runtime.retraining.platform import Platform, Version
 from tidemill.runtime.retraining.reconciler import Retrainer
 from tidemill.runtime.retraining.retrainings import FILE, Retraining, RetrainingStore, VerdictRecord
 from tidemill.runtime.retraining.settings import RetrainedModel
 
 
-class Said:
-    """A platform as the test says it is."""
+class FakePlatform(Platform):
+    """A platform in the state that the test gives it."""
 
     def __init__(self) -> None:
         self.aliases: dict[str, Version] = {}
@@ -76,7 +76,7 @@ class Jobs:
 class Scene:
     def __init__(self, folder: Path, **model: Any) -> None:
         self.folder = folder
-        self.said, self.jobs = Said(), Jobs()
+        self.said, self.jobs = FakePlatform(), Jobs()
         values: dict[str, Any] = {
             "name": "flights", "code": folder, "command": ["python", "train.py"], "data": "flights/main/departures",
         } | model  # fmt: skip
