@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, cast
 
@@ -56,10 +58,14 @@ class TaskLauncher:
         record = self._read(spec.id, "job.json") or {}
         if record.get("task") or self._find(spec.id):
             return spec.id
-        answer = self._call(
-            "the task cannot be started",
-            spec.id,
-            lambda: self._ecs.run_task(
+        network = {
+            "subnets": self._settings.subnets,
+            "securityGroups": self._settings.security_groups,
+            "assignPublicIp": "DISABLED",
+        }
+        tags = {**dict(sorted(self._settings.tags.items())), "tidemill:job": spec.id}
+        with _errors("the task cannot be started", spec.id):
+            answer = self._ecs.run_task(
                 cluster=self._settings.cluster,
                 taskDefinition=definition,
                 launchType="FARGATE",
@@ -67,20 +73,10 @@ class TaskLauncher:
                 # Two concurrent launches, or one whose answer was lost, start one task.
                 clientToken=_token(spec.id, definition),
                 startedBy=_started_by(spec.id),
-                networkConfiguration={
-                    "awsvpcConfiguration": {
-                        "subnets": self._settings.subnets,
-                        "securityGroups": self._settings.security_groups,
-                        "assignPublicIp": "DISABLED",
-                    }
-                },
+                networkConfiguration={"awsvpcConfiguration": network},
                 overrides={"containerOverrides": [self._override(spec)]},
-                tags=[
-                    *({"key": key, "value": value} for key, value in sorted(self._settings.tags.items())),
-                    {"key": "tidemill:job", "value": spec.id},
-                ],
-            ),
-        )
+                tags=[{"key": key, "value": value} for key, value in tags.items()],
+            )
         if not answer["tasks"]:
             failure = (answer.get("failures") or [{}])[0]
             why = f"{failure.get('reason', 'no reason given')}: {failure.get('detail') or failure.get('arn', '')}"
@@ -127,13 +123,8 @@ class TaskLauncher:
         task = self._describe(job)
         if task is None or task["lastStatus"] == "STOPPED":
             return
-        self._call(
-            "the task cannot be stopped",
-            job,
-            lambda: self._ecs.stop_task(
-                cluster=self._settings.cluster, task=task["taskArn"], reason="cancelled by tidemill"
-            ),
-        )
+        with _errors("the task cannot be stopped", job):
+            self._ecs.stop_task(cluster=self._settings.cluster, task=task["taskArn"], reason="cancelled by tidemill")
 
     def _override(self, spec: JobSpec) -> dict[str, Any]:
         env = {**spec.env, JOBS: self._settings.records}
@@ -145,23 +136,19 @@ class TaskLauncher:
 
     def _claim(self, job: str) -> None:
         """Create the job's record unless it exists."""
-        try:
-            self._s3.put_object(Bucket=self._place.bucket, Key=self._key(job, "job.json"), Body=b"{}", IfNoneMatch="*")
-        except ClientError as error:
-            if _code(error) not in ("PreconditionFailed", "412", "ConditionalRequestConflict"):
-                raise ServiceError(
-                    f"the job's record cannot be written ({_code(error)})", field="job", value=job
-                ) from None
-        except BotoCoreError as error:
-            raise _unreachable(error) from None
+        with _errors("the job's record cannot be written", job):
+            try:
+                self._s3.put_object(
+                    Bucket=self._place.bucket, Key=self._key(job, "job.json"), Body=b"{}", IfNoneMatch="*"
+                )
+            except ClientError as error:
+                if _code(error) not in ("PreconditionFailed", "412", "ConditionalRequestConflict"):
+                    raise
 
     def _write(self, job: str, record: dict[str, Any]) -> None:
         body = json.dumps(record).encode()
-        self._call(
-            "the job's record cannot be written",
-            job,
-            lambda: self._s3.put_object(Bucket=self._place.bucket, Key=self._key(job, "job.json"), Body=body),
-        )
+        with _errors("the job's record cannot be written", job):
+            self._s3.put_object(Bucket=self._place.bucket, Key=self._key(job, "job.json"), Body=body)
 
     def _read(self, job: str, name: str) -> dict[str, Any] | None:
         try:
@@ -182,45 +169,42 @@ class TaskLauncher:
     def _find(self, job: str) -> str | None:
         """Return the task of a launch that was killed before it recorded the task."""
         for state in ("RUNNING", "STOPPED"):
-            found = self._call(
-                "the ECS request failed",
-                job,
-                lambda state=state: self._ecs.list_tasks(
+            with _errors("the ECS request failed", job):
+                found = self._ecs.list_tasks(
                     cluster=self._settings.cluster, startedBy=_started_by(job), desiredStatus=state
-                ),
-            )
+                )
             if found["taskArns"]:
                 return str(found["taskArns"][0])
         return None
 
-    def _describe(self, job: str) -> dict[str, Any] | None:
+    def _task(self, job: str) -> str | None:
+        """Return the ARN of the job's task, if it was ever started."""
         record = self._read(job, "job.json")
-        if record is None:
+        return None if record is None else record.get("task") or self._find(job)
+
+    def _describe(self, job: str) -> dict[str, Any] | None:
+        name = self._task(job)
+        if name is None:
             return None
-        name = record.get("task") or self._find(job)
-        if not name:
-            return None
-        found = self._call(
-            "the ECS request failed",
-            job,
-            lambda: self._ecs.describe_tasks(cluster=self._settings.cluster, tasks=[name]),
-        )
+        with _errors("the ECS request failed", job):
+            found = self._ecs.describe_tasks(cluster=self._settings.cluster, tasks=[name])
         return found["tasks"][0] if found["tasks"] else None
 
     def _stream(self, job: str) -> str | None:
-        record = self._read(job, "job.json") or {}
-        name = record.get("task") or self._find(job)
+        name = self._task(job)
         return f"{CONTAINER}/{CONTAINER}/{name.rsplit('/', 1)[-1]}" if name else None
 
-    @staticmethod
-    def _call(failure: str, job: str, call: Any) -> Any:
-        try:
-            return call()
-        except ClientError as error:
-            message = error.response.get("Error", {}).get("Message", "")
-            raise ServiceError(f"{failure} ({_code(error)}: {message})", field="job", value=job) from None
-        except BotoCoreError as error:
-            raise _unreachable(error) from None
+
+@contextmanager
+def _errors(failure: str, job: str) -> Generator[None]:
+    """Translate errors of AWS about `job`."""
+    try:
+        yield
+    except ClientError as error:
+        message = error.response.get("Error", {}).get("Message", "")
+        raise ServiceError(f"{failure} ({_code(error)}: {message})", field="job", value=job) from None
+    except BotoCoreError as error:
+        raise _unreachable(error) from None
 
 
 def _started_by(job: str) -> str:
