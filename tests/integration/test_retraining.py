@@ -166,7 +166,7 @@ def test_an_empty_token_file_opens_nothing(parts: Parts, tmp_path: Path) -> None
         service.start()
 
 
-def test_the_wheel_turns_though_the_service_is_killed(service: Retraining) -> None:
+def test_a_model_is_trained_though_the_service_is_killed(service: Retraining) -> None:
     assert service.alert("no-champion")["queued"]
     job = service.begun()
     assert not service.alert("no-champion")["queued"]
