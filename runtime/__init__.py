@@ -1,6 +1,7 @@
-"""What training code imports and what the services run.
+"""The lifecycle of a model: data, validation, training, registry, serving, capture, drift, monitoring and retraining.
 
-The packages load when they are first used, so `import tidemill.runtime` stays light:
+Training code imports this package, and the services run from it. A package loads when it is first used, so
+`import tidemill.runtime` stays light:
 
     from tidemill.runtime import data, registry, training
 """
@@ -10,13 +11,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+__all__ = ["data", "drift", "errors", "registry", "training", "validation"]
+
 if TYPE_CHECKING:
-    from . import data, drift, registry, training, validation
+    from . import data, drift, errors, registry, training, validation
+else:
 
-__all__ = ["data", "drift", "registry", "training", "validation"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return importlib.import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name in __all__:
+            return importlib.import_module(f".{name}", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,29 +1,3 @@
-"""The errors that callers of tidemill catch, under the name that training code imports."""
+"""The public name of the error tree: training code catches `tidemill.runtime.errors.GateError`."""
 
-from .common.errors import (
-    ConfigError,
-    GateError,
-    NotFoundError,
-    PlatformError,
-    RefusedError,
-    ServiceError,
-    TidemillError,
-    ToolError,
-    UnreachableError,
-    UnvalidatedError,
-    UserError,
-)
-
-__all__ = [
-    "ConfigError",
-    "GateError",
-    "NotFoundError",
-    "PlatformError",
-    "RefusedError",
-    "ServiceError",
-    "TidemillError",
-    "ToolError",
-    "UnreachableError",
-    "UnvalidatedError",
-    "UserError",
-]
+from .common.errors import *  # noqa: F403 - exactly the names of its `__all__`

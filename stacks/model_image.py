@@ -21,8 +21,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..runtime.common import tags
 from ..runtime.common.errors import PlatformError, UserError
-from ..runtime.training import lineage
 from ..templates.rendering import render
 from .uv_command import run_uv
 from .wheels import origin, own_wheel
@@ -153,13 +153,13 @@ def _labels(info: VersionInfo) -> dict[str, str]:
     labels = {
         "org.opencontainers.image.title": f"{info.model} {info.version}",
         "org.opencontainers.image.version": info.version,
-        "org.opencontainers.image.revision": info.tags.get(lineage.GIT_COMMIT, ""),
+        "org.opencontainers.image.revision": info.tags.get(tags.GIT_COMMIT, ""),
         "tidemill.model": info.model,
         "tidemill.version": info.version,
         "tidemill.run": info.run_id,
         "tidemill.release": metadata.version("tidemill"),
     }
-    names = (lineage.GIT_COMMIT, lineage.GIT_DIRTY, lineage.LAKE_REPOSITORY, lineage.LAKE_COMMIT, lineage.LAKE_PATH)
+    names = (tags.GIT_COMMIT, tags.GIT_DIRTY, tags.LAKE_REPOSITORY, tags.LAKE_COMMIT, tags.LAKE_PATH)
     labels |= {name: info.tags.get(name, "") for name in names}
     return {name: value for name, value in labels.items() if value}
 

@@ -13,7 +13,7 @@ from ..components.targets.operations import Operations, ServiceState
 from ..runtime.common.errors import TidemillError
 from .loading import LoadedStack
 
-__all__ = ["ModelView", "Overview", "ServiceView", "Turn", "overview", "ready", "turns"]
+__all__ = ["ModelView", "Overview", "RetrainingView", "ServiceView", "overview", "ready", "retrainings"]
 
 # Where each tool says that it lives, and as whom to ask; our own services all have an open /healthz.
 _HEALTH: dict[str, tuple[str, tuple[str, str] | None]] = {
@@ -92,8 +92,8 @@ class Overview:
 
 
 @dataclass(frozen=True)
-class Turn:
-    """A turn of the wheel, as far as `up` follows it."""
+class RetrainingView:
+    """A retraining, with the fields that `up` shows."""
 
     id: str
     model: str
@@ -183,12 +183,14 @@ def ready(operations: Operations, model: str) -> ModelView:
     )
 
 
-def turns(operations: Operations) -> list[Turn]:
-    """Return the turns of the wheel the retraining service knows, newest first; [] when it does not answer."""
+def retrainings(operations: Operations) -> list[RetrainingView]:
+    """Return the retrainings, newest first, or [] if the retraining service does not answer."""
     answer = operations.ask("retraining", "/status", token="retraining-token")  # noqa: S106 - the secret's name
     told = _object(answer[1]) if answer and answer[0] == 200 else None
+    found = told or {}
+    # A service of an earlier release that was not restarted yet answers with `turns`.
     return [
-        Turn(
+        RetrainingView(
             id=str(entry.get("id", "")),
             model=str(entry.get("model", "")),
             reason=str(entry.get("reason", "")),
@@ -196,5 +198,5 @@ def turns(operations: Operations) -> list[Turn]:
             detail=str(entry.get("detail") or ""),
             log=entry.get("log"),
         )
-        for entry in cast("list[dict[str, Any]]", (told or {}).get("turns", []))
+        for entry in cast("list[dict[str, Any]]", found.get("retrainings", found.get("turns", [])))
     ]

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from ..common.errors import ConfigError, PlatformError, TidemillError, UserError
+from ..common.tags import ENVIRONMENT, GIT_COMMIT, GIT_DIRTY, LAKE_COMMIT, LAKE_PATH, LAKE_REPOSITORY
 from ..data import LakeLike
 from ..serving import Batch, Outputs, ServedModel, output_array
-from ..training import lineage
 from .column_conversion import Fit
 from .inputs import Input, Part, open_input
 from .models import loaded
@@ -28,14 +28,7 @@ __all__ = ["Progress", "Scored", "score"]
 _ROWS = 65_536
 # A batch of a wide model has fewer rows, so that it takes no more memory than one of a narrow one.
 _VALUES, _LEAST_ROWS = 2_000_000, 1_024
-_OF_VERSION = (
-    lineage.GIT_COMMIT,
-    lineage.GIT_DIRTY,
-    lineage.LAKE_REPOSITORY,
-    lineage.LAKE_COMMIT,
-    lineage.LAKE_PATH,
-    lineage.ENVIRONMENT,
-)
+_OF_VERSION = (GIT_COMMIT, GIT_DIRTY, LAKE_REPOSITORY, LAKE_COMMIT, LAKE_PATH, ENVIRONMENT)
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""What every package of the runtime uses: errors, settings, ids, secrets, files, and the frame of a service."""
+"""Shared by all packages of the runtime: errors, settings, ids, secrets, files, HTTP and the frame of a service."""

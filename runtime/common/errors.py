@@ -1,16 +1,16 @@
-"""The one tree of errors.
+"""The error tree.
 
 TidemillError
-├── UserError            the user's mistake: exit code 2
-│   ├── ConfigError      a stack config or settings file (also ValueError)
-│   └── NotFoundError    a name which does not exist (also LookupError)
-├── RefusedError         the answer is no: exit code 1
-│   ├── GateError        a data or promotion gate said no
-│   └── UnvalidatedError a commit without a good verdict was asked for as validated
+├── UserError            the user made a mistake: exit code 2
+│   ├── ConfigError      a stack config or settings file is invalid (also ValueError)
+│   └── NotFoundError    a name does not exist (also LookupError)
+├── RefusedError         the platform refused the operation: exit code 1
+│   ├── GateError        a data or promotion gate refused it
+│   └── UnvalidatedError the requested data did not pass the gate
 └── PlatformError        the platform failed: exit code 3
     ├── UnreachableError a server does not answer (also ConnectionError)
-    ├── ServiceError     a service does not start or stay up; holds the last lines of its log
-    └── ToolError        a tool cannot be had
+    ├── ServiceError     a service does not start or stay up; has the last lines of its log
+    └── ToolError        a tool is unavailable
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ __all__ = [
 
 
 class TidemillError(Exception):
-    """Root of all errors which tidemill raises on purpose.
+    """Root of all errors that tidemill raises on purpose.
 
     Args:
         message: what is wrong, one sentence without a full stop.
-        field: the setting, argument or resource it is about.
-        value: the value found there; never a secret.
-        hint: what to do about it, an imperative sentence without a full stop.
+        field: the setting, argument or resource that has the problem.
+        value: its value; never a secret.
+        hint: how to fix it, an imperative sentence without a full stop.
 
     >>> str(TidemillError("unknown target", field="target", value="moon", hint="use local, docker or aws"))
     "target: unknown target, got 'moon'; use local, docker or aws"
@@ -67,31 +67,31 @@ class TidemillError(Exception):
 
 
 class UserError(TidemillError):
-    """The user's mistake."""
+    """The user made a mistake."""
 
     exit_code = 2
 
 
 class ConfigError(UserError, ValueError):
-    """A stack config or a settings file is not valid."""
+    """A stack config or a settings file is invalid."""
 
 
 class NotFoundError(UserError, LookupError):
-    """A name which does not exist."""
+    """A name does not exist."""
 
 
 class RefusedError(TidemillError):
-    """The answer is no."""
+    """The platform refused the operation."""
 
     exit_code = 1
 
 
 class GateError(RefusedError):
-    """A gate on data or on a promotion said no.
+    """A data or promotion gate refused the operation.
 
     Args:
         message: what was refused.
-        reasons: why, a sentence each.
+        reasons: why, one sentence each.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class GateError(RefusedError):
 
 
 class UnvalidatedError(RefusedError):
-    """A commit without a good verdict was asked for as validated."""
+    """The requested data did not pass the gate."""
 
 
 class PlatformError(TidemillError):
@@ -130,7 +130,7 @@ class ServiceError(PlatformError):
 
     Args:
         message: what is wrong.
-        log_tail: the last lines of the service's log, without secrets.
+        log_tail: the last lines of its log, without secrets.
     """
 
     def __init__(
@@ -151,4 +151,4 @@ class ServiceError(PlatformError):
 
 
 class ToolError(PlatformError):
-    """A tool cannot be had."""
+    """A tool is unavailable."""

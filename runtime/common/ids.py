@@ -1,6 +1,6 @@
-"""Request and segment ids: UUID version 7 (RFC 9562), whose order is the order of time.
+"""Request and segment ids: UUID version 7 (RFC 9562), which sort by time.
 
-Python has `uuid.uuid7` from 3.14 on only.
+`uuid.uuid7` exists only since Python 3.14.
 
 >>> first, second = uuid7(), uuid7()
 >>> (first.version, first < second)
@@ -18,32 +18,32 @@ from uuid import UUID
 
 __all__ = ["parse_uuid7", "time_of", "uuid7", "uuid7_at", "uuid7_text"]
 
-_DRAWN_AT_ONCE = 256
+_POOL_SIZE = 256
 
 _lock = threading.Lock()
 _last = 0
-_drawn: list[int] = []
-# A forked process must not give out the same ones.
-os.register_at_fork(after_in_child=_drawn.clear)
+_pool: list[int] = []
+# A forked process must not use the same bits.
+os.register_at_fork(after_in_child=_pool.clear)
 
 
 def uuid7() -> UUID:
-    """Return a new id, greater than every one this process made before.
+    """Return a new id, greater than all earlier ids of this process.
 
-    The 12 bits behind the milliseconds hold their fraction (RFC 9562, section 6.2, method 3); a clock which stands or
-    runs backwards is bridged by counting on from the last value.
+    The 12 bits after the milliseconds hold their fraction (RFC 9562, section 6.2, method 3). If the clock stops or runs
+    backwards, the last value is incremented.
     """
     return UUID(int=_value())
 
 
 def uuid7_text() -> str:
-    """Return what `str(uuid7())` would, in a third of the time."""
+    """Return `str(uuid7())`, in a third of the time."""
     digits = f"{_value():032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def uuid7_at(seconds: float) -> UUID:
-    """Return a new id of the time `seconds` since the epoch; two of one time are in no order.
+    """Return a new id for the time `seconds` since the epoch; ids of the same time are unordered.
 
     >>> time_of(uuid7_at(1.5)).isoformat()
     '1970-01-01T00:00:01.500000+00:00'
@@ -64,26 +64,26 @@ def _of_tick(tick: int) -> int:
 
 
 def _random() -> int:
-    """Return 64 random bits of the system's, which are asked for many at a time: it is a call into the kernel."""
+    """Return 64 random bits from a pool, because each read from the kernel is a system call."""
     try:
-        return _drawn.pop()
+        return _pool.pop()
     except IndexError:
-        first, *rest = struct.unpack(f"{_DRAWN_AT_ONCE}Q", os.urandom(8 * _DRAWN_AT_ONCE))
-        _drawn.extend(rest)
+        first, *rest = struct.unpack(f"{_POOL_SIZE}Q", os.urandom(8 * _POOL_SIZE))
+        _pool.extend(rest)
         return first
 
 
 def time_of(identifier: UUID) -> datetime:
-    """Return when `identifier`, a UUIDv7, was made: UTC, to the millisecond."""
+    """Return the creation time of `identifier`, a UUIDv7: UTC, in milliseconds."""
     milliseconds = identifier.int >> 80
     return datetime.fromtimestamp(milliseconds // 1000, UTC).replace(microsecond=milliseconds % 1000 * 1000)
 
 
 def parse_uuid7(text: str) -> UUID:
-    """Return the UUIDv7 written as `text` in its canonical form.
+    """Parse a UUIDv7 in canonical form.
 
     Raises:
-        ValueError: it is no UUID, of another version, or not in canonical form.
+        ValueError: `text` is not a UUID, not of version 7, or not in canonical form.
     """
     identifier = UUID(text)
     if identifier.version != 7 or str(identifier) != text.lower():

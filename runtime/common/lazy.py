@@ -1,4 +1,12 @@
-"""Exports the names of a package lazily, so that importing the package loads none of its modules."""
+"""Lazy exports: importing a package loads none of its modules.
+
+The `else` hides `__getattr__` from type checkers, so that they report unknown names:
+
+    if TYPE_CHECKING:
+        from .ids import time_of
+    else:
+        __getattr__ = lazy_exports(__name__, {"ids": ["time_of"]})
+"""
 
 from __future__ import annotations
 
@@ -13,15 +21,14 @@ def lazy_exports(package: str, names: Mapping[str, Sequence[str]]) -> Callable[[
 
     Args:
         package: the package's `__name__`.
-        names: module below the package -> the names it exports.
+        names: module below the package -> the names it exports; a later module overrides an earlier one.
 
-    Example:
-        >>> get = lazy_exports("tidemill.runtime.common", {"ids": ["time_of"]})
-        >>> get("time_of").__name__
-        'time_of'
-        >>> get("nothing")
-        Traceback (most recent call last):
-        AttributeError: module 'tidemill.runtime.common' has no attribute 'nothing'
+    >>> get = lazy_exports("tidemill.runtime.common", {"ids": ["time_of"]})
+    >>> get("time_of").__name__
+    'time_of'
+    >>> get("nothing")
+    Traceback (most recent call last):
+    AttributeError: module 'tidemill.runtime.common' has no attribute 'nothing'
     """
     modules = {name: module for module, exported in names.items() for name in exported}
 

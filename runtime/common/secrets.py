@@ -1,4 +1,4 @@
-"""What it takes to reach a server, for callers which must start quickly: only the standard library is imported."""
+"""Secrets in files, and loopback addresses. Imports only the standard library, so that callers start quickly."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["is_loopback", "read_secret"]
 
 
 def read_secret(path: Path) -> str:
-    """Return the secret kept in `path`, without surrounding white space.
+    """Return the secret in the file `path`, without surrounding white space.
 
     Raises:
-        NotFoundError: the file does not exist or cannot be read.
-        ConfigError: it is empty; an empty secret opens nothing.
+        NotFoundError: the file does not exist or is not readable.
+        ConfigError: the file is empty.
     """
     try:
         value = path.read_text(encoding="utf-8").strip()
@@ -28,7 +28,7 @@ def read_secret(path: Path) -> str:
 
 
 def is_loopback(url: str) -> bool:
-    """Tell whether `url` is on this machine's own loopback, which no proxy has a way to.
+    """Tell whether `url` is on this machine's loopback interface, which no proxy can reach.
 
     >>> is_loopback("http://127.0.0.1:8000"), is_loopback("http://lake.example.org")
     (True, False)

@@ -1,6 +1,6 @@
-"""What the services of the runtime share: JSON logs, the bearer token, metrics, and how they run.
+"""The frame of every service: command line, JSON logs, bearer token, metrics and health.
 
-Importing this module configures nothing; `run` does.
+Importing this module does not configure logging; `run` does.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "ta
 
 
 def log_time(moment: float) -> str:
-    """Return `moment`, seconds since the epoch, as log lines say it: RFC 3339, UTC, milliseconds.
+    """Return `moment`, in seconds since the epoch, for log lines: RFC 3339, UTC, milliseconds.
 
     >>> log_time(0.25)
     '1970-01-01T00:00:00.250Z'
@@ -50,15 +50,15 @@ def log_time(moment: float) -> str:
 
 @functools.lru_cache(maxsize=16)
 def _second(moment: int) -> str:
-    # Lines come many to a second.
+    # There are many log lines per second.
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (UTC), level, logger, message, what `extra` brought, and the exception."""
+    """Formats a record as one line of JSON: time (UTC), level, logger, message, the `extra` fields, the exception."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return `record` as one line."""
+        """Return `record` as one line of JSON."""
         line: dict[str, Any] = {
             "time": log_time(record.created),
             "level": record.levelname.lower(),
@@ -72,28 +72,28 @@ class JsonFormatter(logging.Formatter):
 
 
 def token_matches(given: str | None, expected: str) -> bool:
-    """Tell in constant time whether `given` is `expected`; an empty token on either side never matches."""
+    """Compare two tokens in constant time; an empty token never matches."""
     if not given or not expected:
         return False
     return hmac.compare_digest(given.encode(), expected.encode())
 
 
 def bearer(expected: str) -> Callable[[Request], None]:
-    """Return a FastAPI dependency which refuses, with 401, a request without `Authorization: Bearer <expected>`."""
+    """Return a FastAPI dependency that answers 401 unless the request has `Authorization: Bearer <expected>`."""
     from fastapi import HTTPException, Request
 
     def check(request: Request) -> None:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token_matches(given.strip(), expected):
-            raise HTTPException(401, "a valid bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
+            raise HTTPException(401, "a valid bearer token is required", headers={"WWW-Authenticate": "Bearer"})
 
-    # The annotation is resolved by FastAPI, which cannot see a name that is imported here only.
+    # FastAPI resolves the annotation, but cannot see a name imported inside this function.
     check.__annotations__["request"] = Request
     return check
 
 
 def add_metrics(app: FastAPI, expected: str, registry: CollectorRegistry) -> None:
-    """Add `/metrics` (Prometheus text format), which asks for the bearer token, and an open `/healthz`."""
+    """Add `/metrics` (Prometheus text format), protected by the bearer token, and `/healthz`, open to all."""
     from fastapi import Depends, Response
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -108,7 +108,7 @@ def add_metrics(app: FastAPI, expected: str, registry: CollectorRegistry) -> Non
 
 
 def log_lines() -> None:
-    """Have this process log JSON lines on standard output."""
+    """Log JSON lines to standard output."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
@@ -117,7 +117,7 @@ def log_lines() -> None:
 
 
 def run(app: FastAPI, listen: ListenSettings, *, grace: int = 10) -> None:
-    """Serve `app` where `listen` says until SIGTERM, with JSON logs on standard output."""
+    """Serve `app` at the address of `listen` until SIGTERM, with JSON logs on standard output."""
     import uvicorn
 
     log_lines()
@@ -133,29 +133,26 @@ def run(app: FastAPI, listen: ListenSettings, *, grace: int = 10) -> None:
 
 
 def token_of(listen: ListenSettings) -> str:
-    """Return the bearer token which `listen` names."""
+    """Return the bearer token of `listen`."""
     return read_secret(listen.token_file)
 
 
 L = TypeVar("L", bound=ServiceSettings)
 
 
-def main(
-    name: str, does: str, model: type[L], create_app: Callable[[L], FastAPI], *, grace: int, argv: list[str] | None
-) -> int:
-    """Be the command `python -m tidemill.runtime.NAME --settings FILE`; return its exit code.
+def main(name: str, does: str, model: type[L], create_app: Callable[[L], FastAPI], *, grace: int) -> int:
+    """Run the command `python -m tidemill.runtime.NAME --settings FILE`; return its exit code.
 
     Args:
         name: the service's package.
-        does: what it does, one sentence for `--help`.
-        model: its settings.
-        create_app: makes its application.
-        grace: seconds for answers under way at SIGTERM, less than the ten after which a service is killed.
-        argv: arguments; None takes those of the process.
+        does: its purpose, one sentence for `--help`.
+        model: the model of its settings.
+        create_app: creates its application.
+        grace: seconds for open requests at SIGTERM; services are killed after ten.
     """
     parser = argparse.ArgumentParser(prog=f"tidemill.runtime.{name}", description=does)
     parser.add_argument("--settings", type=Path, required=True, help="JSON file with the settings")
-    path: Path = parser.parse_args(argv).settings
+    path: Path = parser.parse_args().settings
     try:
         settings = load_settings(path, model)
         app = create_app(settings)

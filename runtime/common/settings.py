@@ -1,6 +1,6 @@
-"""Settings which several parts of the runtime share, and how a settings file is read.
+"""Settings that several packages share, and the reader of settings files.
 
-Secrets stand in files of their own, mode 0600; settings name the files.
+Each secret has its own file, mode 0600; settings contain only the file's path.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ENVIRONMENT_VARIABLE = "TIDEMILL_RUNTIME"
 
 
 class Settings(BaseModel):
-    """Base of all settings models: unknown keys are errors, values do not change."""
+    """Base of all settings models: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -42,44 +42,44 @@ S = TypeVar("S", bound=BaseModel)
 
 
 class LakeSettings(Settings):
-    """How to reach lakeFS."""
+    """The connection to lakeFS."""
 
     endpoint: str = Field(description="Base URL of the lakeFS server, without /api/v1.")
-    key_id_file: Path = Field(description="File which holds the access key id.")
-    secret_file: Path = Field(description="File which holds the secret access key.")
+    key_id_file: Path = Field(description="File with the access key id.")
+    secret_file: Path = Field(description="File with the secret access key.")
 
 
 class RegistrySettings(Settings):
-    """How to reach MLflow."""
+    """The connection to MLflow."""
 
     tracking_uri: str = Field(description="URL of the MLflow server.")
-    username: str | None = Field(default=None, description="MLflow user; None where it asks for none.")
-    password_file: Path | None = Field(default=None, description="File which holds that user's password.")
+    username: str | None = Field(default=None, description="MLflow user; None if the server requires no login.")
+    password_file: Path | None = Field(default=None, description="File with the user's password.")
 
     @model_validator(mode="after")
-    def _both_or_none(self) -> RegistrySettings:
+    def _require_both_or_neither(self) -> RegistrySettings:
         if (self.username is None) != (self.password_file is None):
-            raise ValueError("username and password_file go together; name both or none")
+            raise ValueError("set both username and password_file, or neither")
         return self
 
 
 class PromoteSettings(Settings):
-    """The gate before the alias `champion`."""
+    """The promotion gate: the requirement for the alias `champion`."""
 
-    metric: str = Field(default="roc_auc", description="Metric of the run which the gate judges, higher is better.")
-    at_least: float = Field(default=0.0, description="Floor of that metric.")
+    metric: str = Field(default="roc_auc", description="Metric of the run that the gate judges; higher is better.")
+    at_least: float = Field(default=0.0, description="Minimum value of the metric.")
 
 
 class RuntimeModel(Settings):
-    """What training code may ask about a model of the stack."""
+    """The settings of a model that training code can read."""
 
-    data: str = Field(description="Where its data lives: REPOSITORY/REF/PATH in the lake.")
+    data: str = Field(description="Address of its data: REPOSITORY/REF/PATH in the lake.")
     target: str = Field(description="Name of the target column.")
     promote: PromoteSettings = PromoteSettings()
 
 
 class RuntimeSettings(Settings):
-    """What training code, jobs and the command line need of a running platform."""
+    """The connection of training code, jobs and the command line to a running platform."""
 
     stack: str = Field(description="Stack name, TEAM-ENVIRONMENT.")
     lake: LakeSettings
@@ -88,38 +88,38 @@ class RuntimeSettings(Settings):
 
 
 class ListenSettings(Settings):
-    """Where a service listens and which bearer token opens it."""
+    """A service's address and bearer token."""
 
     host: str = "127.0.0.1"
     port: int = Field(ge=1, le=65535)
-    token_file: Path = Field(description="File with the bearer token for everything but /healthz and /readyz.")
+    token_file: Path = Field(description="File with the bearer token for all paths except /healthz and /readyz.")
     tls_cert_file: Path | None = Field(default=None, description="PEM file with the certificate and its chain.")
     tls_key_file: Path | None = Field(default=None, description="PEM file with its private key.")
     plain_http: bool = Field(
-        default=False, description="Listen beyond loopback without TLS, because something before it ends TLS."
+        default=False, description="Allow plain HTTP beyond loopback, because a proxy in front terminates TLS."
     )
 
     @property
     def tls(self) -> bool:
-        """Whether it speaks HTTPS."""
+        """Whether the service uses HTTPS."""
         return self.tls_cert_file is not None
 
     @model_validator(mode="after")
-    def _trusted_way(self) -> ListenSettings:
+    def _require_encryption(self) -> ListenSettings:
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            raise ValueError("tls_cert_file and tls_key_file go together; name both or none")
+            raise ValueError("set both tls_cert_file and tls_key_file, or neither")
         if not (
             self.tls or self.plain_http or is_loopback(f"//[{self.host}]" if ":" in self.host else f"//{self.host}")
         ):
             raise ValueError(
-                f"host {self.host} can be reached from elsewhere and keys would cross the network in the clear; "
-                "name tls_cert_file and tls_key_file, or set plain_http where TLS ends before this server"
+                f"host {self.host} is reachable from the network, and keys would be sent unencrypted; "
+                "set tls_cert_file and tls_key_file, or set plain_http if a proxy terminates TLS"
             )
         return self
 
 
 class ServiceSettings(Settings):
-    """Settings of a service which listens; the base of every service's own."""
+    """Base of the settings of every service."""
 
     listen: ListenSettings
 
@@ -129,12 +129,12 @@ def load_settings(path: Path, model: type[S]) -> S:
 
     Raises:
         NotFoundError: the file does not exist.
-        ConfigError: the file is not JSON, or does not fit the model.
+        ConfigError: the file is not JSON, or does not match the model.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise NotFoundError("no such settings file", field="settings", value=str(path)) from None
+        raise NotFoundError("the settings file does not exist", field="settings", value=str(path)) from None
     except ValueError as error:
         raise ConfigError(f"not JSON ({error})", field="settings", value=str(path)) from None
     try:
@@ -146,17 +146,17 @@ def load_settings(path: Path, model: type[S]) -> S:
 
 
 def runtime_settings() -> RuntimeSettings:
-    """Return the settings of the platform this process belongs to, from the file TIDEMILL_RUNTIME names.
+    """Return the settings of this process's platform, from the file in TIDEMILL_RUNTIME.
 
     Raises:
-        NotFoundError: the variable is not set, or names no file.
-        ConfigError: the file does not fit.
+        NotFoundError: the variable is not set, or its file does not exist.
+        ConfigError: the file is invalid.
     """
     path = os.environ.get(ENVIRONMENT_VARIABLE)
     if not path:
         raise NotFoundError(
-            "this process does not know its platform",
+            "no platform is configured for this process",
             field=ENVIRONMENT_VARIABLE,
-            hint='run it through `tidemill train`, or first `eval "$(tidemill env)"`',
+            hint='use `tidemill train`, or first run `eval "$(tidemill env)"`',
         )
     return load_settings(Path(path), RuntimeSettings)

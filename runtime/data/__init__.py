@@ -1,8 +1,10 @@
 """Versioned data: pinned reads, gated writes, and labels in bulk.
 
-from tidemill.runtime import data
+Settings come from TIDEMILL_RUNTIME unless a function gets `lake`:
 
-frame = data.read("flights/main/departures", validated=True).frame()
+    from tidemill.runtime import data
+
+    frame = data.read("flights/main/departures", validated=True).to_pandas()
 """
 
 from __future__ import annotations
@@ -10,30 +12,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..common.lazy import lazy_exports
-
-if TYPE_CHECKING:
-    from .dataset import (
-        Dataset,
-        LakeLike,
-        Pinned,
-        SentLabels,
-        add,
-        branch,
-        brought_by,
-        commit,
-        exists,
-        is_validated,
-        newest_validated,
-        publish,
-        read,
-        resolve,
-        send_labels,
-        split,
-        write,
-    )
-    from .lake_client import (
-        Lake,
-    )
 
 __all__ = [
     "Dataset",
@@ -56,28 +34,27 @@ __all__ = [
     "write",
 ]
 
-__getattr__ = lazy_exports(
-    __name__,
-    {
-        "dataset": [
-            "Dataset",
-            "LakeLike",
-            "Pinned",
-            "SentLabels",
-            "add",
-            "branch",
-            "brought_by",
-            "commit",
-            "exists",
-            "is_validated",
-            "newest_validated",
-            "publish",
-            "read",
-            "resolve",
-            "send_labels",
-            "split",
-            "write",
-        ],
-        "lake_client": ["Lake"],
-    },
-)
+if TYPE_CHECKING:
+    from .dataset import (
+        Dataset,
+        LakeLike,
+        Pinned,
+        add,
+        branch,
+        brought_by,
+        commit,
+        exists,
+        is_validated,
+        newest_validated,
+        publish,
+        read,
+        resolve,
+        split,
+        write,
+    )
+    from .labels import SentLabels, send_labels
+    from .lake_client import Lake
+else:
+    __getattr__ = lazy_exports(
+        __name__, {"dataset": __all__, "labels": ["SentLabels", "send_labels"], "lake_client": ["Lake"]}
+    )

@@ -1,19 +1,19 @@
-"""Versioned data: pinned reads, and writes which pass the gate.
+"""Versioned data: pinned reads, and writes that pass the gate.
 
-An address is `REPOSITORY/REF/PATH`, for example `flights/main/departures`; REF is a branch, a tag or a commit id. A
-read pins the ref at once, so that what is read can be named later:
+An address is `REPOSITORY/REF/PATH`, for example `flights/main/departures`. REF is a branch, a tag or a commit id. A
+read resolves the ref to a commit immediately, so that the same data can be read again later:
 
     frame = data.read("flights/main/departures", validated=True).to_pandas()
 
-A write goes to a branch, is committed, and is published through the gate; `add` does the three for one file:
+Write to a branch, commit, and publish through the gate. `add` does all three for one file:
 
     data.branch("flights/fix")                                    # from main
     data.write(frame, "flights/fix/departures/2013-01.parquet")
-    data.commit("flights/fix", "Mend January")
-    data.publish("flights/fix")                                   # GateError tells why not
+    data.commit("flights/fix", "Fix January")
+    data.publish("flights/fix")                                   # GateError has the reasons
 
-Every function of the lake takes `lake`, the settings of a lakeFS server or an open connection; by default it is the
-platform of TIDEMILL_RUNTIME. `send_labels` tells a model's server what became of the rows which it answered.
+Every function takes `lake`: the settings of a lakeFS server, or an open connection. The default is the platform of
+TIDEMILL_RUNTIME.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ..common.errors import ConfigError, NotFoundError, UnvalidatedError
 from ..common.settings import LakeSettings, runtime_settings
-from .labels import SentLabels, send_labels
 from .lake_client import Commit, Lake, ObjectInfo
 
 if TYPE_CHECKING:
@@ -38,8 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Dataset",
+    "LakeLike",
     "Pinned",
-    "SentLabels",
     "add",
     "branch",
     "brought_by",
@@ -50,7 +49,6 @@ __all__ = [
     "publish",
     "read",
     "resolve",
-    "send_labels",
     "split",
     "write",
 ]
@@ -62,10 +60,10 @@ _BATCH_ROWS = 65_536
 
 @dataclass(frozen=True)
 class Pinned:
-    """What an address named when it was resolved.
+    """An address, resolved to a commit.
 
     Attributes:
-        repository, ref, path: the address as it was asked for.
+        repository, ref, path: the parts of the original address.
         commit: the full commit id.
     """
 
@@ -76,16 +74,16 @@ class Pinned:
 
     @property
     def address(self) -> str:
-        """The address which names the same data for ever."""
+        """The address with the commit id, which always means the same data."""
         return f"{self.repository}/{self.commit}/{self.path}".rstrip("/")
 
 
 class Dataset:
-    """The Parquet files below a path at one commit, in order of path.
+    """The Parquet files below a path at one commit, ordered by path.
 
     Attributes:
-        pinned: what is read.
-        files: the Parquet files with their sizes in bytes.
+        pinned: the resolved address.
+        files: the Parquet files, with sizes in bytes.
     """
 
     def __init__(self, pinned: Pinned, files: Sequence[ObjectInfo], lake: LakeLike = None) -> None:
@@ -95,12 +93,12 @@ class Dataset:
 
     @property
     def repository(self) -> str:
-        """The repository it is in."""
+        """The repository."""
         return self.pinned.repository
 
     @property
     def commit(self) -> str:
-        """The commit it is read at."""
+        """The commit id."""
         return self.pinned.commit
 
     @property
@@ -109,9 +107,9 @@ class Dataset:
         return self.pinned.path
 
     def batches(self, columns: Sequence[str] | None = None, rows: int = _BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-        """Yield batches of at most `rows` rows; one file at a time is kept on disk, one batch in memory.
+        """Yield batches of at most `rows` rows; only one file is on disk, and one batch in memory, at a time.
 
-        Files may differ in the types of a column; each batch has those of its file.
+        If files have different types for a column, each batch has the types of its file.
         """
         import pyarrow.parquet as pq
 
@@ -120,7 +118,7 @@ class Dataset:
                 yield from opened.iter_batches(batch_size=rows, columns=list(columns) if columns else None)
 
     def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return all rows as one table; columns which one file has as integer and another as float become float."""
+        """Return all rows as one table; a column that is integer in one file and float in another becomes float."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -135,7 +133,7 @@ class Dataset:
         return self.to_arrow(columns).to_pandas()
 
     def downloaded(self) -> Iterator[tuple[ObjectInfo, Path]]:
-        """Yield each file and where it was downloaded to, until the next is asked for; one at a time is on disk."""
+        """Yield each file with its local path, which is valid until the next file is requested."""
         with _opened(self._lake) as lake, tempfile.TemporaryDirectory(prefix="tidemill-read-") as folder:
             for item in self.files:
                 file = Path(folder, "part.parquet")
@@ -145,14 +143,17 @@ class Dataset:
 
 
 def resolve(address: str, *, validated: bool = False, lake: LakeLike = None) -> Pinned:
-    """Pin `address` to a commit.
+    """Resolve `address` to a commit.
 
-    With `validated`, it is a commit which the gate accepted: the one that the ref names, or, where the ref's newer
-    commits changed nothing below the path, the newest accepted one before it.
+    Args:
+        address: REPOSITORY/REF/PATH.
+        validated: require that the gate accepted the data. The result is the newest accepted commit. It may be older
+            than the ref, but only if the newer commits change nothing below the path.
+        lake: the lakeFS server.
 
     Raises:
-        NotFoundError: there is no such repository or ref.
-        UnvalidatedError: `validated`, and the data there passed no gate.
+        NotFoundError: the repository or ref does not exist.
+        UnvalidatedError: `validated` is set, and the data did not pass the gate.
         UnreachableError: lakeFS does not answer.
     """
     repository, ref, path = split(address)
@@ -164,74 +165,76 @@ def resolve(address: str, *, validated: bool = False, lake: LakeLike = None) -> 
         if good is None or (
             good.id != head.id and next(connection.changed(repository, good.id, head.id, _prefix(path)), None)
         ):
-            newest = f"; the newest which did is {good.id}" if good else ""
+            newest = f"; the newest commit that did is {good.id}" if good else ""
             raise UnvalidatedError(
                 f"commit {head.id} did not pass the gate{newest}",
                 field="data",
                 value=address,
-                hint="publish through a branch, or read the commit which passed",
+                hint="publish through a branch, or read a commit that passed",
             )
         return Pinned(repository, ref, good.id, path)
 
 
 def read(address: str, *, validated: bool = False, lake: LakeLike = None) -> Dataset:
-    """Return the Parquet files at or below `address`, pinned; see `resolve` for `validated` and the errors.
+    """Return the Parquet files at or below `address`, pinned to a commit.
+
+    `validated` and the errors are those of `resolve`.
 
     Raises:
-        NotFoundError: also when there is no Parquet file.
+        NotFoundError: also if there is no Parquet file.
     """
     with _opened(lake) as connection:
         pinned = resolve(address, validated=validated, lake=connection)
         files = _parquet_files(connection, pinned)
     if not files:
-        raise NotFoundError("no Parquet file there", field="data", value=pinned.address)
+        raise NotFoundError("no Parquet file at this address", field="data", value=pinned.address)
     return Dataset(pinned, files, lake)
 
 
 def exists(address: str, *, lake: LakeLike = None) -> bool:
-    """Tell whether there is an object exactly at `address`."""
+    """Tell whether `address` is an object (not a prefix)."""
     repository, ref, path = split(address)
     with _opened(lake) as connection:
         return any(item.path == path for item in connection.objects(repository, ref, path))
 
 
 def brought_by(address: str, *, lake: LakeLike = None) -> str:
-    """Return the newest commit on the branch, a merge mostly, which changed something at or below `address`.
+    """Return the newest commit on the branch, usually a merge, that changed the data at or below `address`.
 
-    lakeFS's own log of a path leaves merges out, along first parents.
+    lakeFS's own log of a path leaves out merges if it follows first parents.
 
     Raises:
-        NotFoundError: no commit did.
+        NotFoundError: no commit changed it.
     """
     repository, ref, path = split(address)
     with _opened(lake) as connection:
         for item in connection.log(repository, ref):
             if item.parents and any(connection.changed(repository, item.parents[0], item.id, _prefix(path))):
                 return item.id
-    raise NotFoundError("no commit brought anything there", field="data", value=address)
+    raise NotFoundError("no commit changed the data at this address", field="data", value=address)
 
 
 def is_validated(repository: str, commit_id: str, *, lake: LakeLike = None) -> bool:
-    """Tell whether `commit_id` is a merge which the gate accepted."""
+    """Tell whether `commit_id` is a merge that the gate accepted."""
     with _opened(lake) as connection:
         return connection.gated(repository, commit_id)
 
 
 def newest_validated(address: str, *, lake: LakeLike = None) -> str:
-    """Return the newest commit of `REPOSITORY/BRANCH` which the gate accepted.
+    """Return the newest commit of `REPOSITORY/BRANCH[/PATH]` that the gate accepted.
 
-    With a path behind the branch it is the accepted commit which brought the newest data below that path: later ones
-    which changed nothing there do not count, so that the answer changes only when the data does.
+    With a path, later accepted commits that change nothing below it are ignored: the result changes only when the data
+    changes.
 
     Raises:
-        UnvalidatedError: the gate accepted none.
+        UnvalidatedError: the gate accepted no commit.
     """
     repository, ref, path = split(address)
     with _opened(lake) as connection:
         head = connection.head(repository, ref)
         found = _newest_gated(connection, repository, head.id)
         if found is None:
-            raise UnvalidatedError("no commit passed the gate", field="data", value=address, hint="publish some data")
+            raise UnvalidatedError("no commit passed the gate", field="data", value=address, hint="publish data first")
         while path and (earlier := _earlier_gated(connection, repository, found)) is not None:
             if next(connection.changed(repository, earlier.id, found.id, _prefix(path)), None) is not None:
                 break
@@ -240,26 +243,26 @@ def newest_validated(address: str, *, lake: LakeLike = None) -> str:
 
 
 def branch(address: str, *, source: str = "main", lake: LakeLike = None) -> bool:
-    """Make the branch `REPOSITORY/NAME` at `source`; return False when it already exists, which stays as it is."""
+    """Create the branch `REPOSITORY/NAME` from `source`; return False if it already exists, unchanged."""
     repository, name, _ = split(address)
     with _opened(lake) as connection:
         return connection.create_branch(repository, name, source)
 
 
 def write(data: pd.DataFrame | pa.Table | Path, address: str, *, lake: LakeLike = None) -> ObjectInfo:
-    """Write a data frame or table as Parquet, or a file as it is, to `address`; REF is a branch.
+    """Write a data frame or table as Parquet, or a file unchanged, to `address`, whose REF is a branch.
 
-    The frame's index is left out. What is written is not committed by that.
+    The frame's index is not written. Nothing is committed.
     """
     repository, name, path = split(address)
     if not path:
-        raise ConfigError("the address of a file is needed", field="data", value=address, hint="add its path")
+        raise ConfigError("the address has no path", field="data", value=address, hint="write REPOSITORY/BRANCH/PATH")
     with _opened(lake) as connection, _as_file(data) as file:
         return connection.upload(repository, name, path, file)
 
 
 def commit(address: str, message: str, *, metadata: Mapping[str, str] | None = None, lake: LakeLike = None) -> Pinned:
-    """Commit what was written to the branch `REPOSITORY/NAME`; without changes its newest commit is returned."""
+    """Commit the changes of the branch `REPOSITORY/NAME`; without changes, return its newest commit."""
     repository, name, _ = split(address)
     with _opened(lake) as connection:
         made = connection.commit(repository, name, message, metadata or {}) or connection.head(repository, name)
@@ -274,10 +277,10 @@ def publish(
     metadata: Mapping[str, str] | None = None,
     lake: LakeLike = None,
 ) -> Pinned:
-    """Merge the branch `REPOSITORY/NAME` through the gate; again, it changes nothing and returns the newest commit.
+    """Merge the branch `REPOSITORY/NAME` through the gate; a repeated call returns the newest commit.
 
     Raises:
-        GateError: the gate said no; `reasons` tells why, and the branch stays for a look.
+        GateError: the gate refused the merge; the error has the reasons, and the branch is kept.
         UnreachableError: lakeFS or the gate does not answer; nothing was merged.
     """
     repository, name, _ = split(address)
@@ -294,9 +297,9 @@ def add(
     metadata: Mapping[str, str] | None = None,
     lake: LakeLike = None,
 ) -> Pinned:
-    """Write, commit and publish one file at `REPOSITORY/BRANCH/PATH`, on a branch of its own which goes afterwards.
+    """Write, commit and publish one file at `REPOSITORY/BRANCH/PATH`, through a temporary branch.
 
-    It may be called again after it was interrupted anywhere. When the gate refuses, the branch stays for a look.
+    It is safe to call again after an interruption. If the gate refuses, the temporary branch is kept for inspection.
 
     Raises:
         GateError, UnreachableError: see `publish`.
@@ -330,7 +333,7 @@ def _parquet_files(lake: Lake, pinned: Pinned) -> list[ObjectInfo]:
 
 
 def _prefix(path: str) -> str:
-    """Return the prefix of all objects at or below `path`.
+    """Return the common prefix of all objects at or below `path`.
 
     >>> _prefix("departures"), _prefix("a/b.parquet"), _prefix("")
     ('departures/', 'a/b.parquet', '')
@@ -339,7 +342,7 @@ def _prefix(path: str) -> str:
 
 
 def _branch_name(path: str) -> str:
-    """Return a branch name for the file `path`: readable, and different for different paths.
+    """Return a readable branch name that is unique to `path`.
 
     >>> _branch_name("departures/2013-01.parquet")
     'add-departures-2013-01-parquet-a49dce3e'
@@ -349,10 +352,10 @@ def _branch_name(path: str) -> str:
 
 
 def split(address: str) -> tuple[str, str, str]:
-    """Return repository, ref and path (which may be empty) of an address.
+    """Split an address into repository, ref and path; the path may be empty.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the address has no repository or no ref.
     """
     repository, _, rest = address.strip("/").partition("/")
     ref, _, path = rest.partition("/")

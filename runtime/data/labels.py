@@ -1,4 +1,4 @@
-"""Labels in bulk: what became of the rows which a model server answered, sent to it when it is known."""
+"""Sends labels in bulk to a model server: the true outcomes of requests that it answered."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..common.errors import ConfigError, PlatformError, TidemillError, UnreachableError
-from ..common.secrets import is_loopback, read_secret
+from ..common.http import json_body, open_client, server_message
+from ..common.secrets import read_secret
 
 if TYPE_CHECKING:
     import httpx
@@ -21,7 +22,7 @@ __all__ = ["SentLabels", "send_labels"]
 
 LabelsLike: TypeAlias = "pd.DataFrame | pa.Table"
 
-_LATER = frozenset({429, 502, 503, 504})
+_TEMPORARY = frozenset({429, 502, 503, 504})
 _LONGEST_PAUSE = 30.0
 _SHORTEST_PAUSE = 0.05
 _TIMEOUT = 60.0
@@ -29,13 +30,13 @@ _TIMEOUT = 60.0
 
 @dataclass(frozen=True)
 class SentLabels:
-    """What became of labels.
+    """The result of sending labels.
 
     Attributes:
-        labels: those which the server acknowledged: they are on its disk.
-        unlabelled: rows without a label yet, which were not sent.
-        requests: how many requests it took.
-        retries: how many more, because the server was busy or away.
+        labels: number of labels that the server acknowledged, which means they are on its disk.
+        unlabelled: number of rows without a label, which were not sent.
+        requests: number of successful requests.
+        retries: number of repeated requests, because the server was busy or unreachable.
     """
 
     labels: int
@@ -47,58 +48,55 @@ class SentLabels:
 def send_labels(
     labels: LabelsLike, url: str, *, key_file: Path, rows: int = 5_000, patience: float = 120.0
 ) -> SentLabels:
-    """Send labels to the model server at `url`, in parts, each acknowledged before the next.
+    """Send labels to the model server at `url`, in parts; each is acknowledged before the next is sent.
 
-    A label is known by its `request_id` and `row`: to send one twice changes nothing, and a later one replaces it. So
-    after an error everything may be sent again.
+    A label belongs to a `request_id` and `row`. A later label for the same row replaces it, so it is safe to send
+    everything again after an error.
 
-    For example, once the outcomes of requests are known:
+    For example, when the outcomes of requests are known:
 
         outcomes = pd.DataFrame({"request_id": ids, "row": [0] * len(ids), "label": delayed})
         sent = data.send_labels(outcomes, "https://flights.example.org", key_file=Path("flights.key"))
-        print(f"{sent.labels} labels are kept, {sent.unlabelled} are not known yet")
+        print(f"{sent.labels} labels sent, {sent.unlabelled} not known yet")
 
     Args:
-        labels: columns `request_id` (what the answer bore), `row` (position in its request; 0 where there is no such
-            column) and `label` (a number; a row whose label is null or NaN is left out).
-        url: where the server answers, without a path.
+        labels: columns `request_id` (from the response), `row` (position in the request; 0 if the column is missing)
+            and `label` (a number; rows with null or NaN are not sent).
+        url: base URL of the server, without a path.
         key_file: file with an API key of the server.
-        rows: labels in one request; no more than the server's limit.
-        patience: seconds for which a part is tried while the server is busy or away.
+        rows: labels in one request; not more than the server's limit.
+        patience: seconds to retry a part while the server is busy or unreachable.
 
     Raises:
-        ConfigError: a column is missing or no such values; the key is wrong; the server does not take the labels.
-        NotFoundError: the key cannot be read.
-        UnreachableError: the server was busy or away for all of `patience`.
-        PlatformError: it answered something else.
+        ConfigError: a column is missing or has wrong values, or the server rejects the key or the labels.
+        NotFoundError: the key file cannot be read.
+        UnreachableError: the server was busy or unreachable for all of `patience`.
+        PlatformError: the server failed.
     """
-    import httpx
-
     key = read_secret(key_file)
     table, unlabelled = _checked(labels)
     requests = retries = sent = 0
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-    # On this machine a proxy has no part in it.
-    with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT, trust_env=not is_loopback(url)) as client:
+    with open_client(url, headers=headers, timeout=_TIMEOUT) as client:
         for body, count in _bodies(table, rows):
             try:
                 tries = _post(client, body, patience)
             except TidemillError as error:
-                error.message += f"; {sent} of {table.num_rows} labels are kept, and to send them again does no harm"
+                error.message += f"; {sent} of {table.num_rows} labels were accepted, and it is safe to send all again"
                 raise
             requests, retries, sent = requests + 1, retries + tries, sent + count
     return SentLabels(sent, unlabelled, requests, retries)
 
 
 def _checked(labels: LabelsLike) -> tuple[pa.Table, int]:
-    """Return the labels as a table of the three columns, and how many rows had none."""
+    """Return the labels as a table of the three columns, and the number of rows without a label."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     given = labels if isinstance(labels, pa.Table) else pa.Table.from_pandas(labels, preserve_index=False)
     for name in ("request_id", "label"):
         if name not in given.column_names:
-            raise ConfigError("the labels have no such column", field="labels", value=name)
+            raise ConfigError("the labels lack this column", field="labels", value=name)
     if "row" not in given.column_names:
         given = given.append_column("row", pa.array([0] * given.num_rows, pa.int32()))
     columns: list[Any] = []
@@ -111,7 +109,7 @@ def _checked(labels: LabelsLike) -> tuple[pa.Table, int]:
     known = table.filter(pc.field("label").is_valid() & ~pc.field("label").is_nan())
     for name in ("request_id", "row"):
         if known[name].null_count:
-            raise ConfigError("a label needs it", field=f"labels.{name}", value=None, hint="leave such rows out")
+            raise ConfigError("a label lacks it", field=f"labels.{name}", value=None, hint="drop rows without it")
     return known, table.num_rows - known.num_rows
 
 
@@ -122,7 +120,7 @@ def _bodies(table: pa.Table, rows: int) -> Iterator[tuple[bytes, int]]:
 
 
 def _post(client: httpx.Client, body: bytes, patience: float) -> int:
-    """Send one part until it is acknowledged; return how often it was tried again."""
+    """Send one part until it is acknowledged; return the number of retries."""
     import httpx
 
     end = time.monotonic() + patience
@@ -143,17 +141,13 @@ def _post(client: httpx.Client, body: bytes, patience: float) -> int:
 
 
 def _refusal(answer: httpx.Response) -> str:
-    """Return why the server wants to be asked later.
+    """Return the reason of a temporary refusal.
 
     Raises:
-        ConfigError, PlatformError: later it would say the same.
+        ConfigError, PlatformError: the refusal is permanent.
     """
-    try:
-        said: Any = answer.json()
-        detail = str(said["detail"])
-    except (ValueError, KeyError, TypeError):
-        detail = f"the server answered {answer.status_code}"
-    if answer.status_code in _LATER:
+    detail = server_message(json_body(answer), f"the server answered {answer.status_code}", "detail")
+    if answer.status_code in _TEMPORARY:
         return detail
     if 400 <= answer.status_code < 500:
         raise ConfigError(detail, field="labels")
@@ -162,7 +156,7 @@ def _refusal(answer: httpx.Response) -> str:
 
 def _pause(answer: httpx.Response) -> float:
     try:
-        wanted = float(answer.headers.get("retry-after", "1"))
+        seconds = float(answer.headers.get("retry-after", "1"))
     except ValueError:
-        wanted = 1.0
-    return min(max(wanted, _SHORTEST_PAUSE), _LONGEST_PAUSE)
+        seconds = 1.0
+    return min(max(seconds, _SHORTEST_PAUSE), _LONGEST_PAUSE)

@@ -1,7 +1,7 @@
-"""A small client of lakeFS's REST API (https://docs.lakefs.io/latest/reference/api/), for the parts the runtime uses.
+"""A small client of lakeFS's REST API (https://docs.lakefs.io/latest/reference/api/).
 
-It takes the server and the key from the settings it is given and from nowhere else: no `~/.lakectl.yaml`, no
-environment. `tidemill.runtime.data` is what most code wants.
+It reads the server's address and the key only from its settings, never from `~/.lakectl.yaml` or the environment.
+Most code should use the functions of `tidemill.runtime.data` instead.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from fnmatch import fnmatchcase
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, BinaryIO, cast
-from urllib.parse import quote
 
 import httpx
 
 from ..common.errors import GateError, NotFoundError, PlatformError, UnreachableError
-from ..common.secrets import is_loopback, read_secret
+from ..common.http import escaped, json_body, open_client, server_message, unreachable
+from ..common.secrets import read_secret
 from ..common.settings import LakeSettings
 
 __all__ = ["GATE_ACTION", "Commit", "Lake", "ObjectInfo", "Run"]
 
 GATE_ACTION = "tidemill-gate"
-"""Name of the lakeFS action which asks the validation service."""
+"""Name of the lakeFS action that calls the validation service."""
 
 _PAGE = 1000
-# A merge waits for its hooks, which may take minutes on large data.
+# A merge waits for its hooks, which can take minutes on large data.
 _TIMEOUT = httpx.Timeout(30.0, read=600.0)
 
 
@@ -63,10 +63,10 @@ class Run:
 
 
 class Lake:
-    """A connection to a lakeFS server; safe to share between threads, closed by `close` or `with`.
+    """A connection to a lakeFS server; safe to share between threads. Close it with `close` or `with`.
 
     Args:
-        settings: where the server is, and the files which hold its key.
+        settings: the server's address and the files with its key.
 
     Raises:
         NotFoundError, ConfigError: a key file is missing or empty.
@@ -75,13 +75,8 @@ class Lake:
     def __init__(self, settings: LakeSettings) -> None:
         self.settings = settings
         endpoint = settings.endpoint.rstrip("/")
-        self._http = httpx.Client(
-            base_url=f"{endpoint}/api/v1",
-            auth=(read_secret(settings.key_id_file), read_secret(settings.secret_file)),
-            timeout=_TIMEOUT,
-            # A proxy of the environment has no way to this machine's own loopback.
-            trust_env=not is_loopback(endpoint),
-        )
+        auth = (read_secret(settings.key_id_file), read_secret(settings.secret_file))
+        self._http = open_client(f"{endpoint}/api/v1", auth=auth, timeout=_TIMEOUT)
 
     def __enter__(self) -> Lake:
         return self
@@ -94,10 +89,10 @@ class Lake:
         self._http.close()
 
     def head(self, repository: str, ref: str) -> Commit:
-        """Return the commit which `ref` (branch, tag, commit id or its prefix) names now.
+        """Return the current commit of `ref`: a branch, tag, commit id or prefix of one.
 
         Raises:
-            NotFoundError: there is no such repository or ref.
+            NotFoundError: the repository or ref does not exist.
         """
         params = {"amount": 1, "limit": True}
         answer = self._json("GET", _ref(repository, ref, "commits"), what=f"{repository}/{ref}", params=params)
@@ -110,22 +105,22 @@ class Lake:
             yield _commit(item)
 
     def objects(self, repository: str, ref: str, prefix: str) -> Iterator[ObjectInfo]:
-        """Yield the objects at `ref` whose path starts with `prefix`, in order of path."""
+        """Yield the objects at `ref` whose path starts with `prefix`, ordered by path."""
         params: dict[str, Any] = {"prefix": prefix, "amount": _PAGE, "user_metadata": False}
         for item in self._pages(_ref(repository, ref, "objects/ls"), params, f"{repository}/{ref}"):
             if item.get("path_type") == "object":
                 yield ObjectInfo(str(item["path"]), int(item.get("size_bytes") or 0), str(item["checksum"]))
 
     def changed(self, repository: str, left: str, right: str, prefix: str) -> Iterator[tuple[str, str]]:
-        """Yield (`added`, `changed` or `removed`, path) for what is otherwise in `right` than in `left`."""
+        """Yield the difference from `left` to `right` as pairs (`added`, `changed` or `removed`, path)."""
         params: dict[str, Any] = {"prefix": prefix, "amount": _PAGE, "type": "two_dot"}
-        route = f"{_ref(repository, left, 'diff')}/{quote(right, safe='')}"
+        route = f"{_ref(repository, left, 'diff')}/{escaped(right)}"
         for item in self._pages(route, params, f"{repository}/{left}..{right}"):
             yield str(item["type"]), str(item["path"])
 
     def staged(self, repository: str, branch: str) -> Iterator[str]:
-        """Yield the paths on `branch` which are written or deleted and not committed yet."""
-        route = f"{_repository(repository)}/branches/{quote(branch, safe='')}/diff"
+        """Yield the paths with uncommitted changes on `branch`, deletions included."""
+        route = f"{_branch(repository, branch)}/diff"
         for item in self._pages(route, {"amount": _PAGE}, f"{repository}/{branch}"):
             yield str(item["path"])
 
@@ -139,11 +134,11 @@ class Lake:
                     raise self._error(response, what)
                 into.writelines(response.iter_bytes(1 << 20))
         except httpx.TransportError as error:
-            raise self._unreachable(error) from None
+            raise self._no_answer(error) from None
 
     def upload(self, repository: str, branch: str, path: str, file: Path) -> ObjectInfo:
-        """Upload `file` to `path` on `branch`, in constant memory; the change is not committed by that."""
-        route = f"{_repository(repository)}/branches/{quote(branch, safe='')}/objects"
+        """Upload `file` to `path` on `branch`, in constant memory, without a commit."""
+        route = f"{_branch(repository, branch)}/objects"
         with file.open("rb") as stream:
             answer = self._json(
                 "POST",
@@ -156,12 +151,12 @@ class Lake:
         return ObjectInfo(path, int(answer.get("size_bytes") or 0), str(answer["checksum"]))
 
     def has_branch(self, repository: str, name: str) -> bool:
-        """Tell whether there is a branch of that name.
+        """Tell whether the branch exists.
 
         Raises:
-            NotFoundError: there is no such repository.
+            NotFoundError: the repository does not exist.
         """
-        response = self._send("GET", f"{_repository(repository)}/branches/{quote(name, safe='')}")
+        response = self._send("GET", _branch(repository, name))
         if response.status_code == HTTPStatus.NOT_FOUND:
             self._json("GET", _repository(repository), what=repository)
             return False
@@ -169,17 +164,17 @@ class Lake:
         return True
 
     def protected(self, repository: str, branch: str) -> bool:
-        """Tell whether only merges may change `branch`; it need not exist.
+        """Tell whether `branch`, which need not exist, can be changed only by merges.
 
         Raises:
-            NotFoundError: there is no such repository.
+            NotFoundError: the repository does not exist.
         """
         response = self._send("GET", f"{_repository(repository)}/settings/branch_protection")
         self._check(response, repository)
         return any(fnmatchcase(branch, str(rule["pattern"])) for rule in response.json())
 
     def create_branch(self, repository: str, name: str, source: str) -> bool:
-        """Make the branch `name` at `source`; return False when there already is one of that name."""
+        """Create the branch `name` from `source`; return False if it already exists."""
         response = self._send("POST", f"{_repository(repository)}/branches", json={"name": name, "source": source})
         if response.status_code == HTTPStatus.CONFLICT:
             return False
@@ -187,55 +182,58 @@ class Lake:
         return True
 
     def delete_branch(self, repository: str, name: str) -> None:
-        """Delete the branch `name`; one which does not exist is as good."""
-        response = self._send("DELETE", f"{_repository(repository)}/branches/{quote(name, safe='')}")
+        """Delete the branch `name` if it exists."""
+        response = self._send("DELETE", _branch(repository, name))
         if response.status_code != HTTPStatus.NOT_FOUND:
             self._check(response, f"{repository}/{name}")
 
     def commit(self, repository: str, branch: str, message: str, metadata: Mapping[str, str]) -> Commit | None:
-        """Commit what was written to `branch`; return None when nothing was.
+        """Commit the uncommitted changes of `branch`; return None if there are none.
 
         Raises:
-            GateError, UnreachableError: a hook said no, or could not be asked.
+            GateError: a hook refused the commit.
+            UnreachableError: a hook could not be called, which also refuses the commit.
         """
-        route = f"{_repository(repository)}/branches/{quote(branch, safe='')}/commits"
-        response = self._send("POST", route, json={"message": message, "metadata": dict(metadata)})
-        if response.status_code == HTTPStatus.BAD_REQUEST and "no changes" in response.text:
-            return None
-        if response.status_code == HTTPStatus.PRECONDITION_FAILED:
-            raise self._refused(repository, f"the commit on {branch}", response)
-        self._check(response, f"{repository}/{branch}")
-        return _commit(response.json())
+        route = f"{_branch(repository, branch)}/commits"
+        made = self._change(repository, route, message, metadata, what=f"the commit on {branch}")
+        return _commit(made) if made else None
 
     def merge(
         self, repository: str, source: str, destination: str, message: str, metadata: Mapping[str, str]
     ) -> str | None:
-        """Merge `source` into `destination`; return the merge commit's id, or None when there is nothing to merge.
+        """Merge `source` into `destination`; return the merge commit's id, or None if there is nothing to merge.
 
         Raises:
-            GateError: the gate said no; it holds the reasons.
-            UnreachableError: the gate could not be asked, which also refuses the merge.
+            GateError: the gate refused the merge; the error has the reasons.
+            UnreachableError: the gate could not be called, which also refuses the merge.
         """
-        route = f"{_repository(repository)}/refs/{quote(source, safe='')}/merge/{quote(destination, safe='')}"
+        route = _ref(repository, source, f"merge/{escaped(destination)}")
+        made = self._change(repository, route, message, metadata, what=f"the merge of {source} into {destination}")
+        return str(made["reference"]) if made else None
+
+    def _change(
+        self, repository: str, route: str, message: str, metadata: Mapping[str, str], *, what: str
+    ) -> dict[str, Any] | None:
+        """Commit or merge; return lakeFS's answer, or None if there is nothing to change."""
         response = self._send("POST", route, json={"message": message, "metadata": dict(metadata)})
         if response.status_code == HTTPStatus.BAD_REQUEST and "no changes" in response.text:
             return None
         if response.status_code == HTTPStatus.PRECONDITION_FAILED:
-            raise self._refused(repository, f"the merge of {source} into {destination}", response)
-        self._check(response, f"{repository}/{source}")
-        return str(response.json()["reference"])
+            raise self._refusal(repository, what, response)
+        self._check(response, f"{repository}, {what}")
+        return cast("dict[str, Any]", response.json())
 
     def runs(self, repository: str, commit: str) -> list[Run]:
-        """Return the runs of actions which lakeFS keeps for `commit`."""
+        """Return the runs of lakeFS actions for `commit`."""
         items = self._pages(f"{_repository(repository)}/actions/runs", {"commit": commit}, repository)
         return [
             Run(item["run_id"], item["branch"], item["event_type"], item["status"], item["commit_id"]) for item in items
         ]
 
     def gated(self, repository: str, commit: str) -> bool:
-        """Tell whether `commit` is a merge for which the gate's own hook said yes.
+        """Tell whether `commit` is a merge that the gate's own hook accepted.
 
-        A merge is all that the gate can judge: before a commit, a cherry-pick or a revert its content is not readable.
+        The gate can only judge merges: the content of a commit, cherry-pick or revert is not readable beforehand.
         """
         return any(
             hook["action"] == GATE_ACTION and hook["status"] == "completed"
@@ -245,10 +243,10 @@ class Lake:
         )
 
     def _hooks(self, repository: str, run: str) -> Iterator[dict[str, Any]]:
-        return self._pages(f"{_repository(repository)}/actions/runs/{quote(run, safe='')}/hooks", {}, repository)
+        return self._pages(f"{_repository(repository)}/actions/runs/{escaped(run)}/hooks", {}, repository)
 
-    def _refused(self, repository: str, what: str, response: httpx.Response) -> Exception:
-        """Return the error for what a hook refused: the hook's own words are behind the run's id."""
+    def _refusal(self, repository: str, what: str, response: httpx.Response) -> Exception:
+        """Return the error for an operation that a hook refused, with the reasons from the hook's output."""
         text = _message(response)
         run = _run_id(text)
         reasons: list[str] = []
@@ -260,18 +258,18 @@ class Lake:
             reasons += _reasons(output.text)
         if not reasons:
             return UnreachableError(
-                f"the gate of {repository} could not be asked, so {what} was refused",
+                f"the gate of {repository} could not be called, so {what} was refused",
                 field="validation",
                 value=text,
-                hint="see `tidemill logs validation`, then publish again",
+                hint="check `tidemill logs validation`, then publish again",
             )
         return GateError(f"the gate of {repository} refused {what}", reasons=reasons)
 
     def _pages(self, route: str, params: Mapping[str, Any], what: str) -> Iterator[dict[str, Any]]:
         after: str | None = None
         while True:
-            asked = {**params, "after": after} if after is not None else dict(params)
-            answer = self._json("GET", route, what=what, params=asked)
+            page = {**params, "after": after} if after is not None else dict(params)
+            answer = self._json("GET", route, what=what, params=page)
             yield from answer["results"]
             pagination = answer["pagination"]
             if not pagination["has_more"]:
@@ -287,26 +285,22 @@ class Lake:
         try:
             return self._http.request(method, route, **options)
         except httpx.TransportError as error:
-            raise self._unreachable(error) from None
+            raise self._no_answer(error) from None
 
-    def _unreachable(self, error: httpx.TransportError) -> UnreachableError:
-        return UnreachableError(
-            f"lakeFS does not answer ({type(error).__name__})",
-            field="lake",
-            value=self.settings.endpoint,
-            hint="see `tidemill status`; `tidemill start` brings it back",
-        )
+    def _no_answer(self, error: httpx.TransportError) -> UnreachableError:
+        return unreachable("lake", self.settings.endpoint, error, server="lakeFS")
 
     def _check(self, response: httpx.Response, what: str) -> None:
         if not response.is_success:
             raise self._error(response, what)
 
     def _error(self, response: httpx.Response, what: str) -> Exception:
+        message = _message(response)
         if response.status_code == HTTPStatus.NOT_FOUND:
-            return NotFoundError(f"lakeFS has no such thing ({_message(response)})", field="lake", value=what)
+            return NotFoundError(f"not found in lakeFS ({message})", field="lake", value=what)
         if response.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            return PlatformError(f"lakeFS did not permit it ({_message(response)})", field="lake", value=what)
-        return PlatformError(f"lakeFS answered {response.status_code} ({_message(response)})", field="lake", value=what)
+            return PlatformError(f"lakeFS denied access ({message})", field="lake", value=what)
+        return PlatformError(f"lakeFS answered {response.status_code} ({message})", field="lake", value=what)
 
 
 def _commit(item: Mapping[str, Any]) -> Commit:
@@ -320,22 +314,23 @@ def _commit(item: Mapping[str, Any]) -> Commit:
 
 
 def _repository(name: str) -> str:
-    return f"/repositories/{quote(name, safe='')}"
+    return f"/repositories/{escaped(name)}"
+
+
+def _branch(repository: str, name: str) -> str:
+    return f"{_repository(repository)}/branches/{escaped(name)}"
 
 
 def _ref(repository: str, ref: str, rest: str) -> str:
-    return f"{_repository(repository)}/refs/{quote(ref, safe='')}/{rest}"
+    return f"{_repository(repository)}/refs/{escaped(ref)}/{rest}"
 
 
 def _message(response: httpx.Response) -> str:
-    try:
-        return str(response.json()["message"]).strip()
-    except (ValueError, KeyError, TypeError):
-        return response.text.strip()[:300] or response.reason_phrase
+    return server_message(json_body(response), response.text) or response.reason_phrase
 
 
 def _run_id(message: str) -> str | None:
-    """Return the run's id from lakeFS's sentence about a failed hook.
+    """Return the run's id from lakeFS's message about a failed hook.
 
     >>> _run_id("pre-merge hook aborted, run id '76f0lcrqmv7s': 1 error occurred")
     '76f0lcrqmv7s'
@@ -346,7 +341,7 @@ def _run_id(message: str) -> str | None:
 
 
 def _reasons(output: str) -> list[str]:
-    """Return the validation service's reasons from a hook's output, which holds its JSON answer among other lines.
+    """Return the validation service's reasons from a hook's output, which contains its JSON answer.
 
     >>> _reasons('HTTP/1.1 422 Unprocessable {"success": false, "reasons": [{"message": "too few rows"}]}')
     ['too few rows']

@@ -1,1 +1,1 @@
-"""The monitor service: follows capture, scores drift, publishes labelled windows."""
+"""The monitor service: reads captured traffic, scores drift and quality, and publishes labelled windows to the lake."""

@@ -1,4 +1,4 @@
-"""The monitor service over HTTP: `GET /status`, health and metrics."""
+"""The HTTP interface of the monitor service: `GET /status`, health and metrics."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ from .watch import Monitor, Watch
 __all__ = ["create_app"]
 
 
-class _Watched(Collector):
-    """What is known now: a version which serves no longer has no series."""
+class _MonitorMetrics(Collector):
+    """Exports the current state; a version that no longer serves has no series."""
 
     def __init__(self, watches: Sequence[Watch]) -> None:
         self._watches = watches
 
     def collect(self) -> Iterator[Metric]:
-        own = ["model", "version"]
-        tests = [*own, "feature", "test"]
+        base = ["model", "version"]
+        tests = [*base, "feature", "test"]
         drift = GaugeMetricFamily("tidemill_feature_drift", "Distance from the reference.", labels=tests)
-        drifted = GaugeMetricFamily("tidemill_feature_drifted", "1: the feature drifted.", labels=[*own, "feature"])
-        share = GaugeMetricFamily("tidemill_drift_share", "Share of the features which drifted.", labels=own)
-        rows = GaugeMetricFamily("tidemill_window_rows", "Rows in the window of the version which serves.", labels=own)
+        drifted = GaugeMetricFamily(
+            "tidemill_feature_drifted", "1 if the feature drifted, else 0.", labels=[*base, "feature"]
+        )
+        share = GaugeMetricFamily("tidemill_drift_share", "Share of drifted features, 0 to 1.", labels=base)
+        rows = GaugeMetricFamily("tidemill_window_rows", "Rows in the window of the serving version.", labels=base)
         quality = GaugeMetricFamily(
-            "tidemill_model_quality", "How good the predictions of the window were.", labels=[*own, "metric", "kind"]
+            "tidemill_model_quality", "Quality of the predictions in the window.", labels=[*base, "metric", "kind"]
         )
         for watch in self._watches:
             now, model = watch.snapshot, watch.model.name
@@ -48,22 +50,22 @@ class _Watched(Collector):
             if now.quality is not None:
                 quality.add_metric([model, now.version, now.quality.metric, "realised"], now.quality.value)
         yield from (drift, drifted, share, rows, quality)
-        yield from self._of_the_lake()
+        yield from self._lake_metrics()
 
-    def _of_the_lake(self) -> Iterator[Metric]:
+    def _lake_metrics(self) -> Iterator[Metric]:
         published = CounterMetricFamily(
-            "tidemill_published_rows", "Labelled rows which were published into the lake.", labels=["model"]
+            "tidemill_published_rows", "Labelled rows published to the lake.", labels=["model"]
         )
-        refused = CounterMetricFamily("tidemill_publish_refused", "Windows which the gate refused.", labels=["model"])
+        refused = CounterMetricFamily("tidemill_publish_refused", "Windows that the gate refused.", labels=["model"])
         withheld = CounterMetricFamily(
             "tidemill_publish_withheld_rows",
-            "Labelled rows which were not published, since the capture leaves out or hashes columns.",
+            "Labelled rows not published, because the capture omits or hashes columns.",
             labels=["model"],
         )
-        errors = CounterMetricFamily("tidemill_monitor_errors", "Looks which failed.", labels=["model", "part"])
+        errors = CounterMetricFamily("tidemill_monitor_errors", "Failed checks.", labels=["model", "part"])
         unvalidated = GaugeMetricFamily(
             "tidemill_unvalidated_commits",
-            "Commits newer than the newest which passed the gate, 100 at most.",
+            "Commits since the newest one that passed the gate, at most 100.",
             labels=["repository", "branch"],
         )
         branches: dict[tuple[str, str], int] = {}
@@ -83,10 +85,10 @@ class _Watched(Collector):
 
 
 def create_app(settings: MonitorSettings) -> FastAPI:
-    """Return the service; its thread runs from start-up to shut-down.
+    """Return the service; its thread runs until shutdown.
 
     Raises:
-        NotFoundError, ConfigError: a secret is missing or empty, or the record of what was published is damaged.
+        NotFoundError, ConfigError: a secret is missing or empty, or the record of published windows is damaged.
     """
     token = token_of(settings.listen)
     monitor = Monitor(settings)
@@ -101,7 +103,7 @@ def create_app(settings: MonitorSettings) -> FastAPI:
 
     app = FastAPI(title="tidemill monitor", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     registry = CollectorRegistry()
-    registry.register(_Watched(monitor.watches))
+    registry.register(_MonitorMetrics(monitor.watches))
     add_metrics(app, token, registry)
 
     @app.get("/status", dependencies=[Depends(bearer(token))])
@@ -113,6 +115,6 @@ def create_app(settings: MonitorSettings) -> FastAPI:
         if monitor.alive:
             return {"status": "ready"}
         response.status_code = 503
-        return {"status": "the watch does not run"}
+        return {"status": "the monitor thread has stopped"}
 
     return app

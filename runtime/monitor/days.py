@@ -1,4 +1,4 @@
-"""Which days of the traffic are over and have their labels."""
+"""Finds the days of traffic that are over and labelled, so that they can be published."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..capture import CAPTURE, LABELS, Segment, latest_labels, omitted_of
-from .segment_reader import Follower, bounds, keys, read, served_rows, struct_columns
+from .segment_reader import SegmentReader, bounds, keys, read, served_rows, struct_columns
 from .settings import MonitoredModel
 
 __all__ = ["EVENT_TIME", "Day", "Days"]
 
 COVERAGE = 0.99
-"""Share of labelled rows at which a day waits no longer."""
+"""Share of labelled rows at which a day is complete."""
 
 QUIET_SECONDS = 30.0
-"""A day which waited long enough is still not due while its labels are coming in."""
+"""Seconds without new labels before a day that waited long enough is due."""
 
 EVENT_TIME = "event_time"
 
@@ -32,14 +32,14 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 
 @dataclass
 class Day:
-    """What is known of the traffic of one day of event time (UTC).
+    """The traffic of one day of event time (UTC).
 
     Attributes:
-        rows, labelled: how many rows there are, and how many of them have a label.
+        rows, labelled: number of rows, and of labelled rows.
         received: when its last row arrived.
-        labels_came: when its last label was seen here, seconds since the epoch.
+        labels_came: when its last label was read, in seconds since the epoch.
         segments: the capture segments with rows of the day.
-        omitted: features which were left out of the capture, or hashed, for any of its rows.
+        omitted: features that the capture omitted or hashed in any of its rows.
     """
 
     day: date
@@ -52,24 +52,24 @@ class Day:
 
     @property
     def coverage(self) -> float:
-        """Share of the rows which have a label."""
+        """Share of the rows that have a label."""
         return self.labelled / self.rows if self.rows else 0.0
 
 
 class Days:
-    """Follows the capture of one model, and tells which days are due for publishing.
+    """Reads the capture of one model, and tells which days are due for publishing.
 
-    A day is over when a later one was seen, or when nothing of it arrived for the label delay. It is due when it is
-    over and 99 % of its rows have a label, or when it lies further back than the label delay and no label has come in
-    for half a minute; what has no label by then stays unpublished. A day without any label by then is forgotten.
+    A day is over when a later one was seen, or when none of its rows arrived for the label delay. It is due when it is
+    over and 99 % of its rows have a label. It is also due when the label delay has passed and no label arrived for half
+    a minute; rows without a label are then not published. A day without any label by then is dropped.
 
-    It reads each segment once and keeps, besides counts, only the keys of rows without a label. After a restart the
-    capture is read again, but for segments whose days are done, which their footers tell. Rows which arrive, and labels
-    which come, after their day was published are not published any more.
+    Each segment is read once, and only counts and the keys of unlabelled rows are kept in memory. After a restart the
+    capture is read again, except segments whose footers show that all their days are done. Rows and labels that arrive
+    after their day was published are not published.
 
     Args:
-        model: what is watched.
-        done: days which are no longer of interest.
+        model: the monitored model.
+        done: days that are finished.
     """
 
     def __init__(self, model: MonitoredModel, done: Collection[date]) -> None:
@@ -77,17 +77,19 @@ class Days:
         self._done = set(done)
         self.open: dict[date, Day] = {}
         self.newest: datetime | None = None
-        self._capture = Follower(Path(model.capture), CAPTURE)
-        self._labels: Follower | None = None
+        self._capture = SegmentReader(Path(model.capture), CAPTURE)
+        self._labels: SegmentReader | None = None
         self._unlabelled: dict[int, Day] = {}
         self._early: dict[int, float] = {}
 
     def update(self) -> None:
-        """Take in what is new."""
+        """Read the new segments."""
         for segment in self._capture.segments():
             known = bounds(segment)
             if known is not None and self._all_done(known.first_event.date(), known.last_event.date()):
-                self._saw(known.last_event if known.last_event <= datetime.now(UTC) + timedelta(days=1) else None)
+                self._advance_newest(
+                    known.last_event if known.last_event <= datetime.now(UTC) + timedelta(days=1) else None
+                )
                 continue
             table = read(segment, ["request_id", "row", "received_at", "event_time", "role"])
             if table is not None:
@@ -95,12 +97,12 @@ class Days:
         if self._labels is None:
             first = min((segment.day for day in self.open.values() for segment in day.segments), default=None)
             today = datetime.now(UTC).date()
-            self._labels = Follower(Path(self.model.capture), LABELS, since=(first or today) - timedelta(days=1))
+            self._labels = SegmentReader(Path(self.model.capture), LABELS, since=(first or today) - timedelta(days=1))
         for _, table in self._labels.tables():
             self._take_labels(table)
 
     def due(self, at: float | None = None) -> list[Day]:
-        """Return the days which are due at `at` (seconds since the epoch, default now), the first day first."""
+        """Return the days that are due at `at` (seconds since the epoch, default now), oldest first."""
         moment = time.time() if at is None else at
         found: list[Day] = []
         for day in sorted(self.open.values(), key=lambda day: day.day):
@@ -110,44 +112,44 @@ class Days:
                 found.append(day)
         return found
 
-    def forget_unlabelled(self, at: float | None = None) -> list[date]:
-        """Forget the days for which no label came in all the time there was; return them."""
+    def drop_unlabelled(self, at: float | None = None) -> list[date]:
+        """Drop the days that received no label within the label delay, and return them."""
         moment = time.time() if at is None else at
         waited = timedelta(seconds=self.model.label_delay)
         now = datetime.fromtimestamp(moment, UTC)
-        gone = [
+        dropped = [
             day.day
             for day in self.open.values()
             if not day.labelled and self._age(day, moment)[1] and now - day.received > waited
         ]
-        self.finish(gone)
-        return gone
+        self.finish(dropped)
+        return dropped
 
     def finish(self, days: Collection[date]) -> None:
-        """Take `days` as done: nothing of them is watched any more."""
+        """Mark `days` as done and ignore them from now on."""
         self._done.update(days)
         for day in days:
             self.open.pop(day, None)
         self._unlabelled = {key: day for key, day in self._unlabelled.items() if day.day not in self._done}
 
     def table(self, days: Collection[Day]) -> pa.Table:
-        """Return the labelled rows of `days`: features, target and event time, in a fixed order."""
+        """Return the labelled rows of `days` with features, target and event time, in a fixed order."""
         segments = sorted({segment for day in days for segment in day.segments})
         wanted = {day.day for day in days}
         captured = [
             table
             for segment in segments
             if (found := read(segment)) is not None
-            and (table := _of_days(served_rows(found, self.model.alias), wanted)).num_rows
+            and (table := _rows_of_days(served_rows(found, self.model.alias), wanted)).num_rows
         ]
         since = segments[0].day - timedelta(days=1)
-        labels = [table for _, table in Follower(Path(self.model.capture), LABELS, since=since).tables()]
+        labels = [table for _, table in SegmentReader(Path(self.model.capture), LABELS, since=since).tables()]
         if not captured or not labels:
             return pa.table({})
-        return _joined(captured, pa.concat_tables(labels), self.model.target)
+        return _join_labels(captured, pa.concat_tables(labels), self.model.target)
 
     def _age(self, day: Day, moment: float) -> tuple[bool, bool]:
-        """Return whether `day` is over, and whether it waited for labels long enough."""
+        """Return whether `day` is over, and whether its label delay has passed."""
         delay = timedelta(seconds=self.model.label_delay)
         silent = datetime.fromtimestamp(moment, UTC) - day.received > delay
         end = datetime.combine(day.day, datetime.min.time(), UTC) + timedelta(days=1)
@@ -158,7 +160,7 @@ class Days:
         length = (last - first).days
         return length < 400 and all(first + timedelta(days=index) in self._done for index in range(length + 1))
 
-    def _saw(self, event: datetime | None) -> None:
+    def _advance_newest(self, event: datetime | None) -> None:
         if event is not None and (self.newest is None or event > self.newest):
             self.newest = event
 
@@ -168,7 +170,7 @@ class Days:
         events: list[datetime] = table["event_time"].to_pylist()
         received: list[datetime] = table["received_at"].to_pylist()
         for key, event, arrived in zip(found, events, received, strict=True):
-            self._saw(event)
+            self._advance_newest(event)
             name = event.date()
             if name in self._done:
                 continue
@@ -188,7 +190,7 @@ class Days:
         for key in keys(table).tolist():
             day = self._unlabelled.pop(key, None)
             if day is None:
-                # It may be ahead of its row's segment; most often its day is done, or it is said again.
+                # Its row may be in a later segment. Usually its day is done, or the label was repeated.
                 self._early[key] = now
             else:
                 day.labelled += 1
@@ -197,19 +199,19 @@ class Days:
             self._early = {key: seen for key, seen in self._early.items() if now - seen < _EARLY_SECONDS}
 
 
-def _of_days(table: pa.Table, days: Collection[date]) -> pa.Table:
+def _rows_of_days(table: pa.Table, days: Collection[date]) -> pa.Table:
     names = table["event_time"].to_numpy().astype("datetime64[D]")
     return table.filter(pa.array(np.isin(names, np.array(sorted(days), dtype="datetime64[D]"))))
 
 
-def _joined(captured: list[pa.Table], labels: pa.Table, target: str) -> pa.Table:
+def _join_labels(captured: list[pa.Table], labels: pa.Table, target: str) -> pa.Table:
     last = latest_labels(labels)
     known = dict(zip(keys(last).tolist(), last["label"].to_pylist(), strict=True))
     parts: list[pa.Table] = []
     for table in captured:
         given = [known.get(key) for key in keys(table).tolist()]
         columns = struct_columns(table, "features")
-        # The model's own column of that name, if it has one, is what it was asked with.
+        # If the model has a feature of that name, keep the feature.
         for name, values in ((target, pa.array(given, pa.float64())), (EVENT_TIME, table["event_time"])):
             if name not in columns.column_names:
                 columns = columns.append_column(name, values)
@@ -217,12 +219,12 @@ def _joined(captured: list[pa.Table], labels: pa.Table, target: str) -> pa.Table
         for name, values in order.items():
             columns = columns.append_column(name, values)
         parts.append(columns)
-    whole = pa.concat_tables(parts, promote_options="permissive")
-    whole = whole.filter(pc.field(target).is_valid())
-    whole = whole.sort_by([(name, "ascending") for name in ("_event", "_request", "_row")])
-    whole = whole.drop_columns(["_request", "_row", "_event"])
-    values = whole[target].to_numpy()
+    joined = pa.concat_tables(parts, promote_options="permissive")
+    joined = joined.filter(pc.field(target).is_valid())
+    joined = joined.sort_by([(name, "ascending") for name in ("_event", "_request", "_row")])
+    joined = joined.drop_columns(["_request", "_row", "_event"])
+    values = joined[target].to_numpy()
     if np.all(values == np.floor(values)):
-        # Classes are whole numbers in the lake too.
-        whole = whole.set_column(whole.column_names.index(target), target, whole[target].cast(pa.int64()))
-    return whole
+        # Class labels are integers in the lake too.
+        joined = joined.set_column(joined.column_names.index(target), target, joined[target].cast(pa.int64()))
+    return joined

@@ -1,4 +1,4 @@
-"""Labelled windows on their way into the lake, through the gate, each exactly once."""
+"""Publishes labelled windows to the lake, through the gate, exactly once each."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from .. import data
 from ..common.errors import ConfigError, GateError
+from ..common.files import sync, write_durably
 from ..data import Lake
 from .days import Day, Days
 from .settings import MonitoredModel
@@ -29,12 +30,12 @@ _WINDOW = "tidemill.window"
 
 
 class WindowFile(BaseModel):
-    """A labelled window which was published, is about to be, or was refused.
+    """A labelled window that was published, is pending, or was refused.
 
     Attributes:
         days: its days of event time.
-        name: the file's name, the same here and in the lake.
-        commit: the lake's commit which brought it.
+        name: name of its file, both here and in the lake.
+        commit: the lakeFS commit that published it.
         reasons: why the gate refused it.
         head: the newest commit of the branch when it was refused.
     """
@@ -51,13 +52,13 @@ class WindowFile(BaseModel):
 
 
 class State(BaseModel):
-    """What is kept of a model's publishing.
+    """The publishing state of a model, as stored on disk.
 
     Attributes:
-        published: the windows which are in the lake.
-        pending: the one window which is on its way; its file is in the outbox.
-        refused: those which the gate refused; their files are kept in the outbox.
-        refusals: how often the gate refused.
+        published: the windows in the lake.
+        pending: the window that is being published; its file is in the outbox.
+        refused: the windows that the gate refused; their files stay in the outbox.
+        refusals: number of refusals so far.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -70,7 +71,7 @@ class State(BaseModel):
 
     @property
     def days(self) -> set[date]:
-        """The days which are in the lake, on their way, or refused."""
+        """The days of all published, pending and refused windows."""
         windows = [*self.published, *self.refused, *([self.pending] if self.pending else [])]
         return {day for window in windows for day in window.days}
 
@@ -78,19 +79,20 @@ class State(BaseModel):
 class Publisher:
     """Publishes due days as one Parquet file below the model's path.
 
-    First the file is written to the outbox, then its name to the state; only then the lake is touched, on a branch of
-    the window's own, and at the end the state says that it is published. Killed anywhere, the next call goes on with
-    the same file under the same names: a window which is in the lake already is only recorded, a branch which was left
-    over is taken up. A refused window is kept and tried again when the branch it goes to has moved, since expectations
-    are judged against what is there; its days are not part of another one.
+    The order is: write the file to the outbox, write its name to the state, publish it through a temporary branch, mark
+    it as published in the state. After a crash at any point, the next call continues with the same file and names. If
+    the lake already has the file, the state is only updated. A leftover branch is reused.
+
+    A refused window is kept, and retried when its target branch has moved, because the gate judges against the content
+    of that branch. Its days are not part of any other window.
 
     Args:
-        model: what is watched.
-        folder: where the state and the outbox are kept.
+        model: the monitored model.
+        folder: for the state and the outbox.
 
     Attributes:
-        state: what is kept.
-        withheld: labelled rows which were not published since this process started, because the capture lacks columns.
+        state: the publishing state.
+        withheld: labelled rows not published since this process started, because the capture lacks columns.
     """
 
     def __init__(self, model: MonitoredModel, folder: Path) -> None:
@@ -107,14 +109,14 @@ class Publisher:
                 left.unlink()
 
     def tick(self, days: Days, lake: Lake) -> None:
-        """Publish what is due; at most one new window a call.
+        """Publish due days, at most one new window per call.
 
         Raises:
-            UnreachableError: the lake or its gate does not answer; the window stays on its way.
+            UnreachableError: the lake or its gate does not answer; the window stays pending.
         """
         self._withhold(days)
         if self.state.pending is None:
-            self.state.pending = self._again(lake) or self._prepare(days)
+            self.state.pending = self._retry_refused(lake) or self._prepare(days)
             if self.state.pending is None:
                 return
             self._save()
@@ -122,14 +124,14 @@ class Publisher:
         self._send(self.state.pending, lake)
 
     def _withhold(self, days: Days) -> None:
-        """Take due days as done whose rows lack features: a table of them would be no data to train on."""
+        """Mark due days as done if their rows lack features, because they cannot be used for training."""
         lacking = [day for day in days.due() if day.omitted]
         if not lacking:
             return
         days.finish([day.day for day in lacking])
         self.withheld += sum(day.labelled for day in lacking)
         _log.error(
-            "labelled days are not published: the capture leaves out or hashes columns of theirs",
+            "labelled days are not published, because the capture omits or hashes some of their columns",
             extra={
                 "model": self.model.name,
                 "days": [day.day.isoformat() for day in lacking],
@@ -138,7 +140,7 @@ class Publisher:
         )
 
     def _prepare(self, days: Days) -> WindowFile | None:
-        """Write the due days to the outbox; return the window, or None while there are too few rows."""
+        """Write the due days to the outbox; return the window, or None if there are too few rows."""
         due: list[Day] = []
         for day in days.due():
             if due and sum(each.labelled for each in due) + day.labelled > _MOST_ROWS:
@@ -163,11 +165,11 @@ class Publisher:
             digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
         name = f"labelled-{days[0].isoformat()}-{days[-1].isoformat()}-{digest}.parquet"
         hidden.rename(self._outbox / name)
-        _sync(self._outbox)
+        sync(self._outbox)
         return WindowFile(days=days, name=name, rows=table.num_rows, at=datetime.now(UTC))
 
-    def _again(self, lake: Lake) -> WindowFile | None:
-        """Return a refused window whose branch has moved since."""
+    def _retry_refused(self, lake: Lake) -> WindowFile | None:
+        """Return a refused window whose target branch has moved since."""
         if not self.state.refused:
             return None
         head = lake.head(self._repository, self._branch).id
@@ -185,7 +187,7 @@ class Publisher:
         if data.exists(f"{address}/{path}", lake=lake):
             commit = data.brought_by(f"{address}/{path}", lake=lake)
         elif not file.exists():
-            _log.error("a window's file is gone, its days are not published", extra={"window": window.name})
+            _log.error("the file of a window is missing, so its days are not published", extra={"window": window.name})
             self.state.pending = None
             self._save()
             return
@@ -199,7 +201,7 @@ class Publisher:
             try:
                 commit = data.publish(own, into=self._branch, message=message, metadata=metadata, lake=lake).commit
             except GateError as error:
-                self._refused(window, error, lake)
+                self._record_refusal(window, error, lake)
                 return
         lake.delete_branch(self._repository, branch)
         self.state.published.append(window.model_copy(update={"commit": commit, "at": datetime.now(UTC)}))
@@ -208,7 +210,7 @@ class Publisher:
         file.unlink(missing_ok=True)
         _log.info("published a window", extra={"model": self.model.name, "window": window.name, "commit": commit})
 
-    def _refused(self, window: WindowFile, error: GateError, lake: Lake) -> None:
+    def _record_refusal(self, window: WindowFile, error: GateError, lake: Lake) -> None:
         head = lake.head(self._repository, self._branch).id
         reasons = list(error.reasons) or [error.message]
         self.state.refused.append(window.model_copy(update={"reasons": reasons, "head": head}))
@@ -224,29 +226,14 @@ class Publisher:
             try:
                 return State.model_validate_json(self._file.read_text(encoding="utf-8"))
             except ValueError as error:
-                # Without it windows would be published twice; so it is not made anew.
+                # A new record would publish windows twice.
                 raise ConfigError(
-                    f"the record of what was published is damaged ({type(error).__name__})",
+                    f"the record of published windows is damaged ({type(error).__name__})",
                     field="state",
                     value=str(self._file),
-                    hint="restore it from a copy",
+                    hint="restore it from a backup",
                 ) from None
         return State()
 
     def _save(self) -> None:
-        hidden = self._file.with_name(".state.json.partial")
-        with hidden.open("w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), 0o600)
-            json.dump(self.state.model_dump(mode="json"), file)
-            file.flush()
-            os.fsync(file.fileno())
-        hidden.rename(self._file)
-        _sync(self._file.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        write_durably(self._file, json.dumps(self.state.model_dump(mode="json")).encode())

@@ -1,4 +1,4 @@
-"""The reference of a model version, downloaded once."""
+"""References of model versions, downloaded once from the registry."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _SAMPLE, _PROFILE = "reference_sample.parquet", "reference_profile.json"
 
 @dataclass(frozen=True)
 class Reference:
-    """What a version's features looked like when it was trained.
+    """The training data of a version, against which drift is measured.
 
     Attributes:
         version: the version.
-        features: names of the features, in the order of training.
+        features: names of the features, in training order.
         sample: at most 1,000 rows.
-        profile: the summary of all rows.
+        profile: the profile of all rows.
     """
 
     version: str
@@ -39,32 +39,32 @@ class Reference:
 
 
 class References:
-    """Fetches references; those in use are kept in `folder`, so that a restart asks the registry for nothing big.
+    """Downloads references, and keeps those in use in `folder`, so that a restart does not download them again.
 
     Args:
         settings: the registry.
-        folder: where they are kept; lost, they are downloaded again.
+        folder: the cache; it may be deleted.
     """
 
     def __init__(self, settings: RegistrySettings, folder: Path) -> None:
         self._settings = settings
         self._folder = folder
-        # A progress bar has no place in a log.
+        # No progress bars in the log.
         os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 
     def serving(self, model: str, alias: str) -> registry.ModelVersion | None:
-        """Return the version which bears `alias`, or None."""
+        """Return the version that `alias` points at, or None."""
         return registry.serving_version(model, alias, registry=self._settings)
 
     def load(self, version: registry.ModelVersion) -> Reference:
-        """Return the reference of `version`, and forget those of the model's other versions.
+        """Return the reference of `version`, and delete those of the model's other versions.
 
         Raises:
             UnreachableError: the registry does not answer.
             PlatformError: the version's run has no reference, or a damaged one.
         """
         parent = self._folder / version.model
-        # The run's id is part of the name: a registry made anew counts its versions from 1 again.
+        # The name contains the run's id, because a recreated registry counts its versions from 1 again.
         folder = parent / f"{version.version}-{version.run_id}"
         if not (folder / _SAMPLE).exists() or not (folder / _PROFILE).exists():
             self._download(version, folder)
@@ -88,7 +88,7 @@ class References:
         client = registry.connect(self._settings)
         with (
             tempfile.TemporaryDirectory(dir=folder.parent, prefix=".download-") as scratch,
-            registry.translated(f"{version.model}@{version.version}"),
+            registry.translate_errors(f"{version.model}@{version.version}"),
         ):
             found = Path(client.download_artifacts(version.run_id, "tidemill", scratch))
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Reading a growing capture, each segment once."""
+"""Reads a growing capture, each segment once."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from pandas.util import hash_pandas_object
 
 from ..capture import Kind, Segment, new_segments, read_segment
 
-__all__ = ["Bounds", "Follower", "bounds", "keys", "read", "served_rows", "struct_columns"]
+__all__ = ["Bounds", "SegmentReader", "bounds", "keys", "read", "served_rows", "struct_columns"]
 
 _log = logging.getLogger(__name__)
 
 FUTURE = timedelta(days=1)
-"""Rows whose event lies further ahead of their arrival are left out: one wrong clock would end every window."""
+"""Rows whose event time is further ahead of their arrival are ignored: one wrong clock would end every window."""
 
 
-class Follower:
-    """Yields each segment of `kind` below `directory` once, in order of writing.
+class SegmentReader:
+    """Returns each segment of `kind` below `directory` once, in order of writing.
 
-    It remembers the names of two days of segments only: a segment is found by the day it was written on.
+    It remembers only the names of the last two days, since segments are listed by the day they were written.
 
     Args:
         directory: the capture folder.
         kind: `capture` or `labels`.
-        since: UTC day of the first segments which are of interest.
+        since: the first UTC day to read.
     """
 
     def __init__(self, directory: Path, kind: Kind, *, since: date | None = None) -> None:
@@ -44,7 +44,7 @@ class Follower:
         self._seen: dict[str, date] = {}
 
     def segments(self) -> list[Segment]:
-        """Return the segments which are new since the last call."""
+        """Return the segments added since the last call."""
         found = new_segments(self._directory, self._kind, self._seen, since=self._since)
         self._seen.update((segment.name, segment.day) for segment in found)
         if found:
@@ -53,26 +53,26 @@ class Follower:
         return found
 
     def tables(self) -> Iterator[tuple[Segment, pa.Table]]:
-        """Yield the new segments with their rows; those which are gone or damaged are left out."""
+        """Yield the new segments with their rows; deleted or damaged ones are skipped."""
         for segment in self.segments():
             if (table := read(segment)) is not None:
                 yield segment, table
 
 
 def read(segment: Segment, columns: list[str] | None = None) -> pa.Table | None:
-    """Return the rows of `segment`, or None where it was deleted or is damaged."""
+    """Return the rows of `segment`, or None if it is deleted or damaged."""
     try:
         return read_segment(segment, columns)
     except FileNotFoundError:
         return None
     except (pa.ArrowInvalid, OSError) as error:
-        _log.warning("a segment cannot be read", extra={"segment": str(segment.path), "error": str(error)})
+        _log.warning("cannot read a capture segment", extra={"segment": str(segment.path), "error": str(error)})
         return None
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a segment's footer says of its rows."""
+    """The range of a segment's rows, from its footer."""
 
     first_event: datetime
     last_event: datetime
@@ -81,7 +81,7 @@ class Bounds:
 
 
 def bounds(segment: Segment) -> Bounds | None:
-    """Return the bounds of a capture segment without reading its rows, or None where its footer has none."""
+    """Return the bounds of a capture segment without reading its rows, or None if its footer has none."""
     try:
         metadata = pq.read_metadata(segment.path)
     except (FileNotFoundError, pa.ArrowInvalid, OSError):
@@ -101,7 +101,7 @@ def bounds(segment: Segment) -> Bounds | None:
 
 
 def served_rows(table: pa.Table, alias: str) -> pa.Table:
-    """Return the captured rows which were answered under `alias` and whose event is not of the future."""
+    """Return the rows that `alias` answered, without those from the future."""
     ahead = pc.field("event_time") - pc.field("received_at")
     return table.filter((pc.field("role") == alias) & (ahead <= pa.scalar(FUTURE, pa.duration("us"))))
 
@@ -115,6 +115,6 @@ def keys(table: pa.Table) -> NDArray[np.uint64]:
 
 
 def struct_columns(table: pa.Table, name: str) -> pa.Table:
-    """Return the fields of the struct column `name` (`features`, `outputs`) as a table of their own."""
+    """Return the fields of the struct column `name` (`features`, `outputs`) as a table."""
     chunks = [pa.RecordBatch.from_struct_array(chunk) for chunk in table[name].chunks]
     return pa.Table.from_batches(chunks) if chunks else pa.table({})

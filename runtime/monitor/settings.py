@@ -12,27 +12,29 @@ __all__ = ["MonitorSettings", "MonitoredModel"]
 
 
 class MonitoredModel(Settings):
-    """A model which is watched."""
+    """A monitored model."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of the registered model.")
-    capture: Path = Field(description="Folder of its capture and labels.")
+    capture: Path = Field(description="Folder with its capture and labels.")
     data: str = Field(
-        pattern=r"^[^/\s]+/[^/\s]+/[^/\s].*$", description="Where labelled windows go: REPOSITORY/BRANCH/PATH."
+        pattern=r"^[^/\s]+/[^/\s]+/[^/\s].*$", description="Address for labelled windows: REPOSITORY/BRANCH/PATH."
     )
     target: str = Field(min_length=1, description="Name of the target column.")
-    window: float = Field(default=30 * 86400.0, gt=0, description="Seconds of event time which are compared.")
-    label_delay: float = Field(default=86400.0, ge=0, description="Seconds which labels may take.")
-    min_rows: int = Field(default=200, ge=1, description="Rows a window needs before it is judged.")
+    window: float = Field(
+        default=30 * 86400.0, gt=0, description="Length of the compared window, in seconds of event time."
+    )
+    label_delay: float = Field(default=86400.0, ge=0, description="Seconds until labels are expected.")
+    min_rows: int = Field(default=200, ge=1, description="Minimum rows of a window that is scored.")
     drift_threshold: float = Field(default=0.1, gt=0, description="Distance at which a feature counts as drifted.")
-    publish_min_rows: int = Field(default=1000, ge=1, description="Labelled rows which are worth a commit.")
-    alias: str = Field(default="champion", min_length=1, description="Alias which is served.")
+    publish_min_rows: int = Field(default=1000, ge=1, description="Minimum labelled rows of a published window.")
+    alias: str = Field(default="champion", min_length=1, description="Alias of the serving version.")
 
 
 class MonitorSettings(ServiceSettings):
-    """What the monitor service needs."""
+    """Settings of the monitor service."""
 
     lake: LakeSettings
     registry: RegistrySettings
-    state: Path = Field(description="Folder for what was published, and for downloaded references.")
-    interval_seconds: float = Field(default=5.0, gt=0, description="Seconds between two looks at the capture.")
+    state: Path = Field(description="Folder for the publishing state and downloaded references.")
+    interval_seconds: float = Field(default=5.0, gt=0, description="Seconds between two checks.")
     models: list[MonitoredModel] = Field(default_factory=list[MonitoredModel])

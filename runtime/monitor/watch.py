@@ -1,4 +1,4 @@
-"""The watch over one model: its window, its drift, its quality, its labelled days."""
+"""Monitors each model: window, drift, quality, labelled days and unvalidated commits."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from .window import Quality, Window
 __all__ = ["Monitor", "Snapshot", "Watch"]
 
 _log = logging.getLogger(__name__)
-_MOST_COMMITS = 100
+_MAX_COMMITS = 100
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is known of a model after a look at it; `drift` and `quality` are None without enough rows.
+    """The state of a model after a check; `drift` and `quality` are None without enough rows.
 
-    Features in `not_compared` are left out of the capture, or hashed.
+    The capture omits or hashes the features in `not_compared`.
     """
 
     version: str | None = None
@@ -45,17 +45,17 @@ class Snapshot:
 
 
 class Watch:
-    """Looks at one model again and again.
+    """Checks one model repeatedly.
 
-    What fails in one look is counted in `errors` and tried again in the next. While the registry does not answer, the
-    version that served last is taken to serve on, and its window is scored on; while the lake does not answer, labelled
-    windows wait. So an alert neither fires nor ends because a server is down.
+    A failed check is counted in `errors`, and repeated in the next round. While the registry does not answer, the last
+    known version is assumed to serve, and its window is still scored. While the lake does not answer, labelled windows
+    wait. So an unavailable server neither raises nor ends an alert.
 
     Args:
-        model: what is watched.
-        references: where references come from.
+        model: the monitored model.
+        references: downloads the references.
         lake: the lake.
-        state: folder for what was published.
+        state: folder for the publishing state.
     """
 
     def __init__(self, model: MonitoredModel, references: References, lake: Lake, state: Path) -> None:
@@ -72,15 +72,15 @@ class Watch:
         self._reference: Reference | None = None
         self._window: Window | None = None
 
-    def look(self) -> None:
-        """Take in what is new, score it, publish what is due."""
+    def check(self) -> None:
+        """Read new rows, score them, and publish due days."""
         self._try("registry", self._follow_alias)
         self._try("window", self._score)
         self._try("publish", self._publish)
         self._try("lake", self._count_unvalidated)
 
     def status(self) -> dict[str, Any]:
-        """Return what is known, as plain JSON values."""
+        """Return the state as JSON values."""
         now, state = self.snapshot, self.publisher.state
         return {
             "name": self.model.name,
@@ -112,12 +112,12 @@ class Watch:
     def _try(self, part: str, do: Callable[[], None]) -> None:
         try:
             do()
-        except Exception as error:  # noqa: BLE001 - the watch goes on whatever one look ran into
+        except Exception as error:  # noqa: BLE001 - one failed check must not end the thread
             self.errors[part] += 1
             text = str(error) if isinstance(error, TidemillError) else f"{type(error).__name__}: {error}"
             if self.failing.get(part) != text:
                 extra = {"model": self.model.name, "part": part, "error": text}
-                _log.warning("a look failed", extra=extra, exc_info=not isinstance(error, TidemillError))
+                _log.warning("a check failed", extra=extra, exc_info=not isinstance(error, TidemillError))
             self.failing[part] = text
         else:
             self.failing.pop(part, None)
@@ -163,25 +163,25 @@ class Watch:
 
     def _publish(self) -> None:
         self.days.update()
-        if forgotten := self.days.forget_unlabelled():
-            _log.info("days without labels are forgotten", extra={"model": self.model.name, "days": len(forgotten)})
+        if dropped := self.days.drop_unlabelled():
+            _log.info("dropped days without labels", extra={"model": self.model.name, "days": len(dropped)})
         self.publisher.tick(self.days, self._lake)
 
     def _count_unvalidated(self) -> None:
         repository, branch, _ = self.model.data.split("/", 2)
         newer = 0
         for commit in self._lake.log(repository, branch):
-            if newer >= _MOST_COMMITS or self._lake.gated(repository, commit.id):
+            if newer >= _MAX_COMMITS or self._lake.gated(repository, commit.id):
                 break
             newer += 1
         self.unvalidated = newer
 
 
 class Monitor:
-    """The thread which looks at every model in turn.
+    """The thread that checks every model in turn.
 
     Args:
-        settings: what to watch.
+        settings: the models and the servers.
     """
 
     def __init__(self, settings: MonitorSettings) -> None:
@@ -190,7 +190,7 @@ class Monitor:
         references = References(settings.registry, settings.state / "references")
         self.watches = [Watch(model, references, self._lake, settings.state) for model in settings.models]
         self._stop = threading.Event()
-        # A look may wait minutes for a gate, longer than a stop may take; it may be killed anywhere.
+        # A check may wait for the gate for minutes, longer than a stop may take. It is safe to kill.
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
 
     def start(self) -> None:
@@ -203,7 +203,7 @@ class Monitor:
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """Stop after the look which is under way, or leave it after five seconds."""
+        """Stop after the current check, or after five seconds."""
         self._stop.set()
         self._thread.join(5.0)
         self._lake.close()
@@ -211,5 +211,5 @@ class Monitor:
     def _run(self) -> None:
         while not self._stop.is_set():
             for watch in self.watches:
-                watch.look()
+                watch.check()
             self._stop.wait(self._every)

@@ -1,4 +1,4 @@
-"""The rows which the serving version answered lately, with their labels: what is compared to the reference."""
+"""The recent rows of the serving version with their labels, which are compared with the reference."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..capture import CAPTURE, LABELS, is_hashed, omitted_of
-from .segment_reader import Bounds, Follower, bounds, keys, read, served_rows, struct_columns
+from .segment_reader import Bounds, SegmentReader, bounds, keys, read, served_rows, struct_columns
 from .settings import MonitoredModel
 
 __all__ = ["Quality", "Window"]
 
 SAMPLE_ROWS = 50_000
-"""Most rows kept in memory. Beyond, a share of all rows is kept, chosen by a hash of their keys."""
+"""Maximum rows in memory. Beyond it, only a share of the rows is kept, chosen by a hash of their keys."""
 
 _EARLY = pd.Timedelta(hours=1)
 _ALL = 2.0**64
@@ -28,7 +28,7 @@ _ALL = 2.0**64
 
 @dataclass(frozen=True)
 class Quality:
-    """How good the predictions were, on the labelled rows of a window."""
+    """Quality of the predictions for the labelled rows of a window."""
 
     metric: str
     value: float
@@ -36,19 +36,19 @@ class Quality:
 
 
 class Window:
-    """The rows of one version whose event time is within `model.window` of the newest events captured.
+    """The rows of one version whose event time is within `model.window` of the newest captured events.
 
-    The newest is the `model.min_rows`-th newest event: a few rows which came without an event time, and so count as
-    happening when they were received, cannot move the window away from the traffic (a replay, a backfill, a probe).
+    The window ends at the `model.min_rows`-th newest event. A few rows without an event time count as happening when
+    they arrived; this rule keeps them from moving the window away from the traffic (a replay, a backfill, a probe).
 
-    `update` reads only what is new. At most `limit` rows are kept: beyond, a row stays when the hash of its key is
-    below a bound which is halved as needed, so that every time of the window is represented by the same share of its
-    rows, and the label of a row is kept exactly when the row is.
+    `update` reads only new segments. At most `limit` rows are kept: beyond it, a row stays if the hash of its key is
+    below a bound, which is halved as needed. So every part of the window keeps the same share of its rows, and a label
+    is kept exactly if its row is.
 
     Args:
-        model: what is watched.
+        model: the monitored model.
         version: the version whose rows count.
-        limit: most rows to keep.
+        limit: maximum rows to keep.
     """
 
     def __init__(self, model: MonitoredModel, version: str, *, limit: int = SAMPLE_ROWS) -> None:
@@ -62,22 +62,22 @@ class Window:
         self._share = 1.0
         self._frame: pd.DataFrame | None = None
         self._omissions: list[frozenset[str]] = []
-        self._capture = Follower(self.model.capture, CAPTURE)
-        self._labels = Follower(self.model.capture, LABELS)
+        self._capture = SegmentReader(self.model.capture, CAPTURE)
+        self._labels = SegmentReader(self.model.capture, LABELS)
         self._label_of: dict[int, float] = {}
         self._label_time: dict[int, pd.Timestamp] = {}
 
     @property
     def newest(self) -> datetime | None:
-        """Time which the window ends at, or None before there were `model.min_rows` events."""
+        """End of the window, or None before there are `model.min_rows` events."""
         return self._latest[-1] if len(self._latest) == self.model.min_rows else None
 
     def update(self) -> bool:
-        """Take in what is new; return whether the window changed."""
+        """Read the new segments; return whether the window changed."""
         changed = self._take_rows()
         changed = self._take_labels() or changed
         if self._share < 1.0 and self.sampled < self._limit // 4:
-            # The traffic of the window became so thin that more of it can be kept: read it again.
+            # The traffic dropped, so a larger share fits: read it again.
             self._restart()
             self._take_rows()
             self._take_labels()
@@ -85,28 +85,28 @@ class Window:
 
     @property
     def sampled(self) -> int:
-        """Rows kept in memory."""
+        """Number of rows in memory."""
         return 0 if self._frame is None else len(self._frame)
 
     @property
     def rows(self) -> int:
-        """Rows of the window; estimated once only a share of them is kept."""
+        """Number of rows of the window; an estimate if only a share is kept."""
         return round(self.sampled / self._share)
 
     @property
     def labelled(self) -> int:
-        """Rows of the window which have a label; estimated likewise."""
+        """Number of labelled rows of the window; an estimate if only a share is kept."""
         return round(int(np.sum(~np.isnan(self._labels_of_rows()))) / self._share)
 
     @property
     def oldest(self) -> datetime | None:
-        """Time of the window's first event."""
+        """Time of the first event in the window."""
         if self._frame is None or self._frame.empty:
             return None
         return self._frame["_event_time"].min().to_pydatetime()
 
     def features(self) -> pd.DataFrame:
-        """Return the kept rows' features, without those of which the capture holds no values."""
+        """Return the features of the rows in memory, except the omitted ones."""
         if self._frame is None:
             return pd.DataFrame()
         own = ["_key", "_event_time", "_score", "_omitted"]
@@ -114,14 +114,14 @@ class Window:
 
     @property
     def omitted(self) -> frozenset[str]:
-        """Features which were left out of the capture, or hashed, for any row of the window."""
+        """Features that the capture omitted or hashed in any row of the window."""
         if self._frame is None:
             return frozenset()
         present: list[int] = self._frame["_omitted"].unique().tolist()
         return frozenset[str]().union(*(self._omissions[index] for index in present))
 
     def quality(self, least: int) -> Quality | None:
-        """Return the area under the ROC curve (scikit-learn), from `least` labelled rows of both classes on."""
+        """Return the ROC AUC (scikit-learn), or None with fewer than `least` labelled rows or only one class."""
         if self._frame is None:
             return None
         labels = self._labels_of_rows()
@@ -134,14 +134,14 @@ class Window:
         return Quality("roc_auc", float(roc_auc_score(labels[known], scores[known])), int(known.sum()))
 
     def _labels_of_rows(self) -> NDArray[np.float64]:
-        """Return the label of each kept row, NaN where none came."""
+        """Return the label of each row in memory, NaN if it has none."""
         rows: list[int] = [] if self._frame is None else self._frame["_key"].tolist()
         return np.array([self._label_of.get(key, np.nan) for key in rows], dtype="float64")
 
     def _take_rows(self) -> bool:
         frames: list[pd.DataFrame] = []
         moved = False
-        # The newest first: what is too old is then known by its footer alone.
+        # Newest first: then the footers alone identify segments that are too old.
         for segment in reversed(self._capture.segments()):
             if self._is_known_to_miss(bounds(segment)):
                 continue
@@ -209,7 +209,7 @@ class Window:
             kept = np.ones(len(found), bool) if self._share == 1.0 else found < np.uint64(_ALL * self._share)
             labels: list[float] = table["label"].to_pylist()
             times = table["received_at"].to_pandas()
-            # In the order of writing, so that the last label of a row wins.
+            # In order of writing, so that the last label of a row wins.
             for index in np.flatnonzero(kept):
                 key = int(found[index])
                 self._label_of[key] = labels[index]
@@ -220,7 +220,7 @@ class Window:
         return changed
 
     def _forget_labels(self) -> None:
-        """Drop labels whose rows are not in the window; one which is just in may be ahead of its row's segment."""
+        """Drop labels without a row in the window, except recent ones, whose rows may still arrive."""
         newest = max(self._label_time.values())
         rows: set[Any] = set() if self._frame is None else set(self._frame["_key"].tolist())
         gone = [key for key, time in self._label_time.items() if key not in rows and newest - time > _EARLY]

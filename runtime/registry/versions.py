@@ -1,26 +1,19 @@
-"""The model registry: versions, the gate before the alias `champion`, and who serves.
-
-Aliases: `champion` serves, `previous` is the way back. A promotion leaves its verdict on the version, as tags.
-
-    verdict = registry.promote("flights", "3", PromoteSettings(metric="roc_auc", at_least=0.65))
-"""
+"""Versions of registered models, and the connection to the MLflow server that holds them."""
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from ..common.errors import NotFoundError, PlatformError, UnreachableError
+from ..common.errors import NotFoundError, PlatformError
+from ..common.http import unreachable
 from ..common.secrets import read_secret
-from ..common.settings import PromoteSettings, RegistrySettings, runtime_settings
-from ..training import JOB_ID
+from ..common.settings import RegistrySettings, runtime_settings
+from ..common.tags import JOB_ID
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,35 +21,29 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHAMPION",
-    "PREVIOUS",
     "ModelVersion",
-    "Verdict",
     "connect",
-    "promote",
+    "find_by_alias",
     "serving_version",
+    "translate_errors",
     "version",
     "version_of_job",
 ]
 
 CHAMPION = "champion"
-PREVIOUS = "previous"
 
-VERDICT_TAG = "tidemill.gate.verdict"
-REASONS_TAG = "tidemill.gate.reasons"
-JUDGED_TAG = "tidemill.gate.judged_at"
-
-_SETTINGS_OF_MLFLOW = {
+_MLFLOW_VARIABLES = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # Six seconds in all; MLflow's own default waits for minutes before it says that nobody answers.
+    # Six seconds in total. MLflow's default retries for minutes before it reports an unreachable server.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
 
-# How MLflow's client words that there was no answer; its error code is that of any failure inside the server.
+# MLflow's messages for a missing answer. Its error code is the same as for any failure inside the server.
 _NO_ANSWER = re.compile(r"failed with (timeout )?exception|too many 5\d\d error responses")
 
 
@@ -65,10 +52,10 @@ class ModelVersion:
     """A version of a registered model.
 
     Attributes:
-        model, version: its name.
-        run_id: the run which made it.
+        model, version: its name and number.
+        run_id: the run that trained it.
         source: URI of its artifacts.
-        tags: its tags, the lineage among them.
+        tags: its tags, which include the lineage.
     """
 
     model: str
@@ -77,34 +64,21 @@ class ModelVersion:
     source: str
     tags: Mapping[str, str]
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the promotion gate said.
-
-    Attributes:
-        accepted: whether the version is the champion now.
-        reasons: a sentence each, for a yes too.
-        model, version: what was judged.
-        previous: the version which was the champion before, if another was.
-        value: the metric which was judged, if the run has it.
-    """
-
-    accepted: bool
-    reasons: tuple[str, ...]
-    model: str
-    version: str
-    previous: str | None = None
-    value: float | None = None
+    @classmethod
+    def of(cls, found: MlflowVersion) -> ModelVersion:
+        """Convert MLflow's object."""
+        return cls(
+            str(found.name), str(found.version), str(found.run_id or ""), str(found.source or ""), dict(found.tags)
+        )
 
 
 def connect(settings: RegistrySettings | None = None) -> MlflowClient:
-    """Return a client of the registry which `settings` (default: those of TIDEMILL_RUNTIME) name.
+    """Return a client of the registry in `settings`, by default that of TIDEMILL_RUNTIME.
 
-    MLflow takes credentials from the environment alone, so they are put into this process's own.
+    MLflow reads credentials only from the environment, so this sets them in the environment of this process.
     """
     chosen = settings or runtime_settings().registry
-    for name, value in _SETTINGS_OF_MLFLOW.items():
+    for name, value in _MLFLOW_VARIABLES.items():
         os.environ.setdefault(name, value)
     if chosen.username is not None and chosen.password_file is not None:
         os.environ["MLFLOW_TRACKING_USERNAME"] = chosen.username
@@ -118,119 +92,63 @@ def connect(settings: RegistrySettings | None = None) -> MlflowClient:
 
 
 @contextmanager
-def translated(what: str) -> Generator[None]:
-    """Turn MLflow's errors about `what` into ours."""
+def translate_errors(subject: str) -> Generator[None]:
+    """Translate MLflow's errors about `subject` into tidemill's."""
     from mlflow.exceptions import MlflowException, RestException
 
     try:
         yield
     except MlflowException as error:
         if isinstance(error, RestException) and error.error_code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"):
-            raise NotFoundError(f"the registry has no such thing ({error.message})", value=what) from None
+            raise NotFoundError(f"not found in the registry ({error.message})", value=subject) from None
         if _NO_ANSWER.search(error.message):
-            raise UnreachableError(
-                "the registry does not answer",
-                field="registry",
-                value=os.environ.get("MLFLOW_TRACKING_URI"),
-                hint="see `tidemill status`; `tidemill start` brings it back",
-            ) from None
-        raise PlatformError(f"the registry refused ({error.message})", field="registry", value=what) from None
+            raise unreachable("registry", os.environ.get("MLFLOW_TRACKING_URI"), server="the registry") from None
+        raise PlatformError(
+            f"the registry refused the request ({error.message})", field="registry", value=subject
+        ) from None
 
 
 def version(model: str, number: str | int, *, registry: RegistrySettings | None = None) -> ModelVersion:
     """Return a version by its number.
 
     Raises:
-        NotFoundError: there is none of that number.
+        NotFoundError: the version does not exist.
     """
     client = connect(registry)
-    with translated(f"{model}@{number}"):
-        return _version(client.get_model_version(model, str(number)))
+    with translate_errors(f"{model}@{number}"):
+        return ModelVersion.of(client.get_model_version(model, str(number)))
 
 
 def serving_version(
     model: str, alias: str = CHAMPION, *, registry: RegistrySettings | None = None
 ) -> ModelVersion | None:
-    """Return the version which bears `alias`, or None where none does."""
+    """Return the version that `alias` points at, or None if no version has that alias."""
     client = connect(registry)
-    with translated(model):
-        return _aliased(client, model, alias)
+    with translate_errors(model):
+        return find_by_alias(client, model, alias)
 
 
 def version_of_job(model: str, job: str, *, registry: RegistrySettings | None = None) -> ModelVersion | None:
-    """Return the newest version which the job `job` trained, or None."""
+    """Return the newest version that the job `job` trained, or None."""
     client = connect(registry)
-    with translated(model):
-        wanted = f"name = '{_quoted(model)}' and tags.`{JOB_ID}` = '{_quoted(job)}'"
-        found = [_version(item) for item in client.search_model_versions(wanted)]
+    with translate_errors(model):
+        query = f"name = '{_without_quotes(model)}' and tags.`{JOB_ID}` = '{_without_quotes(job)}'"
+        found = [ModelVersion.of(item) for item in client.search_model_versions(query)]
     return max(found, key=lambda item: int(item.version), default=None)
 
 
-def promote(
-    model: str, number: str | int, gate: PromoteSettings, *, registry: RegistrySettings | None = None
-) -> Verdict:
-    """Judge a version by its run's metric; when it is good enough, make it the champion and keep the way back.
-
-    It may be called again after it was interrupted, and changes nothing for a version which is the champion already.
-
-    Raises:
-        NotFoundError: there is no such model or version.
-        UnreachableError: the registry does not answer.
-    """
-    client = connect(registry)
-    with translated(f"{model}@{number}"):
-        candidate = _version(client.get_model_version(model, str(number)))
-        value = client.get_run(candidate.run_id).data.metrics.get(gate.metric)
-        accepted, reason = _judge(gate, value)
-        champion = _aliased(client, model, CHAMPION)
-        before = champion.version if champion and champion.version != candidate.version else None
-        for key, text in {
-            VERDICT_TAG: "accepted" if accepted else "refused",
-            REASONS_TAG: json.dumps([reason]),
-            JUDGED_TAG: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        }.items():
-            client.set_model_version_tag(model, candidate.version, key, text)
-        if accepted:
-            # In this order a crash in between leaves a champion, and the same call again ends the same.
-            if before:
-                client.set_registered_model_alias(model, PREVIOUS, before)
-            if champion is None or before:
-                client.set_registered_model_alias(model, CHAMPION, candidate.version)
-    return Verdict(accepted, (reason,), model, candidate.version, before, value)
-
-
-def _judge(gate: PromoteSettings, value: float | None) -> tuple[bool, str]:
-    """Return whether `value` is enough, and why.
-
-    >>> _judge(PromoteSettings(metric="roc_auc", at_least=0.65), 0.6)
-    (False, 'roc_auc is 0.6000, below the floor of 0.6500')
-    """
-    if value is None:
-        return False, f"the run has no metric {gate.metric}"
-    if math.isnan(value):
-        return False, f"{gate.metric} is not a number"
-    if value < gate.at_least:
-        return False, f"{gate.metric} is {value:.4f}, below the floor of {gate.at_least:.4f}"
-    return True, f"{gate.metric} is {value:.4f}, at or above the floor of {gate.at_least:.4f}"
-
-
-def _aliased(client: MlflowClient, model: str, alias: str) -> ModelVersion | None:
+def find_by_alias(client: MlflowClient, model: str, alias: str) -> ModelVersion | None:
+    """Return the version that `alias` points at, or None."""
     from mlflow.exceptions import RestException
 
     try:
-        return _version(client.get_model_version_by_alias(model, alias))
+        return ModelVersion.of(client.get_model_version_by_alias(model, alias))
     except RestException as error:
-        # An alias which nobody bears is an invalid parameter to MLflow.
+        # MLflow reports an unused alias as an invalid parameter.
         if error.error_code == "INVALID_PARAMETER_VALUE" and f"alias {alias} not found" in error.message:
             return None
         raise
 
 
-def _version(found: MlflowVersion) -> ModelVersion:
-    return ModelVersion(
-        str(found.name), str(found.version), str(found.run_id or ""), str(found.source or ""), dict(found.tags)
-    )
-
-
-def _quoted(text: str) -> str:
+def _without_quotes(text: str) -> str:
     return text.replace("'", "")

@@ -1,4 +1,4 @@
-"""`python -m tidemill.runtime.retraining --settings FILE`: turn alerts into models until SIGTERM."""
+"""`python -m tidemill.runtime.retraining --settings FILE`: retrain models on alerts until SIGTERM."""
 
 from __future__ import annotations
 
@@ -8,12 +8,6 @@ from ..common import service
 from .app import create_app
 from .settings import RetrainingSettings
 
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the service; return its exit code."""
-    # A running job is ended after the last answer.
-    return service.main("retraining", "Turn alerts into models.", RetrainingSettings, create_app, grace=2, argv=argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    # Running jobs are cancelled after the last response.
+    sys.exit(service.main("retraining", "Retrain models on alerts.", RetrainingSettings, create_app, grace=2))

@@ -1,4 +1,4 @@
-"""The retraining service over HTTP: `POST /alerts` (Alertmanager's webhook), `GET /status`, health and metrics."""
+"""The HTTP interface of the retraining service: `POST /alerts` (for Alertmanager), `GET /status`, health, metrics."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from starlette.concurrency import run_in_threadpool
 from ..common.service import add_metrics, bearer, token_of
 from .jobs.launcher import Launcher
 from .jobs.process import ProcessLauncher
-from .platform import RealPlatform
-from .reconciler import Retrainer, Worker
-from .retrainings import TurnStore
+from .platform import Platform
+from .reconciler import Reconciler, Retrainer
+from .retrainings import FILE, RetrainingStore
 from .settings import RetrainingSettings
 
 __all__ = ["create_app"]
@@ -27,7 +27,7 @@ _BODY_BYTES = 1_000_000
 
 
 class Alert(BaseModel):
-    """An alert as Alertmanager's webhook sends it; what is not used here is left out."""
+    """An alert from Alertmanager's webhook, with the fields that are used here."""
 
     status: Literal["firing", "resolved"]
     labels: dict[str, str]
@@ -42,38 +42,38 @@ class Webhook(BaseModel):
     alerts: list[Alert] = Field(max_length=1000)
 
 
-class _Turns(Collector):
-    """Counts from the record itself, so that they survive a restart and count nothing twice."""
+class _Retrainings(Collector):
+    """Counts retrainings in the store, so that the counts survive a restart."""
 
-    def __init__(self, store: TurnStore) -> None:
+    def __init__(self, store: RetrainingStore) -> None:
         self._store = store
 
     def collect(self) -> Iterator[Metric]:
         closed = CounterMetricFamily(
             "tidemill_retraining",
-            "Turns which launched a job, by how they ended.",
+            "Closed retrainings that launched a job, by outcome.",
             labels=["model", "reason", "outcome"],
         )
         for model, reason, outcome, number in self._store.outcomes():
             closed.add_metric([model, reason, outcome], number)
         yield closed
         open_ = GaugeMetricFamily(
-            "tidemill_retraining_open", "Open turns, by what they are at.", labels=["model", "reason", "state"]
+            "tidemill_retraining_open", "Open retrainings, by state.", labels=["model", "reason", "state"]
         )
-        for turn in self._store.open_turns():
-            open_.add_metric([turn.model, turn.reason, turn.state], 1)
+        for retraining in self._store.open_retrainings():
+            open_.add_metric([retraining.model, retraining.reason, retraining.state], 1)
         yield open_
 
 
 def create_app(settings: RetrainingSettings) -> FastAPI:
-    """Return the service; its worker runs from start-up to shut-down.
+    """Return the service; its reconciler thread runs until shutdown.
 
     Raises:
         NotFoundError, ConfigError: a secret is missing or empty.
     """
     token = token_of(settings.listen)
-    store = TurnStore(settings.state / "turns.db")
-    platform = RealPlatform(settings.lake, settings.registry)
+    store = RetrainingStore(settings.state / FILE)
+    platform = Platform(settings.lake, settings.registry)
     retrainer = Retrainer(
         {model.name: model for model in settings.models},
         runtime=settings.runtime,
@@ -81,52 +81,52 @@ def create_app(settings: RetrainingSettings) -> FastAPI:
         launcher=_launcher(settings),
         platform=platform,
     )
-    worker = Worker(retrainer)
+    reconciler = Reconciler(retrainer)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-        worker.start()
+        reconciler.start()
         try:
             yield
         finally:
-            worker.stop()
+            reconciler.stop()
             platform.close()
             store.close()
 
     app = FastAPI(title="tidemill retraining", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     registry = CollectorRegistry()
-    registry.register(_Turns(store))
+    registry.register(_Retrainings(store))
     add_metrics(app, token, registry)
     guarded = [Depends(bearer(token)), Depends(_limit)]
 
-    # The body is read here, since FastAPI would read a declared one before it asks who calls.
+    # Read here, because FastAPI reads a declared body before it checks the token.
     @app.post("/alerts", dependencies=guarded)
     async def alerts(request: Request) -> dict[str, Any]:
         try:
             webhook = Webhook.model_validate_json(await request.body())
         except ValidationError as error:
-            shown = error.errors(include_url=False, include_context=False, include_input=False)
-            raise HTTPException(422, shown) from None
-        answers = await run_in_threadpool(_take_all, retrainer, webhook)
-        worker.wake()
+            problems = error.errors(include_url=False, include_context=False, include_input=False)
+            raise HTTPException(422, problems) from None
+        answers = await run_in_threadpool(_handle_all, retrainer, webhook)
+        reconciler.wake()
         return {"alerts": answers}
 
     @app.get("/status", dependencies=guarded)
     def status() -> dict[str, Any]:
-        return {"turns": [turn.model_dump(mode="json") for turn in store.newest()]}
+        return {"retrainings": [retraining.model_dump(mode="json") for retraining in store.newest()]}
 
     @app.get("/readyz")
     def readyz(response: Response) -> dict[str, str]:
-        if worker.alive:
+        if reconciler.alive:
             return {"status": "ready"}
         response.status_code = 503
-        return {"status": "the worker does not run"}
+        return {"status": "the reconciler has stopped"}
 
     return app
 
 
 def _launcher(settings: RetrainingSettings) -> Launcher:
-    """Return what runs the jobs; only the kind in use is imported."""
+    """Return the launcher of the settings; only its module is imported."""
     chosen = settings.launcher
     if chosen.kind == "runner":
         from .jobs.runner import RunnerLauncher
@@ -139,17 +139,17 @@ def _launcher(settings: RetrainingSettings) -> Launcher:
     return ProcessLauncher(settings.state / "jobs")
 
 
-def _take_all(retrainer: Retrainer, webhook: Webhook) -> list[dict[str, Any]]:
-    # The ended ones first: an alert about one version ends as that about the next begins.
+def _handle_all(retrainer: Retrainer, webhook: Webhook) -> list[dict[str, Any]]:
+    # Resolved alerts first: the alert about one version ends as that about the next begins.
     ordered = sorted(webhook.alerts, key=lambda alert: alert.status == "firing")
-    return [_take(retrainer, alert) for alert in ordered]
+    return [_handle(retrainer, alert) for alert in ordered]
 
 
-def _take(retrainer: Retrainer, alert: Alert) -> dict[str, Any]:
+def _handle(retrainer: Retrainer, alert: Alert) -> dict[str, Any]:
     model, reason = alert.labels.get("model"), alert.labels.get("reason")
-    shown: dict[str, Any] = {"model": model, "reason": reason, "turn": None}
+    subject: dict[str, Any] = {"model": model, "reason": reason, "retraining": None}
     if not model or not reason:
-        return {**shown, "queued": False, "why": "the alert has no labels `model` and `reason`"}
+        return {**subject, "queued": False, "why": "the alert needs the labels `model` and `reason`"}
     served = alert.labels.get("version")
     if alert.status == "resolved":
         answer = retrainer.resolve(model, reason, served=served, at=alert.endsAt)
@@ -157,10 +157,10 @@ def _take(retrainer: Retrainer, alert: Alert) -> dict[str, Any]:
         name = alert.labels.get("alertname", "alert")
         why = f"{name}: {alert.annotations.get('summary') or 'fires'}"
         answer = retrainer.fire(model, reason, why=why, served=served)
-    return {**shown, "turn": answer.turn, "queued": answer.queued, "why": answer.why}
+    return {**subject, "retraining": answer.retraining, "queued": answer.queued, "why": answer.why}
 
 
 async def _limit(request: Request) -> None:
     length = request.headers.get("content-length", "0")
     if (request.method == "POST" and not length.isdigit()) or int(length) > _BODY_BYTES:
-        raise HTTPException(413, f"at most {_BODY_BYTES} bytes")
+        raise HTTPException(413, f"the body must have at most {_BODY_BYTES} bytes")

@@ -1,7 +1,7 @@
-"""The record of every turn of the wheel: why, what, verdict, and what it rested on; kept in SQLite.
+"""The record of all retrainings in SQLite: cause, command, data, verdict and outcome.
 
-A turn is open until its state is `done`, `failed` or `refused`. A model has at most one open turn, which the database
-itself sees to.
+A retraining is open until its state is `done`, `failed` or `refused`. The database allows each model at most one open
+retraining.
 """
 
 from __future__ import annotations
@@ -12,24 +12,28 @@ import threading
 from collections.abc import Generator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from .settings import Reason
 
-__all__ = ["CLOSED", "State", "Turn", "TurnStore", "VerdictRecord", "now"]
+__all__ = ["CLOSED", "FILE", "OLD_FILE", "Retraining", "RetrainingStore", "State", "VerdictRecord", "now"]
 
 State = Literal["queued", "waiting", "running", "judging", "done", "failed", "refused"]
 CLOSED: tuple[State, ...] = ("done", "failed", "refused")
 
+FILE = "retrainings.db"
+OLD_FILE = "turns.db"
+"""The database of earlier releases, with a table `turns`; a store takes over the one next to its own file."""
+
 _SCHEMA = """
-create table if not exists turns (
+create table if not exists retrainings (
     id text primary key, model text not null, reason text not null, state text not null,
     launched integer not null, finished_at text, document text not null
 ) strict;
-create index if not exists turns_by_model on turns (model, id);
-create unique index if not exists one_open_turn_a_model on turns (model)
+create index if not exists retrainings_by_model on retrainings (model, id);
+create unique index if not exists one_open_retraining_a_model on retrainings (model)
     where state not in ('done', 'failed', 'refused');
 """
 
@@ -40,7 +44,7 @@ def now() -> datetime:
 
 
 class VerdictRecord(BaseModel):
-    """What the promotion gate said."""
+    """The verdict of the promotion gate."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,24 +52,24 @@ class VerdictRecord(BaseModel):
     reasons: list[str]
 
 
-class Turn(BaseModel):
-    """One turn of the wheel.
+class Retraining(BaseModel):
+    """One retraining of a model.
 
     Attributes:
-        id: UUIDv7; sorts by the time the turn was queued.
-        reason: the alert's `reason`.
-        why: what the alert said.
-        what: the command, and the address of the data.
-        detail: what the turn is doing or waiting for, or how it ended, in a sentence.
-        champion: the version which held the alias when the job was launched.
-        served: the version which the alert was about, where it named one.
-        version: the version which the job registered.
-        data_commit: the lake's commit that version was trained on; before, the newest validated one.
-        git_commit: the code's commit that version was trained at.
+        id: UUIDv7; sorts by the time it was queued.
+        reason: the alert's label `reason`.
+        why: the alert's name and summary.
+        what: the command and the address of the data.
+        detail: what it is doing or waiting for, or how it ended; one sentence.
+        champion: the champion when the job was launched.
+        served: the version that the alert is about, if it names one.
+        version: the version that the job registered.
+        data_commit: the lakeFS commit the version was trained on; before that, the newest validated commit.
+        git_commit: the Git commit of the training code.
         attempt: 1, or 2 after the first job was lost.
-        interruptions: how often the service was stopped while a job ran.
-        job: id of the job, also the value of the run's tag `tidemill.job.id`.
-        log: file with what the job printed.
+        interruptions: how often the service stopped while a job was running.
+        job: the job's id, also the value of the run's tag `tidemill.job.id`.
+        log: where the job's output is.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -92,14 +96,22 @@ class Turn(BaseModel):
     finished_at: AwareDatetime | None = None
     resolved_at: AwareDatetime | None = None
 
+    def changed(self, **changes: Any) -> Retraining:
+        """Return a copy with `changes`."""
+        return self.model_copy(update=changes)
+
+    def closed(self, state: State, detail: str) -> Retraining:
+        """Return a copy that is finished now."""
+        return self.changed(state=state, detail=detail, finished_at=now())
+
     @property
     def open(self) -> bool:
-        """Whether there is still something to do."""
+        """Whether it is not finished."""
         return self.state not in CLOSED
 
 
-class TurnStore:
-    """The turns of a service, in `path`; a change is on the disk when the method returns.
+class RetrainingStore:
+    """The retrainings of a service, in the file `path`; each change is on disk when its method returns.
 
     Safe to share between threads.
     """
@@ -112,80 +124,109 @@ class TurnStore:
         self._database.execute("pragma journal_mode = wal")
         self._database.execute("pragma synchronous = full")
         self._database.executescript(_SCHEMA)
+        self._take_over(path.with_name(OLD_FILE))
+
+    def _take_over(self, old: Path) -> None:
+        """Copy the rows of an old database in one transaction, then delete it; safe to repeat after a crash."""
+        if not old.exists():
+            return
+        self._database.execute("attach ? as old", (str(old),))
+        # A file whose service was killed before it made the table is empty.
+        if self._database.execute("select 1 from old.sqlite_master where name = 'turns'").fetchone():
+            # On conflict the row of this database is newer.
+            self._database.execute("insert or ignore into retrainings select * from old.turns")
+        self._database.execute("detach old")
+        # The journal first: without its database it would be left over.
+        for suffix in ("-wal", "-shm", ""):
+            old.with_name(f"{old.name}{suffix}").unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the database."""
         with self._lock:
             self._database.close()
 
-    def add(self, turn: Turn) -> bool:
-        """Add `turn`; return False when its model has an open one."""
+    def add(self, retraining: Retraining) -> bool:
+        """Add a retraining; return False if its model has an open one."""
         try:
             with self._lock:
-                self._database.execute("insert into turns values (?, ?, ?, ?, ?, ?, ?)", _row(turn))
+                self._database.execute("insert into retrainings values (?, ?, ?, ?, ?, ?, ?)", _row(retraining))
         except sqlite3.IntegrityError:
             return False
         return True
 
-    def save(self, turn: Turn) -> None:
-        """Write `turn` over what is kept of it, but for `resolved_at`, which is `resolve`'s."""
+    def save(self, retraining: Retraining) -> None:
+        """Update a retraining, except `resolved_at`, which only `mark_resolved` changes."""
         with self._transaction():
-            row = self._database.execute("select document from turns where id = ?", (turn.id,)).fetchone()
+            row = self._database.execute("select document from retrainings where id = ?", (retraining.id,)).fetchone()
             if row:
-                turn = turn.model_copy(update={"resolved_at": Turn.model_validate_json(row[0]).resolved_at})
-            identifier, _, _, *changed = _row(turn)
+                retraining = retraining.model_copy(
+                    update={"resolved_at": Retraining.model_validate_json(row[0]).resolved_at}
+                )
+            identifier, _, _, *changed = _row(retraining)
             self._database.execute(
-                "update turns set state = ?, launched = ?, finished_at = ?, document = ? where id = ?",
+                "update retrainings set state = ?, launched = ?, finished_at = ?, document = ? where id = ?",
                 (*changed, identifier),
             )
 
-    def mark_resolved(self, model: str, reason: Reason, served: str | None, at: datetime | None) -> Turn | None:
-        """Record on the newest turn of `model` for `reason` when its alert ended; None: it fires again.
+    def mark_resolved(self, model: str, reason: Reason, served: str | None, at: datetime | None) -> Retraining | None:
+        """Record when the alert of the newest matching retraining ended.
 
         Args:
             model: name of the model.
             reason: the alert's reason.
-            served: the version which the alert is about; a turn for another one is not meant.
-            at: when the alert ended.
+            served: the version that the alert is about; retrainings for other versions do not match.
+            at: when the alert ended; None if it fires again.
 
         Returns:
-            The turn, when this changed it.
+            The retraining, if this changed it.
         """
         with self._transaction():
             rows = self._database.execute(
-                "select document from turns where model = ? and reason = ? order by id desc limit 50", (model, reason)
+                "select document from retrainings where model = ? and reason = ? order by id desc limit 50",
+                (model, reason),
             )
-            turns = [Turn.model_validate_json(row[0]) for row in rows]
-            turn = next((turn for turn in turns if None in (turn.served, served) or turn.served == served), None)
-            if turn is None or (turn.resolved_at is None) == (at is None):
+            retrainings = [Retraining.model_validate_json(row[0]) for row in rows]
+            retraining = next(
+                (
+                    retraining
+                    for retraining in retrainings
+                    if None in (retraining.served, served) or retraining.served == served
+                ),
+                None,
+            )
+            if retraining is None or (retraining.resolved_at is None) == (at is None):
                 return None
-            turn = turn.model_copy(update={"resolved_at": at})
-            self._database.execute("update turns set document = ? where id = ?", (turn.model_dump_json(), turn.id))
-            return turn
+            retraining = retraining.changed(resolved_at=at)
+            self._database.execute(
+                "update retrainings set document = ? where id = ?", (retraining.model_dump_json(), retraining.id)
+            )
+            return retraining
 
-    def open_turns(self) -> list[Turn]:
-        """Return the open turns, oldest first."""
-        return self._many("select document from turns where state not in ('done', 'failed', 'refused') order by id")
-
-    def newest(self, limit: int = 200, model: str | None = None) -> list[Turn]:
-        """Return the newest turns, of `model` where given, newest first."""
-        if model is None:
-            return self._many("select document from turns order by id desc limit ?", limit)
-        return self._many("select document from turns where model = ? order by id desc limit ?", model, limit)
-
-    def launched(self, model: str, reason: Reason, limit: int = 20) -> list[Turn]:
-        """Return the closed turns of `model` for `reason` which launched a job, newest first."""
+    def open_retrainings(self) -> list[Retraining]:
+        """Return the open retrainings, oldest first."""
         return self._many(
-            "select document from turns where model = ? and reason = ? and launched = 1 and finished_at is not null"
-            " order by id desc limit ?",
+            "select document from retrainings where state not in ('done', 'failed', 'refused') order by id"
+        )
+
+    def newest(self, limit: int = 200, model: str | None = None) -> list[Retraining]:
+        """Return the newest retrainings of `model`, or of all models, newest first."""
+        if model is None:
+            return self._many("select document from retrainings order by id desc limit ?", limit)
+        return self._many("select document from retrainings where model = ? order by id desc limit ?", model, limit)
+
+    def launched(self, model: str, reason: Reason, limit: int = 20) -> list[Retraining]:
+        """Return the closed retrainings of `model` for `reason` that launched a job, newest first."""
+        return self._many(
+            "select document from retrainings where model = ? and reason = ? and launched = 1"
+            " and finished_at is not null order by id desc limit ?",
             model, reason, limit,
         )  # fmt: skip
 
     def outcomes(self) -> list[tuple[str, str, str, int]]:
-        """Return (model, reason, outcome, number) of the closed turns which launched a job."""
+        """Return (model, reason, outcome, count) of the closed retrainings that launched a job."""
         with self._lock:
             return self._database.execute(
-                "select model, reason, state, count(*) from turns where launched = 1 and finished_at is not null"
+                "select model, reason, state, count(*) from retrainings where launched = 1 and finished_at is not null"
                 " group by 1, 2, 3"
             ).fetchall()
 
@@ -200,12 +241,20 @@ class TurnStore:
                 raise
             self._database.execute("commit")
 
-    def _many(self, statement: str, *values: object) -> list[Turn]:
+    def _many(self, statement: str, *values: object) -> list[Retraining]:
         with self._lock:
             rows: Sequence[tuple[str]] = self._database.execute(statement, values).fetchall()
-        return [Turn.model_validate_json(row[0]) for row in rows]
+        return [Retraining.model_validate_json(row[0]) for row in rows]
 
 
-def _row(turn: Turn) -> tuple[object, ...]:
-    finished = turn.finished_at.isoformat() if turn.finished_at else None
-    return (turn.id, turn.model, turn.reason, turn.state, int(turn.job is not None), finished, turn.model_dump_json())
+def _row(retraining: Retraining) -> tuple[object, ...]:
+    finished = retraining.finished_at.isoformat() if retraining.finished_at else None
+    return (
+        retraining.id,
+        retraining.model,
+        retraining.reason,
+        retraining.state,
+        int(retraining.job is not None),
+        finished,
+        retraining.model_dump_json(),
+    )

@@ -1,15 +1,7 @@
-"""Training runs which can say where their model comes from.
-
-with training.run("flights") as run:
-frame = run.read().to_pandas()  # the newest data which passed the gate
-...
-run.log_metrics({"roc_auc": auc})
-run.log_model(pipeline, features=frame[FEATURES], trusted_types=[...])
-"""
+"""Training runs: an open MLflow run that reads pinned data and logs models with their lineage."""
 
 from __future__ import annotations
 
-import tempfile
 import time
 import warnings
 from collections.abc import Generator, Mapping, Sequence
@@ -20,8 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 from .. import data, registry
 from ..common.errors import ConfigError, NotFoundError
 from ..common.settings import RuntimeSettings, runtime_settings
-from ..drift import Profile
-from .lineage import LAKE_COMMIT, LAKE_PATH, LAKE_REPOSITORY, NONE, Lineage, code_folder
+from ..common.tags import LAKE_COMMIT, LAKE_PATH, LAKE_REPOSITORY, NONE
+from .lineage import Lineage, code_folder
+from .reference import log_reference, predicted_sample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,25 +22,18 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.models import ModelSignature
 
-__all__ = ["PREDICTION", "PROFILE_ARTIFACT", "SAMPLE_ARTIFACT", "SAMPLE_ROWS", "Run", "run"]
-
-PROFILE_ARTIFACT = "tidemill/reference_profile.json"
-SAMPLE_ARTIFACT = "tidemill/reference_sample.parquet"
-SAMPLE_ROWS = 1000
-PREDICTION = "prediction"
-"""The sample's column of predictions; of a classifier with more than two classes, `prediction_CLASS` for each."""
+__all__ = ["Run", "run"]
 
 _EXAMPLE_ROWS = 5
-_SEED = 0
 
 
 class Run:
-    """An open MLflow run; made by `run`.
+    """An open MLflow run; `run` opens it.
 
     Attributes:
-        model: name of the model it trains, which is the experiment's and the registered model's too.
+        model: the model it trains; also the name of the experiment and of the registered model.
         run_id: MLflow's id.
-        tags: the lineage so far.
+        tags: the lineage recorded so far.
     """
 
     def __init__(
@@ -60,25 +46,25 @@ class Run:
         self._settings = settings
 
     def read(self, address: str | None = None, *, validated: bool = True) -> data.Dataset:
-        """Read data, pinned, and write on the run what was read.
+        """Read data at a pinned commit, and record that commit as the run's lineage.
 
         Args:
-            address: REPOSITORY/REF/PATH; the model's own `data` by default.
-            validated: take the newest commit of REF which the gate accepted; else the commit that REF names.
+            address: REPOSITORY/REF/PATH; by default the model's `data` in the stack config.
+            validated: read the newest commit of REF that passed the gate, instead of the newest commit.
 
         Raises:
-            UnvalidatedError: `validated`, and the gate accepted none.
-            NotFoundError: nothing is there, or no address is known.
-            ConfigError: the run read other data before; the lineage of a model is one commit.
+            UnvalidatedError: `validated` is set and no commit passed the gate.
+            NotFoundError: there is no data, or the stack has no address for this model.
+            ConfigError: the run already read other data; a model's lineage is a single commit.
         """
-        wanted = address or self._address()
+        address = address or self._data_address()
         lake = self._settings.lake
-        repository, ref, path = data.split(wanted)
+        repository, ref, path = data.split(address)
         if validated:
-            commit = data.newest_validated(wanted, lake=lake)
+            commit = data.newest_validated(address, lake=lake)
             dataset = data.read(f"{repository}/{commit}/{path}", lake=lake)
         else:
-            dataset = data.read(wanted, lake=lake)
+            dataset = data.read(address, lake=lake)
         found = {LAKE_REPOSITORY: repository, LAKE_COMMIT: dataset.commit, LAKE_PATH: path}
         before = {key: self.tags[key] for key in found if key in self.tags}
         if before and before != found:
@@ -86,7 +72,7 @@ class Run:
                 f"this run already read {'/'.join(before.values())}",
                 field="data",
                 value=f"{repository}/{ref}/{path}",
-                hint="open a run for each, or read a path which holds both",
+                hint="use one run for each, or read a path that contains both",
             )
         self.set_tags(found)
         self.tags.update(found)
@@ -96,28 +82,28 @@ class Run:
         """Set tags of the run."""
         from mlflow.entities import RunTag
 
-        with registry.translated(self.run_id):
+        with registry.translate_errors(self.run_id):
             self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log parameters; each is kept as text."""
+        """Log parameters as text."""
         from mlflow.entities import Param
 
-        with registry.translated(self.run_id):
+        with registry.translate_errors(self.run_id):
             self._client.log_batch(self.run_id, params=[Param(key, str(value)) for key, value in params.items()])
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Log metrics, in whatever unit their name says."""
+        """Log metrics."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         logged = [Metric(key, float(value), now, 0) for key, value in metrics.items()]
-        with registry.translated(self.run_id):
+        with registry.translate_errors(self.run_id):
             self._client.log_batch(self.run_id, metrics=logged)
 
     def log_text(self, text: str, path: str) -> None:
-        """Keep `text` as the artifact `path`."""
-        with registry.translated(self.run_id):
+        """Log `text` as the artifact `path`."""
+        with registry.translate_errors(self.run_id):
             self._client.log_text(self.run_id, text, path)
 
     def log_model(
@@ -130,34 +116,35 @@ class Run:
         requirements: Sequence[str] = (),
         code_paths: Sequence[Path] = (),
     ) -> registry.ModelVersion:
-        """Keep a fitted scikit-learn model with its contract and its reference, and register it as a new version.
+        """Log a fitted scikit-learn model with its contract and its reference, and register it as a new version.
 
-        Classifiers which can are logged such that the served model gives probabilities. The model is saved with skops,
-        never with pickle. The reference (a profile, and a sample with predictions) is what drift is measured against.
+        The served model returns probabilities if the estimator has `predict_proba`. The model is saved with skops,
+        never with pickle. Drift is later measured against the reference: a profile, and a sample with predictions.
 
         Args:
             model: the fitted estimator or pipeline.
-            features: the rows it was fitted on. Their columns are the contract: whole numbers are asked for as
-                doubles, so that a missing one can be said; a column is optional where a row here lacks it.
-            predictions: what it predicts for `features`, a row each; computed for the sample by default.
-            trusted_types: types outside skops' own list which loading this model may make, by their full names.
-            requirements: further distributions which the model needs, as `name==version`.
-            code_paths: folders or files of code which the model needs, kept with it.
+            features: the rows it was fitted on. Their columns are the contract. Integers become doubles, so that
+                requests can leave values out. A column with missing values here is optional in requests.
+            predictions: the model's predictions, one for each row; by default computed for the sample.
+            trusted_types: full names of types that loading this model may create, beyond skops' own list.
+            requirements: further distributions that the model needs, as `name==version`.
+            code_paths: folders or files of code that the model needs; they are stored with it.
 
         Raises:
-            ConfigError: the model holds types which are not trusted, or no rows are given.
+            ConfigError: the model contains untrusted types, or `features` has no rows.
         """
         if not len(features):
-            raise ConfigError("the model's reference needs rows", field="features", value=0)
+            raise ConfigError("the model's reference needs at least one row", field="features", value=0)
         contract = _contract(features)
         probabilities = hasattr(model, "predict_proba")
         predict = model.predict_proba if probabilities else model.predict
-        sample, predicted = _sample(contract, predictions, predict)
+        sample = predicted_sample(contract, predictions, predict, getattr(model, "classes_", None))
         signature = _signature(contract, predict(contract.head(_EXAMPLE_ROWS)))
-        _trust(model, trusted_types)
-        self._keep_reference(contract, sample, predicted, getattr(model, "classes_", None))
-        with registry.translated(self.model), warnings.catch_warnings():
-            # MLflow speaks of its own classes, of columns of whole numbers (there are none), and uses old pandas ways.
+        _require_trusted(model, trusted_types)
+        with registry.translate_errors(self.run_id):
+            log_reference(self._client, self.run_id, contract, sample)
+        with registry.translate_errors(self.model), warnings.catch_warnings():
+            # MLflow warns about its own classes, integer columns (there are none) and deprecated pandas calls.
             warnings.simplefilter("ignore", UserWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
             import mlflow
@@ -172,45 +159,31 @@ class Run:
                 pyfunc_predict_fn="predict_proba" if probabilities else "predict",
                 signature=signature,
                 input_example=contract.head(_EXAMPLE_ROWS),
-                # Named, not guessed: MLflow's guess loads the model once more in a process of its own.
+                # Explicit, because MLflow would load the model in another process to infer them.
                 pip_requirements=_requirements(requirements),
                 code_paths=[str(path) for path in code_paths] or None,
             )
-            # The version bears the tags from the moment on that it can be seen.
+            # The version has its tags from the moment it becomes visible.
             made = mlflow.register_model(logged.model_uri, self.model, tags={LAKE_COMMIT: NONE, **self.tags})
         return registry.version(self.model, made.version, registry=self._settings.registry)
 
-    def _keep_reference(
-        self, features: pd.DataFrame, sample: pd.DataFrame, predicted: np.ndarray[Any, Any], classes: Any
-    ) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        columns = _prediction_columns(predicted, classes)
-        self.log_text(Profile.of(features).to_json(), PROFILE_ARTIFACT)
-        table = pa.Table.from_pandas(sample.assign(**columns), preserve_index=False)
-        with tempfile.TemporaryDirectory(prefix="tidemill-reference-") as folder, registry.translated(self.run_id):
-            file = Path(folder, Path(SAMPLE_ARTIFACT).name)
-            pq.write_table(table.replace_schema_metadata(), file)
-            self._client.log_artifact(self.run_id, str(file), str(Path(SAMPLE_ARTIFACT).parent))
-
-    def _address(self) -> str:
+    def _data_address(self) -> str:
         try:
             return self._settings.models[self.model].data
         except KeyError:
             raise NotFoundError(
-                "the stack has no such model", field="model", value=self.model, hint="name the address to read"
+                "the stack has no model of this name", field="model", value=self.model, hint="pass the address to read"
             ) from None
 
 
 @contextmanager
 def run(model: str, *, settings: RuntimeSettings | None = None, code: Path | None = None) -> Generator[Run]:
-    """Open a run for `model`; it is marked as failed when the block raises.
+    """Open a run for `model`; MLflow marks it as failed if the block raises.
 
     Args:
         model: the registered model's name.
-        settings: the platform; that of TIDEMILL_RUNTIME by default.
-        code: folder of the training code; that of the running script by default.
+        settings: the platform; by default that of TIDEMILL_RUNTIME.
+        code: folder of the training code; by default that of the running script.
 
     Raises:
         UnreachableError: the registry does not answer.
@@ -220,10 +193,10 @@ def run(model: str, *, settings: RuntimeSettings | None = None, code: Path | Non
     client = registry.connect(chosen.registry)
     import mlflow
 
-    with registry.translated(model):
+    with registry.translate_errors(model):
         experiment = client.get_experiment_by_name(model)
         experiment_id = experiment.experiment_id if experiment else client.create_experiment(model)
-    with registry.translated(model):
+    with registry.translate_errors(model):
         opened = mlflow.start_run(experiment_id=experiment_id, tags=lineage.tags)
     with opened as active:
         made = Run(model, str(active.info.run_id), client, chosen, lineage)
@@ -234,7 +207,7 @@ def run(model: str, *, settings: RuntimeSettings | None = None, code: Path | Non
 
 
 def _contract(features: pd.DataFrame) -> pd.DataFrame:
-    """Return `features` with whole numbers as doubles, booleans as they are, and anything else but times as text."""
+    """Return `features` with numbers as doubles and text as objects; booleans and times stay unchanged."""
     import pandas as pd
 
     def convert(column: pd.Series) -> pd.Series:
@@ -257,42 +230,17 @@ def _signature(features: pd.DataFrame, predicted: Any) -> ModelSignature:
         return infer_signature(features, predicted)
 
 
-def _sample(features: pd.DataFrame, predictions: Any, predict: Any) -> tuple[pd.DataFrame, np.ndarray[Any, Any]]:
-    """Return at most SAMPLE_ROWS rows, the same for the same data, and what is predicted for them."""
-    import numpy as np
-
-    rows = np.arange(len(features))
-    if len(rows) > SAMPLE_ROWS:
-        rows = np.sort(np.random.default_rng(_SEED).choice(rows, SAMPLE_ROWS, replace=False))
-    sample = features.iloc[rows].reset_index(drop=True)
-    if predictions is None:
-        return sample, np.asarray(predict(sample))
-    given = np.asarray(predictions)
-    if len(given) != len(features):
-        raise ConfigError(f"{len(features)} rows need as many predictions", field="predictions", value=len(given))
-    return sample, given[rows]
-
-
-def _prediction_columns(predicted: np.ndarray[Any, Any], classes: Any) -> dict[str, np.ndarray[Any, Any]]:
-    if predicted.ndim == 1:
-        return {PREDICTION: predicted}
-    if predicted.shape[1] == 2:
-        return {PREDICTION: predicted[:, 1]}
-    names = range(predicted.shape[1]) if classes is None else classes
-    return {f"{PREDICTION}_{name}": predicted[:, index] for index, name in enumerate(names)}
-
-
-def _trust(model: Any, trusted: Sequence[str]) -> None:
-    """Refuse a model with types which neither skops nor the caller trusts, before anything is uploaded."""
+def _require_trusted(model: Any, trusted: Sequence[str]) -> None:
+    """Raise ConfigError if the model contains types that neither skops nor the caller trusts."""
     import skops.io
 
     unknown = sorted(set(skops.io.get_untrusted_types(data=skops.io.dumps(model))) - set(trusted))
     if unknown:
         raise ConfigError(
-            "the model holds types which nobody named as trusted",
+            "the model contains untrusted types",
             field="trusted_types",
             value=unknown,
-            hint="look at what they do, and name them in log_model(trusted_types=[...])",
+            hint="review them, then list them in log_model(trusted_types=[...])",
         )
 
 

@@ -1,4 +1,4 @@
-"""The lakeFS action which asks the validation service, as the text of its file."""
+"""The lakeFS action that calls the validation service, as the text of its file."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ __all__ = ["HOOK_HEADER", "action_yaml"]
 
 HOOK_HEADER = "X-Tidemill-Hook"
 
-# The server fills in LAKEFSACTION_HOOK of its environment. Where its settings do not permit that, the header is empty,
-# without an error: the service refuses an empty one.
+# lakeFS replaces LAKEFSACTION_HOOK from its environment. If its settings forbid that, the header is silently empty, and
+# the service rejects the call.
 _TEMPLATE = """\
 name: {name}
 on:
@@ -34,14 +34,14 @@ hooks:
 
 
 def action_yaml(name: str, branches: Sequence[str], url: str) -> str:
-    """Return the action file `_lakefs_actions/*.yaml` which guards `branches`.
+    """Return the action file `_lakefs_actions/*.yaml` that guards `branches`.
 
-    Besides merges it asks before direct commits, imports, cherry-picks and reverts, which the service refuses where
-    they could bring data: lakeFS does not show their content beforehand.
+    lakeFS calls the service before merges, and also before direct commits, imports, cherry-picks and reverts. The
+    service refuses these if they could bring data, because lakeFS does not show their content beforehand.
 
     Args:
-        name: the action's name; readers trust `tidemill.runtime.data.lake_client.GATE_ACTION` alone.
-        branches: the guarded branches; lakeFS reads patterns of names.
+        name: the action's name; readers trust only `tidemill.runtime.data.lake_client.GATE_ACTION`.
+        branches: names or patterns of the guarded branches.
         url: the service's hook, `http://HOST:PORT/hooks/lakefs`.
     """
     return _TEMPLATE.format(name=name, branches=json.dumps([*branches]), url=url, header=HOOK_HEADER)

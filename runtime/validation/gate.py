@@ -1,8 +1,7 @@
-"""The verdict on what lakeFS is about to do.
+"""The data gate: judges an operation before lakeFS runs it.
 
-Judged are the Parquet files below the suite's path which the future merge commit has and the newest commit that this
-gate itself accepted does not have. A change which came in around the gate is thus judged with the next merge, instead
-of being taken for good because it is there.
+The gate compares the future merge commit with the newest commit that it accepted itself, and judges the new and changed
+Parquet files below the suite's path. So data that bypassed the gate is judged with the next merge.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ __all__ = ["Event", "Gate", "Verdict"]
 
 
 class Event(BaseModel):
-    """What lakeFS tells a webhook; further fields are ignored."""
+    """The body of a lakeFS webhook; other fields are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -42,13 +41,13 @@ class Event(BaseModel):
 
 @dataclass(frozen=True)
 class Verdict:
-    """The gate's answer.
+    """The gate's verdict.
 
     Attributes:
-        success: whether lakeFS may go on.
-        reasons: why not.
-        files: paths which were judged.
-        base: the accepted commit they were compared to, if there was one.
+        success: whether lakeFS may continue.
+        reasons: why the gate refuses.
+        files: the paths that were judged.
+        base: the accepted commit that was compared, if any.
     """
 
     success: bool
@@ -57,7 +56,7 @@ class Verdict:
     base: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as the hook's JSON answer."""
+        """Return the verdict as the hook's JSON response."""
         return {
             "success": self.success,
             "reasons": [reason.to_json() for reason in self.reasons],
@@ -67,13 +66,13 @@ class Verdict:
 
 
 class Gate:
-    """Judges the events of lakeFS's hooks.
+    """Judges the events of lakeFS hooks.
 
     Args:
-        suites: repository -> what its data must meet.
-        lake: a connection to the server which asks.
+        suites: repository -> the suite for its data.
+        lake: a connection to the lakeFS server.
         runner: runs the suites.
-        reports: folder of one small report a judged merge, which also tells what was accepted before.
+        reports: folder with one report per judged merge; it is also the record of accepted commits.
     """
 
     def __init__(self, suites: Mapping[str, SuiteFile], lake: Lake, runner: SuiteRunner, reports: Path) -> None:
@@ -83,20 +82,20 @@ class Gate:
         self._reports = reports
 
     def decide(self, event: Event) -> Verdict:
-        """Return the verdict on `event`; asked again about the same commit, it judges again and answers the same."""
+        """Return the verdict on `event`; the same commit always gets the same verdict."""
         suite = self._suites.get(event.repository_id)
         if suite is None:
-            return _no(f"the gate has no expectations for the repository {event.repository_id}")
+            return _refusal(f"the gate has no suite for the repository {event.repository_id}")
         if event.event_type == "pre-merge" and event.commit_id:
             return self._merge(event, event.commit_id, suite)
         if event.event_type == "pre-commit":
             return self._commit(event, suite)
-        return _no(f"{event.event_type} on {event.branch_id} cannot be judged beforehand: do it on a branch, and merge")
+        return _refusal(f"{event.event_type} on {event.branch_id} cannot be validated: merge a branch instead")
 
     def _merge(self, event: Event, commit: str, suite: SuiteFile) -> Verdict:
         repository = event.repository_id
         prefix = f"{suite.path}/" if suite.path else ""
-        base = self._accepted(repository, event.branch_id)
+        base = self._newest_accepted(repository, event.branch_id)
         if base is None:
             paths = [item.path for item in self._lake.objects(repository, commit, prefix)]
         else:
@@ -105,19 +104,19 @@ class Gate:
         files = [path for path in paths if path.endswith(".parquet")]
         reasons = [reason for path in files for reason in self._file(repository, commit, path)]
         verdict = Verdict(not reasons, reasons, files, base)
-        self._keep(event, commit, suite, verdict)
+        self._write_report(event, commit, suite, verdict)
         return verdict
 
     def _commit(self, event: Event, suite: SuiteFile) -> Verdict:
-        """Let pass what visibly leaves the data alone, such as the gate's own action file.
+        """Accept commits that do not touch the data, such as the gate's own action file.
 
-        An import is committed without being visible here: nothing is staged then.
+        The commit of an import has no staged files, so its content is unknown.
         """
         staged = list(self._lake.staged(event.repository_id, event.branch_id))
         data = [path for path in staged if not suite.path or path.startswith(f"{suite.path}/")]
         if staged and not data:
             return Verdict(True)
-        return _no(f"data enters {event.branch_id} by a merge alone: commit on a branch, and merge")
+        return _refusal(f"data reaches {event.branch_id} only by a merge: commit on another branch, then merge it")
 
     def _file(self, repository: str, commit: str, path: str) -> list[Reason]:
         with tempfile.TemporaryFile(prefix="tidemill-gate-") as stream:
@@ -129,13 +128,13 @@ class Gate:
                 return [Reason(f"{path}: not readable as Parquet ({error})", path, "parquet")]
         return self._runner.judge(repository, path, frame)
 
-    def _accepted(self, repository: str, branch: str) -> str | None:
-        """Return the newest commit on `branch` for which this gate's own report says yes."""
+    def _newest_accepted(self, repository: str, branch: str) -> str | None:
+        """Return the newest commit on `branch` that this gate accepted."""
         return next(
-            (item.id for item in self._lake.log(repository, branch) if self._said_yes(repository, item.id)), None
+            (item.id for item in self._lake.log(repository, branch) if self._has_accepted(repository, item.id)), None
         )
 
-    def _said_yes(self, repository: str, commit: str) -> bool:
+    def _has_accepted(self, repository: str, commit: str) -> bool:
         try:
             report = json.loads(self._report(repository, commit).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -145,8 +144,8 @@ class Gate:
     def _report(self, repository: str, commit: str) -> Path:
         return self._reports / repository / f"{commit}.json"
 
-    def _keep(self, event: Event, commit: str, suite: SuiteFile, verdict: Verdict) -> None:
-        """Write the report as a whole or not at all."""
+    def _write_report(self, event: Event, commit: str, suite: SuiteFile, verdict: Verdict) -> None:
+        """Write the report atomically."""
         report = {
             "repository": event.repository_id,
             "branch": event.branch_id,
@@ -163,5 +162,5 @@ class Gate:
         partial.replace(file)
 
 
-def _no(message: str) -> Verdict:
+def _refusal(message: str) -> Verdict:
     return Verdict(False, [Reason(message)])

@@ -1,6 +1,6 @@
-"""The gate as a web service: lakeFS asks `POST /hooks/lakefs` before it merges.
+"""The gate as a web service: lakeFS calls `POST /hooks/lakefs` before it merges.
 
-200 lets lakeFS go on; whatever else happens (422 with the reasons, 401, 500, no answer at all) makes it refuse.
+With 200 lakeFS continues. With any other result (422 with the reasons, 401, 500, no answer) it refuses the operation.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from .suite import SuiteFile, SuiteRunner
 __all__ = ["create_app"]
 
 _BODY_LIMIT = 64 * 1024
-# Shorter than the action's own time-out, so that lakeFS hears why.
+# Shorter than the action's own timeout, so that lakeFS receives the reason.
 _WARM_UP_LIMIT = 120.0
 
 _log = logging.getLogger(__name__)
 
 
 def create_app(settings: ValidationSettings) -> FastAPI:
-    """Return the service; Great Expectations is imported in the background, and a hook waits for it.
+    """Return the service. It imports Great Expectations in the background; hooks wait for it.
 
     Raises:
-        NotFoundError, ConfigError: a secret or a suite is missing or not valid.
+        NotFoundError, ConfigError: a secret or a suite is missing or invalid.
     """
     secret = read_secret(settings.hook_secret_file)
     suites = {repository: SuiteFile.read(path) for repository, path in settings.suites.items()}
     settings.reports.mkdir(parents=True, exist_ok=True, mode=0o700)
-    warm = _in_background(settings, suites)
+    warm = _start_gate(settings, suites)
     registry = CollectorRegistry()
     verdicts = Counter("tidemill_validations", "Verdicts of the gate.", ["repository", "verdict"], registry=registry)
-    seconds = Histogram("tidemill_validation_seconds", "Time to a verdict.", registry=registry)
+    seconds = Histogram("tidemill_validation_seconds", "Seconds to reach a verdict.", registry=registry)
 
     app = FastAPI(title="tidemill validation", redirect_slashes=False, docs_url=None, redoc_url=None, openapi_url=None)
     add_metrics(app, token_of(settings.listen), registry)
@@ -65,7 +65,7 @@ def create_app(settings: ValidationSettings) -> FastAPI:
         request: Request, given: Annotated[str | None, Header(alias=HOOK_HEADER)] = None
     ) -> JSONResponse:
         if not token_matches(given, secret):
-            raise HTTPException(401, "a valid hook secret is needed")
+            raise HTTPException(401, "a valid hook secret is required")
         event = _event(await _body(request))
         started = time.monotonic()
         try:
@@ -86,23 +86,23 @@ def create_app(settings: ValidationSettings) -> FastAPI:
                 "reasons": [reason.message for reason in verdict.reasons],
             },
         )
-        return JSONResponse(_plain(verdict.to_json()), 200 if verdict.success else 422)
+        return JSONResponse(_json_safe(verdict.to_json()), 200 if verdict.success else 422)
 
     return app
 
 
-def _in_background(settings: ValidationSettings, suites: dict[str, SuiteFile]) -> Future[Gate]:
-    made: Future[Gate] = Future()
+def _start_gate(settings: ValidationSettings, suites: dict[str, SuiteFile]) -> Future[Gate]:
+    gate: Future[Gate] = Future()
 
-    def make() -> None:
+    def start() -> None:
         try:
-            made.set_result(Gate(suites, Lake(settings.lake), SuiteRunner(suites), settings.reports))
-        except BaseException as error:  # noqa: BLE001 - whoever waits for the result gets it
-            _log.exception("the gate cannot start and refuses everything")
-            made.set_exception(error)
+            gate.set_result(Gate(suites, Lake(settings.lake), SuiteRunner(suites), settings.reports))
+        except BaseException as error:  # noqa: BLE001 - passed on through the future
+            _log.exception("the gate cannot start, so it refuses all operations")
+            gate.set_exception(error)
 
-    threading.Thread(target=make, name="gate-start", daemon=True).start()
-    return made
+    threading.Thread(target=start, name="gate-start", daemon=True).start()
+    return gate
 
 
 async def _body(request: Request) -> bytes:
@@ -110,7 +110,7 @@ async def _body(request: Request) -> bytes:
     async for block in request.stream():
         body += block
         if len(body) > _BODY_LIMIT:
-            raise HTTPException(413, "the event is too large")
+            raise HTTPException(413, f"the event must have at most {_BODY_LIMIT} bytes")
     return body
 
 
@@ -118,15 +118,15 @@ def _event(body: bytes) -> Event:
     try:
         return Event.model_validate_json(body)
     except ValidationError as error:
-        raise HTTPException(400, f"not an event of lakeFS ({error.error_count()} errors)") from None
+        raise HTTPException(400, f"not a lakeFS event ({error.error_count()} errors)") from None
 
 
-def _plain(value: Any) -> Any:
-    """Return `value` with what JSON cannot hold (NaN, dates) as text."""
+def _json_safe(value: Any) -> Any:
+    """Return `value` with values that JSON lacks (NaN, dates) as text."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _json_safe(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_json_safe(item) for item in value]
     if isinstance(value, float):
         return value if value == value and abs(value) != float("inf") else str(value)
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)

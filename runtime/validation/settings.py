@@ -12,9 +12,9 @@ __all__ = ["ValidationSettings"]
 
 
 class ValidationSettings(ServiceSettings):
-    """What the gate's service needs."""
+    """Settings of the validation service."""
 
-    hook_secret_file: Path = Field(description="File with the secret which lakeFS sends as X-Tidemill-Hook.")
+    hook_secret_file: Path = Field(description="File with the secret that lakeFS sends as X-Tidemill-Hook.")
     lake: LakeSettings
     suites: dict[str, Path] = Field(description="Repository -> its Great Expectations suite, a JSON file.")
-    reports: Path = Field(description="Folder of the reports, REPOSITORY/COMMIT.json; made when missing.")
+    reports: Path = Field(description="Folder for the reports, REPOSITORY/COMMIT.json; created if missing.")

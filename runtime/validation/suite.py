@@ -1,6 +1,6 @@
-"""A Great Expectations suite, and its verdict on one file.
+"""Great Expectations suites, and their results for a file.
 
-The import of Great Expectations takes seconds and 200 MB, so it happens in `Suites.load`, in the service alone.
+Importing Great Expectations takes seconds and 200 MB, so only `SuiteRunner` imports it.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _OBSERVED_LIMIT = 10
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a file is refused.
+    """A reason to refuse a file.
 
     Attributes:
         message: one sentence.
-        file: path of the file within the repository.
-        expectation: the type of the expectation which was not met, or what else was wrong.
-        column: the column it is about, if one.
-        observed: what was found instead.
+        file: path of the file in the repository.
+        expectation: type of the failed expectation, or of another problem.
+        column: the column, if the expectation is about one.
+        observed: the observed value.
     """
 
     message: str
@@ -43,18 +43,18 @@ class Reason:
     observed: Any = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as a JSON object."""
+        """Return the reason as a JSON object."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class SuiteFile:
-    """A suite as it stands in its file: Great Expectations' own JSON, with the path it guards in `meta.tidemill`.
+    """A suite file: Great Expectations' own JSON, with the guarded path in `meta.tidemill.path`.
 
     Attributes:
         name: name of the suite.
-        path: path within the repository; the Parquet files below it are judged.
-        expectations: the raw expectations, `type` and `kwargs` each.
+        path: path in the repository; the gate judges the Parquet files below it.
+        expectations: the raw expectations, each with `type` and `kwargs`.
     """
 
     name: str
@@ -66,7 +66,8 @@ class SuiteFile:
         """Read `file`.
 
         Raises:
-            NotFoundError, ConfigError: it is not there, or no suite.
+            NotFoundError: the file cannot be read.
+            ConfigError: the file is not a suite.
         """
         try:
             raw = json.loads(file.read_text(encoding="utf-8"))
@@ -80,21 +81,21 @@ class SuiteFile:
             name = str(raw["name"])
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(
-                f"not a suite ({error!r} is missing or of a wrong type)",
+                f"not a suite ({error!r} is missing or has a wrong type)",
                 field="gate",
                 value=str(file),
-                hint="it needs name, expectations and meta.tidemill.path",
+                hint="set name, expectations and meta.tidemill.path",
             ) from None
         if not expectations:
-            raise ConfigError("a suite without expectations guards nothing", field="gate", value=str(file))
+            raise ConfigError("a suite without expectations accepts all data", field="gate", value=str(file))
         return cls(name, path, expectations)
 
 
 class SuiteRunner:
-    """Runs suites with Great Expectations; one at a time, since its context is not made for threads."""
+    """Runs suites with Great Expectations, one at a time, because its context is not thread-safe."""
 
     def __init__(self, suites: Mapping[str, SuiteFile]) -> None:
-        # Before the import: it reads this when it is imported.
+        # Before the import, which reads it.
         os.environ["GX_ANALYTICS_ENABLED"] = "false"
         logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
         import great_expectations as gx
@@ -105,28 +106,28 @@ class SuiteRunner:
         asset = context.data_sources.add_pandas("tidemill").add_dataframe_asset("file")
         self._batches = asset.add_batch_definition_whole_dataframe("all")
         self._lock = threading.Lock()
-        self._suites = {key: _built(gx.ExpectationSuite, suite) for key, suite in suites.items()}
+        self._suites = {key: _build_suite(gx.ExpectationSuite, suite) for key, suite in suites.items()}
 
     def judge(self, key: str, file: str, frame: pd.DataFrame) -> list[Reason]:
-        """Return why `frame`, the content of `file`, does not meet the suite `key`; empty when it does."""
+        """Return the reasons why `frame`, the content of `file`, fails the suite `key`; empty if it passes."""
         with self._lock:
             batch = self._batches.get_batch({"dataframe": frame})
             result = batch.validate(self._suites[key], result_format="SUMMARY")
         found = [_reason(file, item.to_json_dict()) for item in result.results if not item.success]
         if not result.success and not found:
-            found = [Reason(f"{file}: the suite was not met", file)]
+            found = [Reason(f"{file}: the suite failed", file)]
         return found
 
 
-def _built(suite_class: Any, suite: SuiteFile) -> Any:
-    """Return Great Expectations' own object, complete.
+def _build_suite(suite_class: Any, suite: SuiteFile) -> Any:
+    """Return Great Expectations' suite object with all expectations.
 
-    The library logs an expectation which it does not know and goes on without it: a gate with a hole in it.
+    The library only logs unknown expectations and skips them, which would be a hole in the gate.
     """
     try:
         built = suite_class(name=suite.name, expectations=[dict(item) for item in suite.expectations])
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"an expectation is not valid ({error})", field="gate", value=suite.name) from None
+        raise ConfigError(f"an expectation is invalid ({error})", field="gate", value=suite.name) from None
     if len(built.expectations) != len(suite.expectations):
         known = {item.configuration.type for item in built.expectations}
         unknown = [str(item.get("type")) for item in suite.expectations if item.get("type") not in known]
@@ -140,8 +141,8 @@ def _reason(file: str, item: Mapping[str, Any]) -> Reason:
     column = kwargs.pop("column", None)
     observed = _observed(item)
     where = f"{file}: column {column}" if column else file
-    asked = ", ".join(f"{key}={_short(value)}" for key, value in kwargs.items())
-    message = f"{where}: {config['type']}({asked}) is not met, found {_short(observed)}"
+    arguments = ", ".join(f"{key}={_short(value)}" for key, value in kwargs.items())
+    message = f"{where}: {config['type']}({arguments}) failed, found {_short(observed)}"
     return Reason(message, file, str(config["type"]), column, observed)
 
 
@@ -158,10 +159,10 @@ def _observed(item: Mapping[str, Any]) -> Any:
 
 
 def _exception(info: Mapping[str, Any]) -> str:
-    """Return the library's words for a check which could not be made, for example on a column that is missing."""
+    """Return the library's message for a check that raised an exception, such as for a missing column."""
     nested = [value for value in info.values() if isinstance(value, dict)]
     messages = [str(value.get("exception_message")) for value in (nested or [info])]
-    return messages[0].strip() if messages else "a check which failed"
+    return messages[0].strip() if messages else "the check failed without a message"
 
 
 def _short(value: Any) -> str:

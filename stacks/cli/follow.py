@@ -9,7 +9,7 @@ from ...components.layout import StackRoot
 from ...runtime.common.errors import PlatformError, RefusedError
 from ..loading import LoadedStack
 from ..operations import operations_of
-from ..overview import LOGINS, ModelView, Turn, ready, turns
+from ..overview import LOGINS, ModelView, RetrainingView, ready, retrainings
 from .progress import Progress
 
 __all__ = ["first_steps", "follow"]
@@ -28,7 +28,7 @@ def follow(loaded: LoadedStack, progress: Progress, timeout: float) -> None:
     waiting = dict.fromkeys(loaded.config.models, "")
     until = time.monotonic() + timeout
     before: set[str] | None = None
-    last: Turn | None = None
+    last: RetrainingView | None = None
     while waiting:
         known = None
         for name in list(waiting):
@@ -39,16 +39,16 @@ def follow(loaded: LoadedStack, progress: Progress, timeout: float) -> None:
                 del waiting[name]
                 continue
             if known is None:
-                known = turns(operations)
-                before = {turn.id for turn in known if turn.state in _CLOSED} if before is None else before
-            turn = next((turn for turn in known if turn.model == name), None)
-            last = turn or last
-            stage = _stage(name, turn, view)
+                known = retrainings(operations)
+                before = {each.id for each in known if each.state in _CLOSED} if before is None else before
+            retraining = next((each for each in known if each.model == name), None)
+            last = retraining or last
+            stage = _stage(name, retraining, view)
             if stage != waiting[name]:
                 waiting[name] = stage
                 progress.stage(name, stage)
-            if turn and turn.id not in (before or ()):
-                _judge(name, turn)
+            if retraining and retraining.id not in (before or ()):
+                _judge(name, retraining)
         if not waiting:
             return
         if time.monotonic() > until:
@@ -64,24 +64,24 @@ def follow(loaded: LoadedStack, progress: Progress, timeout: float) -> None:
 _CLOSED = ("done", "failed", "refused")
 
 
-def _judge(name: str, turn: Turn) -> None:
-    if turn.state == "refused":
+def _judge(name: str, retraining: RetrainingView) -> None:
+    if retraining.state == "refused":
         raise RefusedError(
-            f"the platform is up, but the gate refused the first version: {turn.detail}",
+            f"the platform is up, but the gate refused the first version: {retraining.detail}",
             field=name,
             hint="hint the training or `promote` in the config; `tidemill logs retraining` tells more",
         )
-    if turn.state == "failed":
-        where = f"see {turn.log}" if turn.log else "see `tidemill logs retraining`"
-        raise PlatformError(f"the platform is up, but the training failed: {turn.detail}", field=name, hint=where)
+    if retraining.state == "failed":
+        where = f"see {retraining.log}" if retraining.log else "see `tidemill logs retraining`"
+        raise PlatformError(f"the platform is up, but the training failed: {retraining.detail}", field=name, hint=where)
 
 
-def _stage(name: str, turn: Turn | None, view: ModelView) -> str:
-    if turn is None:
+def _stage(name: str, retraining: RetrainingView | None, view: ModelView) -> str:
+    if retraining is None:
         return f"{name}: waiting for the alert that it has no champion"
-    if turn.state == "done":
+    if retraining.state == "done":
         return f"{name}: trained; waiting until it serves ({view.problem})" if view.problem else f"{name}: trained"
-    return f"{name}: {turn.state}" + (f", {turn.detail}" if turn.detail else "")
+    return f"{name}: {retraining.state}" + (f", {retraining.detail}" if retraining.detail else "")
 
 
 def _serves(view: ModelView) -> str:

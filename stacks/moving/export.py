@@ -15,7 +15,7 @@ from typing import BinaryIO, cast
 from ...components.targets.migration import OldEnds, Store
 from ...runtime.common.errors import NotFoundError, PlatformError, RefusedError
 from ...runtime.common.ids import uuid7
-from ...runtime.training.lineage import LAKE_COMMIT, LAKE_REPOSITORY
+from ...runtime.common.tags import LAKE_COMMIT, LAKE_REPOSITORY
 from .contents import (
     DATABASES,
     JOBS,

@@ -34,8 +34,7 @@ from .database import NewDatabase, new_database
 from .export import Subject
 from .lake import LakeClient, Refs
 from .manifest import Entry, Manifest, Repository
-from .retrainings import FILE as TURNS
-from .retrainings import settled
+from .retrainings import FILE, OLD_FILE, settled
 from .runs import Run, dump_of
 from .schema import TRACKING, Tables
 from .sealing import Seal
@@ -89,8 +88,12 @@ class _Run:
             if sealed:
                 data = self.seal.open(entry.name, self.archive.read(entry.name))
                 store.write(entry.name.removeprefix(prefix), io.BytesIO(data), len(data))
-            elif entry.name == store_prefix("retraining") + TURNS:
-                self._write(store, entry, TURNS, settled)
+            elif entry.name == store_prefix("retraining") + FILE:
+                self._write(store, entry, FILE, settled)
+            elif entry.name == store_prefix("retraining") + OLD_FILE:
+                # An archive with both was exported while the service took the old one over.
+                if store_prefix("retraining") + FILE not in self.archive.entries:
+                    self._write(store, entry, FILE, partial(settled, name=OLD_FILE))
             else:
                 self._write(store, entry, entry.name.removeprefix(prefix))
 

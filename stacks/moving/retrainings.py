@@ -1,4 +1,4 @@
-"""The records of the retraining service, made fit for another place."""
+"""The retraining service's database, prepared for another stack."""
 
 from __future__ import annotations
 
@@ -8,27 +8,29 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ...runtime.retraining.retrainings import TurnStore, now
+from ...runtime.retraining.retrainings import FILE, OLD_FILE, RetrainingStore
 
-__all__ = ["FILE", "settled"]
+__all__ = ["FILE", "OLD_FILE", "settled"]
 
-FILE = "turns.db"
-"""Name of the records in their store."""
-
-_CLOSED = "the platform was moved while this turn was open; the next alert queues another one"
+_CLOSED = "the platform was moved while this retraining was open; the next alert queues another one"
 
 
 @contextmanager
-def settled(source: BinaryIO) -> Generator[tuple[BinaryIO, int]]:
-    """Give the records in which no turn is open: its job runs at the old place, if it still does."""
+def settled(source: BinaryIO, *, name: str = FILE) -> Generator[tuple[BinaryIO, int]]:
+    """Yield the database `source` with all open retrainings closed, since their jobs run on the old platform.
+
+    Args:
+        source: the database as it was exported.
+        name: its file name; `OLD_FILE` in archives of earlier releases.
+    """
     with tempfile.TemporaryDirectory(prefix="tidemill-") as folder:
         path = Path(folder) / FILE
-        with path.open("wb") as file:
+        with path.with_name(name).open("wb") as file:
             while chunk := source.read(1 << 20):
                 file.write(chunk)
-        with closing(TurnStore(path)) as store:
-            for turn in store.open_turns():
-                store.save(turn.model_copy(update={"state": "failed", "detail": _CLOSED, "finished_at": now()}))
-        # Closing the last connection has put the journal into the file.
+        with closing(RetrainingStore(path)) as store:
+            for retraining in store.open_retrainings():
+                store.save(retraining.closed("failed", _CLOSED))
+        # Closing the last connection has merged the journal into the file.
         with path.open("rb") as file:
             yield file, path.stat().st_size

@@ -45,9 +45,9 @@ class Rendered:
 
 def template_folder() -> Path:
     """Return the folder of the project template which this tidemill brings."""
-    import tidemill.templates
+    from ... import templates
 
-    return Path(next(iter(tidemill.templates.__path__))) / "project"
+    return Path(next(iter(templates.__path__))) / "project"
 
 
 def rendered(answers: Answers, templates: Path | None = None) -> dict[PurePosixPath, Rendered]:

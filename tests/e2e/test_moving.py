@@ -21,7 +21,7 @@ from tests.support.docker import docker_daemon
 from tests.support.docker_platform import DockerPlatform
 from tests.support.moving import PASSPHRASE
 from tests.support.platform import RunningPlatform, copy_project, wait_for
-from tests.support.scenario import ask, ready, turns
+from tests.support.scenario import ask, ready, retrainings
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
@@ -130,8 +130,8 @@ def test_every_champion_s_triple_still_resolves(platform: RunningPlatform, moved
 def test_nothing_was_seeded_or_trained_again_and_the_past_came_along(
     platform: RunningPlatform, moved: RunningPlatform, asked: str, tmp_path: Path
 ) -> None:
-    assert {turn["id"]: turn["state"] for turn in turns(moved)} == {
-        turn["id"]: turn["state"] for turn in turns(platform)
+    assert {each["id"]: each["state"] for each in retrainings(moved)} == {
+        each["id"]: each["state"] for each in retrainings(platform)
     }
     assert not moved.root.log("seed-flights").exists()
     assert captured(moved, asked, tmp_path), "what the old place answered can be found at the new one"
@@ -160,7 +160,7 @@ def test_what_is_in_containers_moves_to_this_machine(moved: RunningPlatform, ask
             assert list(new.log("flights", commit)) == list(old.log("flights", commit))
             assert data.is_validated("flights", commit, lake=new)
         assert not here.root.log("seed-flights").exists()
-        assert {turn["id"] for turn in turns(here)} == {turn["id"] for turn in turns(moved)}
+        assert {each["id"] for each in retrainings(here)} == {each["id"] for each in retrainings(moved)}
 
 
 def captured(platform: RunningPlatform, request: str, folder: Path) -> bool:

@@ -432,7 +432,7 @@ def test_a_job_is_cancelled(aws: AwsServer, launcher: TaskLauncher) -> None:
 
 
 def test_a_model_without_a_task_definition_is_refused(aws: AwsServer, launcher: TaskLauncher, s3: Any) -> None:
-    with pytest.raises(ServiceError, match="there is no task definition which trains it"):
+    with pytest.raises(ServiceError, match="the model has no task definition for training"):
         launcher.launch(spec(model="tides"))
     assert keys(s3, "jobs/") == set(), "nothing was claimed"
 

@@ -85,16 +85,16 @@ def test_a_volume_gives_what_it_was_given(helper: Helper) -> None:
 
 def test_a_database_in_a_volume_is_read_as_of_one_moment(helper: Helper, tmp_path: Path) -> None:
     store = VolumeStore(helper, "/data/x")
-    made = tmp_path / "turns.db"
+    made = tmp_path / "retrainings.db"
     with closing(sqlite3.connect(made, isolation_level=None)) as database:
         database.execute("pragma journal_mode = wal")
         database.execute("create table t (x)")
         database.execute("insert into t values (1)")
-        for path in (made, made.with_name("turns.db-wal")):
+        for path in (made, made.with_name("retrainings.db-wal")):
             store.write(path.name, io.BytesIO(path.read_bytes()), path.stat().st_size)
-    assert list(store.names()) == ["turns.db"], "the journal goes with the database"
+    assert list(store.names()) == ["retrainings.db"], "the journal goes with the database"
     copy = tmp_path / "copy.db"
-    with store.open("turns.db") as (source, size):
+    with store.open("retrainings.db") as (source, size):
         copy.write_bytes(source.read())
     assert copy.stat().st_size == size
     with closing(sqlite3.connect(copy)) as database:

@@ -120,11 +120,11 @@ class Retraining(Service):
         return answer.json()["alerts"][0]
 
     @property
-    def turns(self) -> list[dict[str, Any]]:
-        return self.get("/status").json()["turns"]
+    def retrainings(self) -> list[dict[str, Any]]:
+        return self.get("/status").json()["retrainings"]
 
     def until(self, state: str, seconds: float = 90) -> dict[str, Any]:
-        return self.wait(state, lambda: (turn := self.turns[0])["state"] == state and turn, seconds)
+        return self.wait(state, lambda: (retraining := self.retrainings[0])["state"] == state and retraining, seconds)
 
     def begun(self, number: int = 1) -> psutil.Process:
         """Wait until the job number `number` runs; return its process."""
@@ -156,7 +156,7 @@ def test_who_does_not_bring_the_token_is_refused(service: Retraining) -> None:
             assert client.post("/alerts", json=body).status_code == 422
         assert client.post("/alerts", content=b"x" * 1_100_000).status_code == 413
         assert client.post("/alerts", content=b"not json").status_code == 422
-    assert service.turns == []
+    assert service.retrainings == []
 
 
 def test_an_empty_token_file_opens_nothing(parts: Parts, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_an_empty_token_file_opens_nothing(parts: Parts, tmp_path: Path) -> None
         service.start()
 
 
-def test_the_wheel_turns_though_the_service_is_killed(service: Retraining) -> None:
+def test_a_model_is_trained_though_the_service_is_killed(service: Retraining) -> None:
     assert service.alert("no-champion")["queued"]
     job = service.begun()
     assert not service.alert("no-champion")["queued"]
@@ -180,16 +180,16 @@ def test_the_wheel_turns_though_the_service_is_killed(service: Retraining) -> No
     service.go()
     job.wait(90)
     service.start()
-    turn = service.until("done")
+    retraining = service.until("done")
     assert len(service.starts) == 1, "one job, whatever happened to the service"
-    assert len(service.turns) == 1
-    assert turn["verdict"]["accepted"]
-    assert (turn["version"], turn["attempt"]) == ("1", 1)
-    assert Path(turn["log"]).read_text().startswith("begun")
+    assert len(service.retrainings) == 1
+    assert retraining["verdict"]["accepted"]
+    assert (retraining["version"], retraining["attempt"]) == ("1", 1)
+    assert Path(retraining["log"]).read_text().startswith("begun")
     champion = registry.serving_version(service.model, registry=service.parts.registry)
     assert champion is not None
     assert champion.version == "1"
-    assert champion.tags["tidemill.lake.commit"] == turn["data_commit"]
+    assert champion.tags["tidemill.lake.commit"] == retraining["data_commit"]
 
     environment = json.loads((service.code / "environment.json").read_text())
     assert environment["TIDEMILL_MODEL"] == service.model
@@ -199,14 +199,14 @@ def test_the_wheel_turns_though_the_service_is_killed(service: Retraining) -> No
     assert service.alert("drift", version="1")["queued"]
     assert "waiting for data newer" in service.until("waiting")["detail"]
     commit = service.parts.publish(2)
-    turn = service.until("done")
-    assert (turn["version"], turn["champion"], turn["data_commit"]) == ("2", "1", commit)
+    retraining = service.until("done")
+    assert (retraining["version"], retraining["champion"], retraining["data_commit"]) == ("2", "1", commit)
     previous = registry.serving_version(service.model, "previous", registry=service.parts.registry)
     assert previous is not None
     assert previous.version == "1"
     assert "not before" in service.alert("drift", version="2")["why"], "the cooldown holds"
     service.alert("drift", status="resolved", version="1")
-    assert service.turns[0]["resolved_at"] == "2026-01-01T01:00:00Z"
+    assert service.retrainings[0]["resolved_at"] == "2026-01-01T01:00:00Z"
     assert len(service.starts) == 2
 
     # An alert which is late finds a champion.
@@ -222,8 +222,8 @@ def test_the_wheel_turns_though_the_service_is_killed(service: Retraining) -> No
 def test_a_failed_job_says_why_and_is_tried_again_later(service: Retraining) -> None:
     service.go("fail")
     service.alert("no-champion")
-    turn = service.until("failed")
-    assert turn["detail"] == "exit code 1: no such column"
+    retraining = service.until("failed")
+    assert retraining["detail"] == "exit code 1: no such column"
     assert "not before" in service.alert("no-champion")["why"]
     time.sleep(2.0)
     assert service.alert("no-champion")["queued"]
@@ -239,10 +239,10 @@ def test_a_stop_leaves_nothing_running_and_loses_no_turn(service: Retraining) ->
     assert not [process for process in children if process.is_running()]
     service.go("fail")
     service.start()
-    turn = service.until("failed")
-    assert turn["detail"] == "exit code 1: no such column"
-    assert (turn["interruptions"], turn["attempt"]) == (1, 1)
-    assert len(service.turns) == 1
+    retraining = service.until("failed")
+    assert retraining["detail"] == "exit code 1: no such column"
+    assert (retraining["interruptions"], retraining["attempt"]) == (1, 1)
+    assert len(service.retrainings) == 1
 
 
 def test_a_job_killed_with_all_its_word_is_run_once_more(service: Retraining) -> None:

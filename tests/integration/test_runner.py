@@ -37,7 +37,7 @@ def runner(tmp_path: Path) -> Iterator[Service]:
         {"model": "slow", "command": ["python", "-c", "import time; time.sleep(600)"], "code": str(code)},
     ]
     settings = {"state": str(tmp_path / "state"), "runtime": str(tmp_path / "runtime.json"), "trainings": trainings}
-    service = Service("runner", tmp_path / "runner", settings)
+    service = Service("retraining.runner", tmp_path / "runner", settings)
     service.start()
     yield service
     service.stop()
@@ -58,15 +58,15 @@ def spec(tmp_path: Path, model: str, job: str, *, exit_code: int = 0, argv: list
 def test_an_allowed_training_runs_once_with_an_environment_of_the_runner(
     tmp_path: Path, runner: Service, launcher: RunnerLauncher
 ) -> None:
-    assert launcher.status("turn-1").state == "unknown"
-    assert launcher.launch(spec(tmp_path, "boats", "turn-1")) == "turn-1"
-    launcher.launch(spec(tmp_path, "boats", "turn-1"))
-    wait(lambda: launcher.status("turn-1").state == "exited")
-    assert launcher.status("turn-1").exit_code == 0
-    said = launcher.logs("turn-1").splitlines()
+    assert launcher.status("job-1").state == "unknown"
+    assert launcher.launch(spec(tmp_path, "boats", "job-1")) == "job-1"
+    launcher.launch(spec(tmp_path, "boats", "job-1"))
+    wait(lambda: launcher.status("job-1").state == "exited")
+    assert launcher.status("job-1").exit_code == 0
+    said = launcher.logs("job-1").splitlines()
     assert len(said) == 1, "two launches of one job ran it once"
     assert said[0].startswith(f"boats {tmp_path / 'runtime.json'} ")
-    assert "turn-1" in launcher.where("turn-1")
+    assert "job-1" in launcher.where("job-1")
 
 
 @pytest.mark.parametrize(
@@ -75,30 +75,30 @@ def test_an_allowed_training_runs_once_with_an_environment_of_the_runner(
     ids=["another command", "another model's", "no such model", "no model"],
 )
 def test_nothing_else_is_run(tmp_path: Path, launcher: RunnerLauncher, model: str, argv: list[str] | None) -> None:
-    with pytest.raises(ServiceError, match=r"403.*no training which may be run here"):
-        launcher.launch(spec(tmp_path, model, "turn-2", argv=argv))
-    assert launcher.status("turn-2").state == "unknown"
-    assert not (tmp_path / "state/jobs/turn-2").exists()
+    with pytest.raises(ServiceError, match=r"403.*not in the runner's settings"):
+        launcher.launch(spec(tmp_path, model, "job-2", argv=argv))
+    assert launcher.status("job-2").state == "unknown"
+    assert not (tmp_path / "state/jobs/job-2").exists()
 
 
 def test_a_training_is_ended(tmp_path: Path, launcher: RunnerLauncher) -> None:
-    launcher.launch(spec(tmp_path, "slow", "turn-3", argv=["python", "-c", "import time; time.sleep(600)"]))
-    wait(lambda: launcher.status("turn-3").started is not None)
-    launcher.cancel("turn-3")
-    assert launcher.status("turn-3").state != "running"
+    launcher.launch(spec(tmp_path, "slow", "job-3", argv=["python", "-c", "import time; time.sleep(600)"]))
+    wait(lambda: launcher.status("job-3").started is not None)
+    launcher.cancel("job-3")
+    assert launcher.status("job-3").state != "running"
 
 
 def test_a_training_outlives_who_asked_for_it_and_the_runner_too(
     tmp_path: Path, runner: Service, launcher: RunnerLauncher
 ) -> None:
-    launcher.launch(spec(tmp_path, "slow", "turn-4", argv=["python", "-c", "import time; time.sleep(600)"]))
-    wait(lambda: launcher.status("turn-4").started is not None)
+    launcher.launch(spec(tmp_path, "slow", "job-4", argv=["python", "-c", "import time; time.sleep(600)"]))
+    wait(lambda: launcher.status("job-4").started is not None)
     runner.stop()
     with pytest.raises(UnreachableError, match="does not answer"):
-        launcher.status("turn-4")
+        launcher.status("job-4")
     runner.start()
-    assert launcher.status("turn-4").state == "running"
-    launcher.cancel("turn-4")
+    assert launcher.status("job-4").state == "running"
+    launcher.cancel("job-4")
 
 
 def test_who_has_no_token_gets_nothing(runner: Service) -> None:
@@ -126,7 +126,7 @@ def test_a_runner_which_is_not_there_is_unreachable(tmp_path: Path, runner: Serv
     runner.stop()
     launcher = RunnerLauncher(runner.url, runner.folder / "token")
     with pytest.raises(UnreachableError):
-        launcher.launch(spec(tmp_path, "boats", "turn-5"))
+        launcher.launch(spec(tmp_path, "boats", "job-5"))
     launcher.close()
     with pytest.raises(httpx.TransportError):
         runner.get("/healthz")

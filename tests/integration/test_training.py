@@ -185,7 +185,7 @@ def test_promotion_moves_the_aliases_and_keeps_the_way_back(
     assert registry.serving_version(MODEL, registry=ours) is None
     refused = registry.promote(MODEL, trained.version, PromoteSettings(at_least=0.99), registry=ours)
     assert not refused.accepted
-    assert "below the floor of 0.9900" in refused.reasons[0]
+    assert "below the minimum of 0.9900" in refused.reasons[0]
     unknown = registry.promote(MODEL, trained.version, PromoteSettings(metric="nonsense"), registry=ours)
     assert (unknown.accepted, unknown.value) == (False, None)
     assert registry.serving_version(MODEL, registry=ours) is None, "a no moves nothing"

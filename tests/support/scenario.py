@@ -66,11 +66,11 @@ def alerts(platform: RunningPlatform) -> set[str]:
         return {alert["labels"]["alertname"] for alert in client.get("/api/v2/alerts").raise_for_status().json()}
 
 
-def turns(platform: RunningPlatform) -> list[dict[str, Any]]:
+def retrainings(platform: RunningPlatform) -> list[dict[str, Any]]:
     answer = platform.operations().ask("retraining", "/status", token="retraining-token")
     assert answer is not None
     assert answer[0] == 200
-    return json.loads(answer[1])["turns"]
+    return json.loads(answer[1])["retrainings"]
 
 
 def up_ends_with_a_model_that_answers(platform: RunningPlatform) -> None:
@@ -109,7 +109,7 @@ def every_service_is_scraped(platform: RunningPlatform) -> None:
     assert wait_for("all targets to be up", lambda: down() == [] or None, timeout=60)
 
 
-def the_wheel_turns_by_itself(platform: RunningPlatform) -> None:
+def the_model_is_retrained_by_itself(platform: RunningPlatform) -> None:
     before = ready(platform)
     statuses: list[tuple[int, str]] = []
     stop = threading.Event()
@@ -148,12 +148,12 @@ def the_wheel_turns_by_itself(platform: RunningPlatform) -> None:
     assert {version for _, version in statuses} == {"1", "2"}
     assert after["lake_commit"] != before["lake_commit"]
     assert after["git_commit"] == git(platform.project, "rev-parse", "HEAD")
-    turn = turns(platform)[0]
-    assert turn["reason"] == "drift"
-    assert turn["state"] == "done"
-    assert turn["data_commit"] == after["lake_commit"]
+    retraining = retrainings(platform)[0]
+    assert retraining["reason"] == "drift"
+    assert retraining["state"] == "done"
+    assert retraining["data_commit"] == after["lake_commit"]
     wait_for("the alert to resolve", lambda: "TidemillDrift" not in alerts(platform) or None, timeout=180)
-    wait_for("the turn to know it", lambda: turns(platform)[0].get("resolved_at"), timeout=60)
+    wait_for("the retraining to record it", lambda: retrainings(platform)[0].get("resolved_at"), timeout=60)
 
 
 def a_second_up_changes_nothing_and_says_so(platform: RunningPlatform) -> None:
@@ -179,7 +179,7 @@ circle = in_order(
     up_ends_with_a_model_that_answers,
     a_wrong_key_and_a_wrong_type_are_refused,
     every_service_is_scraped,
-    the_wheel_turns_by_itself,
+    the_model_is_retrained_by_itself,
     a_second_up_changes_nothing_and_says_so,
     status_names_what_serves_and_where_it_came_from,
 )

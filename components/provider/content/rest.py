@@ -11,10 +11,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
 
 from ....runtime.common.errors import PlatformError, UnreachableError
+from ....runtime.common.http import escaped, json_body, server_message, unreachable
 from ....runtime.common.secrets import is_loopback, read_secret
 
 if TYPE_CHECKING:
@@ -51,9 +51,7 @@ class Answer:
     @property
     def message(self) -> str:
         """The server's own words about an error."""
-        if self.structured:
-            return str(cast("dict[str, Any]", self.body)["message"]).strip()
-        return self.text.strip()[:300]
+        return server_message(self.body, self.text)
 
 
 @dataclass(frozen=True)
@@ -127,13 +125,8 @@ class Rest:
                 timeout=httpx.Timeout(timeout[1], connect=timeout[0]),
             )
         except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise UnreachableError(
-                f"does not answer ({type(error).__name__})",
-                field=self.server,
-                value=self.url,
-                hint="see `tidemill status`; `tidemill start` brings it back",
-            ) from None
-        answer = Answer(response.status_code, _json(response), response.text, response.headers.get("etag"))
+            raise unreachable(self.server, self.url, error) from None
+        answer = Answer(response.status_code, json_body(response), response.text, response.headers.get("etag"))
         if answer.status == HTTPStatus.NOT_FOUND and not answer.structured:
             # Another server has the port; it cannot say that something is gone.
             raise UnreachableError("is not what answers there", field=self.server, value=self.url)
@@ -144,11 +137,6 @@ class Rest:
             raise UnreachableError(what, field=self.server, hint=f"see `tidemill logs {self.server.lower()}`")
         hint = "its accounts do not know the stack's secrets" if answer.status == HTTPStatus.UNAUTHORIZED else None
         raise PlatformError(what, field=self.server, hint=hint)
-
-
-def escaped(part: str) -> str:
-    """Return `part` as one segment of a path."""
-    return quote(part, safe="")
 
 
 @functools.lru_cache(maxsize=8)
@@ -163,10 +151,3 @@ def _client(url: str) -> httpx.Client:
     # One which the cache lets go may be in use still: its connections are closed when nobody has it any more.
     weakref.finalize(client, transport.close)
     return client
-
-
-def _json(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except ValueError:
-        return {}

@@ -1,1 +1,1 @@
-"""Where retraining jobs run: as processes, in the runner service, or as ECS tasks."""
+"""Ways to run a training job: processes, the runner, ECS tasks."""

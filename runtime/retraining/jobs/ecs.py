@@ -1,15 +1,17 @@
-"""Jobs as tasks of ECS, each found again by its id.
+"""Runs jobs as ECS tasks, and finds each again by its id.
 
-    <records>/ID/job.json    made before the task is asked for, and by one launch alone; then with the task's name
-    <records>/ID/exit.json   its exit code, left by the task itself (`tidemill.runtime.cloud.training_task`)
+    <records>/ID/job.json    created by exactly one launch before it starts the task; then holds the task's ARN
+    <records>/ID/exit.json   the exit code, written by the task itself (`tidemill.runtime.cloud.training_task`)
 
-ECS forgets a task an hour after its end, so that what became of one is asked of both.
+ECS forgets a task an hour after its end, so the state of a job comes from both ECS and the records.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, cast
 
@@ -23,20 +25,20 @@ from .launcher import JobSpec, JobStatus
 __all__ = ["CONTAINER", "TaskLauncher"]
 
 CONTAINER = "main"
-"""The container of a task which does what the task is for."""
+"""Name of the task's main container."""
 
 _MODEL = "TIDEMILL_MODEL"
 _MISSING = ("NoSuchKey", "404")
-# What ECS says where it could not start a container; nothing of ours ran.
+# Stop codes of a task whose container never started.
 _NEVER_STARTED = ("TaskFailedToStart", "ServiceSchedulerInitiated")
 
 
 class TaskLauncher:
-    """A `Launcher` whose jobs are tasks.
+    """A `Launcher` whose jobs are ECS tasks.
 
     Args:
-        settings: cluster, task definitions and where records are kept.
-        ecs, s3, logs: clients; by default with the role of this service's own task.
+        settings: the cluster, the task definitions and the location of records.
+        ecs, s3, logs: boto3 clients; by default with the role of this service's task.
     """
 
     def __init__(self, settings: TaskSettings, *, ecs: Any = None, s3: Any = None, logs: Any = None) -> None:
@@ -47,40 +49,34 @@ class TaskLauncher:
         self._place = place_of(settings.records)
 
     def launch(self, spec: JobSpec) -> str:
-        """Start the task unless one of its id was ever started; see `Launcher.launch`."""
+        """Start the task unless one with this id was ever started; see `Launcher.launch`."""
         model = spec.env.get(_MODEL, "")
         definition = self._settings.definitions.get(model)
         if definition is None:
-            raise ServiceError("there is no task definition which trains it", field="model", value=model)
+            raise ServiceError("the model has no task definition for training", field="model", value=model)
         self._claim(spec.id)
         record = self._read(spec.id, "job.json") or {}
         if record.get("task") or self._find(spec.id):
             return spec.id
-        answer = self._asked(
-            "the task cannot be started",
-            spec.id,
-            lambda: self._ecs.run_task(
+        network = {
+            "subnets": self._settings.subnets,
+            "securityGroups": self._settings.security_groups,
+            "assignPublicIp": "DISABLED",
+        }
+        tags = {**dict(sorted(self._settings.tags.items())), "tidemill:job": spec.id}
+        with _errors("the task cannot be started", spec.id):
+            answer = self._ecs.run_task(
                 cluster=self._settings.cluster,
                 taskDefinition=definition,
                 launchType="FARGATE",
                 count=1,
-                # Two launches at once, or one whose answer was lost, are one task.
+                # Two concurrent launches, or one whose answer was lost, start one task.
                 clientToken=_token(spec.id, definition),
-                startedBy=_marked(spec.id),
-                networkConfiguration={
-                    "awsvpcConfiguration": {
-                        "subnets": self._settings.subnets,
-                        "securityGroups": self._settings.security_groups,
-                        "assignPublicIp": "DISABLED",
-                    }
-                },
+                startedBy=_started_by(spec.id),
+                networkConfiguration={"awsvpcConfiguration": network},
                 overrides={"containerOverrides": [self._override(spec)]},
-                tags=[
-                    *({"key": key, "value": value} for key, value in sorted(self._settings.tags.items())),
-                    {"key": "tidemill:job", "value": spec.id},
-                ],
-            ),
-        )
+                tags=[{"key": key, "value": value} for key, value in tags.items()],
+            )
         if not answer["tasks"]:
             failure = (answer.get("failures") or [{}])[0]
             why = f"{failure.get('reason', 'no reason given')}: {failure.get('detail') or failure.get('arn', '')}"
@@ -89,13 +85,13 @@ class TaskLauncher:
         return spec.id
 
     def status(self, job: str) -> JobStatus:
-        """Return what became of the job."""
-        # Asked in this order: a task which ends now leaves word first.
+        """Return the state of the job."""
+        # In this order: a task that ends in between has written its exit code.
         task = self._describe(job)
         started = _seconds(task.get("startedAt") or task.get("createdAt")) if task else None
-        left = self._read(job, "exit.json")
-        if left is not None:
-            return JobStatus("exited", started, int(left["exit_code"]))
+        ended = self._read(job, "exit.json")
+        if ended is not None:
+            return JobStatus("exited", started, int(ended["exit_code"]))
         if task is None:
             return JobStatus("unknown" if self._read(job, "job.json") is None else "lost")
         if task["lastStatus"] != "STOPPED":
@@ -104,7 +100,7 @@ class TaskLauncher:
         return JobStatus("lost", started) if code is None else JobStatus("exited", started, code)
 
     def logs(self, job: str, lines: int = 20) -> str:
-        """Return the last lines of what the job printed, or why ECS did not start it."""
+        """Return the last lines of the job's output, or why ECS did not start it."""
         stream = self._stream(job)
         if stream is None:
             return ""
@@ -119,21 +115,16 @@ class TaskLauncher:
         return "\n".join(str(event["message"]) for event in found["events"]) or _why_stopped(self._describe(job))
 
     def where(self, job: str) -> str:
-        """Return the log group and stream with what the job printed."""
-        return f"CloudWatch log group {self._settings.log_group}, stream {self._stream(job) or 'not begun'}"
+        """Return the log group and stream of the job's output."""
+        return f"CloudWatch log group {self._settings.log_group}, stream {self._stream(job) or 'not started'}"
 
     def cancel(self, job: str) -> None:
-        """Stop the task: SIGTERM, and SIGKILL after the time its definition gives it."""
+        """Stop the task: SIGTERM, then SIGKILL after the stop timeout of its definition."""
         task = self._describe(job)
         if task is None or task["lastStatus"] == "STOPPED":
             return
-        self._asked(
-            "the task cannot be stopped",
-            job,
-            lambda: self._ecs.stop_task(
-                cluster=self._settings.cluster, task=task["taskArn"], reason="cancelled by tidemill"
-            ),
-        )
+        with _errors("the task cannot be stopped", job):
+            self._ecs.stop_task(cluster=self._settings.cluster, task=task["taskArn"], reason="cancelled by tidemill")
 
     def _override(self, spec: JobSpec) -> dict[str, Any]:
         env = {**spec.env, JOBS: self._settings.records}
@@ -144,22 +135,20 @@ class TaskLauncher:
         }
 
     def _claim(self, job: str) -> None:
-        """Write the job's record unless there is one."""
-        try:
-            self._s3.put_object(Bucket=self._place.bucket, Key=self._key(job, "job.json"), Body=b"{}", IfNoneMatch="*")
-        except ClientError as error:
-            if _code(error) not in ("PreconditionFailed", "412", "ConditionalRequestConflict"):
-                raise ServiceError(f"its record cannot be written ({_code(error)})", field="job", value=job) from None
-        except BotoCoreError as error:
-            raise _unreachable(error) from None
+        """Create the job's record unless it exists."""
+        with _errors("the job's record cannot be written", job):
+            try:
+                self._s3.put_object(
+                    Bucket=self._place.bucket, Key=self._key(job, "job.json"), Body=b"{}", IfNoneMatch="*"
+                )
+            except ClientError as error:
+                if _code(error) not in ("PreconditionFailed", "412", "ConditionalRequestConflict"):
+                    raise
 
     def _write(self, job: str, record: dict[str, Any]) -> None:
         body = json.dumps(record).encode()
-        self._asked(
-            "its record cannot be written",
-            job,
-            lambda: self._s3.put_object(Bucket=self._place.bucket, Key=self._key(job, "job.json"), Body=body),
-        )
+        with _errors("the job's record cannot be written", job):
+            self._s3.put_object(Bucket=self._place.bucket, Key=self._key(job, "job.json"), Body=body)
 
     def _read(self, job: str, name: str) -> dict[str, Any] | None:
         try:
@@ -178,51 +167,48 @@ class TaskLauncher:
         return f"{self._place.key.rstrip('/')}/{job}/{name}"
 
     def _find(self, job: str) -> str | None:
-        """Return the task which was started for `job` by a launch that did not live to write it down."""
+        """Return the task of a launch that was killed before it recorded the task."""
         for state in ("RUNNING", "STOPPED"):
-            found = self._asked(
-                "ECS cannot be asked",
-                job,
-                lambda state=state: self._ecs.list_tasks(
-                    cluster=self._settings.cluster, startedBy=_marked(job), desiredStatus=state
-                ),
-            )
+            with _errors("the ECS request failed", job):
+                found = self._ecs.list_tasks(
+                    cluster=self._settings.cluster, startedBy=_started_by(job), desiredStatus=state
+                )
             if found["taskArns"]:
                 return str(found["taskArns"][0])
         return None
 
-    def _describe(self, job: str) -> dict[str, Any] | None:
+    def _task(self, job: str) -> str | None:
+        """Return the ARN of the job's task, if it was ever started."""
         record = self._read(job, "job.json")
-        if record is None:
+        return None if record is None else record.get("task") or self._find(job)
+
+    def _describe(self, job: str) -> dict[str, Any] | None:
+        name = self._task(job)
+        if name is None:
             return None
-        name = record.get("task") or self._find(job)
-        if not name:
-            return None
-        found = self._asked(
-            "ECS cannot be asked",
-            job,
-            lambda: self._ecs.describe_tasks(cluster=self._settings.cluster, tasks=[name]),
-        )
+        with _errors("the ECS request failed", job):
+            found = self._ecs.describe_tasks(cluster=self._settings.cluster, tasks=[name])
         return found["tasks"][0] if found["tasks"] else None
 
     def _stream(self, job: str) -> str | None:
-        record = self._read(job, "job.json") or {}
-        name = record.get("task") or self._find(job)
+        name = self._task(job)
         return f"{CONTAINER}/{CONTAINER}/{name.rsplit('/', 1)[-1]}" if name else None
 
-    @staticmethod
-    def _asked(failed: str, job: str, ask: Any) -> Any:
-        try:
-            return ask()
-        except ClientError as error:
-            said = error.response.get("Error", {}).get("Message", "")
-            raise ServiceError(f"{failed} ({_code(error)}: {said})", field="job", value=job) from None
-        except BotoCoreError as error:
-            raise _unreachable(error) from None
+
+@contextmanager
+def _errors(failure: str, job: str) -> Generator[None]:
+    """Translate errors of AWS about `job`."""
+    try:
+        yield
+    except ClientError as error:
+        message = error.response.get("Error", {}).get("Message", "")
+        raise ServiceError(f"{failure} ({_code(error)}: {message})", field="job", value=job) from None
+    except BotoCoreError as error:
+        raise _unreachable(error) from None
 
 
-def _marked(job: str) -> str:
-    """Return what ECS calls the starter of the job's task: the id where it fits, else as much as tells it apart."""
+def _started_by(job: str) -> str:
+    """Return the task's `startedBy` value: the job's id, or its hash if it is too long."""
     return job if len(job) <= 128 else hashlib.sha256(job.encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""How the service starts what trains, whatever it runs on."""
+"""The interface through which the retraining service runs training jobs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["JobSpec", "JobStatus", "Launcher"]
 
 @dataclass(frozen=True)
 class JobSpec:
-    """A command which runs once.
+    """A command that runs once.
 
     Attributes:
         id: deterministic and unique; letters, digits and `-`.
-        argv: the command; `python` as the first word is the Python of the service.
+        argv: the command; `python` as the first word is the service's own Python.
         cwd: absolute folder in which it runs.
-        env: all it sees of the environment, besides what any program needs (PATH, HOME, locale, certificates).
+        env: its environment, in addition to basics such as PATH, HOME, locale and certificates.
     """
 
     id: str
@@ -29,12 +29,12 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class JobStatus:
-    """What became of a job.
+    """The state of a job.
 
     Attributes:
-        state: `unknown` was never launched; `lost` ended without leaving word, killed or with the machine.
-        started: when it began, seconds since the epoch, where known.
-        exit_code: of an `exited` job; negative is the signal which ended it.
+        state: `unknown` was never launched; `lost` ended without an exit code, killed or with the machine.
+        started: start time in seconds since the epoch, if known.
+        exit_code: exit code of an `exited` job; a negative number is the signal that killed it.
     """
 
     state: Literal["unknown", "running", "exited", "lost"]
@@ -43,28 +43,28 @@ class JobStatus:
 
 
 class Launcher(Protocol):
-    """Runs jobs which outlive the service that launched them, and finds them again by their ids."""
+    """Runs jobs that outlive the service, and finds them again by their ids."""
 
     def launch(self, spec: JobSpec) -> str:
-        """Start the job unless one of its id was ever started; return the id.
+        """Start the job unless a job with this id was ever started; return the id.
 
         Raises:
-            ServiceError: it cannot be started.
+            ServiceError: the job cannot be started.
         """
         ...
 
     def status(self, job: str) -> JobStatus:
-        """Return what became of the job."""
+        """Return the state of the job."""
         ...
 
     def logs(self, job: str, lines: int = 20) -> str:
-        """Return the last lines of what the job printed."""
+        """Return the last lines of the job's output."""
         ...
 
     def where(self, job: str) -> str:
-        """Return where what the job prints is kept, for people."""
+        """Return where a person finds the job's output."""
         ...
 
     def cancel(self, job: str) -> None:
-        """End the job and all it started; nothing happens where it does not run."""
+        """Stop the job and its child processes, if it is running."""
         ...

@@ -1,4 +1,4 @@
-"""Jobs as processes of this machine."""
+"""Runs jobs as processes of this machine."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from .launcher import JobSpec, JobStatus
 
 __all__ = ["ProcessLauncher"]
 
-# What a program needs to run at all; nothing here tells it anything of the service.
-_KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "SSL_CERT_FILE")
+# Variables that any program needs; none of them is about the service.
+_INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "SSL_CERT_FILE")
 _CLAIM_SECONDS = 30.0
 _STOP_SECONDS = 4.0
-# The kernel's clock is kept in ticks, the wall clock may be corrected a little.
+# Tolerance: the kernel counts in ticks, and the wall clock may be corrected.
 _SAME_START = 2.0
 
 
 class ProcessLauncher:
-    """A `Launcher` whose jobs are processes in sessions of their own.
+    """A `Launcher` whose jobs are processes, each in its own session.
 
-    <folder>/ID/process.json   pid and start time, written by the job's own process before it begins
+    <folder>/ID/process.json   pid and start time, written by the job's process before its command starts
     <folder>/ID/exit.json      its exit code
-    <folder>/ID.log            what it printed
+    <folder>/ID.log            its output
 
-    A job goes on when the service is killed, and one which ends meanwhile still leaves its exit code.
+    A job survives its service, and records its exit code even while the service is down.
 
     Args:
-        folder: where the records and logs are kept.
+        folder: for the records and logs.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,7 +45,7 @@ class ProcessLauncher:
         self._launched: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
 
     def launch(self, spec: JobSpec) -> str:
-        """Start the job unless one of its id was ever started; see `Launcher.launch`."""
+        """Start the job unless a job with this id was ever started; see `Launcher.launch`."""
         folder = self.folder / spec.id
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if (folder / "process.json").exists():
@@ -53,8 +53,8 @@ class ProcessLauncher:
         if not spec.cwd.is_dir():
             raise ServiceError("the folder of the training code does not exist", field="code", value=str(spec.cwd))
         command = [sys.executable, *spec.argv[1:]] if spec.argv[0] == "python" else list(spec.argv)
-        kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-        # Programs which came with the service's Python, such as `uv` or `dvc`, come first.
+        kept = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        # Programs installed with the service's Python, such as `uv` or `dvc`, come first.
         kept["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
         argv = [sys.executable, "-I", str(Path(process_child.__file__)), str(folder), str(self._log(spec.id)), *command]
         try:
@@ -73,10 +73,10 @@ class ProcessLauncher:
         return spec.id
 
     def status(self, job: str) -> JobStatus:
-        """Return what became of the job."""
+        """Return the state of the job."""
         held, since = self._launched.get(job, (None, 0.0))
         if held is not None:
-            held.poll()  # so that an ended one does not stay a zombie
+            held.poll()  # reaps it if it has ended
         record = _read(self.folder / job / "process.json")
         if record is None:
             if held is None:
@@ -85,17 +85,17 @@ class ProcessLauncher:
             return JobStatus("running" if starting else "lost")
         started = float(record["started"])
         alive = self._process(record) is not None
-        # Asked in this order: it may have ended since, and then it has left word.
+        # In this order: a job that ends in between has written its exit code.
         ended = _read(self.folder / job / "exit.json")
         if ended is not None:
             if held is not None:
-                held.wait()  # it leaves word with its last breath
+                held.wait()  # it writes the exit code just before it ends
                 self._launched.pop(job, None)
             return JobStatus("exited", started, int(ended["exit_code"]))
         return JobStatus("running" if alive else "lost", started)
 
     def logs(self, job: str, lines: int = 20) -> str:
-        """Return the last lines of what the job printed."""
+        """Return the last lines of the job's output."""
         try:
             with self._log(job).open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - 65536))
@@ -105,19 +105,19 @@ class ProcessLauncher:
         return "\n".join(text.splitlines()[-lines:])
 
     def where(self, job: str) -> str:
-        """Return the path of the file with what the job printed."""
+        """Return the path of the job's log file."""
         return str(self._log(job))
 
     def cancel(self, job: str) -> None:
-        """End the job and all it started: SIGTERM, four seconds later SIGKILL."""
+        """Stop the job and its child processes: SIGTERM, four seconds later SIGKILL."""
         record = _read(self.folder / job / "process.json")
         held, _ = self._launched.get(job, (None, 0.0))
         if record is not None:
             group = int(record["pid"])
             if self._process(record) is None and psutil.pid_exists(group) and not _is_zombie(group):
-                return  # the id is another process's by now, so nothing of the job's group can be alive
+                return  # the pid was reused, so no process of the job's group is alive
         elif held is not None and held.poll() is None:
-            group = held.pid  # it has not come so far as to claim the job
+            group = held.pid  # it has not claimed the job yet
         else:
             return
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -134,7 +134,7 @@ class ProcessLauncher:
         return self.folder / f"{job}.log"
 
     def _process(self, record: dict[str, Any]) -> psutil.Process | None:
-        """Return the process which `record` names, or None when it has ended or its id is another's."""
+        """Return the process of `record`, or None if it has ended or its pid was reused."""
         try:
             process = psutil.Process(int(record["pid"]))
             same = abs(process.create_time() - float(record["started"])) < _SAME_START

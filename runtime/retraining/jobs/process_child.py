@@ -1,10 +1,9 @@
-"""The process above a job: it claims the job, runs its command and writes down how that ended.
+"""The parent process of a job: it claims the job, runs its command and records the exit code.
 
-    python -I child.py FOLDER LOG COMMAND...
+    python -I process_child.py FOLDER LOG COMMAND...
 
-Run as a file of its own, so that a job starts no more than the standard library and psutil before its command.
-`FOLDER/process.json` is made exclusively: of two launches of one job, one runs. A supervisor which was killed may
-launch again without asking whether the first launch came through.
+It runs as a script, so that it imports only the standard library and psutil. It creates `FOLDER/process.json`
+exclusively, so only one of two launches runs the job. A service that was killed can safely launch the job again.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str]) -> int:
-    """Run the job and return its exit code; 0 at once when another process has claimed it."""
+    """Run the job and return its exit code; return 0 immediately if another process has claimed it."""
     folder, log, command = Path(arguments[0]), Path(arguments[1]), arguments[2:]
     me = psutil.Process()
     if not _claim(folder / "process.json", {"pid": me.pid, "started": me.create_time()}):
@@ -49,13 +48,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _claim(path: Path, content: dict[str, float]) -> bool:
-    """Write `path` whole, unless it exists."""
+    """Create `path` with its content atomically; return False if it exists."""
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".claim-") as file:
         json.dump(content, file)
         file.flush()
         os.fsync(file.fileno())
         try:
-            # A link appears with its content or not at all, and never over another.
+            # A link is atomic and never replaces a file.
             os.link(file.name, path)
         except FileExistsError:
             return False

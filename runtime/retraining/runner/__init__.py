@@ -1,4 +1,4 @@
-"""The service which runs trainings where the retraining service must not: the commands it was told of, and no other.
+"""The runner: runs the configured trainings, and no other command, in a separate container.
 
-It knows no lake and no registry, and it has no way to start anything outside its own container.
+It has no access to the lake or the registry, and it cannot start anything outside its own container.
 """

@@ -1,4 +1,4 @@
-"""`python -m tidemill.runtime.retraining.runner --settings FILE`: run trainings until SIGTERM."""
+"""`python -m tidemill.runtime.retraining.runner --settings FILE`: run the configured trainings until SIGTERM."""
 
 from __future__ import annotations
 
@@ -8,11 +8,5 @@ from ...common import service
 from .app import create_app
 from .settings import RunnerSettings
 
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the service; return its exit code."""
-    return service.main("runner", "Run trainings.", RunnerSettings, create_app, grace=2, argv=argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(service.main("retraining.runner", "Run trainings.", RunnerSettings, create_app, grace=2))

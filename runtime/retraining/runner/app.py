@@ -1,4 +1,4 @@
-"""The runner over HTTP: `PUT /jobs/ID` starts the training of a model, `GET` asks for it, `DELETE` ends it."""
+"""The HTTP interface of the runner: `PUT /jobs/ID` starts a training, `GET` returns its state, `DELETE` stops it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ __all__ = ["create_app"]
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,127}")
 
 
-class Wanted(BaseModel):
-    """A training as the retraining service asks for it."""
+class TrainingRequest(BaseModel):
+    """A training that the retraining service requests."""
 
     model: str = Field(max_length=100)
     argv: list[str] = Field(max_length=200)
@@ -33,22 +33,22 @@ def create_app(settings: RunnerSettings) -> FastAPI:
     """Return the service.
 
     Raises:
-        NotFoundError, ConfigError: its secret is missing or empty.
+        NotFoundError, ConfigError: the token file is missing or empty.
     """
     token = token_of(settings.listen)
     launcher = ProcessLauncher(settings.state / "jobs")
-    trainings = {training.model: training for training in settings.trainings}
+    allowed = {training.model: training for training in settings.trainings}
     app = FastAPI(title="tidemill runner", docs_url=None, redoc_url=None, openapi_url=None)
     add_metrics(app, token, CollectorRegistry())
     guarded = [Depends(bearer(token))]
 
     @app.put("/jobs/{job}", dependencies=guarded)
-    def launch(job: str, wanted: Wanted) -> dict[str, str]:
-        _named(job)
-        known = trainings.get(wanted.model)
-        # Compared although the model's name alone would do: two configs which differ must not pass for one.
-        if known is None or (wanted.argv, Path(wanted.cwd)) != (known.command, known.code):
-            raise HTTPException(403, "this is no training which may be run here")
+    def launch(job: str, training: TrainingRequest) -> dict[str, str]:
+        _check_id(job)
+        known = allowed.get(training.model)
+        # The name alone would do, but a different command means that the two services have different configs.
+        if known is None or (training.argv, Path(training.cwd)) != (known.command, known.code):
+            raise HTTPException(403, "this training is not in the runner's settings")
         env = {
             "TIDEMILL_RUNTIME": str(settings.runtime),
             "TIDEMILL_JOB_ID": job,
@@ -62,25 +62,25 @@ def create_app(settings: RunnerSettings) -> FastAPI:
 
     @app.get("/jobs/{job}", dependencies=guarded)
     def status(job: str) -> dict[str, Any]:
-        _named(job)
+        _check_id(job)
         found = launcher.status(job)
         return {"state": found.state, "started": found.started, "exit_code": found.exit_code}
 
     @app.get("/jobs/{job}/logs", dependencies=guarded)
     def logs(job: str, lines: int = Query(20, ge=1, le=1000)) -> dict[str, str]:
-        _named(job)
+        _check_id(job)
         return {"text": launcher.logs(job, lines)}
 
     @app.delete("/jobs/{job}", dependencies=guarded)
     def cancel(job: str) -> dict[str, str]:
-        _named(job)
+        _check_id(job)
         launcher.cancel(job)
         return {"id": job}
 
     return app
 
 
-def _named(job: str) -> None:
-    """Refuse an id which is no file name of its own."""
+def _check_id(job: str) -> None:
+    """Reject an id that is not a plain file name."""
     if not _ID.fullmatch(job):
-        raise HTTPException(422, "an id is letters, digits and -")
+        raise HTTPException(422, "a job id consists of letters, digits and -")

@@ -1,4 +1,4 @@
-"""Settings of the service which runs trainings."""
+"""Settings of the runner."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["AllowedTraining", "RunnerSettings"]
 
 
 class AllowedTraining(Settings):
-    """A command which may be run."""
+    """A training that the runner may run."""
 
     model: str = Field(description="Name of the model it trains.")
-    command: list[str] = Field(min_length=1, description="The command; `python` is the service's own Python.")
+    command: list[str] = Field(min_length=1, description="The command; `python` is the runner's own Python.")
     code: Path = Field(description="Absolute folder in which it runs.")
 
 
 class RunnerSettings(ServiceSettings):
-    """What the service needs; the token of `listen` is the one which the retraining service brings."""
+    """Settings of the runner; the retraining service sends the token of `listen`."""
 
     state: Path = Field(description="Folder for the jobs' records and logs.")
-    runtime: Path = Field(description="File with the RuntimeSettings which jobs get.")
-    trainings: list[AllowedTraining] = Field(description="All that it ever runs.")
+    runtime: Path = Field(description="File with the RuntimeSettings for jobs.")
+    trainings: list[AllowedTraining] = Field(description="The only trainings that it runs.")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,12 +15,17 @@ import pytest
 from tests.support.tree import ROOT, TOP_PACKAGES, project_files
 
 SOURCES = [path for path in project_files() if path.parts[0] in TOP_PACKAGES and path.suffix == ".py"]
+# Scripts and user code, which run without their package.
+STANDALONE = [path for path in SOURCES if path.match("stacks/flights/*.py") or path == Path("stacks/__main__.py")]
 SETTINGS = [path for path in SOURCES if path.name == "settings.py"]
 
 
 def module_of(path: Path) -> str:
     parts = path.with_suffix("").parts
     return ".".join(["tidemill", *(parts[:-1] if parts[-1] == "__init__" else parts)])
+
+
+MODULES = {module_of(path): path for path in SOURCES}
 
 
 def imports_of(path: Path) -> set[str]:
@@ -33,6 +40,12 @@ def imports_of(path: Path) -> set[str]:
             base += [node.module] if node.module else []
             found |= {".".join([*base, alias.name]) for alias in node.names}
     return found
+
+
+def modules_imported_by(path: Path) -> set[str]:
+    """Return the source modules that a module imports, also inside functions and for types only."""
+    names = imports_of(path)
+    return {name if name in MODULES else name.rpartition(".")[0] for name in names} & MODULES.keys()
 
 
 def under(name: str, *packages: str) -> bool:
@@ -77,6 +90,48 @@ def test_settings_modules_do_not_import_pulumi() -> None:
     assert [path for path in SETTINGS for name in imports_of(path) if under(name, "pulumi")] == []
 
 
+def test_packages_of_the_runtime_import_only_what_siblings_export() -> None:
+    """A sibling's exports are the names of its `__init__`; `common` is open to all."""
+    wrong: list[str] = []
+    for path in SOURCES:
+        if path.parts[0] != "runtime" or len(path.parts) < 3:
+            continue
+        for name in imports_of(path):
+            package, _, rest = name.removeprefix("tidemill.runtime.").partition(".")
+            if not name.startswith("tidemill.runtime.") or package in ("common", path.parts[1]):
+                continue
+            if rest and (f"tidemill.runtime.{package}.{rest}" in MODULES or "." in rest):
+                wrong.append(f"{path} imports {name}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("runtime/*/__init__.py")), ids=lambda path: path.parent.name)
+def test_packages_of_the_runtime_export_what_they_list(path: Path) -> None:
+    package = importlib.import_module(f"tidemill.runtime.{path.parent.name}")
+    assert [name for name in getattr(package, "__all__", ()) if getattr(package, name, None) is None] == []
+
+
+def test_there_are_no_import_cycles() -> None:
+    """Imports inside functions and for types only count too."""
+    graph = {name: modules_imported_by(path) - {name} for name, path in MODULES.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        cycle = " -> ".join(error.args[1])
+        raise AssertionError(f"import cycle: {cycle}") from None
+
+
+def test_sources_import_relatively() -> None:
+    wrong: list[str] = []
+    for path in set(SOURCES) - set(STANDALONE):
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            wrong += [f"{path}:{node.lineno} imports {name}" for name in names if under(name, "tidemill")]
+    assert wrong == []
+
+
 def loaded_by(modules: list[str], unwanted: tuple[str, ...]) -> list[str]:
     """Import `modules` in a fresh Python, and return which of `unwanted` that loads."""
     code = "import importlib, json, sys\nfor name in json.loads(sys.argv[1]): importlib.import_module(name)\n"
@@ -96,12 +151,19 @@ def loaded_by(modules: list[str], unwanted: tuple[str, ...]) -> list[str]:
     ("modules", "unwanted"),
     [
         (["tidemill.runtime"], ("pandas", "pyarrow", "mlflow", "great_expectations", "pulumi", "fastapi", "sklearn")),
+        (
+            [
+                f"tidemill.runtime.common.{name}"
+                for name in ("errors", "files", "http", "ids", "lazy", "secrets", "tags")
+            ],
+            ("pydantic", "httpx", "fastapi", "uvicorn", "pandas"),
+        ),
         (["tidemill.components.tools", "tidemill.components.tools.doctor"], ("pulumi", "httpx", "pandas", "mlflow")),
         (["tidemill.components.layout"], ("pulumi", "httpx", "pandas", "mlflow", "pydantic")),
         ([module_of(path) for path in SETTINGS], ("pulumi", "pandas", "mlflow", "great_expectations")),
         (["tidemill.stacks.cli"], ("pulumi", "pandas", "mlflow", "great_expectations")),
     ],
-    ids=["runtime", "tools", "layout", "settings", "cli"],
+    ids=["runtime", "common", "tools", "layout", "settings", "cli"],
 )
 def test_what_is_imported_often_stays_light(modules: list[str], unwanted: tuple[str, ...]) -> None:
     assert loaded_by(modules, unwanted) == []

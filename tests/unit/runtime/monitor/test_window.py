@@ -284,8 +284,8 @@ def test_days_which_never_got_a_label_are_forgotten(tmp_path: Path) -> None:
     traffic(tmp_path, 1)
     traffic(tmp_path, 9)
     days.update()
-    assert days.forget_unlabelled() == []
-    assert date(2013, 6, 1) in days.forget_unlabelled(time.time() + 101)
+    assert days.drop_unlabelled() == []
+    assert date(2013, 6, 1) in days.drop_unlabelled(time.time() + 101)
     assert not days._unlabelled
 
 

@@ -1,4 +1,4 @@
-"""The rules of retraining, turn by turn, with a lake, a registry and jobs that are only said to be there."""
+"""The rules of retraining, with fakes of the lake, the registry and the jobs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from tidemill.runtime.common.errors import UnreachableError
 from tidemill.runtime.retraining.jobs.launcher import JobSpec, JobStatus
-from tidemill.runtime.retraining.platform import Version
+from tidemill.runtime.retraining.platform import Platform, Version
 from tidemill.runtime.retraining.reconciler import Retrainer
-from tidemill.runtime.retraining.retrainings import Turn, TurnStore, VerdictRecord
+from tidemill.runtime.retraining.retrainings import FILE, Retraining, RetrainingStore, VerdictRecord
 from tidemill.runtime.retraining.settings import RetrainedModel
 
 
-class Said:
-    """A platform as the test says it is."""
+class FakePlatform(Platform):
+    """A platform in the state that the test gives it."""
 
     def __init__(self) -> None:
         self.aliases: dict[str, Version] = {}
@@ -25,7 +25,7 @@ class Said:
         self.verdict = VerdictRecord(accepted=True, reasons=["good enough"])
         self.down = False
 
-    def version_behind(self, model: str, alias: str) -> Version | None:
+    def version_by_alias(self, model: str, alias: str) -> Version | None:
         if self.down:
             raise UnreachableError("the registry does not answer")
         return self.aliases.get(alias)
@@ -76,12 +76,12 @@ class Jobs:
 class Scene:
     def __init__(self, folder: Path, **model: Any) -> None:
         self.folder = folder
-        self.said, self.jobs = Said(), Jobs()
+        self.said, self.jobs = FakePlatform(), Jobs()
         values: dict[str, Any] = {
             "name": "flights", "code": folder, "command": ["python", "train.py"], "data": "flights/main/departures",
         } | model  # fmt: skip
         self.model = RetrainedModel.model_validate(values)
-        self.store = TurnStore(folder / "turns.db")
+        self.store = RetrainingStore(folder / FILE)
         self.retrainer = self.service()
 
     def service(self) -> Retrainer:
@@ -92,18 +92,18 @@ class Scene:
     def fire(self, reason: str = "no-champion", **more: Any):
         return self.retrainer.fire("flights", reason, why="it fires", **more)
 
-    def step(self) -> Turn:
-        self.retrainer._asked.clear()
+    def step(self) -> Retraining:
+        self.retrainer._next_check.clear()
         self.retrainer.step()
-        return self.turn
+        return self.retraining
 
     @property
-    def turn(self) -> Turn:
+    def retraining(self) -> Retraining:
         return self.store.newest()[0]
 
-    def end(self, code: int = 0, version: str | None = "1") -> Turn:
-        """End the running job; return the turn when it is closed."""
-        job = self.turn.job
+    def end(self, code: int = 0, version: str | None = "1") -> Retraining:
+        """End the running job; return the retraining when it is closed."""
+        job = self.retraining.job
         assert job
         self.jobs.states[job] = JobStatus("exited", 1.0, code)
         if version:
@@ -112,10 +112,10 @@ class Scene:
         return self.step()
 
     def age(self, seconds: float) -> None:
-        """Let the newest turn have ended `seconds` earlier."""
-        finished = self.turn.finished_at
+        """Let the newest retraining have ended `seconds` earlier."""
+        finished = self.retraining.finished_at
         assert finished
-        self.store.save(self.turn.model_copy(update={"finished_at": finished - timedelta(seconds=seconds)}))
+        self.store.save(self.retraining.model_copy(update={"finished_at": finished - timedelta(seconds=seconds)}))
 
 
 @pytest.fixture
@@ -129,14 +129,19 @@ def test_no_champion_trains_judges_and_promotes(scene: Scene) -> None:
     assert scene.fire().queued
     assert scene.step().state == "running"
     (spec,) = scene.jobs.specs
-    assert spec.env["TIDEMILL_JOB_ID"] == spec.id == scene.turn.id
-    turn = scene.end()
-    assert (turn.state, turn.version, turn.data_commit, turn.git_commit) == ("done", "1", "data-1", "git-1")
-    assert turn.verdict == scene.said.verdict
+    assert spec.env["TIDEMILL_JOB_ID"] == spec.id == scene.retraining.id
+    retraining = scene.end()
+    assert (retraining.state, retraining.version, retraining.data_commit, retraining.git_commit) == (
+        "done",
+        "1",
+        "data-1",
+        "git-1",
+    )
+    assert retraining.verdict == scene.said.verdict
     assert scene.store.outcomes() == [("flights", "no-champion", "done", 1)]
 
 
-def test_an_alert_sent_again_opens_no_second_turn(scene: Scene) -> None:
+def test_an_alert_sent_again_opens_no_second_retraining(scene: Scene) -> None:
     scene.fire()
     assert not scene.fire().queued
     scene.step()
@@ -144,11 +149,11 @@ def test_an_alert_sent_again_opens_no_second_turn(scene: Scene) -> None:
     assert len(scene.store.newest()) == 1
 
 
-def test_a_champion_meanwhile_ends_the_turn_without_a_job(scene: Scene) -> None:
+def test_a_champion_meanwhile_ends_the_retraining_without_a_job(scene: Scene) -> None:
     scene.fire()
     scene.said.aliases["champion"] = Version("7")
-    turn = scene.step()
-    assert (turn.state, turn.detail) == ("done", "already has a champion, version 7")
+    retraining = scene.step()
+    assert (retraining.state, retraining.detail) == ("done", "the model already has a champion, version 7")
     assert not scene.jobs.specs
     assert scene.store.outcomes() == []
 
@@ -156,9 +161,9 @@ def test_a_champion_meanwhile_ends_the_turn_without_a_job(scene: Scene) -> None:
 def test_drift_waits_for_newer_data_then_trains_and_cools_down(scene: Scene) -> None:
     scene.said.aliases["champion"] = Version("1", "data-1")
     scene.fire("drift", served="1")
-    turn = scene.step()
-    assert turn.state == "waiting"
-    assert "data-1" in turn.detail
+    retraining = scene.step()
+    assert retraining.state == "waiting"
+    assert "data-1" in retraining.detail
     assert not scene.jobs.specs
     scene.said.newest = "data-2"
     assert scene.step().state == "running"
@@ -187,21 +192,21 @@ def test_failures_are_tried_again_later_and_later(scene: Scene) -> None:
     for delay in (5, 10, 20):
         assert scene.fire().queued
         scene.step()
-        turn = scene.end(code=3, version=None)
-        assert (turn.state, turn.detail) == ("failed", "exit code 3: ValueError: no such column")
+        retraining = scene.end(code=3, version=None)
+        assert (retraining.state, retraining.detail) == ("failed", "exit code 3: ValueError: no such column")
         scene.age(delay - 2)
         assert not scene.fire().queued
         scene.age(2)
     assert scene.fire().queued
 
 
-def test_a_refused_version_is_a_refused_turn_with_the_reasons(scene: Scene) -> None:
-    scene.said.verdict = VerdictRecord(accepted=False, reasons=["roc_auc is 0.4000, below the floor of 0.6500"])
+def test_a_refused_version_is_a_refused_retraining_with_the_reasons(scene: Scene) -> None:
+    scene.said.verdict = VerdictRecord(accepted=False, reasons=["roc_auc is 0.4000, below the minimum of 0.6500"])
     scene.fire()
     scene.step()
-    turn = scene.end()
-    assert turn.state == "refused"
-    assert "0.4000" in turn.detail
+    retraining = scene.end()
+    assert retraining.state == "refused"
+    assert "0.4000" in retraining.detail
     assert "champion" not in scene.said.aliases
 
 
@@ -218,7 +223,7 @@ def test_manual_promotion_stops_at_challenger_and_trains_no_second_one(tmp_path:
     assert scene.end(version="4").state == "done"
     assert set(scene.said.aliases) == {"challenger"}
     assert scene.fire().queued
-    assert "version 4 of flights waits as challenger" in scene.step().detail
+    assert "version 4 of flights is the challenger; to promote it" in scene.step().detail
     assert len(scene.jobs.specs) == 1
     scene.store.close()
 
@@ -238,7 +243,7 @@ def test_a_lost_job_is_launched_once_more_and_no_more(scene: Scene) -> None:
 def test_a_service_killed_before_or_after_the_launch_has_one_job(scene: Scene) -> None:
     scene.fire()
     scene.step()
-    job = scene.turn.job
+    job = scene.retraining.job
     scene.retrainer = scene.service()
     scene.step()
     assert len(scene.jobs.specs) == 1, "it runs, so it is found"
@@ -248,15 +253,15 @@ def test_a_service_killed_before_or_after_the_launch_has_one_job(scene: Scene) -
     assert [spec.id for spec in scene.jobs.specs] == [job, job], "killed between the record and the launch"
 
 
-def test_a_stop_ends_the_job_and_the_turn_goes_on_afterwards(scene: Scene) -> None:
+def test_a_stop_ends_the_job_and_the_retraining_goes_on_afterwards(scene: Scene) -> None:
     scene.fire()
     job = scene.step().job
     scene.retrainer.interrupt()
     assert scene.jobs.cancelled == [job]
-    assert scene.turn.state == "queued"
+    assert scene.retraining.state == "queued"
     scene.retrainer = scene.service()
     assert scene.step().state == "running"
-    assert scene.turn.attempt == 1, "a stop is not the job's failure"
+    assert scene.retraining.attempt == 1, "a stop is not the job's failure"
     assert scene.end().state == "done"
 
 
@@ -264,26 +269,26 @@ def test_a_job_past_its_time_is_ended(scene: Scene) -> None:
     scene.fire()
     job = scene.step().job or ""
     scene.jobs.states[job] = JobStatus("running", 1.0)
-    turn = scene.step()
-    assert (turn.state, scene.jobs.cancelled) == ("failed", [job])
+    retraining = scene.step()
+    assert (retraining.state, scene.jobs.cancelled) == ("failed", [job])
 
 
 def test_an_unreachable_registry_delays_and_fails_nothing(scene: Scene) -> None:
     scene.fire()
     scene.said.down = True
     assert scene.step().state == "queued"
-    assert "does not answer" in scene.turn.detail
+    assert "does not answer" in scene.retraining.detail
     scene.said.down = False
     assert scene.step().state == "running"
 
 
-def test_a_resolved_alert_is_recorded_on_its_own_turn(scene: Scene) -> None:
+def test_a_resolved_alert_is_recorded_on_its_own_retraining(scene: Scene) -> None:
     scene.said.aliases["champion"] = Version("1", "data-0")
     scene.fire("drift", served="1")
     scene.step()
-    assert scene.retrainer.resolve("flights", "drift", served="2").turn is None
-    assert scene.retrainer.resolve("flights", "drift", served="1").turn == scene.turn.id
-    assert scene.turn.resolved_at is not None
+    assert scene.retrainer.resolve("flights", "drift", served="2").retraining is None
+    assert scene.retrainer.resolve("flights", "drift", served="1").retraining == scene.retraining.id
+    assert scene.retraining.resolved_at is not None
     assert scene.end(version="2").resolved_at is not None, "what the worker writes does not undo it"
     assert len(scene.store.newest()) == 1
 

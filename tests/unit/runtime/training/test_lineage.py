@@ -5,16 +5,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tidemill.runtime.training.lineage import (
-    ENVIRONMENT,
-    GIT_COMMIT,
-    GIT_DIRTY,
-    JOB_ID,
-    NONE,
-    RECORDED,
-    Lineage,
-    code_state,
-)
+from tidemill.runtime.common.tags import ENVIRONMENT, GIT_COMMIT, GIT_DIRTY, JOB_ID, NONE
+from tidemill.runtime.training.lineage import RECORDED, Lineage, code_state
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -16,7 +16,7 @@ from tidemill.stacks.cli.app import run
 from tidemill.stacks.cli.follow import _judge
 from tidemill.stacks.engine.environment import backend_folder, engine_environment, ensure_passphrase
 from tidemill.stacks.loading import load_stack
-from tidemill.stacks.overview import Turn
+from tidemill.stacks.overview import RetrainingView
 
 CONFIG = "config:\n  tidemill:stack:\n    team: harbour\n    environment: dev\n"
 
@@ -181,9 +181,9 @@ def test_env_tells_where_a_model_answers_once_it_does(project: Path, capsys: pyt
 
 @pytest.mark.parametrize(("state", "code"), [("refused", 1), ("failed", 3)])
 def test_following_ends_honestly(state: str, code: int) -> None:
-    turn = Turn("1", "boats", "no-champion", state, "roc_auc 0.6 is below 0.65", None)
+    retraining = RetrainingView("1", "boats", "no-champion", state, "roc_auc 0.6 is below 0.65", None)
     with pytest.raises(Exception, match=r"0\.6 is below") as caught:
-        _judge("boats", turn)
+        _judge("boats", retraining)
     assert getattr(caught.value, "exit_code", None) == code
 
 

@@ -19,7 +19,7 @@ from tidemill.components.targets.docker.target import DockerTarget
 from tidemill.components.targets.local.store import FolderStore
 from tidemill.components.targets.staged_import import attempt_at
 from tidemill.runtime.common.errors import NotFoundError, PlatformError, RefusedError, UserError
-from tidemill.runtime.retraining.retrainings import Turn, TurnStore
+from tidemill.runtime.retraining.retrainings import Retraining, RetrainingStore
 from tidemill.stacks.moving.archive import open_archive
 from tidemill.stacks.moving.manifest import FORMAT, Manifest
 from tidemill.stacks.moving.retrainings import settled
@@ -251,13 +251,13 @@ def test_what_is_sealed_says_nothing_and_fits_nowhere_else() -> None:
 def test_a_folder_gives_a_database_as_of_one_moment_and_whole_files_only(tmp_path: Path) -> None:
     store = FolderStore(tmp_path)
     store.write("a/b", io.BytesIO(b"12345"), 5)
-    with closing(sqlite3.connect(tmp_path / "turns.db", isolation_level=None)) as database:
+    with closing(sqlite3.connect(tmp_path / "retrainings.db", isolation_level=None)) as database:
         database.execute("pragma journal_mode = wal")
         database.execute("create table t (x)")
         database.execute("insert into t values (1)")
-        assert (tmp_path / "turns.db-wal").exists()
-        assert list(store.names()) == ["turns.db", "a/b"], "the journal goes with the database"
-        with store.open("turns.db") as (source, size):
+        assert (tmp_path / "retrainings.db-wal").exists()
+        assert list(store.names()) == ["retrainings.db", "a/b"], "the journal goes with the database"
+        with store.open("retrainings.db") as (source, size):
             database.execute("insert into t values (2)")
             copy = tmp_path / "copy"
             copy.write_bytes(source.read())
@@ -272,21 +272,21 @@ def test_a_folder_gives_a_database_as_of_one_moment_and_whole_files_only(tmp_pat
         pass
 
 
-def test_an_open_turn_does_not_stay_open_at_another_place(tmp_path: Path) -> None:
-    path = tmp_path / "turns.db"
+def test_an_open_retraining_does_not_stay_open_at_another_place(tmp_path: Path) -> None:
+    path = tmp_path / "retrainings.db"
     facts = {"model": "flights", "reason": "drift", "why": "", "what": "", "queued_at": datetime.now(UTC)}
-    with closing(TurnStore(path)) as store:
-        assert store.add(Turn(id="1", state="done", finished_at=datetime.now(UTC), **facts))
-        assert store.add(Turn(id="2", state="running", job="job", **facts))
-    with FolderStore(tmp_path).open("turns.db") as (source, _), settled(source) as (changed, size):
+    with closing(RetrainingStore(path)) as store:
+        assert store.add(Retraining(id="1", state="done", finished_at=datetime.now(UTC), **facts))
+        assert store.add(Retraining(id="2", state="running", job="job", **facts))
+    with FolderStore(tmp_path).open("retrainings.db") as (source, _), settled(source) as (changed, size):
         moved = tmp_path / "moved.db"
         moved.write_bytes(changed.read())
         assert moved.stat().st_size == size
-    with closing(TurnStore(moved)) as store:
-        assert store.open_turns() == []
+    with closing(RetrainingStore(moved)) as store:
+        assert store.open_retrainings() == []
         newest, oldest = store.newest()
     assert (newest.state, newest.job, oldest.state) == ("failed", "job", "done")
-    assert "moved while this turn was open" in newest.detail
+    assert "moved while this retraining was open" in newest.detail
 
 
 def test_containers_do_not_take_the_volumes_of_an_import_which_was_not_finished(tmp_path: Path) -> None:
