@@ -20,6 +20,7 @@ from typing import Any
 
 from ..capture import CAPTURE, LABELS
 from ..common.errors import ConfigError
+from ..common.files import replacement
 from .task_files import Place
 
 __all__ = ["Fetch", "Keep", "Send"]
@@ -91,15 +92,10 @@ class _Mirror:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         hidden = path.with_name(f".{path.name}.fetched")
         body = self.s3.get_object(Bucket=self.place.bucket, Key=self._key(name), ChecksumMode="ENABLED")["Body"]
-        try:
-            with os.fdopen(os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                for chunk in body.iter_chunks(1 << 20):
-                    file.write(chunk)
+        with replacement(path, partial=hidden, durable=False) as file:
+            for chunk in body.iter_chunks(1 << 20):
+                file.write(chunk)
             self._give(hidden)
-            hidden.rename(path)
-        except BaseException:
-            hidden.unlink(missing_ok=True)
-            raise
         for parent in path.relative_to(self.folder).parents:
             self._give(self.folder / parent)
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError
 
 from ..common.errors import ConfigError, NotFoundError
+from ..common.files import write_private
 from ..common.settings import Settings
 
 if TYPE_CHECKING:
@@ -157,11 +158,8 @@ def write_files(
 def _write(folder: Path, name: Path, text: str, owner: int, give: Callable[[Path, int], None]) -> None:
     if name.is_absolute() or ".." in name.parts:
         raise ConfigError("leads out of the folder", field="config", value=str(name))
-    path = folder / name
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    give(path, owner)
+    write_private(folder / name, text)
+    give(folder / name, owner)
 
 
 def _give(path: Path, owner: int) -> None:

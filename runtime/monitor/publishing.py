@@ -17,6 +17,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from .. import data
 from ..common.errors import ConfigError, GateError
+from ..common.files import sync, write_private
 from ..data import Lake
 from .days import Day, Days
 from .settings import MonitoredModel
@@ -157,13 +158,12 @@ class Publisher:
         with hidden.open("wb") as file:
             os.fchmod(file.fileno(), 0o600)
             pq.write_table(table, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
+        sync(hidden)
         with hidden.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
         name = f"labelled-{days[0].isoformat()}-{days[-1].isoformat()}-{digest}.parquet"
         hidden.rename(self._outbox / name)
-        _sync(self._outbox)
+        sync(self._outbox)
         return WindowFile(days=days, name=name, rows=table.num_rows, at=datetime.now(UTC))
 
     def _again(self, lake: Lake) -> WindowFile | None:
@@ -234,19 +234,4 @@ class Publisher:
         return State()
 
     def _save(self) -> None:
-        hidden = self._file.with_name(".state.json.partial")
-        with hidden.open("w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), 0o600)
-            json.dump(self.state.model_dump(mode="json"), file)
-            file.flush()
-            os.fsync(file.fileno())
-        hidden.rename(self._file)
-        _sync(self._file.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        write_private(self._file, json.dumps(self.state.model_dump(mode="json")), durable=True)

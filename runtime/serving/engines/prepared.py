@@ -11,7 +11,6 @@ import base64
 import hashlib
 import json
 import logging
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import pyarrow as pa
 
+from ...common.files import write_private
 from ..contract.model_contract import Contract
 
 if TYPE_CHECKING:
@@ -121,12 +121,7 @@ class Prepared:
             "note": self.note,
             "example": self.example,
         }
-        work = folder / f"{FILE}.partial"
-        with work.open("w", encoding="utf-8") as file:
-            json.dump(document, file)
-            file.flush()
-            os.fsync(file.fileno())
-        work.replace(folder / FILE)
+        write_private(folder / FILE, json.dumps(document), mode=0o644, durable=True)
 
     def warm(self, folder: Path) -> pa.RecordBatch:
         """Return the rows which the version is warmed with."""
