@@ -18,15 +18,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from ...common.files import write_private
 from ..contract.model_contract import Contract
 
 if TYPE_CHECKING:
+    from ..inference.batch import Outputs
     from ..settings import CompileSettings, IsolationSettings
 
-__all__ = ["Output", "Prepared", "Wanted", "fingerprint"]
+__all__ = ["Output", "Prepared", "Wanted", "fingerprint", "output_type", "write_sample"]
 
 _log = logging.getLogger(__name__)
 
@@ -154,6 +156,38 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def output_type(output: Output, values: Outputs) -> pa.StructType:
+    """Return the type of outputs such as `values`: a struct with one field, named `output`.
+
+    Values that are nested, or differ in type from row to row, are stored as JSON text.
+    """
+    if output == "score":
+        return pa.struct([(output, pa.float64())])
+    if output == "scores":
+        return pa.struct([(output, pa.list_(pa.float64()))])
+    if isinstance(values, np.ndarray):
+        return pa.struct([(output, pa.float64() if values.ndim == 1 else pa.list_(pa.float64()))])
+    try:
+        kind = pa.array(values).type
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+        kind = pa.string()
+    return pa.struct([(output, kind if _is_flat(kind) else pa.string())])
+
+
+def _is_flat(kind: pa.DataType) -> bool:
+    if pa.types.is_list(kind):
+        return _is_plain(kind.value_type)
+    if pa.types.is_struct(kind):
+        return kind.num_fields > 0 and all(_is_plain(field.type) for field in kind)
+    return _is_plain(kind)
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_string(kind)
+    )
 
 
 def _encode_type(kind: pa.StructType) -> str:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from ...common.errors import TidemillError
-from ..engines.prepared import COMPILED, Output, Prepared, Wanted, fingerprint, write_sample
+from ..engines.prepared import COMPILED, Output, Prepared, Wanted, fingerprint, output_type, write_sample
 from ..settings import CompileSettings, IsolationSettings
 from .model import UnfitError, VersionInfo, as_json
 
@@ -235,7 +235,6 @@ def _found(
 ) -> Prepared:
     from ..engines import sample_rows
     from ..engines.engine_selection import Case
-    from ..engines.outputs import output_type
     from ..inference.batch import Batch, is_finite
 
     opened = _open(folder, described, contract, settings)
