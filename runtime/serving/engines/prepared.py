@@ -1,8 +1,8 @@
-"""What preparation found out about a version, kept beside its artifacts.
+"""The result of preparing a version, stored next to its artifacts.
 
 <cache>/<model>/<version>/model/         the MLflow model
-<cache>/<model>/<version>/prepared.json  this
-<cache>/<model>/<version>/compiled/      what was compiled, and `sample.arrow`, the rows it is warmed with
+<cache>/<model>/<version>/prepared.json  the result of preparation
+<cache>/<model>/<version>/compiled/      compiled files, and `sample.arrow`, the rows for warming up
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..inference.batch import Outputs
     from ..settings import CompileSettings, IsolationSettings
 
-__all__ = ["Output", "Prepared", "Wanted", "fingerprint", "output_type", "write_sample"]
+__all__ = ["Output", "PreparationSettings", "Prepared", "fingerprint", "output_type", "write_sample"]
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ SCHEMA = 2
 FILE = "prepared.json"
 COMPILED = "compiled"
 _SAMPLE = "sample.arrow"
-# What a prepared version depends on besides itself: another version of one of these may decide or compute otherwise.
+# A prepared version also depends on these: another version of one of them may select or compute differently.
 _LIBRARIES = (
     "tidemill",
     "mlflow",
@@ -56,32 +56,32 @@ _LIBRARIES = (
 )
 
 
-class Wanted(Protocol):
-    """How a version is to be prepared; the settings of the server say it."""
+class PreparationSettings(Protocol):
+    """The server settings that preparation uses."""
 
     @property
     def compile(self) -> CompileSettings:
-        """Which engines are tried."""
+        """Which engines to try."""
         ...
 
     @property
     def isolation(self) -> IsolationSettings:
-        """What happens where its requirements are other than the server's."""
+        """What to do if the model's requirements differ from the server's."""
         ...
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """How a version is served.
+    """How to serve a version.
 
     Attributes:
-        made_for: the fingerprint it was made for; it holds for no other.
-        contract: what the version takes.
-        output: what it gives.
-        output_type: as a struct with one field.
-        engine: the engine's `name`, whether it is `mergeable`, and what else it needs to be loaded.
-        note: how far a compiled engine is from the model itself, or why none serves.
-        example: at most five rows, by column, as JSON says them.
+        made_for: the fingerprint that it was made for; it is valid for no other.
+        contract: the version's inputs.
+        output: the kind of its outputs.
+        output_type: the type of its outputs, a struct with one field.
+        engine: the engine's spec: its `name`, whether it is `mergeable`, and what else `load` needs.
+        note: how much a compiled engine differs from the model itself, or why none serves.
+        example: at most five rows, by column, as JSON values.
     """
 
     made_for: Mapping[str, Any]
@@ -94,7 +94,7 @@ class Prepared:
 
     @classmethod
     def read(cls, folder: Path) -> Prepared | None:
-        """Return what is kept in a version's folder, or None where nothing readable is."""
+        """Return the result in a version's folder, or None if there is no readable one."""
         try:
             raw = json.loads((folder / FILE).read_text(encoding="utf-8"))
             return cls(
@@ -113,7 +113,7 @@ class Prepared:
             return None
 
     def write(self, folder: Path) -> None:
-        """Keep it in a version's folder, whole or not at all."""
+        """Write the result to a version's folder, atomically."""
         document = {
             "made_for": dict(self.made_for),
             "contract": self.contract.to_json(),
@@ -125,24 +125,24 @@ class Prepared:
         }
         write_private(folder / FILE, json.dumps(document), mode=0o644, durable=True)
 
-    def warm(self, folder: Path) -> pa.RecordBatch:
-        """Return the rows which the version is warmed with."""
+    def warm_rows(self, folder: Path) -> pa.RecordBatch:
+        """Return the rows for warming up the version."""
         with pa.OSFile(str(folder / COMPILED / _SAMPLE)) as source, pa.ipc.open_file(source) as reader:
             return reader.get_batch(0)
 
 
 def write_sample(compiled: Path, sample: pa.RecordBatch) -> None:
-    """Keep the rows which the version is warmed with."""
+    """Write the rows for warming up the version."""
     with pa.OSFile(str(compiled / _SAMPLE), "wb") as sink, pa.ipc.new_file(sink, sample.schema) as writer:
         writer.write_batch(sample)
 
 
-def fingerprint(folder: Path, settings: Wanted) -> dict[str, Any]:
-    """Return what a prepared version depends on: itself, the settings, this machine and its libraries."""
-    described = folder / "model" / "MLmodel"
+def fingerprint(folder: Path, settings: PreparationSettings) -> dict[str, Any]:
+    """Return what a prepared version depends on: the model, the settings, this machine and its libraries."""
+    mlmodel = folder / "model" / "MLmodel"
     return {
         "schema": SCHEMA,
-        "model": hashlib.sha256(described.read_bytes()).hexdigest() if described.exists() else "",
+        "model": hashlib.sha256(mlmodel.read_bytes()).hexdigest() if mlmodel.exists() else "",
         "compile": settings.compile.model_dump(mode="json"),
         "isolation": settings.isolation.model_dump(mode="json"),
         "python": platform.python_version(),

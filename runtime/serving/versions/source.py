@@ -29,9 +29,10 @@ from ...common.errors import NotFoundError, UnreachableError
 from ...common.files import write_private
 from ...common.secrets import is_loopback, read_secret
 from ...common.settings import RegistrySettings
+from ..engines.errors import UnfitError
 from ..settings import ServingSettings
 from .child_process import run_child
-from .model import UnfitError, VersionInfo
+from .model import VersionInfo
 
 if TYPE_CHECKING:
     import httpx
