@@ -1,6 +1,7 @@
 """Drift between a reference and a current window. Each drift test is a module of `measures`.
 
 >>> import pandas as pd
+>>> from tidemill.runtime.drift import score
 >>> reference = pd.DataFrame({"distance": [100.0, 200.0, 300.0, 400.0], "origin": ["JFK", "JFK", "EWR", "LGA"]})
 >>> result = score(reference, reference.assign(distance=reference["distance"] + 500))
 >>> [(feature.name, feature.test, round(feature.score, 2), feature.drifted) for feature in result.features]

@@ -247,7 +247,7 @@ def test_a_model_cannot_have_everything_trusted(tmp_path: Path, name: str) -> No
     described = yaml.safe_load(file.read_text())
     described["flavors"]["sklearn"]["skops_trusted_types"] = [name]
     file.write_text(yaml.safe_dump(described))
-    with pytest.raises(UnfitError, match="can run anything"):
+    with pytest.raises(UnfitError, match="can run any code"):
         MLmodel.read(folder / "model").check()
 
 
