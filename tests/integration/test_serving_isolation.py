@@ -391,7 +391,7 @@ def test_environments_which_nobody_wants_are_removed(tmp_path: Path, foreign: Pa
         (root / name / "tidemill.json").write_text("{}")
         if name != "py3.11-recent":
             os.utime(root / name, (0, 0))
-    with environment.using(root / "py3.11-used"):
+    with environment.environment_in_use(root / "py3.11-used"):
         assert environment.prune(cache) == ["py3.11-old"]
     assert sorted(path.name for path in root.glob("py*-*") if path.is_dir()) == sorted(
         [cached, "py3.11-used", "py3.11-recent"]
