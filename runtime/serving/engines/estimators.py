@@ -59,44 +59,18 @@ _FOREST_REGRESSORS = frozenset(
     ("RandomForestRegressor", "ExtraTreesRegressor", "DecisionTreeRegressor", "ExtraTreeRegressor")
 )
 _LINEAR_REGRESSORS = frozenset(
-    (
-        "ARDRegression",
-        "BayesianRidge",
-        "ElasticNet",
-        "ElasticNetCV",
-        "HuberRegressor",
-        "Lars",
-        "LarsCV",
-        "Lasso",
-        "LassoCV",
-        "LassoLars",
-        "LassoLarsCV",
-        "LassoLarsIC",
-        "LinearRegression",
-        "LinearSVR",
-        "MultiTaskElasticNet",
-        "MultiTaskLasso",
-        "OrthogonalMatchingPursuit",
-        "PassiveAggressiveRegressor",
-        "QuantileRegressor",
-        "Ridge",
-        "RidgeCV",
-        "SGDRegressor",
-        "TheilSenRegressor",
-    )
+    {
+        *("ARDRegression", "BayesianRidge", "ElasticNet", "ElasticNetCV", "HuberRegressor", "Lars", "LarsCV", "Lasso"),
+        *("LassoCV", "LassoLars", "LassoLarsCV", "LassoLarsIC", "LinearRegression", "LinearSVR", "MultiTaskElasticNet"),
+        *("MultiTaskLasso", "OrthogonalMatchingPursuit", "PassiveAggressiveRegressor", "QuantileRegressor", "Ridge"),
+        *("RidgeCV", "SGDRegressor", "TheilSenRegressor"),
+    }
 )
 _LINEAR_CLASSIFIERS = frozenset(
-    (
-        "LinearDiscriminantAnalysis",
-        "LinearSVC",
-        "LogisticRegression",
-        "LogisticRegressionCV",
-        "PassiveAggressiveClassifier",
-        "Perceptron",
-        "RidgeClassifier",
-        "RidgeClassifierCV",
-        "SGDClassifier",
-    )
+    {
+        *("LinearDiscriminantAnalysis", "LinearSVC", "LogisticRegression", "LogisticRegressionCV"),
+        *("PassiveAggressiveClassifier", "Perceptron", "RidgeClassifier", "RidgeClassifierCV", "SGDClassifier"),
+    }
 )
 _EXPONENTIAL = frozenset({"PoissonRegressor", "GammaRegressor"})
 

@@ -43,33 +43,11 @@ _FROM_CODE = (
 )
 # To trust a type from one of these modules would be to trust everything.
 _NEVER_TRUSTED = frozenset(
-    (
-        "builtins",
-        "cloudpickle",
-        "code",
-        "codeop",
-        "commands",
-        "ctypes",
-        "dill",
-        "importlib",
-        "joblib",
-        "marshal",
-        "multiprocessing",
-        "nt",
-        "os",
-        "pickle",
-        "posix",
-        "pty",
-        "runpy",
-        "shelve",
-        "shutil",
-        "skops",
-        "socket",
-        "subprocess",
-        "sys",
-        "types",
-        "webbrowser",
-    )
+    {
+        *("builtins", "cloudpickle", "code", "codeop", "commands", "ctypes", "dill", "importlib", "joblib", "marshal"),
+        *("multiprocessing", "nt", "os", "pickle", "posix", "pty", "runpy", "shelve", "shutil", "skops", "socket"),
+        *("subprocess", "sys", "types", "webbrowser"),
+    }
 )
 _HARMLESS = frozenset({"builtins.slice", "builtins.complex", "builtins.frozenset", "types.SimpleNamespace"})
 

@@ -40,19 +40,8 @@ COMPILED = "compiled"
 _SAMPLE = "sample.arrow"
 # A prepared version also depends on these: another version of one of them may select or compute differently.
 _LIBRARIES = (
-    "tidemill",
-    "mlflow",
-    "mlflow-skinny",
-    "numpy",
-    "onnxruntime",
-    "pandas",
-    "pyarrow",
-    "scikit-learn",
-    "scipy",
-    "skl2onnx",
-    "skops",
-    "tl2cgen",
-    "treelite",
+    *("tidemill", "mlflow", "mlflow-skinny", "numpy", "onnxruntime", "pandas", "pyarrow", "scikit-learn", "scipy"),
+    *("skl2onnx", "skops", "tl2cgen", "treelite"),
 )
 
 
