@@ -28,7 +28,7 @@ from .uv_command import run_uv
 from .wheels import origin, own_wheel
 
 if TYPE_CHECKING:
-    from ..runtime.serving.isolation.requirements import Needs
+    from ..runtime.serving.isolation.requirements import ModelRequirements
     from ..runtime.serving.versions.model import VersionInfo
 
 __all__ = ["Context", "Plan", "default_tag", "write_context"]
@@ -113,13 +113,13 @@ def write_context(plan: Plan, folder: Path) -> Context:
 
 
 def _written(plan: Plan, folder: Path) -> Context:
-    from ..runtime.serving.isolation.requirements import Needs
+    from ..runtime.serving.isolation.requirements import ModelRequirements
 
     (folder / "version").mkdir()
     shutil.copytree(plan.model, folder / "version" / "model", ignore=shutil.ignore_patterns("__pycache__"))
     version = json.dumps({**plan.info.as_dict(), "alias": ""}, indent=1)
     (folder / "version" / "version.json").write_text(version, encoding="utf-8")
-    needs = Needs.of(folder / "version" / "model")
+    needs = ModelRequirements.of(folder / "version" / "model")
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
     python = needs.python if needs.python in BASES else own
     base = plan.base or BASES[python]
@@ -192,10 +192,10 @@ def _server(wheel: Path | None, extras: str) -> str:
     return f"tidemill[{extras}] @ {wheel.absolute().as_uri()}"
 
 
-def _lock(needs: Needs, wheel: Path | None, python: str, folder: Path, *, compiled: bool) -> str:
+def _lock(needs: ModelRequirements, wheel: Path | None, python: str, folder: Path, *, compiled: bool) -> str:
     """Write the locks; return why the model needs one of its own, or nothing where it goes with the server."""
-    from ..runtime.serving.isolation.environment import requirements_of
-    from ..runtime.serving.isolation.requirements import loaded_by, without_credentials
+    from ..runtime.serving.isolation.environment import environment_requirements
+    from ..runtime.serving.isolation.requirements import covered_by_own_mlflow, without_credentials
 
     if refused := _compile(["uv"], (), python, folder / "tools.lock", ()):
         raise PlatformError(f"uv cannot be locked: {refused}", field="tools.lock")
@@ -204,13 +204,15 @@ def _lock(needs: Needs, wheel: Path | None, python: str, folder: Path, *, compil
     why = f"it was trained with Python {own}" if own != python else ""
     if not why:
         # What merely loads the model is the server's own.
-        lines = [line for line in needs.lines if not loaded_by(line)]
+        lines = [line for line in needs.lines if not covered_by_own_mlflow(line)]
         server = _server(wheel, "serve,compiled" if compiled else "serve")
         why = _compile([server, *lines], needs.constraints, python, folder / "server.lock", options)
     if why:
         # Only what the server loads itself is compiled.
         refused = _compile([_server(wheel, "serve")], (), python, folder / "server.lock", ())
-        refused = refused or _compile(requirements_of(needs), needs.constraints, own, folder / "model.lock", options)
+        refused = refused or _compile(
+            environment_requirements(needs), needs.constraints, own, folder / "model.lock", options
+        )
         if refused:
             raise PlatformError(f"the requirements cannot be locked: {refused}", field="requirements.txt")
     return why
@@ -218,7 +220,7 @@ def _lock(needs: Needs, wheel: Path | None, python: str, folder: Path, *, compil
 
 def _compile(lines: Sequence[str], constraints: Sequence[str], python: str, lock: Path, options: Sequence[str]) -> str:
     """Lock `lines` for any platform, with hashes; return why that is not possible, or nothing."""
-    from ..runtime.serving.isolation.environment import reason_in
+    from ..runtime.serving.isolation.environment import failure_reason
 
     with tempfile.TemporaryDirectory() as work:
         wanted, limits = Path(work) / "requirements.in", Path(work) / "constraints.in"
@@ -237,7 +239,7 @@ def _compile(lines: Sequence[str], constraints: Sequence[str], python: str, lock
         )
     if done.returncode:
         lock.unlink(missing_ok=True)
-        return reason_in(done.stderr)
+        return failure_reason(done.stderr)
     locked = lock.read_text(encoding="utf-8")
     # Wheels which lie beside the model are where the image has it.
     model = (lock.parent / "version" / "model").resolve()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..components.layout import StackRoot
-from ..components.provider.local.files import write_private
 from ..components.targets.operations import Operations
+from ..runtime.common.files import write_private
 from ..runtime.common.settings import LakeSettings, RegistrySettings, RuntimeModel, RuntimeSettings
 from .loading import LoadedStack
 

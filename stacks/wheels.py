@@ -82,7 +82,7 @@ def build_wheel(tree: Path, folder: Path) -> Path:
     Raises:
         PlatformError: it cannot be built.
     """
-    from ..runtime.serving.isolation.environment import reason_in
+    from ..runtime.serving.isolation.environment import failure_reason
 
     with tempfile.TemporaryDirectory() as work:
         copy = Path(work) / "tree"
@@ -97,7 +97,7 @@ def build_wheel(tree: Path, folder: Path) -> Path:
     (folder / ".gitignore").unlink(missing_ok=True)
     built = sorted(folder.glob(f"{OWN}-*.whl"))
     if done.returncode or len(built) != 1:
-        raise PlatformError(f"the wheel of tidemill cannot be built: {reason_in(done.stderr)}", field=str(tree))
+        raise PlatformError(f"the wheel of tidemill cannot be built: {failure_reason(done.stderr)}", field=str(tree))
     return built[0]
 
 

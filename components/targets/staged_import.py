@@ -7,8 +7,9 @@ import json
 import shutil
 from pathlib import Path
 
+from ...runtime.common.files import write_private
 from ..layout import StackRoot
-from ..provider.local.files import read_json, write_private
+from ..provider.local.files import read_json
 
 __all__ = ["Attempt", "attempt_at", "jobs_in", "secrets_in"]
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...runtime.common.files import sync
 from .base import Machine, parse_version
 
 __all__ = ["Cache", "Entry"]
@@ -108,7 +109,7 @@ class Cache:
         files = {}
         for name, path in programs.items():
             state = path.stat()
-            _sync(path)
+            sync(path)
             files[name] = (
                 path.relative_to(staged).as_posix(),
                 sha256(path),
@@ -117,7 +118,7 @@ class Cache:
             )
         document = {"schema": _SCHEMA, "package": package, "version": version, "way": way, "files": files}
         (staged / _MANIFEST).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        _sync(staged / _MANIFEST)
+        sync(staged / _MANIFEST)
         staged.chmod(0o755)
         final = self._tools / package / f"{version}-{way}-{machine}"
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -145,8 +146,3 @@ def _parse(manifest: Path) -> Entry:
         for name, (path, digest, size, modified) in document["files"].items()
     }
     return Entry(manifest.parent, str(document["version"]), str(document["way"]), files)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -16,9 +16,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..common.errors import ConfigError, NotFoundError, UserError
+from ..common.files import write_private
 from ..common.settings import ENVIRONMENT_VARIABLE, RegistrySettings, runtime_settings
 
-__all__ = ["ModelUri", "cache_folder", "folder_name", "registry_settings", "state_folder", "write_private"]
+__all__ = ["ModelUri", "cache_folder", "folder_name", "registry_settings", "state_folder"]
 
 _SCHEME = "models:/"
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
@@ -124,19 +125,6 @@ def registry_settings(tracking_uri: str | None) -> RegistrySettings:
     file = state_folder() / "registries" / registry / "password"
     write_private(file, password)
     return RegistrySettings(tracking_uri=chosen, username=username, password_file=file)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Put `text` into `path`, which only its owner can read, in folders which only they can enter."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    work = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        descriptor = os.open(work, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        work.replace(path)
-    finally:
-        work.unlink(missing_ok=True)
 
 
 def state_folder(environment: Mapping[str, str] | None = None) -> Path:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from .. import data
 from ..common.errors import ConfigError, NotFoundError, UserError
+from ..common.files import sync
 from ..common.settings import ENVIRONMENT_VARIABLE, runtime_settings
 from ..data import Lake, LakeLike
 from .inputs import LAKE_SCHEME
@@ -120,12 +121,12 @@ class _FileOutput:
             work.unlink(missing_ok=True)
 
     def publish(self, work: Path, metadata: Mapping[str, str]) -> None:  # noqa: ARG002 - the file holds it
-        _sync(work)
+        sync(work)
         if self._overwrite:
             work.replace(self._path)
         else:
             self._link(work)
-        _sync(self._path.parent)
+        sync(self._path.parent)
 
     def _link(self, work: Path) -> None:
         """Give `work` its name unless something took it meanwhile, which a rename would replace without a word."""
@@ -139,14 +140,6 @@ class _FileOutput:
             if self._path.exists():
                 raise _taken(self.address) from None
             work.replace(self._path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class _LakeOutput:

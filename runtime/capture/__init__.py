@@ -1,12 +1,12 @@
-"""What serving keeps of its traffic and of the labels which come later, and how it is read back.
+"""Stores served requests and the labels that arrive later, and reads them back.
 
     <directory>/capture/date=YYYY-MM-DD/<uuid7>.parquet   one row for each row served
     <directory>/labels/date=YYYY-MM-DD/<uuid7>.parquet    one row for each label received
-    <directory>/journal/<uuid7>.arrows                    rows of a capture segment which is not written yet
+    <directory>/journal/<uuid7>.arrows                    rows of a capture segment that is not written yet
 
-A segment is written whole under a hidden name, synced, then renamed: a reader never sees half a segment. One which is
-there changes only when rows are forgotten, as whole as it came. `date` is the UTC day it was written on. The name of a
-capture segment holds the time of its first request, that of a label segment the time of writing.
+A segment is written under a hidden name, synced, then renamed: a reader never sees half a segment. A segment changes
+only when rows are erased; it is then replaced as a whole. `date` is the UTC day of writing. The name of a capture
+segment contains the time of its first request, the name of a label segment the time of writing.
 
     seen: set[str] = set()
     while True:
@@ -14,7 +14,7 @@ capture segment holds the time of its first request, that of a label segment the
             table = read_segment(segment)   # features and outputs are structs
             seen.add(segment.name)
 
-The parts are loaded when they are first used: a model server, which only writes, stays small.
+Each module loads on first use, so a model server, which only writes, stays small.
 """
 
 from __future__ import annotations
@@ -24,37 +24,12 @@ from typing import TYPE_CHECKING
 from ..common.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .columns import (
-        Omitted,
-        Privacy,
-        capture_schema,
-        is_hashed,
-        omitted_of,
-    )
-    from .erasure import (
-        Forgotten,
-        forget,
-    )
-    from .journal import (
-        Journal,
-        Recovered,
-        journals,
-        read_journal,
-        recover,
-    )
-    from .lookup import (
-        Found,
-        find,
-    )
-    from .reading import (
-        join_labels,
-        latest_labels,
-        read_capture,
-        read_labels,
-    )
-    from .retention import (
-        remove_old,
-    )
+    from .columns import Omitted, Privacy, capture_schema, is_hashed, omitted_of
+    from .erasure import Forgotten, forget
+    from .journal import Journal, Recovered, journals, read_journal, recover
+    from .lookup import Found, find
+    from .reading import join_labels, latest_labels, read_capture, read_labels
+    from .retention import remove_old
     from .segments import (
         CAPTURE,
         LABEL_SCHEMA,

@@ -1,7 +1,7 @@
-"""The columns of a capture, and what is kept of those which are personal data.
+"""The columns of a capture, and the protection of personal data in them.
 
-A column may be left out, or only a keyed hash of it be kept. A hashed column is a string column whose field says so;
-the schema of a segment names both kinds, so that whoever reads it later knows what is missing.
+A column can be left out, or stored as a keyed hash. The field of a hashed column, a string column, says that it is
+hashed. The schema of a segment names both kinds, so that a later reader knows which values are missing.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _LEFT_OUT, _HASHED = b"tidemill.left_out", b"tidemill.hashed"
 _HASH = "tidemill.hash"
 _HASH_NAME = "hmac-sha256-128"
 _HASH_CHARACTERS = 32
-# Parquet knows no struct without fields.
+# Parquet does not support a struct without fields.
 _NO_FEATURE = pa.field("_left_out", pa.null())
 
 
 @dataclass(frozen=True)
 class Omitted:
-    """Features of which the capture does not hold the values.
+    """Features whose values are not in the capture.
 
     Attributes:
-        left_out: those which are not there at all.
-        hashed: those of which there is only a hash.
+        left_out: features that are not stored.
+        hashed: features that are stored as a hash.
     """
 
     left_out: frozenset[str] = frozenset()
@@ -39,7 +39,7 @@ class Omitted:
 
     @property
     def names(self) -> frozenset[str]:
-        """All of them."""
+        """The names of all of them."""
         return self.left_out | self.hashed
 
 
@@ -49,17 +49,17 @@ NOTHING = Omitted()
 def capture_schema(features: pa.StructType, outputs: pa.StructType, omitted: Omitted = NOTHING) -> pa.Schema:
     """Return the schema of a capture segment for a model with these `features` and `outputs`.
 
-    `event_time` is what the client said, else `received_at`. `role` is the alias by which the version answered, such
-    as `champion`, or `shadow` where it was asked besides and its answer went to nobody. `outputs` holds `score` (the
-    probability of class 1) for a binary classifier, `scores` (a list, one for each class) for another classifier,
-    `prediction` for everything else.
+    `event_time` is the client's event time, or `received_at` if the client sent none. `role` is the alias of the
+    version that answered, such as `champion`, or `shadow` if the answer was only compared. `outputs` has the field
+    `score` (the probability of class 1) for a binary classifier, `scores` (a list with one value for each class) for
+    another classifier, or `prediction` for any other model.
 
     Args:
-        features: the features as they are captured.
+        features: the type of the captured features.
         outputs: a struct with one field.
-        omitted: what the features lack.
+        omitted: features whose values are not captured.
     """
-    said: dict[bytes | str, bytes | str] = {
+    metadata: dict[bytes | str, bytes | str] = {
         key: json.dumps(sorted(names)).encode()
         for key, names in ((_LEFT_OUT, omitted.left_out), (_HASHED, omitted.hashed))
         if names
@@ -77,12 +77,12 @@ def capture_schema(features: pa.StructType, outputs: pa.StructType, omitted: Omi
             pa.field("features", features, nullable=False),
             pa.field("outputs", outputs, nullable=False),
         ],
-        metadata=said or None,
+        metadata=metadata or None,
     )
 
 
 def omitted_of(schema: pa.Schema) -> Omitted:
-    """Return what the segment with this schema lacks; also of a schema which was read with some columns only."""
+    """Return the features that a segment with this schema lacks; works with any selection of its columns."""
     metadata = schema.metadata or {}
     left_out, hashed = (frozenset(json.loads(metadata.get(key, b"[]"))) for key in (_LEFT_OUT, _HASHED))
     return Omitted(left_out, hashed) if left_out or hashed else NOTHING
@@ -99,17 +99,17 @@ def hash_value(value: str | bytes, key: bytes) -> str:
 
 
 def is_hashed(field: pa.Field) -> bool:
-    """Tell whether a feature's field holds hashes."""
+    """Tell whether the field of a feature contains hashes."""
     return (field.metadata or {}).get(_HASH.encode()) == _HASH_NAME.encode()
 
 
 @dataclass(frozen=True)
 class Privacy:
-    """What is done to features before they are captured.
+    """The protection of features before they are captured.
 
     Args:
-        leave_out: names of those which are not kept.
-        hash: names of those of which only a hash is kept.
+        leave_out: names of features that are not stored.
+        hash: names of features that are stored as a hash.
         key: the key of the hashes.
     """
 
@@ -118,19 +118,19 @@ class Privacy:
     key: bytes = field(default=b"", repr=False)
 
     def omitted(self, features: pa.StructType) -> Omitted:
-        """Return which of `features` the capture will lack."""
+        """Return the `features` whose values will not be captured."""
         names = {each.name for each in features}
         found = Omitted(self.leave_out & names, (self.hash - self.leave_out) & names)
         return found if found.names else NOTHING
 
     def type_of(self, features: pa.StructType) -> pa.StructType:
-        """Return `features` as they are captured."""
+        """Return the type of `features` in the capture."""
         if not self.omitted(features).names:
             return features
         return pa.struct([self._field(each) for each in features if each.name not in self.leave_out] or [_NO_FEATURE])
 
     def apply(self, rows: pa.StructArray) -> pa.StructArray:
-        """Return `rows` as they are captured."""
+        """Return `rows` in the form for the capture."""
         fields = list(rows.type)
         if not self.omitted(rows.type).names:
             return rows
@@ -142,10 +142,10 @@ class Privacy:
             return pa.StructArray.from_arrays([pa.nulls(len(rows))], fields=[_NO_FEATURE])
         return pa.StructArray.from_arrays(arrays, fields=[self._field(fields[index]) for index in kept])
 
-    def _field(self, of: pa.Field) -> pa.Field:
-        if of.name not in self.hash:
-            return of
-        return pa.field(of.name, pa.string(), nullable=of.nullable, metadata={_HASH: _HASH_NAME})
+    def _field(self, feature: pa.Field) -> pa.Field:
+        if feature.name not in self.hash:
+            return feature
+        return pa.field(feature.name, pa.string(), nullable=feature.nullable, metadata={_HASH: _HASH_NAME})
 
     def _hashed(self, values: pa.Array) -> pa.Array:
         known: dict[Any, str | None] = {None: None}
@@ -158,10 +158,10 @@ class Privacy:
 
 
 def _texts(values: pa.Array) -> Iterable[Any]:
-    """Return `values` as text or bytes: numbers and times as Arrow writes them, what has parts as JSON."""
-    of = values.type
-    if pa.types.is_string(of) or pa.types.is_large_string(of) or pa.types.is_binary(of):
+    """Return `values` as text or bytes: numbers and times in Arrow's notation, nested values as JSON."""
+    kind = values.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
         return values.to_pylist()
-    if pa.types.is_nested(of):
+    if pa.types.is_nested(kind):
         return [None if value is None else json.dumps(value, default=str) for value in values.to_pylist()]
     return values.cast(pa.string()).to_pylist()

@@ -1,4 +1,4 @@
-"""The rows of one subject, removed from what was captured, and their labels with them."""
+"""Erases the captured rows of one person or request, and their labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .segments import CAPTURE, LABELS, Segment, list_segments, read_segment, rep
 
 __all__ = ["Forgotten", "forget"]
 
-# Its functions are made when it is imported; a type checker does not see them.
+# Its functions are created on import; a type checker does not see them.
 _compute: Any = pc
 _LOCK = ".forget.lock"
 _POLL_SECONDS = 0.1
@@ -30,13 +30,13 @@ _IDS = ("request_id", "client_request_id")
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What `forget` removed.
+    """The result of `forget`.
 
     Attributes:
-        rows: captured rows.
-        labels: labels of those rows.
-        segments: files which were written anew without them.
-        waiting: rows which are still in the journal of a running server; ask again when they are in a segment.
+        rows: number of captured rows removed.
+        labels: number of their labels removed.
+        segments: number of files replaced.
+        waiting: rows that are still in the journal of a running server; call `forget` again later.
     """
 
     rows: int = 0
@@ -50,27 +50,27 @@ def forget(
 ) -> Forgotten:
     """Remove every captured row below `directory` whose `column` is `value`, and its labels.
 
-    Servers may go on meanwhile. Each segment is replaced as a whole: a reader sees it with the rows or without. Rows
-    which are still in a journal are waited for until they are in a segment; a request which was answered within the
-    last second may be in neither. Interrupted, it is simply called again: labels go first, so that none is left whose
-    row is gone. What was published into the lake, and what a monitor holds in memory, is not touched.
+    Servers can keep running. Each segment is replaced as a whole: a reader sees it with the rows or without them. Rows
+    in a journal are waited for until they are in a segment; a request of the last second may be in neither. After an
+    interruption, call it again: labels are removed first, so no label stays behind without its row. Data published to
+    the lake, and data in a monitor's memory, are not changed.
 
     Args:
         directory: the capture folder.
         column: name of a feature, or `request_id`, or `client_request_id`.
-        value: what the subject has there; text is read as the column's type.
-        hash_key: the key of the hashes, where the column is captured as hashes.
+        value: the value of the rows to remove; text is converted to the column's type.
+        hash_key: the key of the hashes, if the column is captured as hashes.
         wait_seconds: how long to wait for rows in journals.
 
     Raises:
-        NotFoundError: there is no such folder.
-        ConfigError: the column is hashed, and there is no key.
-        OSError: a segment could not be written; those which were are done.
+        NotFoundError: the folder does not exist.
+        ConfigError: the column is hashed, and no key is given.
+        OSError: a segment could not be written; segments before it are done.
     """
     if not directory.is_dir():
-        raise NotFoundError("there is no capture", field="directory", value=str(directory))
+        raise NotFoundError("no capture folder", field="directory", value=str(directory))
     subject = _Subject(column, value, hash_key)
-    # Two at a time would each put back what the other removed.
+    # Two concurrent calls would restore each other's removed rows.
     with waiting_lock(directory / _LOCK):
         waiting = _wait(directory, subject, wait_seconds)
         held = [(segment, rows) for segment in list_segments(directory, CAPTURE) if (rows := subject.in_(segment))]
@@ -91,33 +91,33 @@ def forget(
 
 @dataclass
 class _Subject:
-    """Whose rows are meant."""
+    """The rows to remove."""
 
     column: str
     value: Any
     key: bytes | None = field(repr=False)
 
     def in_(self, segment: Segment) -> list[str]:
-        """Return the keys of its rows in `segment`."""
+        """Return the keys of the rows to remove in `segment`."""
         try:
             with pq.ParquetFile(segment.path) as file:
-                places = list(self._places(file.schema_arrow))
+                columns = list(self._columns(file.schema_arrow))
         except (OSError, pa.ArrowInvalid):
             return []
-        tables = [rows_where(segment.path, place, wanted) for place, wanted in places]
+        tables = [rows_where(segment.path, column, value) for column, value in columns]
         return [key for table in tables if table is not None for key in _keys(table).to_pylist()]
 
     def mask(self, table: pa.Table) -> pa.ChunkedArray:
-        """Return which rows of `table` are its."""
+        """Return a mask of the rows to remove in `table`."""
         found = pa.chunked_array([pa.repeat(False, table.num_rows)])
-        for place, wanted in self._places(table.schema):
-            outer, _, inner = place.partition(".")
+        for column, value in self._columns(table.schema):
+            outer, _, inner = column.partition(".")
             values = _compute.struct_field(table[outer], [inner]) if inner else table[outer]
-            found = _compute.or_(found, is_value(values, wanted))
+            found = _compute.or_(found, is_value(values, value))
         return found
 
-    def _places(self, schema: pa.Schema) -> Iterator[tuple[str, Any]]:
-        """Yield the columns to look at, with what its value is there."""
+    def _columns(self, schema: pa.Schema) -> Iterator[tuple[str, Any]]:
+        """Yield the columns to search, each with the value to find."""
         if self.column in _IDS:
             yield self.column, self.value
         features = schema.field("features").type
@@ -128,7 +128,10 @@ class _Subject:
             yield f"features.{self.column}", self.value
         elif self.key is None:
             raise ConfigError(
-                "the capture holds only hashes of this column", field="column", value=self.column, hint="give their key"
+                "the capture contains only hashes of this column",
+                field="column",
+                value=self.column,
+                hint="pass the key of the hashes",
             )
         else:
             text = self.value if isinstance(self.value, (str, bytes)) else str(pa.scalar(self.value).cast(pa.string()))
@@ -140,15 +143,15 @@ def _keys(table: pa.Table) -> pa.ChunkedArray:
 
 
 def _wait(directory: Path, subject: _Subject, seconds: float) -> int:
-    """Wait until no journal holds a row of `subject`; return how many such rows there are nevertheless."""
+    """Wait until no journal holds a row of `subject`; return the number of rows left at the time limit."""
     end = time.monotonic() + seconds
-    wanted = journals(directory)
+    pending = journals(directory)
     while True:
         recover(directory)
-        found = {path: rows for path in wanted if (rows := _in_journal(path, subject))}
+        found = {path: rows for path in pending if (rows := _in_journal(path, subject))}
         if not found or time.monotonic() >= end:
             return sum(found.values())
-        wanted = list(found)
+        pending = list(found)
         time.sleep(_POLL_SECONDS)
 
 
@@ -158,12 +161,12 @@ def _in_journal(path: Path, subject: _Subject) -> int:
 
 
 def _remove(segment: Segment, mask: Callable[[pa.Table], pa.ChunkedArray]) -> int:
-    """Write `segment` anew without the rows which `mask` says; return how many they were."""
+    """Rewrite `segment` without the masked rows; return the number of removed rows."""
     try:
         table = read_segment(segment)
         kept = table.filter(_compute.invert(mask(table)))
         if kept.num_rows < table.num_rows:
-            # Also when nothing is left: without its segment, a journal of that name would bring the rows back.
+            # Even if no row is left: without its segment, a journal of that name would restore the rows.
             replace_segment(kept, segment)
     except (FileNotFoundError, pa.ArrowInvalid):
         return 0

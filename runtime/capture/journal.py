@@ -1,9 +1,9 @@
-"""Journals: rows on the disk before they are a segment, so that a killed writer loses almost nothing.
+"""Journals store rows on disk before they are in a segment, so that a killed writer loses almost nothing.
 
-A journal is an Arrow IPC stream, written a batch at a time, for one segment, whose name it bears. When the segment is
-there, the journal is removed; one whose segment is there is not needed any more. So recovery neither loses nor doubles
-rows, wherever a writer died. Batches are not synced one by one: they survive the death of the process at once, and that
-of the machine once the system has written them out.
+A journal is an Arrow IPC stream for one segment, with the segment's name, written one batch at a time. It is removed
+when its segment exists. A journal whose segment exists is ignored. So recovery neither loses nor duplicates rows,
+wherever a writer died. Batches are not synced one by one: they survive the end of the process immediately, and a crash
+of the machine once the system has written them to disk.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _SUFFIX = ".arrows"
 
 
 class Journal:
-    """The journal of the segment `identifier`, which belongs to this process until it is closed or ends.
+    """The journal of one segment, locked by this process until it is closed or the process ends.
 
     Args:
         directory: the capture folder.
         identifier: name of the segment.
-        schema: its schema.
+        schema: of the segment.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the file cannot be created.
     """
 
     def __init__(self, directory: Path, identifier: UUID, schema: pa.Schema) -> None:
@@ -44,56 +44,56 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path = folder / f"{identifier}{_SUFFIX}"
         self._descriptor = create_locked(self.path)
-        self._good = 0
+        self._complete_bytes = 0
         self._torn = False
         try:
-            self._put(schema.serialize())
+            self._write(schema.serialize())
         except BaseException:
             self.discard()
             raise
 
     def append(self, batch: pa.RecordBatch) -> None:
-        """Add `batch`; when this returns, it survives the death of this process.
+        """Append `batch`; it then survives the end of this process.
 
         Raises:
-            OSError: it could not be written, or the journal was removed; what was in it before still is, if anything.
+            OSError: it could not be written, or the journal was removed; earlier batches are unchanged.
         """
         if os.fstat(self._descriptor).st_nlink == 0:
             raise FileNotFoundError(f"the journal {self.path.name} was removed")
-        self._put(batch.serialize())
+        self._write(batch.serialize())
 
     def discard(self) -> None:
-        """Remove it: its rows are in a segment, or are given up."""
+        """Remove the journal: its rows are in a segment, or are given up."""
         with contextlib.suppress(OSError):
             self.path.unlink()
         self.close()
 
     def close(self) -> None:
-        """Leave it as it is, to be recovered."""
+        """Close the journal and leave it for recovery."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _put(self, message: pa.Buffer) -> None:
+    def _write(self, message: pa.Buffer) -> None:
         if self._torn:
-            # Half a message would hide all that come after it.
-            os.ftruncate(self._descriptor, self._good)
-            os.lseek(self._descriptor, self._good, os.SEEK_SET)
+            # Half a message would hide all messages after it.
+            os.ftruncate(self._descriptor, self._complete_bytes)
+            os.lseek(self._descriptor, self._complete_bytes, os.SEEK_SET)
         self._torn = True
         rest = memoryview(message)
         while rest.nbytes:
             rest = rest[os.write(self._descriptor, rest) :]
-        self._good += message.size
+        self._complete_bytes += message.size
         self._torn = False
 
 
 def journals(directory: Path) -> list[Path]:
-    """Return the journals below `directory`, those of living writers among them."""
+    """Return the journals below `directory`, including those of living writers."""
     return sorted((directory / _FOLDER).glob(f"*{_SUFFIX}"))
 
 
 def read_journal(path: Path) -> pa.Table | None:
-    """Return the whole batches in a journal, which may be growing or torn; None where there are none or it is gone."""
+    """Return the complete batches in a journal, which may be growing or damaged; None if there are none."""
     batches: list[pa.RecordBatch] = []
     with contextlib.suppress(pa.ArrowException, OSError), pa.OSFile(str(path), "rb") as file:
         reader = pa.ipc.open_stream(file)
@@ -105,22 +105,22 @@ def read_journal(path: Path) -> pa.Table | None:
 
 @dataclass(frozen=True)
 class Recovered:
-    """What became of the journals of dead writers."""
+    """The number of recovered segments and rows."""
 
     segments: int = 0
     rows: int = 0
 
 
 def has_segment(directory: Path, name: str) -> bool:
-    """Tell whether the segment `name` was written, on whatever day."""
+    """Tell whether the segment `name` was written, on any day."""
     return any(segment_in(folder, day, name).path.exists() for day, folder in day_folders(directory, CAPTURE))
 
 
 def recover(directory: Path) -> Recovered:
-    """Make segments of the journals which dead writers left below `directory`; those of living ones are not touched.
+    """Turn the journals of dead writers below `directory` into segments; skip those of living writers.
 
     Raises:
-        OSError: a segment could not be written; its journal and those after it are left for another time.
+        OSError: a segment could not be written; its journal and those after it stay for the next call.
     """
     segments = rows = 0
     for path in journals(directory):

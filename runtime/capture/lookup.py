@@ -1,9 +1,9 @@
-"""The rows of one request, found among millions by the time which its id holds.
+"""Finds the rows of one request among millions by the time in its id.
 
-A segment bears the time of its first request, and its folder the day of writing. So those with names of about that
-time are looked at first, on the day itself and on all later ones (a disk which failed, or a killed server, makes rows
-late), then those further away, in the end all which began before and were written after. Of each only the footer is
-read, unless that says that the id may be there.
+A segment's name contains the time of its first request, and its folder the day of writing. The search starts with
+segments of about the time of the request, on its day and the next. Then it takes later days (a failed disk or a killed
+server delays rows) and more distant times, and at last all segments that began before the request. It reads only the
+footer of a segment, unless the footer says that the id may be in it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .segments import CAPTURE, Segment, day_folders, names_in, segment_in
 
 __all__ = ["Found", "find", "is_value", "rows_where"]
 
-# Its functions are made when it is imported; a type checker does not see them.
+# Its functions are created on import; a type checker does not see them.
 _compute: Any = pc
 _NEAR = (timedelta(minutes=2), timedelta(hours=1), timedelta(days=1))
 _TIME_DIGITS = 13
@@ -35,8 +35,8 @@ class Found:
     """Rows of a request.
 
     Attributes:
-        path: the segment, or the journal, which holds them.
-        rows: the rows, in their order.
+        path: the segment or journal that contains them.
+        rows: the rows, in order.
     """
 
     path: Path
@@ -44,21 +44,21 @@ class Found:
 
 
 def find(directory: Path, request_id: str) -> list[Found]:
-    """Return the captured rows of a request, a version each: the one which answered, and a shadow's; [] without any.
+    """Return the captured rows of a request, one item for each version that answered it, also in shadow.
 
-    Rows which are not in a segment yet are found in their journal.
+    Rows that are not in a segment yet are found in their journal.
 
     Args:
         directory: the capture folder.
-        request_id: what the answer bore in `X-Request-Id`.
+        request_id: the value of `X-Request-Id` in the response.
 
     Raises:
-        ValueError: it is no id of ours.
+        ValueError: it is not an id of a model server.
     """
     identifier = parse_uuid7(request_id)
     wanted, milliseconds = str(identifier), identifier.int >> 80
     found: dict[str, Found] = {}
-    # The journals first: their rows may be in a segment the next moment, but never the other way round.
+    # Journals first: rows move from a journal to a segment, never back.
     for path in journals(directory):
         table = read_journal(path)
         if table is not None and (rows := _only(table, wanted)).num_rows:
@@ -78,7 +78,7 @@ def _only(table: pa.Table, request_id: str) -> pa.Table:
 
 
 def _widening(directory: Path, day: date, milliseconds: int) -> Iterator[list[Segment]]:
-    """Yield the segments to look at, the likeliest first, each once."""
+    """Yield the segments to search, the most likely ones first, each once."""
     # The clocks of two machines may differ about midnight.
     folders = day_folders(directory, CAPTURE, since=day - timedelta(days=1))
     usual = [each for each in folders if day <= each[0] <= day + timedelta(days=1)]
@@ -91,15 +91,15 @@ def _widening(directory: Path, day: date, milliseconds: int) -> Iterator[list[Se
 
 
 class _Names:
-    """The names of segments, listed once a folder and given out once each."""
+    """The names of segments; each folder is listed once, and each name returned once."""
 
     def __init__(self) -> None:
         self._listed: dict[Path, list[str]] = {}
 
     def between(self, folders: Sequence[tuple[date, Path]], first: int, last: int) -> list[Segment]:
-        """Return the segments in `folders` of times from `first` to `last`, in milliseconds, but for those given."""
+        """Return the segments in `folders` from `first` to `last`, in milliseconds, except those returned before."""
         low, high = _digits(max(0, first)), _digits(min(last, (1 << 48) - 1))
-        given: list[Segment] = []
+        found: list[Segment] = []
         for day, folder in folders:
             if folder not in self._listed:
                 self._listed[folder] = names_in(folder)
@@ -107,12 +107,12 @@ class _Names:
             near = [name for name in names if low <= name[:_TIME_DIGITS] <= high]
             if near:
                 self._listed[folder] = [name for name in names if not low <= name[:_TIME_DIGITS] <= high]
-                given += [segment_in(folder, day, name) for name in near]
-        return given
+                found += [segment_in(folder, day, name) for name in near]
+        return found
 
 
 def _digits(milliseconds: int) -> str:
-    """Return how the id of a time begins.
+    """Return the start of the ids of a time.
 
     >>> _digits(1_700_000_000_000)
     '018bcfe5-6800'
@@ -124,7 +124,7 @@ def _digits(milliseconds: int) -> str:
 def rows_where(path: Path, column: str, value: Any) -> pa.Table | None:
     """Return the rows of a segment whose `column` (`features.NAME` for a feature) is `value`.
 
-    None where the segment has no such column, is gone, is damaged, or says in its footer that the value is not there.
+    Return None if the segment is gone, damaged, has no such column, or does not contain the value.
     """
     try:
         with pq.ParquetFile(path) as file:
@@ -141,7 +141,7 @@ def rows_where(path: Path, column: str, value: Any) -> pa.Table | None:
 
 
 def is_value(values: pa.ChunkedArray, value: Any) -> pa.ChunkedArray:
-    """Return which of `values` are `value`, which is text or what the column holds; a null is not."""
+    """Return a mask of the `values` equal to `value`, which is text or of the column's type; null is not equal."""
     try:
         wanted = pa.scalar(value).cast(values.type)
     except (pa.ArrowException, OverflowError):
@@ -156,19 +156,21 @@ def _leaf(table: pa.Table, column: str) -> pa.ChunkedArray:
 
 
 def _groups(metadata: Any, column: str, value: Any) -> list[int]:
-    """Return the row groups which may hold `value`, as far as the footer tells."""
+    """Return the row groups that may contain `value`, according to the footer."""
     found: list[int] = []
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         parts = (group.column(index) for index in range(group.num_columns))
         part = next((part for part in parts if part.path_in_schema == column), None)
-        if part is not None and _may_hold(part.statistics, value):
+        if part is not None and _may_contain(part.statistics, value):
             found.append(number)
     return found
 
 
-def _may_hold(known: Any, value: Any) -> bool:
-    if known is None or not known.has_min_max or not isinstance(value, str) or not isinstance(known.min, str):
+def _may_contain(statistics: Any, value: Any) -> bool:
+    if statistics is None or not statistics.has_min_max:
         return True
-    # Text is ordered by its bytes in the footer, and so it is here.
-    return known.min <= value <= known.max
+    if not isinstance(value, str) or not isinstance(statistics.min, str):
+        return True
+    # Python and the footer order text alike.
+    return statistics.min <= value <= statistics.max

@@ -1,4 +1,4 @@
-"""Captured rows and labels, read back and joined."""
+"""Reads captured rows and labels, and joins them."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def _read_all(segments: Iterable[Segment]) -> list[pa.Table]:
 def read_capture(
     directory: Path, *, model: str | None = None, version: str | None = None, since: date | None = None
 ) -> pa.Table | None:
-    """Return all captured rows of `model` and `version` in one table, or None where there is none.
+    """Return all captured rows of `model` and `version` in one table, or None if there are none.
 
-    Versions with different features give the union of their features, null where a version has none. Rows which are
-    in no segment yet are not among them.
+    The table has the features of all versions; a feature that a version lacks is null. Rows that are not in a segment
+    yet are not included.
 
     Args:
         directory: the capture folder.
-        model: only this model's; None for every model's.
-        version: only this version's; None for every version's.
-        since: only segments written on this UTC day or later.
+        model: read rows of this model; None for all models.
+        version: read rows of this version; None for all versions.
+        since: read segments written on this UTC day or later.
     """
     kept: list[pa.Table] = []
     for table in _read_all(list_segments(directory, CAPTURE, since=since)):
@@ -52,13 +52,13 @@ def read_capture(
 
 
 def read_labels(directory: Path, *, since: date | None = None) -> pa.Table:
-    """Return the labels below `directory`, one a (request_id, row): the last received wins."""
+    """Return the labels below `directory`, only the last received for each (request_id, row)."""
     tables = _read_all(list_segments(directory, LABELS, since=since))
     return latest_labels(pa.concat_tables(tables) if tables else LABEL_SCHEMA.empty_table())
 
 
 def latest_labels(labels: pa.Table) -> pa.Table:
-    """Return `labels` with one row a (request_id, row): the last received, of equals the one further down."""
+    """Return only the last received label for each (request_id, row); of equal times, the later row."""
     ordered = labels.append_column("_order", pa.array(range(labels.num_rows), pa.int64()))
     ordered = ordered.sort_by([("received_at", "ascending"), ("_order", "ascending")])
     ordered = ordered.set_column(
@@ -69,11 +69,15 @@ def latest_labels(labels: pa.Table) -> pa.Table:
 
 
 def join_labels(captured: pa.Table, labels: pa.Table) -> pa.Table:
-    """Return `captured` with a column `label`, null where none came; `labels` has one row a (request_id, row).
+    """Return `captured` with a column `label`, which is null without a label.
 
-    Rows keep their order. A label for a request which was not captured is left out.
+    Rows keep their order. Labels for requests that were not captured are left out.
+
+    Args:
+        captured: captured rows.
+        labels: one row for each (request_id, row).
     """
-    # Arrow's joins do not carry structs, so only the key and the position take part.
+    # Arrow cannot join tables with structs, so only the key and the position are joined.
     position = pa.array(range(captured.num_rows), pa.int64())
     keys = captured.select(_KEY).append_column("_position", position)
     joined = keys.join(labels.select([*_KEY, "label"]), keys=_KEY, join_type="left outer").sort_by("_position")

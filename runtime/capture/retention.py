@@ -1,4 +1,4 @@
-"""Captured rows and labels which are too old are deleted, a day at a time."""
+"""Deletes captured rows and labels that are too old, one day at a time."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _REMOVED = ".removed-"
 
 
 def remove_old(directory: Path, days: float, *, now: datetime | None = None) -> int:
-    """Remove the days of capture and labels which ended at least `days` days ago; return how many folders.
+    """Remove the captures and labels of days that ended at least `days` days ago; return the number of folders.
 
-    A day disappears at once for every reader. The running day is never removed. Several processes may do this at a
-    time.
+    A rename hides a day from all readers at once. The current day is never removed. Several processes may call this at
+    the same time.
 
     Raises:
-        OSError: one cannot be removed.
+        OSError: a folder cannot be removed.
     """
     moment = now or datetime.now(UTC)
     removed = 0

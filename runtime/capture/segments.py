@@ -1,4 +1,4 @@
-"""Segments: written whole, listed, read."""
+"""Writes, lists and reads segments."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LABELS: Kind = "labels"
 
 _SUFFIX = ".parquet"
 _PARTIAL = ".partial"
-# What the writer of the format holds at a time.
+# Rows that the Parquet writer buffers.
 _GROUP_ROWS = 10_000
 _DURABLE_FOLDERS = 64
 
@@ -78,16 +78,16 @@ class Segment:
 
 
 def write_segment(table: pa.Table, directory: Path, kind: Kind, *, identifier: UUID | None = None) -> Segment:
-    """Write `table` as one new segment below `directory`; when this returns, it survives a crash.
+    """Write `table` as a new segment below `directory` that survives a crash of the machine.
 
     Args:
         table: the rows.
         directory: the capture folder.
-        kind: what they are.
+        kind: captured rows or labels.
         identifier: the segment's name; a new one by default.
 
     Raises:
-        OSError: it could not be written; nothing of it is seen by readers.
+        OSError: it could not be written; readers see no part of it.
     """
     identifier = identifier or uuid7()
     day = datetime.now(UTC).date()
@@ -96,7 +96,7 @@ def write_segment(table: pa.Table, directory: Path, kind: Kind, *, identifier: U
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"{identifier}{_SUFFIX}"
     _write(table, path)
-    # The names are durable only when their folders are; a sibling may have made the folder and not be done.
+    # Sync new folders too; another process may have created this folder but not synced it yet.
     for each in (folder, folder.parent, directory) if fresh else (folder,):
         sync(each)
     if fresh:
@@ -107,10 +107,10 @@ def write_segment(table: pa.Table, directory: Path, kind: Kind, *, identifier: U
 
 
 def replace_segment(table: pa.Table, segment: Segment) -> None:
-    """Put `table` in the place of what `segment` holds, at once for every reader.
+    """Replace the rows of `segment` by `table`, atomically.
 
     Raises:
-        OSError: it could not be written, or its folder is gone; the segment is as it was.
+        OSError: it could not be written, or its folder is gone; the segment is unchanged.
     """
     _write(table, segment.path)
     sync(segment.path.parent)
@@ -120,7 +120,7 @@ def _write(table: pa.Table, path: Path) -> None:
     hidden = path.with_name(f".{uuid7()}{_PARTIAL}")
     descriptor = create_locked(hidden)
     try:
-        # A file of Arrow's own: one of Python's would want the interpreter's lock for every page.
+        # A file of Arrow: a Python file would take the interpreter's lock for every page.
         with pa.OSFile(str(hidden), "wb") as sink:
             pq.write_table(
                 table,
@@ -130,7 +130,7 @@ def _write(table: pa.Table, path: Path) -> None:
                 row_group_size=_GROUP_ROWS,
             )
         os.fsync(descriptor)
-        # A model server writes beside its answers, and should not stay as large as it was then.
+        # A model server should not keep this memory while it answers requests.
         pa.default_memory_pool().release_unused()
         hidden.rename(path)
     except BaseException:
@@ -142,7 +142,7 @@ def _write(table: pa.Table, path: Path) -> None:
 
 
 def _repetitive(schema: pa.Schema) -> list[str]:
-    """Return the columns whose values repeat: to look for repetition in numbers and ids costs more than it saves."""
+    """Return the columns to encode by dictionary: text other than ids; elsewhere it costs more than it saves."""
     found: list[str] = []
     for column in schema:
         if pa.types.is_struct(column.type):
@@ -153,7 +153,7 @@ def _repetitive(schema: pa.Schema) -> list[str]:
 
 
 def remove_partial(directory: Path) -> int:
-    """Remove what dead writers left half-written below `directory`; return how many files."""
+    """Remove unfinished files of dead writers below `directory`; return their number."""
     removed = 0
     for kind in (CAPTURE, LABELS):
         for file in (directory / kind).glob(f"date=*/.*{_PARTIAL}"):
@@ -178,9 +178,9 @@ def day_folders(directory: Path, kind: Kind, *, since: date | None = None) -> li
 
 
 def names_in(folder: Path) -> list[str]:
-    """Return the names of the segments in a day's folder, without order; none where it is gone."""
+    """Return the names of the segments in a day's folder, unordered; none if the folder is gone."""
     try:
-        entries = os.listdir(folder)  # noqa: PTH208 - a hundred thousand names are no place for a Path each
+        entries = os.listdir(folder)  # noqa: PTH208 - a Path for each of 100,000 names is slow
     except (FileNotFoundError, NotADirectoryError):
         return []
     return [name.removesuffix(_SUFFIX) for name in entries if name.endswith(_SUFFIX) and name[0] != "."]
@@ -211,9 +211,9 @@ def read_segment(segment: Segment, columns: list[str] | None = None) -> pa.Table
     """Return the rows of `segment`.
 
     Raises:
-        FileNotFoundError: it was deleted meanwhile (captures may be deleted at any time).
+        FileNotFoundError: the segment was deleted; captures may be deleted at any time.
         pyarrow.ArrowInvalid: the file is damaged.
     """
-    # ParquetFile, not read_table: the folder's `date=` is no column.
+    # ParquetFile, not read_table: that would read the folder's `date=` as a column.
     with pq.ParquetFile(segment.path) as file:
         return file.read(columns=columns)

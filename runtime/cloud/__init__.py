@@ -1,10 +1,10 @@
-"""What runs beside a service in a task of ECS: its files are put in place, its folders are kept in S3.
+"""Runs next to a service in an ECS task: provides its files, and mirrors its folders to S3.
 
-    python -m tidemill.runtime.cloud prepare    before the service: config, secrets, what its folders held
-    python -m tidemill.runtime.cloud keep       beside it, until after its end: what its folders hold now
-    python -m tidemill.runtime.cloud train -- COMMAND...    a training which leaves word of how it ended
+    python -m tidemill.runtime.cloud prepare    before the service: writes config and secrets, restores folders
+    python -m tidemill.runtime.cloud keep       while the service runs and until after its end: mirrors its folders
+    python -m tidemill.runtime.cloud train -- COMMAND...    runs a training and records its exit code
 
-`TIDEMILL_TASK` names the object with the `TaskFiles` of the task.
+`TIDEMILL_TASK` is the URL of the object with the `TaskFiles` of the task.
 """
 
 from __future__ import annotations
@@ -14,24 +14,15 @@ from typing import TYPE_CHECKING
 from ..common.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .task_files import (
-        client,
-        place_of,
-    )
-    from .training_task import (
-        JOBS,
-    )
+    from .task_files import VARIABLE, client, place_of, secret_variable
+    from .training_task import JOBS
 
-__all__ = [
-    "JOBS",
-    "client",
-    "place_of",
-]
+__all__ = ["JOBS", "VARIABLE", "client", "place_of", "secret_variable"]
 
 __getattr__ = lazy_exports(
     __name__,
     {
-        "task_files": ["client", "place_of"],
+        "task_files": ["VARIABLE", "client", "place_of", "secret_variable"],
         "training_task": ["JOBS"],
     },
 )

@@ -1,4 +1,4 @@
-"""`python -m tidemill.runtime.cloud prepare|keep|train`: see the package."""
+"""Runs `python -m tidemill.runtime.cloud prepare|keep|train`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from . import sidecar, task_files, training_task
 
 _USAGE = "usage: python -m tidemill.runtime.cloud prepare | keep | train -- COMMAND...\n"
 _MOUNT, _DATA, _SCRATCH = Path("/run/tidemill"), Path("/data"), Path("/scratch")
-_TEMPORARY = Path("/tmp")  # noqa: S108 - the task's own
-_FOREIGN = 0o1777
+_TEMPORARY = Path("/tmp")  # noqa: S108 - private to the task
+_TEMPORARY_MODE = 0o1777
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one of the three; return its exit code."""
+    """Run one of the three commands and return its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
     log_lines()
     logging.getLogger("botocore").setLevel(logging.WARNING)
@@ -41,15 +41,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _prepare() -> int:
-    """Fill the task's volumes, which are root's, and give them to whom the service runs as."""
+    """Fill the task's volumes, which belong to root, and make the service's user their owner."""
     s3 = task_files.client("s3")
-    found = task_files.read_files(s3)
-    task_files.write_files(found, _MOUNT)
-    sidecar.restore(sidecar.mirrors(s3, found, _DATA, owner=found.owner))
+    files = task_files.read_files(s3)
+    task_files.write_files(files, _MOUNT)
+    sidecar.restore(sidecar.mirrors(s3, files, _DATA, owner=files.owner))
     for folder in (_MOUNT, _DATA, _SCRATCH):
-        os.chown(folder, found.owner, found.owner)
+        os.chown(folder, files.owner, files.owner)
         folder.chmod(0o700)
-    _TEMPORARY.chmod(_FOREIGN)
+    _TEMPORARY.chmod(_TEMPORARY_MODE)
     return 0
 
 

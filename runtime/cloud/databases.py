@@ -1,8 +1,8 @@
-"""Makes a database of a Postgres server, and the one role which owns it; run within the stack's network.
+"""Creates a database on a Postgres server and the role that owns it. Runs inside the stack's network.
 
     PGHOST=... PGPORT=... PGUSER=... PGPASSWORD=... python -m tidemill.runtime.cloud.databases NAME PASSWORD-FILE
 
-It may be run again: then it gives the role the password of now.
+It may run again; the role then gets the current password.
 """
 
 from __future__ import annotations
@@ -15,23 +15,29 @@ from typing import Any
 
 from ..common.secrets import read_secret
 
-__all__ = ["main", "make"]
+__all__ = ["create_database", "main"]
 
 
-def make(connection: Any, name: str, password: str) -> None:
-    """Make the database `name` and its role; `connection` is in autocommit mode, as a user who may make both."""
+def create_database(connection: Any, name: str, password: str) -> None:
+    """Create the database `name` and the role of the same name, unless they exist; set the role's password.
+
+    Args:
+        connection: in autocommit mode, as a user who may create databases and roles.
+        name: of the database and its role.
+        password: of the role.
+    """
     from psycopg2 import sql
     from psycopg2.extensions import encrypt_password
 
     role = sql.Identifier(name)
-    # A statement which fails is repeated in the server's log: what stands in it opens nothing.
+    # The server logs failed statements, so the statement contains only the hash of the password.
     hashed = encrypt_password(password, name, connection, "scram-sha-256")
     with connection.cursor() as cursor:
         cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", (name,))
         if cursor.fetchone() is None:
             cursor.execute(sql.SQL("CREATE ROLE {} LOGIN").format(role))
         cursor.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD %s").format(role), (hashed,))
-        # Who makes a database for a role must be able to act as it.
+        # Only a member of the role can create a database that the role owns.
         cursor.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(role))
         cursor.execute("SELECT FROM pg_database WHERE datname = %s", (name,))
         if cursor.fetchone() is None:
@@ -40,7 +46,7 @@ def make(connection: Any, name: str, password: str) -> None:
 
 
 def main(arguments: list[str], environ: Mapping[str, str] = os.environ) -> int:
-    """Make the database which `arguments` name; return the exit code."""
+    """Create the database that `arguments` name; return the exit code."""
     import psycopg2
 
     name, file = arguments
@@ -54,7 +60,7 @@ def main(arguments: list[str], environ: Mapping[str, str] = os.environ) -> int:
         return 3
     try:
         connection.autocommit = True
-        make(connection, name, password)
+        create_database(connection, name, password)
     except psycopg2.Error as error:
         sys.stderr.write(f"{name}: Postgres refuses ({error.pgcode})\n")
         return 3

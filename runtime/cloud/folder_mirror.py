@@ -1,7 +1,7 @@
-"""A folder and a place in S3: what the one holds comes to the other, file by file, each whole or not at all.
+"""Mirrors a folder to or from a prefix in S3, file by file, each file atomically.
 
-S3 checks each upload against its SHA-256. SQLite databases are copied through SQLite itself, so that a copy is one
-that could be opened; their journals are not copied.
+S3 checks each upload against its SHA-256. SQLite databases are copied by SQLite itself, so that every copy is
+consistent; their journals are not copied.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..capture import CAPTURE, LABELS
+from ..capture import CAPTURE, LABELS, recover
 from ..common.errors import ConfigError
+from ..common.files import replacement
 from .task_files import Place
 
 __all__ = ["Fetch", "Keep", "Send"]
 
 _log = logging.getLogger(__name__)
-_AT_ONCE = 16
+_PARALLEL = 16
 _FIRST_SECONDS = 60.0
 _SQLITE = b"SQLite format 3\x00"
-_BESIDE_SQLITE = ("-wal", "-shm", "-journal")
+_SQLITE_SUFFIXES = ("-wal", "-shm", "-journal")
 
 Mark = tuple[int, int]
 
@@ -39,7 +40,7 @@ def _mark(path: Path) -> Mark:
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield name and path of what is finished below `folder`: not what is hidden, nor in a hidden folder."""
+    """Yield name and path of the finished files below `folder`: no hidden files, and none in hidden folders."""
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if any(part.startswith(".") for part in name.parts) or path.is_symlink():
@@ -51,13 +52,13 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 @dataclass
 class _Mirror:
-    """What the three have in common.
+    """The base of the three mirrors.
 
     Attributes:
-        s3: a client of S3.
-        place: where it is.
-        folder: the folder.
-        owner: whom fetched files are given to; None leaves them to this process.
+        s3: an S3 client.
+        place: bucket and prefix in S3.
+        folder: the local folder.
+        owner: user id that owns fetched files; None for the user of this process.
     """
 
     s3: Any
@@ -69,7 +70,7 @@ class _Mirror:
         return f"{self.place.key.rstrip('/')}/{name}"
 
     def _list(self) -> dict[str, tuple[str, int]]:
-        """Return name -> (entity tag, size) of what is there."""
+        """Return name -> (entity tag, size) of the objects in S3."""
         prefix = self._key("")
         found: dict[str, tuple[str, int]] = {}
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.place.bucket, Prefix=prefix)
@@ -83,36 +84,31 @@ class _Mirror:
             self.s3.put_object(Bucket=self.place.bucket, Key=self._key(name), Body=body, ChecksumAlgorithm="SHA256")
 
     def _get(self, name: str) -> None:
-        """Fetch one object into the folder; a reader sees the old file or the new one, never half of it."""
-        inside = PurePosixPath(name)
-        if inside.is_absolute() or ".." in inside.parts:
+        """Fetch one object into the folder, atomically."""
+        relative = PurePosixPath(name)
+        if relative.is_absolute() or ".." in relative.parts:
             raise ConfigError("leads out of the folder", field="object", value=name)
-        path = self.folder / inside
+        path = self.folder / relative
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         hidden = path.with_name(f".{path.name}.fetched")
         body = self.s3.get_object(Bucket=self.place.bucket, Key=self._key(name), ChecksumMode="ENABLED")["Body"]
-        try:
-            with os.fdopen(os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                for chunk in body.iter_chunks(1 << 20):
-                    file.write(chunk)
-            self._give(hidden)
-            hidden.rename(path)
-        except BaseException:
-            hidden.unlink(missing_ok=True)
-            raise
+        with replacement(path, partial=hidden, durable=False) as file:
+            for chunk in body.iter_chunks(1 << 20):
+                file.write(chunk)
+            self._set_owner(hidden)
         for parent in path.relative_to(self.folder).parents:
-            self._give(self.folder / parent)
+            self._set_owner(self.folder / parent)
 
-    def _give(self, path: Path) -> None:
+    def _set_owner(self, path: Path) -> None:
         if self.owner is not None:
             os.chown(path, self.owner, self.owner)
 
     def _get_all(self, names: list[str], *, more: Callable[[], bool] = lambda: True) -> int:
-        """Fetch `names`, or as many of the first of them as can be had while there may be `more`; return how many."""
+        """Fetch `names` in order while `more()` is true; return the number of fetched files."""
         done = 0
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with ThreadPoolExecutor(_PARALLEL) as pool:
             while done < len(names) and more():
-                part = names[done : done + _AT_ONCE * 4]
+                part = names[done : done + _PARALLEL * 4]
                 list(pool.map(self._get, part))
                 done += len(part)
         return done
@@ -120,34 +116,34 @@ class _Mirror:
 
 @dataclass
 class Keep(_Mirror):
-    """The one owner's folder: restored when its task starts, and kept from then on."""
+    """Mirrors a folder with a single writer: restores it when the task starts, then uploads changes."""
 
     _known: dict[str, Mark] = field(default_factory=dict[str, Mark])
 
     def restore(self) -> int:
-        """Fetch everything; return how many files."""
+        """Fetch all files and return their number."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._give(self.folder)
+        self._set_owner(self.folder)
         names = list(self._list())
         self._get_all(names)
         return len(names)
 
     def start(self) -> None:
-        """Take note of what is the same on both sides, as `restore` leaves it."""
-        there = self._list()
+        """Record the files that are equal on both sides, as after `restore`."""
+        remote = self._list()
         self._known = {
             name: _mark(path)
             for name, path in _files(self.folder)
-            if name in there and there[name][1] == path.stat().st_size and not _is_sqlite(path)
+            if name in remote and remote[name][1] == path.stat().st_size and not _is_sqlite(path)
         }
-        # What only S3 has is left there: an empty folder must never empty its place.
+        # Objects that exist only in S3 stay there: an empty folder must never empty its prefix.
 
     def sweep(self) -> int:
-        """Bring what has changed since the last time to S3; return how many files."""
+        """Upload and delete what changed since the last sweep; return the number of files."""
         changed = 0
         seen: set[str] = set()
         for name, path in _files(self.folder):
-            if name.endswith(_BESIDE_SQLITE):
+            if name.endswith(_SQLITE_SUFFIXES):
                 continue
             seen.add(name)
             try:
@@ -175,7 +171,7 @@ class Keep(_Mirror):
             target = sqlite3.connect(copy)
             try:
                 source.backup(target)
-                # One file, which opens where no other is beside it.
+                # A single file that opens without a write-ahead log.
                 target.execute("PRAGMA journal_mode = DELETE")
             finally:
                 target.close()
@@ -185,11 +181,11 @@ class Keep(_Mirror):
 
 @dataclass
 class Send(_Mirror):
-    """Segments of one of several writers: sent as they are finished, then forgotten here.
+    """Uploads the finished segments of one of several writers, and later removes them here.
 
     Attributes:
-        hold_seconds: how long a sent segment stays in the folder.
-        clock: seconds since the epoch.
+        hold_seconds: how long an uploaded segment stays in the folder.
+        clock: returns seconds since the epoch.
     """
 
     hold_seconds: float = 3600.0
@@ -197,25 +193,25 @@ class Send(_Mirror):
     _sent: dict[str, Mark] = field(default_factory=dict[str, Mark])
 
     def restore(self) -> int:
-        """Make the folder; nothing of the others' is fetched."""
+        """Create the folder; fetch no segments of other writers."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._give(self.folder)
+        self._set_owner(self.folder)
         return 0
 
     def start(self) -> None:
-        """Nothing was sent yet."""
+        """Do nothing: no segment has been uploaded yet."""
 
     def sweep(self) -> int:
-        """Send what is new, or was written anew; return how many segments."""
+        """Upload new and changed segments; return their number."""
         sent = 0
         for kind in (CAPTURE, LABELS):
             for name, path in _files(self.folder / kind):
-                whole = f"{kind}/{name}"
+                key = f"{kind}/{name}"
                 try:
                     mark = _mark(path)
-                    if self._sent.get(whole) != mark:
-                        self._put(whole, path)
-                        self._sent[whole] = mark
+                    if self._sent.get(key) != mark:
+                        self._put(key, path)
+                        self._sent[key] = mark
                         sent += 1
                     elif self.clock() - mark[0] / 1e9 > self.hold_seconds:
                         path.unlink()
@@ -225,29 +221,27 @@ class Send(_Mirror):
         return sent
 
     def finish(self) -> int:
-        """Make segments of what a killed server left in its journal, and send the rest."""
-        from ..capture import recover
-
+        """Recover the journals of killed servers into segments, and upload the remaining segments."""
         recover(self.folder)
         return self.sweep()
 
 
 @dataclass
 class Fetch(_Mirror):
-    """What others wrote: it comes as it is written, and goes when it is gone there."""
+    """Downloads a prefix that others write: fetches new files and removes deleted ones."""
 
     _known: dict[str, str] = field(default_factory=dict[str, str])
 
     def restore(self, *, seconds: float = _FIRST_SECONDS, clock: Callable[[], float] = time.monotonic) -> int:
-        """Fetch the newest for a while, since ECS waits no longer; the rest comes later. Return how many files."""
+        """Fetch the newest files for `seconds`, as long as ECS waits; return their number. `sweep` fetches the rest."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._give(self.folder)
-        # Names hold the day and the time.
+        self._set_owner(self.folder)
+        # Names start with the day and the time.
         until = clock() + seconds
         return self._get_all(sorted(self._list(), reverse=True), more=lambda: clock() < until)
 
     def start(self) -> None:
-        """Take what is here, and of the size it has there, for the same."""
+        """Treat files of the same name and size as equal."""
         self._known = {
             name: tag
             for name, (tag, size) in self._list().items()
@@ -255,14 +249,14 @@ class Fetch(_Mirror):
         }
 
     def sweep(self) -> int:
-        """Fetch what is new, remove what is gone; return how many files changed."""
-        there = self._list()
-        new = [name for name, (tag, _) in there.items() if self._known.get(name) != tag]
+        """Fetch new files and remove deleted ones; return the number of changes."""
+        remote = self._list()
+        new = [name for name, (tag, _) in remote.items() if self._known.get(name) != tag]
         self._get_all(new)
-        gone = [name for name, _ in _files(self.folder) if name not in there]
+        gone = [name for name, _ in _files(self.folder) if name not in remote]
         for name in gone:
             (self.folder / name).unlink(missing_ok=True)
-        self._known = {name: tag for name, (tag, _) in there.items()}
+        self._known = {name: tag for name, (tag, _) in remote.items()}
         return len(new) + len(gone)
 
 
@@ -272,10 +266,10 @@ def _is_sqlite(path: Path) -> bool:
 
 
 def _newest(path: Path) -> Mark:
-    """Return the mark of a file; of a database, with what was written beside it."""
+    """Return the mark of a file; for a database, including its journals."""
     mark = _mark(path)
-    for suffix in _BESIDE_SQLITE:
+    for suffix in _SQLITE_SUFFIXES:
         with contextlib.suppress(FileNotFoundError):
-            beside = _mark(path.with_name(f"{path.name}{suffix}"))
-            mark = (max(mark[0], beside[0]), mark[1] + beside[1])
+            journal = _mark(path.with_name(f"{path.name}{suffix}"))
+            mark = (max(mark[0], journal[0]), mark[1] + journal[1])
     return mark

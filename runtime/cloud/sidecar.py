@@ -1,7 +1,7 @@
-"""Keeps the folders of a task in S3, as long as the task runs and a little longer.
+"""Mirrors the folders of a task to S3 until shortly after the service ends.
 
-ECS ends a container only after those which depend on it have ended, so that at its own SIGTERM the service is gone,
-and what it wrote last is in the folder.
+ECS stops a container only after the containers that depend on it. So when the sidecar gets SIGTERM, the service has
+ended, and its last writes are in the folder.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .task_files import TaskFiles, place_of
 __all__ = ["EVERY", "Folders", "keep", "mirrors", "restore", "stopping"]
 
 EVERY = 5.0
-"""Seconds between two looks: what a task loses at most when its machine dies, besides what was never written."""
+"""Seconds between sweeps: how much written data a task loses at most when its machine fails."""
 
 _LAST_SECONDS = 100.0
 """ECS waits no longer than 120 seconds."""
@@ -32,12 +32,14 @@ _KINDS: dict[str, type[Keep] | type[Send] | type[Fetch]] = {"keep": Keep, "send"
 
 
 def mirrors(s3: Any, files: TaskFiles, data: Path, *, owner: int | None = None) -> Folders:
-    """Return name -> mirror of each store of the task, whose folders are below `data`."""
-    return {name: _KINDS[kept.use](s3, place_of(kept.uri), data / name, owner) for name, kept in files.stores.items()}
+    """Return name -> mirror for each store of the task; the folders are below `data`."""
+    return {
+        name: _KINDS[store.use](s3, place_of(store.uri), data / name, owner) for name, store in files.stores.items()
+    }
 
 
 def restore(folders: Folders) -> None:
-    """Fetch what each folder held."""
+    """Restore each folder."""
     for name, mirror in folders.items():
         _log.info("restored a folder", extra={"store": name, "files": mirror.restore()})
 
@@ -50,28 +52,35 @@ def keep(
     last: float = _LAST_SECONDS,
     clock: Callable[[], float] = time.monotonic,
 ) -> bool:
-    """Keep `folders` until `stop`, then once more; return whether all is kept.
+    """Sweep `folders` until `stop` is set, then once more; return whether everything was uploaded.
 
-    S3 not answering ends nothing: it is asked again, at the end for `last` seconds.
+    Failures of S3 are retried, at the end for `last` seconds.
+
+    Args:
+        folders: name -> mirror.
+        stop: set when the task stops.
+        every: seconds between sweeps.
+        last: time limit of the final sweep in seconds.
+        clock: returns seconds.
     """
     started: set[str] = set()
     while not stop.is_set():
         for name, mirror in folders.items():
-            _try(name, mirror, started)
+            _sweep(name, mirror, started)
         stop.wait(every)
     until = clock() + last
-    left = {name: mirror for name, mirror in folders.items() if not isinstance(mirror, Fetch)}
-    while left:
-        left = {name: mirror for name, mirror in left.items() if not _try(name, mirror, started, final=True)}
-        if left and clock() > until:
-            _log.error("what was written last could not be kept", extra={"stores": sorted(left)})
+    pending = {name: mirror for name, mirror in folders.items() if not isinstance(mirror, Fetch)}
+    while pending:
+        pending = {name: mirror for name, mirror in pending.items() if not _sweep(name, mirror, started, final=True)}
+        if pending and clock() > until:
+            _log.error("cannot upload the last changes", extra={"stores": sorted(pending)})
             return False
-        if left:
+        if pending:
             time.sleep(min(1.0, every))
     return True
 
 
-def _try(name: str, mirror: Keep | Send | Fetch, started: set[str], *, final: bool = False) -> bool:
+def _sweep(name: str, mirror: Keep | Send | Fetch, started: set[str], *, final: bool = False) -> bool:
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
@@ -83,13 +92,13 @@ def _try(name: str, mirror: Keep | Send | Fetch, started: set[str], *, final: bo
         else:
             mirror.sweep()
     except (BotoCoreError, ClientError, OSError) as error:
-        _log.warning("a folder could not be kept", extra={"store": name, "error": str(error)})
+        _log.warning("cannot mirror a folder; retrying", extra={"store": name, "error": str(error)})
         return False
     return True
 
 
 def stopping() -> threading.Event:
-    """Return what is set at SIGTERM and SIGINT."""
+    """Return an event that SIGTERM and SIGINT set."""
     stop = threading.Event()
 
     def end(_: int, __: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""What a task finds in its folders before its service starts, as the stack has written it down in S3."""
+"""The files of a task, as the stack stores them in S3, and writing them before the service starts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError
 
 from ..common.errors import ConfigError, NotFoundError
+from ..common.files import write_private
 from ..common.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "VARIABLE",
-    "Kept",
     "Place",
+    "Store",
     "TaskFiles",
     "client",
     "place_of",
@@ -32,16 +33,16 @@ __all__ = [
 VARIABLE = "TIDEMILL_TASK"
 """Environment variable with the s3:// URL of the task's `TaskFiles`."""
 
-_SECRET = "TIDEMILL_SECRET_"  # noqa: S105 - the start of a variable's name
+_SECRET = "TIDEMILL_SECRET_"  # noqa: S105 - a prefix of variable names
 _PLACEHOLDER = re.compile(r"@\{(secret|bcrypt):([^{}]*)\}")
 _BCRYPT_COST = 10
 
 
-class Kept(Settings):
-    """A folder which is a place in S3."""
+class Store(Settings):
+    """A folder that is mirrored to S3."""
 
-    uri: str = Field(pattern=r"^s3://[^/]+/.+$", description="Where it is kept.")
-    use: Literal["keep", "send", "fetch"] = Field(description="See `components.targets.aws.stores`.")
+    uri: str = Field(pattern=r"^s3://[^/]+/.+$", description="Prefix in S3.")
+    use: Literal["keep", "send", "fetch"] = Field(description="Kind of mirror; see `components.targets.aws.stores`.")
 
 
 class TaskFiles(Settings):
@@ -49,19 +50,21 @@ class TaskFiles(Settings):
 
     config: dict[str, str] = Field(
         default_factory=dict[str, str],
-        description="Name -> text, in which @{secret:NAME} and @{bcrypt:NAME} may stand.",
+        description="Name -> text with placeholders @{secret:NAME} and @{bcrypt:NAME}.",
     )
-    secrets: list[str] = Field(default_factory=list[str], description="Secrets which become files.")
-    values: list[str] = Field(default_factory=list[str], description="Secrets whose values stand in config files only.")
-    stores: dict[str, Kept] = Field(default_factory=dict[str, Kept], description="Folder below the data -> its place.")
+    secrets: list[str] = Field(default_factory=list[str], description="Secrets that become files.")
+    values: list[str] = Field(default_factory=list[str], description="Secrets that appear only in config files.")
+    stores: dict[str, Store] = Field(
+        default_factory=dict[str, Store], description="Folder below the data folder -> its store."
+    )
     versions: dict[str, str] = Field(
-        default_factory=dict[str, str], description="Secret -> version of its value; another one is another task."
+        default_factory=dict[str, str], description="Secret -> version of its value; a new version makes a new task."
     )
-    owner: int = Field(default=10001, description="Whom everything belongs to.")
+    owner: int = Field(default=10001, description="User id that owns all files.")
 
 
 class Place(Settings):
-    """A place in a bucket."""
+    """An object or prefix in a bucket."""
 
     bucket: str
     key: str
@@ -78,7 +81,7 @@ def place_of(uri: str) -> Place:
 
 
 def client(service: str) -> Any:
-    """Return a client of `service` with the task's own role, which tries again where AWS is busy."""
+    """Return a client of the AWS `service` with the task's role; it retries throttled requests."""
     import boto3
     from botocore.config import Config
 
@@ -89,7 +92,7 @@ def client(service: str) -> Any:
 
 
 def secret_variable(name: str) -> str:
-    """Return the environment variable in which ECS hands the secret `name` to what prepares a task.
+    """Return the environment variable through which ECS passes the secret `name` to a task.
 
     >>> secret_variable("lakefs-key-id")
     'TIDEMILL_SECRET_LAKEFS_KEY_ID'
@@ -102,11 +105,11 @@ def read_files(s3: Any, environ: Mapping[str, str] = os.environ) -> TaskFiles:
 
     Raises:
         NotFoundError: the variable is not set.
-        ConfigError: what it names is none.
+        ConfigError: the object does not describe the files of a task.
     """
     uri = environ.get(VARIABLE)
     if not uri:
-        raise NotFoundError("this is no task of a stack", field=VARIABLE)
+        raise NotFoundError("not set; this is not a task of a stack", field=VARIABLE)
     place = place_of(uri)
     text = s3.get_object(Bucket=place.bucket, Key=place.key)["Body"].read()
     try:
@@ -124,16 +127,16 @@ def write_files(
     *,
     give: Callable[[Path, int], None] | None = None,
 ) -> None:
-    """Put config files and secrets below `folder`, readable by their owner alone.
+    """Write config files and secrets below `folder`, readable only by their owner.
 
     Args:
-        files: what to write.
-        folder: `config` and `secrets` are made in it.
-        environ: where the secrets are.
-        give: gives a path to its owner; by default as root does.
+        files: the files to write.
+        folder: gets the folders `config` and `secrets`.
+        environ: contains the secrets.
+        give: sets the owner of a path; by default with `chown`.
 
     Raises:
-        NotFoundError: a secret was not handed over.
+        NotFoundError: ECS did not pass a secret.
         ConfigError: a secret is empty, or a name leads out of its folder.
     """
     give = give or _give
@@ -141,7 +144,9 @@ def write_files(
 
     def resolved(found: re.Match[str]) -> str:
         if found[2] not in values:
-            raise NotFoundError("stands in a config file and is not handed over", field="secret", value=found[2])
+            raise NotFoundError(
+                "a config file contains it, but ECS does not pass it to the task", field="secret", value=found[2]
+            )
         return values[found[2]] if found[1] == "secret" else _bcrypt(values[found[2]])
 
     texts = {Path("config") / name: _PLACEHOLDER.sub(resolved, text) for name, text in files.config.items()}
@@ -157,11 +162,8 @@ def write_files(
 def _write(folder: Path, name: Path, text: str, owner: int, give: Callable[[Path, int], None]) -> None:
     if name.is_absolute() or ".." in name.parts:
         raise ConfigError("leads out of the folder", field="config", value=str(name))
-    path = folder / name
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    give(path, owner)
+    write_private(folder / name, text)
+    give(folder / name, owner)
 
 
 def _give(path: Path, owner: int) -> None:
@@ -171,9 +173,9 @@ def _give(path: Path, owner: int) -> None:
 def _secret(name: str, environ: Mapping[str, str]) -> str:
     value = environ.get(secret_variable(name))
     if value is None:
-        raise NotFoundError("was not handed over by ECS", field="secret", value=name)
+        raise NotFoundError("ECS did not pass it to the task", field="secret", value=name)
     if not value.strip():
-        raise ConfigError("is empty and opens nothing", field="secret", value=name)
+        raise ConfigError("is empty", field="secret", value=name)
     return value.strip()
 
 

@@ -1,6 +1,6 @@
-"""A training in a task of its own: it claims its job, runs its command, and leaves word of how that ended.
+"""Runs a training in its own task and records its exit code in S3.
 
-`TIDEMILL_JOBS` names the place in S3 of the jobs' records. ECS forgets a task an hour after its end; the word stays.
+`TIDEMILL_JOBS` is the prefix in S3 of the jobs' records. ECS forgets a task one hour after its end; the record stays.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ __all__ = ["JOBS", "run"]
 
 JOBS = "TIDEMILL_JOBS"
 _JOB = "TIDEMILL_JOB_ID"
-_STARTED_NOTHING = 127
+_NOT_STARTED = 127
 
 
 def run(s3: Any, command: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
-    """Run `command` and return its exit code, which then stands beside the job's record."""
+    """Run `command`, record its exit code next to the job's record, and return it."""
     argv = [sys.executable, *command[1:]] if command[0] == "python" else list(command)
     try:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, env=dict(environ), start_new_session=True)
     except OSError as error:
         sys.stderr.write(f"cannot start {command[0]}: {error.strerror}\n")
-        code = _STARTED_NOTHING
+        code = _NOT_STARTED
     else:
 
         def forward(number: int, _: FrameType | None) -> None:

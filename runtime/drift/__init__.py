@@ -1,6 +1,7 @@
-"""Drift between a reference and a current window.
+"""Drift between a reference and a current window. Each drift test is a module of `measures`.
 
 >>> import pandas as pd
+>>> from tidemill.runtime.drift import score
 >>> reference = pd.DataFrame({"distance": [100.0, 200.0, 300.0, 400.0], "origin": ["JFK", "JFK", "EWR", "LGA"]})
 >>> result = score(reference, reference.assign(distance=reference["distance"] + 500))
 >>> [(feature.name, feature.test, round(feature.score, 2), feature.drifted) for feature in result.features]
@@ -16,30 +17,26 @@ from typing import TYPE_CHECKING
 from ..common.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .distances import (
-        jensen_shannon,
-        null_change,
-        wasserstein,
-    )
-    from .profile import (
-        Profile,
-    )
-    from .scoring import (
-        DriftResult,
-        FeatureDrift,
-        Test,
-        TestResult,
-        score,
-    )
+    from .measures.base import Measure
+    from .measures.jensen_shannon import jensen_shannon
+    from .measures.null_change import null_change
+    from .measures.registry import register
+    from .measures.wasserstein import wasserstein
+    from .profile import Profile
+    from .sample import Sample
+    from .scoring import DriftResult, FeatureDrift, Test, TestResult, score
 
 __all__ = [
     "DriftResult",
     "FeatureDrift",
+    "Measure",
     "Profile",
+    "Sample",
     "Test",
     "TestResult",
     "jensen_shannon",
     "null_change",
+    "register",
     "score",
     "wasserstein",
 ]
@@ -47,8 +44,13 @@ __all__ = [
 __getattr__ = lazy_exports(
     __name__,
     {
-        "distances": ["jensen_shannon", "null_change", "wasserstein"],
+        "measures.base": ["Measure"],
+        "measures.jensen_shannon": ["jensen_shannon"],
+        "measures.null_change": ["null_change"],
+        "measures.registry": ["register"],
+        "measures.wasserstein": ["wasserstein"],
         "profile": ["Profile"],
+        "sample": ["Sample"],
         "scoring": ["DriftResult", "FeatureDrift", "Test", "TestResult", "score"],
     },
 )

@@ -1,4 +1,4 @@
-"""What data looks like: a small summary of each column, kept with a model as its reference.
+"""Profiles of data: a small summary of each column, stored with a model as its reference.
 
 The JSON form, artifact `tidemill/reference_profile.json`:
 
@@ -8,8 +8,9 @@ The JSON form, artifact `tidemill/reference_profile.json`:
       "origin": {"kind": "categorical", "count": 78146, "nulls": 0, "distinct": 3,
                  "categories": {"EWR": 28340, "JFK": 26020, "LGA": 23786}}}}
 
-`count` counts what is there, `nulls` what is not; NaN and infinities are not there. `std` divides by `count`. Numbers
-are numeric, everything else (booleans too) categorical, by its text; the most frequent CATEGORY_LIMIT are listed.
+`count` is the number of values and `nulls` the number of nulls; NaN and infinite values are nulls. `std` divides by
+`count`. Numbers are numeric. All other values, also booleans, are categories by their text; a profile lists the most
+frequent CATEGORY_LIMIT of them.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 
 @dataclass(frozen=True)
 class Numeric:
-    """A column of numbers; the figures are None where `count` is 0."""
+    """A column of numbers; the statistics are None if `count` is 0."""
 
     count: int
     nulls: int
@@ -49,7 +50,7 @@ class Numeric:
 
 @dataclass(frozen=True)
 class Categorical:
-    """A column of anything else: text of a value -> how often it is there."""
+    """A column of other values; `categories` maps the text of a value to its number of rows."""
 
     count: int
     nulls: int
@@ -85,22 +86,22 @@ class Profile:
         return cls(len(table), {str(name): _column(cast("pd.Series", table[name])) for name in table.columns})
 
     def to_json(self) -> str:
-        """Return it as JSON text."""
+        """Return the profile as JSON text."""
         columns = {name: asdict(column) for name, column in self.columns.items()}
         return json.dumps({"schema": SCHEMA, "rows": self.rows, "columns": columns}, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Profile:
-        """Read JSON text.
+        """Read a profile from JSON text.
 
         Raises:
-            ConfigError: it is no profile, or one of a schema which this version does not know.
+            ConfigError: the text is not a profile, or its schema number is unknown.
         """
         try:
             raw: dict[str, Any] = json.loads(text)
             if raw["schema"] != SCHEMA:
                 raise ConfigError(
-                    f"only schema {SCHEMA} is known", field="schema", value=raw["schema"], hint="update tidemill"
+                    f"only schema {SCHEMA} is supported", field="schema", value=raw["schema"], hint="update tidemill"
                 )
             kinds = {"numeric": Numeric, "categorical": Categorical}
             columns: dict[str, ColumnProfile] = {

@@ -1,4 +1,4 @@
-"""Publishes labelled windows to the lake, through the gate, exactly once each."""
+"""Labelled windows on their way into the lake, through the gate, each exactly once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from .. import data
 from ..common.errors import ConfigError, GateError
-from ..common.files import sync, write_durably
+from ..common.files import sync, write_private
 from ..data import Lake
 from .days import Day, Days
 from .settings import MonitoredModel
@@ -30,12 +30,12 @@ _WINDOW = "tidemill.window"
 
 
 class WindowFile(BaseModel):
-    """A labelled window that was published, is pending, or was refused.
+    """A labelled window which was published, is about to be, or was refused.
 
     Attributes:
         days: its days of event time.
-        name: name of its file, both here and in the lake.
-        commit: the lakeFS commit that published it.
+        name: the file's name, the same here and in the lake.
+        commit: the lake's commit which brought it.
         reasons: why the gate refused it.
         head: the newest commit of the branch when it was refused.
     """
@@ -52,13 +52,13 @@ class WindowFile(BaseModel):
 
 
 class State(BaseModel):
-    """The publishing state of a model, as stored on disk.
+    """What is kept of a model's publishing.
 
     Attributes:
-        published: the windows in the lake.
-        pending: the window that is being published; its file is in the outbox.
-        refused: the windows that the gate refused; their files stay in the outbox.
-        refusals: number of refusals so far.
+        published: the windows which are in the lake.
+        pending: the one window which is on its way; its file is in the outbox.
+        refused: those which the gate refused; their files are kept in the outbox.
+        refusals: how often the gate refused.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -71,7 +71,7 @@ class State(BaseModel):
 
     @property
     def days(self) -> set[date]:
-        """The days of all published, pending and refused windows."""
+        """The days which are in the lake, on their way, or refused."""
         windows = [*self.published, *self.refused, *([self.pending] if self.pending else [])]
         return {day for window in windows for day in window.days}
 
@@ -79,20 +79,19 @@ class State(BaseModel):
 class Publisher:
     """Publishes due days as one Parquet file below the model's path.
 
-    The order is: write the file to the outbox, write its name to the state, publish it through a temporary branch, mark
-    it as published in the state. After a crash at any point, the next call continues with the same file and names. If
-    the lake already has the file, the state is only updated. A leftover branch is reused.
-
-    A refused window is kept, and retried when its target branch has moved, because the gate judges against the content
-    of that branch. Its days are not part of any other window.
+    First the file is written to the outbox, then its name to the state; only then the lake is touched, on a branch of
+    the window's own, and at the end the state says that it is published. Killed anywhere, the next call goes on with
+    the same file under the same names: a window which is in the lake already is only recorded, a branch which was left
+    over is taken up. A refused window is kept and tried again when the branch it goes to has moved, since expectations
+    are judged against what is there; its days are not part of another one.
 
     Args:
-        model: the monitored model.
-        folder: for the state and the outbox.
+        model: what is watched.
+        folder: where the state and the outbox are kept.
 
     Attributes:
-        state: the publishing state.
-        withheld: labelled rows not published since this process started, because the capture lacks columns.
+        state: what is kept.
+        withheld: labelled rows which were not published since this process started, because the capture lacks columns.
     """
 
     def __init__(self, model: MonitoredModel, folder: Path) -> None:
@@ -109,14 +108,14 @@ class Publisher:
                 left.unlink()
 
     def tick(self, days: Days, lake: Lake) -> None:
-        """Publish due days, at most one new window per call.
+        """Publish what is due; at most one new window a call.
 
         Raises:
-            UnreachableError: the lake or its gate does not answer; the window stays pending.
+            UnreachableError: the lake or its gate does not answer; the window stays on its way.
         """
         self._withhold(days)
         if self.state.pending is None:
-            self.state.pending = self._retry_refused(lake) or self._prepare(days)
+            self.state.pending = self._again(lake) or self._prepare(days)
             if self.state.pending is None:
                 return
             self._save()
@@ -124,14 +123,14 @@ class Publisher:
         self._send(self.state.pending, lake)
 
     def _withhold(self, days: Days) -> None:
-        """Mark due days as done if their rows lack features, because they cannot be used for training."""
+        """Take due days as done whose rows lack features: a table of them would be no data to train on."""
         lacking = [day for day in days.due() if day.omitted]
         if not lacking:
             return
         days.finish([day.day for day in lacking])
         self.withheld += sum(day.labelled for day in lacking)
         _log.error(
-            "labelled days are not published, because the capture omits or hashes some of their columns",
+            "labelled days are not published: the capture leaves out or hashes columns of theirs",
             extra={
                 "model": self.model.name,
                 "days": [day.day.isoformat() for day in lacking],
@@ -140,7 +139,7 @@ class Publisher:
         )
 
     def _prepare(self, days: Days) -> WindowFile | None:
-        """Write the due days to the outbox; return the window, or None if there are too few rows."""
+        """Write the due days to the outbox; return the window, or None while there are too few rows."""
         due: list[Day] = []
         for day in days.due():
             if due and sum(each.labelled for each in due) + day.labelled > _MOST_ROWS:
@@ -159,8 +158,7 @@ class Publisher:
         with hidden.open("wb") as file:
             os.fchmod(file.fileno(), 0o600)
             pq.write_table(table, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
+        sync(hidden)
         with hidden.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
         name = f"labelled-{days[0].isoformat()}-{days[-1].isoformat()}-{digest}.parquet"
@@ -168,8 +166,8 @@ class Publisher:
         sync(self._outbox)
         return WindowFile(days=days, name=name, rows=table.num_rows, at=datetime.now(UTC))
 
-    def _retry_refused(self, lake: Lake) -> WindowFile | None:
-        """Return a refused window whose target branch has moved since."""
+    def _again(self, lake: Lake) -> WindowFile | None:
+        """Return a refused window whose branch has moved since."""
         if not self.state.refused:
             return None
         head = lake.head(self._repository, self._branch).id
@@ -187,7 +185,7 @@ class Publisher:
         if data.exists(f"{address}/{path}", lake=lake):
             commit = data.brought_by(f"{address}/{path}", lake=lake)
         elif not file.exists():
-            _log.error("the file of a window is missing, so its days are not published", extra={"window": window.name})
+            _log.error("a window's file is gone, its days are not published", extra={"window": window.name})
             self.state.pending = None
             self._save()
             return
@@ -201,7 +199,7 @@ class Publisher:
             try:
                 commit = data.publish(own, into=self._branch, message=message, metadata=metadata, lake=lake).commit
             except GateError as error:
-                self._record_refusal(window, error, lake)
+                self._refused(window, error, lake)
                 return
         lake.delete_branch(self._repository, branch)
         self.state.published.append(window.model_copy(update={"commit": commit, "at": datetime.now(UTC)}))
@@ -210,7 +208,7 @@ class Publisher:
         file.unlink(missing_ok=True)
         _log.info("published a window", extra={"model": self.model.name, "window": window.name, "commit": commit})
 
-    def _record_refusal(self, window: WindowFile, error: GateError, lake: Lake) -> None:
+    def _refused(self, window: WindowFile, error: GateError, lake: Lake) -> None:
         head = lake.head(self._repository, self._branch).id
         reasons = list(error.reasons) or [error.message]
         self.state.refused.append(window.model_copy(update={"reasons": reasons, "head": head}))
@@ -226,14 +224,14 @@ class Publisher:
             try:
                 return State.model_validate_json(self._file.read_text(encoding="utf-8"))
             except ValueError as error:
-                # A new record would publish windows twice.
+                # Without it windows would be published twice; so it is not made anew.
                 raise ConfigError(
-                    f"the record of published windows is damaged ({type(error).__name__})",
+                    f"the record of what was published is damaged ({type(error).__name__})",
                     field="state",
                     value=str(self._file),
-                    hint="restore it from a backup",
+                    hint="restore it from a copy",
                 ) from None
         return State()
 
     def _save(self) -> None:
-        write_durably(self._file, json.dumps(self.state.model_dump(mode="json")).encode())
+        write_private(self._file, json.dumps(self.state.model_dump(mode="json")), durable=True)

@@ -264,7 +264,7 @@ def _checked(raw: dict[str, Any], file: Path | None) -> ServingSettings:
 
 def _run(meant: ModelUri, settings: ServingSettings, state: Path) -> NoReturn:
     """Become the server: its process is this one, so that signals and the exit code are its own."""
-    from ...runtime.batch_scoring.model_uri import write_private
+    from ...runtime.common.files import write_private
     from .server_startup import announce_beside, url_of
 
     text = settings.model_dump_json(indent=2, exclude_defaults=True)

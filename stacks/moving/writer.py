@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import BinaryIO, Self, cast
 
 from ...runtime.common.errors import NotFoundError, UserError
+from ...runtime.common.files import sync
 from .layout import CHUNK, CONTENTS, LIST, MANIFEST, WITNESS, HashedReader, Tell, safe_name
 from .manifest import Entry, Manifest
 from .sealing import Seal
@@ -91,7 +92,7 @@ class ArchiveWriter(ABC):
             self._put(name, HashedReader(io.BytesIO(data), len(data), lambda _: None), len(data))
         self._end()
         self._partial.rename(self.path)
-        _sync(self.path.parent)
+        sync(self.path.parent)
         return made
 
     @abstractmethod
@@ -156,11 +157,3 @@ class _TarWriter(ArchiveWriter):
 def writer_of(path: Path, tell: Tell = lambda _: None) -> ArchiveWriter:
     """Return what writes an archive at `path`: a tar file where that is its ending, else a folder."""
     return (_TarWriter if path.suffix == ".tar" else _FolderWriter)(path, tell)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

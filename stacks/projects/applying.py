@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Mapping
@@ -21,6 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ...runtime.common.errors import RefusedError, UserError
+from ...runtime.common.files import replacement
 from .tree import Rendered
 
 __all__ = ["apply", "finish", "interrupted"]
@@ -212,16 +212,8 @@ def _prune(folder: Path, project: Path) -> None:
 def _write(place: Path, content: bytes, mode: int = 0o644) -> None:
     # One name for each file, so that what a killed run left is written over by the next.
     work = place.with_name(f".{place.name[:200]}.tidemill-partial")
-    try:
-        with work.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        work.chmod(mode)
-        work.replace(place)
-    except BaseException:
-        work.unlink(missing_ok=True)
-        raise
+    with replacement(place, partial=work, mode=mode) as file:
+        file.write(content)
 
 
 def _sha(content: bytes) -> str:

@@ -24,7 +24,7 @@ from botocore.awsrequest import AWSResponse
 from tidemill.runtime.capture import CAPTURE, LABEL_SCHEMA, LABELS, Journal, list_segments, read_segment, write_segment
 from tidemill.runtime.cloud import sidecar, task_files, training_task
 from tidemill.runtime.cloud.folder_mirror import Fetch, Keep, Send
-from tidemill.runtime.cloud.task_files import Kept, Place, TaskFiles
+from tidemill.runtime.cloud.task_files import Place, Store, TaskFiles
 from tidemill.runtime.common.errors import ConfigError, NotFoundError, ServiceError
 from tidemill.runtime.common.ids import uuid7
 from tidemill.runtime.retraining.jobs.ecs import TaskLauncher
@@ -85,9 +85,14 @@ def test_files_of_a_task_are_private_and_hold_what_placeholders_stand_for(tmp_pa
 @pytest.mark.parametrize(
     ("found", "environ", "kind", "said"),
     [
-        (TaskFiles(secrets=["key"]), {}, NotFoundError, "was not handed over by ECS"),
+        (TaskFiles(secrets=["key"]), {}, NotFoundError, "ECS did not pass it to the task"),
         (TaskFiles(secrets=["key"]), {"TIDEMILL_SECRET_KEY": " "}, ConfigError, "is empty"),
-        (TaskFiles(config={"x": "@{secret:key}"}), {"TIDEMILL_SECRET_KEY": "k"}, NotFoundError, "is not handed over"),
+        (
+            TaskFiles(config={"x": "@{secret:key}"}),
+            {"TIDEMILL_SECRET_KEY": "k"},
+            NotFoundError,
+            "ECS does not pass it to the task",
+        ),
         (TaskFiles(config={"../x": "y"}), {}, ConfigError, "leads out of the folder"),
     ],
 )
@@ -99,14 +104,14 @@ def test_files_which_cannot_be_written_stop_the_task(
 
 
 def test_a_task_reads_its_files_from_s3(s3: Any) -> None:
-    wanted = TaskFiles(stores={"state": Kept(uri=f"s3://{BUCKET}/stores/state", use="keep")})
+    wanted = TaskFiles(stores={"state": Store(uri=f"s3://{BUCKET}/stores/state", use="keep")})
     s3.put_object(Bucket=BUCKET, Key="tasks/x/1.json", Body=wanted.model_dump_json().encode())
     environ = {"TIDEMILL_TASK": f"s3://{BUCKET}/tasks/x/1.json"}
     assert task_files.read_files(task_files.client("s3"), environ) == wanted
     s3.put_object(Bucket=BUCKET, Key="tasks/x/1.json", Body=b'{"strange": 1}')
     with pytest.raises(ConfigError, match="Extra inputs are not permitted"):
         task_files.read_files(s3, environ)
-    with pytest.raises(NotFoundError, match="this is no task of a stack"):
+    with pytest.raises(NotFoundError, match="this is not a task of a stack"):
         task_files.read_files(s3, {})
 
 
@@ -235,8 +240,8 @@ def test_an_object_cannot_be_fetched_out_of_its_folder(s3: Any, tmp_path: Path) 
 def test_the_keeper_keeps_on_while_s3_is_away_and_all_at_the_end(aws: AwsServer, s3: Any, tmp_path: Path) -> None:
     found = TaskFiles(
         stores={
-            "state": Kept(uri=f"s3://{BUCKET}/stores/state", use="keep"),
-            "capture": Kept(uri=f"s3://{BUCKET}/stores/capture", use="send"),
+            "state": Store(uri=f"s3://{BUCKET}/stores/state", use="keep"),
+            "capture": Store(uri=f"s3://{BUCKET}/stores/capture", use="send"),
         }
     )
     folders = sidecar.mirrors(s3, found, tmp_path)
@@ -257,7 +262,7 @@ def test_the_keeper_keeps_on_while_s3_is_away_and_all_at_the_end(aws: AwsServer,
 
 
 def test_the_keeper_says_when_something_could_not_be_kept(s3: Any, tmp_path: Path) -> None:
-    found = TaskFiles(stores={"state": Kept(uri="s3://no-such-bucket/stores/state", use="keep")})
+    found = TaskFiles(stores={"state": Store(uri="s3://no-such-bucket/stores/state", use="keep")})
     folders = sidecar.mirrors(s3, found, tmp_path)
     (tmp_path / "state").mkdir()
     (tmp_path / "state/a").write_text("1")
@@ -293,7 +298,7 @@ def test_the_three_commands_of_a_task(aws: AwsServer, s3: Any) -> None:
 
     assert (run().returncode, run("strange").returncode) == (2, 2)
     no_task = run("prepare")
-    assert (no_task.returncode, "this is no task of a stack" in no_task.stderr) == (NotFoundError.exit_code, True)
+    assert (no_task.returncode, "this is not a task of a stack" in no_task.stderr) == (NotFoundError.exit_code, True)
     more = {"TIDEMILL_JOBS": f"s3://{BUCKET}/jobs", "TIDEMILL_JOB_ID": "boats-1"}
     done = run("train", "--", "python", "-c", "print('trained'); raise SystemExit(7)", **more)
     assert (done.returncode, done.stdout.splitlines()[0]) == (7, "trained")

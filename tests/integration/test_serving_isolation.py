@@ -19,12 +19,12 @@ import psutil
 import pytest
 from mlflow.models import Model
 from tidemill.runtime.serving.contract.model_contract import Contract
+from tidemill.runtime.serving.engines.errors import UnfitError
 from tidemill.runtime.serving.http.errors import Problem
 from tidemill.runtime.serving.inference.batch import Batch
 from tidemill.runtime.serving.isolation import environment
 from tidemill.runtime.serving.isolation.engine import IsolatedEngine, IsolatedModelError
 from tidemill.runtime.serving.isolation.environment import UnbuildableError
-from tidemill.runtime.serving.versions.model import UnfitError
 
 from tests.support.foreign import REQUIREMENTS, SCIKIT_LEARN, foreign_environment, log_odd, log_pipeline
 from tests.support.serving import ModelServer
@@ -75,7 +75,7 @@ def gone(pid: int) -> bool:
 def test_a_model_of_another_scikit_learn_gives_its_own_answers(foreign: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     known = log_pipeline(foreign, folder)
-    assert f"scikit-learn=={SCIKIT_LEARN}" in " ".join(environment.differing(folder))
+    assert f"scikit-learn=={SCIKIT_LEARN}" in " ".join(environment.unmet_requirements(folder))
     rows = [tuple(row) for row in known["rows"]]
     contract = contract_of(folder)
     with IsolatedEngine(foreign, folder, contract) as engine:
@@ -292,7 +292,7 @@ def leavings(cache: Path) -> list[str]:
 )
 def test_what_cannot_be_had_is_refused_with_uvs_reason(tmp_path: Path, lines: list[str], reason: str) -> None:
     with pytest.raises(UnbuildableError, match=reason) as refused:
-        environment.ensure(needing(tmp_path / "model", *lines), tmp_path / "cache", seconds=120)
+        environment.ensure_environment(needing(tmp_path / "model", *lines), tmp_path / "cache", seconds=120)
     assert "tidemill image" in str(refused.value)
     assert leavings(tmp_path / "cache") == []
 
@@ -306,14 +306,14 @@ def test_without_a_network_it_is_refused_with_the_reason(tmp_path: Path, monkeyp
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     with pytest.raises(UnbuildableError, match=r"(?i)failed to fetch.*refused") as refused:
-        environment.ensure(needing(tmp_path / "model", *REQUIREMENTS), tmp_path / "cache", seconds=120)
+        environment.ensure_environment(needing(tmp_path / "model", *REQUIREMENTS), tmp_path / "cache", seconds=120)
     assert "secret" not in str(refused.value)
     assert leavings(tmp_path / "cache") == []
 
 
 def test_what_takes_too_long_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnbuildableError, match="in the time"):
-        environment.ensure(needing(tmp_path / "model", *REQUIREMENTS), tmp_path / "cache", seconds=0.01)
+        environment.ensure_environment(needing(tmp_path / "model", *REQUIREMENTS), tmp_path / "cache", seconds=0.01)
     assert leavings(tmp_path / "cache") == []
 
 
@@ -364,12 +364,12 @@ def test_one_killed_and_two_at_once_make_one_environment(tmp_path: Path) -> None
 
 def test_a_model_of_another_python_gets_that_python(tmp_path: Path) -> None:
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
-    found = [text for text in ("3.10", "3.11", "3.12", "3.13") if text != own and environment.interpreter(text) != text]
+    found = [text for text in ("3.10", "3.11", "3.12", "3.13") if text != own and environment.find_python(text) != text]
     if not found:
         pytest.skip("no other Python than the one of the tests is on PATH")
     model = needing(tmp_path / "model", "numpy", "pandas<3")
     (model / "python_env.yaml").write_text(f"python: {found[0]}.0\n")
-    built = environment.ensure(model, tmp_path / "cache", seconds=600)
+    built = environment.ensure_environment(model, tmp_path / "cache", seconds=600)
     told = subprocess.run(
         [str(built / "bin" / "python"), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
         capture_output=True,
@@ -384,14 +384,14 @@ def test_environments_which_nobody_wants_are_removed(tmp_path: Path, foreign: Pa
     root = cache / environment.FOLDER
     model = needing(cache / "flights" / "3" / "model", "numpy==1.0")
     (model / "MLmodel").write_text("flavors: {}\n")
-    cached = environment.key_of(environment.Needs.of(model))
+    cached = environment.environment_key(environment.ModelRequirements.of(model))
     for name in (cached, "py3.11-used", "py3.11-recent", "py3.11-old"):
         (root / name / "bin").mkdir(parents=True)
         (root / name / "bin" / "python").symlink_to(foreign / "bin" / "python")
         (root / name / "tidemill.json").write_text("{}")
         if name != "py3.11-recent":
             os.utime(root / name, (0, 0))
-    with environment.using(root / "py3.11-used"):
+    with environment.environment_in_use(root / "py3.11-used"):
         assert environment.prune(cache) == ["py3.11-old"]
     assert sorted(path.name for path in root.glob("py*-*") if path.is_dir()) == sorted(
         [cached, "py3.11-used", "py3.11-recent"]

@@ -19,8 +19,8 @@ import psutil
 import pytest
 from mlflow.models import infer_signature
 from sklearn.ensemble import HistGradientBoostingClassifier
+from tidemill.runtime.serving.engines.errors import UnfitError
 from tidemill.runtime.serving.versions import preparation
-from tidemill.runtime.serving.versions.model import UnfitError
 
 from tests.support.versions import info_of, save_version, wanted
 

@@ -120,7 +120,7 @@ def foreign_environment(folder: Path) -> Path:
     """Return an environment of REQUIREMENTS, filled unless it is kept; `folder` is for what says so."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "requirements.txt").write_text("\n".join(REQUIREMENTS) + "\n")
-    return environment.ensure(folder, cache_folder(), seconds=600)
+    return environment.ensure_environment(folder, cache_folder(), seconds=600)
 
 
 def log_pipeline(python_of: Path, folder: Path) -> dict[str, Any]:

@@ -10,9 +10,10 @@ import time
 from typing import Any, ClassVar
 
 from ....runtime.common.errors import PlatformError, ServiceError
+from ....runtime.common.files import write_private
 from ...layout import StackRoot
 from ..base import Context, NativeResource, Properties
-from ..local.files import claim, log_tail, read_json, root_of, write_private
+from ..local.files import claim, log_tail, read_json, root_of
 from ..local.launch import private
 from .daemon import STACK, connect, require_own, talking
 

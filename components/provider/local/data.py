@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from ....runtime.common.errors import ConfigError
+from ....runtime.common.files import write_private
 from ..base import UNKNOWN, Context, Diff, NativeResource, Properties
 from ..secret_formats import FORMATS, check_secret
-from .files import claim, root_of, write_private
+from .files import claim, root_of
 from .ports import HOST, forget_port, keep_port, kept_port, restore_port
 
 __all__ = ["Endpoint", "Folder", "Local", "Secret"]

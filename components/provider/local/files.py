@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ....runtime.common.errors import ConfigError, NotFoundError, RefusedError
+from ....runtime.common.files import write_private
 from ...layout import StackRoot, find_project
 from ..base import Context, Properties
 from .launch import private
 
-__all__ = ["claim", "locked", "log_tail", "read_json", "root_of", "secret_value", "write_private"]
+__all__ = ["claim", "locked", "log_tail", "read_json", "root_of", "secret_value"]
 
 _TAIL_LINES = 20
 _TAIL_BYTES = 16_384
@@ -65,15 +66,6 @@ def locked(root: StackRoot) -> Generator[None]:
     with open(root.run / "files.lock", "a", opener=private) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write `text` to `path`, mode 0600, whole or not at all; its folder is made private too."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    partial.replace(path)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

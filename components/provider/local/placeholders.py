@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from ....runtime.common.errors import ConfigError
+from ....runtime.common.files import write_private
 from ...layout import StackRoot
-from .files import locked, secret_value, write_private
+from .files import locked, secret_value
 
 __all__ = ["Placeholders", "check_placeholders"]
 

@@ -9,8 +9,9 @@ import socket
 from typing import Final
 
 from ....runtime.common.errors import NotFoundError, ServiceError
+from ....runtime.common.files import write_private
 from ...layout import StackRoot
-from .files import locked, read_json, write_private
+from .files import locked, read_json
 
 __all__ = ["HOST", "forget_port", "holder_of", "keep_port", "kept_port", "require_free", "restore_port"]
 

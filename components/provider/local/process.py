@@ -10,11 +10,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, cast
 
 from ....runtime.common.errors import ConfigError, PlatformError
+from ....runtime.common.files import write_private
 from ...layout import StackRoot
 from ..base import UNKNOWN, Properties
 from . import launch
 from .data import Local
-from .files import root_of, secret_value, write_private
+from .files import root_of, secret_value
 from .placeholders import Placeholders, check_placeholders
 from .ports import HOST, kept_port
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ....runtime.common.errors import ConfigError, NotFoundError, PlatformError, ServiceError
+from ....runtime.common.files import write_private
 from ...layout import StackRoot
 from . import launch
 from .supervisor_rpc import ALREADY_ADDED, BAD_NAME, NOT_RUNNING, Fault, call
@@ -204,7 +205,7 @@ class Supervisor:
             log=_escaped(str(self.root.log(name))),
         )
         with self._locked():
-            _write(conf, text)
+            write_private(conf, text)
             if not self._start():
                 self._forget(name)
                 self._call("supervisor.reloadConfig")
@@ -299,7 +300,7 @@ class Supervisor:
         socket = self.root.socket
         if socket.parent != self.root.run:
             _private_folder(socket.parent)
-            _write(self.root.kept_socket, str(socket))
+            write_private(self.root.kept_socket, str(socket))
         socket.unlink(missing_ok=True)
         conf = self.root.run / "supervisord.conf"
         text = _DAEMON.format(
@@ -308,7 +309,7 @@ class Supervisor:
             logs=_escaped(str(self.root.logs)),
             log=_escaped(str(self.root.log(_SELF))),
         )
-        _write(conf, text)
+        write_private(conf, text)
         return conf
 
     def _end_daemon(self) -> None:
@@ -369,13 +370,6 @@ def _escaped(text: str) -> str:
     if "\n" in text or '"' in text.removeprefix(f'{launch.MARKER}="').removesuffix('"') or re.search(r"\s[;#]", text):
         raise ConfigError("supervisord cannot read such a path", field="root", value=text, hint="move the project")
     return text.replace("%", "%%")
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    partial.replace(path)
 
 
 def _private_folder(path: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ....runtime.cloud.task_files import VARIABLE, secret_variable
+from ....runtime.cloud import VARIABLE, secret_variable
 from ..base import HealthCheck
 from .names import FILES, FOLDERS, HELPER_CPU, HELPER_MEMORY_MB, PORT, SCRATCH, USER
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
 
-from ...provider.local.files import write_private
+from ....runtime.common.files import write_private
 from .naming import database_role
 from .scratch_container import Conversation, Helper
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ....runtime.common.errors import NotFoundError, PlatformError
+from ....runtime.common.files import replacement
 
 __all__ = ["FolderStore", "sqlite_copy"]
 
@@ -64,14 +65,10 @@ class FolderStore:
         """See `Store`."""
         path = self._folder / name
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial = path.with_name(path.name[:100] + _PARTIAL)
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with replacement(path, partial=path.with_name(path.name[:100] + _PARTIAL)) as file:
             shutil.copyfileobj(source, file, _CHUNK)
             if file.tell() != size:
                 raise PlatformError("not all of it came", field="object", value=name)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
 
     def sha256(self, name: str) -> str | None:
         """See `Store`."""

@@ -1,6 +1,6 @@
-"""What computes the answers of a version: compiled, the model itself, or the model itself in a process of its own.
+"""Engines compute a version's answers: a compiled model, the model itself, or the model in its own process.
 
-Each module here which serves has `load(prepared, folder, settings) -> Engine`, and is imported when it is the one.
+Each engine module has `load(prepared, folder, settings) -> Engine`, and is imported when a version needs it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..inference.batch import Engine
-    from .prepared import Prepared, Wanted
+    from .prepared import PreparationSettings, Prepared
 
 __all__ = ["load"]
 
@@ -26,7 +26,7 @@ _MODULES = {
 }
 
 
-def load(prepared: Prepared, folder: Path, settings: Wanted) -> Engine:
-    """Return the engine which `prepared` chose, loaded from the version's folder in the cache."""
+def load(prepared: Prepared, folder: Path, settings: PreparationSettings) -> Engine:
+    """Return the engine that preparation selected, loaded from the version's folder in the cache."""
     module = importlib.import_module(_MODULES[str(prepared.engine["name"])], __name__)
     return module.load(prepared, folder, settings)

@@ -1,4 +1,4 @@
-"""Models of LightGBM and XGBoost, whose files treelite reads. Only used in preparation."""
+"""Recipes for LightGBM and XGBoost models, whose files treelite reads. Only used in preparation."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..inference.batch import Outputs
-from .encoders import NotKnownError
+from .errors import UnsupportedError
 from .estimators import Recipe
-from .mlmodel import Described
+from .mlmodel import MLmodel
 
 __all__ = ["BOOSTERS", "booster_recipe"]
 
@@ -18,25 +18,25 @@ _LIGHTGBM = "lightgbm.basic.Booster"
 BOOSTERS = {"mlflow.lightgbm": "load_lightgbm_model", "mlflow.xgboost": "load_xgboost_model"}
 
 
-def booster_recipe(described: Described, answers: Outputs) -> Recipe:
-    """Return how the model is compiled, which gave such `answers`.
+def booster_recipe(mlmodel: MLmodel, answers: Outputs) -> Recipe:
+    """Return how to compile the model that gave `answers`.
 
     Raises:
-        NotKnownError: it is stored in another way, or gives something else than scores.
+        UnsupportedError: the model is stored in another way, or returns something other than scores.
     """
-    if described.loader == "mlflow.lightgbm" and described.flavor.get("model_class") not in (None, _LIGHTGBM):
-        raise NotKnownError("a model of LightGBM which is not in a file of its own")
+    if mlmodel.loader == "mlflow.lightgbm" and mlmodel.flavor.get("model_class") not in (None, _LIGHTGBM):
+        raise UnsupportedError("a LightGBM model that is not stored in LightGBM's own format")
     try:
         frontend: Any = importlib.import_module("treelite.frontend")
     except ImportError:
-        raise NotKnownError('treelite is not installed (pip install "tidemill[compiled]")') from None
-    data = described.flavor.get("data") or described.function.get("data")
-    model = getattr(frontend, BOOSTERS[described.loader])(described.inside(str(data)))
+        raise UnsupportedError('treelite is not installed (pip install "tidemill[compiled]")') from None
+    data = mlmodel.flavor.get("data") or mlmodel.function.get("data")
+    model = getattr(frontend, BOOSTERS[mlmodel.loader])(mlmodel.path_of(str(data)))
     if not isinstance(answers, np.ndarray):
-        raise NotKnownError("a booster which gives labels")
+        raise UnsupportedError("a booster that returns labels")
     width = 1 if answers.ndim == 1 else answers.shape[1]
     finish = {"kind": "column", "column": 0} if answers.ndim == 1 else {"kind": "matrix"}
     if model.input_type == "float32":
-        # What is infinite in single precision is refused there.
-        return Recipe(None, described.method, "trees", width, False, finish, ("float32",), "missing", trees=model)
-    return Recipe(None, described.method, "trees", width, False, finish, (), "any", trees=model)
+        # XGBoost refuses values that are infinite in single precision.
+        return Recipe(None, mlmodel.method, "trees", width, False, finish, ("float32",), "missing", trees=model)
+    return Recipe(None, mlmodel.method, "trees", width, False, finish, (), "any", trees=model)

@@ -1,4 +1,4 @@
-"""Writes what a kernel needs into a folder, from a fitted estimator. Only used in preparation."""
+"""Compiles a fitted estimator into the files of a kernel. Only used in preparation."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from .encoders import NotKnownError
+from .errors import UnsupportedError
 from .estimators import Recipe
 
 __all__ = ["compile_kernel", "thresholds"]
 
 _COMPILE_SECONDS = 240.0
-# Compiling takes a second or two for 5,000 nodes; of very many, tables are walked faster than code.
+# Compiling takes one or two seconds for 5,000 nodes. With very many nodes, tables are faster than code.
 _MOST_NODES = 100_000
 _NODES_A_FILE = 3_000
 _TINY = 1e-30
@@ -54,15 +54,24 @@ int tidemill_predict(const double* rows, size_t count, int margin, double* out) 
 
 
 def compile_kernel(name: str, recipe: Recipe, features: int, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Write the kernel called `name` for `recipe` into `folder`; return what opens it, and what makes answers of it.
+    """Write the files of the kernel `name` into `folder`.
+
+    Args:
+        name: of the kernel, such as `tl2cgen`.
+        recipe: how to compile the estimator.
+        features: number of features.
+        folder: for the files.
+
+    Returns:
+        The spec for `open_kernel`, and the recipe's `finish` for this kernel.
 
     Raises:
-        NotKnownError: it does not compute this estimator, or cannot be made here; the message says why. The
-            libraries raise what they like besides.
+        UnsupportedError: the kernel cannot compute this estimator, or cannot be compiled here.
+        Exception: any error of the libraries.
     """
     finish = recipe.finish
     if name == "onnxruntime" and finish["kind"] == "column" and hasattr(recipe.estimator, "classes_"):
-        # It gives the probabilities of both classes.
+        # ONNX returns the probabilities of both classes.
         finish = {**finish, "column": 1}
     return _WRITERS[name](recipe, features, folder), finish
 
@@ -70,9 +79,9 @@ def compile_kernel(name: str, recipe: Recipe, features: int, folder: Path) -> tu
 def _linear(recipe: Recipe, features: int, folder: Path) -> dict[str, Any]:
     del folder
     if recipe.family != "linear":
-        raise NotKnownError("no linear model")
+        raise UnsupportedError("not a linear model")
     if any(len(row) != features for row in recipe.linear["coefficients"]):
-        raise NotKnownError("coefficients of other features")
+        raise UnsupportedError("its coefficients do not match the features")
     return recipe.linear
 
 
@@ -81,14 +90,14 @@ def _treelite(recipe: Recipe, features: int, folder: Path) -> dict[str, Any]:
     path = folder / "model.treelite"
     model = _trees(recipe)
     if (kind := model.input_type) not in ("float64", "float32") or model.output_type != kind:
-        raise NotKnownError(f"trees of {kind}")
+        raise UnsupportedError(f"trees of {kind}")
     model.serialize(path)
     return {"file": path.name, "width": recipe.width, "margin": recipe.margin, "single": kind == "float32"}
 
 
 def _trees(recipe: Recipe) -> Any:
     if recipe.family != "trees":
-        raise NotKnownError("no ensemble of trees")
+        raise UnsupportedError("not an ensemble of trees")
     if recipe.trees is not None:
         return recipe.trees
     treelite = _imported("treelite")
@@ -99,7 +108,7 @@ def _trees(recipe: Recipe) -> Any:
 
 
 def _forest_of(tree: Any) -> Any:
-    """Return a forest which has `tree` alone: treelite knows no single ones."""
+    """Return a forest that contains only `tree`: treelite does not support single trees."""
     from sklearn.base import is_classifier
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
@@ -116,11 +125,11 @@ def _tl2cgen(recipe: Recipe, features: int, folder: Path) -> dict[str, Any]:
     model = _trees(recipe)
     nodes = sum(int(_field(model, tree, "num_nodes")[0]) for tree in range(model.num_tree))
     if nodes > _MOST_NODES:
-        raise NotKnownError(f"{nodes} nodes are too many to compile")
+        raise UnsupportedError(f"{nodes} nodes are too many to compile")
     compiler = _compiler()
     tl2cgen = _imported("tl2cgen")
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        work = Path(place)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        work = Path(temporary)
         files = max(1, min(model.num_tree, nodes // _NODES_A_FILE))
         tl2cgen.generate_c_code(model, work, {"parallel_comp": files} if files > 1 else {})
         scores = _widen_missing(work / "header.h")
@@ -128,31 +137,31 @@ def _tl2cgen(recipe: Recipe, features: int, folder: Path) -> dict[str, Any]:
         sources = sorted(work.glob("*.c"))
         digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
         objects = [path.with_suffix(".o") for path in sources]
-        # Without `-ffast-math`: it must compute what scikit-learn computes. A higher -O takes far longer for nothing.
+        # No `-ffast-math`: the results must equal scikit-learn's. A higher -O takes far longer and gains nothing.
         flags = ["-O1", "-fPIC", "-fvisibility=hidden", "-std=c99", "-w"]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             commands = [
-                [*compiler, *flags, "-c", str(source), "-o", str(made)]
-                for source, made in zip(sources, objects, strict=True)
+                [*compiler, *flags, "-c", str(source), "-o", str(output)]
+                for source, output in zip(sources, objects, strict=True)
             ]
             list(pool.map(_run, commands))
-        # Named by its content: the loader takes a library whose path it has open for the one it has open.
+        # Named by its content: the loader reuses an open library of the same path, even if the file has changed.
         target = folder / f"model-{digest}.so"
         _run([*compiler, "-shared", "-o", str(target), *map(str, objects), "-lm"])
     return {"file": target.name, "width": recipe.width, "margin": recipe.margin}
 
 
 def _widen_missing(header: Path) -> str:
-    """Let the mark for a missing value be as wide as a number; return the type of the scores.
+    """Make the mark for a missing value as wide as a number; return the type of the scores.
 
-    It is an int in a union with the double, so that any double whose lower half is all ones (0.9999999999999999 is
-    one) is taken for missing.
+    tl2cgen writes a 32-bit mark in a union with the double. Every double whose lower half is all ones, such as
+    0.9999999999999999, would count as missing.
     """
     text = header.read_text(encoding="utf-8")
     entry = re.search(r"union Entry \{\s*int missing;\s*(double|float) fvalue;", text)
     scores = re.search(r"void predict\(union Entry\* data, int pred_margin, (double|float)\* result\);", text)
     if entry is None or scores is None:
-        raise NotKnownError("the code which this version of tl2cgen writes")
+        raise UnsupportedError("the C code of this version of tl2cgen")
     if entry[1] == "double":
         header.write_text(text.replace(entry[0], entry[0].replace("int missing", "int64_t missing")), encoding="utf-8")
     return scores[1]
@@ -163,25 +172,25 @@ def _compiler() -> list[str]:
         argv = shlex.split(name) if name else []
         if argv and shutil.which(argv[0]):
             return argv
-    raise NotKnownError("no C compiler is installed")
+    raise UnsupportedError("no C compiler is installed")
 
 
 def _run(argv: list[str]) -> None:
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=_COMPILE_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        raise NotKnownError(f"the C compiler was not done after {_COMPILE_SECONDS:.0f} s") from None
+        raise UnsupportedError(f"the C compiler did not finish within {_COMPILE_SECONDS:.0f} s") from None
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise NotKnownError(f"the C compiler failed ({last[:200]})")
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UnsupportedError(f"the C compiler failed ({last[:200]})")
 
 
 def _onnx(recipe: Recipe, features: int, folder: Path) -> dict[str, Any]:
     if recipe.estimator is None or recipe.margin or recipe.finish["kind"] not in ("column", "matrix"):
-        raise NotKnownError("an estimator which gives labels, or is not scikit-learn's")
+        raise UnsupportedError("an estimator that returns labels, or is not scikit-learn's")
     skl2onnx, types = _imported("skl2onnx"), _imported("skl2onnx.common.data_types")
     _imported("onnxruntime")
-    single = "float32" in recipe.further
+    single = "float32" in recipe.final_operations
     estimator = _single_thresholds(recipe.estimator) if single else recipe.estimator
     classifies = hasattr(recipe.estimator, "classes_")
     with redirect_stdout(StringIO()):
@@ -196,9 +205,9 @@ def _onnx(recipe: Recipe, features: int, folder: Path) -> dict[str, Any]:
 
 
 def _single_thresholds(estimator: Any) -> Any:
-    """Return a copy whose thresholds are of single precision, and decide alike for values which are.
+    """Return a copy with thresholds of single precision that decides the same for values of single precision.
 
-    Rounded to the nearest, as the converter does it, a threshold may come to lie above a value that was above it.
+    The converter rounds a threshold to the nearest value. That may move it above a value that was above the threshold.
     """
     changed = copy.deepcopy(estimator)
     for tree in _single_trees(changed):
@@ -215,8 +224,8 @@ def _imported(name: str) -> Any:
     except ImportError as error:
         package = name.partition(".")[0]
         if error.name in (package, name):
-            raise NotKnownError(f'{package} is not installed (pip install "tidemill[compiled]")') from None
-        raise NotKnownError(f"{package} cannot be imported ({error})") from None
+            raise UnsupportedError(f'{package} is not installed (pip install "tidemill[compiled]")') from None
+        raise UnsupportedError(f"{package} cannot be imported ({error})") from None
 
 
 _WRITERS: dict[str, Callable[[Recipe, int, Path], dict[str, Any]]] = {
@@ -240,19 +249,19 @@ def _field(model: Any, tree: int, name: str) -> Any:
 
 
 def thresholds(recipe: Recipe, most: int = 200) -> dict[int, list[float]]:
-    """Return values at which an ensemble of trees decides, by feature: the most telling ones to compare it at."""
+    """Return the thresholds of an ensemble of trees by feature, at most `most` for each."""
     found: dict[int, list[float]] = {}
     for features, values in _splits(recipe):
         for feature, value in zip(features.tolist(), values.tolist(), strict=True):
             kept = found.setdefault(feature, [])
-            # LightGBM writes 1e-35 where it means zero.
+            # LightGBM writes 1e-35 for zero.
             if len(kept) < most and np.isfinite(value) and (value == 0.0 or abs(value) > _TINY):
                 kept.append(value)
     return found
 
 
 def _splits(recipe: Recipe) -> Iterator[tuple[Any, Any]]:
-    """Yield the features and thresholds of each tree."""
+    """Yield the features and thresholds of each tree's splits."""
     if (model := recipe.trees) is not None:
         for tree in range(model.num_tree):
             inside = _field(model, tree, "cleft") >= 0

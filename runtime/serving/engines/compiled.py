@@ -1,4 +1,4 @@
-"""A model which was compiled in preparation, and agreed with itself there: a plan, a kernel, and what is left."""
+"""Serves a compiled model: a pipeline plan, a kernel, and the last step from raw scores to answers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ..inference.batch import Batch, Outputs
 from .kernels import open_kernel
-from .pipeline_plan import Plan
-from .prepared import COMPILED, Prepared, Wanted
+from .pipeline_plan import PipelinePlan
+from .prepared import COMPILED, PreparationSettings, Prepared
 
 __all__ = ["CompiledEngine", "load"]
 
@@ -20,40 +20,40 @@ Matrix = NDArray[np.float64]
 
 
 class CompiledEngine:
-    """The engine.
+    """The engine of a compiled model.
 
     Args:
-        spec: what preparation wrote: `name`, `mergeable`, `plan`, `kernel` and `finish`.
-        folder: where what was compiled is.
+        spec: of the engine, from preparation: `name`, `mergeable`, `plan`, `kernel` and `finish`.
+        folder: of the compiled files.
     """
 
     def __init__(self, spec: Mapping[str, Any], folder: Path) -> None:
         self.name = str(spec["name"])
         self.mergeable = bool(spec["mergeable"])
-        self._plan = Plan(spec["plan"])
+        self._plan = PipelinePlan(spec["plan"])
         self._finish = _finish(spec["finish"])
         self._kernel = open_kernel(self.name, spec["kernel"], folder)
 
     def predict(self, batch: Batch) -> Outputs:
-        """Return one value a row."""
+        """Return one value for each row."""
         return self._finish(self._kernel(self._plan.matrix(batch.values)))
 
     def close(self) -> None:
-        """Unload what was compiled."""
+        """Unload the compiled files."""
         self._kernel.close()
 
 
-def load(prepared: Prepared, folder: Path, settings: Wanted) -> CompiledEngine:
-    """Load what preparation chose."""
+def load(prepared: Prepared, folder: Path, settings: PreparationSettings) -> CompiledEngine:
+    """Return the engine that preparation selected."""
     del settings
     return CompiledEngine(prepared.engine, folder / COMPILED)
 
 
 def _finish(spec: Mapping[str, Any]) -> Callable[[Matrix], Outputs]:
-    """Return what makes answers of raw scores.
+    """Return a function from raw scores to answers.
 
-    `column`: one of them; `matrix`: all; `labels`: the class with the highest, or, with one score, the second class
-    where it is above `threshold` (or on it, with `or_equal`); `outlier`: -1 where it is above `threshold`, else 1.
+    `column`: one score. `matrix`: all scores. `labels`: the class with the highest score. `sign`: the second class if
+    the only score is above 0 (or equal to 0, with `or_equal`). `outlier`: -1 if the score is above `threshold`, else 1.
     """
     kind = spec["kind"]
     if kind == "column":

@@ -1,4 +1,4 @@
-"""Asks fitted encoders of categories what they give, and keeps it as tables. Only used in preparation."""
+"""Turns fitted encoders of categories into lookup tables, by transforming every category. Only used in preparation."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ import numpy as np
 
 from ..contract.model_contract import Contract
 from ..inference.batch import Batch
+from .errors import UnsupportedError
 
-__all__ = ["UNSEEN", "Encoder", "NotKnownError", "Table"]
+__all__ = ["UNSEEN", "CategoryTable", "EncoderProbe"]
 
 UNSEEN = "\x7f a category which was never seen"
 
 
-class NotKnownError(Exception):
-    """There is no plan for it, or nothing to compile; the message says for what."""
-
-
 @dataclass(eq=False)
-class Table:
-    """What an encoder gives for the values of one column: `rows` of as many features as it makes of it.
+class CategoryTable:
+    """The features that an encoder makes of the values of one column.
 
     Attributes:
         column: of the contract.
-        unknown: for a value which is not among the keys; None where it is refused.
-        null: likewise for null.
+        keys: the known values of the column.
+        rows: the features of each key.
+        unknown: the features of a value that is not a key; None if the encoder refuses it.
+        null: the features of null; None if the encoder refuses it.
     """
 
     column: int
@@ -38,15 +37,15 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A column of an encoder, and what it is asked about.
+class _ProbedColumn:
+    """The values to transform for one column of an encoder.
 
     Attributes:
         column: of the contract.
         keys: values of that column.
-        values: what the encoder sees for each of them.
-        unknown: what it sees for a value which is not among them.
-        null: what it sees for null.
+        values: the encoder's input for each key.
+        unknown: its input for a value that is not a key.
+        null: its input for null.
     """
 
     column: int
@@ -56,12 +55,12 @@ class Asked:
     null: Any
 
 
-class Encoder:
-    """An encoder which is asked: each of its features depends on one of its columns alone.
+class EncoderProbe:
+    """Finds the lookup tables of an encoder; each of its features must depend on one column only.
 
     Args:
         contract: of the model.
-        row: one which the model answers, for the columns which the encoder does not see.
+        row: a row that the model accepts, for the columns that the encoder does not see.
         encoder: fitted.
     """
 
@@ -69,99 +68,100 @@ class Encoder:
         self._contract = contract
         self._row = row
         self._encoder = encoder
-        self._columns: list[Asked] = []
-        self._framed = True
+        self._columns: list[_ProbedColumn] = []
+        self._takes_frame = True
 
-    def of_columns(self, columns: Sequence[tuple[int, Any]]) -> list[Table]:
-        """Return a table for each of the contract's `columns`, given with what stands for null there."""
+    def tables_of_columns(self, columns: Sequence[tuple[int, Any]]) -> list[CategoryTable]:
+        """Return a table for each of `columns`: pairs of a contract's column and the fill value for null."""
         for (column, fill), categories in zip(columns, self._encoder.categories_, strict=True):
             kind = self._contract.columns[column].kind
-            keys = [_key(key, kind) for key in categories.tolist() if not _missing(key)]
+            keys = [_key(key, kind) for key in categories.tolist() if not _is_missing(key)]
             if not keys:
-                raise NotKnownError(f"column {self._contract.columns[column].name} has no categories")
-            self._columns.append(Asked(column, keys, keys, _unseen(keys, kind), fill))
+                raise UnsupportedError(f"column {self._contract.columns[column].name} has no categories")
+            self._columns.append(_ProbedColumn(column, keys, keys, _unseen(keys, kind), fill))
         return self._tables()
 
-    def of_tables(self, features: Sequence[tuple[Table, int]]) -> list[Table]:
-        """Return a table for each feature of other tables, given with its position there."""
-        self._framed = False
+    def tables_of_tables(self, features: Sequence[tuple[CategoryTable, int]]) -> list[CategoryTable]:
+        """Return a table for each of `features`: pairs of an earlier table and a position in its rows."""
+        self._takes_frame = False
         for table, position in features:
             values = [row[position] for row in table.rows]
-            unknown, null = (None if refused is None else refused[position] for refused in (table.unknown, table.null))
-            self._columns.append(Asked(table.column, table.keys, values, unknown, null))
+            unknown, null = (None if row is None else row[position] for row in (table.unknown, table.null))
+            self._columns.append(_ProbedColumn(table.column, table.keys, values, unknown, null))
         tables = self._tables()
         for table, (before, _) in zip(tables, features, strict=True):
-            # What the first one refuses never gets here.
+            # A value that the first encoder refuses never gets here.
             table.unknown = None if before.unknown is None else table.unknown
             table.null = None if before.null is None else table.null
         return tables
 
-    def _tables(self) -> list[Table]:
-        longest = max(len(asked.keys) for asked in self._columns)
-        # All columns at once: the next category of each in each row.
-        known = self._ask(
-            [[asked.values[index % len(asked.values)] for asked in self._columns] for index in range(longest)]
+    def _tables(self) -> list[CategoryTable]:
+        longest = max(len(probed.keys) for probed in self._columns)
+        # All columns in one call: each row has the next category of each column.
+        known = self._transform(
+            [[probed.values[index % len(probed.values)] for probed in self._columns] for index in range(longest)]
         )
-        unknown = self._each([asked.unknown for asked in self._columns])
-        null = self._each([asked.null for asked in self._columns])
-        tables: list[Table] = []
+        unknown = self._transform_each([probed.unknown for probed in self._columns])
+        null = self._transform_each([probed.null for probed in self._columns])
+        tables: list[CategoryTable] = []
         start = 0
-        for position, (asked, width) in enumerate(zip(self._columns, self._widths(), strict=True)):
+        for position, (probed, width) in enumerate(zip(self._columns, self._widths(), strict=True)):
             part = slice(start, start + width)
             start += width
-            column = self._contract.columns[asked.column]
+            column = self._contract.columns[probed.column]
             # NaN may come where null may not.
             nullable = not column.required or column.kind in ("float", "double")
-            its_unknown, its_null = unknown[position], null[position] if nullable else None
+            of_unknown, of_null = unknown[position], null[position] if nullable else None
             tables.append(
-                Table(
-                    asked.column,
-                    asked.keys,
-                    cast("list[list[float]]", known[: len(asked.keys), part].tolist()),
-                    None if its_unknown is None else its_unknown[part].tolist(),
-                    None if its_null is None else its_null[part].tolist(),
+                CategoryTable(
+                    probed.column,
+                    probed.keys,
+                    cast("list[list[float]]", known[: len(probed.keys), part].tolist()),
+                    None if of_unknown is None else of_unknown[part].tolist(),
+                    None if of_null is None else of_null[part].tolist(),
                 )
             )
         return tables
 
     def _widths(self) -> list[int]:
+        """Return the number of features of each column."""
         count = len(self._columns)
         kind = type(self._encoder).__name__
         if kind == "OneHotEncoder":
             return [int(width) for width in self._encoder._n_features_outs]
         if kind == "TargetEncoder":
-            # One a class, where there are more than two.
+            # One for each class, if there are more than two.
             return [len(self._encoder.encodings_) // count] * count
         return [1] * count
 
-    def _each(self, values: Sequence[Any]) -> list[np.ndarray[Any, Any] | None]:
-        """Return what it gives for one value in each column, None for those which it refuses."""
+    def _transform_each(self, values: Sequence[Any]) -> list[np.ndarray[Any, Any] | None]:
+        """Return the features of one value in each column; None for the values that the encoder refuses."""
         try:
-            return [self._ask([values])[0]] * len(values)
+            return [self._transform([values])[0]] * len(values)
         except (ValueError, TypeError):
             pass
         found: list[np.ndarray[Any, Any] | None] = []
         for position, value in enumerate(values):
-            row = [asked.values[0] for asked in self._columns]
+            row = [probed.values[0] for probed in self._columns]
             row[position] = value
             try:
-                found.append(self._ask([row])[0])
+                found.append(self._transform([row])[0])
             except (ValueError, TypeError):
                 found.append(None)
         return found
 
-    def _ask(self, values: Sequence[Sequence[Any]]) -> np.ndarray[Any, Any]:
-        given = self._frame(values) if self._framed else np.array(values, dtype=np.float64)
+    def _transform(self, values: Sequence[Sequence[Any]]) -> np.ndarray[Any, Any]:
+        given = self._frame(values) if self._takes_frame else np.array(values, dtype=np.float64)
         given = self._encoder.transform(given)
         if hasattr(given, "toarray"):
             given = given.toarray()
         return np.asarray(given, dtype=np.float64)
 
     def _frame(self, values: Sequence[Sequence[Any]]) -> Any:
-        """Return rows of the encoder's columns as it was given them in training, of the very types."""
+        """Return rows of the encoder's columns with exactly the types that it was trained with."""
         import pandas as pd
 
-        columns = [asked.column for asked in self._columns]
+        columns = [probed.column for probed in self._columns]
         rows: list[tuple[Any, ...]] = []
         for chosen in values:
             row = list(self._row)
@@ -170,18 +170,18 @@ class Encoder:
             rows.append(tuple(row))
         frame = cast("pd.DataFrame", self._contract.to_pandas(Batch(len(rows), rows))).iloc[:, columns]
         names = getattr(self._encoder, "feature_names_in_", None)
-        if names is None or any(asked.null is not None for asked in self._columns):
+        if names is None or any(probed.null is not None for probed in self._columns):
             text = any(self._contract.columns[column].kind == "string" for column in columns)
             return frame.to_numpy(dtype=object if text else None)
         return frame.set_axis(list(names), axis=1)
 
 
-def _missing(key: Any) -> bool:
+def _is_missing(key: Any) -> bool:
     return key is None or (isinstance(key, float) and np.isnan(key))
 
 
 def _key(key: Any, kind: str) -> Any:
-    """Return a category as the rows of a batch have it."""
+    """Return a category in the type that the rows of a batch have."""
     if kind == "string" and isinstance(key, str):
         return key
     if kind == "boolean" and isinstance(key, bool | int):
@@ -190,11 +190,11 @@ def _key(key: Any, kind: str) -> Any:
         return int(key)
     if kind in ("float", "double") and isinstance(key, int | float):
         return float(key)
-    raise NotKnownError(f"a category of the type {type(key).__name__} in a column of the kind {kind}")
+    raise UnsupportedError(f"a category of type {type(key).__name__} in a column of kind {kind}")
 
 
 def _unseen(keys: Sequence[Any], kind: str) -> Any:
-    """Return a value which is not among `keys`; null where there is none."""
+    """Return a value that is not among `keys`, or null if there is none."""
     if kind == "string":
         return UNSEEN
     if kind == "boolean":

@@ -1,7 +1,7 @@
-"""Chooses what serves: a compiled model is taken where it gives what the model itself gives. Only used in preparation.
+"""Selects a version's engine: a compiled model serves if it gives the answers of the original. Only in preparation.
 
-It is asked the rows which came with the model and many made from them: values beside and exactly on the thresholds at
-which it decides, categories which were never seen, null. What the model itself refuses, the compiled one must refuse.
+Both are compared on the rows that came with the model and on many rows made from them: values exactly on and next to
+the thresholds of trees, unseen categories, and null. The compiled model must refuse the rows that the original refuses.
 """
 
 from __future__ import annotations
@@ -21,32 +21,33 @@ from ..inference.batch import Batch, Engine, Outputs
 from . import compilation
 from .boosters import booster_recipe
 from .compiled import CompiledEngine
-from .encoders import UNSEEN, NotKnownError
-from .estimators import Recipe, recipe, without_categories
-from .mlmodel import Described
-from .pipeline_plan import Plan
-from .pipeline_plan_builder import Traced, trace
+from .encoders import UNSEEN
+from .errors import UnsupportedError
+from .estimators import Recipe, find_recipe, without_categories
+from .mlmodel import MLmodel
+from .pipeline_plan import PipelinePlan
+from .pipeline_plan_builder import PlanDraft, draft_plan
 from .prepared import Output
-from .sample_rows import Row, varied
+from .sample_rows import Row, vary_rows
 from .scikit import ScikitEngine
 
-__all__ = ["Case", "Choice", "Trial", "choose", "choose_booster", "difference", "find_trial"]
+__all__ = ["EngineChoice", "SelectionTask", "largest_difference", "select_booster_engine", "select_engine"]
 
 _ROWS = 4_000
-_FEW = 3
+_SINGLE_ROWS = 3
 _SAME = 1e-9
-# Requests bring no infinity, but what is infinite in single precision.
+# Requests carry no infinity, but they carry numbers that are infinite in single precision.
 _EXTREME = (1e300, -1e300)
 _EXTREME_COLUMNS = 3
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What serves.
+class EngineChoice:
+    """The selected engine.
 
     Attributes:
-        engine: what it is loaded from.
-        note: why this one.
+        engine: its spec, from which it is loaded.
+        note: why it was selected.
     """
 
     engine: dict[str, Any]
@@ -54,8 +55,8 @@ class Choice:
 
 
 @dataclass
-class Trial:
-    """Rows with what the model itself gives for them, and rows which it refuses."""
+class _Expected:
+    """Rows with the original's answers, and single rows that the original refuses."""
 
     rows: list[Row]
     answers: Outputs
@@ -63,16 +64,16 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Case:
-    """What is to be decided.
+class SelectionTask:
+    """The model and the engines to try.
 
     Attributes:
         contract: of the model.
-        original: the model itself, with data frames.
-        rows: which it answers, at least one.
-        engines: names of those which are tried, in order.
-        tolerance: largest difference.
-        folder: for what is compiled.
+        original: the model itself, called with data frames.
+        rows: rows that it accepts, at least one.
+        engines: names of the engines to try, in order.
+        tolerance: largest accepted difference.
+        folder: for compiled files.
     """
 
     contract: Contract
@@ -83,77 +84,77 @@ class Case:
     folder: Path
 
     @property
-    def itself(self) -> dict[str, Any]:
-        """The model itself, as an engine."""
+    def original_spec(self) -> dict[str, Any]:
+        """The spec of the original as an engine."""
         return {"name": self.original.name, "mergeable": self.original.mergeable}
 
 
-def choose(model: Any, method: str, case: Case) -> Choice:
-    """Return what serves a fitted model of scikit-learn, of which `method` answers."""
-    contract, rows = case.contract, case.rows
+def select_engine(model: Any, method: str, task: SelectionTask) -> EngineChoice:
+    """Return the engine for a fitted scikit-learn model whose `method` answers."""
+    contract, rows = task.contract, task.rows
     try:
         transformers, estimator = _parts(model)
-        traced = trace(transformers, estimator, contract, rows[0])
-    except NotKnownError as error:
-        return Choice(case.itself, f"not compiled: {error}")
-    plan = traced.spec(contract, "any")
+        draft = draft_plan(transformers, estimator, contract, rows[0])
+    except UnsupportedError as error:
+        return EngineChoice(task.original_spec, f"not compiled: {error}")
+    plan = draft.spec(contract, "any")
     inner = without_categories(estimator)
-    found, why = None, ""
+    recipe, reason = None, ""
     try:
-        found = recipe(inner, method, np.nan_to_num(Plan(plan).matrix(list(rows[:1]))))
-    except NotKnownError as error:
-        why = str(error)
-    trial = find_trial(case.original, contract, rows, _hints(traced, found))
-    if found is not None:
-        choice, why = _first(found, traced, case, trial)
+        recipe = find_recipe(inner, method, np.nan_to_num(PipelinePlan(plan).matrix(list(rows[:1]))))
+    except UnsupportedError as error:
+        reason = str(error)
+    expected = _collect_expected(task, _hints(draft, recipe))
+    if recipe is not None:
+        choice, reason = _first_equal(recipe, draft, task, expected)
         if choice is not None:
             return choice
-    note = f"not compiled: {why}"
+    note = f"not compiled: {reason}"
     if inner is not estimator:
-        return Choice(case.itself, note)
+        return EngineChoice(task.original_spec, note)
     try:
-        _compare(lambda: _with_plan(model, method, case, plan), trial, contract, _SAME)
-    except Exception:  # noqa: BLE001 - then it is asked with data frames, as it was trained
-        return Choice(case.itself, note)
-    return Choice({**case.itself, "plan": plan}, note)
+        _compare(lambda: _with_plan(model, method, task, plan), expected, contract, _SAME)
+    except Exception:  # noqa: BLE001 - then it is called with data frames, as in training
+        return EngineChoice(task.original_spec, note)
+    return EngineChoice({**task.original_spec, "plan": plan}, note)
 
 
-def choose_booster(described: Described, case: Case) -> Choice:
-    """Return what serves a model of another library of trees, loaded by MLflow."""
+def select_booster_engine(mlmodel: MLmodel, task: SelectionTask) -> EngineChoice:
+    """Return the engine for a model of another tree library, loaded by MLflow."""
     try:
-        traced = trace([], None, case.contract, case.rows[0])
-        found = booster_recipe(described, case.original.predict(Batch(len(case.rows), list(case.rows))))
-    except NotKnownError as error:
-        return Choice(case.itself, f"not compiled: {error}")
-    choice, why = _first(
-        found, traced, case, find_trial(case.original, case.contract, case.rows, _hints(traced, found))
-    )
-    return choice or Choice(case.itself, f"not compiled: {why}")
+        draft = draft_plan([], None, task.contract, task.rows[0])
+        recipe = booster_recipe(mlmodel, task.original.predict(Batch(len(task.rows), list(task.rows))))
+    except UnsupportedError as error:
+        return EngineChoice(task.original_spec, f"not compiled: {error}")
+    choice, reason = _first_equal(recipe, draft, task, _collect_expected(task, _hints(draft, recipe)))
+    return choice or EngineChoice(task.original_spec, f"not compiled: {reason}")
 
 
-def _first(found: Recipe, traced: Traced, case: Case, trial: Trial) -> tuple[Choice | None, str]:
-    """Return the first engine which agrees, and why those before it do not serve."""
-    plan = traced.spec(case.contract, found.finite, found.further)
-    why: list[str] = []
-    for name in case.engines:
+def _first_equal(
+    recipe: Recipe, draft: PlanDraft, task: SelectionTask, expected: _Expected
+) -> tuple[EngineChoice | None, str]:
+    """Return the first engine that gives the expected answers, and why the engines before it do not."""
+    plan = draft.spec(task.contract, recipe.finite, recipe.final_operations)
+    reasons: list[str] = []
+    for name in task.engines:
         try:
-            kernel, finish = compilation.compile_kernel(name, found, len(traced.features), case.folder)
-            spec = {**case.itself, "name": name, "plan": plan, "kernel": kernel, "finish": finish}
-            largest = _compare(partial(CompiledEngine, spec, case.folder), trial, case.contract, case.tolerance)
-        except NotKnownError as error:
-            why.append(f"{name}: {error}")
+            kernel, finish = compilation.compile_kernel(name, recipe, len(draft.features), task.folder)
+            spec = {**task.original_spec, "name": name, "plan": plan, "kernel": kernel, "finish": finish}
+            largest = _compare(partial(CompiledEngine, spec, task.folder), expected, task.contract, task.tolerance)
+        except UnsupportedError as error:
+            reasons.append(f"{name}: {error}")
         except Exception as error:  # noqa: BLE001 - a library may raise anything; then it does not serve
-            why.append(f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+            reasons.append(f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
         else:
-            note = f"differs from the model itself by at most {largest:.1e} on {len(trial.rows)} rows"
-            return Choice(spec, note), "; ".join(why)
-    return None, "; ".join(why) or "no engine is to be tried"
+            note = f"differs from the model itself by at most {largest:.1e} on {len(expected.rows)} rows"
+            return EngineChoice(spec, note), "; ".join(reasons)
+    return None, "; ".join(reasons) or "there is no engine to try"
 
 
-def _with_plan(model: Any, method: str, case: Case, plan: Mapping[str, Any]) -> ScikitEngine:
-    output: Output = getattr(case.original, "output", "prediction")
-    # Of a copy: the engine makes the estimator forget the names which the model itself wants.
-    return ScikitEngine(copy.deepcopy(model), method, case.contract, output=output, plan=Plan(plan))
+def _with_plan(model: Any, method: str, task: SelectionTask, plan: Mapping[str, Any]) -> ScikitEngine:
+    output: Output = getattr(task.original, "output", "prediction")
+    # A copy: the engine removes the feature names from the estimator, and the original needs them.
+    return ScikitEngine(copy.deepcopy(model), method, task.contract, output=output, plan=PipelinePlan(plan))
 
 
 def _parts(model: Any) -> tuple[list[Any], Any]:
@@ -165,116 +166,121 @@ def _parts(model: Any) -> tuple[list[Any], Any]:
         transformers += [step for _, step in model.steps[:-1]]
         model = model.steps[-1][1]
     if model is None or isinstance(model, str):
-        raise NotKnownError("a pipeline without an estimator")
+        raise UnsupportedError("a pipeline without an estimator")
     return transformers, model
 
 
-def _hints(traced: Traced, found: Recipe | None) -> dict[int, list[Any]]:
-    """Return the values by column which are most telling: on thresholds, a hair beside them, known and unknown."""
+def _hints(draft: PlanDraft, recipe: Recipe | None) -> dict[int, list[Any]]:
+    """Return values to try by column: known categories, and thresholds with their neighbouring numbers."""
     hints: dict[int, list[Any]] = {}
-    for table in traced.tables:
+    for table in draft.tables:
         hints.setdefault(table.column, []).extend(table.keys)
-    if found is not None and found.family == "trees":
-        for feature, values in compilation.thresholds(found).items():
-            item = traced.features[feature] if feature < len(traced.features) else None
+    if recipe is not None and recipe.family == "trees":
+        for feature, values in compilation.thresholds(recipe).items():
+            item = draft.features[feature] if feature < len(draft.features) else None
             if item is None or item.table is not None:
                 continue
-            beside = [math.nextafter(value, to) for value in values for to in (-math.inf, math.inf)]
-            hints.setdefault(item.column, []).extend([*values, *beside])
+            neighbours = [math.nextafter(value, to) for value in values for to in (-math.inf, math.inf)]
+            hints.setdefault(item.column, []).extend([*values, *neighbours])
     return hints
 
 
-def find_trial(original: Engine, contract: Contract, rows: Sequence[Row], hints: Mapping[int, Sequence[Any]]) -> Trial:
-    """Return rows to compare on: those given and many like them, and the single ones which the model refuses."""
+def _collect_expected(task: SelectionTask, hints: Mapping[int, Sequence[Any]]) -> _Expected:
+    """Ask the original about the task's rows and many like them, and find single rows that it refuses."""
+    original, contract, rows = task.original, task.contract, task.rows
     unusual: list[tuple[int, Row]] = []
     nulls: set[int] = set()
     doubles = [position for position, column in enumerate(contract.columns) if column.kind == "double"]
     unusual += [
-        (position, _with(rows[0], position, value)) for position in doubles[:_EXTREME_COLUMNS] for value in _EXTREME
+        (position, _replaced(rows[0], position, value)) for position in doubles[:_EXTREME_COLUMNS] for value in _EXTREME
     ]
     for position, column in enumerate(contract.columns):
         if not column.required:
-            unusual.append((position, _with(rows[0], position, None)))
+            unusual.append((position, _replaced(rows[0], position, None)))
         if column.kind == "string":
-            unusual.append((position, _with(rows[0], position, UNSEEN)))
-    refused = _refused(original, [row for _, row in unusual])
-    taken = [(position, row[position]) for position, row in unusual if row not in refused]
-    further = {position: list(_fitting(contract, position, values)) for position, values in hints.items()}
-    for position, value in taken:
-        if value is None:
+            unusual.append((position, _replaced(rows[0], position, UNSEEN)))
+    refused = _refused_rows(original, [row for _, row in unusual])
+    accepted = [(position, row) for position, row in unusual if row not in refused]
+    values_to_try = {position: list(_fitting(contract, position, values)) for position, values in hints.items()}
+    for position, row in accepted:
+        if row[position] is None:
             nulls.add(position)
-        elif isinstance(value, str):
-            further.setdefault(position, []).append(value)
-    made = varied(contract, rows, max(_ROWS - len(rows), _ROWS // 2), further=further, nulls=frozenset(nulls))
-    every = [*rows, *(row for row in (row for _, row in unusual) if row not in refused), *made]
+        elif isinstance(row[position], str):
+            values_to_try.setdefault(position, []).append(row[position])
+    varied = vary_rows(
+        contract, rows, max(_ROWS - len(rows), _ROWS // 2), values_to_try=values_to_try, nulls=frozenset(nulls)
+    )
+    every = [*rows, *(row for _, row in accepted), *varied]
     try:
         answers = original.predict(Batch(len(every), every))
-    except Exception:  # noqa: BLE001 - it refuses one of those made up: then what it is known to take is asked
+    except Exception:  # noqa: BLE001 - it refuses one of the new rows; then only the given rows are compared
         every = list(rows)
         answers = original.predict(Batch(len(every), every))
-    return Trial(every, answers, refused)
+    return _Expected(every, answers, refused)
 
 
 def _fitting(contract: Contract, position: int, values: Sequence[Any]) -> Sequence[Any]:
+    """Return `values` in the type of the column."""
     kind = contract.columns[position].kind if not contract.is_tensor else "tensor"
     if kind in ("integer", "long"):
-        # A threshold lies between two of these.
+        # A threshold lies between two integers.
         return [int(value) for value in values if abs(value) < 1 << 31]
     if kind == "float":
         return [float(np.float32(value)) for value in values]
     return [] if kind == "tensor" else values
 
 
-def _with(row: Row, position: int, value: Any) -> Row:
+def _replaced(row: Row, position: int, value: Any) -> Row:
     return (*row[:position], value, *row[position + 1 :])
 
 
-def _refused(original: Engine, rows: Sequence[Row]) -> list[Row]:
-    """Return those of `rows` which the model does not take; asked together, it takes them all as a rule."""
-    if not rows or _takes(original, rows):
+def _refused_rows(original: Engine, rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that the model refuses; usually one call shows that it accepts them all."""
+    if not rows or _accepts(original, rows):
         return []
     if len(rows) == 1:
         return list(rows)
     middle = len(rows) // 2
-    return _refused(original, rows[:middle]) + _refused(original, rows[middle:])
+    return _refused_rows(original, rows[:middle]) + _refused_rows(original, rows[middle:])
 
 
-def _takes(original: Engine, rows: Sequence[Row]) -> bool:
+def _accepts(original: Engine, rows: Sequence[Row]) -> bool:
     try:
         original.predict(Batch(len(rows), list(rows)))
-    except Exception:  # noqa: BLE001 - whatever it raises, it does not take them
+    except Exception:  # noqa: BLE001 - any error is a refusal
         return False
     return True
 
 
-def _compare(make: Callable[[], Engine], trial: Trial, contract: Contract, tolerance: float) -> float:
-    """Return the largest difference.
+def _compare(make: Callable[[], Engine], expected: _Expected, contract: Contract, tolerance: float) -> float:
+    """Return the largest difference between the new engine's answers and the expected ones.
 
     Raises:
-        NotKnownError: it is larger than `tolerance`, or one refuses what the other does not.
+        UnsupportedError: the difference exceeds `tolerance`, or the engine accepts a row that the original refuses.
     """
     engine = make()
     try:
-        rows = trial.rows
+        rows, answers = expected.rows, expected.answers
         batch = contract.to_record_batch(Batch(len(rows), rows))
         pairs: list[tuple[Outputs, Outputs]] = [
-            (engine.predict(Batch(len(rows), rows)), trial.answers),
-            (engine.predict(Batch(len(rows), batch)), trial.answers),
+            (engine.predict(Batch(len(rows), rows)), answers),
+            (engine.predict(Batch(len(rows), batch)), answers),
         ]
         pairs += [
-            (engine.predict(Batch(1, [row])), trial.answers[index : index + 1]) for index, row in enumerate(rows[:_FEW])
+            (engine.predict(Batch(1, [row])), answers[index : index + 1])
+            for index, row in enumerate(rows[:_SINGLE_ROWS])
         ]
-        if any(_takes_batch(engine, Batch(1, [row])) for row in trial.refused):
-            raise NotKnownError("it takes a row which the model itself refuses")
-        largest = max(difference(mine, its) for mine, its in pairs)
+        if any(_accepts_batch(engine, Batch(1, [row])) for row in expected.refused):
+            raise UnsupportedError("it accepts a row that the model itself refuses")
+        largest = max(largest_difference(actual, answer) for actual, answer in pairs)
         if not largest <= tolerance:
-            raise NotKnownError(f"it differs from the model itself by {largest:.1e} on its sample")
+            raise UnsupportedError(f"it differs from the model itself by {largest:.1e} on its sample")
         return largest
     finally:
         engine.close()
 
 
-def _takes_batch(engine: Engine, batch: Batch) -> bool:
+def _accepts_batch(engine: Engine, batch: Batch) -> bool:
     try:
         outputs = engine.predict(batch)
     except (ValueError, OverflowError):
@@ -282,17 +288,17 @@ def _takes_batch(engine: Engine, batch: Batch) -> bool:
     return not isinstance(outputs, np.ndarray) or bool(np.isfinite(outputs).all())
 
 
-def difference(mine: Outputs, its: Outputs) -> float:
-    """Return the largest difference of two answers, relative where they are larger than one."""
-    if not isinstance(mine, np.ndarray) or not isinstance(its, np.ndarray):
-        plain = [given.tolist() if isinstance(given, np.ndarray) else given for given in (mine, its)]
+def largest_difference(actual: Outputs, expected: Outputs) -> float:
+    """Return the largest difference between two answers, relative to expected values above one."""
+    if not isinstance(actual, np.ndarray) or not isinstance(expected, np.ndarray):
+        plain = [given.tolist() if isinstance(given, np.ndarray) else given for given in (actual, expected)]
         return 0.0 if plain[0] == plain[1] else math.inf
-    if mine.shape != its.shape:
+    if actual.shape != expected.shape:
         return math.inf
-    if mine.size == 0:
+    if actual.size == 0:
         return 0.0
     with np.errstate(invalid="ignore"):
-        apart = np.abs(mine - its) / np.maximum(1.0, np.abs(its))
-    apart[(mine == its) | (np.isnan(mine) & np.isnan(its))] = 0.0
+        apart = np.abs(actual - expected) / np.maximum(1.0, np.abs(expected))
+    apart[(actual == expected) | (np.isnan(actual) & np.isnan(expected))] = 0.0
     largest = float(apart.max())
     return math.inf if math.isnan(largest) else largest

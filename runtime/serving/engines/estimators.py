@@ -1,4 +1,4 @@
-"""What is known of scikit-learn's estimators: which kernels can compute them, and how answers follow from raw scores.
+"""Recipes for scikit-learn's estimators: which kernels compute them, and how raw scores become answers.
 
 Only used in preparation.
 """
@@ -12,28 +12,28 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .encoders import NotKnownError
+from .errors import UnsupportedError
 
-__all__ = ["Recipe", "recipe", "without_categories"]
+__all__ = ["Recipe", "find_recipe", "without_categories"]
 
 Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an estimator is compiled.
+    """How to compile an estimator.
 
     Attributes:
-        estimator: fitted; None where `trees` are given.
-        method: of it, which answers.
+        estimator: fitted; None if `trees` is set.
+        method: of the estimator that answers.
         family: which kernels compute it.
-        width: number of raw scores a row.
-        margin: whether they are wanted before the last function.
-        finish: what `compiled` makes of them.
-        further: operations of the plan on all features, after the others.
-        finite: which values it takes: `any`, `missing` or `all`.
-        linear: coefficients, intercept and link, of a linear one.
-        trees: treelite's model of it, where that is not made from the estimator.
+        width: number of raw scores for each row.
+        margin: whether the kernel returns the scores before the link function.
+        finish: how `compiled` turns the scores into answers.
+        final_operations: operations of the plan on all features, after all others.
+        finite: which values it accepts: `any`, `missing` (NaN but not infinity) or `all` (only finite ones).
+        linear: coefficients, intercept and link of a linear model.
+        trees: treelite's model, if it is not made from the estimator.
     """
 
     estimator: Any
@@ -42,13 +42,13 @@ class Recipe:
     width: int
     margin: bool
     finish: dict[str, Any]
-    further: tuple[str, ...] = ()
+    final_operations: tuple[str, ...] = ()
     finite: str = "all"
     linear: dict[str, Any] = field(default_factory=dict[str, Any])
     trees: Any = None
 
 
-# These look at single precision, and hand on nothing else.
+# Forests round all features to single precision.
 _FOREST_CLASSIFIERS = (
     "RandomForestClassifier",
     "ExtraTreesClassifier",
@@ -59,62 +59,36 @@ _FOREST_REGRESSORS = frozenset(
     ("RandomForestRegressor", "ExtraTreesRegressor", "DecisionTreeRegressor", "ExtraTreeRegressor")
 )
 _LINEAR_REGRESSORS = frozenset(
-    (
-        "ARDRegression",
-        "BayesianRidge",
-        "ElasticNet",
-        "ElasticNetCV",
-        "HuberRegressor",
-        "Lars",
-        "LarsCV",
-        "Lasso",
-        "LassoCV",
-        "LassoLars",
-        "LassoLarsCV",
-        "LassoLarsIC",
-        "LinearRegression",
-        "LinearSVR",
-        "MultiTaskElasticNet",
-        "MultiTaskLasso",
-        "OrthogonalMatchingPursuit",
-        "PassiveAggressiveRegressor",
-        "QuantileRegressor",
-        "Ridge",
-        "RidgeCV",
-        "SGDRegressor",
-        "TheilSenRegressor",
-    )
+    {
+        *("ARDRegression", "BayesianRidge", "ElasticNet", "ElasticNetCV", "HuberRegressor", "Lars", "LarsCV", "Lasso"),
+        *("LassoCV", "LassoLars", "LassoLarsCV", "LassoLarsIC", "LinearRegression", "LinearSVR", "MultiTaskElasticNet"),
+        *("MultiTaskLasso", "OrthogonalMatchingPursuit", "PassiveAggressiveRegressor", "QuantileRegressor", "Ridge"),
+        *("RidgeCV", "SGDRegressor", "TheilSenRegressor"),
+    }
 )
 _LINEAR_CLASSIFIERS = frozenset(
-    (
-        "LinearDiscriminantAnalysis",
-        "LinearSVC",
-        "LogisticRegression",
-        "LogisticRegressionCV",
-        "PassiveAggressiveClassifier",
-        "Perceptron",
-        "RidgeClassifier",
-        "RidgeClassifierCV",
-        "SGDClassifier",
-    )
+    {
+        *("LinearDiscriminantAnalysis", "LinearSVC", "LogisticRegression", "LogisticRegressionCV"),
+        *("PassiveAggressiveClassifier", "Perceptron", "RidgeClassifier", "RidgeClassifierCV", "SGDClassifier"),
+    }
 )
 _EXPONENTIAL = frozenset({"PoissonRegressor", "GammaRegressor"})
 
 
-def recipe(estimator: Any, method: str, row: Matrix) -> Recipe:
-    """Return how `estimator` is compiled.
+def find_recipe(estimator: Any, method: str, row: Matrix) -> Recipe:
+    """Return how to compile `estimator`.
 
     Args:
         estimator: fitted.
-        method: of it, which answers.
-        row: a row of features, as a matrix, which it answers.
+        method: of the estimator that answers.
+        row: one row of features, as a matrix, that it accepts.
 
     Raises:
-        NotKnownError: no kernel computes it.
+        UnsupportedError: no kernel computes it.
     """
     kind = type(estimator).__name__
     if not type(estimator).__module__.startswith("sklearn."):
-        raise NotKnownError(f"the estimator {kind}, which is not scikit-learn's")
+        raise UnsupportedError(f"the estimator {kind}, which is not from scikit-learn")
     finite = _finite(estimator, method, row)
     if kind in _LINEAR_REGRESSORS | _EXPONENTIAL and method == "predict":
         return _linear_regressor(estimator, kind, finite)
@@ -133,17 +107,17 @@ def recipe(estimator: Any, method: str, row: Matrix) -> Recipe:
     if kind in ("GradientBoostingClassifier", "HistGradientBoostingClassifier"):
         count = len(estimator.classes_)
         width = 1 if count == 2 else count
-        further = ("float32",) if kind == "GradientBoostingClassifier" else ()
+        rounding = ("float32",) if kind == "GradientBoostingClassifier" else ()
         finish = _classes(estimator, method, width, or_equal=kind == "GradientBoostingClassifier")
-        return Recipe(estimator, method, "trees", width, method == "predict", finish, further, finite)
+        return Recipe(estimator, method, "trees", width, method == "predict", finish, rounding, finite)
     if kind in ("GradientBoostingRegressor", "HistGradientBoostingRegressor") and method == "predict":
-        further = ("float32",) if kind == "GradientBoostingRegressor" else ()
-        return Recipe(estimator, method, "trees", 1, False, _values(1), further, finite)
-    raise NotKnownError(f"{method} of the estimator {kind}")
+        rounding = ("float32",) if kind == "GradientBoostingRegressor" else ()
+        return Recipe(estimator, method, "trees", 1, False, _values(1), rounding, finite)
+    raise UnsupportedError(f"{method} of the estimator {kind}")
 
 
 def without_categories(estimator: Any) -> Any:
-    """Return a copy which takes categories as the codes that it makes of them; others are returned as they are."""
+    """Return a copy that takes the codes of categories; return an estimator without categories unchanged."""
     if getattr(estimator, "_preprocessor", None) is None:
         return estimator
     changed = copy.copy(estimator)
@@ -154,7 +128,7 @@ def without_categories(estimator: Any) -> Any:
 
 def _one_output(estimator: Any) -> bool:
     if estimator.n_outputs_ != 1:
-        raise NotKnownError("a classifier of several targets")
+        raise UnsupportedError("a classifier with several targets")
     return True
 
 
@@ -166,7 +140,7 @@ def _classes(estimator: Any, method: str, width: int, *, or_equal: bool = False)
     if method == "predict_proba":
         if width <= 2:
             if len(estimator.classes_) != 2:
-                raise NotKnownError("a classifier of one class")
+                raise UnsupportedError("a classifier with one class")
             return {"kind": "column", "column": width - 1}
         return {"kind": "matrix"}
     if method == "predict":
@@ -174,7 +148,7 @@ def _classes(estimator: Any, method: str, width: int, *, or_equal: bool = False)
         if width == 1:
             return {"kind": "sign", "labels": labels, "or_equal": or_equal}
         return {"kind": "labels", "labels": labels}
-    raise NotKnownError(f"{method} of a classifier")
+    raise UnsupportedError(f"{method} of a classifier")
 
 
 def _linear_regressor(estimator: Any, kind: str, finite: str) -> Recipe:
@@ -190,12 +164,12 @@ def _linear_classifier(estimator: Any, kind: str, method: str, finite: str) -> R
     width = len(linear["coefficients"])
     if method == "predict_proba":
         if kind == "SGDClassifier" and estimator.loss != "log_loss":
-            raise NotKnownError(f"predict_proba of {kind} with loss {estimator.loss}")
+            raise UnsupportedError(f"predict_proba of {kind} with loss {estimator.loss}")
         one_vs_rest = kind == "SGDClassifier"
         linear["link"] = "sigmoid" if width == 1 else "one_vs_rest" if one_vs_rest else "softmax"
     labels = estimator.classes_
     if labels.ndim != 1:
-        raise NotKnownError("a classifier of several targets")
+        raise UnsupportedError("a classifier with several targets")
     return Recipe(estimator, method, "linear", width, False, _classes(estimator, method, width), (), finite, linear)
 
 
@@ -206,16 +180,16 @@ def _product(estimator: Any, link: str) -> dict[str, Any]:
 
 
 def _finite(estimator: Any, method: str, row: Matrix) -> str:
-    """Ask the estimator which values it takes, so that the compiled one refuses what it refuses."""
+    """Find out which values the estimator accepts, so that the compiled one refuses the same values."""
     answers = getattr(estimator, method)
 
-    def takes(value: float) -> bool:
+    def accepts(value: float) -> bool:
         try:
             answers(np.full_like(row, value))
         except ValueError:
             return False
         return True
 
-    if not takes(np.nan):
+    if not accepts(np.nan):
         return "all"
-    return "any" if takes(np.inf) else "missing"
+    return "any" if accepts(np.inf) else "missing"

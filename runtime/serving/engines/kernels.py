@@ -1,7 +1,7 @@
-"""Computes raw scores from a matrix of numbers; each kind is a library which is driven as leanly as it can be.
+"""Kernels compute raw scores from a matrix of numbers, each through a library.
 
-`treelite` and `tl2cgen` bring scipy with their Python packages, 28 MB and half a second, so their documented C
-interfaces are called instead. Only `onnxruntime` is imported.
+The Python packages of `treelite` and `tl2cgen` import scipy, which costs 28 MB and half a second. So this module calls
+their documented C interfaces instead. Only `onnxruntime` is imported.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ __all__ = ["Kernel", "open_kernel"]
 
 Matrix = NDArray[np.float64]
 
-# Up to so many rows a call is over before another thread could make use of the interpreter.
+# Up to this many rows, a call ends before another thread could use the interpreter.
 _SHORT = 64
-# From so many rows on, the cores share a call.
+# From this many rows on, the cores share a call.
 _MANY = 2048
 _CORES = min(4, os.cpu_count() or 1)
 
@@ -39,31 +39,31 @@ def _pool() -> ThreadPoolExecutor:
 
 
 class Kernel(Protocol):
-    """What computes."""
+    """A function from a matrix of features to raw scores."""
 
     def __call__(self, matrix: Matrix) -> Matrix:
-        """Return the raw scores of each row of a matrix in C order, which has at least one."""
+        """Return the raw scores of each row; the matrix is in C order and has at least one row."""
         ...
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Release the library and its memory."""
         ...
 
 
 def open_kernel(name: str, spec: Mapping[str, Any], folder: Path) -> Kernel:
-    """Return the kernel called `name`, from the files in `folder`."""
+    """Return the kernel `name` from its spec and the files in `folder`."""
     return _KERNELS[name](spec, folder)
 
 
 class _Compiled:
-    """Trees as machine code: a shared library made by `tl2cgen`, with an entry of ours which takes a whole matrix."""
+    """Trees as machine code: a shared library by `tl2cgen`, with our own entry point for a whole matrix."""
 
     def __init__(self, spec: Mapping[str, Any], folder: Path) -> None:
         path = str(folder / spec["file"])
         self._width = int(spec["width"])
         self._margin = int(spec["margin"])
         self._library = ctypes.CDLL(path)
-        # The same library, called with the interpreter's lock held.
+        # The same library, called while holding the interpreter's lock.
         self._held = ctypes.PyDLL(path, handle=self._library._handle)
         for library in (self._library, self._held):
             library.tidemill_predict.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p]
@@ -94,13 +94,13 @@ class _Compiled:
     def close(self) -> None:
         handle = self._library._handle
         del self._library, self._held
-        # Python never unloads a library by itself, and there is one for each version that served.
+        # Python never unloads a library by itself, and each served version has its own.
         if sys.platform != "win32":
             _ctypes.dlclose(handle)
 
 
 class _Treelite:
-    """Trees which are walked by treelite's own library (GTIL)."""
+    """Trees computed by treelite's own library (GTIL)."""
 
     def __init__(self, spec: Mapping[str, Any], folder: Path) -> None:
         self._width = int(spec["width"])
@@ -139,7 +139,7 @@ class _Treelite:
 
 
 def _treelite_library() -> Path:
-    # Found, not imported.
+    # Located without importing the package.
     found = importlib.util.find_spec("treelite")
     if found is None or found.origin is None:
         raise ModuleNotFoundError("treelite is not installed", name="treelite")
@@ -148,7 +148,7 @@ def _treelite_library() -> Path:
 
 
 class _Onnx:
-    """A graph which onnxruntime computes."""
+    """A graph computed by onnxruntime."""
 
     def __init__(self, spec: Mapping[str, Any], folder: Path) -> None:
         import onnxruntime
@@ -173,7 +173,7 @@ class _Onnx:
 
 
 class _Linear:
-    """One product of matrices."""
+    """A linear model: one product of matrices."""
 
     def __init__(self, spec: Mapping[str, Any], folder: Path) -> None:
         del folder
@@ -182,7 +182,7 @@ class _Linear:
         self._link = _LINKS[spec["link"]]
 
     def __call__(self, matrix: Matrix) -> Matrix:
-        # Not by BLAS: there the last bits of a row's answer depend on how many rows are beside it.
+        # Not by BLAS: there, the last bits of a row's answer depend on the number of rows in the call.
         return self._link(np.einsum("ij,kj->ik", matrix, self._coefficients) + self._intercept)
 
     def close(self) -> None:

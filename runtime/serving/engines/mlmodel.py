@@ -1,7 +1,7 @@
-"""What a model says of itself in its `MLmodel`, and whether it may be loaded: nothing is ever unpickled.
+"""Reads a model's `MLmodel` file and refuses models that may hold a pickle: nothing is ever unpickled.
 
-A pickle runs what it likes, also where MLflow would load it without a word. So only ways of storing a model are taken
-of which MLflow's source says that they read none; `forbidding_pickle` makes MLflow refuse as well.
+A pickle can run any code, and MLflow loads some pickles without a warning. So only storage formats are accepted that
+never read a pickle, according to MLflow's source. `forbid_pickle` makes MLflow itself refuse pickles too.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any, cast
 import numpy as np
 import yaml
 
-from ..versions.model import UnfitError
+from .errors import UnfitError
 
-__all__ = ["Described", "forbidding_pickle"]
+__all__ = ["MLmodel", "forbid_pickle"]
 
 _SWITCH = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 _SCALARS = frozenset({"boolean", "integer", "long", "float", "double", "string", "binary", "datetime"})
-# Flavours whose loader reads files of the library's own kind and nothing else (mlflow 3.17).
+# Flavours whose loader reads only files in the library's own format (mlflow 3.17).
 _PLAIN = {
     "mlflow.catboost": "catboost",
     "mlflow.lightgbm": "lightgbm",
@@ -33,7 +33,7 @@ _PLAIN = {
     "mlflow.sklearn": "sklearn",
     "mlflow.xgboost": "xgboost",
 }
-# Loaders of models which are a Python file; the same ones unpickle a model which is none.
+# Loaders of models from code (a Python file); they unpickle any other model.
 _FROM_CODE = (
     "mlflow.pyfunc.model",
     "mlflow.pyfunc.loaders.code_model",
@@ -41,47 +41,25 @@ _FROM_CODE = (
     "mlflow.pyfunc.loaders.chat_model",
     "mlflow.pyfunc.loaders.responses_agent",
 )
-# Trusting one of these by name would be trusting everything.
+# To trust a type from one of these modules would be to trust everything.
 _NEVER_TRUSTED = frozenset(
-    (
-        "builtins",
-        "cloudpickle",
-        "code",
-        "codeop",
-        "commands",
-        "ctypes",
-        "dill",
-        "importlib",
-        "joblib",
-        "marshal",
-        "multiprocessing",
-        "nt",
-        "os",
-        "pickle",
-        "posix",
-        "pty",
-        "runpy",
-        "shelve",
-        "shutil",
-        "skops",
-        "socket",
-        "subprocess",
-        "sys",
-        "types",
-        "webbrowser",
-    )
+    {
+        *("builtins", "cloudpickle", "code", "codeop", "commands", "ctypes", "dill", "importlib", "joblib", "marshal"),
+        *("multiprocessing", "nt", "os", "pickle", "posix", "pty", "runpy", "shelve", "shutil", "skops", "socket"),
+        *("subprocess", "sys", "types", "webbrowser"),
+    }
 )
 _HARMLESS = frozenset({"builtins.slice", "builtins.complex", "builtins.frozenset", "types.SimpleNamespace"})
 
 
 @dataclass(frozen=True)
-class Described:
-    """An `MLmodel` file.
+class MLmodel:
+    """The content of an `MLmodel` file.
 
     Attributes:
-        folder: where it is, with the rest of the model.
-        flavors: how the model can be loaded.
-        signature: what it takes and gives, as JSON texts.
+        folder: of the model.
+        flavors: name of the flavour -> how to load the model.
+        signature: its inputs and outputs, as JSON texts.
         example: how its input example is stored.
     """
 
@@ -91,87 +69,87 @@ class Described:
     example: Mapping[str, Any]
 
     @classmethod
-    def read(cls, folder: Path) -> Described:
-        """Read the one in `folder`.
+    def read(cls, folder: Path) -> MLmodel:
+        """Read the file in `folder`.
 
         Raises:
-            UnfitError: there is none, or none that says how the model is loaded.
+            UnfitError: the file is missing, or does not name a way to load the model.
         """
         try:
             raw = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
             flavors = cast("dict[str, dict[str, Any]]", raw["flavors"])
             return cls(folder, flavors, raw.get("signature") or {}, raw.get("saved_input_example_info") or {})
         except FileNotFoundError:
-            raise UnfitError("its artifacts hold no MLmodel file", hint="log it with a flavour of MLflow") from None
+            raise UnfitError("its artifacts contain no MLmodel file", hint="log it with a flavour of MLflow") from None
         except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
             raise UnfitError(f"its MLmodel file cannot be read ({type(error).__name__}: {error})") from None
 
     @property
     def function(self) -> Mapping[str, Any]:
-        """The flavour by which any model can be called."""
+        """The flavour `python_function`, which every model has."""
         return self.flavors.get("python_function") or {}
 
     @property
     def loader(self) -> str:
-        """The module which loads it."""
+        """The module that loads the model."""
         return str(self.function.get("loader_module"))
 
     @property
     def method(self) -> str:
-        """The method of the model which answers."""
+        """The method of the model that answers."""
         return str(self.function.get("predict_fn") or "predict")
 
     @property
     def is_sklearn(self) -> bool:
-        """Whether it is a model of scikit-learn, which needs no MLflow to be loaded."""
+        """Whether it is a scikit-learn model, which loads without MLflow."""
         return self.loader == "mlflow.sklearn"
 
     @property
     def flavor(self) -> Mapping[str, Any]:
-        """The flavour which its loader reads."""
+        """The flavour that its loader reads."""
         return self.flavors.get(_PLAIN.get(self.loader, "")) or {}
 
     @property
     def code(self) -> Path | None:
-        """The folder of the code which came with it."""
+        """The folder of the code that is packaged with it."""
         name = self.function.get("code")
-        return self.inside(str(name)) if name else None
+        return self.path_of(str(name)) if name else None
 
     @property
     def trusted_types(self) -> list[str]:
-        """What skops may make besides what it knows, as whoever logged the model named it."""
+        """The types that skops may also create, as named when the model was logged."""
         return [str(name) for name in self.flavor.get("skops_trusted_types") or ()]
 
-    def inside(self, name: str) -> Path:
-        """Return the path of a part of the model.
+    def path_of(self, name: str) -> Path:
+        """Return the path of a file or folder of the model.
 
         Raises:
-            UnfitError: it leads out of the model's folder.
+            UnfitError: the path leads out of the model's folder.
         """
         root = self.folder.resolve()
         path = (root / name).resolve()
         if not path.is_relative_to(root):
-            raise UnfitError(f"its MLmodel names {name!r}, which is not in the model's folder")
+            raise UnfitError(f"its MLmodel names {name!r}, which is outside the model's folder")
         return path
 
     def inputs(self) -> Any:
-        """Return the signature's inputs, an MLflow schema or what can be read like one; None where it has none."""
+        """Return the signature's inputs as an MLflow schema or an object like it; None if there are none."""
         text = self.signature.get("inputs")
         if not text:
             return None
         specs = cast("list[dict[str, Any]]", json.loads(text))
         if all(spec.get("type") in _SCALARS or "tensor-spec" in spec for spec in specs):
-            # Importing MLflow for these takes longer than all the rest.
+            # To import MLflow for these would take longer than all the rest.
             return SimpleNamespace(inputs=[_spec(spec) for spec in specs])
         from mlflow.types import Schema
 
         return Schema.from_json(text)
 
     def check(self) -> None:
-        """Let nothing pass which may hold a pickle.
+        """Refuse a model that may hold a pickle.
 
         Raises:
-            UnfitError: it may, or nobody looked whether it may.
+            UnfitError: the model may hold a pickle, or its storage format is unknown.
         """
         loader = self.loader
         if loader in _FROM_CODE:
@@ -182,10 +160,10 @@ class Described:
                 hint="log it as a model from code, or with one of "
                 f"{', '.join(sorted(_PLAIN))} (run.log_model does for scikit-learn)",
             )
-        # Of `model_code_path`, where the file once was, MLflow takes the name alone.
+        # MLflow takes only the file name of `model_code_path`.
         for name in ("data", "model_path", "code"):
             if isinstance(value := self.function.get(name), str):
-                self.inside(value)
+                self.path_of(value)
         self._check_format()
 
     def _check_code(self) -> None:
@@ -195,7 +173,7 @@ class Described:
         if "model_code_path" not in function or pickled:
             raise UnfitError(
                 f"the model is stored as a pickle ({', '.join(pickled) or 'python_model'})",
-                hint="log it as a model from code: python_model is the path of a file which calls set_model",
+                hint="log it as a model from code: python_model is the path of a file that calls set_model",
             )
 
     def _check_format(self) -> None:
@@ -208,11 +186,11 @@ class Described:
         if loader == "mlflow.lightgbm" and kind not in ("", "lightgbm.basic.Booster") and stored != "skops":
             raise UnfitError(f"the model is stored as {kind} with {stored}, which may hold a pickle", hint=hint)
         if loader == "mlflow.xgboost" and kind and not kind.startswith("xgboost."):
-            raise UnfitError(f"the model is an {kind}, which is no class of xgboost")
+            raise UnfitError(f"the model is a {kind}, which is not a class of xgboost")
         for name in self.trusted_types:
             if name.partition(".")[0] in _NEVER_TRUSTED and name not in _HARMLESS:
                 raise UnfitError(
-                    f"the model wants {name} to be trusted, which can run anything",
+                    f"the model requires trust in {name}, which can run any code",
                     hint="build the model without it",
                 )
 
@@ -225,10 +203,10 @@ def _spec(spec: Mapping[str, Any]) -> SimpleNamespace:
 
 
 @contextmanager
-def forbidding_pickle(described: Described) -> Generator[None]:
-    """Make MLflow itself refuse pickles. It then refuses skops as well, so that is let through where it was checked."""
+def forbid_pickle(mlmodel: MLmodel) -> Generator[None]:
+    """Make MLflow refuse pickles. It then refuses skops too, so allow those for a checked skops model."""
     before = os.environ.get(_SWITCH)
-    skops = described.flavor.get("serialization_format") == "skops"
+    skops = mlmodel.flavor.get("serialization_format") == "skops"
     os.environ[_SWITCH] = "true" if skops else "false"
     try:
         yield

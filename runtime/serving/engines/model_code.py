@@ -1,4 +1,4 @@
-"""Code which travels with a model: the same module name is other code in each version."""
+"""Imports the code that is packaged with a model: one module name is different code in each version."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["fresh_code"]
+__all__ = ["fresh_imports"]
 
 
 @contextmanager
-def fresh_code(root: Path, code: Path | None) -> Generator[None]:
-    """Load without the modules and paths which earlier versions brought from below `root`; put back on failure.
+def fresh_imports(root: Path, code: Path | None) -> Generator[None]:
+    """Hide the modules and paths of other versions while one version loads; restore them if loading fails.
 
-    A version in use keeps its modules: its functions refer to them.
+    A version that already serves keeps its modules, because its functions refer to them.
 
     Args:
         root: folder of all cached versions.
-        code: folder of the code of the version which is loaded.
+        code: folder of the code of the version to load.
     """
 
     def below(file: object) -> bool:

@@ -1,4 +1,10 @@
-"""What a model gave, in the one form in which answers are said: one value a row."""
+"""Normalises what a model returned: an array of floats, or a list of JSON values, one for each row.
+
+`isolation/host.py` loads this file by its path in the model's own environment. So the file works on every Python from
+3.8 on, and imports only the standard library and numpy.
+"""
+
+# ruff: noqa: B905 - zip has no `strict` before Python 3.10
 
 from __future__ import annotations
 
@@ -7,25 +13,27 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, cast
 
 import numpy as np
-import pyarrow as pa
 
-from ..inference.batch import Outputs
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-__all__ = ["normalise", "output_type", "to_json"]
+    from ..inference.batch import Outputs
+
+__all__ = ["normalise", "to_json"]
 
 _DEPTH = 32
 
 
 def normalise(given: Any, rows: int) -> Outputs:
-    """Return what a model gave for `rows` rows as an array of floats, or as a list of values which JSON can hold.
+    """Return a model's output for `rows` rows as an array of floats, or as a list of JSON values.
 
-    A data frame, or several named arrays, become an object a row.
+    A data frame and a mapping of arrays become one object for each row.
 
     Raises:
-        ValueError: it is not one value a row.
+        ValueError: the output does not have one value for each row, or is nested too deeply.
     """
     if isinstance(given, np.ndarray):
         if given.dtype.kind == "f" and given.ndim in (1, 2):
@@ -37,9 +45,9 @@ def normalise(given: Any, rows: int) -> Outputs:
     elif hasattr(given, "to_numpy"):
         values = _series(given)
     elif isinstance(given, Mapping):
-        values = _by_name(cast("Mapping[Any, Any]", given), rows)
-    elif isinstance(given, Sequence) and not isinstance(given, str | bytes):
-        values = [to_json(value) for value in cast("Sequence[Any]", given)]
+        values = _by_name(given, rows)
+    elif isinstance(given, Sequence) and not isinstance(given, (str, bytes)):
+        values = [to_json(value) for value in given]
     else:
         values = [to_json(given)]
     if len(values) != rows:
@@ -62,21 +70,21 @@ def _by_name(given: Mapping[Any, Any], rows: int) -> list[Any]:
             return [to_json(given)]
         raise ValueError(f"the model gave an object whose parts are not one value for each of {rows} rows")
     plain = [to_json(values) for values in columns.values()]
-    return [dict(zip(columns, row, strict=True)) for row in zip(*plain, strict=True)]
+    return [dict(zip(columns, row)) for row in zip(*plain)]
 
 
 def _length(value: Any) -> int:
-    return len(value) if hasattr(value, "__len__") and not isinstance(value, str | bytes | Mapping) else 1
+    return len(value) if hasattr(value, "__len__") and not isinstance(value, (str, bytes, Mapping)) else 1
 
 
 def to_json(value: Any, depth: int = 0) -> Any:
-    """Return `value` as JSON can hold it; a number which is not finite is null there.
+    """Return `value` as a JSON value; a number that is not finite becomes null.
 
     Raises:
-        ValueError: it is nested too deeply.
+        ValueError: the value is nested too deeply.
     """
-    if value is None or isinstance(value, str | bool | int):
-        # Subclasses, such as numpy's strings and enumerations, become what they are derived from.
+    if value is None or isinstance(value, (str, bool, int)):
+        # A subclass, such as a string of numpy or an enumeration, becomes its base type.
         return value if type(value) in (str, bool, int, type(None)) else _base(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
@@ -87,11 +95,11 @@ def to_json(value: Any, depth: int = 0) -> Any:
     if isinstance(value, np.ndarray):
         return [to_json(item, depth + 1) for item in value] if value.ndim else to_json(value.item(), depth + 1)
     if isinstance(value, Mapping):
-        return {str(key): to_json(item, depth + 1) for key, item in cast("Mapping[Any, Any]", value).items()}
+        return {str(key): to_json(item, depth + 1) for key, item in value.items()}
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
-    if isinstance(value, list | tuple | set | frozenset):
-        return [to_json(item, depth + 1) for item in cast("Sequence[Any]", value)]
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [to_json(item, depth + 1) for item in value]
     return _other(value, depth)
 
 
@@ -100,7 +108,7 @@ def _base(value: Any) -> Any:
 
 
 def _scalar(value: np.generic) -> Any:
-    if isinstance(value, np.datetime64 | np.timedelta64):
+    if isinstance(value, (np.datetime64, np.timedelta64)):
         return None if np.isnat(value) else str(value)
     return to_json(value.item())
 
@@ -108,45 +116,14 @@ def _scalar(value: np.generic) -> Any:
 def _other(value: Any, depth: int) -> Any:
     if type(value).__name__ in ("NAType", "NaTType"):
         return None
-    if isinstance(value, datetime | date):
+    if isinstance(value, (datetime, date)):
         return value.isoformat().replace("+00:00", "Z")
     if isinstance(value, Decimal):
         return to_json(float(value))
     if isinstance(value, timedelta):
         return value.total_seconds()
-    for way in ("model_dump", "to_dict", "tolist"):
-        if callable(method := getattr(value, way, None)):
+    for name in ("model_dump", "to_dict", "tolist"):
+        method = getattr(value, name, None)
+        if callable(method):
             return to_json(method(), depth + 1)
     return str(value)
-
-
-def output_type(output: str, values: Outputs) -> pa.StructType:
-    """Return the type of outputs such as `values` as a struct with one field, `output`.
-
-    What is nested or differs from row to row is JSON text there.
-    """
-    if output == "score":
-        return pa.struct([(output, pa.float64())])
-    if output == "scores":
-        return pa.struct([(output, pa.list_(pa.float64()))])
-    if isinstance(values, np.ndarray):
-        return pa.struct([(output, pa.float64() if values.ndim == 1 else pa.list_(pa.float64()))])
-    try:
-        kind = pa.array(values).type
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
-        kind = pa.string()
-    return pa.struct([(output, kind if _is_flat(kind) else pa.string())])
-
-
-def _is_flat(kind: pa.DataType) -> bool:
-    if pa.types.is_list(kind):
-        return _is_plain(kind.value_type)
-    if pa.types.is_struct(kind):
-        return kind.num_fields > 0 and all(_is_plain(field.type) for field in kind)
-    return _is_plain(kind)
-
-
-def _is_plain(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_string(kind)
-    )

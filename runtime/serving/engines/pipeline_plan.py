@@ -1,8 +1,8 @@
-"""From checked rows to the matrix of numbers which an estimator wants, without pandas or scikit-learn.
+"""Turns checked rows into the matrix of numbers that an estimator needs, without pandas or scikit-learn.
 
-A plan is made in preparation by `tracing`, from the transformers of a fitted pipeline: some columns are numbers as they
-are, others are looked up in tables of the categories which were seen, and then columns are shifted, scaled, filled.
-It is plain JSON at rest.
+`pipeline_plan_builder` makes a plan from the transformers of a fitted pipeline, in preparation. Some columns are used
+as numbers, others are looked up in tables of known categories; then features are shifted, scaled or filled. A plan is
+stored as plain JSON.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..inference.batch import Values
 
-__all__ = ["Plan"]
+__all__ = ["PipelinePlan"]
 
 Matrix = NDArray[np.float64]
 
@@ -28,29 +28,29 @@ _DTYPES: Final = {
     "float": np.dtype(np.float32),
     "double": np.dtype(np.float64),
 }
-# From this many rows on, going column by column costs less than row by row.
+# From this many rows on, column by column is faster than row by row.
 _BY_COLUMN: Final = 4
 
 
-class Plan:
-    """Makes matrices.
+class PipelinePlan:
+    """Makes the feature matrix of a batch.
 
     Args:
-        spec: what `tracing` wrote:
+        spec: from `PlanDraft.spec`:
             `width`: number of features;
-            `tensor`: whether a row is one array, and that is all of its features;
-            `numbers`: [column, feature] pairs, taken as they are;
-            `tables`: one a looked-up column: `column`, `name`, its `keys` and the `codes` for them, and the codes
-            for an `unknown` and a `null` value, None where the model refuses them; a code is the value of `feature`,
-            or, where `hot` is true, the feature which is 1 (~f: one of them, and 0);
-            `operations`: [what, features or None for all, numbers] in order;
-            `finite`: `any`, `missing` (NaN but not infinity) or `all`: what the estimator takes.
+            `tensor`: whether a row is one array with all features;
+            `numbers`: [column, feature] pairs, used without a lookup;
+            `tables`: one for each lookup: `column`, `name`, its `keys` and their `codes`, and the codes for an
+            `unknown` and a `null` value, None if the model refuses them. A code is the value of `feature`. If `hot` is
+            true, a code is the feature that is 1 (~f: that feature is 0, and so are the others);
+            `operations`: [operation, features or None for all, numbers] in order;
+            `finite`: the values that the estimator accepts: `any`, `missing` (NaN but not infinity) or `all`.
     """
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
         self._width = int(spec["width"])
         numbers = cast("list[list[int]]", spec["numbers"])
-        tables = [_Table(table) for table in spec["tables"]]
+        tables = [_LookupTable(table) for table in spec["tables"]]
         values, hot = [t for t in tables if not t.hot], [t for t in tables if t.hot]
         self._columns = [column for column, _ in numbers]
         self._tables = [*values, *hot]
@@ -58,7 +58,7 @@ class Plan:
         self._pick_numbers = _picker(self._columns)
         self._pick_keys = _picker([table.column for table in self._tables])
         order = [feature for _, feature in numbers] + [table.feature for table in values]
-        # Where the features come in the very order of the assembly, nothing is moved.
+        # If the features are already in the order of assembly, nothing is moved.
         self._order = None if order == list(range(self._width)) else np.array(order, dtype=np.intp)
         self._operations = [_operation(*operation) for operation in spec["operations"]]
         self._plain = self._columns == list(range(self._width)) and not tables
@@ -66,10 +66,10 @@ class Plan:
         self._finite = str(spec["finite"])
 
     def matrix(self, values: Values) -> Matrix:
-        """Return the features of the rows, one row each, in C order.
+        """Return the features of each row, in C order.
 
         Raises:
-            ValueError: the model takes no such value; the message does not say which it was.
+            ValueError: the model refuses a value; the message does not contain the value.
         """
         if self._tensor:
             assembled = self._from_tensor(values)
@@ -111,7 +111,7 @@ class Plan:
         if isinstance(values, list):
             rows = np.array([row[0] for row in values], dtype=np.float64)
         else:
-            # One value after another, of all rows.
+            # The values of all rows, one after another.
             rows = numbers_of(values.column(0).flatten()).astype(np.float64).reshape(values.num_rows, -1)
         return rows if self._plain else np.ascontiguousarray(rows[:, self._columns])
 
@@ -138,8 +138,8 @@ class Plan:
             raise ValueError("the model does not take a missing value")
 
 
-class _Table(dict[Any, float]):
-    """The codes of the values of one column; a value which is not there is looked at once more."""
+class _LookupTable(dict[Any, float]):
+    """Maps the values of one column to codes; `__missing__` handles unknown values and null."""
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
         codes = [float(code) for code in spec["codes"]]
@@ -163,17 +163,17 @@ class _Table(dict[Any, float]):
         return code
 
     def codes_of(self, column: pa.Array[Any]) -> Matrix:
-        """Return the codes of a whole column."""
+        """Return the codes of a column."""
         if not self._text:
             return np.fromiter(map(self.__getitem__, column.to_pylist()), np.float64, len(column))
-        # A column of text is seldom all different: each distinct value is looked up once.
+        # Text repeats: each distinct value is looked up once.
         encoded = column.dictionary_encode(null_encoding="encode")
         found = np.fromiter(map(self.__getitem__, encoded.dictionary.to_pylist()), np.float64)
         return found[numbers_of(encoded.indices)]
 
 
 def numbers_of(column: pa.Array[Any]) -> NDArray[Any]:
-    """Return the values of a column of numbers or booleans; null is NaN.
+    """Return the values of a column of numbers or booleans; null becomes NaN.
 
     Arrow's own `to_numpy` imports pandas, which takes a second and more memory than all the rest here.
     """
@@ -230,8 +230,8 @@ def _round(part: Matrix, _: Matrix) -> None:
 
 
 def refuse_infinity(part: Matrix, _: Matrix | None = None) -> None:
-    """Raise ValueError where something in `part` is infinite."""
-    # The sum is finite almost always, and then so is everything in it.
+    """Raise ValueError if `part` contains an infinite value."""
+    # The sum is almost always finite, and then all values are.
     if not math.isfinite(part.sum()) and np.isinf(part).any():
         raise ValueError("the model does not take an infinite value")
 
@@ -240,7 +240,7 @@ def _clip(part: Matrix, operand: Matrix) -> None:
     np.clip(part, operand[0], operand[1], out=part)
 
 
-# In place, and in the very order in which scikit-learn does them: a threshold is met or missed by one bit.
+# In place, and in exactly the order of scikit-learn: one bit decides whether a threshold is reached.
 _OPERATIONS: dict[str, Callable[[Matrix, Matrix], Any]] = {
     "subtract": lambda part, operand: np.subtract(part, operand, out=part),
     "divide": lambda part, operand: np.divide(part, operand, out=part),

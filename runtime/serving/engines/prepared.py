@@ -1,8 +1,8 @@
-"""What preparation found out about a version, kept beside its artifacts.
+"""The result of preparing a version, stored next to its artifacts.
 
 <cache>/<model>/<version>/model/         the MLflow model
-<cache>/<model>/<version>/prepared.json  this
-<cache>/<model>/<version>/compiled/      what was compiled, and `sample.arrow`, the rows it is warmed with
+<cache>/<model>/<version>/prepared.json  the result of preparation
+<cache>/<model>/<version>/compiled/      compiled files, and `sample.arrow`, the rows for warming up
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import base64
 import hashlib
 import json
 import logging
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,14 +18,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import numpy as np
 import pyarrow as pa
 
+from ...common.files import write_private
 from ..contract.model_contract import Contract
 
 if TYPE_CHECKING:
+    from ..inference.batch import Outputs
     from ..settings import CompileSettings, IsolationSettings
 
-__all__ = ["Output", "Prepared", "Wanted", "fingerprint"]
+__all__ = ["Output", "PreparationSettings", "Prepared", "fingerprint", "output_type", "write_sample"]
 
 _log = logging.getLogger(__name__)
 
@@ -36,50 +38,39 @@ SCHEMA = 2
 FILE = "prepared.json"
 COMPILED = "compiled"
 _SAMPLE = "sample.arrow"
-# What a prepared version depends on besides itself: another version of one of these may decide or compute otherwise.
+# A prepared version also depends on these: another version of one of them may select or compute differently.
 _LIBRARIES = (
-    "tidemill",
-    "mlflow",
-    "mlflow-skinny",
-    "numpy",
-    "onnxruntime",
-    "pandas",
-    "pyarrow",
-    "scikit-learn",
-    "scipy",
-    "skl2onnx",
-    "skops",
-    "tl2cgen",
-    "treelite",
+    *("tidemill", "mlflow", "mlflow-skinny", "numpy", "onnxruntime", "pandas", "pyarrow", "scikit-learn", "scipy"),
+    *("skl2onnx", "skops", "tl2cgen", "treelite"),
 )
 
 
-class Wanted(Protocol):
-    """How a version is to be prepared; the settings of the server say it."""
+class PreparationSettings(Protocol):
+    """The server settings that preparation uses."""
 
     @property
     def compile(self) -> CompileSettings:
-        """Which engines are tried."""
+        """Which engines to try."""
         ...
 
     @property
     def isolation(self) -> IsolationSettings:
-        """What happens where its requirements are other than the server's."""
+        """What to do if the model's requirements differ from the server's."""
         ...
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """How a version is served.
+    """How to serve a version.
 
     Attributes:
-        made_for: the fingerprint it was made for; it holds for no other.
-        contract: what the version takes.
-        output: what it gives.
-        output_type: as a struct with one field.
-        engine: the engine's `name`, whether it is `mergeable`, and what else it needs to be loaded.
-        note: how far a compiled engine is from the model itself, or why none serves.
-        example: at most five rows, by column, as JSON says them.
+        made_for: the fingerprint that it was made for; it is valid for no other.
+        contract: the version's inputs.
+        output: the kind of its outputs.
+        output_type: the type of its outputs, a struct with one field.
+        engine: the engine's spec: its `name`, whether it is `mergeable`, and what else `load` needs.
+        note: how much a compiled engine differs from the model itself, or why none serves.
+        example: at most five rows, by column, as JSON values.
     """
 
     made_for: Mapping[str, Any]
@@ -92,7 +83,7 @@ class Prepared:
 
     @classmethod
     def read(cls, folder: Path) -> Prepared | None:
-        """Return what is kept in a version's folder, or None where nothing readable is."""
+        """Return the result in a version's folder, or None if there is no readable one."""
         try:
             raw = json.loads((folder / FILE).read_text(encoding="utf-8"))
             return cls(
@@ -111,7 +102,7 @@ class Prepared:
             return None
 
     def write(self, folder: Path) -> None:
-        """Keep it in a version's folder, whole or not at all."""
+        """Write the result to a version's folder, atomically."""
         document = {
             "made_for": dict(self.made_for),
             "contract": self.contract.to_json(),
@@ -121,31 +112,26 @@ class Prepared:
             "note": self.note,
             "example": self.example,
         }
-        work = folder / f"{FILE}.partial"
-        with work.open("w", encoding="utf-8") as file:
-            json.dump(document, file)
-            file.flush()
-            os.fsync(file.fileno())
-        work.replace(folder / FILE)
+        write_private(folder / FILE, json.dumps(document), mode=0o644, durable=True)
 
-    def warm(self, folder: Path) -> pa.RecordBatch:
-        """Return the rows which the version is warmed with."""
+    def warm_rows(self, folder: Path) -> pa.RecordBatch:
+        """Return the rows for warming up the version."""
         with pa.OSFile(str(folder / COMPILED / _SAMPLE)) as source, pa.ipc.open_file(source) as reader:
             return reader.get_batch(0)
 
 
 def write_sample(compiled: Path, sample: pa.RecordBatch) -> None:
-    """Keep the rows which the version is warmed with."""
+    """Write the rows for warming up the version."""
     with pa.OSFile(str(compiled / _SAMPLE), "wb") as sink, pa.ipc.new_file(sink, sample.schema) as writer:
         writer.write_batch(sample)
 
 
-def fingerprint(folder: Path, settings: Wanted) -> dict[str, Any]:
-    """Return what a prepared version depends on: itself, the settings, this machine and its libraries."""
-    described = folder / "model" / "MLmodel"
+def fingerprint(folder: Path, settings: PreparationSettings) -> dict[str, Any]:
+    """Return what a prepared version depends on: the model, the settings, this machine and its libraries."""
+    mlmodel = folder / "model" / "MLmodel"
     return {
         "schema": SCHEMA,
-        "model": hashlib.sha256(described.read_bytes()).hexdigest() if described.exists() else "",
+        "model": hashlib.sha256(mlmodel.read_bytes()).hexdigest() if mlmodel.exists() else "",
         "compile": settings.compile.model_dump(mode="json"),
         "isolation": settings.isolation.model_dump(mode="json"),
         "python": platform.python_version(),
@@ -159,6 +145,38 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def output_type(output: Output, values: Outputs) -> pa.StructType:
+    """Return the type of outputs such as `values`: a struct with one field, named `output`.
+
+    Values that are nested, or differ in type from row to row, are stored as JSON text.
+    """
+    if output == "score":
+        return pa.struct([(output, pa.float64())])
+    if output == "scores":
+        return pa.struct([(output, pa.list_(pa.float64()))])
+    if isinstance(values, np.ndarray):
+        return pa.struct([(output, pa.float64() if values.ndim == 1 else pa.list_(pa.float64()))])
+    try:
+        kind = pa.array(values).type
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+        kind = pa.string()
+    return pa.struct([(output, kind if _is_flat(kind) else pa.string())])
+
+
+def _is_flat(kind: pa.DataType) -> bool:
+    if pa.types.is_list(kind):
+        return _is_plain(kind.value_type)
+    if pa.types.is_struct(kind):
+        return kind.num_fields > 0 and all(_is_plain(field.type) for field in kind)
+    return _is_plain(kind)
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_string(kind)
+    )
 
 
 def _encode_type(kind: pa.StructType) -> str:

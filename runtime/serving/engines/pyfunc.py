@@ -1,4 +1,4 @@
-"""Any model, through MLflow."""
+"""Serves any model through MLflow."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import numpy as np
 
 from ..contract.model_contract import Contract
 from ..inference.batch import Batch, Outputs
-from .mlmodel import Described, forbidding_pickle
-from .model_code import fresh_code
+from .mlmodel import MLmodel, forbid_pickle
+from .model_code import fresh_imports
 from .outputs import normalise
-from .prepared import Output, Prepared, Wanted
-from .single_thread import one_thread
+from .prepared import Output, PreparationSettings, Prepared
+from .single_thread import limit_threads
 
 __all__ = ["PyfuncEngine", "load", "open_model"]
 
 
 class PyfuncEngine:
-    """The engine.
+    """The engine of a model that MLflow loads.
 
     Args:
         model: loaded by MLflow.
-        contract: what the rows are.
-        output: what it gives; of a `score` the second column is taken.
-        mergeable: whether rows of several requests may go into one call.
+        contract: the model's inputs.
+        output: the kind of its outputs; for `score`, the second column of two is returned.
+        mergeable: whether one call may hold rows of several requests.
     """
 
     name = "pyfunc"
@@ -40,38 +40,39 @@ class PyfuncEngine:
         self.mergeable = mergeable
 
     def predict(self, batch: Batch) -> Outputs:
-        """Return one value a row."""
-        one_thread()
+        """Return one value for each row."""
+        limit_threads()
         given = self._model.predict(self._contract.to_pandas(batch))
         if self.output == "score" and isinstance(given, np.ndarray) and given.shape[1:] == (2,):
             given = given[:, 1]
         return normalise(given, batch.rows)
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Release the model."""
         del self._model
 
 
-def open_model(described: Described) -> Any:
-    """Return the model as MLflow loads it.
+def open_model(mlmodel: MLmodel) -> Any:
+    """Return the model, loaded by MLflow.
 
     Raises:
-        UnfitError: it may hold a pickle. What else a broken model raises when loaded passes through.
+        UnfitError: the model may hold a pickle.
+        Exception: any error of a broken model.
     """
-    described.check()
-    root = described.folder.parent.parent
-    with forbidding_pickle(described), fresh_code(root, described.code), warnings.catch_warnings():
+    mlmodel.check()
+    root = mlmodel.folder.parent.parent
+    with forbid_pickle(mlmodel), fresh_imports(root, mlmodel.code), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from mlflow import pyfunc
 
-        return pyfunc.load_model(str(described.folder), suppress_warnings=True)
+        return pyfunc.load_model(str(mlmodel.folder), suppress_warnings=True)
 
 
-def load(prepared: Prepared, folder: Path, settings: Wanted) -> PyfuncEngine:
-    """Load what preparation chose."""
+def load(prepared: Prepared, folder: Path, settings: PreparationSettings) -> PyfuncEngine:
+    """Return the engine that preparation selected."""
     del settings
     return PyfuncEngine(
-        open_model(Described.read(folder.resolve() / "model")),
+        open_model(MLmodel.read(folder.resolve() / "model")),
         prepared.contract,
         output=prepared.output,
         mergeable=bool(prepared.engine["mergeable"]),

@@ -1,4 +1,4 @@
-"""Rows to try a model with: those it was trained on where its run kept some, its input example, or made-up ones."""
+"""Rows to try a model with: its reference sample, its input example, or random ones."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 
 from ..contract.model_contract import Column, Contract
 from ..inference.batch import Batch
-from .mlmodel import Described
+from .mlmodel import MLmodel
 
-__all__ = ["SAMPLE_FILE", "Row", "given_rows", "made_up", "varied"]
+__all__ = ["SAMPLE_FILE", "Row", "model_rows", "random_rows", "vary_rows"]
 
 _log = logging.getLogger(__name__)
 
@@ -32,21 +32,23 @@ _TEXTS = ("", "a", "b", "other")
 _DIMENSION = 3
 
 
-def given_rows(described: Described, contract: Contract, folder: Path) -> list[Row]:
-    """Return the rows which came with the model: its reference sample, else its input example, else none."""
+def model_rows(mlmodel: MLmodel, contract: Contract, folder: Path) -> list[Row]:
+    """Return the rows that came with the model: its reference sample, its input example, or none."""
     for read in (_reference, _example):
         try:
-            rows = read(described, contract, folder)
+            rows = read(mlmodel, contract, folder)
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-            _log.warning("the rows which came with the model do not fit it", extra={"error": str(error)[:300]})
+            _log.warning(
+                "the rows that came with the model do not match its signature", extra={"error": str(error)[:300]}
+            )
             continue
         if rows:
             return rows
     return []
 
 
-def _reference(described: Described, contract: Contract, folder: Path) -> list[Row]:
-    del described
+def _reference(mlmodel: MLmodel, contract: Contract, folder: Path) -> list[Row]:
+    del mlmodel
     if contract.is_tensor or not (folder / SAMPLE_FILE).is_file():
         return []
     table = pq.read_table(folder / SAMPLE_FILE, columns=list(contract.names))
@@ -57,7 +59,7 @@ def _reference(described: Described, contract: Contract, folder: Path) -> list[R
 
 
 def _checked(contract: Contract, rows: list[Row]) -> list[Row]:
-    """Return those of `rows` which a request could bring; NaN of a frame is null, or a number no request has."""
+    """Return the rows that a request could contain; NaN in a frame is null, because no request contains it."""
     out: list[Row] = []
     for row in rows:
         plain = tuple(None if isinstance(value, float) and math.isnan(value) else value for value in row)
@@ -66,12 +68,12 @@ def _checked(contract: Contract, rows: list[Row]) -> list[Row]:
     return out
 
 
-def _example(described: Described, contract: Contract, folder: Path) -> list[Row]:
+def _example(mlmodel: MLmodel, contract: Contract, folder: Path) -> list[Row]:
     del folder
-    info = described.example
+    info = mlmodel.example
     if not info:
         return []
-    path = described.inside(str(info["artifact_path"]))
+    path = mlmodel.path_of(str(info["artifact_path"]))
     document = json.loads(path.read_text(encoding="utf-8"))
     return _checked(contract, [_converted(contract.columns, row) for row in _raw_rows(document, info, contract)])
 
@@ -96,7 +98,7 @@ def _converted(columns: Sequence[Column], row: Sequence[Any]) -> Row:
 
 
 def _value(column: Column, value: Any) -> Any:
-    """Return a value of an input example, where MLflow writes more freely than requests may."""
+    """Return a value of an input example; MLflow writes some kinds in more forms than requests may use."""
     if value is None:
         return None
     if column.kind in ("float", "double") and isinstance(value, int | float):
@@ -111,35 +113,35 @@ def _value(column: Column, value: Any) -> Any:
     return column.convert(value)
 
 
-def made_up(contract: Contract, count: int, *, seed: int = 0) -> list[Row]:
-    """Return rows of which nothing is known but their types."""
-    return varied(contract, [], count, seed=seed)
+def random_rows(contract: Contract, count: int, *, seed: int = 0) -> list[Row]:
+    """Return random rows of the contract's types."""
+    return vary_rows(contract, [], count, seed=seed)
 
 
-def varied(
+def vary_rows(
     contract: Contract,
     rows: Sequence[Row],
     count: int,
     *,
     seed: int = 0,
-    further: Mapping[int, Sequence[Any]] | None = None,
+    values_to_try: Mapping[int, Sequence[Any]] | None = None,
     nulls: frozenset[int] = frozenset(),
 ) -> list[Row]:
-    """Return rows which a model may meet: values as in `rows`, beside, between and beyond them.
+    """Return rows that a model may get: values from `rows`, and values near, between and outside them.
 
     Args:
         contract: of the model.
-        rows: known ones; there may be none.
-        count: how many.
-        seed: the same rows for the same seed.
-        further: values by column which are worth trying: those of thresholds, known and unknown categories.
-        nulls: columns which may be null.
+        rows: known rows, or none.
+        count: number of rows.
+        seed: the same seed gives the same rows.
+        values_to_try: further values by column: thresholds, known and unknown categories.
+        nulls: columns that may be null.
     """
     chance = random.Random(seed)  # noqa: S311 - no secret
     columns: list[list[Any]] = []
     for position, column in enumerate(contract.columns):
         known = [row[position] for row in rows if row[position] is not None]
-        tried = list((further or {}).get(position, ()))
+        tried = list((values_to_try or {}).get(position, ()))
         make = _maker(column, known, chance)
         values: list[Any] = []
         for _ in range(count):
@@ -212,7 +214,7 @@ def _tensor(column: Column, known: Sequence[Any], chance: random.Random) -> Any:
 
 
 def _json(spec: Mapping[str, Any]) -> Any:
-    """Return a small value of a type as MLflow writes it."""
+    """Return a small value of a type in MLflow's notation."""
     kind = spec.get("type")
     if kind == "array":
         return [_json(cast("Mapping[str, Any]", spec.get("items") or {}))]

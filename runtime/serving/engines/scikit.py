@@ -1,7 +1,7 @@
-"""A model of scikit-learn itself, without MLflow: made by skops, of nothing but trusted types.
+"""Serves a scikit-learn model without MLflow: skops loads it, from trusted types only.
 
-Where preparation has found a plan for all that comes before its estimator, that is asked with the plan's matrix;
-else the whole model is asked with a data frame.
+If preparation has a plan for all steps before the estimator, the engine calls the estimator with the plan's matrix.
+Otherwise it calls the whole model with a data frame.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ import numpy as np
 
 from ..contract.model_contract import Contract, MissingText
 from ..inference.batch import Batch, Outputs
-from .mlmodel import Described
-from .model_code import fresh_code
+from .mlmodel import MLmodel
+from .model_code import fresh_imports
 from .outputs import normalise
-from .pipeline_plan import Plan
-from .prepared import Output, Prepared, Wanted
-from .single_thread import one_thread
+from .pipeline_plan import PipelinePlan
+from .prepared import Output, PreparationSettings, Prepared
+from .single_thread import limit_threads
 
-__all__ = ["ScikitEngine", "last_of", "load", "missing_text", "open_model"]
+__all__ = ["ScikitEngine", "final_estimator", "load", "missing_text", "open_model"]
 
 
 class ScikitEngine:
-    """The engine.
+    """The engine of a scikit-learn model.
 
     Args:
-        model: fitted; it is changed so that it uses one thread.
-        method: of the model, which answers.
-        contract: what the rows are.
-        output: what it gives; of a `score` the second column is taken.
-        mergeable: whether rows of several requests may go into one call.
-        plan: what stands for all steps but the last, and for the data frame.
+        model: fitted; the engine changes it to use one thread.
+        method: of the model that answers.
+        contract: the model's inputs.
+        output: the kind of its outputs; for `score`, the second column of two is returned.
+        mergeable: whether one call may hold rows of several requests.
+        plan: replaces all steps before the last, and the data frame.
     """
 
     name = "sklearn"
@@ -46,12 +46,12 @@ class ScikitEngine:
         *,
         output: Output = "prediction",
         mergeable: bool = False,
-        plan: Plan | None = None,
+        plan: PipelinePlan | None = None,
     ) -> None:
-        _for_each(model, _one_job)
+        _apply_to_estimators(model, _one_job)
         if plan is not None:
-            model = last_of(model)
-            _for_each(model, _forget_names)
+            model = final_estimator(model)
+            _apply_to_estimators(model, _forget_names)
         self._predict = getattr(model, method)
         self._contract = contract
         self.output: Output = output
@@ -59,8 +59,8 @@ class ScikitEngine:
         self.mergeable = mergeable
 
     def predict(self, batch: Batch) -> Outputs:
-        """Return one value a row."""
-        one_thread()
+        """Return one value for each row."""
+        limit_threads()
         plan = self._plan
         given = self._predict(plan.matrix(batch.values) if plan is not None else self._contract.to_pandas(batch))
         if self.output == "score" and isinstance(given, np.ndarray) and given.shape[1:] == (2,):
@@ -68,42 +68,43 @@ class ScikitEngine:
         return normalise(given, batch.rows)
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Release the model."""
         del self._predict
 
 
-def open_model(described: Described) -> Any:
+def open_model(mlmodel: MLmodel) -> Any:
     """Return the fitted model.
 
     Raises:
-        UnfitError: it may hold a pickle, or is not where it says. skops raises for types which nobody trusts.
+        UnfitError: the model may hold a pickle, or a file is outside its folder.
+        Exception: any error of skops, such as an untrusted type.
     """
     import skops.io
 
-    described.check()
-    path = described.inside(str(described.function.get("model_path") or described.flavor.get("pickled_model")))
-    with fresh_code(described.folder.parent.parent, described.code), warnings.catch_warnings():
-        # Of another version of scikit-learn: what it gives is compared with what it gave, not guessed from this.
+    mlmodel.check()
+    path = mlmodel.path_of(str(mlmodel.function.get("model_path") or mlmodel.flavor.get("pickled_model")))
+    with fresh_imports(mlmodel.folder.parent.parent, mlmodel.code), warnings.catch_warnings():
+        # scikit-learn warns about another version of itself; preparation compares the answers instead.
         warnings.simplefilter("ignore")
-        return skops.io.load(path, trusted=described.trusted_types)
+        return skops.io.load(path, trusted=mlmodel.trusted_types)
 
 
-def load(prepared: Prepared, folder: Path, settings: Wanted) -> ScikitEngine:
-    """Load what preparation chose."""
+def load(prepared: Prepared, folder: Path, settings: PreparationSettings) -> ScikitEngine:
+    """Return the engine that preparation selected."""
     del settings
-    described = Described.read(folder.resolve() / "model")
+    mlmodel = MLmodel.read(folder.resolve() / "model")
     plan = prepared.engine.get("plan")
     return ScikitEngine(
-        open_model(described),
-        described.method,
+        open_model(mlmodel),
+        mlmodel.method,
         prepared.contract,
         output=prepared.output,
         mergeable=bool(prepared.engine["mergeable"]),
-        plan=Plan(plan) if plan is not None else None,
+        plan=PipelinePlan(plan) if plan is not None else None,
     )
 
 
-def last_of(model: Any) -> Any:
+def final_estimator(model: Any) -> Any:
     """Return the estimator at the end of a pipeline, or the model itself."""
     from sklearn.pipeline import Pipeline
 
@@ -112,8 +113,8 @@ def last_of(model: Any) -> Any:
     return model
 
 
-def _for_each(value: Any, change: Any, seen: set[int] | None = None) -> None:
-    """Apply `change` to each estimator in `value`: itself, and those which it was fitted from."""
+def _apply_to_estimators(value: Any, change: Any, seen: set[int] | None = None) -> None:
+    """Apply `change` to `value`, if it is an estimator, and to all estimators inside it."""
     from sklearn.base import BaseEstimator
 
     seen = set() if seen is None else seen
@@ -122,47 +123,47 @@ def _for_each(value: Any, change: Any, seen: set[int] | None = None) -> None:
     seen.add(id(value))
     if isinstance(value, dict):
         for item in value.values():
-            _for_each(item, change, seen)
+            _apply_to_estimators(item, change, seen)
     elif isinstance(value, list | tuple):
         for item in value:
-            _for_each(item, change, seen)
+            _apply_to_estimators(item, change, seen)
     elif isinstance(value, np.ndarray) and value.dtype == object:
         for item in value.ravel():
-            _for_each(item, change, seen)
+            _apply_to_estimators(item, change, seen)
     elif isinstance(value, BaseEstimator):
         change(value)
         for item in vars(value).values():
-            _for_each(item, change, seen)
+            _apply_to_estimators(item, change, seen)
 
 
 def missing_text(model: Any) -> MissingText:
-    """Return what a fitted `model` holds for missing text: what its encoders and imputers were fitted with.
+    """Return the value for missing text, None or NaN, that the model's encoders and imputers were fitted with.
 
-    None and NaN are two things to them: the one which they do not know is an unknown category, or is not filled.
+    They distinguish the two: the other value is an unknown category to them, or is not filled.
     """
     seen: set[MissingText] = set()
 
     def look(estimator: Any) -> None:
-        told: list[Any] = [np.asarray(each, dtype=object) for each in getattr(estimator, "categories_", ())]
-        # An imputer looks for one thing; where that is a NaN among numbers alone, it is no matter of text.
+        known: list[Any] = [np.asarray(each, dtype=object) for each in getattr(estimator, "categories_", ())]
+        # An imputer fills one value. If its statistics are all numbers, it does not fill text.
         if np.asarray(getattr(estimator, "statistics_", ())).dtype == object:
-            told.append([getattr(estimator, "missing_values", "")])
-        for value in (each for values in told for each in values):
+            known.append([getattr(estimator, "missing_values", "")])
+        for value in (each for values in known for each in values):
             if value is None:
                 seen.add("None")
             elif isinstance(value, float) and np.isnan(value):
                 seen.add("NaN")
 
-    _for_each(model, look)
+    _apply_to_estimators(model, look)
     return "NaN" if seen == {"NaN"} else "None"
 
 
 def _one_job(estimator: Any) -> None:
-    # Starting threads for a row costs more than the row.
+    # To start threads for one row costs more than the row.
     if getattr(estimator, "n_jobs", None) is not None:
         estimator.n_jobs = 1
 
 
 def _forget_names(estimator: Any) -> None:
-    # It is given a matrix, whose columns have no names to compare.
+    # The estimator gets a matrix, whose columns have no names to compare.
     vars(estimator).pop("feature_names_in_", None)

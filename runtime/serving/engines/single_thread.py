@@ -1,4 +1,4 @@
-"""One thread for each call of a model: the pools of many processes cost far more than they give."""
+"""Limits each call of a model to one thread: thread pools in many processes cost more than they gain."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import threading
 
 from threadpoolctl import threadpool_limits
 
-__all__ = ["one_thread"]
+__all__ = ["limit_threads"]
 
-_seen = threading.local()
+_local = threading.local()
 
 
-def one_thread() -> None:
-    """Let the pools of OpenMP and BLAS have one thread, for calls from this one; their limits are kept by thread."""
-    if not hasattr(_seen, "limits"):
-        _seen.limits = threadpool_limits(1)
+def limit_threads() -> None:
+    """Limit OpenMP and BLAS to one thread for calls from the current thread; the limit is kept per thread."""
+    if not hasattr(_local, "limits"):
+        _local.limits = threadpool_limits(1)

@@ -12,10 +12,8 @@ import contextlib
 import difflib
 import hashlib
 import json
-import os
 import re
 import secrets
-import tempfile
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -25,6 +23,7 @@ from typing import Any, cast
 from filelock import FileLock, Timeout
 
 from ...common.errors import ConfigError, NotFoundError, UserError
+from ...common.files import write_private
 
 __all__ = ["KEY_PREFIX", "NamedKey", "add_key", "check_name", "new_key", "read_keys", "revoke_key"]
 
@@ -173,15 +172,4 @@ def _changing(path: Path) -> Generator[None]:
 
 def _write(path: Path, keys: Sequence[NamedKey]) -> None:
     """Put `keys` into `path`: a reader sees the old file or the new one, and a crash leaves one of them."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    work = Path(name)
-    try:
-        # mkstemp made it 0600.
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump({"keys": [asdict(key) for key in keys]}, file, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        work.replace(path)
-    finally:
-        work.unlink(missing_ok=True)
+    write_private(path, json.dumps({"keys": [asdict(key) for key in keys]}, indent=2) + "\n", durable=True)

@@ -1,10 +1,11 @@
-"""The model itself through MLflow, in a process and an environment of its own.
+"""Serves a model through MLflow in a separate process with the model's own environment.
 
     with IsolatedEngine(environment, model_folder, contract) as engine:
         outputs = engine.predict(batch)
 
-The process holds no secret of the server and ends with it, also when that is killed. When it ends by itself, killed or
-out of memory, the call under way fails with 503, and it is started again, each time after a longer pause.
+The process holds no secret of the server, and ends with the server, even if the server is killed. If the process itself
+is killed or runs out of memory, the current call fails with 503. The process then restarts, each time after a longer
+pause.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ import numpy as np
 import pyarrow as pa
 
 from ..contract.model_contract import Contract
-from ..engines.mlmodel import Described
+from ..engines.errors import UnfitError
+from ..engines.mlmodel import MLmodel
 from ..http.errors import Problem
 from ..inference.batch import Batch, Outputs
-from ..versions.model import UnfitError
-from .environment import ensure, is_usable, using
-from .process import GoneError, ModelProcess
+from .environment import ensure_environment, environment_in_use, is_usable
+from .process import ModelProcess, ProcessGoneError
 
 if TYPE_CHECKING:
-    from ..engines.prepared import Output, Prepared, Wanted
+    from ..engines.prepared import Output, PreparationSettings, Prepared
 
 __all__ = ["IsolatedEngine", "IsolatedModelError", "decode", "load"]
 
@@ -40,36 +41,38 @@ _FIRST_PAUSE, _LAST_PAUSE = 1.0, 60.0
 
 
 class IsolatedModelError(Exception):
-    """The model raised; the message says what."""
+    """The model raised an error, which the message contains."""
 
 
-def load(prepared: Prepared, folder: Path, settings: Wanted) -> IsolatedEngine:
-    """Return the engine of the version in `folder`, running."""
+def load(prepared: Prepared, folder: Path, settings: PreparationSettings) -> IsolatedEngine:
+    """Return the engine of the version in `folder`, with its process running."""
     environment = Path(str(prepared.engine["environment"]))
-    if not is_usable(environment):  # somebody has tidied up, or Python has moved
-        environment = ensure(folder / "model", folder.parent.parent, seconds=settings.isolation.build_seconds)
+    if not is_usable(environment):  # it was removed, or Python has moved
+        environment = ensure_environment(
+            folder / "model", folder.parent.parent, seconds=settings.isolation.build_seconds
+        )
     engine = IsolatedEngine(environment, folder / "model", prepared.contract, output=prepared.output)
     engine.mergeable = bool(prepared.engine["mergeable"])
     return engine
 
 
 class IsolatedEngine:
-    """Answers by a process of its own; it is up when the constructor returns.
+    """The engine of a model in its own process, which runs when the constructor returns.
 
     Args:
-        environment: what `environment.ensure` gave for the model.
-        model_folder: the model, as MLflow saved it.
-        contract: its inputs.
-        output: what it gives; of a `score` the second column is taken.
-        call_seconds: time one call may take; then the process is killed and started again.
-        load_seconds: time the process has to load the model.
-        message_bytes: size of one batch, and of one answer.
+        environment: the environment that `ensure_environment` returned for the model.
+        model_folder: of the model, as MLflow saved it.
+        contract: the model's inputs.
+        output: the kind of its outputs; for `score`, the second column of two is returned.
+        call_seconds: time limit of a call; the process is then killed and restarted.
+        load_seconds: time limit for loading the model.
+        message_bytes: maximum size of a batch and of an answer.
 
     Attributes:
-        output: as given; a preparer which does not know it yet sets it after the first answer.
+        output: as given; preparation sets it after the first answer.
 
     Raises:
-        UnfitError: the model may hold a pickle, or is not loaded there.
+        UnfitError: the model may hold a pickle, or does not load in its environment.
     """
 
     name = "isolated"
@@ -85,8 +88,8 @@ class IsolatedEngine:
         load_seconds: float = 300.0,
         message_bytes: int = 1 << 30,
     ) -> None:
-        described = Described.read(model_folder)
-        described.check()
+        mlmodel = MLmodel.read(model_folder)
+        mlmodel.check()
         self.mergeable = contract.mergeable
         self.output: Output = output
         self._environment = environment
@@ -94,28 +97,28 @@ class IsolatedEngine:
         self._call_seconds = call_seconds
         self._load_seconds = load_seconds
         self._message_bytes = message_bytes
-        skops = described.flavor.get("serialization_format") == "skops"
-        # MLflow takes skops for a pickle: what it holds was checked above.
+        skops = mlmodel.flavor.get("serialization_format") == "skops"
+        # MLflow treats skops like a pickle; `check` above has checked the types.
         self._variables = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "true" if skops else "false"}
-        self._told = {
+        self._load_request = {
             "model": str(model_folder.absolute()),
-            "loader": described.loader,
-            "unpickles": "model_code_path" in described.function,
+            "loader": mlmodel.loader,
+            "unpickles": "model_code_path" in mlmodel.function,
             "contract": contract.to_json(),
             "message_bytes": message_bytes,
         }
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._restarts = 0
-        self._trouble = ""
+        self._failure = ""
         self._next_start = 0.0
-        self._number = 0
+        self._call_number = 0
         with ExitStack() as stack:
-            stack.enter_context(using(environment))
+            stack.enter_context(environment_in_use(environment))
             self._process: ModelProcess | None = self._start()
-            self._held = stack.pop_all()
-        self._keeper = threading.Thread(target=self._keep, name="isolated", daemon=True)
-        self._keeper.start()
+            self._resources = stack.pop_all()
+        self._supervisor = threading.Thread(target=self._supervise, name="isolated", daemon=True)
+        self._supervisor.start()
 
     def __enter__(self) -> IsolatedEngine:
         return self
@@ -125,107 +128,109 @@ class IsolatedEngine:
 
     @property
     def state(self) -> dict[str, Any]:
-        """Whether the process runs, its id, how often it was started again, and why it last ended."""
+        """Whether the process runs, its id, its number of restarts, and why it last ended."""
         process = self._process
         return {
             "running": process is not None,
             "pid": process.pid if process is not None else None,
             "restarts": self._restarts,
-            "trouble": self._trouble,
+            "trouble": self._failure,
         }
 
     @property
     def trouble(self) -> str | None:
-        """Why it cannot answer now, None while it can."""
-        return None if self._process is not None else f"the model's own process is not there ({self._trouble})"
+        """Why it cannot answer now; None if it can."""
+        return None if self._process is not None else f"the model's own process is not running ({self._failure})"
 
     def predict(self, batch: Batch) -> Outputs:
-        """Return one value a row.
+        """Return one value for each row.
 
         Raises:
-            Problem: 503 where the process is not there or ends in the call, 413 for a batch which is too large.
-            IsolatedModelError: the model raised.
+            Problem: 503 if the process is not running or ends during the call; 413 if the batch is too large.
+            IsolatedModelError: the model raised an error.
         """
         body = _encode(self._contract.to_record_batch(batch))
         if body.size > self._message_bytes:
-            raise Problem(413, f"the rows take {body.size} bytes, more than the model's process is sent at once")
+            raise Problem(
+                413, f"the rows take {body.size} bytes, more than one message to the model's process may have"
+            )
         with self._lock:
             process = self._process
             if process is None:
-                raise self._down()
-            self._number += 1
+                raise self._unavailable()
+            self._call_number += 1
             try:
-                header, content = process.ask({"id": self._number}, memoryview(body), self._call_seconds)
-                if header.get("id") != self._number:
-                    raise GoneError("it answered something else")
-            except GoneError as error:
-                self._lost(process, str(error))
-                raise self._down() from None
+                header, content = process.call({"id": self._call_number}, memoryview(body), self._call_seconds)
+                if header.get("id") != self._call_number:
+                    raise ProcessGoneError("it answered another call")
+            except ProcessGoneError as error:
+                self._discard(process, str(error))
+                raise self._unavailable() from None
         if "error" in header:
             raise IsolatedModelError(f"{header.get('kind')}: {header['error']}")
         try:
             outputs = decode(header, content)
         except ValueError:
-            raise IsolatedModelError("the model's process gave an answer which is none") from None
+            raise IsolatedModelError("the model's process gave an invalid answer") from None
         if self.output == "score" and not isinstance(outputs, list) and outputs.ndim == 2 and outputs.shape[1] == 2:
             return outputs[:, 1]
         return outputs
 
     def close(self) -> None:
-        """End the process; nothing of it is left when this returns."""
+        """Stop the process and all that it started, and wait for their end."""
         self._closing.set()
         with self._lock:
             process, self._process = self._process, None
         if process is not None:
-            process.end()
-        self._keeper.join()
-        self._held.close()
+            process.stop()
+        self._supervisor.join()
+        self._resources.close()
 
     def _start(self) -> ModelProcess:
         process = ModelProcess(self._environment, self._variables, self._message_bytes)
         try:
             try:
-                header, _ = process.ask(self._told, memoryview(b""), self._load_seconds)
-            except GoneError as error:
-                said = process.said()
-                raise UnfitError(f"its own process gave up: {error}{f' ({said})' if said else ''}") from None
+                header, _ = process.call(self._load_request, memoryview(b""), self._load_seconds)
+            except ProcessGoneError as error:
+                printed = process.last_line()
+                raise UnfitError(f"its own process failed: {error}{f' ({printed})' if printed else ''}") from None
             if "error" in header:
                 raise UnfitError(f"its own environment cannot load it: {header.get('kind')}: {header['error']}")
             process.pid = int(header["pid"])
         except BaseException:
-            process.end()
+            process.stop()
             raise
         return process
 
-    def _lost(self, process: ModelProcess, why: str) -> None:
-        """Give `process` up; the keeper starts the next."""
+    def _discard(self, process: ModelProcess, reason: str) -> None:
+        """Stop `process`; the supervisor starts the next one."""
         if self._process is process:
             self._process = None
-            self._trouble = why
-        process.end()
+            self._failure = reason
+        process.stop()
 
-    def _down(self) -> Problem:
+    def _unavailable(self) -> Problem:
         wait = max(1, math.ceil(self._next_start - time.monotonic()))
         return Problem(
             503,
-            f"the model's own process is not there ({self._trouble}); it is started again",
+            f"the model's own process is not running ({self._failure}); it restarts",
             headers={"Retry-After": str(wait)},
         )
 
-    def _keep(self) -> None:
-        """Start the process again whenever it has ended."""
+    def _supervise(self) -> None:
+        """Restart the process whenever it ends."""
         failures = 0
         while (process := self._process) is not None or not self._closing.is_set():
             if process is not None:
                 started = time.monotonic()
                 ended = process.wait()
                 with self._lock:
-                    self._lost(process, ended)
+                    self._discard(process, ended)
                 if self._closing.is_set():
                     return
                 failures = 0 if time.monotonic() - started > _LAST_PAUSE else failures + 1
-                _log.warning("the model's own process ended", extra={"reason": self._trouble})
-            # The first time at once: most often it was killed by somebody else's need of memory.
+                _log.warning("the model's own process ended", extra={"reason": self._failure})
+            # No pause the first time: usually the kernel killed it because another process needed memory.
             pause = 0.0 if failures <= 1 else min(_FIRST_PAUSE * 2 ** (failures - 2), _LAST_PAUSE)
             self._next_start = time.monotonic() + pause
             if self._closing.wait(pause):
@@ -234,14 +239,14 @@ class IsolatedEngine:
                 process = self._start()
             except (UnfitError, OSError) as error:
                 failures += 1
-                self._trouble = str(error)
-                _log.error("the model's own process cannot be started", extra={"reason": self._trouble})
+                self._failure = str(error)
+                _log.error("cannot restart the model's own process", extra={"reason": self._failure})
                 continue
             self._restarts += 1
-            _log.warning("the model's own process runs again", extra={"restarts": self._restarts})
+            _log.warning("restarted the model's own process", extra={"restarts": self._restarts})
             with self._lock:
                 if self._closing.is_set():
-                    process.end()
+                    process.stop()
                     return
                 self._process = process
 
@@ -254,10 +259,10 @@ def _encode(batch: pa.RecordBatch) -> pa.Buffer:
 
 
 def decode(header: Mapping[str, Any], content: memoryview) -> Outputs:
-    """Return the outputs which a model's process has said.
+    """Return the outputs in an answer of a model's process.
 
     Raises:
-        ValueError: it has said none.
+        ValueError: the answer is invalid.
     """
     try:
         if header["form"] == "array":

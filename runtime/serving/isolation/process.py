@@ -1,4 +1,4 @@
-"""The process in which an isolated model runs, and the ways to it: a socket for calls, and a pipe it lives by."""
+"""Starts and calls the process of an isolated model: a socket carries calls, and closing a pipe ends the process."""
 
 from __future__ import annotations
 
@@ -18,25 +18,29 @@ from typing import Any, Final
 
 from .environment import child_environment
 
-__all__ = ["GoneError", "ModelProcess"]
+__all__ = ["ModelProcess", "ProcessGoneError"]
 
 _HOST: Final = Path(__file__).resolve().parent / "host.py"
 _LENGTHS = struct.Struct("!IQ")
 _HEADER_BYTES: Final = 1 << 20
 
 
-class GoneError(Exception):
-    """The process gave no answer; the message says why."""
+class ProcessGoneError(Exception):
+    """The process did not answer; the message says why."""
 
 
 class ModelProcess:
-    """The watcher, the model's process below it, and the ways to both."""
+    """A running host: the watcher process and the model's process, its child.
+
+    Attributes:
+        pid: of the model's process; its caller sets it from the first answer.
+    """
 
     def __init__(self, environment: Path, variables: Mapping[str, str], message_bytes: int) -> None:
         self.pid: int | None = None
         self._message_bytes = message_bytes
-        self._ended = threading.Lock()
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - `end` closes it
+        self._stop_lock = threading.Lock()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - `stop` closes it
         self._channel, theirs = socket.socketpair()
         read, self._lifeline = os.pipe()
         argv = [str(environment / "bin" / "python"), "-I", str(_HOST), str(theirs.fileno()), str(read)]
@@ -46,90 +50,90 @@ class ModelProcess:
                 cwd=environment,
                 env={**child_environment(), **variables},
                 stdin=subprocess.DEVNULL,
-                stdout=self._said,
-                stderr=self._said,
+                stdout=self._output,
+                stderr=self._output,
                 pass_fds=(theirs.fileno(), read),
                 start_new_session=True,
             )
         except BaseException:
             os.close(self._lifeline)
             self._channel.close()
-            self._said.close()
+            self._output.close()
             raise
         finally:
             theirs.close()
             os.close(read)
 
     def wait(self) -> str:
-        """Wait for its end; return how it came. A call under way then sees that nobody is left to answer."""
+        """Wait until the process ends and return the reason; a call in progress then fails."""
         code = self._watcher.wait()
         self._kill()
-        return _how(code)
+        return _exit_reason(code)
 
-    def ask(self, header: Mapping[str, Any], body: memoryview, seconds: float) -> tuple[dict[str, Any], memoryview]:
-        """Return the header and the body of its answer.
+    def call(self, header: Mapping[str, Any], body: memoryview, seconds: float) -> tuple[dict[str, Any], memoryview]:
+        """Send a message and return the header and body of the answer.
 
         Raises:
-            GoneError: it gave none.
+            ProcessGoneError: no valid answer came within `seconds`.
         """
         until = time.monotonic() + seconds
         text = json.dumps(header).encode()
         try:
             for part in (_LENGTHS.pack(len(text), len(body)) + text, body):
-                self._patience(until)
+                self._limit_wait(until)
                 self._channel.sendall(part)
-            described, length = _LENGTHS.unpack(self._exactly(_LENGTHS.size, until))
-            if described > _HEADER_BYTES or length > self._message_bytes:
-                raise GoneError(f"its answer of {length} bytes is too large")
-            answer: dict[str, Any] = json.loads(bytes(self._exactly(described, until)))
-            return answer, self._exactly(length, until)
+            header_size, body_size = _LENGTHS.unpack(self._receive(_LENGTHS.size, until))
+            if header_size > _HEADER_BYTES or body_size > self._message_bytes:
+                raise ProcessGoneError(f"its answer of {body_size} bytes is too large")
+            answer: dict[str, Any] = json.loads(bytes(self._receive(header_size, until)))
+            return answer, self._receive(body_size, until)
         except TimeoutError:
-            raise GoneError(f"it did not answer in {seconds:g} s") from None
+            raise ProcessGoneError(f"it did not answer in {seconds:g} s") from None
         except (OSError, EOFError):
-            # It is gone, or about to be.
+            # It has ended, or is about to end.
             with suppress(subprocess.TimeoutExpired):
-                raise GoneError(_how(self._watcher.wait(5))) from None
-            raise GoneError("it closed the connection") from None
+                raise ProcessGoneError(_exit_reason(self._watcher.wait(5))) from None
+            raise ProcessGoneError("it closed the connection") from None
         except ValueError:
-            raise GoneError("its answer is none") from None
+            raise ProcessGoneError("its answer is not a message") from None
 
-    def _patience(self, until: float) -> None:
+    def _limit_wait(self, until: float) -> None:
         left = until - time.monotonic()
         if left <= 0:
             raise TimeoutError
         self._channel.settimeout(left)
 
-    def _exactly(self, size: int, until: float) -> memoryview:
+    def _receive(self, size: int, until: float) -> memoryview:
         content = memoryview(bytearray(size))
-        got = 0
-        while got < size:
-            self._patience(until)
-            count = self._channel.recv_into(content[got:])
+        received = 0
+        while received < size:
+            self._limit_wait(until)
+            count = self._channel.recv_into(content[received:])
             if not count:
                 raise EOFError
-            got += count
+            received += count
         return content
 
     def _kill(self) -> None:
-        """Kill the model's group where the watcher was killed and could not."""
+        """Kill the model's process group if the watcher was killed before it could do so."""
         if self.pid is not None and self._watcher.returncode < 0:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
-    def said(self) -> str:
-        """Return the last line it has printed while it loaded the model."""
-        if self._said.closed:
+    def last_line(self) -> str:
+        """Return the last line that it printed while it loaded the model."""
+        if self._output.closed:
             return ""
-        self._said.seek(0)
-        lines = self._said.read()[-4096:].decode("utf-8", "replace").strip().splitlines()
+        self._output.seek(0)
+        lines = self._output.read()[-4096:].decode("utf-8", "replace").strip().splitlines()
         return lines[-1][:500] if lines else ""
 
-    def end(self) -> None:
-        """End it and whatever it has started; may be called again."""
-        with self._ended:
+    def stop(self) -> None:
+        """Stop it and all processes that it started; may be called again."""
+        with self._stop_lock:
             if self._lifeline < 0:
                 return
-            # The watcher kills the group of the model when this closes, and ends.
+            # When this closes, the watcher kills the model's process group and ends.
             os.close(self._lifeline)
             self._lifeline = -1
             try:
@@ -139,10 +143,10 @@ class ModelProcess:
                 self._watcher.wait()
             self._kill()
             self._channel.close()
-            self._said.close()
+            self._output.close()
 
 
-def _how(code: int) -> str:
+def _exit_reason(code: int) -> str:
     number = code - 128 if code > 128 else -code
     if number <= 0:
         return f"it ended with exit code {code}"

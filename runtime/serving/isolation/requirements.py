@@ -1,7 +1,7 @@
-"""What a model says it needs, and which of it this server's own environment does not give.
+"""Reads a model's requirements and finds those that the server's own environment does not meet.
 
-`requirements.txt` is read as pip reads it: continued lines, comments, markers, extras, URLs, wheels which lie beside
-it, `-r` and `-c`, hashes. Files outside the model's folder are refused: a model must not read the server's.
+`requirements.txt` is read as pip reads it: continued lines, comments, markers, extras, URLs, wheels next to it, `-r`
+and `-c`, hashes. Files outside the model's folder are refused, because a model must not read the server's files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,15 @@ from packaging.version import InvalidVersion, Version
 
 from ...common.errors import PlatformError
 
-__all__ = ["Needs", "UnbuildableError", "differing", "installed_version", "lighter", "loaded_by", "without_credentials"]
+__all__ = [
+    "ModelRequirements",
+    "UnbuildableError",
+    "covered_by_own_mlflow",
+    "installed_version",
+    "unmet_requirements",
+    "with_light_mlflow",
+    "without_credentials",
+]
 
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _OPTION_OF_REQUIREMENT = re.compile(r"\s+--?[a-z]")
@@ -31,25 +39,25 @@ _FILE_OPTION = re.compile(r"^(?:-(?P<short>[rc])\s*|--(?P<long>requirement|const
 _URL = re.compile(r"^(?:[a-z]+\+)?[a-z][a-z0-9.-]*://", re.IGNORECASE)
 _EDITABLE = re.compile(r"^(-e|--editable)\b")
 _PYTHON = re.compile(r"^\s*(?:python\s*)?=*\s*(\d+\.\d+)(?:\.\d+)?\s*$")
-# What loads the model, and no part of it; a newer one of the same major version reads what an older one wrote.
+# MLflow only loads the model. A newer version with the same major number reads what an older one wrote.
 _LOADER = ("mlflow", "mlflow-skinny")
 _DEPTH = 8
 
 
 class UnbuildableError(PlatformError):
-    """A model's own environment cannot be had; the message says why."""
+    """A model's own environment cannot be built; the message says why."""
 
 
 @dataclass
-class Needs:
-    """The requirements of one model, flattened into one file each of requirements and constraints.
+class ModelRequirements:
+    """The requirements of one model, flattened into one list of requirements and one of constraints.
 
     Attributes:
-        lines: requirements and the options which go with them, in order, as `uv pip install -r` takes them.
-        constraints: likewise, for `-c`.
-        files: the model's own files they name, wheels for the most part.
-        python: the Python version it was trained with, as `3.12`; None where it does not say.
-        mlflow: the version of MLflow which wrote the model.
+        lines: requirements and their options, in order, as `uv pip install -r` takes them.
+        constraints: constraints, as `-c` takes them.
+        files: the model's own files that they name, mostly wheels.
+        python: the Python version that it was trained with, such as `3.12`; None if unknown.
+        mlflow: the version of MLflow that wrote the model.
         skops: whether it is stored with skops.
     """
 
@@ -61,19 +69,19 @@ class Needs:
     skops: bool = False
 
     @classmethod
-    def of(cls, folder: Path) -> Needs:
-        """Return what the model in `folder` says; nothing where it says nothing.
+    def of(cls, folder: Path) -> ModelRequirements:
+        """Return the requirements of the model in `folder`; empty ones if it has no requirements.
 
         Raises:
-            UnbuildableError: a file cannot be read, or one outside of the folder is named.
+            UnbuildableError: a file cannot be read, or is outside the folder.
         """
         needs = cls()
         if (folder / "requirements.txt").is_file():
             needs._read(folder.resolve(), Path("requirements.txt"), constraint=False, depth=0)
         needs.python = _python(_yaml(folder / "python_env.yaml").get("python"))
-        described = _yaml(folder / "MLmodel")
-        needs.mlflow = _text(described.get("mlflow_version"))
-        flavors = described.get("flavors")
+        mlmodel = _yaml(folder / "MLmodel")
+        needs.mlflow = _text(mlmodel.get("mlflow_version"))
+        flavors = mlmodel.get("flavors")
         if isinstance(flavors, dict):
             stored = [
                 _mapping(flavor).get("serialization_format") for flavor in cast("dict[Any, Any]", flavors).values()
@@ -83,13 +91,13 @@ class Needs:
 
     @property
     def names(self) -> set[str]:
-        """The distributions which its requirements name, in their canonical form."""
+        """The canonical names of the required distributions."""
         found: set[str] = set()
         for line in self.lines:
-            wanted = _wanted(line)
-            if isinstance(wanted, Requirement):
-                found.add(canonicalize_name(wanted.name))
-            elif isinstance(wanted, Path) and (named := _of_file(wanted.name)):
+            required = _parse(line)
+            if isinstance(required, Requirement):
+                found.add(canonicalize_name(required.name))
+            elif isinstance(required, Path) and (named := _name_and_version(required.name)):
                 found.add(named[0])
         return found
 
@@ -102,7 +110,7 @@ class Needs:
         except (OSError, UnicodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise UnbuildableError(f"cannot be read ({reason})", field=name.as_posix()) from None
-        for line in _logical(text):
+        for line in _joined_lines(text):
             if found := _FILE_OPTION.match(line):
                 kind = found["short"] or found["long"][0]
                 inner = path.parent.relative_to(folder) / unquote(found["file"].strip())
@@ -110,16 +118,16 @@ class Needs:
                 continue
             if _EDITABLE.match(line):
                 raise UnbuildableError(
-                    "it names a folder of the machine the model was trained on",
+                    "it names a folder on the machine where the model was trained",
                     field=name.as_posix(),
                     value=without_credentials(line),
-                    hint="log the model with a released version, or with the code beside it (code_paths)",
+                    hint="log the model with a released version, or package the code with it (code_paths)",
                 )
-            # A path is meant from the folder of the model, wherever the build runs.
-            if isinstance(wanted := _wanted(line), Path):
-                own = _inside(folder, wanted)
+            # A path is relative to the model's folder, wherever the build runs.
+            if isinstance(required := _parse(line), Path):
+                own = _inside(folder, required)
                 self.files.append(own)
-                line = line.replace(_bare(line), own.as_posix(), 1)
+                line = line.replace(_without_options(line), own.as_posix(), 1)
             (self.constraints if constraint else self.lines).append(line)
 
 
@@ -131,17 +139,17 @@ def _inside(folder: Path, name: Path) -> Path:
     except (OSError, ValueError):
         pass
     raise UnbuildableError(
-        "it names a file which is not the model's own", field="requirements.txt", value=name.as_posix()
+        "it names a file outside the model's folder", field="requirements.txt", value=name.as_posix()
     )
 
 
-def differing(folder: Path) -> list[str]:
-    """Return what the model in `folder` needs and this process's environment does not have, as sentences.
+def unmet_requirements(folder: Path) -> list[str]:
+    """Return a reason for each requirement of the model in `folder` that this process's environment does not meet.
 
     Raises:
-        UnbuildableError: its requirements cannot be read.
+        UnbuildableError: the requirements cannot be read.
     """
-    needs = Needs.of(folder)
+    needs = ModelRequirements.of(folder)
     reasons: list[str] = []
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
     if needs.python is not None and needs.python != own:
@@ -149,7 +157,7 @@ def differing(folder: Path) -> list[str]:
     for line in needs.lines:
         reasons += _reasons(line)
     for line in needs.constraints:
-        # A constraint says nothing of what is not there.
+        # A constraint does not require its package to be installed.
         reasons += [reason for reason in _reasons(line) if not reason.endswith(_NONE)]
     return list(dict.fromkeys(reasons))
 
@@ -159,37 +167,37 @@ _NONE = ", the server has none"
 
 def _reasons(line: str) -> list[str]:
     if line.startswith("-"):
-        return []  # says where to look, and nothing of what is wanted
-    wanted = _wanted(line)
-    if isinstance(wanted, Requirement):
-        return list(_missing(wanted, frozenset()))
-    if isinstance(wanted, Path):
-        named = _of_file(wanted.name)
+        return []  # an option for where to look, not a requirement
+    required = _parse(line)
+    if isinstance(required, Requirement):
+        return list(_missing(required, frozenset()))
+    if isinstance(required, Path):
+        named = _name_and_version(required.name)
         if named is None or _installed(named[0]) != named[1]:
-            return [f"{wanted.name}, the server has {_version_text(named[0]) if named else 'none'}"]
+            return [f"{required.name}, the server has {_version_text(named[0]) if named else 'none'}"]
         return []
-    return [f"{without_credentials(wanted)}{_NONE}"]
+    return [f"{without_credentials(required)}{_NONE}"]
 
 
-def _missing(wanted: Requirement, seen: frozenset[str]) -> Iterator[str]:
-    """Yield why `wanted` is not satisfied, the extras it asks for included."""
-    if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+def _missing(required: Requirement, seen: frozenset[str]) -> Iterator[str]:
+    """Yield why a requirement and its extras are not met."""
+    if required.marker is not None and not required.marker.evaluate({"extra": ""}):
         return
-    text, name = without_credentials(str(wanted).partition(";")[0].strip()), canonicalize_name(wanted.name)
-    if name in _LOADER and not wanted.extras and wanted.url is None:
-        if not _loads(wanted):
+    text, name = without_credentials(str(required).partition(";")[0].strip()), canonicalize_name(required.name)
+    if name in _LOADER and not required.extras and required.url is None:
+        if not _loads(required):
             yield f"{text}, the server has {_version_text('mlflow-skinny')}"
         return
     version = _installed(name)
     if version is None:
         yield f"{text}{_NONE}"
-    elif wanted.url is not None:
-        if (origin := _origin(name)) is None or origin != wanted.url.partition("#")[0]:
+    elif required.url is not None:
+        if (origin := _origin(name)) is None or origin != required.url.partition("#")[0]:
             yield f"{text}, the server has {version} of another origin"
-    elif not wanted.specifier.contains(version, prereleases=True):
+    elif not required.specifier.contains(version, prereleases=True):
         yield f"{text}, the server has {version}"
     else:
-        for extra in sorted(wanted.extras):
+        for extra in sorted(required.extras):
             if (mark := f"{name}[{extra}]") in seen:
                 continue
             for inner in metadata.requires(name) or []:
@@ -198,60 +206,65 @@ def _missing(wanted: Requirement, seen: frozenset[str]) -> Iterator[str]:
                     continue
                 if needed.marker.evaluate({"extra": extra}):
                     needed.marker = None
-                    yield from (f"{mark} wants {said}" for said in _missing(needed, seen | {mark}))
+                    yield from (f"{mark} requires {reason}" for reason in _missing(needed, seen | {mark}))
 
 
-def _loads(wanted: Requirement) -> bool:
+def _loads(required: Requirement) -> bool:
     own = _installed("mlflow-skinny")
-    if own is None or wanted.specifier.contains(own, prereleases=True):
+    if own is None or required.specifier.contains(own, prereleases=True):
         return own is not None
-    pins = [_version(one.version) for one in wanted.specifier if one.operator == "=="]
+    pins = [_version(one.version) for one in required.specifier if one.operator == "=="]
     return len(pins) == 1 and pins[0] is not None and pins[0].major == own.major and pins[0] <= own
 
 
-def loaded_by(line: str) -> bool:
-    """Tell whether a requirement asks for MLflow's loader alone, in a version which the server's stands in for."""
-    wanted = _wanted(line)
-    if not isinstance(wanted, Requirement) or wanted.extras or wanted.url is not None:
+def covered_by_own_mlflow(line: str) -> bool:
+    """Tell whether a requirement names only MLflow, in a version whose models the server's own MLflow loads."""
+    required = _parse(line)
+    if not isinstance(required, Requirement) or required.extras or required.url is not None:
         return False
-    return canonicalize_name(wanted.name) in _LOADER and _loads(wanted)
+    return canonicalize_name(required.name) in _LOADER and _loads(required)
 
 
-def lighter(line: str) -> str:
-    """Return a requirement with MLflow's loader alone instead of all of MLflow, which it names for itself.
+def with_light_mlflow(line: str) -> str:
+    """Return a requirement of MLflow as one of mlflow-skinny, which suffices to load a model; others unchanged.
 
-    >>> lighter("mlflow==3.17.2"), lighter("mlflow[extras]==3.17.2")
+    >>> with_light_mlflow("mlflow==3.17.2"), with_light_mlflow("mlflow[extras]==3.17.2")
     ('mlflow-skinny==3.17.2', 'mlflow[extras]==3.17.2')
     """
-    wanted = _wanted(line)
-    if isinstance(wanted, Requirement) and wanted.name.lower() == "mlflow" and not wanted.extras and not wanted.url:
-        wanted.name = "mlflow-skinny"
-        return str(wanted)
+    required = _parse(line)
+    if (
+        isinstance(required, Requirement)
+        and required.name.lower() == "mlflow"
+        and not required.extras
+        and not required.url
+    ):
+        required.name = "mlflow-skinny"
+        return str(required)
     return line
 
 
-def _logical(text: str) -> Iterator[str]:
-    """Yield the lines of a requirements file, continued ones joined, without comments."""
-    held = ""
+def _joined_lines(text: str) -> Iterator[str]:
+    """Yield the lines of a requirements file without comments; join continued lines."""
+    start = ""
     for line in text.splitlines():
         if line.rstrip().endswith("\\") and not line.lstrip().startswith("#"):
-            held += line.rstrip()[:-1] + " "
+            start += line.rstrip()[:-1] + " "
             continue
-        if whole := _COMMENT.sub("", held + line).strip():
-            yield whole
-        held = ""
-    if whole := _COMMENT.sub("", held).strip():
-        yield whole
+        if joined := _COMMENT.sub("", start + line).strip():
+            yield joined
+        start = ""
+    if joined := _COMMENT.sub("", start).strip():
+        yield joined
 
 
-def _bare(line: str) -> str:
-    """Return a requirement without the options (hashes, build settings) which follow it."""
+def _without_options(line: str) -> str:
+    """Return a requirement without its options (hashes, build settings)."""
     return _OPTION_OF_REQUIREMENT.split(line, maxsplit=1)[0].strip()
 
 
-def _wanted(line: str) -> Requirement | Path | str:
-    """Return what a line asks for: a named requirement, a file of the model, or the text which is neither."""
-    text = _bare(line)
+def _parse(line: str) -> Requirement | Path | str:
+    """Return the requirement of a line: a named one, a file of the model, or any other text."""
+    text = _without_options(line)
     if line.startswith("-"):
         return line
     try:
@@ -265,7 +278,7 @@ def _wanted(line: str) -> Requirement | Path | str:
     return text
 
 
-def _of_file(name: str) -> tuple[str, Version] | None:
+def _name_and_version(name: str) -> tuple[str, Version] | None:
     try:
         project, version, _, _ = parse_wheel_filename(name)
     except (InvalidWheelFilename, InvalidSdistFilename):
@@ -297,7 +310,7 @@ def _version(text: str) -> Version | None:
 
 
 def _origin(name: str) -> str | None:
-    """Return the URL which `name` was installed from, if that was no index."""
+    """Return the URL that `name` was installed from, unless it was an index."""
     try:
         text = metadata.distribution(name).read_text("direct_url.json")
         return _text(_mapping(json.loads(text or "{}")).get("url"))
@@ -306,7 +319,7 @@ def _origin(name: str) -> str | None:
 
 
 def without_credentials(text: str) -> str:
-    """Return `text` with the user and password of every URL in it left out.
+    """Return `text` without the user and password of each URL in it.
 
     >>> without_credentials("a @ https://me:secret@example.org/a.whl")
     'a @ https://example.org/a.whl'

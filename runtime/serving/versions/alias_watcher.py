@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ...common.errors import UnreachableError
+from ..engines.errors import UnfitError
 from ..telemetry.status_schema import Swap
-from .model import ServedModel, UnfitError, VersionInfo
+from .model import ServedModel, VersionInfo
 from .source import VersionSource
 
 __all__ = ["Failure", "Follower"]

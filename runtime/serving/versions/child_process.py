@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .model import UnfitError
+from ..engines.errors import UnfitError
 
 __all__ = ["run_child"]
 

@@ -16,19 +16,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ...common.errors import RefusedError
 from .. import engines
 from ..contract.model_contract import Contract
-from ..engines.prepared import Output, Prepared, Wanted
+from ..engines.errors import UnfitError
+from ..engines.prepared import Output, PreparationSettings, Prepared
 from ..inference.batch import Batch, Engine, Outputs, is_finite
 
-__all__ = ["Output", "ServedModel", "UnfitError", "VersionInfo", "load"]
+__all__ = ["Output", "ServedModel", "VersionInfo", "load"]
 
 _WARM_ROUNDS = 3
-
-
-class UnfitError(RefusedError):
-    """A model version cannot be served; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +104,7 @@ class ServedModel:
         self.engine.close()
 
 
-def load(info: VersionInfo, folder: Path, settings: Wanted) -> ServedModel:
+def load(info: VersionInfo, folder: Path, settings: PreparationSettings) -> ServedModel:
     """Load the version which `prepare.ensure` has prepared in `folder`, and let it answer its sample.
 
     Args:
@@ -125,7 +121,7 @@ def load(info: VersionInfo, folder: Path, settings: Wanted) -> ServedModel:
     engine = engines.load(prepared, folder, settings)
     model = ServedModel(info, prepared, engine)
     try:
-        _warm(model, prepared.warm(folder))
+        _warm(model, prepared.warm_rows(folder))
     except BaseException:
         model.close()
         raise

@@ -25,14 +25,15 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from ...common.errors import TidemillError
-from ..engines.prepared import COMPILED, Output, Prepared, Wanted, fingerprint, write_sample
+from ..engines.errors import UnfitError
+from ..engines.prepared import COMPILED, Output, PreparationSettings, Prepared, fingerprint, output_type, write_sample
 from ..settings import CompileSettings, IsolationSettings
-from .model import UnfitError, VersionInfo, as_json
+from .model import VersionInfo, as_json
 
 if TYPE_CHECKING:
     from ..contract.model_contract import Contract
-    from ..engines.engine_selection import Case, Choice
-    from ..engines.mlmodel import Described
+    from ..engines.engine_selection import EngineChoice, SelectionTask
+    from ..engines.mlmodel import MLmodel
     from ..engines.sample_rows import Row
     from ..inference.batch import Engine, Outputs
 
@@ -55,7 +56,7 @@ class Preparation:
     isolation: IsolationSettings = field(default_factory=IsolationSettings)
 
 
-def ensure(folder: Path, info: VersionInfo, settings: Wanted) -> None:
+def ensure(folder: Path, info: VersionInfo, settings: PreparationSettings) -> None:
     """Prepare the version in `folder`, unless it was for these settings and libraries; others wait for the one.
 
     Raises:
@@ -81,7 +82,7 @@ def _is_made_for(folder: Path, wanted: dict[str, Any]) -> bool:
     return prepared is not None and prepared.made_for == wanted
 
 
-def _run(folder: Path, info: VersionInfo, settings: Wanted, seconds: float) -> None:
+def _run(folder: Path, info: VersionInfo, settings: PreparationSettings, seconds: float) -> None:
     from .child_process import run_child
 
     order = {
@@ -143,24 +144,24 @@ def _keep_to_itself() -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
-def prepare(folder: Path, settings: Wanted) -> None:
+def prepare(folder: Path, settings: PreparationSettings) -> None:
     """Prepare the version in `folder`, in this process.
 
     Raises:
         UnfitError: it cannot be served; the message says why. What else a broken model raises passes through.
     """
-    from ..engines.mlmodel import Described
+    from ..engines.mlmodel import MLmodel
 
     wanted = fingerprint(folder, settings)
-    described = Described.read(folder / "model")
-    described.check()
-    contract = _contract(described)
+    mlmodel = MLmodel.read(folder / "model")
+    mlmodel.check()
+    contract = _contract(mlmodel)
     for left in folder.glob(f"{_WORK}*"):
         # Of one which was killed.
         shutil.rmtree(left, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=_WORK, dir=folder))
     try:
-        prepared = _found(folder, described, contract, settings, wanted, work)
+        prepared = _found(folder, mlmodel, contract, settings, wanted, work)
         (folder / "prepared.json").unlink(missing_ok=True)
         shutil.rmtree(folder / COMPILED, ignore_errors=True)
         work.rename(folder / COMPILED)
@@ -169,11 +170,11 @@ def prepare(folder: Path, settings: Wanted) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _contract(described: Described) -> Contract:
+def _contract(mlmodel: MLmodel) -> Contract:
     from ..contract.model_contract import Contract
 
     try:
-        return Contract.of(described.inputs())
+        return Contract.of(mlmodel.inputs())
     except ValueError as error:
         raise UnfitError(str(error), hint="log it with a signature") from None
 
@@ -197,56 +198,54 @@ class _Opened:
     note: str = ""
 
 
-def _open(folder: Path, described: Described, contract: Contract, settings: Wanted) -> _Opened:
-    from ..isolation.environment import differing
-    from ..isolation.environment import ensure as ensure_environment
+def _open(folder: Path, mlmodel: MLmodel, contract: Contract, settings: PreparationSettings) -> _Opened:
+    from ..isolation.environment import ensure_environment, unmet_requirements
 
-    reasons = differing(described.folder)
+    reasons = unmet_requirements(mlmodel.folder)
     if reasons:
         why = "; ".join(reasons[:5])
         if settings.isolation.mode == "refuse":
             raise UnfitError(f"the model needs other versions than the server has ({why})", hint="allow isolation")
         from ..isolation.engine import IsolatedEngine
 
-        place = ensure_environment(described.folder, folder.parent.parent, seconds=settings.isolation.build_seconds)
-        engine = IsolatedEngine(place, described.folder, contract)
+        place = ensure_environment(mlmodel.folder, folder.parent.parent, seconds=settings.isolation.build_seconds)
+        engine = IsolatedEngine(place, mlmodel.folder, contract)
         spec = {"name": "isolated", "environment": str(place)}
         return _Opened(spec, engine, contract, note=f"isolated: it needs {why}")
-    if described.is_sklearn:
+    if mlmodel.is_sklearn:
         from ..engines import scikit
 
-        model = scikit.open_model(described)
+        model = scikit.open_model(mlmodel)
         contract = replace(contract, missing_text=scikit.missing_text(model))
-        engine = scikit.ScikitEngine(model, described.method, contract)
+        engine = scikit.ScikitEngine(model, mlmodel.method, contract)
         return _Opened({"name": "sklearn"}, engine, contract, model)
     from ..engines import pyfunc
 
-    engine = pyfunc.PyfuncEngine(pyfunc.open_model(described), contract)
+    engine = pyfunc.PyfuncEngine(pyfunc.open_model(mlmodel), contract)
     return _Opened({"name": "pyfunc"}, engine, contract)
 
 
 def _found(
     folder: Path,
-    described: Described,
+    mlmodel: MLmodel,
     contract: Contract,
-    settings: Wanted,
+    settings: PreparationSettings,
     wanted: dict[str, Any],
     work: Path,
 ) -> Prepared:
     from ..engines import sample_rows
-    from ..engines.engine_selection import Case
-    from ..engines.outputs import output_type
+    from ..engines.engine_selection import SelectionTask
     from ..inference.batch import Batch, is_finite
 
-    opened = _open(folder, described, contract, settings)
+    opened = _open(folder, mlmodel, contract, settings)
     contract = opened.contract
     try:
-        rows = sample_rows.given_rows(described, contract, folder)
+        rows = sample_rows.model_rows(mlmodel, contract, folder)
         known = bool(rows)
         if not known:
-            rows = sample_rows.made_up(contract, _MADE_UP_ROWS)
+            rows = sample_rows.random_rows(contract, _MADE_UP_ROWS)
         rows, answers = _answered(opened.engine, rows, known)
-        output = _output(described, answers)
+        output = _output(mlmodel, answers)
         if output == "score":
             opened.engine.output = output
             answers = opened.engine.predict(Batch(len(rows), rows))
@@ -256,7 +255,7 @@ def _found(
         spec = {**opened.spec, "mergeable": False}
         if not contract.mergeable:
             note = _and(note, "requests are answered one by one: its signature says how many rows it takes")
-        elif described.signature.get("params"):
+        elif mlmodel.signature.get("params"):
             note = _and(note, "requests are answered one by one: its signature has parameters")
         elif (why := _not_merged(opened.engine, rows, answers)) is not None:
             note = _and(note, f"requests are answered one by one: {why}")
@@ -265,8 +264,8 @@ def _found(
         opened.engine.mergeable = spec["mergeable"]
         if opened.spec["name"] != "isolated":
             wish = settings.compile
-            case = Case(contract, opened.engine, rows, wish.engines, wish.tolerance, work)
-            choice = _choice(described, opened, case)
+            task = SelectionTask(contract, opened.engine, rows, wish.engines, wish.tolerance, work)
+            choice = _choice(mlmodel, opened, task)
             spec, note = choice.engine, _and(choice.note, note)
     finally:
         opened.engine.close()
@@ -279,15 +278,15 @@ def _found(
     return Prepared(wanted, contract, output, output_type(output, answers), spec, note, example)
 
 
-def _choice(described: Described, opened: _Opened, case: Case) -> Choice:
+def _choice(mlmodel: MLmodel, opened: _Opened, task: SelectionTask) -> EngineChoice:
     from ..engines.boosters import BOOSTERS
-    from ..engines.engine_selection import Choice, choose, choose_booster
+    from ..engines.engine_selection import EngineChoice, select_booster_engine, select_engine
 
     if opened.model is not None:
-        return choose(opened.model, described.method, case)
-    if described.loader in BOOSTERS:
-        return choose_booster(described, case)
-    return Choice(case.itself, f"not compiled: there is no engine for models of {described.loader}")
+        return select_engine(opened.model, mlmodel.method, task)
+    if mlmodel.loader in BOOSTERS:
+        return select_booster_engine(mlmodel, task)
+    return EngineChoice(task.original_spec, f"not compiled: there is no engine for models of {mlmodel.loader}")
 
 
 def _and(first: str, second: str) -> str:
@@ -315,17 +314,17 @@ def _answered(engine: Engine, rows: list[Row], known: bool) -> tuple[list[Row], 
     raise UnfitError(f"it takes no row which was made up for it ({reason})", hint="log it with an input example")
 
 
-def _output(described: Described, answers: Outputs) -> Output:
+def _output(mlmodel: MLmodel, answers: Outputs) -> Output:
     import numpy as np
 
-    if described.method != "predict_proba" or not isinstance(answers, np.ndarray) or answers.ndim != 2:
+    if mlmodel.method != "predict_proba" or not isinstance(answers, np.ndarray) or answers.ndim != 2:
         return "prediction"
     return "score" if answers.shape[1] == 2 else "scores"
 
 
 def _not_merged(engine: Engine, rows: list[Row], answers: Outputs) -> str | None:
     """Return why rows of several requests must not go into one call, None where they may."""
-    from ..engines.engine_selection import difference
+    from ..engines.engine_selection import largest_difference
     from ..inference.batch import Batch
 
     for index, row in enumerate(rows[:_MERGED_ROWS]):
@@ -333,7 +332,7 @@ def _not_merged(engine: Engine, rows: list[Row], answers: Outputs) -> str | None
             alone = engine.predict(Batch(1, [row]))
         except Exception as error:  # noqa: BLE001 - a model may raise anything
             return f"it does not take a single row ({type(error).__name__})"
-        if difference(alone, answers[index : index + 1]) > _MERGED_DIFFERENCE:
+        if largest_difference(alone, answers[index : index + 1]) > _MERGED_DIFFERENCE:
             return "it answers a row otherwise when others are beside it"
     return None
 

@@ -16,7 +16,6 @@ import functools
 import hashlib
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -27,11 +26,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from filelock import FileLock
 
 from ...common.errors import NotFoundError, UnreachableError
+from ...common.files import write_private
 from ...common.secrets import is_loopback, read_secret
 from ...common.settings import RegistrySettings
+from ..engines.errors import UnfitError
 from ..settings import ServingSettings
 from .child_process import run_child
-from .model import UnfitError, VersionInfo
+from .model import VersionInfo
 
 if TYPE_CHECKING:
     import httpx
@@ -341,14 +342,7 @@ def version_in(folder: Path) -> VersionInfo | None:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # A name of its own: several workers may say the same at once.
-    work = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with work.open("w", encoding="utf-8") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    work.replace(path)
+    write_private(path, json.dumps(content), mode=0o644, durable=True)
 
 
 def _first_line(error: BaseException) -> str:

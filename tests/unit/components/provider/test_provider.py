@@ -17,11 +17,12 @@ import pytest
 from tidemill.components.layout import StackRoot
 from tidemill.components.provider.base import DELETE_DATA, RECREATE, UNKNOWN, Context, Diff, lookup
 from tidemill.components.provider.local import launch
-from tidemill.components.provider.local.files import log_tail, write_private
+from tidemill.components.provider.local.files import log_tail
 from tidemill.components.provider.local.placeholders import Placeholders
 from tidemill.components.provider.local.ports import keep_port, kept_port, require_free
 from tidemill.components.provider.wire import from_wire, to_wire
 from tidemill.runtime.common.errors import ConfigError, NotFoundError, RefusedError, ServiceError
+from tidemill.runtime.common.files import write_private
 
 SERVICE = "tidemill-native:local:Service"
 FOLDER = "tidemill-native:local:Folder"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from scipy.spatial.distance import jensenshannon as scipy_js
 from scipy.stats import wasserstein_distance as scipy_w1
-from tidemill.runtime.drift import jensen_shannon, score, wasserstein
+from tidemill.runtime.common.errors import ConfigError
+from tidemill.runtime.drift import Measure, jensen_shannon, register, score, wasserstein
+from tidemill.runtime.drift.measures import registry
 
 floats = npst.arrays(np.float64, st.integers(1, 60), elements=st.floats(-1e6, 1e6, allow_nan=False))
 tables = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 50)).filter(lambda counts: sum(counts.values()) > 0)
@@ -42,24 +46,67 @@ def test_jensen_shannon_is_scipys_and_symmetric(left, right) -> None:
     assert jensen_shannon(left, left) == 0.0
 
 
-def test_identical_and_shuffled_frames_do_not_drift() -> None:
-    random = np.random.default_rng(1)
-    frame = pd.DataFrame(
+def sample_frame(seed: int, *, rows: int = 2000, shifted: bool = False) -> pd.DataFrame:
+    """Draw one sample; a shifted one differs in every column."""
+    random = np.random.default_rng(seed)
+    start = pd.Timestamp("2013-01-02" if shifted else "2013-01-01", tz="UTC")
+    return pd.DataFrame(
         {
-            "number": random.normal(size=500),
-            "gaps": np.where(random.random(500) < 0.3, np.nan, 1.0),
-            "text": random.choice(["a", "b", None], 500),
-            "few": random.integers(0, 4, 500),
-            "flag": random.random(500) < 0.5,
-            "time": pd.Timestamp("2013-01-01", tz="UTC") + pd.to_timedelta(random.integers(0, 10**6, 500), unit="s"),
+            "number": random.normal(0.5 if shifted else 0.0, size=rows),
+            "gaps": np.where(random.random(rows) < (0.5 if shifted else 0.3), np.nan, random.normal(size=rows)),
+            "text": random.choice(["a", "b", None], rows, p=[0.1, 0.6, 0.3] if shifted else [0.4, 0.3, 0.3]),
+            "few": random.choice(4, rows, p=[0.4, 0.3, 0.2, 0.1] if shifted else [0.25] * 4),
+            "flag": random.random(rows) < (0.7 if shifted else 0.5),
+            "time": start + pd.to_timedelta(random.integers(0, 10**6, rows), unit="s"),
         }
     )
-    result = score(frame, frame.sample(frac=1, random_state=3))
+
+
+def test_independent_samples_of_one_distribution_differ_but_do_not_drift() -> None:
+    result = score(sample_frame(1), sample_frame(2))
     assert result.share == 0.0
-    assert {test.value for feature in result.features for test in feature.tests} == {0.0}
     assert [feature.test for feature in result.features] == [
         "wasserstein", "wasserstein", "jensenshannon", "jensenshannon", "jensenshannon", "wasserstein",
     ]  # fmt: skip
+    assert all(0.0 < feature.score < 0.08 for feature in result.features), "chance alone makes a small distance"
+
+
+def test_independent_samples_of_two_distributions_drift_in_every_feature() -> None:
+    result = score(sample_frame(1), sample_frame(2, shifted=True))
+    assert result.share == 1.0
+    by_name = {feature.name: feature for feature in result.features}
+    assert by_name["number"].score == pytest.approx(0.5, abs=0.1)
+    assert by_name["time"].score == pytest.approx(86_400 / (10**6 / 12**0.5), abs=0.1)
+    values, nulls = by_name["gaps"].tests
+    assert (values.drifted, nulls.drifted) == (False, True)
+    assert nulls.value == pytest.approx(0.2, abs=0.05)
+
+
+def test_a_new_measure_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "MEASURES", dict(registry.MEASURES))
+    median = Measure(
+        "median",
+        ["numeric"],
+        lambda reference, current: float(abs(np.median(reference.numbers) - np.median(current.numbers))),
+    )
+    register(median)
+    register(median)
+    frame = pd.DataFrame({"x": np.arange(20.0), "y": ["a", "b"] * 10})
+    number, text = score(frame, frame.assign(x=frame["x"] + 3), tests=["median", "jensenshannon"]).features
+    assert [(test.test, test.value, test.drifted) for test in number.tests] == [
+        ("median", 3.0, True),
+        ("nulls", 0.0, False),
+    ]
+    assert [test.test for test in text.tests] == ["jensenshannon", "nulls"]
+    with pytest.raises(ConfigError, match="another drift test has this name"):
+        register(replace(median, kinds=["categorical"]))
+
+
+def test_an_unknown_measure_is_refused_with_the_known_names() -> None:
+    frame = pd.DataFrame({"x": [1.0, 2.0]})
+    with pytest.raises(ConfigError) as refused:
+        score(frame, frame, tests=["wasserstien"])
+    assert refused.value.hint == "use one of wasserstein, jensenshannon, nulls"
 
 
 def test_a_shift_is_found_where_it_is() -> None:

@@ -134,7 +134,7 @@ def test_nothing_is_deleted_unasked(
         (["find", "x"], "not the id of an answer"),
         (["find", str(uuid7()), "--directory", "absent"], "there is no capture"),
         (["forget", "boat", "--column", "c", "--value", "v", "--yes"], "did you mean boats?"),
-        (["forget", "boats", "--column", "c", "--value", "v", "--yes"], "there is no capture"),
+        (["forget", "boats", "--column", "c", "--value", "v", "--yes"], "no capture folder"),
         (["forget", "--column", "c", "--value", "v"], "either a MODEL or --directory"),
         (["forget", "boats", "--directory", ".", "--column", "c", "--value", "v"], "either a MODEL or --directory"),
         (["forget", "boats", "--value", "v"], "--column"),

@@ -43,7 +43,7 @@ from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from tidemill.runtime.serving.engines import kernels
 from tidemill.runtime.serving.engines.compilation import thresholds
-from tidemill.runtime.serving.engines.engine_selection import difference
+from tidemill.runtime.serving.engines.engine_selection import largest_difference
 from tidemill.runtime.serving.engines.estimators import Recipe
 from tidemill.runtime.serving.inference.batch import Batch
 from tidemill.runtime.serving.versions.model import ServedModel
@@ -94,7 +94,7 @@ def assert_same(model: ServedModel, original: Any, method: str, frame: pd.DataFr
     expected = answer(original, method, frame)
     whole, packed, single = both_forms(model, tuples(frame))
     for mine in (whole, packed):
-        assert difference(np.asarray(mine), np.asarray(expected)) <= 1e-6 or list(mine) == list(expected)
+        assert largest_difference(np.asarray(mine), np.asarray(expected)) <= 1e-6 or list(mine) == list(expected)
     assert np.array_equal(np.asarray(single), np.asarray(whole)[: len(single)])
 
 
@@ -289,7 +289,7 @@ def test_rows_may_be_one_tensor(tmp_path: Path) -> None:
         assert model.engine.name == "tl2cgen"
         expected = forest.predict_proba(frame[:50])[:, 1]
         for mine in both_forms(model, [(row,) for row in frame[:50]])[:2]:
-            assert difference(np.asarray(mine), expected) <= 1e-9
+            assert largest_difference(np.asarray(mine), expected) <= 1e-9
 
 
 FORESTS: list[tuple[str, Callable[[int], Any]]] = [
@@ -335,7 +335,7 @@ def test_forests_agree_on_thresholds_missing_values_and_unseen_categories(forest
     frame = pd.DataFrame(rows, columns=[f"x{index}" for index in range(4)], dtype="float64")
     expected = answer(fitted, method, frame)
     for mine in both_forms(model, rows)[:2]:
-        assert difference(np.asarray(mine), expected) <= 1e-9
+        assert largest_difference(np.asarray(mine), expected) <= 1e-9
 
 
 def compiler(folder: Path, script: str) -> str:

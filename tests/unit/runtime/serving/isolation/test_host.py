@@ -1,4 +1,4 @@
-"""The script which runs in foreign environments says the same as the server's own code, here where both can run."""
+"""The script that runs in a model's own environment gives what the server's code gives, here where both can run."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidemill.runtime.serving.contract.model_contract import Column, Contract
+from tidemill.runtime.serving.engines import outputs
 from tidemill.runtime.serving.engines.outputs import normalise
 from tidemill.runtime.serving.inference.batch import Batch
 from tidemill.runtime.serving.isolation import host as isolated_host
 from tidemill.runtime.serving.isolation.engine import decode
 
 HOST = Path(isolated_host.__file__)
+OUTPUTS = Path(outputs.__file__)
+HOST_OUTPUTS = isolated_host.load_outputs()
 
 
 def same(one: Any, other: Any) -> bool:
@@ -75,10 +78,10 @@ def test_outputs_are_said_as_the_server_says_them(position: int, rows: int) -> N
         expected: Any = normalise(given, rows)
     except ValueError as error:
         with pytest.raises(ValueError) as refused:
-            isolated_host.normal(given, rows)
+            HOST_OUTPUTS.normalise(given, rows)
         assert str(refused.value) == str(error)
         return
-    found = isolated_host.normal(given, rows)
+    found = HOST_OUTPUTS.normalise(given, rows)
     assert same(found, expected)
     header, body = isolated_host.encode(found)
     assert same(decode(header, memoryview(body)), expected)
@@ -87,7 +90,7 @@ def test_outputs_are_said_as_the_server_says_them(position: int, rows: int) -> N
 def test_what_nests_without_end_is_refused() -> None:
     endless: list[Any] = []
     endless.append(endless)
-    for say in (isolated_host.normal, normalise):
+    for say in (HOST_OUTPUTS.normalise, normalise):
         with pytest.raises(ValueError, match="nested too deeply"):
             say(endless, 1)
 
@@ -146,13 +149,30 @@ def test_tensors_are_those_which_the_server_would_make(named: bool) -> None:
     assert found.shape == (2, 2, 2)
 
 
-def test_only_what_every_python_has_is_imported_at_its_start() -> None:
-    tree = ast.parse(HOST.read_text(), feature_version=(3, 8))
+@pytest.mark.parametrize(("path", "further"), [(HOST, set()), (OUTPUTS, {"numpy"})], ids=["host", "outputs"])
+def test_only_what_every_python_has_is_imported_at_its_start(path: Path, further: set[str]) -> None:
+    tree = ast.parse(path.read_text(), feature_version=(3, 8))
     names = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in tree.body if isinstance(node, ast.ImportFrom)}
-    assert {name.partition(".")[0] for name in names} <= set(sys.stdlib_module_names)
+    assert {name.partition(".")[0] for name in names} <= set(sys.stdlib_module_names) | further
     nested = {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert not any(name.startswith("tidemill") for name in nested)
+
+
+def test_the_outputs_are_normalised_where_tidemill_is_not_installed() -> None:
+    code = (
+        "import runpy, sys\n"
+        "sys.modules['tidemill'] = None\n"
+        "host = runpy.run_path(sys.argv[1])\n"
+        "print(host['load_outputs']().normalise({'x': [1, float('nan')], 'y': 'ab'}, 2))\n"
+    )
+    argv = [sys.executable, "-I", "-B", "-c", code, str(HOST)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "parts are not one value for each of 2 rows" in done.stderr
+    argv[4] = code.replace("'ab'", "['a', 'b']")
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout == "[{'x': 1, 'y': 'a'}, {'x': None, 'y': 'b'}]\n"
 
 
 def test_no_pickle_names_anything_while_a_model_is_loaded() -> None:

@@ -9,8 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidemill.runtime.serving.isolation.environment import key_of, requirements_of
-from tidemill.runtime.serving.isolation.requirements import Needs, UnbuildableError, differing, without_credentials
+from tidemill.runtime.serving.isolation.environment import environment_key, environment_requirements
+from tidemill.runtime.serving.isolation.requirements import (
+    ModelRequirements,
+    UnbuildableError,
+    unmet_requirements,
+    without_credentials,
+)
 
 NUMPY, PANDAS = version("numpy"), version("pandas")
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -43,7 +48,7 @@ def model(folder: Path, requirements: str, **files: str) -> Path:
     ],
 )
 def test_what_the_server_has_is_no_difference(tmp_path: Path, lines: str) -> None:
-    assert differing(model(tmp_path, lines)) == []
+    assert unmet_requirements(model(tmp_path, lines)) == []
 
 
 @pytest.mark.parametrize(
@@ -54,7 +59,7 @@ def test_what_the_server_has_is_no_difference(tmp_path: Path, lines: str) -> Non
         ("nothing-of-that-name", "nothing-of-that-name, the server has none"),
         ("mlflow==1.30", f"mlflow==1.30, the server has {version('mlflow-skinny')}"),
         ("mlflow>=99", f"mlflow>=99, the server has {version('mlflow-skinny')}"),
-        ("pandas[excel]", "pandas[excel] wants odfpy>=1.4.1, the server has none"),
+        ("pandas[excel]", "pandas[excel] requires odfpy>=1.4.1, the server has none"),
         (
             "numpy @ https://me:secret@example.org/numpy-1.whl",
             f"numpy @ https://example.org/numpy-1.whl, the server has {NUMPY} of another origin",
@@ -65,19 +70,19 @@ def test_what_the_server_has_is_no_difference(tmp_path: Path, lines: str) -> Non
     ],
 )
 def test_a_difference_is_said(tmp_path: Path, line: str, said: str) -> None:
-    assert said in differing(model(tmp_path, f"{line}\n"))
+    assert said in unmet_requirements(model(tmp_path, f"{line}\n"))
 
 
 def test_a_wheel_beside_the_model_is_told_by_its_name(tmp_path: Path) -> None:
-    assert differing(model(tmp_path, f"./numpy-{NUMPY}-py3-none-any.whl\n")) == []
-    assert differing(model(tmp_path, "./numpy-1.0-py3-none-any.whl\n")) == [
+    assert unmet_requirements(model(tmp_path, f"./numpy-{NUMPY}-py3-none-any.whl\n")) == []
+    assert unmet_requirements(model(tmp_path, "./numpy-1.0-py3-none-any.whl\n")) == [
         f"numpy-1.0-py3-none-any.whl, the server has {NUMPY}"
     ]
 
 
 def test_the_python_of_the_model_counts_to_its_minor_version(tmp_path: Path) -> None:
-    assert differing(model(tmp_path, "", **{"python_env.yaml": f"python: {OWN}.99\n"})) == []
-    assert differing(model(tmp_path, "", **{"python_env.yaml": "python: '3.7.1'\n"})) == [
+    assert unmet_requirements(model(tmp_path, "", **{"python_env.yaml": f"python: {OWN}.99\n"})) == []
+    assert unmet_requirements(model(tmp_path, "", **{"python_env.yaml": "python: '3.7.1'\n"})) == [
         f"Python 3.7, the server has {OWN}"
     ]
 
@@ -86,9 +91,9 @@ def test_included_files_and_constraints_are_read(tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "base.txt").write_text("-c limits.txt\nnumpy==1.0\n")
     (tmp_path / "more" / "limits.txt").write_text("pandas<1\nnothing-of-that-name<1\n")
-    found = differing(model(tmp_path, "-r more/base.txt\n--requirement=more/base.txt\n"))
+    found = unmet_requirements(model(tmp_path, "-r more/base.txt\n--requirement=more/base.txt\n"))
     assert found == [f"numpy==1.0, the server has {NUMPY}", f"pandas<1, the server has {PANDAS}"]
-    assert Needs.of(tmp_path).constraints[:2] == ["pandas<1", "nothing-of-that-name<1"]
+    assert ModelRequirements.of(tmp_path).constraints[:2] == ["pandas<1", "nothing-of-that-name<1"]
 
 
 @pytest.mark.parametrize(
@@ -105,45 +110,45 @@ def test_included_files_and_constraints_are_read(tmp_path: Path) -> None:
 def test_what_is_not_the_models_own_is_refused(tmp_path: Path, line: str) -> None:
     (tmp_path / "secret.txt").write_text("numpy\n")
     with pytest.raises(UnbuildableError):
-        differing(model(tmp_path / "model", f"{line}\n"))
+        unmet_requirements(model(tmp_path / "model", f"{line}\n"))
 
 
 def test_a_link_out_of_the_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_text("numpy\n")
     folder = model(tmp_path / "model", "-r link.txt\n")
     (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
-    with pytest.raises(UnbuildableError, match="not the model's own"):
-        differing(folder)
+    with pytest.raises(UnbuildableError, match="outside the model's folder"):
+        unmet_requirements(folder)
 
 
 def test_the_environment_gets_what_the_host_needs_and_no_more(tmp_path: Path) -> None:
     described = f"mlflow_version: {version('mlflow-skinny')}\nflavors: {{sklearn: {{serialization_format: skops}}}}\n"
-    needs = Needs.of(model(tmp_path, "scikit-learn==1.8\nPandas==2.3\n", MLmodel=described))
+    needs = ModelRequirements.of(model(tmp_path, "scikit-learn==1.8\nPandas==2.3\n", MLmodel=described))
     own = version("mlflow-skinny")
-    assert requirements_of(needs) == [
+    assert environment_requirements(needs) == [
         "scikit-learn==1.8",
         "Pandas==2.3",
         f"mlflow-skinny>={own},<={own}",
         f"pyarrow<={version('pyarrow')}",
         f"skops<={version('skops')}",
     ]
-    full = Needs.of(model(tmp_path, "mlflow==3.1\nskops\npandas\npyarrow\n", MLmodel=described))
-    assert requirements_of(full) == ["mlflow-skinny==3.1", "skops", "pandas", "pyarrow"]
-    newer = Needs.of(model(tmp_path, "pandas\npyarrow\nskops\n", MLmodel="mlflow_version: 99.1.0\n"))
-    assert requirements_of(newer)[-1] == "mlflow-skinny==99.1.0"
+    full = ModelRequirements.of(model(tmp_path, "mlflow==3.1\nskops\npandas\npyarrow\n", MLmodel=described))
+    assert environment_requirements(full) == ["mlflow-skinny==3.1", "skops", "pandas", "pyarrow"]
+    newer = ModelRequirements.of(model(tmp_path, "pandas\npyarrow\nskops\n", MLmodel="mlflow_version: 99.1.0\n"))
+    assert environment_requirements(newer)[-1] == "mlflow-skinny==99.1.0"
 
 
 def test_the_key_tells_what_differs_and_not_where_it_is(tmp_path: Path) -> None:
     wheel = "one-1.0-py3-none-any.whl"
     first = model(tmp_path / "a", f"numpy==1.0\n./{wheel}\n", **{wheel: "content"})
     second = model(tmp_path / "b", f"# said otherwise\nnumpy==1.0\n./{wheel}\n", **{wheel: "content"})
-    assert key_of(Needs.of(first)) == key_of(Needs.of(second))
+    assert environment_key(ModelRequirements.of(first)) == environment_key(ModelRequirements.of(second))
     (second / wheel).write_text("another")
-    assert key_of(Needs.of(first)) != key_of(Needs.of(second))
+    assert environment_key(ModelRequirements.of(first)) != environment_key(ModelRequirements.of(second))
     third = model(tmp_path / "c", f"numpy==1.1\n./{wheel}\n", **{wheel: "content"})
-    assert key_of(Needs.of(first)) != key_of(Needs.of(third))
+    assert environment_key(ModelRequirements.of(first)) != environment_key(ModelRequirements.of(third))
     fourth = model(tmp_path / "d", f"numpy==1.0\n./{wheel}\n", **{wheel: "content", "python_env.yaml": "python: 3.7.1"})
-    assert key_of(Needs.of(first)) != key_of(Needs.of(fourth))
+    assert environment_key(ModelRequirements.of(first)) != environment_key(ModelRequirements.of(fourth))
 
 
 @settings(max_examples=300, deadline=None)
@@ -178,7 +183,7 @@ def test_any_text_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, t
     folder = tmp_path_factory.mktemp("model")
     (folder / "requirements.txt").write_bytes(text.encode("utf-8", "surrogatepass"))
     try:
-        found = differing(folder)
+        found = unmet_requirements(folder)
     except UnbuildableError:
         return
     assert all("//u:p@" not in said for said in found)

@@ -25,10 +25,11 @@ from mlflow.models import infer_signature
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
-from tidemill.runtime.serving.engines.mlmodel import Described
+from tidemill.runtime.serving.engines.errors import UnfitError
+from tidemill.runtime.serving.engines.mlmodel import MLmodel
 from tidemill.runtime.serving.engines.prepared import Prepared
 from tidemill.runtime.serving.inference.batch import Batch
-from tidemill.runtime.serving.versions.model import ServedModel, UnfitError, load
+from tidemill.runtime.serving.versions.model import ServedModel, load
 
 from tests.support.versions import info_of, prepared, save_version, served, wanted
 
@@ -246,8 +247,8 @@ def test_a_model_cannot_have_everything_trusted(tmp_path: Path, name: str) -> No
     described = yaml.safe_load(file.read_text())
     described["flavors"]["sklearn"]["skops_trusted_types"] = [name]
     file.write_text(yaml.safe_dump(described))
-    with pytest.raises(UnfitError, match="can run anything"):
-        Described.read(folder / "model").check()
+    with pytest.raises(UnfitError, match="can run any code"):
+        MLmodel.read(folder / "model").check()
 
 
 def test_a_model_which_answers_nonsense_does_not_serve(tmp_path: Path) -> None:
