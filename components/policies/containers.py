@@ -1,4 +1,4 @@
-"""What runs in a container, whoever runs it: Docker, our provider's jobs in Docker, ECS."""
+"""The containers of a resource: of Docker, of our provider's Docker jobs, and of ECS."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Container:
     """One container of a resource.
 
     Attributes:
-        path: what stands before the names of its properties.
-        image: what it is made of, or UNKNOWN.
+        path: prefix of the names of its properties.
+        image: its image, or UNKNOWN.
         env: variable -> value, which may be UNKNOWN.
-        env_path: the property which holds them.
+        env_path: the property with the variables.
         given: its own properties.
     """
 
@@ -35,7 +35,7 @@ class Container:
 
 
 def containers_of(resource: Resource) -> Iterator[Container]:
-    """Yield the containers which `resource` declares."""
+    """Yield the containers that `resource` declares."""
     if resource.type == CONTAINER:
         yield Container("", resource.get("image"), _pairs(resource.get("envs")), "envs", resource.properties)
     elif resource.type == JOB:
@@ -57,7 +57,7 @@ def _map(value: Any) -> Mapping[str, Any]:
 
 
 def _pairs(value: Any) -> dict[str, Any]:
-    """Return the variables of a list of NAME=VALUE."""
+    """Return the variables of a list of NAME=VALUE texts."""
     found: dict[str, Any] = {}
     for pair in cast("list[Any]", value) if isinstance(value, list) else []:
         if pair is UNKNOWN or not isinstance(pair, str):

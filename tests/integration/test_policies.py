@@ -152,7 +152,7 @@ WRONG: dict[str, tuple[Callable[[], object], str, str]] = {
     "a secret in an environment": (
         lambda: container(envs=["A=b", pulumi.Output.concat("X=", pulumi.Output.secret("hunter2"))]),
         "secret-not-in-environment",
-        f"{CONTAINER} serving: envs holds a value which is marked as secret; put it into a file",
+        f"{CONTAINER} serving: envs contains a value that is marked as secret; put it into a file",
     ),
     "a privileged container": (
         lambda: container(privileged=True),
