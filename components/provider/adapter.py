@@ -87,33 +87,27 @@ class _Provider(_services.ResourceProviderServicer):
         """Return the version."""
         from importlib.metadata import version
 
-        del request, context
         return _plugin.PluginInfo(version=version("tidemill"))
 
     def GetSchema(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Return an empty schema: no SDK is generated."""
-        del request, context
         return _provider.GetSchemaResponse(schema="{}")
 
     def CheckConfig(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Accept the configuration, which is empty."""
-        del context
         return _provider.CheckResponse(inputs=request.news)
 
     def DiffConfig(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Report no changes: the configuration is empty."""
-        del request, context
         return _provider.DiffResponse(changes=_provider.DiffResponse.DIFF_NONE)
 
     def Configure(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Report the provider's features."""
-        del request, context
         warn_of_destroy(self._engine.warn)
         return _provider.ConfigureResponse(acceptSecrets=True, supportsPreview=True)
 
     def Cancel(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Interrupt waiting operations."""
-        del request, context
         self._cancelled.set()
         return _Empty()
 
@@ -158,7 +152,9 @@ class _Provider(_services.ResourceProviderServicer):
         state, secrets = from_wire(request.properties)
         resource = self._resource(request, context)
         if not state:
-            context.abort(grpc.StatusCode.UNIMPLEMENTED, "tidemill's resources cannot be imported; `up` adopts existing ones")
+            context.abort(
+                grpc.StatusCode.UNIMPLEMENTED, "tidemill's resources cannot be imported; `up` adopts existing ones"
+            )
         found = self._guarded(request, context, lambda: self._read(resource, self._context(request), state))
         if found is None:
             return _provider.ReadResponse()

@@ -26,7 +26,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired, TypedDict
 
 from ...runtime.common.errors import ConfigError, NotFoundError, RefusedError
 
@@ -85,10 +85,10 @@ UNKNOWN: Final = _Unknown()
 """Placeholder for a value that is unknown until another resource is created."""
 
 
-class Named(TypedDict, total=False):
+class Named(TypedDict):
     """Inputs of a resource with a `name`, which defaults to the resource's name in the program."""
 
-    name: Text
+    name: NotRequired[Text]
 
 
 @dataclass(frozen=True)
@@ -160,10 +160,11 @@ class NativeResource(ABC):
     def __init_subclass__(cls, inputs: Any = None) -> None:
         super().__init_subclass__()
         if inputs is not None:
-            needed = {*inputs.__required_keys__, "name"}
-            keys = tuple(inputs.__annotations__)
-            cls.required = tuple(camel_case(key) for key in keys if key in needed)
-            cls.optional = tuple(camel_case(key) for key in keys if key not in needed)
+            # Postponed annotations are texts, in which Python itself does not see `NotRequired`.
+            left_out = {key for key, kind in inputs.__annotations__.items() if "NotRequired[" in kind.__forward_arg__}
+            keys = {key: camel_case(key) for key in inputs.__annotations__}
+            cls.optional = tuple(name for key, name in keys.items() if key in left_out - {"name"})
+            cls.required = tuple(name for name in keys.values() if name not in cls.optional)
 
     def check(self, inputs: Properties) -> Properties:
         """Return the inputs with defaults filled in; values may be `UNKNOWN`.
@@ -185,7 +186,6 @@ class NativeResource(ABC):
         Raises:
             RefusedError: a resource that holds data is gone, and the user did not ask to recreate it.
         """
-        del context
         changes = tuple(
             key for key in (*self.required, *self.optional) if (inputs.get(key) or None) != (state.get(key) or None)
         )
@@ -211,7 +211,6 @@ class NativeResource(ABC):
 
     def update(self, context: Context, state: Properties, inputs: Properties) -> Properties:
         """Change the resource in place and return its new state; by default create what is missing."""
-        del state
         return self.create(context, inputs)[1]
 
     @abstractmethod

@@ -20,12 +20,10 @@ class RunOnce(NativeResource):
 
     def read(self, context: Context, state: Properties) -> Properties | None:
         """Return the state: a finished run cannot change."""
-        del context
         return state
 
     def update(self, context: Context, state: Properties, inputs: Properties) -> Properties:
         """Record changed settings without another run."""
-        del context
         return {**inputs, **{key: state.get(key) for key in self.outputs}}
 
 
@@ -39,19 +37,9 @@ def interrupted(name: str) -> PlatformError:
     return PlatformError("interrupted while it ran", field=name)
 
 
-def failed(
-    name: str, code: int | None, *, limit: float | None = None, log_tail: str = "", hint: str | None = None
-) -> ServiceError:
-    """Return the error for a job that failed.
-
-    Args:
-        name: name of the job.
-        code: its exit code; None when something else stopped it.
-        limit: its time limit in seconds, when it reached it.
-        log_tail: the last lines of its log.
-        hint: where to read the whole log.
-    """
+def failed(name: str, code: int | None, limit: float | None, log_tail: str = "", hint: str = "") -> ServiceError:
+    """Return the error for a job with the exit code `code`, or None if it has none, that may have reached a limit."""
     reason = "was stopped from outside" if code is None else f"failed with exit code {code}"
     if limit is not None:
         reason = f"reached its time limit of {limit:.0f} s and was stopped"
-    return ServiceError(reason, field=name, log_tail=log_tail, hint=hint)
+    return ServiceError(reason, field=name, log_tail=log_tail, hint=hint or None)

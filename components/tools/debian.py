@@ -38,7 +38,6 @@ class DebianPackage:
 
     def fill(self, package: Package, folder: Path, machine: Machine, progress: Progress) -> Mapping[str, Path]:
         """Download and unpack the package."""
-        del machine  # apt selects it
         download = folder / "download"
         download.mkdir()
         progress(f"{package.name}: downloading the Debian package {self.package}")

@@ -45,7 +45,6 @@ class GoBuild:
 
     def obstacle(self, machine: Machine) -> str | None:
         """Return why Go is missing or too old."""
-        del machine
         needed = ".".join(map(str, _NEEDED))
         version = _go_version()
         if version is None:
@@ -56,7 +55,6 @@ class GoBuild:
 
     def fill(self, package: Package, folder: Path, machine: Machine, progress: Progress) -> Mapping[str, Path]:
         """Build the package, and report progress."""
-        del machine  # Go builds for this machine
         source = folder / "source"
         shutil.copytree(_BUILDS / package.name, source)
         targets = folder / "bin"

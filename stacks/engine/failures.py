@@ -70,7 +70,9 @@ def explain(
             "the engine was killed", field=stack, hint="run it again: it takes over or recreates what was left"
         )
     if interrupted:
-        return PlatformError("interrupted; running operations were finished and saved", field=stack, hint="run it again")
+        return PlatformError(
+            "interrupted; running operations were finished and saved", field=stack, hint="run it again"
+        )
     if messages:
         lines: list[str] = []
         for event in messages:

@@ -76,11 +76,7 @@ def _buckets(resources: Sequence[Resource], _context: RuleContext) -> Iterator[F
 
 
 RULES = (
-    Rule(
-        name="aws-encrypted",
-        title="Databases, tables, disks and queues are encrypted",
-        check_resource=_at_rest,
-    ),
+    Rule(name="aws-encrypted", title="Databases, tables, disks and queues are encrypted", check_resource=_at_rest),
     Rule(name="aws-bucket-encrypted", title="Every bucket declares its encryption", check_stack=_buckets),
     Rule(
         name="aws-own-key",

@@ -152,9 +152,7 @@ RULES = (
     Rule(name="aws-bucket-private", title="No bucket is public", check_resource=_bucket),
     Rule(name="aws-bucket-blocked", title="Every bucket blocks public access", check_stack=_blocked),
     Rule(
-        name="aws-ingress",
-        title="No security group admits the internet, except at port 443",
-        check_resource=_ingress,
+        name="aws-ingress", title="No security group admits the internet, except at port 443", check_resource=_ingress
     ),
     Rule(
         name="aws-ingress-balancer",

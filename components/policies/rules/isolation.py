@@ -155,9 +155,7 @@ def _not_root(resource: Resource, _context: RuleContext) -> Iterator[Finding]:
 
 RULES = (
     Rule(
-        name="container-unprivileged",
-        title="A container has no privileges on its host",
-        check_resource=_unprivileged,
+        name="container-unprivileged", title="A container has no privileges on its host", check_resource=_unprivileged
     ),
     Rule(
         name="container-no-socket",
@@ -169,25 +167,12 @@ RULES = (
         title="A container publishes ports only on the loopback interface",
         check_resource=_loopback,
     ),
-    Rule(
-        name="container-read-only",
-        title="A container cannot write to its own image",
-        check_resource=_read_only,
-    ),
+    Rule(name="container-read-only", title="A container cannot write to its own image", check_resource=_read_only),
     Rule(
         name="container-no-new-privileges",
         title="A container cannot gain privileges",
         check_resource=_no_new_privileges,
     ),
-    Rule(
-        name="container-memory",
-        title="A container has a memory limit",
-        check_resource=_memory_limit,
-    ),
-    Rule(
-        name="container-user",
-        title="A container does not run as root",
-        level="advisory",
-        check_resource=_not_root,
-    ),
+    Rule(name="container-memory", title="A container has a memory limit", check_resource=_memory_limit),
+    Rule(name="container-user", title="A container does not run as root", level="advisory", check_resource=_not_root),
 )

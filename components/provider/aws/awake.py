@@ -58,7 +58,6 @@ class Awake(NativeResource, inputs=AwakeInputs):
 
     def read(self, context: Context, state: Properties) -> Properties | None:
         """Return the state with whether the service sleeps."""
-        del context
         plain = without(state, "asleep")
         with talking(str(state["name"])):
             running = self._running(connect("ecs", str(state["region"])), state)

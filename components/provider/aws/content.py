@@ -61,7 +61,6 @@ class Content(NativeResource, inputs=ContentInputs):
 
     def read(self, context: Context, state: Properties) -> Properties | None:
         """Return the state: the content cannot be read from here."""
-        del context
         return state
 
     def update(self, context: Context, state: Properties, inputs: Properties) -> Properties:

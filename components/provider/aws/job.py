@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NotRequired
 
 from ..base import Context, Named, Properties
 from ..job import RunOnce, time_limit
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["Job", "JobInputs"]
 
 
-class JobInputs(TaskInputs, Named, total=False):
+class JobInputs(TaskInputs, Named):
     """Inputs of a job; it runs again when `triggers` change. `timeout` is in seconds."""
 
-    timeout: pulumi.Input[float] | None
-    triggers: Mapping[str, Text] | None
+    timeout: NotRequired[pulumi.Input[float] | None]
+    triggers: NotRequired[Mapping[str, Text] | None]
 
 
 class Job(RunOnce, inputs=JobInputs):

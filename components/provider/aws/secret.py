@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NotRequired
 
 from ..base import Context, Diff, Named, NativeResource, Properties, without
 from ..secret_formats import FORMATS, SECRET_DEFAULTS, check_secret
@@ -18,17 +18,14 @@ __all__ = ["SecretValue", "SecretValueInputs"]
 _CURRENT = "AWSCURRENT"
 
 
-class _Secret(Named):
+class SecretValueInputs(Named):
+    """Inputs of a secret's value; `secret` is the ARN of the secret."""
+
     stack: Text
     region: Text
     secret: Text
-
-
-class SecretValueInputs(_Secret, total=False):
-    """Inputs of a secret's value; `secret` is the ARN of the secret."""
-
-    format: Text
-    value: Text | None
+    format: NotRequired[Text]
+    value: NotRequired[Text | None]
 
 
 class SecretValue(NativeResource, inputs=SecretValueInputs):
@@ -56,7 +53,6 @@ class SecretValue(NativeResource, inputs=SecretValueInputs):
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
         """Write the value, or adopt the existing one."""
-        del context
         client = connect("secretsmanager", str(inputs["region"]))
         with talking(str(inputs["name"])):
             version = _current(client, str(inputs["secret"]))
@@ -66,7 +62,6 @@ class SecretValue(NativeResource, inputs=SecretValueInputs):
 
     def read(self, context: Context, state: Properties) -> Properties | None:
         """Return the state with the current version, with `missing` when there is none."""
-        del context
         client = connect("secretsmanager", str(state["region"]))
         plain = without(state, "missing", "strange")
         with talking(str(state["name"])):

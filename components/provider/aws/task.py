@@ -103,7 +103,7 @@ class Task:
         hint = f"read the stream {ended.stream} of the log group {self.inputs['logGroup']}"
         if ended.code is None:
             raise ServiceError(f"did not run ({ended.why})", field=self.name, log_tail=self.tail(ended), hint=hint)
-        raise failed(self.name, ended.code, log_tail=self.tail(ended), hint=hint)
+        raise failed(self.name, ended.code, None, self.tail(ended), hint)
 
     def tail(self, ended: Ended) -> str:
         """Return the last lines of its log; empty if there are none."""
@@ -181,7 +181,7 @@ class Task:
                 raise interrupted(self.name)
             if time.monotonic() > until:
                 self._ecs.stop_task(cluster=cluster, task=task, reason="time limit")
-                raise failed(self.name, None, limit=timeout)
+                raise failed(self.name, None, timeout)
             context.cancelled.wait(EVERY)
 
 

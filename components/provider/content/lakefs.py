@@ -189,7 +189,6 @@ class Branch(_LakeResource, inputs=BranchInputs):
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
         """Create or adopt the branch."""
-        del context
         rest = self._owned(inputs)
         body = {"name": inputs["name"], "source": inputs["source"]}
         rest.send("POST", f"{_repository(inputs['repository'])}/branches", json=body, ok=(409,))
@@ -217,13 +216,11 @@ class BranchProtection(_LakeResource, inputs=BranchProtectionInputs):
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
         """Add the missing rules."""
-        del context
         self._change(self._owned(inputs), inputs["repository"], add=inputs["branches"])
         return inputs["repository"], dict(inputs)
 
     def update(self, context: Context, state: Properties, inputs: Properties) -> Properties:
         """Add the missing rules and remove those no longer wanted."""
-        del context
         unwanted = set(state["branches"]) - set(inputs["branches"])
         self._change(self._owned(inputs), inputs["repository"], add=inputs["branches"], remove=unwanted)
         return dict(inputs)
@@ -282,7 +279,6 @@ class Action(_LakeResource, inputs=ActionInputs):
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
         """Commit the file, unless the branch has it with this content."""
-        del context
         rest = self._owned(inputs)
         if _committed(rest, inputs) != inputs["content"]:
             _commit(rest, inputs, inputs["content"].encode())

@@ -131,7 +131,6 @@ class RegisteredModel(_RegistryResource, inputs=NamedInputs):
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
         """Create or adopt the model."""
-        del context
         rest, name = self.connect(inputs), inputs["name"]
         found = _model(rest, name)
         if found is None:
@@ -186,7 +185,6 @@ class User(_RegistryResource, inputs=UserInputs):
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
         """Create the user, or adopt one with the stack's password."""
-        del context
         rest, name = self.connect(inputs), inputs["username"]
         if _user(rest, name) is not None:
             if not _opens(rest, inputs):
@@ -197,7 +195,6 @@ class User(_RegistryResource, inputs=UserInputs):
 
     def update(self, context: Context, state: Properties, inputs: Properties) -> Properties:
         """Set the password if the current one does not work."""
-        del context, state
         rest = self.connect(inputs)
         new = _user(rest, inputs["username"]) is None
         if new or not _opens(rest, inputs):
@@ -245,7 +242,6 @@ class Permission(_RegistryResource, inputs=PermissionInputs):
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
         """Grant the permission, replacing the one granted before."""
-        del context
         rest = self.connect(inputs)
         target = _target(rest, inputs)
         if target is None:

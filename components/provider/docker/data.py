@@ -7,7 +7,7 @@ import hmac
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, cast
 
 from ....runtime.common.errors import ConfigError, TidemillError
 from ..base import UNKNOWN, Context, Diff, Named, NativeResource, Properties, without
@@ -27,45 +27,36 @@ __all__ = ["Bounds", "BoundsInputs", "Files", "FilesInputs", "Scratch", "Volume"
 _DIGEST = "tidemill.files"
 
 
-class _Owned(Named):
-    stack: Text
-    owner: pulumi.Input[int]
-
-
-class VolumeInputs(_Owned, total=False):
+class VolumeInputs(Named):
     """Inputs of a volume; `owner` is the number of a user, `host` the daemon's address."""
 
-    host: Text | None
-    labels: Mapping[str, Text] | None
-
-
-class _OwnedFiles(LocalInputs):
+    stack: Text
     owner: pulumi.Input[int]
+    host: NotRequired[Text | None]
+    labels: NotRequired[Mapping[str, Text] | None]
 
 
-class FilesInputs(_OwnedFiles, total=False):
+class FilesInputs(LocalInputs):
     """Inputs of a volume of files.
 
     `files` maps relative paths to texts that may contain `@{secret:NAME}` and `@{bcrypt:NAME}`; each secret named in
     `secrets` becomes the file `secrets/NAME`.
     """
 
-    host: Text | None
-    labels: Mapping[str, Text] | None
-    files: Mapping[str, Text] | None
-    secrets: Sequence[Text] | None
+    owner: pulumi.Input[int]
+    host: NotRequired[Text | None]
+    labels: NotRequired[Mapping[str, Text] | None]
+    files: NotRequired[Mapping[str, Text] | None]
+    secrets: NotRequired[Sequence[Text] | None]
 
 
-class _Bounded(Named):
+class BoundsInputs(Named):
+    """Inputs of bounds: the id of a container, and its maximum number of processes."""
+
     stack: Text
     container: Text
     processes: pulumi.Input[int]
-
-
-class BoundsInputs(_Bounded, total=False):
-    """Inputs of bounds: the id of a container, and its maximum number of processes."""
-
-    host: Text | None
+    host: NotRequired[Text | None]
 
 
 def _labels(inputs: Properties) -> dict[str, str]:
@@ -125,7 +116,6 @@ class Volume(NativeResource, inputs=VolumeInputs):
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
         """Create the volume, or adopt the existing one."""
-        del context
         volume = f"tidemill-{inputs['stack']}-{inputs['name']}"
         found = _inspect(inputs, volume)
         if found is None:
@@ -136,7 +126,6 @@ class Volume(NativeResource, inputs=VolumeInputs):
 
     def read(self, context: Context, state: Properties) -> Properties | None:
         """Return the state; with `missing`, or None for scratch, when the volume is gone or another stack's."""
-        del context
         found = _inspect(state, str(state["volume"]))
         kept = without(state, "missing")
         if found is not None and (found.get("Labels") or {}).get(STACK) == state["stack"]:
@@ -145,7 +134,6 @@ class Volume(NativeResource, inputs=VolumeInputs):
 
     def delete(self, context: Context, state: Properties) -> None:
         """Delete the volume with its contents."""
-        del context
         _remove(state, str(state["volume"]))
 
 
@@ -204,17 +192,14 @@ class Files(NativeResource, inputs=FilesInputs):
 
     def read(self, context: Context, state: Properties) -> Properties | None:
         """Return the state, or None when the volume is gone."""
-        del context
         return state if _inspect(state, str(state["volume"])) is not None else None
 
     def update(self, context: Context, state: Properties, inputs: Properties) -> Properties:
         """Record other labels."""
-        del context
         return {**inputs, "volume": state["volume"], "digest": state["digest"]}
 
     def delete(self, context: Context, state: Properties) -> None:
         """Delete the volume."""
-        del context
         _remove(state, str(state["volume"]))
 
 
@@ -226,7 +211,6 @@ class Bounds(NativeResource, inputs=BoundsInputs):
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
         """Set the maximum."""
-        del context
         # The SDK's `update_container` lacks this setting.
         api: Any = connect(inputs.get("host")).api
         with talking(str(inputs["name"])):
@@ -236,7 +220,6 @@ class Bounds(NativeResource, inputs=BoundsInputs):
 
     def read(self, context: Context, state: Properties) -> Properties | None:
         """Return the state with the actual maximum, or None when the container is gone."""
-        del context
         import docker.errors
 
         client = connect(state.get("host"))
@@ -249,7 +232,6 @@ class Bounds(NativeResource, inputs=BoundsInputs):
 
     def delete(self, context: Context, state: Properties) -> None:
         """Do nothing: the maximum goes with the container."""
-        del context, state
 
 
 def _texts(inputs: Properties) -> dict[str, Any]:

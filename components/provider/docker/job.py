@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, TypedDict
 
 from ...layout import StackRoot
 from ..base import Context, Properties
@@ -36,28 +36,25 @@ class MountInputs(TypedDict):
     readOnly: bool
 
 
-class _Container(LocalInputs):
-    image: Text
-    argv: Sequence[Text]
-
-
-class JobInputs(_Container, total=False):
+class JobInputs(LocalInputs):
     """Inputs of a job; it runs again when `triggers` change. `timeout` is in seconds, `processes` a maximum."""
 
-    host: Text | None
-    entrypoint: Sequence[Text] | None
-    env: Mapping[str, Text] | None
-    mounts: Sequence[MountInputs] | None
-    networks: Sequence[Text] | None
-    user: Text | None
-    working_dir: Text | None
-    tmpfs: Mapping[str, Text] | None
-    memory_mb: pulumi.Input[int] | None
-    cpus: pulumi.Input[float] | None
-    processes: pulumi.Input[int] | None
-    labels: Mapping[str, Text] | None
-    timeout: pulumi.Input[float] | None
-    triggers: Mapping[str, Text] | None
+    image: Text
+    argv: Sequence[Text]
+    host: NotRequired[Text | None]
+    entrypoint: NotRequired[Sequence[Text] | None]
+    env: NotRequired[Mapping[str, Text] | None]
+    mounts: NotRequired[Sequence[MountInputs] | None]
+    networks: NotRequired[Sequence[Text] | None]
+    user: NotRequired[Text | None]
+    working_dir: NotRequired[Text | None]
+    tmpfs: NotRequired[Mapping[str, Text] | None]
+    memory_mb: NotRequired[pulumi.Input[int] | None]
+    cpus: NotRequired[pulumi.Input[float] | None]
+    processes: NotRequired[pulumi.Input[int] | None]
+    labels: NotRequired[Mapping[str, Text] | None]
+    timeout: NotRequired[pulumi.Input[float] | None]
+    triggers: NotRequired[Mapping[str, Text] | None]
 
 
 class Job(RecordedJob, inputs=JobInputs):

@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired
 
 from ....runtime.common.errors import ConfigError
 from ..base import UNKNOWN, Context, Diff, Named, NativeResource, Properties, without
@@ -33,17 +33,17 @@ class LocalInputs(Named):
     root: Text
 
 
-class EndpointInputs(LocalInputs, total=False):
+class EndpointInputs(LocalInputs):
     """Inputs of an endpoint."""
 
-    port: pulumi.Input[int] | None
+    port: NotRequired[pulumi.Input[int] | None]
 
 
-class SecretInputs(LocalInputs, total=False):
+class SecretInputs(LocalInputs):
     """Inputs of a secret."""
 
-    format: Text
-    value: Text | None
+    format: NotRequired[Text]
+    value: NotRequired[Text | None]
 
 
 class Local(NativeResource):
@@ -91,7 +91,6 @@ class Endpoint(Local, inputs=EndpointInputs):
 
     def read(self, context: Context, state: Properties) -> Properties | None:
         """Return the state, with `kept: False` when the port is no longer on file."""
-        del context
         try:
             kept = kept_port(root_of(state), str(state["name"])) == state["port"]
         except LookupError:
@@ -111,7 +110,6 @@ class Endpoint(Local, inputs=EndpointInputs):
 
     def delete(self, context: Context, state: Properties) -> None:
         """Release the port."""
-        del context
         forget_port(root_of(state), str(state["name"]))
 
 
@@ -146,7 +144,6 @@ class Secret(Local, inputs=SecretInputs):
 
     def read(self, context: Context, state: Properties) -> Properties | None:
         """Return the state, with `missing` when the file no longer holds the secret."""
-        del context
         same = _read(root_of(state).secrets / str(state["name"])) == state["value"]
         return {**without(state, "missing"), **({} if same else {"missing": True})}
 
@@ -159,7 +156,6 @@ class Secret(Local, inputs=SecretInputs):
 
     def delete(self, context: Context, state: Properties) -> None:
         """Delete the file."""
-        del context
         (root_of(state).secrets / str(state["name"])).unlink(missing_ok=True)
 
 
@@ -178,12 +174,10 @@ class Folder(Local, inputs=LocalInputs):
 
     def read(self, context: Context, state: Properties) -> Properties | None:
         """Return the state, with `missing` when the folder is gone."""
-        del context
         return {**without(state, "missing"), **({} if Path(str(state["path"])).is_dir() else {"missing": True})}
 
     def delete(self, context: Context, state: Properties) -> None:
         """Delete the folder with its contents."""
-        del context
         path = root_of(state).data(str(state["name"]))
         if path.exists():
             shutil.rmtree(path)

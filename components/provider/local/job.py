@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NotRequired
 
 from ...layout import StackRoot
 from ..base import Context, Properties
@@ -28,11 +28,11 @@ __all__ = ["Job", "JobInputs"]
 _EVERY = 0.1
 
 
-class JobInputs(ProcessInputs, total=False):
+class JobInputs(ProcessInputs):
     """Inputs of a job; it runs again when `triggers` change. `timeout` is in seconds."""
 
-    timeout: pulumi.Input[float] | None
-    triggers: Mapping[str, Text] | None
+    timeout: NotRequired[pulumi.Input[float] | None]
+    triggers: NotRequired[Mapping[str, Text] | None]
 
 
 class Job(RecordedJob, Process, inputs=JobInputs):

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NotRequired, cast
 
 from ....runtime.common.errors import ConfigError, PlatformError
 from ...layout import StackRoot
@@ -28,22 +28,19 @@ Progress = Callable[[str], None]
 _STOP_SECONDS = 10.0  # between SIGTERM and SIGKILL
 
 
-class _Command(LocalInputs):
-    argv: Sequence[Text]
-
-
-class ProcessInputs(_Command, total=False):
+class ProcessInputs(LocalInputs):
     """Inputs of services and jobs.
 
     `secret_env` maps variables to names of secrets, `secrets` names the other secrets that the process reads, and
     `config_files` maps relative paths to texts. `cwd` is an absolute path. None leaves an input out.
     """
 
-    env: Mapping[str, Text] | None
-    secret_env: Mapping[str, Text] | None
-    secrets: Sequence[Text] | None
-    config_files: Mapping[str, Text] | None
-    cwd: Text | None
+    argv: Sequence[Text]
+    env: NotRequired[Mapping[str, Text] | None]
+    secret_env: NotRequired[Mapping[str, Text] | None]
+    secrets: NotRequired[Sequence[Text] | None]
+    config_files: NotRequired[Mapping[str, Text] | None]
+    cwd: NotRequired[Text | None]
 
 
 class Process(Local):

@@ -27,11 +27,7 @@ class RecordedJob(RunOnce):
     def run(self, context: Context, root: StackRoot, inputs: Properties, digest: str) -> None:
         """Run the job to its end, or wait for the run of an interrupted creation, and record the result.
 
-        Args:
-            context: the call of the engine.
-            root: the stack's root.
-            inputs: the inputs of the job.
-            digest: a hash of its triggers, which identifies the run.
+        `digest`, a hash of the triggers, identifies the run.
 
         Raises:
             ServiceError: the job failed or reached its time limit.
@@ -49,7 +45,6 @@ class RecordedJob(RunOnce):
 
     def delete(self, context: Context, state: Properties) -> None:
         """Delete the record of the run; keep its log."""
-        del context
         shutil.rmtree(root_of(state).job(str(state["name"])), ignore_errors=True)
 
 
@@ -64,6 +59,6 @@ def succeeded(folder: Path, digest: str) -> bool:
     return result.get("digest") == digest and result.get("exit_code") == 0
 
 
-def failed_job(root: StackRoot, name: str, code: int | None, limit: float | None = None) -> ServiceError:
+def failed_job(root: StackRoot, name: str, code: int | None, limit: float | None) -> ServiceError:
     """Return the error for a failed job, with the end of its log; see `failed`."""
-    return failed(name, code, limit=limit, log_tail=log_tail(root, name), hint=f"read {root.log(name)}")
+    return failed(name, code, limit, log_tail(root, name), f"read {root.log(name)}")

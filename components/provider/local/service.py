@@ -7,7 +7,7 @@ import http.client
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired
 
 from ....runtime.common.errors import PlatformError, ServiceError, TidemillError
 from ...layout import StackRoot
@@ -33,13 +33,13 @@ _STARTS: Final = 3
 _UP: Final = frozenset({"RUNNING", "STARTING"})
 
 
-class ServiceInputs(ProcessInputs, total=False):
+class ServiceInputs(ProcessInputs):
     """Inputs of a service; `health` has `path`, `timeout` in seconds, and `basicUser` with `basicSecret`."""
 
-    endpoints: Sequence[Text] | None
-    health: Mapping[str, Any] | None
-    open_files: pulumi.Input[int] | None
-    stop_seconds: pulumi.Input[float] | None
+    endpoints: NotRequired[Sequence[Text] | None]
+    health: NotRequired[Mapping[str, Any] | None]
+    open_files: NotRequired[pulumi.Input[int] | None]
+    stop_seconds: NotRequired[pulumi.Input[float] | None]
 
 
 class Service(Process, inputs=ServiceInputs):
@@ -77,19 +77,16 @@ class Service(Process, inputs=ServiceInputs):
 
     def read(self, context: Context, state: Properties) -> Properties | None:
         """Return the state with whether the service runs."""
-        del context
         program = Supervisor(root_of(state)).program(str(state["name"]))
         return {**state, "running": program is not None and program.state in _UP}
 
     def update(self, context: Context, state: Properties, inputs: Properties) -> Properties:
         """Restart the service unless it already runs as wanted."""
-        del state
         _converge(context, claim(context, inputs), inputs)
         return {**inputs, "running": True}
 
     def delete(self, context: Context, state: Properties) -> None:
         """Stop the service and delete its files; keep its log."""
-        del context
         _remove(root_of(state), str(state["name"]))
 
 
