@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from .base import UNKNOWN, Resource, as_document, items
 
-__all__ = ["CONTAINER", "JOB", "TASK", "Container", "containers_of"]
+__all__ = ["CONTAINER", "JOB", "TASK", "Container", "as_mapping", "containers_of"]
 
 CONTAINER = "docker:index/container:Container"
 JOB = "tidemill-native:docker:Job"
@@ -39,20 +39,24 @@ def containers_of(resource: Resource) -> Iterator[Container]:
     if resource.type == CONTAINER:
         yield Container("", resource.get("image"), _pairs(resource.get("envs")), "envs", resource.properties)
     elif resource.type == JOB:
-        yield Container("", resource.get("image"), _map(resource.get("env")), "env", resource.properties)
+        yield Container("", resource.get("image"), as_mapping(resource.get("env")), "env", resource.properties)
     elif resource.type == "docker:index/service:Service":
-        inner = _map(resource.get("taskSpec.containerSpec"))
+        inner = as_mapping(resource.get("taskSpec.containerSpec"))
         path = "taskSpec.containerSpec."
-        yield Container(path, inner.get("image"), _map(inner.get("env")), f"{path}env", inner)
+        yield Container(path, inner.get("image"), as_mapping(inner.get("env")), f"{path}env", inner)
     elif resource.type == TASK:
         for number, found in enumerate(items(as_document(resource.get("containerDefinitions")))):
-            inner = _map(found)
+            inner = as_mapping(found)
             path = f"containerDefinitions[{inner.get('name') or number}]."
-            env = {str(_map(pair).get("name")): _map(pair).get("value") for pair in items(inner.get("environment"))}
+            env = {
+                str(as_mapping(pair).get("name")): as_mapping(pair).get("value")
+                for pair in items(inner.get("environment"))
+            }
             yield Container(path, inner.get("image"), env, f"{path}environment", inner)
 
 
-def _map(value: Any) -> Mapping[str, Any]:
+def as_mapping(value: Any) -> Mapping[str, Any]:
+    """Return `value`, or an empty mapping if it is not a mapping."""
     return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
 
 

@@ -28,32 +28,10 @@ from .local import service as local_service
 from .local.process import ProcessInputs
 
 __all__ = [
-    "Action",
-    "Awake",
-    "AwsContent",
-    "Bounds",
-    "Branch",
-    "BranchProtection",
-    "ContainerJob",
-    "Endpoint",
-    "Experiment",
-    "Files",
-    "Folder",
-    "Job",
-    "MountInputs",
-    "Permission",
-    "ProcessInputs",
-    "RegisteredModel",
-    "Repository",
-    "Scratch",
-    "Secret",
-    "SecretValue",
-    "Service",
-    "TaskInputs",
-    "TaskJob",
-    "User",
-    "Volume",
-]
+    "Action", "Awake", "AwsContent", "Bounds", "Branch", "BranchProtection", "ContainerJob", "Endpoint", "Experiment",
+    "Files", "Folder", "Job", "MountInputs", "Permission", "ProcessInputs", "RegisteredModel", "Repository",
+    "Scratch", "Secret", "SecretValue", "Service", "TaskInputs", "TaskJob", "User", "Volume",
+]  # fmt: skip
 
 Options = pulumi.ResourceOptions | None
 
@@ -71,17 +49,17 @@ class _Native(pulumi.CustomResource):
         super().__init_subclass__()
         cls._kind = kind
 
-    def __init__(self, resource_name: str, opts: Options, inputs: Mapping[str, Any]) -> None:
+    def __init__(self, label: str, opts: Options, inputs: Mapping[str, Any]) -> None:
         kind = self._kind
         given = {key: value for key, value in _camel(inputs).items() if value is not None}
         if "name" in kind.required:
-            given.setdefault("name", resource_name)
+            given.setdefault("name", label)
         given |= {key: pulumi.Output.secret(given[key]) for key in kind.secret_inputs if key in given}
         if kind.secret_outputs:
             hidden = pulumi.ResourceOptions(additional_secret_outputs=sorted(kind.secret_outputs))
             opts = pulumi.ResourceOptions.merge(opts, hidden)
         # Outputs are declared with None: the engine fills in only the properties that it is given.
-        super().__init__(kind.token, resource_name, {**dict.fromkeys(kind.outputs), **kind.defaults, **given}, opts)
+        super().__init__(kind.token, label, {**dict.fromkeys(kind.outputs), **kind.defaults, **given}, opts)
 
     def translate_output_property(self, prop: str) -> str:
         """Return the Python name of an output."""
@@ -94,10 +72,8 @@ class Endpoint(_Native, kind=local_data.Endpoint):
     host: pulumi.Output[str]
     port: pulumi.Output[float]
 
-    def __init__(
-        self, resource_name: str, *, opts: Options = None, **inputs: Unpack[local_data.EndpointInputs]
-    ) -> None:
-        super().__init__(resource_name, opts, inputs)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[local_data.EndpointInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
 class Secret(_Native, kind=local_data.Secret):
@@ -106,8 +82,8 @@ class Secret(_Native, kind=local_data.Secret):
     file: pulumi.Output[str]
     value: pulumi.Output[str]
 
-    def __init__(self, resource_name: str, *, opts: Options = None, **inputs: Unpack[local_data.SecretInputs]) -> None:
-        super().__init__(resource_name, opts, inputs)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[local_data.SecretInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
 class Folder(_Native, kind=local_data.Folder):
@@ -115,8 +91,8 @@ class Folder(_Native, kind=local_data.Folder):
 
     path: pulumi.Output[str]
 
-    def __init__(self, resource_name: str, *, opts: Options = None, **inputs: Unpack[local_data.LocalInputs]) -> None:
-        super().__init__(resource_name, opts, inputs)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[local_data.LocalInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
 class Service(_Native, kind=local_service.Service):
@@ -124,10 +100,8 @@ class Service(_Native, kind=local_service.Service):
 
     running: pulumi.Output[bool]
 
-    def __init__(
-        self, resource_name: str, *, opts: Options = None, **inputs: Unpack[local_service.ServiceInputs]
-    ) -> None:
-        super().__init__(resource_name, opts, inputs)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[local_service.ServiceInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
 class Job(_Native, kind=local_job.Job):
@@ -136,8 +110,8 @@ class Job(_Native, kind=local_job.Job):
     exit_code: pulumi.Output[float]
     log: pulumi.Output[str]
 
-    def __init__(self, resource_name: str, *, opts: Options = None, **inputs: Unpack[local_job.JobInputs]) -> None:
-        super().__init__(resource_name, opts, inputs)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[local_job.JobInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
 class Volume(_Native, kind=docker_data.Volume):
@@ -145,8 +119,8 @@ class Volume(_Native, kind=docker_data.Volume):
 
     volume: pulumi.Output[str]
 
-    def __init__(self, resource_name: str, *, opts: Options = None, **inputs: Unpack[docker_data.VolumeInputs]) -> None:
-        super().__init__(resource_name, opts, inputs)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[docker_data.VolumeInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
 class Scratch(Volume, kind=docker_data.Scratch):
@@ -159,15 +133,15 @@ class Files(_Native, kind=docker_data.Files):
     volume: pulumi.Output[str]
     digest: pulumi.Output[str]
 
-    def __init__(self, resource_name: str, *, opts: Options = None, **inputs: Unpack[docker_data.FilesInputs]) -> None:
-        super().__init__(resource_name, opts, inputs)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[docker_data.FilesInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
 class Bounds(_Native, kind=docker_data.Bounds):
     """The maximum number of processes of a container."""
 
-    def __init__(self, resource_name: str, *, opts: Options = None, **inputs: Unpack[docker_data.BoundsInputs]) -> None:
-        super().__init__(resource_name, opts, inputs)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[docker_data.BoundsInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
 class ContainerJob(_Native, kind=docker_job.Job):
@@ -176,8 +150,8 @@ class ContainerJob(_Native, kind=docker_job.Job):
     exit_code: pulumi.Output[float]
     log: pulumi.Output[str]
 
-    def __init__(self, resource_name: str, *, opts: Options = None, **inputs: Unpack[docker_job.JobInputs]) -> None:
-        super().__init__(resource_name, opts, inputs)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[docker_job.JobInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
 class SecretValue(_Native, kind=aws_secret.SecretValue):
@@ -185,10 +159,8 @@ class SecretValue(_Native, kind=aws_secret.SecretValue):
 
     version: pulumi.Output[str]
 
-    def __init__(
-        self, resource_name: str, *, opts: Options = None, **inputs: Unpack[aws_secret.SecretValueInputs]
-    ) -> None:
-        super().__init__(resource_name, opts, inputs)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[aws_secret.SecretValueInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
 class TaskJob(_Native, kind=aws_job.Job):
@@ -198,8 +170,8 @@ class TaskJob(_Native, kind=aws_job.Job):
     task: pulumi.Output[str]
     log: pulumi.Output[str]
 
-    def __init__(self, resource_name: str, *, opts: Options = None, **inputs: Unpack[aws_job.JobInputs]) -> None:
-        super().__init__(resource_name, opts, inputs)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[aws_job.JobInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
 class AwsContent(_Native, kind=aws_content.Content):
@@ -207,72 +179,68 @@ class AwsContent(_Native, kind=aws_content.Content):
 
     task: pulumi.Output[str]
 
-    def __init__(
-        self, resource_name: str, *, opts: Options = None, **inputs: Unpack[aws_content.ContentInputs]
-    ) -> None:
-        super().__init__(resource_name, opts, {**inputs, "properties": _camel(inputs["properties"])})
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[aws_content.ContentInputs]) -> None:
+        super().__init__(label, opts, {**inputs, "properties": _camel(inputs["properties"])})
 
 
 class Awake(_Native, kind=aws_awake.Awake):
     """The minimum task count of an autoscaled ECS service."""
 
-    def __init__(self, resource_name: str, *, opts: Options = None, **inputs: Unpack[aws_awake.AwakeInputs]) -> None:
-        super().__init__(resource_name, opts, inputs)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[aws_awake.AwakeInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
 class Repository(_Native, kind=lakefs.Repository):
     """A lakeFS repository; holds data."""
 
-    def __init__(self, resource_name: str, *, opts: Options = None, **inputs: Unpack[lakefs.RepositoryInputs]) -> None:
-        super().__init__(resource_name, opts, inputs)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[lakefs.RepositoryInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
 class Branch(_Native, kind=lakefs.Branch):
     """A lakeFS branch."""
 
-    def __init__(self, resource_name: str, *, opts: Options = None, **inputs: Unpack[lakefs.BranchInputs]) -> None:
-        super().__init__(resource_name, opts, inputs)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[lakefs.BranchInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
 class BranchProtection(_Native, kind=lakefs.BranchProtection):
     """The protected branches of a lakeFS repository."""
 
-    def __init__(
-        self, resource_name: str, *, opts: Options = None, **inputs: Unpack[lakefs.BranchProtectionInputs]
-    ) -> None:
-        super().__init__(resource_name, opts, inputs)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[lakefs.BranchProtectionInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
 class Action(_Native, kind=lakefs.Action):
     """A lakeFS action file, committed on a branch."""
 
-    def __init__(self, resource_name: str, *, opts: Options = None, **inputs: Unpack[lakefs.ActionInputs]) -> None:
-        super().__init__(resource_name, opts, inputs)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[lakefs.ActionInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
 class Experiment(_Native, kind=mlflow.Experiment):
     """An MLflow experiment; holds data."""
 
-    def __init__(self, resource_name: str, *, opts: Options = None, **inputs: Unpack[mlflow.NamedInputs]) -> None:
-        super().__init__(resource_name, opts, inputs)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[mlflow.NamedInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
 class RegisteredModel(_Native, kind=mlflow.RegisteredModel):
     """A registered model of MLflow; holds data."""
 
-    def __init__(self, resource_name: str, *, opts: Options = None, **inputs: Unpack[mlflow.NamedInputs]) -> None:
-        super().__init__(resource_name, opts, inputs)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[mlflow.NamedInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
 class User(_Native, kind=mlflow.User):
     """An MLflow user."""
 
-    def __init__(self, resource_name: str, *, opts: Options = None, **inputs: Unpack[mlflow.UserInputs]) -> None:
-        super().__init__(resource_name, opts, inputs)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[mlflow.UserInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
 class Permission(_Native, kind=mlflow.Permission):
     """The permission of an MLflow user on an experiment or a registered model."""
 
-    def __init__(self, resource_name: str, *, opts: Options = None, **inputs: Unpack[mlflow.PermissionInputs]) -> None:
-        super().__init__(resource_name, opts, inputs)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[mlflow.PermissionInputs]) -> None:
+        super().__init__(label, opts, inputs)

@@ -109,12 +109,7 @@ class Cache:
         for name, path in programs.items():
             state = path.stat()
             _sync(path)
-            files[name] = (
-                path.relative_to(staged).as_posix(),
-                sha256(path),
-                state.st_size,
-                state.st_mtime_ns,
-            )
+            files[name] = (path.relative_to(staged).as_posix(), sha256(path), state.st_size, state.st_mtime_ns)
         document = {"schema": _SCHEMA, "package": package, "version": version, "way": way, "files": files}
         (staged / _MANIFEST).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         _sync(staged / _MANIFEST)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from ..base import UNKNOWN, Finding, Parameter, Resource, Rule, RuleContext
-from ..containers import containers_of
+from ..containers import as_mapping, containers_of
 
 __all__ = ["RULES", "secret_name", "secret_value"]
 
@@ -72,10 +72,6 @@ def secret_value(value: str) -> str | None:
     return next((kind for kind, pattern in _VALUES if pattern.search(value)), None)
 
 
-def _map(value: Any) -> Mapping[str, Any]:
-    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
-
-
 def _places(resource: Resource) -> Iterator[_Place]:
     for container in containers_of(resource):
         task = container.path.startswith("containerDefinitions")
@@ -83,13 +79,13 @@ def _places(resource: Resource) -> Iterator[_Place]:
         combined = "containerDefinitions" if task else "envs" if listed else ""
         yield _Place(container.env_path, container.env, _HINTS["task" if task else "env"], combined)
     if resource.type in {"tidemill-native:local:Service", "tidemill-native:local:Job"}:
-        yield _Place("env", _map(resource.get("env")), "name the secret under `secretEnv`, or name its file", "")
+        yield _Place("env", as_mapping(resource.get("env")), "name the secret under `secretEnv`, or name its file", "")
     elif resource.type in {"docker-build:index:Image", "docker:index/image:Image"}:
         build = "build.args" if resource.type.startswith("docker:") else "buildArgs"
-        yield _Place(build, _map(resource.get(build)), _HINTS["build"], "")
+        yield _Place(build, as_mapping(resource.get(build)), _HINTS["build"], "")
     elif resource.type == "aws:lambda/function:Function":
         path = "environment.variables"
-        yield _Place(path, _map(resource.get(path)), _HINTS["function"], "")
+        yield _Place(path, as_mapping(resource.get(path)), _HINTS["function"], "")
 
 
 def _plain(resource: Resource, context: RuleContext) -> Iterator[Finding]:
@@ -119,9 +115,7 @@ RULES = (
         check_resource=_plain,
         parameters={
             "names": Parameter(
-                "Variables that hold no secret despite their name.",
-                {"type": "array", "items": {"type": "string"}},
-                [],
+                "Variables that hold no secret despite their name.", {"type": "array", "items": {"type": "string"}}, []
             )
         },
     ),

@@ -67,9 +67,7 @@ def _tagged(resource: Resource, context: RuleContext) -> Iterator[Finding]:
     missing = [name for name in context.settings["names"] if not tags.get(name)]
     if missing:
         yield Finding(
-            "tags",
-            f"lack {', '.join(missing)}",
-            "add them, or set the provider's `defaultTags` for all resources",
+            "tags", f"lack {', '.join(missing)}", "add them, or set the provider's `defaultTags` for all resources"
         )
 
 

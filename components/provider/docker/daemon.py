@@ -84,9 +84,7 @@ def talking(about: str) -> Generator[None]:
         raise PlatformError(f"Docker refuses: {error.explanation or error}", field=about) from None
     except (docker.errors.DockerException, requests.RequestException) as error:
         raise UnreachableError(
-            f"the Docker daemon does not answer ({type(error).__name__})",
-            field=about,
-            hint=_HINT,
+            f"the Docker daemon does not answer ({type(error).__name__})", field=about, hint=_HINT
         ) from None
 
 
