@@ -55,7 +55,7 @@ TAGGED: frozenset[str] = frozenset(
 """Types of AWS that must have tags; any other type with tags must have all of them."""
 
 _LABELLED = frozenset({CONTAINER, "docker:index/network:Network", "docker:index/volume:Volume"})
-_OURS = ("tidemill-native:docker:",)
+_NATIVE = ("tidemill-native:docker:",)
 
 
 def _tagged(resource: Resource, context: RuleContext) -> Iterator[Finding]:
@@ -73,8 +73,8 @@ def _tagged(resource: Resource, context: RuleContext) -> Iterator[Finding]:
 
 def _labelled(resource: Resource, context: RuleContext) -> Iterator[Finding]:
     labels: Any = resource.get("labels")
-    ours = resource.type.startswith(_OURS) and isinstance(labels, Mapping)
-    if labels is UNKNOWN or not (resource.type in _LABELLED or ours):
+    native = resource.type.startswith(_NATIVE) and isinstance(labels, Mapping)
+    if labels is UNKNOWN or not (resource.type in _LABELLED or native):
         return
     known = labels if isinstance(labels, Mapping) else {one.get("label"): one.get("value") for one in items(labels)}
     missing = [name for name in context.settings["names"] if not known.get(name)]
