@@ -1,5 +1,5 @@
-"""The policy pack: rules which the engine asks of each resource before it makes it.
+"""The policy pack: rules that the engine checks on each resource before it creates or changes anything.
 
-`rules` holds them all, as pure functions on plain values; `tidemill.stacks.engine.policy_pack` gives them to the
-engine. Nothing here imports Pulumi.
+`rules` holds all of them, as pure functions on plain values; `tidemill.stacks.engine.policy_pack` passes them to the
+engine. This package does not import Pulumi.
 """

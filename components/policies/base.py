@@ -1,4 +1,4 @@
-"""What a rule sees, says, and is."""
+"""Rules of the policy pack, and the resources and findings they work with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = [
     "Parameter",
     "Resource",
     "Rule",
-    "Situation",
+    "RuleContext",
     "StackCheck",
     "Unknown",
     "as_document",
@@ -26,7 +26,7 @@ Level = Literal["mandatory", "advisory", "disabled"]
 
 
 class Unknown:
-    """A value which is not known before the resources it depends on are made; no rule judges it."""
+    """A value that is unknown until other resources are created; rules ignore it."""
 
     def __repr__(self) -> str:
         return "UNKNOWN"
@@ -37,15 +37,15 @@ UNKNOWN = Unknown()
 
 @dataclass(frozen=True, kw_only=True)
 class Resource:
-    """A resource as the program wants it.
+    """A resource as the program declares it.
 
     Attributes:
-        type: its type, `aws:s3/bucket:Bucket`.
+        type: its type token, such as `aws:s3/bucket:Bucket`.
         name: its name in the program.
-        urn: what the engine calls it.
-        properties: what it is given; values may be UNKNOWN at every level.
-        secrets: paths of those values which are marked as secret, `envs[2]`.
-        defaults: tags which its provider puts on everything.
+        urn: the engine's name of it.
+        properties: its inputs; values may be UNKNOWN at every level.
+        secrets: paths of the values that are marked as secret, such as `envs[2]`.
+        defaults: tags that its provider adds to every resource.
         refers: property -> URNs of the resources it was computed from.
     """
 
@@ -58,7 +58,7 @@ class Resource:
     refers: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
 
     def get(self, path: str, default: Any = None) -> Any:
-        """Return the property at `path`, names joined by dots; UNKNOWN where a part of the path is not known.
+        """Return the property at `path`, names joined by dots; UNKNOWN if a part of the path is unknown.
 
         >>> Resource(type="t", name="n", properties={"a": {"b": 1}}).get("a.b")
         1
@@ -72,39 +72,39 @@ class Resource:
             value = cast("Mapping[str, Any]", value).get(key)
         return default if value is None else value
 
-    def lacks(self, path: str, *right: Any) -> bool:
-        """Say whether the property is known, and is none of `right`."""
+    def lacks(self, path: str, *wanted: Any) -> bool:
+        """Return whether the property is known and is none of `wanted`."""
         value = self.get(path)
-        return value is not UNKNOWN and value not in right
+        return value is not UNKNOWN and value not in wanted
 
     def holds_secret(self, path: str) -> bool:
-        """Say whether the value at `path`, something in it, or what it is in, is marked as secret."""
+        """Return whether the value at `path`, a part of it, or a value around it is marked as secret."""
         return any(
             found == path or found.startswith((f"{path}.", f"{path}[")) or path.startswith((f"{found}.", f"{found}["))
             for found in self.secrets
         )
 
     def tags(self) -> Mapping[str, Any] | Unknown:
-        """Return the tags it will bear, those of its provider included."""
+        """Return its tags, including those of its provider."""
         own = self.get("tags", {})
         return own if isinstance(own, Unknown) else {**self.defaults, **cast("Mapping[str, Any]", own)}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule has against a resource.
+    """A violation of a rule.
 
     Attributes:
         field: the property.
-        problem: what is wrong with it, a verb first.
-        hint: what to do.
-        of: the resource, where a rule has looked at all of them.
+        problem: what is wrong with it; starts with a verb.
+        hint: how to fix it.
+        resource: the resource, if the rule checks the whole stack.
     """
 
     field: str
     problem: str
     hint: str
-    of: Resource | None = None
+    resource: Resource | None = None
 
     def text(self, resource: Resource) -> str:
         """Return the finding as one line."""
@@ -112,11 +112,11 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Situation:
-    """What a rule is asked in.
+class RuleContext:
+    """The stack and the settings for which a rule is checked.
 
     Attributes:
-        production: whether the stack is one of production.
+        production: whether the stack is a production stack.
         settings: parameters of the rule.
     """
 
@@ -133,53 +133,53 @@ class Parameter:
     default: Any
 
 
-Check = Callable[[Resource, Situation], Iterable[Finding]]
-StackCheck = Callable[[Sequence[Resource], Situation], Iterable[Finding]]
+Check = Callable[[Resource, RuleContext], Iterable[Finding]]
+StackCheck = Callable[[Sequence[Resource], RuleContext], Iterable[Finding]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """One rule.
+    """One rule; it has either `check_resource` or `check_stack`.
 
     Attributes:
-        name: what it is called in settings.
-        title: what it asks, one sentence without a full stop.
-        level: `mandatory` refuses the whole run, `advisory` only says so.
-        each: asks one resource at a time.
-        whole: asks all resources of the stack together.
-        parameters: what can be set of it.
+        name: its name in settings.
+        title: what it requires, one sentence without a full stop.
+        level: `mandatory` refuses the whole run, `advisory` only warns.
+        check_resource: checks one resource at a time.
+        check_stack: checks all resources of the stack together.
+        parameters: its parameters by name.
     """
 
     name: str
     title: str
     level: Level = "mandatory"
-    each: Check | None = None
-    whole: StackCheck | None = None
+    check_resource: Check | None = None
+    check_stack: StackCheck | None = None
     parameters: Mapping[str, Parameter] = field(default_factory=dict[str, Parameter])
 
-    def ask(self, resource: Resource, situation: Situation) -> Iterator[Finding]:
-        """Yield what it has against `resource`, unless that is excepted."""
-        if self.each and not _excepted(resource, situation):
-            yield from self.each(resource, self._filled(situation))
+    def findings(self, resource: Resource, context: RuleContext) -> Iterator[Finding]:
+        """Yield the violations of one resource, unless it is an exception."""
+        if self.check_resource and not _excepted(resource, context):
+            yield from self.check_resource(resource, self._with_defaults(context))
 
-    def ask_all(self, resources: Sequence[Resource], situation: Situation) -> Iterator[Finding]:
-        """Yield what it has against each of `resources` when they are seen together."""
-        if self.whole:
-            for finding in self.whole(resources, self._filled(situation)):
-                if finding.of is None or not _excepted(finding.of, situation):
+    def stack_findings(self, resources: Sequence[Resource], context: RuleContext) -> Iterator[Finding]:
+        """Yield the violations of all resources together, without exceptions."""
+        if self.check_stack:
+            for finding in self.check_stack(resources, self._with_defaults(context)):
+                if finding.resource is None or not _excepted(finding.resource, context):
                     yield finding
 
-    def _filled(self, situation: Situation) -> Situation:
+    def _with_defaults(self, context: RuleContext) -> RuleContext:
         defaults = {name: parameter.default for name, parameter in self.parameters.items()}
-        return Situation(situation.production, {**defaults, **situation.settings})
+        return RuleContext(context.production, {**defaults, **context.settings})
 
 
-def _excepted(resource: Resource, situation: Situation) -> bool:
-    return any(fnmatchcase(resource.name, pattern) for pattern in situation.settings.get("except") or {})
+def _excepted(resource: Resource, context: RuleContext) -> bool:
+    return any(fnmatchcase(resource.name, pattern) for pattern in context.settings.get("except") or {})
 
 
 def items(value: Any) -> list[Any]:
-    """Return `value` as a list: a list itself, what stands alone as its only item, nothing as none.
+    """Return the known items of a list; a single value becomes a list of one item, None an empty list.
 
     >>> items("a"), items(None), items(["a", UNKNOWN])
     (['a'], [], ['a'])
@@ -189,7 +189,7 @@ def items(value: Any) -> list[Any]:
 
 
 def as_document(value: Any) -> dict[str, Any] | list[Any] | None:
-    """Return the JSON which a property holds as text or as an object; None where it is not known or none."""
+    """Return the JSON of a property that is a text or an object; None if it is unknown or not JSON."""
     if isinstance(value, str):
         try:
             value = json.loads(value)

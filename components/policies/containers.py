@@ -1,4 +1,4 @@
-"""What runs in a container, whoever runs it: Docker, our provider's jobs in Docker, ECS."""
+"""The containers of a resource: of Docker, of our provider's Docker jobs, and of ECS."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from .base import UNKNOWN, Resource, as_document, items
 
-__all__ = ["CONTAINER", "JOB", "TASK", "Container", "containers_of"]
+__all__ = ["CONTAINER", "JOB", "TASK", "Container", "as_mapping", "containers_of"]
 
 CONTAINER = "docker:index/container:Container"
 JOB = "tidemill-native:docker:Job"
@@ -20,10 +20,10 @@ class Container:
     """One container of a resource.
 
     Attributes:
-        path: what stands before the names of its properties.
-        image: what it is made of, or UNKNOWN.
+        path: prefix of the names of its properties.
+        image: its image, or UNKNOWN.
         env: variable -> value, which may be UNKNOWN.
-        env_path: the property which holds them.
+        env_path: the property with the variables.
         given: its own properties.
     """
 
@@ -35,29 +35,33 @@ class Container:
 
 
 def containers_of(resource: Resource) -> Iterator[Container]:
-    """Yield the containers which `resource` declares."""
+    """Yield the containers that `resource` declares."""
     if resource.type == CONTAINER:
         yield Container("", resource.get("image"), _pairs(resource.get("envs")), "envs", resource.properties)
     elif resource.type == JOB:
-        yield Container("", resource.get("image"), _map(resource.get("env")), "env", resource.properties)
+        yield Container("", resource.get("image"), as_mapping(resource.get("env")), "env", resource.properties)
     elif resource.type == "docker:index/service:Service":
-        inner = _map(resource.get("taskSpec.containerSpec"))
+        inner = as_mapping(resource.get("taskSpec.containerSpec"))
         path = "taskSpec.containerSpec."
-        yield Container(path, inner.get("image"), _map(inner.get("env")), f"{path}env", inner)
+        yield Container(path, inner.get("image"), as_mapping(inner.get("env")), f"{path}env", inner)
     elif resource.type == TASK:
         for number, found in enumerate(items(as_document(resource.get("containerDefinitions")))):
-            inner = _map(found)
+            inner = as_mapping(found)
             path = f"containerDefinitions[{inner.get('name') or number}]."
-            env = {str(_map(pair).get("name")): _map(pair).get("value") for pair in items(inner.get("environment"))}
+            env = {
+                str(as_mapping(pair).get("name")): as_mapping(pair).get("value")
+                for pair in items(inner.get("environment"))
+            }
             yield Container(path, inner.get("image"), env, f"{path}environment", inner)
 
 
-def _map(value: Any) -> Mapping[str, Any]:
+def as_mapping(value: Any) -> Mapping[str, Any]:
+    """Return `value`, or an empty mapping if it is not a mapping."""
     return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
 
 
 def _pairs(value: Any) -> dict[str, Any]:
-    """Return the variables of a list of NAME=VALUE."""
+    """Return the variables of a list of NAME=VALUE texts."""
     found: dict[str, Any] = {}
     for pair in cast("list[Any]", value) if isinstance(value, list) else []:
         if pair is UNKNOWN or not isinstance(pair, str):

@@ -1,4 +1,4 @@
-"""The block `policies:` of a stack config. Imports no Pulumi."""
+"""The block `policies:` of a stack config. Does not import Pulumi."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ __all__ = ["PolicyRule", "policy_problems"]
 
 
 class PolicyRule(Settings):
-    """How one rule is asked."""
+    """Settings of one rule."""
 
     level: Literal["mandatory", "advisory", "disabled"] | None = Field(
-        default=None, description="`mandatory` refuses the run, `advisory` only says so, `disabled` does not ask."
+        default=None, description="`mandatory` refuses the run, `advisory` only warns, `disabled` skips the rule."
     )
     excepted: dict[str, Annotated[str, Field(min_length=10)]] = Field(
         default_factory=dict[str, str],
         alias="except",
-        description="Name of a resource, or a pattern -> why it is excepted, one sentence.",
+        description="Name of a resource, or a pattern -> reason of the exception, one sentence.",
     )
     parameters: dict[str, Any] = Field(default_factory=dict[str, Any], description="Parameter of the rule -> value.")
 
     @model_validator(mode="before")
     @classmethod
     def _only_level(cls, data: Any) -> Any:
-        """Take a level alone for the whole."""
+        """Accept a level alone."""
         return {"level": data} if isinstance(data, str) else data
 
 
 def policy_problems(rules: dict[str, PolicyRule]) -> Iterator[Problem]:
-    """Yield what is said of rules, or of parameters, which there are not."""
+    """Yield the settings of rules or parameters that do not exist."""
     known = {rule.name: rule.parameters for rule in RULES}
     for name, settings in rules.items():
         if name not in known:

@@ -1,1 +1,1 @@
-"""The provider `tidemill-native`."""
+"""The Pulumi provider `tidemill-native`."""

@@ -7,11 +7,11 @@ import threading
 
 
 def main() -> int:
-    """Run the provider as the engine starts it: `pulumi-resource-tidemill-native ADDRESS`."""
+    """Run the provider; the engine starts it as `pulumi-resource-tidemill-native ADDRESS`."""
     parent = os.getppid()
     addresses = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
     if not addresses:
-        print("this is a provider of Pulumi: it is started by `tidemill up` or `pulumi up`", file=sys.stderr)  # noqa: T201
+        print("this is a Pulumi provider: `tidemill up` or `pulumi up` starts it", file=sys.stderr)  # noqa: T201
         return 2
     from .adapter import serve
     from .parent import end_with_parent
@@ -29,7 +29,7 @@ def main() -> int:
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
     stopped.wait()
-    # What still runs is waited for, so that no resource is left half made.
+    # Wait for running operations, so that no resource is left half-created.
     server.stop(grace=30.0).wait()
     return 0
 

@@ -1,8 +1,7 @@
-"""Between the engine and the resources: the one place which knows the engine's protocol.
+"""Adapts the resources to the engine's protocol; no other module knows that protocol.
 
-It serves each call in a thread, turns errors into one sentence and tells the exit code each stands for, answers a
-preview without touching anything, keeps the marks on secrets, keeps the state of what cannot be reached, and guards
-data against deletion.
+It serves each call in a thread, reports errors as one sentence with an exit code, answers previews without changes,
+keeps the marks on secrets, keeps the state of unreachable resources, and guards data against deletion.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _services = messages("provider_pb2_grpc")
 _plugin = messages("plugin_pb2")
 _Empty = empty_pb2.Empty
 
-# The engine sends whole states; its own limit is the same (sdk/go/common/util/rpcutil).
+# The engine sends whole states; this is its own limit (sdk/go/common/util/rpcutil).
 _OPTIONS = [("grpc.max_receive_message_length", 400 * 1024 * 1024)]
 _THREADS = 64
 _LOG_SECONDS = 10.0
@@ -36,34 +35,34 @@ T = TypeVar("T")
 
 
 class _Engine:
-    """Sends messages to the engine, each text once."""
+    """Sends messages to the engine, each warning once."""
 
     def __init__(self, address: str) -> None:
         self._address = address
         self._lock = threading.Lock()
-        self._said: set[str] = set()
+        self._shown: set[str] = set()
         self._stub: Any = None
 
     def warn(self, text: str, urn: str = "") -> None:
-        """Show the warning `text` beside the resource `urn`."""
+        """Show the warning `text` next to the resource `urn`."""
         with self._lock:
-            if text not in self._said:
-                self._said.add(text)
+            if text not in self._shown:
+                self._shown.add(text)
                 self._log("WARNING", text, urn)
 
     def say(self, text: str, urn: str = "") -> None:
-        """Show the line of progress `text` beside the resource `urn`."""
+        """Show the line of progress `text` next to the resource `urn`."""
         with self._lock:
             self._log("INFO", text, urn)
 
-    def failed(self, error: Exception, urn: str) -> None:
-        """Tell which exit code the failure of the resource `urn` stands for.
+    def report_exit_code(self, error: Exception, urn: str) -> None:
+        """Send the exit code of a failure of the resource `urn`.
 
-        The engine passes on no more than the words of an error. What is ephemeral is in its events, where
-        `stacks.engine` reads it; a plain `pulumi up` shows it in passing and not among the diagnostics.
+        The engine passes on only the text of an error. So the exit code is an ephemeral message, which `stacks.engine`
+        reads from the events, and which a plain `pulumi up` does not show among the diagnostics.
         """
         code = error.exit_code if isinstance(error, TidemillError) else TidemillError.exit_code
-        # An engine which is ending hears no more; the error itself must reach it all the same.
+        # An ending engine takes no more messages, but must still get the error itself.
         with self._lock, contextlib.suppress(grpc.RpcError):
             self._log("INFO", f"{FAILURE_CODE}{code}", urn, ephemeral=True)
 
@@ -78,43 +77,37 @@ class _Engine:
 
 
 class _Provider(_services.ResourceProviderServicer):
-    """The calls of the engine; their names are the protocol's."""
+    """The calls of the engine, with the names of the protocol."""
 
     def __init__(self, engine: _Engine) -> None:
         self._engine = engine
         self._cancelled = threading.Event()
 
     def GetPluginInfo(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """Tell our version."""
+        """Return the version."""
         from importlib.metadata import version
 
-        del request, context
         return _plugin.PluginInfo(version=version("tidemill"))
 
     def GetSchema(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """Tell nothing: the classes of the program are written by hand."""
-        del request, context
+        """Return an empty schema: no SDK is generated."""
         return _provider.GetSchemaResponse(schema="{}")
 
     def CheckConfig(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """Accept the configuration: there is none."""
-        del context
+        """Accept the configuration, which is empty."""
         return _provider.CheckResponse(inputs=request.news)
 
     def DiffConfig(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """Say that nothing in the configuration asks for replacements."""
-        del request, context
+        """Report no changes: the configuration is empty."""
         return _provider.DiffResponse(changes=_provider.DiffResponse.DIFF_NONE)
 
     def Configure(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """Say what we can do."""
-        del request, context
+        """Report the provider's features."""
         warn_of_destroy(self._engine.warn)
         return _provider.ConfigureResponse(acceptSecrets=True, supportsPreview=True)
 
     def Cancel(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """End what waits."""
-        del request, context
+        """Interrupt waiting operations."""
         self._cancelled.set()
         return _Empty()
 
@@ -125,7 +118,7 @@ class _Provider(_services.ResourceProviderServicer):
         try:
             checked = resource.check(inputs)
         except ConfigError as error:
-            self._engine.failed(error, str(request.urn))
+            self._engine.report_exit_code(error, str(request.urn))
             failure = _provider.CheckFailure(property=error.field or "", reason=str(error))
             return _provider.CheckResponse(inputs=request.news, failures=[failure])
         return _provider.CheckResponse(inputs=to_wire(checked, secrets))
@@ -145,7 +138,7 @@ class _Provider(_services.ResourceProviderServicer):
         )
 
     def Create(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """Make a resource."""
+        """Create a resource."""
         inputs, secrets = from_wire(request.properties)
         resource = self._resource(request, context)
         if request.preview:
@@ -155,11 +148,13 @@ class _Provider(_services.ResourceProviderServicer):
         return _provider.CreateResponse(id=found, properties=to_wire(state, secrets | resource.secret_outputs))
 
     def Read(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """Tell what is really there; what cannot be reached keeps its state."""
+        """Return the actual state; keep the state of an unreachable resource."""
         state, secrets = from_wire(request.properties)
         resource = self._resource(request, context)
         if not state:
-            context.abort(grpc.StatusCode.UNIMPLEMENTED, "tidemill's resources cannot be imported: `up` adopts them")
+            context.abort(
+                grpc.StatusCode.UNIMPLEMENTED, "tidemill's resources cannot be imported; `up` adopts existing ones"
+            )
         found = self._guarded(request, context, lambda: self._read(resource, self._context(request), state))
         if found is None:
             return _provider.ReadResponse()
@@ -179,7 +174,7 @@ class _Provider(_services.ResourceProviderServicer):
         return _provider.UpdateResponse(properties=to_wire(found, secrets))
 
     def Delete(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """Delete a resource, data only with the user's word."""
+        """Delete a resource; delete data only if the user asked for it."""
         state, _ = from_wire(request.properties)
         resource = self._resource(request, context)
 
@@ -194,7 +189,7 @@ class _Provider(_services.ResourceProviderServicer):
         try:
             return resource.read(context, state)
         except UnreachableError as error:
-            context.warn(f"{error}; its contents are kept as they were last seen")
+            context.warn(f"{error}; its resources are assumed unchanged")
             return state
 
     def _resource(self, request: Any, context: grpc.ServicerContext) -> NativeResource:
@@ -213,7 +208,7 @@ class _Provider(_services.ResourceProviderServicer):
         )
 
     def _guarded(self, request: Any, context: grpc.ServicerContext, act: Callable[[], T]) -> T:
-        """Return what `act` returns; end the call with one sentence where it raises."""
+        """Return the result of `act`; abort the call with one sentence if it raises."""
         try:
             return act()
         except TidemillError as error:
@@ -221,13 +216,13 @@ class _Provider(_services.ResourceProviderServicer):
         except OSError as error:
             failure = error
             text = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
-        self._engine.failed(failure, str(request.urn))
+        self._engine.report_exit_code(failure, str(request.urn))
         context.abort(grpc.StatusCode.UNKNOWN, text)
         raise RuntimeError("abort ends the call")
 
 
 def serve(address: str) -> tuple[grpc.Server, int]:
-    """Serve the engine at `address` on a free port; return the server and that port."""
+    """Start a server for the engine at `address`; return it with its port."""
     from concurrent.futures import ThreadPoolExecutor
 
     server = grpc.server(ThreadPoolExecutor(_THREADS), options=_OPTIONS)

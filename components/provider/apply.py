@@ -1,6 +1,6 @@
-"""Make, change or delete one content resource where its server is reached: in a task within the stack's network.
+"""Creates, changes or deletes one content resource from a task in the stack's network, which reaches its server.
 
-`python -m tidemill.components.provider.apply` does what `TIDEMILL_CONTENT` says, such as
+`python -m tidemill.components.provider.apply` carries out the order in `TIDEMILL_CONTENT`, such as
 `{"action": "create", "kind": "tidemill-native:lakefs:Repository", "properties": {...}}`.
 
 It imports neither Pulumi nor the engine's protocol.
@@ -24,14 +24,14 @@ _VARIABLE = "TIDEMILL_CONTENT"
 
 
 def apply(wanted: Mapping[str, Any], context: Context) -> Properties | None:
-    """Do what `wanted` says; return the state, or None where it is gone.
+    """Carry out the order `wanted`; return the new state, or None after a deletion.
 
     Raises:
-        TidemillError: it cannot be done.
+        TidemillError: the order failed.
     """
     kind, properties = lookup(str(wanted["kind"])), dict(wanted["properties"])
     if not isinstance(kind, ContentResource):
-        raise ConfigError("is nothing within a server", field="kind", value=wanted["kind"])
+        raise ConfigError("is not a content resource", field="kind", value=wanted["kind"])
     match wanted["action"]:
         case "create":
             return kind.create(context, properties)[1]
@@ -44,11 +44,11 @@ def apply(wanted: Mapping[str, Any], context: Context) -> Properties | None:
             kind.delete(context, properties)
             return None
         case other:
-            raise ConfigError("is none", field="action", value=other, hint="use create, update or delete")
+            raise ConfigError("is not an action", field="action", value=other, hint="use create, update or delete")
 
 
 def main(environ: Mapping[str, str] = os.environ) -> int:
-    """Do what `TIDEMILL_CONTENT` says and return the exit code; the last line says in words what went wrong."""
+    """Carry out the order in `TIDEMILL_CONTENT` and return the exit code; print an error as the last line."""
     wanted = json.loads(environ[_VARIABLE])
     name = str(wanted["properties"].get("name") or wanted["kind"])
     context = Context(urn=name, warn=_warn)

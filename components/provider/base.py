@@ -1,12 +1,15 @@
-"""What a native resource is: plain Python, plain dictionaries, no engine in sight.
+"""The base class of the provider's resources: plain Python on plain dictionaries, without the engine.
 
-A kind of resource subclasses `NativeResource`, names its token and says how it is made, read, changed and deleted.
-Its module exports `RESOURCES`, a list of instances; `lookup` finds them. The adapter does the rest: unknown values
-during a preview, the marks on secrets, an unreachable server during a refresh, the guard before data is deleted.
+A kind of resource subclasses `NativeResource`, names its type token and its inputs, and creates, reads, changes and
+deletes it. Its module exports `RESOURCES`, a list of instances, in which `lookup` finds it. The adapter does the rest:
+unknown values during a preview, marks on secrets, unreachable servers during a refresh, the guard before data is
+deleted. `resources` adds the class that a program uses.
 
-    class Tag(NativeResource):
+    class TagInputs(LakeInputs):
+        commit: Text
+
+    class Tag(NativeResource, inputs=TagInputs):
         token = "tidemill-native:lakefs:Tag"
-        required = ("stack", "url", "name")
         replace_on = ("name",)
 
         def create(self, context, inputs): ...
@@ -18,13 +21,19 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired, TypedDict
 
 from ...runtime.common.errors import ConfigError, NotFoundError, RefusedError
+
+if TYPE_CHECKING:
+    import pulumi
+
+    Text = pulumi.Input[str]
 
 __all__ = [
     "DELETE_DATA",
@@ -34,26 +43,29 @@ __all__ = [
     "UNKNOWN",
     "Context",
     "Diff",
+    "Named",
     "NativeResource",
     "Properties",
+    "camel_case",
     "deleting_data",
     "lookup",
+    "without",
 ]
 
 PACKAGE: Final = "tidemill-native"
-"""The package's name; not `tidemill`, whose config the engine would copy into our inputs."""
+"""The package's name; not `tidemill`, because the engine would copy tidemill's config into the provider's inputs."""
 
 Properties = dict[str, Any]
 """Inputs or state of a resource: JSON-like values, and `UNKNOWN` during a preview. Whole numbers are ints."""
 
 DELETE_DATA: Final = "TIDEMILL_DELETE_DATA"
-"""Environment variable which names the stack whose data may be deleted."""
+"""Environment variable with the name of the stack whose data may be deleted."""
 
 RECREATE: Final = "TIDEMILL_RECREATE"
-"""Environment variable with the names, separated by commas, of data resources which may be made again, empty."""
+"""Environment variable with the names, separated by commas, of lost data resources that may be recreated empty."""
 
 FAILURE_CODE: Final = "failed: exit code "
-"""What precedes the exit code in the message which the adapter sends with each failure."""
+"""Prefix of the exit code in the message that the adapter sends with each failure."""
 
 _MODULES = {
     "local": ".local",
@@ -70,19 +82,25 @@ class _Unknown:
 
 
 UNKNOWN: Final = _Unknown()
-"""Stands for a value which is not known before the resource it comes from was made."""
+"""Placeholder for a value that is unknown until another resource is created."""
+
+
+class Named(TypedDict):
+    """Inputs of a resource with a `name`, which defaults to the resource's name in the program."""
+
+    name: NotRequired[Text]
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a call of the engine is about.
+    """One call of the engine.
 
     Attributes:
         urn: the engine's name of the resource.
-        warn: shows a warning beside the resource.
-        say: shows a line of progress beside the resource.
-        cancelled: set when the engine asks to stop; long waits should watch it.
-        timeout: seconds the user allows for this operation, or 0 for the resource's own default.
+        warn: shows a warning next to the resource.
+        say: shows a line of progress next to the resource.
+        cancelled: set when the engine is asked to stop; long waits must watch it.
+        timeout: seconds that the user allows for this operation; 0 means the resource's own default.
     """
 
     urn: str
@@ -91,73 +109,83 @@ class Context:
     cancelled: threading.Event = field(default_factory=threading.Event)
     timeout: float = 0.0
 
-    @property
-    def name(self) -> str:
-        """The resource's name in the program."""
-        return self.urn.rsplit("::", 1)[-1]
-
 
 @dataclass(frozen=True)
 class Diff:
-    """How wanted inputs differ from the state.
+    """The difference between wanted inputs and the state.
 
     Attributes:
-        changes: names of the properties which differ; empty means nothing to do.
-        replaces: those of them which only a new resource can have.
+        changes: names of the properties that differ; empty when there is nothing to do.
+        replaces: those changes that require a new resource.
     """
 
     changes: tuple[str, ...] = ()
     replaces: tuple[str, ...] = ()
 
+    def adding(self, change: str) -> Diff:
+        """Return this difference with one more change, made in place."""
+        return Diff((*self.changes, change), self.replaces)
+
 
 class NativeResource(ABC):
-    """One kind of resource.
+    """One kind of resource; `inputs=` in the class statement is the TypedDict of its inputs.
 
     Attributes:
         token: its type token.
-        required: inputs which must be there and not empty.
-        optional: further inputs; any other is refused.
-        outputs: state beside the inputs, unknown in a preview of a creation.
-        secret_outputs: outputs which always leave marked as secret. Inputs which came marked leave marked anyway.
-        replace_on: inputs whose change needs a new resource.
-        delete_before_replace: whether the old one goes first, because names are deterministic and both cannot stand
-            side by side.
-        label: the input which names the resource to the user.
-        holds_data: it is never silently made again, and deleted only with the user's word (`DELETE_DATA`). Its `read`
-            returns the state with `missing: True` where the thing is gone, and `create` makes it again where allowed.
+        required: inputs that must be present and not empty; from the TypedDict, together with `name`.
+        optional: other inputs, from the TypedDict; any other name is refused.
+        defaults: values of optional inputs that are left out.
+        outputs: further properties of the state, unknown in the preview of a creation.
+        secret_inputs: inputs that the program always marks as secret.
+        secret_outputs: outputs that are always marked as secret. Inputs marked as secret stay so in the state.
+        replace_on: inputs whose change requires a new resource.
+        delete_before_replace: whether to delete the old resource first, because both would have the same name.
+        label: the input that names the resource to the user.
+        holds_data: never recreate it silently, and delete it only on request (`DELETE_DATA`). Its `read` returns the
+            state with `missing: True` when the data is gone, and `create` recreates it where that is allowed.
     """
 
     token: ClassVar[str]
     required: ClassVar[tuple[str, ...]] = ("stack", "name")
     optional: ClassVar[tuple[str, ...]] = ()
+    defaults: ClassVar[Mapping[str, Any]] = {}
     outputs: ClassVar[tuple[str, ...]] = ()
+    secret_inputs: ClassVar[frozenset[str]] = frozenset()
     secret_outputs: ClassVar[frozenset[str]] = frozenset()
     replace_on: ClassVar[tuple[str, ...]] = ("stack", "name")
     delete_before_replace: ClassVar[bool] = True
     label: ClassVar[str] = "name"
     holds_data: ClassVar[bool] = False
 
+    def __init_subclass__(cls, inputs: Any = None) -> None:
+        super().__init_subclass__()
+        if inputs is not None:
+            # Postponed annotations are texts, in which Python itself does not see `NotRequired`.
+            left_out = {key for key, kind in inputs.__annotations__.items() if "NotRequired[" in kind.__forward_arg__}
+            keys = {key: camel_case(key) for key in inputs.__annotations__}
+            cls.optional = tuple(name for key, name in keys.items() if key in left_out - {"name"})
+            cls.required = tuple(name for name in keys.values() if name not in cls.optional)
+
     def check(self, inputs: Properties) -> Properties:
         """Return the inputs with defaults filled in; values may be `UNKNOWN`.
 
         Raises:
-            ConfigError: an input is missing, empty or not known to this kind.
+            ConfigError: an input is missing, empty or unknown to this kind.
         """
         for key in self.required:
             if inputs.get(key) in (None, ""):
                 raise ConfigError("is missing", field=key)
         for key in inputs:
             if key not in self.required and key not in self.optional:
-                raise ConfigError("is no input of this resource", field=key)
-        return inputs
+                raise ConfigError("is not an input of this resource", field=key)
+        return {**self.defaults, **inputs}
 
     def diff(self, context: Context, state: Properties, inputs: Properties) -> Diff:
         """Compare `inputs` with `state`.
 
         Raises:
-            RefusedError: what holds data is gone, and the user did not say that it may be made again.
+            RefusedError: a resource that holds data is gone, and the user did not ask to recreate it.
         """
-        del context
         changes = tuple(
             key for key in (*self.required, *self.optional) if (inputs.get(key) or None) != (state.get(key) or None)
         )
@@ -168,41 +196,40 @@ class NativeResource(ABC):
 
     @abstractmethod
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
-        """Make it, or adopt what an interrupted creation of the same stack left; return its id and its state.
+        """Create the resource, or adopt what an interrupted creation of the same stack left; return id and state.
 
-        It must clean up after itself when it fails, and refuse what another stack owns.
+        An implementation cleans up when it fails, and refuses what another stack owns.
         """
 
     @abstractmethod
     def read(self, context: Context, state: Properties) -> Properties | None:
-        """Return the state as it really is, or None where it is gone and holds no data.
+        """Return the actual state, or None when the resource is gone and held no data.
 
         Raises:
             UnreachableError: the server does not answer; the adapter then keeps the state and warns.
         """
 
     def update(self, context: Context, state: Properties, inputs: Properties) -> Properties:
-        """Change it in place and return its new state; by default only fixes what is missing."""
-        del state
+        """Change the resource in place and return its new state; by default create what is missing."""
         return self.create(context, inputs)[1]
 
     @abstractmethod
     def delete(self, context: Context, state: Properties) -> None:
-        """Delete it; what is gone already is no error."""
+        """Delete the resource; do nothing when it is already gone."""
 
     def guard_delete(self, state: Properties) -> None:
-        """Refuse to delete data without the user's word.
+        """Refuse to delete data unless the user asked for it.
 
         Raises:
-            RefusedError: it holds data, and `DELETE_DATA` does not name its stack.
+            RefusedError: the resource holds data, and `DELETE_DATA` does not name its stack.
         """
         stack = str(state.get("stack"))
         if self.holds_data and not state.get("missing") and not deleting_data(stack):
             raise RefusedError(
                 "holds data and is not deleted",
                 field=str(state.get(self.label)),
-                hint="`tidemill stop` ends every service and keeps everything, "
-                "`tidemill destroy --delete-data` deletes everything; in a program of your own this does "
+                hint="`tidemill stop` stops all services and keeps everything, "
+                "`tidemill destroy --delete-data` deletes everything; in a program of your own, run "
                 f"`pulumi destroy` with {DELETE_DATA}={stack}",
             )
 
@@ -213,16 +240,30 @@ class NativeResource(ABC):
             )
 
 
+def camel_case(name: str) -> str:
+    """Return the engine's form of a Python name.
+
+    >>> camel_case("open_files")
+    'openFiles'
+    """
+    return re.sub("_([a-z])", lambda found: found[1].upper(), name)
+
+
+def without(state: Properties, *keys: str) -> Properties:
+    """Return a copy of `state` that lacks `keys`."""
+    return {key: value for key, value in state.items() if key not in keys}
+
+
 def deleting_data(stack: str) -> bool:
-    """Tell whether the user asked to delete all data of `stack`; a server which is gone is then no error."""
+    """Return whether the user asked to delete all data of `stack`; a missing server is then not an error."""
     return bool(stack) and os.environ.get(DELETE_DATA) == stack
 
 
 def lookup(token: str) -> NativeResource:
-    """Return the kind of resource `token` names; its module is imported when it is first asked for.
+    """Return the kind of resource for a type token, importing its module on first use.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: there is no such kind.
     """
     parts = token.split(":")
     module = _MODULES.get(parts[1]) if len(parts) == 3 and parts[0] == PACKAGE else None

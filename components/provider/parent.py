@@ -1,4 +1,4 @@
-"""The engine which started this provider: whether it lives, and what it was asked to do."""
+"""The parent process of a plugin, the engine: ends the plugin with it, and reads its command."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _EVERY = 0.5
 
 
 def end_with_parent(parent: int) -> None:
-    """End this process soon after `parent`, which started it, has ended.
+    """End this process soon after the end of `parent`, which started it.
 
-    An engine which is killed cannot end its providers, and one left behind would go on creating beside the next.
+    A killed engine cannot end its plugins, and a remaining provider would create resources next to the next one.
     """
 
     def watch() -> None:
@@ -31,10 +31,10 @@ def end_with_parent(parent: int) -> None:
 
 
 def warn_of_destroy(warn: Callable[[str], None]) -> None:
-    """Where the engine was asked to destroy without the user's word on the data, name both ways."""
+    """Warn with both options if the engine destroys a stack without permission to delete its data."""
     if not os.environ.get(DELETE_DATA) and "destroy" in _command(os.getppid()):
         warn(
-            "This stack holds data, which a plain destroy refuses to delete. `tidemill stop` ends every service and "
+            "This stack holds data, which a plain destroy refuses to delete. `tidemill stop` stops all services and "
             "keeps everything; `tidemill destroy --delete-data` deletes everything."
         )
 

@@ -1,583 +1,246 @@
-"""The resources of `tidemill-native` as the program sees them.
+"""The provider's resources as a program uses them.
 
-Properties are camelCase towards the engine, as everywhere in its world, and snake_case in Python.
+Each class names its kind, which declares its type token, inputs and outputs; only what a type checker needs is
+repeated here. Properties are snake_case in Python and camelCase for the engine.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, NotRequired, TypedDict, Unpack
+from collections.abc import Mapping
+from typing import Any, ClassVar, Unpack
 
 import pulumi
 
-__all__ = [
-    "Action",
-    "Awake",
-    "AwsContent",
-    "Bounds",
-    "Branch",
-    "BranchProtection",
-    "ContainerJob",
-    "Endpoint",
-    "Experiment",
-    "Files",
-    "Folder",
-    "Job",
-    "MountInputs",
-    "Permission",
-    "ProcessInputs",
-    "RegisteredModel",
-    "Repository",
-    "Scratch",
-    "Secret",
-    "SecretValue",
-    "Service",
-    "TaskInputs",
-    "TaskJob",
-    "User",
-    "Volume",
-]
+from .aws import awake as aws_awake
+from .aws import content as aws_content
+from .aws import job as aws_job
+from .aws import secret as aws_secret
+from .aws.task import TaskInputs
+from .base import NativeResource, camel_case
+from .content import lakefs, mlflow
+from .docker import data as docker_data
+from .docker import job as docker_job
+from .docker.job import MountInputs
+from .local import data as local_data
+from .local import job as local_job
+from .local import service as local_service
+from .local.process import ProcessInputs
 
-Text = pulumi.Input[str]
+__all__ = [
+    "Action", "Awake", "AwsContent", "Bounds", "Branch", "BranchProtection", "ContainerJob", "Endpoint", "Experiment",
+    "Files", "Folder", "Job", "MountInputs", "Permission", "ProcessInputs", "RegisteredModel", "Repository",
+    "Scratch", "Secret", "SecretValue", "Service", "TaskInputs", "TaskJob", "User", "Volume",
+]  # fmt: skip
+
 Options = pulumi.ResourceOptions | None
 
 
 def _camel(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `inputs` under the engine's names."""
-    return {re.sub("_([a-z])", lambda found: found[1].upper(), key): value for key, value in inputs.items()}
+    return {camel_case(key): value for key, value in inputs.items()}
 
 
 class _Native(pulumi.CustomResource):
-    """A resource of the package; inputs which are None are left out."""
+    """A resource of the provider; an input that is None is left out."""
 
-    def __init__(
-        self, token: str, resource_name: str, props: Mapping[str, Any], outputs: Sequence[str], opts: Options
-    ) -> None:
-        given = {key: value for key, value in props.items() if value is not None}
-        # The engine fills in what it is told of: outputs are declared with None.
-        super().__init__(f"tidemill-native:{token}", resource_name, given | dict.fromkeys(outputs), opts)
+    _kind: ClassVar[type[NativeResource]]
+
+    def __init_subclass__(cls, kind: type[NativeResource]) -> None:
+        super().__init_subclass__()
+        cls._kind = kind
+
+    def __init__(self, label: str, opts: Options, inputs: Mapping[str, Any]) -> None:
+        kind = self._kind
+        given = {key: value for key, value in _camel(inputs).items() if value is not None}
+        if "name" in kind.required:
+            given.setdefault("name", label)
+        given |= {key: pulumi.Output.secret(given[key]) for key in kind.secret_inputs if key in given}
+        if kind.secret_outputs:
+            hidden = pulumi.ResourceOptions(additional_secret_outputs=sorted(kind.secret_outputs))
+            opts = pulumi.ResourceOptions.merge(opts, hidden)
+        # Outputs are declared with None: the engine fills in only the properties that it is given.
+        super().__init__(kind.token, label, {**dict.fromkeys(kind.outputs), **kind.defaults, **given}, opts)
+
+    def translate_output_property(self, prop: str) -> str:
+        """Return the Python name of an output."""
+        return re.sub("[A-Z]", lambda found: f"_{found[0].lower()}", prop) if prop in self._kind.outputs else prop
 
 
-class Endpoint(_Native):
-    """A port of the loopback interface, found free and kept."""
+class Endpoint(_Native, kind=local_data.Endpoint):
+    """A port of the loopback interface."""
 
     host: pulumi.Output[str]
     port: pulumi.Output[float]
 
-    def __init__(
-        self,
-        resource_name: str,
-        *,
-        stack: Text,
-        root: Text,
-        name: Text | None = None,
-        port: pulumi.Input[int] | None = None,
-        opts: Options = None,
-    ) -> None:
-        props = {"stack": stack, "root": root, "name": name or resource_name, "port": port}
-        super().__init__(
-            "local:Endpoint", resource_name, props, ["host"] if port is not None else ["host", "port"], opts
-        )
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[local_data.EndpointInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
-class Secret(_Native):
-    """A secret in a file of mode 0600: the given `value`, or a random one which is then kept."""
+class Secret(_Native, kind=local_data.Secret):
+    """A secret in a file of mode 0600: the given `value`, or a random one."""
 
     file: pulumi.Output[str]
     value: pulumi.Output[str]
 
-    def __init__(
-        self,
-        resource_name: str,
-        *,
-        stack: Text,
-        root: Text,
-        name: Text | None = None,
-        format: str = "token",  # noqa: A002 - the name of the property
-        value: Text | None = None,
-        opts: Options = None,
-    ) -> None:
-        given = None if value is None else pulumi.Output.secret(value)
-        props = {"stack": stack, "root": root, "name": name or resource_name, "format": format, "value": given}
-        hidden = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(additional_secret_outputs=["value"]))
-        super().__init__(
-            "local:Secret", resource_name, props, ["file"] if value is not None else ["file", "value"], hidden
-        )
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[local_data.SecretInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
-class Folder(_Native):
-    """A private folder which holds data."""
+class Folder(_Native, kind=local_data.Folder):
+    """A private folder that holds data."""
 
     path: pulumi.Output[str]
 
-    def __init__(
-        self, resource_name: str, *, stack: Text, root: Text, name: Text | None = None, opts: Options = None
-    ) -> None:
-        props = {"stack": stack, "root": root, "name": name or resource_name}
-        super().__init__("local:Folder", resource_name, props, ["path"], opts)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[local_data.LocalInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
-class ProcessInputs(TypedDict):
-    """What services and jobs have in common; None leaves an input out."""
-
-    stack: Text
-    root: Text
-    argv: Sequence[Text]
-    env: NotRequired[Mapping[str, Text] | None]
-    secret_env: NotRequired[Mapping[str, Text] | None]
-    secrets: NotRequired[Sequence[Text] | None]
-    config_files: NotRequired[Mapping[str, Text] | None]
-    cwd: NotRequired[Text | None]
-
-
-class Service(_Native):
-    """A process under the stack's supervisord, alive when it was made."""
+class Service(_Native, kind=local_service.Service):
+    """A process under the stack's supervisord."""
 
     running: pulumi.Output[bool]
 
-    def __init__(
-        self,
-        resource_name: str,
-        *,
-        name: Text | None = None,
-        endpoints: Sequence[Text] | None = None,
-        health: Mapping[str, Any] | None = None,
-        open_files: pulumi.Input[int] | None = None,
-        stop_seconds: pulumi.Input[float] | None = None,
-        opts: Options = None,
-        **process: Unpack[ProcessInputs],
-    ) -> None:
-        props = {
-            "name": name or resource_name,
-            "endpoints": endpoints,
-            "health": health,
-            "openFiles": open_files,
-            "stopSeconds": stop_seconds,
-        } | _camel(process)
-        super().__init__("local:Service", resource_name, props, ["running"], opts)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[local_service.ServiceInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
-class Job(_Native):
-    """A process which ran once, to its end."""
+class Job(_Native, kind=local_job.Job):
+    """A process that runs once."""
 
     exit_code: pulumi.Output[float]
     log: pulumi.Output[str]
 
-    def __init__(
-        self,
-        resource_name: str,
-        *,
-        name: Text | None = None,
-        timeout: pulumi.Input[float] | None = None,
-        triggers: Mapping[str, Text] | None = None,
-        opts: Options = None,
-        **process: Unpack[ProcessInputs],
-    ) -> None:
-        props = {
-            "name": name or resource_name,
-            "timeout": timeout,
-            "triggers": triggers,
-        } | _camel(process)
-        super().__init__("local:Job", resource_name, props, ["exitCode", "log"], opts)
-
-    def translate_output_property(self, prop: str) -> str:
-        """Name `exitCode` the Python way."""
-        return "exit_code" if prop == "exitCode" else prop
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[local_job.JobInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
-class Volume(_Native):
-    """A volume of Docker which holds data and belongs to the user `owner`."""
+class Volume(_Native, kind=docker_data.Volume):
+    """A Docker volume that holds data and belongs to the user `owner`."""
 
     volume: pulumi.Output[str]
 
-    def __init__(
-        self,
-        resource_name: str,
-        *,
-        stack: Text,
-        owner: pulumi.Input[int],
-        name: Text | None = None,
-        host: Text | None = None,
-        labels: Mapping[str, Text] | None = None,
-        opts: Options = None,
-    ) -> None:
-        props = {"stack": stack, "name": name or resource_name, "owner": owner, "host": host, "labels": labels}
-        super().__init__(f"docker:{type(self).__name__}", resource_name, props, ["volume"], opts)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[docker_data.VolumeInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
-class Scratch(Volume):
-    """A volume whose contents may be lost at any time."""
+class Scratch(Volume, kind=docker_data.Scratch):
+    """A Docker volume whose contents may be lost at any time."""
 
 
-class Files(_Native):
-    """A volume with the config files and secrets of one container; other contents are another volume."""
+class Files(_Native, kind=docker_data.Files):
+    """A Docker volume with the config files and secrets of one container."""
 
     volume: pulumi.Output[str]
     digest: pulumi.Output[str]
 
-    def __init__(
-        self,
-        resource_name: str,
-        *,
-        stack: Text,
-        root: Text,
-        owner: pulumi.Input[int],
-        name: Text | None = None,
-        host: Text | None = None,
-        files: Mapping[str, Text] | None = None,
-        secrets: Sequence[Text] | None = None,
-        labels: Mapping[str, Text] | None = None,
-        opts: Options = None,
-    ) -> None:
-        props = {
-            "stack": stack,
-            "root": root,
-            "name": name or resource_name,
-            "owner": owner,
-            "host": host,
-            "files": files,
-            "secrets": secrets,
-            "labels": labels,
-        }
-        super().__init__("docker:Files", resource_name, props, ["volume", "digest"], opts)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[docker_data.FilesInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
-class Bounds(_Native):
-    """How many processes a container may have."""
+class Bounds(_Native, kind=docker_data.Bounds):
+    """The maximum number of processes of a container."""
 
-    def __init__(
-        self,
-        resource_name: str,
-        *,
-        stack: Text,
-        container: Text,
-        processes: pulumi.Input[int],
-        name: Text | None = None,
-        host: Text | None = None,
-        opts: Options = None,
-    ) -> None:
-        props = {
-            "stack": stack,
-            "name": name or resource_name,
-            "container": container,
-            "processes": processes,
-            "host": host,
-        }
-        super().__init__("docker:Bounds", resource_name, props, [], opts)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[docker_data.BoundsInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
-class MountInputs(TypedDict):
-    """A volume within a container."""
-
-    volume: Text
-    target: str
-    readOnly: bool
-
-
-class ContainerJob(_Native):
-    """A container which ran once, to its end."""
+class ContainerJob(_Native, kind=docker_job.Job):
+    """A container that runs once."""
 
     exit_code: pulumi.Output[float]
     log: pulumi.Output[str]
 
-    def __init__(
-        self,
-        resource_name: str,
-        *,
-        stack: Text,
-        root: Text,
-        image: Text,
-        argv: Sequence[Text],
-        name: Text | None = None,
-        host: Text | None = None,
-        entrypoint: Sequence[Text] | None = None,
-        env: Mapping[str, Text] | None = None,
-        mounts: Sequence[MountInputs] | None = None,
-        networks: Sequence[Text] | None = None,
-        user: Text | None = None,
-        working_dir: Text | None = None,
-        tmpfs: Mapping[str, Text] | None = None,
-        memory_mb: pulumi.Input[int] | None = None,
-        cpus: pulumi.Input[float] | None = None,
-        processes: pulumi.Input[int] | None = None,
-        labels: Mapping[str, Text] | None = None,
-        timeout: pulumi.Input[float] | None = None,
-        triggers: Mapping[str, Text] | None = None,
-        opts: Options = None,
-    ) -> None:
-        props = {
-            "stack": stack,
-            "root": root,
-            "name": name or resource_name,
-            "host": host,
-            "image": image,
-            "argv": argv,
-            "entrypoint": entrypoint,
-            "env": env,
-            "mounts": mounts,
-            "networks": networks,
-            "user": user,
-            "workingDir": working_dir,
-            "tmpfs": tmpfs,
-            "memoryMb": memory_mb,
-            "cpus": cpus,
-            "processes": processes,
-            "labels": labels,
-            "timeout": timeout,
-            "triggers": triggers,
-        }
-        super().__init__("docker:Job", resource_name, props, ["exitCode", "log"], opts)
-
-    def translate_output_property(self, prop: str) -> str:
-        """Name `exitCode` the Python way."""
-        return "exit_code" if prop == "exitCode" else prop
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[docker_job.JobInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
-class SecretValue(_Native):
-    """The value of a secret of Secrets Manager: the given one, or a random one which is then kept there alone."""
+class SecretValue(_Native, kind=aws_secret.SecretValue):
+    """The value of a secret in Secrets Manager: the given `value`, or a random one that only AWS keeps."""
 
     version: pulumi.Output[str]
 
-    def __init__(
-        self,
-        resource_name: str,
-        *,
-        stack: Text,
-        region: Text,
-        secret: Text,
-        name: Text | None = None,
-        format: str = "token",  # noqa: A002 - the name of the property
-        value: Text | None = None,
-        opts: Options = None,
-    ) -> None:
-        given = None if value is None else pulumi.Output.secret(value)
-        props = {
-            "stack": stack,
-            "name": name or resource_name,
-            "region": region,
-            "secret": secret,
-            "format": format,
-            "value": given,
-        }
-        super().__init__("aws:SecretValue", resource_name, props, ["version"], opts)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[aws_secret.SecretValueInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
-class TaskInputs(TypedDict):
-    """How a task of ECS is run."""
-
-    stack: Text
-    region: Text
-    cluster: Text
-    definition: Text
-    subnets: pulumi.Input[Sequence[Text]]
-    security_groups: pulumi.Input[Sequence[Text]]
-    log_group: Text
-
-
-class TaskJob(_Native):
-    """A task of ECS which ran once, to its end."""
+class TaskJob(_Native, kind=aws_job.Job):
+    """An ECS task that runs once."""
 
     exit_code: pulumi.Output[float]
     task: pulumi.Output[str]
     log: pulumi.Output[str]
 
-    def __init__(
-        self,
-        resource_name: str,
-        *,
-        name: Text | None = None,
-        timeout: pulumi.Input[float] | None = None,
-        triggers: Mapping[str, Text] | None = None,
-        opts: Options = None,
-        **task: Unpack[TaskInputs],
-    ) -> None:
-        props = {"name": name or resource_name, "timeout": timeout, "triggers": triggers} | _camel(task)
-        super().__init__("aws:Job", resource_name, props, ["exitCode", "task", "log"], opts)
-
-    def translate_output_property(self, prop: str) -> str:
-        """Name `exitCode` the Python way."""
-        return "exit_code" if prop == "exitCode" else prop
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[aws_job.JobInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
-class AwsContent(_Native):
-    """What lives inside a server of the stack's network: a resource of `kind`, made by a task."""
+class AwsContent(_Native, kind=aws_content.Content):
+    """An object inside a server of the stack's network, which a task creates; `properties` are its own inputs."""
 
     task: pulumi.Output[str]
 
-    def __init__(
-        self,
-        resource_name: str,
-        *,
-        kind: str,
-        properties: Mapping[str, Any],
-        name: Text | None = None,
-        opts: Options = None,
-        **task: Unpack[TaskInputs],
-    ) -> None:
-        props = {"name": name or resource_name, "kind": kind, "properties": _camel(properties)} | _camel(task)
-        super().__init__("aws:Content", resource_name, props, ["task"], opts)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[aws_content.ContentInputs]) -> None:
+        super().__init__(label, opts, {**inputs, "properties": _camel(inputs["properties"])})
 
 
-class Awake(_Native):
-    """At least so many tasks of a service whose number is its load's matter."""
+class Awake(_Native, kind=aws_awake.Awake):
+    """The minimum task count of an autoscaled ECS service."""
 
-    def __init__(
-        self,
-        resource_name: str,
-        *,
-        stack: Text,
-        region: Text,
-        cluster: Text,
-        service: Text,
-        at_least: pulumi.Input[int],
-        name: Text | None = None,
-        opts: Options = None,
-    ) -> None:
-        props = {
-            "stack": stack,
-            "name": name or resource_name,
-            "region": region,
-            "cluster": cluster,
-            "service": service,
-            "atLeast": at_least,
-        }
-        super().__init__("aws:Awake", resource_name, props, [], opts)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[aws_awake.AwakeInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
-class LakeInputs(TypedDict):
-    """How a lakeFS resource reaches its server."""
-
-    stack: Text
-    url: Text
-    key_id_file: Text
-    secret_file: Text
-
-
-class RegistryInputs(TypedDict):
-    """How an MLflow resource reaches its server, as the administrator."""
-
-    stack: Text
-    url: Text
-    admin: Text
-    password_file: Text
-
-
-class Repository(_Native):
+class Repository(_Native, kind=lakefs.Repository):
     """A lakeFS repository; holds data."""
 
-    def __init__(
-        self,
-        resource_name: str,
-        *,
-        name: Text,
-        namespace: Text,
-        default_branch: Text = "main",
-        opts: Options = None,
-        **access: Unpack[LakeInputs],
-    ) -> None:
-        props = {"name": name, "namespace": namespace, "defaultBranch": default_branch} | _camel(access)
-        super().__init__("lakefs:Repository", resource_name, props, [], opts)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[lakefs.RepositoryInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
-class Branch(_Native):
+class Branch(_Native, kind=lakefs.Branch):
     """A lakeFS branch."""
 
-    def __init__(
-        self,
-        resource_name: str,
-        *,
-        repository: Text,
-        name: Text,
-        source: Text = "main",
-        opts: Options = None,
-        **access: Unpack[LakeInputs],
-    ) -> None:
-        props = {"repository": repository, "name": name, "source": source} | _camel(access)
-        super().__init__("lakefs:Branch", resource_name, props, [], opts)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[lakefs.BranchInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
-class BranchProtection(_Native):
+class BranchProtection(_Native, kind=lakefs.BranchProtection):
     """The protected branches of a lakeFS repository."""
 
-    def __init__(
-        self,
-        resource_name: str,
-        *,
-        repository: Text,
-        branches: Sequence[Text],
-        opts: Options = None,
-        **access: Unpack[LakeInputs],
-    ) -> None:
-        props = {"repository": repository, "branches": branches} | _camel(access)
-        super().__init__("lakefs:BranchProtection", resource_name, props, [], opts)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[lakefs.BranchProtectionInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
-class Action(_Native):
+class Action(_Native, kind=lakefs.Action):
     """A lakeFS action file, committed on a branch."""
 
-    def __init__(
-        self,
-        resource_name: str,
-        *,
-        repository: Text,
-        branch: Text,
-        path: Text,
-        content: Text,
-        opts: Options = None,
-        **access: Unpack[LakeInputs],
-    ) -> None:
-        props = {"repository": repository, "branch": branch, "path": path, "content": content} | _camel(access)
-        super().__init__("lakefs:Action", resource_name, props, [], opts)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[lakefs.ActionInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
-class Experiment(_Native):
+class Experiment(_Native, kind=mlflow.Experiment):
     """An MLflow experiment; holds data."""
 
-    def __init__(
-        self, resource_name: str, *, name: Text, opts: Options = None, **access: Unpack[RegistryInputs]
-    ) -> None:
-        super().__init__("mlflow:Experiment", resource_name, {"name": name} | _camel(access), [], opts)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[mlflow.NamedInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
-class RegisteredModel(_Native):
+class RegisteredModel(_Native, kind=mlflow.RegisteredModel):
     """A registered model of MLflow; holds data."""
 
-    def __init__(
-        self, resource_name: str, *, name: Text, opts: Options = None, **access: Unpack[RegistryInputs]
-    ) -> None:
-        super().__init__("mlflow:RegisteredModel", resource_name, {"name": name} | _camel(access), [], opts)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[mlflow.NamedInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
-class User(_Native):
+class User(_Native, kind=mlflow.User):
     """An MLflow user."""
 
-    def __init__(
-        self,
-        resource_name: str,
-        *,
-        username: Text,
-        user_password_file: Text,
-        opts: Options = None,
-        **access: Unpack[RegistryInputs],
-    ) -> None:
-        props = {"username": username, "userPasswordFile": user_password_file} | _camel(access)
-        super().__init__("mlflow:User", resource_name, props, [], opts)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[mlflow.UserInputs]) -> None:
+        super().__init__(label, opts, inputs)
 
 
-class Permission(_Native):
-    """What an MLflow user may do with an experiment or a registered model."""
+class Permission(_Native, kind=mlflow.Permission):
+    """The permission of an MLflow user on an experiment or a registered model."""
 
-    def __init__(
-        self,
-        resource_name: str,
-        *,
-        username: Text,
-        kind: Text,
-        target: Text,
-        permission: Text,
-        opts: Options = None,
-        **access: Unpack[RegistryInputs],
-    ) -> None:
-        props = {"username": username, "kind": kind, "target": target, "permission": permission} | _camel(access)
-        super().__init__("mlflow:Permission", resource_name, props, [], opts)
+    def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[mlflow.PermissionInputs]) -> None:
+        super().__init__(label, opts, inputs)

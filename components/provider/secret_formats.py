@@ -1,40 +1,40 @@
-"""The shapes of secrets which are generated."""
+"""Formats of generated secrets."""
 
 from __future__ import annotations
 
 import secrets
 import string
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from ...runtime.common.errors import ConfigError
 from .base import UNKNOWN, Properties
 
-__all__ = ["FORMATS", "check_secret"]
+__all__ = ["FORMATS", "SECRET_DEFAULTS", "check_secret"]
 
 _UPPER = string.ascii_uppercase + string.digits
+SECRET_DEFAULTS: Final[Mapping[str, Any]] = {"format": "token"}
 
 
 def _random(alphabet: str, length: int) -> str:
     return "".join(secrets.choice(alphabet) for _ in range(length))
 
 
-# The shapes lakeFS gives its own keys: 20 upper-case characters, and 40 which base64 could hold.
+# lakeFS generates its own keys in these two formats: 20 upper-case characters, and 40 characters of base64.
 FORMATS: Final[Mapping[str, Callable[[], str]]] = {
     "token": lambda: secrets.token_urlsafe(32),
     "lakefs-key-id": lambda: f"AKIAJ{_random(_UPPER, 14)}Q",
     "lakefs-secret": lambda: _random(string.ascii_letters + string.digits, 40),
 }
-"""Format -> what makes a secret of it."""
+"""Format -> generator of a secret."""
 
 
 def check_secret(inputs: Properties) -> Properties:
-    """Return the inputs of a secret with the default format filled in.
+    """Return the inputs of a secret.
 
     Raises:
         ConfigError: there is no such format, or the given value is empty.
     """
-    inputs = {"format": "token", **inputs}
     if inputs["format"] is not UNKNOWN and inputs["format"] not in FORMATS:
         raise ConfigError("no such format", field="format", value=inputs["format"], hint=f"use {', '.join(FORMATS)}")
     value = inputs.get("value")

@@ -1,7 +1,7 @@
-"""Values as they travel between the engine and a provider (sdk/proto/pulumi/provider.proto of Pulumi).
+"""Converts property values between the engine's gRPC messages and Python (sdk/proto/pulumi/provider.proto of Pulumi).
 
-The engine speaks gRPC. Of Pulumi's Python package only the generated messages are loaded, not the SDK around them:
-the SDK's import alone takes most of the time of an `up` which changes nothing.
+Only the generated messages of Pulumi's Python package are loaded, not its SDK: importing the SDK would take most of
+the time of an `up` without changes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def messages(name: str) -> Any:
 
 
 def from_wire(struct: struct_pb2.Struct) -> tuple[Properties, set[str]]:
-    """Return the properties in `struct`, and the names of those with a secret at or below them."""
+    """Return the properties in `struct`, and the names of those that contain a secret."""
     properties: Properties = {}
     secrets: set[str] = set()
     for key, value in struct.fields.items():
@@ -53,7 +53,7 @@ def from_wire(struct: struct_pb2.Struct) -> tuple[Properties, set[str]]:
 
 
 def to_wire(properties: Properties, secrets: Collection[str] = ()) -> struct_pb2.Struct:
-    """Return `properties` for the engine, those named in `secrets` marked as such."""
+    """Return `properties` for the engine, with those named in `secrets` marked as secret."""
     fields: dict[str, struct_pb2.Value] = {}
     for key, value in properties.items():
         if value is None:
@@ -85,7 +85,7 @@ def _plain(value: struct_pb2.Value) -> tuple[Any, bool]:
                 inner = _plain(fields["value"])[0] if "value" in fields else UNKNOWN
                 return inner, signature == _SECRET or fields["secret"].bool_value
             if signature:
-                raise ValueError("assets, archives and resources are no inputs of this provider")
+                raise ValueError("assets, archives and resources cannot be inputs of this provider")
             pairs = {key: _plain(item) for key, item in fields.items()}
             return {key: item for key, (item, _) in pairs.items()}, any(secret for _, secret in pairs.values())
         case _:
@@ -109,4 +109,4 @@ def _value(value: Any) -> struct_pb2.Value:
     if isinstance(value, dict):
         pairs = {key: _value(item) for key, item in cast("Properties", value).items()}
         return struct_pb2.Value(struct_value=struct_pb2.Struct(fields=pairs))
-    raise TypeError(f"no value of the engine: {type(value).__name__}")
+    raise TypeError(f"cannot be sent to the engine: {type(value).__name__}")

@@ -1,11 +1,11 @@
-"""The servers and the engine: which versions, where they come from, and the cache they are kept in.
+"""The tools that tidemill runs, such as lakeFS, Prometheus and the engine: versions, sources and a cache.
 
     from tidemill.components import tools
 
-    tools.find("prometheus")  # what is there already; ToolError otherwise
-    tools.ensure("pulumi", progress=print)  # gets it, which may take minutes the first time
+    tools.find("prometheus")  # an installed program; ToolError otherwise
+    tools.ensure("pulumi", progress=print)  # installs it if necessary, which may take minutes
 
-Imports neither Pulumi nor an HTTP client before one is needed.
+Does not import Pulumi, and imports an HTTP client only when one is needed.
 """
 
 from __future__ import annotations
@@ -38,29 +38,29 @@ def _toolbox(folder: Path) -> Toolbox:
 
 
 def default_toolbox() -> Toolbox:
-    """Return the toolbox of the pinned table and the user's cache."""
+    """Return the toolbox with the pinned table and the user's cache."""
     return _toolbox(cache_folder())
 
 
 def find(name: str) -> Path:
-    """Return the program `name` from PATH, where its version fits, or else from the cache.
+    """Return the program `name` from PATH if its version fits, else from the cache.
 
     Raises:
         NotFoundError: the table has no such tool.
-        ToolError: it is in neither.
+        ToolError: the program is not installed.
     """
     return default_toolbox().find(name)
 
 
 def ensure(name: str, progress: Progress | None = None) -> Path:
-    """Return the program `name`, and get it first where it is not there yet.
+    """Return the program `name`, installing it into the cache if necessary.
 
     Args:
         name: a tool of the table.
-        progress: called with one line of text at a time: what runs and how far it is.
+        progress: receives one line of progress at a time.
 
     Raises:
         NotFoundError: the table has no such tool.
-        ToolError: it cannot be had; the error says what was tried and what to do.
+        ToolError: the program cannot be installed; the error says what was tried and what to do.
     """
     return default_toolbox().ensure(name, progress)

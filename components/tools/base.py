@@ -1,4 +1,4 @@
-"""What the table of tools is made of, and what a way of getting one has to do."""
+"""The entries of the table of tools, and the interface of the ways to install them."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Version = tuple[int, int, int]
 
 
 class WayError(Exception):
-    """A way of getting a package did not lead there; the next one is tried."""
+    """A way to install a package failed; the next way is tried."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The operating system (`linux`, `darwin`) and architecture (`amd64`, `arm64`), in Go's words."""
+    """Operating system (`linux`, `darwin`) and architecture (`amd64`, `arm64`), by their names in Go."""
 
     os: str
     arch: str
 
     @classmethod
     def here(cls) -> Machine:
-        """Return the machine at hand."""
+        """Return this machine."""
         arch = platform.machine().lower()
         return cls(platform.system().lower(), {"x86_64": "amd64", "aarch64": "arm64"}.get(arch, arch))
 
@@ -43,8 +43,8 @@ class Program:
 
     Attributes:
         name: its name in the table.
-        version_args: what makes it print its version.
-        aliases: other names it has on PATH.
+        version_args: arguments that print its version.
+        aliases: its other names on PATH.
     """
 
     name: str
@@ -54,16 +54,15 @@ class Program:
 
 @dataclass(frozen=True)
 class ContainerImage:
-    """The image of a program, for targets which run containers.
+    """The image of a program, for targets that run containers.
 
     Attributes:
         repository: its name without a tag.
-        tag: the tag, which names a version.
-        digest: `sha256:...` of what the tag named when it was looked at, or None where nobody has looked: a digest is
-            never invented.
-        programs: program -> its path within the image.
-        homes: program -> the folder within the image with what that program was installed with.
-        env: what undoes settings of the image's own environment; placeholders of `components.targets.base` allowed.
+        tag: the tag of a version.
+        digest: `sha256:...` of the reviewed image, or None if nobody has reviewed it.
+        programs: program -> its path in the image.
+        homes: program -> the folder of its other files in the image.
+        env: variables that override the image's own; they may contain placeholders of `components.targets.base`.
     """
 
     repository: str
@@ -75,24 +74,24 @@ class ContainerImage:
 
     @property
     def reference(self) -> str:
-        """The image as a container names it, by its digest where that is known."""
+        """The reference of the image, with its digest if known."""
         return f"{self.repository}:{self.tag}" + (f"@{self.digest}" if self.digest else "")
 
 
 @dataclass(frozen=True)
 class Package:
-    """What is got in one piece, at one version.
+    """Programs that are installed together, at one version.
 
     Attributes:
         name: its name in the cache.
-        version: what the release or the build brings.
+        version: the version that a release or a build installs.
         at_least: the lowest version known to work.
-        below: the first version not to be used.
+        below: the first version that must not be used.
         programs: its executables.
-        ways: how to get it, the preferred one first.
-        by_hand: what a user can do where no way leads there, an imperative sentence without a full stop.
-        optional: whether the platform comes up without it.
-        image: its image, or None where the platform runs it in none.
+        ways: the ways to install it, the preferred one first.
+        by_hand: what the user can do if all ways fail, an imperative sentence without a full stop.
+        optional: whether the platform works without it.
+        image: its image, or None if it never runs in a container.
     """
 
     name: str
@@ -107,7 +106,7 @@ class Package:
 
 
 class Way(Protocol):
-    """One way of getting a package."""
+    """One way to install a package."""
 
     @property
     def name(self) -> str:
@@ -116,21 +115,21 @@ class Way(Protocol):
 
     @property
     def tried(self) -> bool:
-        """Whether this way was ever seen to work; doctor and the docs mark those which were not."""
+        """Whether this way has been tested; doctor and the docs mark those that have not."""
         ...
 
     def obstacle(self, machine: Machine) -> str | None:
-        """Say why this way cannot lead there on `machine`, or None; quick, and asks no server."""
+        """Return why this way cannot work on `machine`, or None; quick, without network access."""
         ...
 
     def fill(self, package: Package, folder: Path, machine: Machine, progress: Progress) -> Mapping[str, Path]:
-        """Put the package into `folder`, an empty one.
+        """Install the package into `folder`, which is empty.
 
         Returns:
-            Each program's path within `folder`.
+            Program -> its path in `folder`.
 
         Raises:
-            WayError: it did not work; what is in `folder` is thrown away.
+            WayError: the installation failed; the caller deletes `folder`.
         """
         ...
 

@@ -1,11 +1,11 @@
-"""The cache of tools: one folder a user, shared by all projects and all runs.
+"""The cache of tools: one folder per user, shared by all projects and runs.
 
     <cache>/tools/<package>/<version>-<way>-<os>-<arch>/    the package, and manifest.json, written last
-    <cache>/tools/.staging/<package>-XXXX/                  one being filled, or what a killed run left
-    <cache>/locks/<package>.lock                            held while one is filled
+    <cache>/tools/.staging/<package>-XXXX/                  an unfinished installation
+    <cache>/locks/<package>.lock                            held during an installation
 
-An entry comes into being by one rename, so a reader never sees half of one. What breaks later (a disk which was
-full, a file cut short) is told by size and time at every use, and by hash where those leave a doubt.
+One rename creates an entry, so a reader never sees half of it. Later damage, such as a truncated file, shows by size
+and time at every use, and by hash if those differ.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _SCHEMA = 1
 
 @dataclass(frozen=True)
 class Entry:
-    """A filled folder of the cache.
+    """An installed package in the cache.
 
     Attributes:
-        folder: where it is.
-        version: what its programs say of themselves.
-        way: how it was got.
-        files: program -> (path within the folder, sha256, bytes, modification time in ns).
+        folder: its folder.
+        version: the version that its programs print.
+        way: the way it was installed.
+        files: program -> (path in the folder, sha256, bytes, modification time in ns).
     """
 
     folder: Path
@@ -50,10 +50,10 @@ class Entry:
         return self.folder / self.files[program][0]
 
     def fault(self, *, thorough: bool = False) -> str | None:
-        """Say what is wrong with the entry, or None.
+        """Return the damage of the entry, or None.
 
         Args:
-            thorough: compare hashes even where size and time are as recorded.
+            thorough: compare hashes even if size and time are as recorded.
         """
         for name, (relative, digest, size, modified) in self.files.items():
             path = self.folder / relative
@@ -63,9 +63,9 @@ class Entry:
                     return f"{name} has {state.st_size:,} bytes instead of {size:,}"
                 if not os.access(path, os.X_OK):
                     return f"{name} is not executable"
-                # A cache which was copied has other times: the hash decides.
+                # A copied cache has other times: the hash decides.
                 if (thorough or state.st_mtime_ns != modified) and sha256(path) != digest:
-                    return f"{name} has changed since it was got"
+                    return f"{name} has changed since its installation"
             except OSError as error:
                 return f"{name} cannot be read: {error.strerror}"
         return None
@@ -80,23 +80,23 @@ class Cache:
         self._staging = self._tools / ".staging"
 
     def lock_file(self, package: str) -> Path:
-        """Return the file which is locked while `package` is filled, its folder made."""
+        """Return the lock file for installations of `package`, creating its folder."""
         folder = self.folder / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{package}.lock"
 
     def entries(self, package: str, machine: Machine) -> Iterator[Entry]:
-        """Yield the complete entries of `package`, the newest version first; those without a manifest are none."""
+        """Yield the complete entries of `package`, the newest version first."""
         found: list[Entry] = []
         for manifest in (self._tools / package).glob(f"*-{machine}/{_MANIFEST}"):
             try:
                 found.append(_parse(manifest))
             except (OSError, ValueError, KeyError, TypeError):
-                continue  # a manifest which cannot be read is as good as none: the entry gets replaced
+                continue  # the entry without a readable manifest is replaced
         yield from sorted(found, key=lambda entry: parse_version(entry.version) or (0, 0, 0), reverse=True)
 
     def stage(self, package: str) -> Path:
-        """Return a new empty folder to fill, after throwing away what killed runs left. Call it under the lock."""
+        """Return an empty folder for an installation, after deleting those of killed runs; requires the lock."""
         self._staging.mkdir(parents=True, exist_ok=True)
         for left in self._staging.glob(f"{package}-*"):
             shutil.rmtree(left, ignore_errors=True)
@@ -105,17 +105,12 @@ class Cache:
     def publish(
         self, staged: Path, package: str, version: str, way: str, machine: Machine, programs: Mapping[str, Path]
     ) -> Entry:
-        """Turn a staged folder into an entry, in place of one of the same name."""
+        """Turn a staged folder into an entry, replacing one of the same name."""
         files = {}
         for name, path in programs.items():
             state = path.stat()
             sync(path)
-            files[name] = (
-                path.relative_to(staged).as_posix(),
-                sha256(path),
-                state.st_size,
-                state.st_mtime_ns,
-            )
+            files[name] = (path.relative_to(staged).as_posix(), sha256(path), state.st_size, state.st_mtime_ns)
         document = {"schema": _SCHEMA, "package": package, "version": version, "way": way, "files": files}
         (staged / _MANIFEST).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         sync(staged / _MANIFEST)
@@ -123,7 +118,7 @@ class Cache:
         final = self._tools / package / f"{version}-{way}-{machine}"
         final.parent.mkdir(parents=True, exist_ok=True)
         if final.exists():
-            # Programs which still run from it keep their open file.
+            # Running programs keep their open files.
             trash = Path(tempfile.mkdtemp(prefix=f"{package}-", dir=self._staging))
             final.rename(trash / "old")
             shutil.rmtree(trash, ignore_errors=True)
@@ -132,7 +127,7 @@ class Cache:
 
 
 def sha256(path: Path) -> str:
-    """Return the hash of a file, in hexadecimal."""
+    """Return the hexadecimal hash of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

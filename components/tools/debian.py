@@ -1,4 +1,4 @@
-"""A Debian package, unpacked into the cache: no root, nothing installed, no service started."""
+"""Debian packages, unpacked into the cache without root; no service is started."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["DebianPackage"]
 
 @dataclass(frozen=True)
 class DebianPackage:
-    """A package of the distribution's own archive; apt verifies its signature.
+    """A package of the distribution's archive; apt verifies its signature.
 
     Attributes:
-        package: its name there.
-        programs: program -> path within the package.
-        tried: whether this was seen to work.
+        package: name of the Debian package.
+        programs: program -> its path in the package.
+        tried: whether this way has been tested.
     """
 
     package: str
@@ -30,15 +30,14 @@ class DebianPackage:
     name: str = "debian"
 
     def obstacle(self, machine: Machine) -> str | None:
-        """Say what is missing for it."""
+        """Return the missing programs."""
         if machine.os != "linux":
             return f"there are no Debian packages for {machine.os}"
         missing = [tool for tool in ("apt-get", "dpkg-deb") if shutil.which(tool) is None]
         return f"{' and '.join(missing)} not found" if missing else None
 
     def fill(self, package: Package, folder: Path, machine: Machine, progress: Progress) -> Mapping[str, Path]:
-        """Download and unpack it."""
-        del machine  # apt knows
+        """Download and unpack the package."""
         download = folder / "download"
         download.mkdir()
         progress(f"{package.name}: downloading the Debian package {self.package}")
@@ -47,25 +46,25 @@ class DebianPackage:
         try:
             _run(["apt-get", *options, "download", self.package], download)
         except WayError:
-            # A fresh machine has no package lists, or old ones: fetch some, for us alone.
+            # A fresh machine has no package lists, or old ones: fetch private ones.
             progress(f"{package.name}: fetching the lists of Debian packages")
             options += _private_state(folder / "apt")
             try:
-                # Another archive which is not reached is no reason to stop; the download below tells.
+                # An unreachable archive may be another one; the download below decides.
                 _run(["apt-get", *options, "update"], download)
             except WayError as error:
                 progress(f"{package.name}: {error}")
             _run(["apt-get", *options, "download", self.package], download)
         archives = list(download.glob("*.deb"))
         if len(archives) != 1:
-            raise WayError(f"apt-get brought {len(archives)} packages")
+            raise WayError(f"apt-get downloaded {len(archives)} packages")
         _run(["dpkg-deb", "-x", str(archives[0]), str(folder / "root")], download)
         shutil.rmtree(download)
         shutil.rmtree(folder / "apt", ignore_errors=True)
         found = {name: folder / "root" / path for name, path in self.programs.items()}
         for path in found.values():
             if not path.is_file():
-                raise WayError(f"{self.package} does not hold {path.relative_to(folder / 'root')}")
+                raise WayError(f"{self.package} does not contain {path.relative_to(folder / 'root')}")
         return found
 
 

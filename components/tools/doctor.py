@@ -1,4 +1,4 @@
-"""What `tidemill doctor` shows of the tools: what is there, what is not, and which ways lead there."""
+"""The tools in `tidemill doctor`: which are installed, and how the others can be installed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ State = Literal["ready", "missing", "broken"]
 
 @dataclass(frozen=True)
 class WayRow:
-    """A way of getting a tool.
+    """A way to install a tool.
 
     Attributes:
         name: `release`, `go` or `debian`.
-        tried: whether it was ever seen to work by those who wrote it.
-        obstacle: why it cannot lead there on this machine, or None; servers are not asked.
+        tried: whether this way has been tested.
+        obstacle: why it cannot work on this machine, or None; checked without network access.
     """
 
     name: str
@@ -36,16 +36,16 @@ class DoctorRow:
 
     Attributes:
         name: the program.
-        wanted: the versions which fit, as text.
-        pinned: the version which a release or a build brings.
-        state: `ready` to be used; `missing`, but got when it is needed; `broken` in the cache, and then got again.
-        optional: whether the platform comes up without it.
-        way: how it came here: `path`, or the name of a way; None unless ready.
-        path: where it is; None unless ready.
-        version: the version found, also where it does not fit.
+        wanted: the accepted versions, as text.
+        pinned: the version that a release or a build installs.
+        state: `ready`; `missing`, installed on first use; or `broken` in the cache, installed again on next use.
+        optional: whether the platform works without it.
+        way: `path`, or the way it was installed; None unless ready.
+        path: its path; None unless ready.
+        version: the found version, even if it is not accepted.
         note: what is wrong, or None.
-        hint: what to do where no way leads there, or None.
-        ways: the ways of getting it, in order.
+        hint: what the user can do if it cannot be installed, or None.
+        ways: the ways to install it, in order.
     """
 
     name: str
@@ -61,12 +61,12 @@ class DoctorRow:
     ways: tuple[WayRow, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
+        """Return the row as JSON."""
         return {**asdict(self), "path": str(self.path) if self.path else None}
 
 
 def rows(toolbox: Toolbox | None = None) -> list[DoctorRow]:
-    """Look at every tool, comparing the hashes of the cached ones; gets nothing and asks no server."""
+    """Check every tool, with the hashes of cached ones; installs nothing and needs no network."""
     box = toolbox or default_toolbox()
     return [_row(box, package, program) for package in box.packages for program in package.programs]
 

@@ -1,7 +1,7 @@
-"""A pinned Go module, built into the cache.
+"""Builds of pinned Go modules, in the cache.
 
-`builds/<package>/` holds go.mod and go.sum with every module pinned and hashed. The build is `-mod=readonly`, so a
-module which is not in go.sum, or differs from it, fails the build whatever the user's own Go settings are.
+`builds/<package>/` has go.mod and go.sum, with every module pinned and hashed. The build uses `-mod=readonly`, so a
+module that go.sum lacks, or that differs from it, fails the build with any Go settings of the user.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["GoBuild"]
 
 _BUILDS = Path(__file__).parent / "builds"
 _NEEDED = (1, 26, 4)
-# Since 1.21 an older Go fetches the one it is asked for, verified by Go's checksum database.
+# From 1.21 on, Go downloads the version it needs, verified by Go's checksum database.
 _FETCHES = (1, 21, 0)
 _LINE_EVERY = 5.0
 
@@ -31,10 +31,10 @@ class GoBuild:
     """Programs built from a pinned Go module.
 
     Attributes:
-        programs: name of an executable -> its package's import path.
-        version_variable: the linker variable which holds its version.
-        version_prefix: what precedes the number there.
-        tried: whether this was seen to work.
+        programs: executable -> the import path of its package.
+        version_variable: the linker variable of its version.
+        version_prefix: prefix of the version in that variable.
+        tried: whether this way has been tested.
     """
 
     programs: Mapping[str, str]
@@ -44,19 +44,17 @@ class GoBuild:
     name: str = "go"
 
     def obstacle(self, machine: Machine) -> str | None:
-        """Say what is missing for it."""
-        del machine
+        """Return why Go is missing or too old."""
         needed = ".".join(map(str, _NEEDED))
         version = _go_version()
         if version is None:
-            return f"Go is not found; it needs Go {needed} or newer"
+            return f"Go is not installed; the build needs Go {needed} or newer"
         if version < _FETCHES or (version < _NEEDED and os.environ.get("GOTOOLCHAIN") == "local"):
-            return f"Go {'.'.join(map(str, version))} is too old; it needs Go {needed} or newer"
+            return f"Go {'.'.join(map(str, version))} is too old; the build needs Go {needed} or newer"
         return None
 
     def fill(self, package: Package, folder: Path, machine: Machine, progress: Progress) -> Mapping[str, Path]:
-        """Build it, and say how far it is."""
-        del machine  # Go builds for the machine at hand
+        """Build the package, and report progress."""
         source = folder / "source"
         shutil.copytree(_BUILDS / package.name, source)
         targets = folder / "bin"
@@ -66,7 +64,7 @@ class GoBuild:
         if (_go_version() or _NEEDED) < _NEEDED:
             environment["GOTOOLCHAIN"] = f"go{'.'.join(map(str, _NEEDED))}"
         title = f"{package.name} {package.version}"
-        progress(f"{title}: building it from its pinned Go module; this takes minutes, and happens once")
+        progress(f"{title}: building from its pinned Go module; this takes minutes, only once")
         report = _Report(title, progress)
         listed = _run_go(["go", "list", "-mod=readonly", "-deps", *packages], source, environment, report.fetching)
         report.total = len(listed)
@@ -93,7 +91,7 @@ class GoBuild:
 
 
 class _Report:
-    """Turns the lines of the go command into a line of progress now and then."""
+    """Turns the output of the go command into occasional lines of progress."""
 
     def __init__(self, title: str, progress: Progress) -> None:
         self.total = 0
@@ -101,25 +99,25 @@ class _Report:
         self._progress = progress
         self._fetched = 0
         self._compiled = 0
-        self._started = self._said = time.monotonic()
+        self._started = self._reported = time.monotonic()
 
     def fetching(self, line: str) -> None:
         if line.startswith("go: downloading"):
             self._fetched += 1
-            self._say(f"fetched {self._fetched} modules")
+            self._report(f"fetched {self._fetched} modules")
 
     def compiling(self, line: str) -> None:
         if line.startswith("go: "):
             self.fetching(line)
         else:
             self._compiled += 1
-            # What Go has compiled before, for this or another build, is not compiled again.
-            self._say(f"compiled {self._compiled:,} of at most {self.total:,} packages")
+            # Go does not compile again what is in its build cache.
+            self._report(f"compiled {self._compiled:,} of at most {self.total:,} packages")
 
-    def _say(self, text: str) -> None:
+    def _report(self, text: str) -> None:
         now = time.monotonic()
-        if now - self._said >= _LINE_EVERY:
-            self._said = now
+        if now - self._reported >= _LINE_EVERY:
+            self._reported = now
             self._progress(f"{self._title}: {text} in {now - self._started:.0f} s")
 
 
@@ -134,7 +132,7 @@ def _go_version() -> tuple[int, int, int] | None:
             text=True,
             check=False,
             timeout=60,
-            cwd="/",  # a go.mod in the working folder must not have a say
+            cwd="/",  # a go.mod in the working folder must not matter
             env={**os.environ, "GOTOOLCHAIN": "local", "GOWORK": "off"},
         )
     except (OSError, subprocess.TimeoutExpired):
@@ -143,7 +141,7 @@ def _go_version() -> tuple[int, int, int] | None:
 
 
 def _run_go(argv: list[str], folder: Path, environment: dict[str, str], on_line: Callable[[str], None]) -> list[str]:
-    """Run the go command, hand on the lines of its stderr, and return those of its stdout."""
+    """Run the go command, pass the lines of its stderr to `on_line`, and return those of its stdout."""
     tail: deque[str] = deque(maxlen=5)
     output = folder.parent / "stdout"
     with (
@@ -160,7 +158,7 @@ def _run_go(argv: list[str], folder: Path, environment: dict[str, str], on_line:
         ) as process,
     ):
         try:
-            assert process.stderr is not None  # noqa: S101 - asked for above
+            assert process.stderr is not None  # noqa: S101 - requested above
             for line in process.stderr:
                 tail.append(line.rstrip())
                 on_line(tail[-1])

@@ -1,8 +1,8 @@
-"""The vendor's own release, downloaded and verified.
+"""Releases of vendors, downloaded and verified.
 
-The hash comes from the table where it is known there, else from the checksum file which the vendor publishes beside
-the archive. None is ever invented: without a matching hash nothing is unpacked. Proxies (HTTPS_PROXY, NO_PROXY) and
-own certificate authorities (the system's store, SSL_CERT_FILE, SSL_CERT_DIR, REQUESTS_CA_BUNDLE) are respected.
+The hash comes from the table or, if the table has none, from the vendor's checksum file. Without a matching hash
+nothing is unpacked. Proxies (HTTPS_PROXY, NO_PROXY) and private certificate authorities (the system's store,
+SSL_CERT_FILE, SSL_CERT_DIR, REQUESTS_CA_BUNDLE) are used.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _LINE_EVERY = 5.0
 
 @dataclass(frozen=True)
 class Release:
-    """A tar.gz of the vendor. The texts may hold {version}, {os}, {arch} and {archive}.
+    """A tar.gz of the vendor. The texts may contain {version}, {os}, {arch} and {archive}.
 
     Attributes:
         archive: its file name.
-        url: the folder it is in.
+        url: URL of its folder.
         checksums: URL of the file with its SHA-256.
-        programs: program -> path within the archive.
-        os_names, arch_names: how the vendor calls Go's names, where they differ.
-        hashes: `<os>-<arch>` -> SHA-256 of the archive, where known to us.
-        tried: whether this was seen to work.
+        programs: program -> its path in the archive.
+        os_names, arch_names: Go's name -> the vendor's name, if it differs.
+        hashes: `<os>-<arch>` -> SHA-256 of the archive, if known.
+        tried: whether this way has been tested.
     """
 
     archive: str
@@ -53,7 +53,7 @@ class Release:
     name: str = "release"
 
     def obstacle(self, machine: Machine) -> str | None:
-        """Say whether the vendor releases for the machine."""
+        """Return why the vendor has no release for the machine, or None."""
         if machine.os not in {"linux", "darwin"} or machine.arch not in {"amd64", "arm64"}:
             return f"there is no release for {machine}"
         return None
@@ -69,7 +69,7 @@ class Release:
         return archive, f"{self.url.format(**words)}/{archive}", self.checksums.format(**words, archive=archive)
 
     def fill(self, package: Package, folder: Path, machine: Machine, progress: Progress) -> Mapping[str, Path]:
-        """Download, verify, unpack."""
+        """Download, verify and unpack the release."""
         import httpx
 
         archive, url, checksums = self.urls(package, machine)
@@ -81,9 +81,9 @@ class Release:
                 expected = self.hashes.get(str(machine)) or _published(client, checksums, archive)
                 found = _download(client, url, file, package, progress)
         except (httpx.HTTPError, ssl.SSLError) as error:
-            raise WayError(f"{url} is not reached: {error}") from error
+            raise WayError(f"{url} cannot be reached: {error}") from error
         if found != expected:
-            raise WayError(f"{archive} has the SHA-256 {found}, the expected one is {expected}")
+            raise WayError(f"{archive} has the SHA-256 {found}, expected {expected}")
         try:
             with tarfile.open(file) as tar:
                 _extract(tar, folder / "release")
@@ -94,21 +94,21 @@ class Release:
         programs = {name: folder / "release" / path.format(**words) for name, path in self.programs.items()}
         for path in programs.values():
             if not path.is_file():
-                raise WayError(f"{archive} does not hold {path.relative_to(folder / 'release')}")
+                raise WayError(f"{archive} does not contain {path.relative_to(folder / 'release')}")
         return programs
 
 
 def _extract(tar: tarfile.TarFile, folder: Path) -> None:
-    """Unpack without letting a member out of `folder`."""
+    """Unpack `tar`; no member may leave `folder`."""
     if hasattr(tarfile, "data_filter"):
         tar.extractall(folder, filter="data")
         return
-    # Python before 3.11.4 has no filters; take nothing but files and folders.
+    # Python before 3.11.4 has no filters: unpack only files and folders.
     members = [member for member in tar.getmembers() if member.isfile() or member.isdir()]
     for member in members:
         path = PurePosixPath(member.name)
         if path.is_absolute() or ".." in path.parts:
-            raise WayError(f"the archive holds {member.name}, which lies outside of it")
+            raise WayError(f"the archive contains {member.name}, which is outside its folder")
         member.mode &= 0o755
     tar.extractall(folder, members)  # noqa: S202 - checked above
 
@@ -116,7 +116,7 @@ def _extract(tar: tarfile.TarFile, folder: Path) -> None:
 def _trusted() -> ssl.SSLContext:
     import certifi
 
-    # Reads the system's store, SSL_CERT_FILE and SSL_CERT_DIR; some Pythons come without a store.
+    # Uses the system's store, SSL_CERT_FILE and SSL_CERT_DIR; some Pythons have no store.
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())
     if bundle := os.environ.get("REQUESTS_CA_BUNDLE"):
@@ -140,12 +140,12 @@ def _published(client: httpx.Client, url: str, archive: str) -> str:
                 return digest.lower()
             case _:
                 continue
-    raise WayError(f"{url} does not name {archive}, so it cannot be verified")
+    raise WayError(f"{url} does not list {archive}, so it cannot be verified")
 
 
 def _download(client: httpx.Client, url: str, file: Path, package: Package, progress: Progress) -> str:
     digest = hashlib.sha256()
-    said = time.monotonic()
+    reported = time.monotonic()
     with client.stream("GET", url) as answer, file.open("wb") as out:
         answer.raise_for_status()
         total = int(answer.headers.get("content-length", 0))
@@ -154,8 +154,8 @@ def _download(client: httpx.Client, url: str, file: Path, package: Package, prog
             digest.update(block)
             out.write(block)
             done += len(block)
-            if time.monotonic() - said >= _LINE_EVERY:
-                said = time.monotonic()
+            if time.monotonic() - reported >= _LINE_EVERY:
+                reported = time.monotonic()
                 of = f" of {total / 1e6:.0f}" if total else ""
                 progress(f"{package.name} {package.version}: downloaded {done / 1e6:.0f}{of} MB")
     return digest.hexdigest()

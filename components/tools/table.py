@@ -1,9 +1,9 @@
 """The pinned table of tools.
 
-Debian's Prometheus is as old as the Debian it comes from, so a range of versions fits. No hash of a
-release is known to us: the releases were never reached from where this was written, which `tried=False` says. The
-engine's version follows the `pulumi` requirement in pyproject.toml. Images were never pulled either, so that no digest
-of one is known: name one in the stack config (`docker.images`) to pin what you have looked at.
+A range of versions is accepted, because Debian's Prometheus is as old as its Debian. The releases could not be
+downloaded where this was developed, so their hashes are unknown and they have `tried=False`. The images could not be
+pulled either: to pin an image that you have reviewed, set its digest in the stack config (`docker.images`). The
+engine's version follows the `pulumi` requirement in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ PACKAGES: tuple[Package, ...] = (
     ),
     Package(
         name="alertmanager",
-        # The newest whose module holds the built pages which it embeds; later ones must be released ones.
+        # The newest version whose Go module contains its built web pages; later ones need a release.
         version="0.31.1",
         at_least="0.27.0",
         below="1.0.0",
@@ -107,7 +107,7 @@ PACKAGES: tuple[Package, ...] = (
                     "amtool": "alertmanager-{version}.{os}-{arch}/amtool",
                 },
             ),
-            # Not Debian's package: its program reads a template of /usr/share, where unpacking does not put it.
+            # Debian's package does not work unpacked: its program reads a template in /usr/share.
             GoBuild(
                 programs={
                     "alertmanager": "github.com/prometheus/alertmanager/cmd/alertmanager",
@@ -144,7 +144,7 @@ PACKAGES: tuple[Package, ...] = (
             "11.6.0",
             programs={"grafana": "/usr/share/grafana/bin/grafana"},
             homes={"grafana": "/usr/share/grafana"},
-            # Its environment names places of its own, and Grafana lets that win over its configuration.
+            # The image sets its own paths in the environment, which overrides the configuration.
             env={
                 "GF_PATHS_CONFIG": "@{config}/grafana.ini",
                 "GF_PATHS_DATA": "@{store:grafana}",
@@ -158,10 +158,10 @@ PACKAGES: tuple[Package, ...] = (
 
 IMAGES: dict[str, ContainerImage] = {
     **{package.name: package.image for package in PACKAGES if package.image},
-    # Nothing of it runs outside containers, so that it is no package.
+    # Runs only in containers, so it is not a package.
     "postgres": ContainerImage("postgres", "17.6-bookworm"),
 }
-"""Name -> image of every program which is not ours."""
+"""Name -> image of each third-party program."""
 
 PYTHON_IMAGE = ContainerImage("python", "3.11.14-slim-bookworm")
-"""What our own images are built from."""
+"""Base of tidemill's own images."""

@@ -1,4 +1,4 @@
-"""Finding tools, and getting them where they are not there yet."""
+"""Finds tools, and installs missing ones into the cache."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def cache_folder() -> Path:
     if own := os.environ.get("TIDEMILL_CACHE"):
         return Path(own).expanduser().absolute()
     shared = os.environ.get("XDG_CACHE_HOME")
-    # The XDG specification: a relative value is to be ignored.
+    # The XDG specification says to ignore a relative path.
     base = Path(shared) if shared and Path(shared).is_absolute() else Path.home() / ".cache"
     return base / "tidemill"
 
 
 def version_of(path: Path, program: Program) -> str | None:
-    """Return the version which the program at `path` prints, or None where it prints none."""
+    """Return the version that the program at `path` prints, or None."""
     try:
         done = subprocess.run(
             [path, *program.version_args],
@@ -54,8 +54,8 @@ class Toolbox:
 
     Args:
         packages: the table.
-        folder: the cache; made when something is first put there.
-        machine: what the tools have to run on.
+        folder: the cache, created on first use.
+        machine: the machine that runs the tools.
     """
 
     def __init__(self, packages: Sequence[Package], folder: Path, machine: Machine | None = None) -> None:
@@ -66,10 +66,10 @@ class Toolbox:
         self._verified: set[Path] = set()
 
     def package_of(self, name: str) -> tuple[Package, Program]:
-        """Return the package which holds the program `name`, and the program.
+        """Return the program `name` with its package.
 
         Raises:
-            NotFoundError: none does.
+            NotFoundError: the table has no such tool.
         """
         for package in self.packages:
             for program in package.programs:
@@ -79,7 +79,7 @@ class Toolbox:
         raise NotFoundError("unknown tool", field="tool", value=name, hint=f"use one of {known}")
 
     def on_path(self, program: Program) -> tuple[Path, str | None] | None:
-        """Return where `program` is on PATH and which version it is, or None."""
+        """Return path and version of `program` on PATH, or None."""
         for name in (program.name, *program.aliases):
             if found := shutil.which(name):
                 path = Path(found)
@@ -91,13 +91,13 @@ class Toolbox:
         return None
 
     def cached(self, package: Package, *, thorough: bool = False) -> Entry | None:
-        """Return the best whole entry of the cache which fits, or None."""
+        """Return the newest undamaged entry of the cache with an accepted version, or None."""
         names = {program.name for program in package.programs}
         for entry in self.cache.entries(package.name, self.machine):
             if not fits(package, entry.version) or not names <= entry.files.keys():
                 continue
             if fault := entry.fault(thorough=thorough and entry.folder not in self._verified):
-                _log.warning("the cached %s is broken: %s", package.name, fault)
+                _log.warning("the cached %s is damaged: %s", package.name, fault)
                 continue
             if thorough:
                 self._verified.add(entry.folder)
@@ -105,37 +105,37 @@ class Toolbox:
         return None
 
     def find(self, name: str) -> Path:
-        """Return the program `name` from PATH, where its version fits, or else from the cache.
+        """Return the program `name` from PATH if its version fits, else from the cache.
 
         Raises:
             NotFoundError: the table has no such tool.
-            ToolError: it is in neither.
+            ToolError: the program is not installed.
         """
         package, program = self.package_of(name)
-        if path := self._there(package, program, thorough=False):
+        if path := self._installed(package, program, thorough=False):
             return path
         raise ToolError(
             f"version {package.version} is neither on PATH nor in the cache {self.cache.folder}",
             field=name,
-            hint="run `tidemill up`, which gets it, or see `tidemill doctor`",
+            hint="run `tidemill up` to install it, or see `tidemill doctor`",
         )
 
     def ensure(self, name: str, progress: Progress | None = None) -> Path:
-        """Return the program `name`, and get it first where it is not there yet.
+        """Return the program `name`, installing it into the cache if necessary.
 
-        Safe when several threads, processes and projects ask at once: one gets it, the others wait.
+        Of concurrent threads and processes, one installs the program and the others wait.
 
         Raises:
             NotFoundError: the table has no such tool.
-            ToolError: it cannot be had.
+            ToolError: the program cannot be installed.
         """
         package, program = self.package_of(name)
-        if path := self._there(package, program, thorough=True):
+        if path := self._installed(package, program, thorough=True):
             return path
-        say = progress or _log.info
+        report = progress or _log.info
         try:
-            with self._locked(package, say):
-                entry = self.cached(package, thorough=True) or self._get(package, program, say)
+            with self._locked(package, report):
+                entry = self.cached(package, thorough=True) or self._install(package, program, report)
         except OSError as error:
             raise ToolError(
                 f"the cache cannot be used: {error.strerror or error}",
@@ -145,7 +145,7 @@ class Toolbox:
             ) from error
         return entry.path(name)
 
-    def _there(self, package: Package, program: Program, *, thorough: bool) -> Path | None:
+    def _installed(self, package: Package, program: Program, *, thorough: bool) -> Path | None:
         on_path = self.on_path(program)
         if on_path and fits(package, on_path[1]):
             return on_path[0]
@@ -153,21 +153,21 @@ class Toolbox:
         return entry.path(program.name) if entry else None
 
     @contextmanager
-    def _locked(self, package: Package, say: Progress) -> Generator[None]:
+    def _locked(self, package: Package, report: Progress) -> Generator[None]:
         from filelock import FileLock, Timeout
 
         lock = FileLock(self.cache.lock_file(package.name), is_singleton=False)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            say(f"{package.name}: another run is getting it; waiting")
+            report(f"{package.name}: waiting for another run that is installing it")
             lock.acquire()
         try:
             yield
         finally:
             lock.release()
 
-    def _get(self, package: Package, program: Program, say: Progress) -> Entry:
+    def _install(self, package: Package, program: Program, report: Progress) -> Entry:
         failures: list[str] = []
         if (on_path := self.on_path(program)) is not None:
             failures.append(f"on PATH: version {on_path[1] or 'unknown'} does not fit")
@@ -180,36 +180,36 @@ class Toolbox:
             staged = self.cache.stage(package.name)
             started = time.monotonic()
             try:
-                programs = way.fill(package, staged, self.machine, say)
+                programs = way.fill(package, staged, self.machine, report)
                 version = self._checked(package, programs)
                 entry = self.cache.publish(staged, package.name, version, way.name, self.machine, programs)
             except WayError as error:
                 failures.append(f"{way.name}: {error}")
-                say(f"{package.name}: the way `{way.name}` failed: {error}")
+                report(f"{package.name}: installation by `{way.name}` failed: {error}")
                 continue
             finally:
                 shutil.rmtree(staged, ignore_errors=True)
-            say(f"{package.name}: {version} is in the cache after {time.monotonic() - started:.0f} s")
+            report(f"{package.name}: installed {version} in {time.monotonic() - started:.0f} s")
             self._verified.add(entry.folder)
             return entry
         raise ToolError(
-            f"version {package.version} cannot be had here ({'; '.join(failures)})",
+            f"version {package.version} cannot be installed ({'; '.join(failures)})",
             field=program.name,
             hint=package.by_hand,
         )
 
     def _checked(self, package: Package, programs: Mapping[str, Path]) -> str:
-        """Run every program once, so that what is in the cache is known to run on this machine."""
+        """Run every program once, so that the cache contains only what works on this machine."""
         versions: set[str] = set()
         for program in package.programs:
             path = programs.get(program.name)
             version = version_of(path, program) if path else None
             if version is None:
-                raise WayError(f"what it brought as {program.name} does not run")
+                raise WayError(f"the installed {program.name} does not run")
             if not fits(package, version):
                 raise WayError(
-                    f"it brought {program.name} {version}, "
-                    f"wanted is at least {package.at_least} and below {package.below}"
+                    f"it installed {program.name} {version}, "
+                    f"but at least {package.at_least} and below {package.below} is required"
                 )
             versions.add(version)
         return min(versions)

@@ -1,1 +1,1 @@
-"""The Pulumi engine, driven through its Automation API on the very program a plain `pulumi up` runs."""
+"""The Pulumi engine, driven through its Automation API with the same program that a plain `pulumi up` runs."""

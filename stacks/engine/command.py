@@ -1,4 +1,4 @@
-"""The engine's command: the one of the tools table, in a process group of its own, interrupted with care."""
+"""The engine's command, run in its own process group, so that Ctrl-C interrupts it gracefully."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["EngineCommand"]
 
 
 class EngineCommand(PulumiCommand):
-    """Runs `executable`; its version is checked as the Automation API does.
+    """Runs `executable`, whose version the Automation API checks.
 
-    Ctrl-C reaches this process alone, which asks the engine once to finish what has begun; the second time the
-    engine gives up at once. Left to the terminal, the engine would get both signals of one key.
+    Ctrl-C reaches only this process. The first asks the engine to finish running operations, the second makes it stop
+    immediately. In the same process group, the engine would also get the terminal's signal: two signals for one key.
 
     Args:
         executable: the engine.
-        note: is told of an interrupt.
+        note: receives a message about an interrupt.
     """
 
     interrupted: bool = False
@@ -43,7 +43,7 @@ class EngineCommand(PulumiCommand):
         on_output: Callable[[str], Any] | None = None,
         on_error: Callable[[str], Any] | None = None,
     ) -> CommandResult:
-        """Run the engine with `args` in `cwd`, as PulumiCommand.run does."""
+        """Run the engine with `args` in `cwd`; see `PulumiCommand.run`."""
         argv = [self.command, *args]
         if "--non-interactive" not in args:
             argv.insert(1, "--non-interactive")
@@ -69,7 +69,7 @@ class EngineCommand(PulumiCommand):
             reader.start()
         code = self._wait(process)
         for reader in readers:
-            reader.join(5)  # a child of the engine's may hold the pipe open after it
+            reader.join(5)  # a child of the engine may keep the pipe open
         result = CommandResult("\n".join(output), "\n".join(errors), code)
         if code != 0:
             raise create_command_error(result)
@@ -81,7 +81,7 @@ class EngineCommand(PulumiCommand):
                 return process.wait()
             except KeyboardInterrupt:
                 self.interrupted = True
-                self._note("interrupted: what has begun is finished first; once more gives up at once")
+                self._note("interrupted: finishing running operations; press Ctrl-C again to stop immediately")
                 process.send_signal(signal.SIGINT)
 
 

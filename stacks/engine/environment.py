@@ -1,6 +1,6 @@
-"""The environment in which the engine runs: backend, passphrase, and nothing that phones home.
+"""The environment of the engine: backend and passphrase, without telemetry.
 
-What the user has set wins, always: PULUMI_BACKEND_URL, PULUMI_ACCESS_TOKEN, a `backend` in Pulumi.yaml,
+The user's settings always take precedence: PULUMI_BACKEND_URL, PULUMI_ACCESS_TOKEN, a `backend` in Pulumi.yaml,
 PULUMI_CONFIG_PASSPHRASE, PULUMI_CONFIG_PASSPHRASE_FILE, a `secretsprovider` in the stack config.
 """
 
@@ -32,33 +32,33 @@ __all__ = [
 
 
 def private_folder(path: Path) -> Path:
-    """Make the folder `path` if it is not there, readable by its owner alone, and return it.
+    """Return the folder `path`, creating it if necessary, readable only by its owner.
 
     Raises:
-        UserError: it cannot be made or written.
+        UserError: the folder cannot be created or written.
     """
     try:
         for folder in (*reversed(path.parents), path):
-            folder.mkdir(mode=0o700, exist_ok=True)  # `parents=True` would give the parents the default mode
+            folder.mkdir(mode=0o700, exist_ok=True)  # `parents=True` would create parents with the default mode
     except OSError as error:
         raise UserError(
-            f"cannot make the folder ({error.strerror})",
+            f"cannot create the folder ({error.strerror})",
             field="TIDEMILL_HOME",
             value=os.environ.get("TIDEMILL_HOME") or str(path),
-            hint="make it writable, or set TIDEMILL_HOME to a folder which is",
+            hint="make it writable, or set TIDEMILL_HOME to a writable folder",
         ) from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise UserError(
             "cannot write into the folder",
             field="TIDEMILL_HOME",
             value=os.environ.get("TIDEMILL_HOME") or str(path),
-            hint="make it writable, or set TIDEMILL_HOME to a folder which is",
+            hint="make it writable, or set TIDEMILL_HOME to a writable folder",
         )
     return path
 
 
 def ensure_passphrase(folder: Path) -> Path:
-    """Return the file with the passphrase of this home, made once, mode 0600; two runs at once make one."""
+    """Return the file with the passphrase of this home, created once, mode 0600; safe for concurrent runs."""
     path = folder / "passphrase"
     if path.exists():
         return path
@@ -68,7 +68,7 @@ def ensure_passphrase(folder: Path) -> Path:
             file.write(secrets.token_urlsafe(32) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):  # another run was first, and its file is whole
+        with contextlib.suppress(FileExistsError):  # another run was first, and its file is complete
             path.hardlink_to(temporary)
     finally:
         Path(temporary).unlink()
@@ -76,15 +76,15 @@ def ensure_passphrase(folder: Path) -> Path:
 
 
 def engine_environment(loaded: LoadedStack, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the variables which the engine needs besides `environ`, and make the folders they name.
+    """Return the variables that the engine needs in addition to `environ`, and create the folders they name.
 
     Raises:
-        UserError: the target wants a state which others can reach, and the backend is a folder of this machine.
+        UserError: the target requires shared state, but the backend is a folder on this machine.
     """
     require_shared_state(loaded, environ)
     mine: dict[str, str] = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
     if loaded.config.target == "local":
-        # All it needs came with tidemill: nothing is asked for. The other targets need their vendors' providers.
+        # Only tidemill's own provider is needed; the other targets need providers of vendors.
         mine["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
     folder = home(loaded.project)
     if _default_backend(loaded.project, environ):
@@ -96,31 +96,31 @@ def engine_environment(loaded: LoadedStack, environ: Mapping[str, str] = os.envi
 
 
 def require_shared_state(loaded: LoadedStack, environ: Mapping[str, str] = os.environ) -> None:
-    """Refuse a folder of this machine as the backend of a stack which others must be able to reach.
+    """Check that the state of a shared stack is not in a folder on this machine.
 
-    Whoever loses that folder, or works beside the one who has it, would make a second platform, or none at all.
+    Without a shared state, a colleague or CI would create a second platform, and a lost folder would lose the platform.
 
     Raises:
-        UserError: the target is `aws`, and the state would be kept in a folder.
+        UserError: the target is `aws`, and the backend is a folder.
     """
     if loaded.config.target != "aws":
         return
     if _default_backend(loaded.project, environ):
-        where = "no backend is named, and the default is a folder of this machine"
+        where = "no backend is set, and the default is a folder on this machine"
     elif folder := backend_folder(loaded.project, environ):
-        where = f"the backend is a folder of this machine ({folder.parent})"
+        where = f"the backend is a folder on this machine ({folder.parent})"
     else:
         return
     raise UserError(
-        f"the state of a stack on aws must be where the whole team and CI reach it: {where}",
+        f"the whole team and CI must reach the state of a stack on aws: {where}",
         field="PULUMI_BACKEND_URL",
         hint="set it, such as s3://BUCKET?region=REGION, or write `backend: { url: ... }` into Pulumi.yaml, or set "
-        "PULUMI_ACCESS_TOKEN; `aws s3 mb s3://BUCKET` makes a bucket for it",
+        "PULUMI_ACCESS_TOKEN; `aws s3 mb s3://BUCKET` creates a bucket",
     )
 
 
 def current_login(project: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the backend a plain `pulumi` has logged in to, as PULUMI_BACKEND_URL; {} where another one is named."""
+    """Return PULUMI_BACKEND_URL of the backend that a plain `pulumi` is logged in to; {} if another one is set."""
     if not _default_backend(project, environ):
         return {}
     folder = Path(environ.get("PULUMI_CREDENTIALS_PATH") or environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
@@ -133,19 +133,19 @@ def current_login(project: Path, environ: Mapping[str, str]) -> dict[str, str]:
 
 def _default_backend(project: Path, environ: Mapping[str, str]) -> bool:
     backend: Any = project_settings(project).get("backend")
-    named = isinstance(backend, dict) and bool(cast("dict[str, Any]", backend).get("url"))
-    return not (environ.get("PULUMI_BACKEND_URL") or environ.get("PULUMI_ACCESS_TOKEN") or named)
+    configured = isinstance(backend, dict) and bool(cast("dict[str, Any]", backend).get("url"))
+    return not (environ.get("PULUMI_BACKEND_URL") or environ.get("PULUMI_ACCESS_TOKEN") or configured)
 
 
 def state_folder(project: Path, environ: Mapping[str, str] = os.environ) -> Path | None:
-    """Return the folder `.pulumi` of the backend which a run would use, or None where it is no folder; make nothing."""
+    """Return the folder `.pulumi` of the backend of a run, or None if it is not a folder; create nothing."""
     if _default_backend(project, environ):
         return home(project) / "state" / ".pulumi"
     return backend_folder(project, environ)
 
 
 def backend_folder(project: Path, environment: Mapping[str, str]) -> Path | None:
-    """Return the folder `.pulumi` of a file backend, or None for every other kind."""
+    """Return the folder `.pulumi` of a file backend, or None for other backends."""
     url = environment.get("PULUMI_BACKEND_URL", "")
     if not url:
         backend: Any = project_settings(project).get("backend")

@@ -1,4 +1,4 @@
-"""What the engine tells while it works, in our own words."""
+"""Progress events of a run, translated from the engine's events."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ Kind = Literal["started", "done", "failed", "message", "note", "summary"]
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened.
+    """One event of a run.
 
     Attributes:
-        kind: `started`, `done` and `failed` are about one resource, `message` is what a resource or the program
-            says, `note` is what tidemill says, `summary` ends a run.
-        operation: what happens to the resource: create, update, replace, delete, refresh, same.
-        type: its type.
-        name: its name.
-        seconds: how long it took, or the whole run.
-        text: the words of a message or note.
-        severity: of a message: info, warning, error.
-        changes: of a summary: operation -> number of resources.
-        exit_code: of an error of a resource of ours: the exit code it stands for.
+        kind: `started`, `done` and `failed` concern one resource, `message` comes from a resource or the program,
+            `note` from tidemill, and `summary` ends a run.
+        operation: operation on the resource: create, update, replace, delete, refresh, same.
+        type: type of the resource.
+        name: name of the resource.
+        seconds: duration of the operation, or of the whole run.
+        text: text of a message or note.
+        severity: severity of a message: info, warning, error.
+        changes: operation -> number of resources, in a summary.
+        exit_code: exit code of an error, if one of tidemill's resources reported it.
     """
 
     kind: Kind
@@ -50,7 +50,7 @@ class Event:
     exit_code: int | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return what is known as JSON, without what is empty."""
+        """Return the event as JSON, without empty fields."""
         return {key: value for key, value in asdict(self).items() if value not in ("", None)}
 
 
@@ -58,10 +58,10 @@ Listener = Callable[[Event], None]
 
 
 class Translator:
-    """Turns the engine's events into ours.
+    """Translates the engine's events.
 
     Args:
-        listener: is told each of them.
+        listener: receives each translated event.
     """
 
     def __init__(self, listener: Listener) -> None:
@@ -69,43 +69,43 @@ class Translator:
         self.changes: dict[str, int] = {}
         self.refreshed: dict[str, str] = {}
         self._listener = listener
-        self._begun: dict[str, float] = {}
+        self._started: dict[str, float] = {}
         self._codes: dict[str, int] = {}
 
     def __call__(self, event: EngineEvent) -> None:
-        """Take one event of the engine's."""
+        """Translate one event of the engine."""
         if event.resource_pre_event:
             metadata = event.resource_pre_event.metadata
-            self._begun[metadata.urn] = time.monotonic()
-            self._tell("started", metadata)
+            self._started[metadata.urn] = time.monotonic()
+            self._report("started", metadata)
         elif event.res_outputs_event:
             metadata = event.res_outputs_event.metadata
-            self._tell("done", metadata, self._taken(metadata.urn))
+            self._report("done", metadata, self._seconds(metadata.urn))
         elif event.res_op_failed_event:
             metadata = event.res_op_failed_event.metadata
-            self._tell("failed", metadata, self._taken(metadata.urn))
+            self._report("failed", metadata, self._seconds(metadata.urn))
         elif event.diagnostic_event:
-            self._diagnose(event.diagnostic_event)
+            self._report_diagnostic(event.diagnostic_event)
         elif event.policy_event:
-            self._violated(event.policy_event)
+            self._report_violation(event.policy_event)
         elif event.summary_event:
             changes = event.summary_event.resource_changes or {}
             self.changes = {getattr(key, "value", str(key)): int(value) for key, value in changes.items()}
             self._listener(Event("summary", changes=self.changes, seconds=float(event.summary_event.duration_seconds)))
 
-    def _taken(self, urn: str) -> float | None:
-        begun = self._begun.pop(urn, None)
-        return None if begun is None else round(time.monotonic() - begun, 3)
+    def _seconds(self, urn: str) -> float | None:
+        started = self._started.pop(urn, None)
+        return None if started is None else round(time.monotonic() - started, 3)
 
-    def _tell(self, kind: Kind, metadata: Any, seconds: float | None = None) -> None:
+    def _report(self, kind: Kind, metadata: Any, seconds: float | None = None) -> None:
         if str(metadata.type).startswith("pulumi:"):
             return
         operation = str(getattr(metadata.op, "value", metadata.op))
         name = str(metadata.urn).rsplit("::", 1)[1]
         self._listener(Event(kind, operation=operation, type=str(metadata.type), name=name, seconds=seconds))
 
-    def _violated(self, violation: Any) -> None:
-        # The message begins with what the rule asks, on a line of its own.
+    def _report_violation(self, violation: Any) -> None:
+        # The first line of the message is the title of the rule.
         text = str(violation.message).strip().rpartition("\n")[2]
         refused = violation.enforcement_level == "mandatory"
         found = Event(
@@ -118,13 +118,13 @@ class Translator:
             self.errors.append(found)
         self._listener(found)
 
-    def _diagnose(self, diagnostic: Any) -> None:
+    def _report_diagnostic(self, diagnostic: Any) -> None:
         severity = str(diagnostic.severity)
         urn = str(diagnostic.urn or "")
         if diagnostic.ephemeral and (code := _CODE.search(str(diagnostic.message))):
             self._codes[urn] = int(code[1])
             return
-        # Debug messages hold whole requests, secrets among them: they go nowhere.
+        # Debug messages contain whole requests with secrets: drop them.
         if severity == "debug" or diagnostic.ephemeral:
             return
         text = str(diagnostic.message).strip().removeprefix("error: ").removeprefix("warning: ").strip()

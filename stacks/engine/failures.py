@@ -1,7 +1,7 @@
-"""What the engine's failures mean, in one sentence.
+"""Explains failures of the engine.
 
-Several failures of one run make one error; the highest of their exit codes wins, since a platform which failed (3)
-must not be taken for a mistake (2), nor a mistake for a refusal (1). What is not from a resource of ours counts as 3.
+Several failures of one run become one error with the highest of their exit codes: a failed platform (3) must not look
+like a mistake (2), nor a mistake like a refusal (1). A failure of another provider counts as 3.
 """
 
 from __future__ import annotations
@@ -33,51 +33,53 @@ _PLUGIN_SIGNS = (
 def explain(
     error: CommandError, errors: Sequence[Event], loaded: LoadedStack, *, interrupted: bool = False
 ) -> TidemillError:
-    """Return `error` as one of ours.
+    """Return `error` as one of tidemill's errors.
 
     Args:
-        error: what the Automation API raised.
-        errors: what the resources and the program said of it.
-        loaded: the stack it happened to.
+        error: the error of the Automation API.
+        errors: error events of the resources and the program.
+        loaded: the stack of the run.
         interrupted: whether the user interrupted the run.
     """
     text = str(error)
     stack = loaded.config.stack
     if "incorrect passphrase" in text:
         return UserError(
-            "wrong passphrase: the secrets of this stack were encrypted with another one",
+            "wrong passphrase: the secrets of this stack are encrypted with another one",
             field=stack,
             hint=f"set PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE to the right one, or restore "
-            f"{home(loaded.project) / 'passphrase'}; if the stack was never up, remove `encryptionsalt` from "
+            f"{home(loaded.project) / 'passphrase'}; if the stack has never been up, remove `encryptionsalt` from "
             f"{loaded.file.name}",
         )
     if "passphrase must be set" in text or "unable to find either" in text:
         return UserError(
-            "no passphrase for the secrets of this stack",
+            "the passphrase for the secrets of this stack is not set",
             field=stack,
             hint="set PULUMI_CONFIG_PASSPHRASE_FILE, or unset PULUMI_CONFIG_PASSPHRASE",
         )
-    spoken = [event for event in errors if event.text.strip() not in ("update failed", "preview failed")]
-    # A plugin which a busy machine lets take over 5 s to acknowledge its end; one that died fails its resources too.
-    spoken = [event for event in spoken if "exited prematurely" not in event.text] or spoken
-    everything = "\n".join([text, *(event.text for event in spoken)])
+    messages = [event for event in errors if event.text.strip() not in ("update failed", "preview failed")]
+    # On a busy machine, a plugin may take over 5 s to confirm its end; a crashed one also fails its resources.
+    messages = [event for event in messages if "exited prematurely" not in event.text] or messages
+    everything = "\n".join([text, *(event.text for event in messages)])
     for sign in _PLUGIN_SIGNS:
         if sign in everything:
             line = next(line for line in everything.splitlines() if sign in line)
             return UserError(line.strip().removeprefix("error: "), field="plugin", hint=_plugin_hint(line, loaded))
     if _KILLED.search(text):
         return PlatformError(
-            "the engine was killed", field=stack, hint="run it again: what it left is taken over or made again"
+            "the engine was killed", field=stack, hint="run it again: it takes over or recreates what was left"
         )
     if interrupted:
-        return PlatformError("interrupted; what had begun was finished and saved", field=stack, hint="run it again")
-    if spoken:
+        return PlatformError(
+            "interrupted; running operations were finished and saved", field=stack, hint="run it again"
+        )
+    if messages:
         lines: list[str] = []
-        for event in spoken:
+        for event in messages:
             line = f"{event.name}: {event.text}" if event.name and not event.text.startswith(event.name) else event.text
             if line not in lines:
                 lines.append(line)
-        code = max(event.exit_code or PlatformError.exit_code for event in spoken)
+        code = max(event.exit_code or PlatformError.exit_code for event in messages)
         kind = next(kind for kind in (PlatformError, UserError, RefusedError) if kind.exit_code == code)
         return kind("\n".join(lines))
     last = [line.strip() for line in _stderr(text).splitlines() if line.strip()]
@@ -85,20 +87,20 @@ def explain(
 
 
 def _plugin_hint(line: str, loaded: LoadedStack) -> str:
-    """Return how the plugin which `line` misses is had: ours came with tidemill, the others from their vendors."""
+    """Return how to install the plugin that `line` misses: tidemill's own, or one of a vendor."""
     vendor = next((name for name in ("docker-build", "docker", "aws") if re.search(rf"\b{name}\b", line)), None)
     if vendor is None or PACKAGE in line:
         extra = "platform" if loaded.config.target == "local" else loaded.config.target
         return (
-            f"install tidemill with its extra {extra} beside Pulumi.yaml: `uv sync`, or "
+            f"install tidemill with its extra {extra} next to Pulumi.yaml: `uv sync`, or "
             f'`.venv/bin/pip install "tidemill[{extra}]"`'
         )
     return (
-        f"`pulumi plugin install resource {vendor}` gets it from its vendor, where the network lets it; "
-        f"elsewhere put `pulumi-resource-{vendor}` on PATH"
+        f"run `pulumi plugin install resource {vendor}`, or without network access to its vendor put "
+        f"`pulumi-resource-{vendor}` on PATH"
     )
 
 
 def _stderr(text: str) -> str:
-    """Return the part of the Automation API's message which is the engine's standard error."""
+    """Return the engine's standard error from a message of the Automation API."""
     return text.partition("\n stderr: ")[2] or text

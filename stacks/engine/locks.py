@@ -1,6 +1,6 @@
-"""Locks: ours, so that two runs never race, and the engine's, which a killed engine leaves behind.
+"""Locks of runs: tidemill's own, against concurrent runs, and those that a killed engine leaves.
 
-A lock of the engine's is removed only when it names this host and a process which is dead.
+A lock of the engine is removed only if it names this host and a dead process.
 """
 
 from __future__ import annotations
@@ -26,15 +26,14 @@ from .environment import private_folder
 __all__ = ["EngineLock", "clear_dead_locks", "parse_locks", "run_lock"]
 
 _LOCK = re.compile(
-    r"^\s*(?P<where>\S+): created by (?P<user>\S+)@(?P<host>\S+) \(pid (?P<pid>\d+)\) at (?P<at>\S+)",
-    re.MULTILINE,
+    r"^\s*(?P<where>\S+): created by (?P<user>\S+)@(?P<host>\S+) \(pid (?P<pid>\d+)\) at (?P<at>\S+)", re.MULTILINE
 )
 _ORPHAN_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class EngineLock:
-    """One lock as the engine tells of it."""
+    """A lock in a message of the engine."""
 
     where: str
     user: str
@@ -48,12 +47,12 @@ class EngineLock:
         return self.host == socket.gethostname()
 
     def process(self) -> psutil.Process | None:
-        """Return the process which holds it, or None when that one is dead."""
+        """Return the process that holds the lock, or None if it is dead."""
         try:
             process = psutil.Process(self.pid)
             if process.status() == psutil.STATUS_ZOMBIE:
                 return None
-            # A process younger than the lock has merely got the same number.
+            # A process younger than the lock only has the same number.
             return None if process.create_time() > self._timestamp() + 2 else process
         except psutil.NoSuchProcess:
             return None
@@ -66,13 +65,13 @@ class EngineLock:
 
     @property
     def file(self) -> Path | None:
-        """The file which is the lock, on a file backend."""
+        """The lock file, on a file backend."""
         parts = urlsplit(self.where)
         return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
 
 def parse_locks(text: str) -> list[EngineLock]:
-    """Return the locks which the engine's message `text` names."""
+    """Return the locks in a message of the engine."""
     return [
         EngineLock(match["where"], match["user"], match["host"], int(match["pid"]), match["at"])
         for match in _LOCK.finditer(text)
@@ -81,10 +80,10 @@ def parse_locks(text: str) -> list[EngineLock]:
 
 @contextmanager
 def run_lock(folder: Path, stack: str) -> Generator[Path]:
-    """Hold our own lock on `stack`: it ends with the process, however that ends.
+    """Hold tidemill's lock on `stack`; the operating system releases it when the process ends.
 
     Raises:
-        PlatformError: another run holds it.
+        PlatformError: another run holds the lock.
     """
     path = private_folder(folder / "locks") / stack
     with path.open("a+", encoding="ascii") as file:
@@ -95,7 +94,7 @@ def run_lock(folder: Path, stack: str) -> Generator[Path]:
             raise PlatformError(
                 f"another tidemill run is in progress (pid {file.read().strip() or 'unknown'})",
                 field=stack,
-                hint="wait until it has ended, then run this again",
+                hint="wait for its end, then run this again",
             ) from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
@@ -104,28 +103,28 @@ def run_lock(folder: Path, stack: str) -> Generator[Path]:
 
 
 def clear_dead_locks(message: str, stack: str, cancel: Callable[[], None], note: Callable[[str], None]) -> None:
-    """Remove the locks which `message` names, if each names this host and a dead process.
+    """Remove the locks in `message`, if each names this host and a dead process.
 
     Args:
-        message: what the engine said.
+        message: the engine's message.
         stack: the locked stack.
-        cancel: removes all locks of the stack, for backends which are not files.
-        note: is told what happened.
+        cancel: removes all locks of the stack, for backends that are not folders.
+        note: receives a message about removed locks.
 
     Raises:
-        PlatformError: a lock is of another host, or its process lives.
+        PlatformError: a lock belongs to another host, or its process lives.
     """
     locks = parse_locks(message)
     if not locks:
         raise PlatformError(
-            "another update is in progress", field=stack, hint="wait until it has ended, or run `pulumi cancel`"
+            "another update is in progress", field=stack, hint="wait for its end, or run `pulumi cancel`"
         )
     for lock in locks:
         if not lock.here:
             raise PlatformError(
                 f"locked by {lock.user} on the host {lock.host} (pid {lock.pid}, since {lock.at})",
                 field=stack,
-                hint="wait until that run has ended; only if it is surely dead, run `pulumi cancel`",
+                hint="wait for the end of that run; run `pulumi cancel` only if it is certainly dead",
             )
     for lock in locks:
         process = lock.process()
@@ -136,24 +135,24 @@ def clear_dead_locks(message: str, stack: str, cancel: Callable[[], None], note:
         if file is None:
             cancel()
             break
-        # Exactly this file, since `cancel` would also remove a lock taken by somebody in the meantime.
+        # Only this file: `cancel` would also remove a lock that another run has taken in the meantime.
         for path in (file, file.with_name(f"{file.name}.attrs")):
             path.unlink(missing_ok=True)
     pids = ", ".join(str(lock.pid) for lock in locks)
-    note(f"an earlier run on this host ended without freeing its lock (pid {pids} is dead): the lock was removed")
+    note(f"removed the lock of an earlier run on this host that did not release it (pid {pids} is dead)")
 
 
 def _end_orphan(lock: EngineLock, process: psutil.Process, stack: str, note: Callable[[str], None]) -> None:
-    """End an engine whose `tidemill` was killed; leave every other process alone."""
+    """End an engine whose `tidemill` was killed, but no other process."""
     busy = PlatformError(
         f"another update is in progress on this host (pid {lock.pid}, since {lock.at})",
         field=stack,
-        hint="wait until it has ended, then run this again",
+        hint="wait for its end, then run this again",
     )
     try:
         if not _orphaned(process):
             raise busy
-        note(f"an engine is left over from a run which was killed (pid {lock.pid}): it is asked to finish")
+        note(f"asking the engine of a killed run to finish (pid {lock.pid})")
         process.send_signal(signal.SIGINT)
         process.wait(_ORPHAN_SECONDS)
     except psutil.TimeoutExpired:
@@ -163,7 +162,7 @@ def _end_orphan(lock: EngineLock, process: psutil.Process, stack: str, note: Cal
 
 
 def _orphaned(process: psutil.Process) -> bool:
-    """Say whether `process` is an engine of ours which has nobody left to run its program."""
+    """Return whether `process` is an engine of tidemill without the process that runs its program."""
     client = next((word for word in process.cmdline() if word.startswith("--client=127.0.0.1:")), None)
     if client is None:
         return False

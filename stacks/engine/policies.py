@@ -1,4 +1,4 @@
-"""How the engine comes to the policy pack: its folder, and an executable which runs it with this very Python."""
+"""The policy pack for the engine: its folder, and an executable that runs it with this Python."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ PACK = Path(policies.__file__).parent
 """The folder with PulumiPolicy.yaml, for `--policy-pack`."""
 
 EXECUTABLE = "pulumi-analyzer-policy-tidemill"
-"""What the engine looks for on PATH: the runtime's name in PulumiPolicy.yaml after what is always so."""
+"""The program that the engine looks for on PATH: a fixed prefix and the runtime's name in PulumiPolicy.yaml."""
 
 
 def install(home: Path) -> Path:
-    """Write the executable into the private folder of a project, and return the folder which is to be on PATH.
+    """Write the executable into the private folder of a project, and return that folder, which must be on PATH.
 
-    Another install of tidemill may have written one before; the one which runs now is right.
+    It replaces the executable of another installation of tidemill.
     """
     folder = private_folder(home / "policies")
-    # -P: the engine starts it within the pack's folder, whose modules must not pass for others.
+    # -P: the engine starts it in the pack's folder, whose modules must not shadow others.
     command = shlex.join([sys.executable, "-u", "-P", "-m", "tidemill.stacks.engine.policy_pack"])
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=".executable-")
     with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -1,7 +1,7 @@
-"""The rules as the engine asks them: a policy pack of Pulumi's.
+"""The rules as a policy pack of Pulumi.
 
-How the stack's config sets them is read here too, so that a plain `pulumi preview --policy-pack` asks the same as
-`tidemill preview --policy`; a file which is given as `--policy-pack-config` wins.
+The pack also reads their settings in the stack config, so a plain `pulumi preview --policy-pack` checks the same as
+`tidemill preview --policy`. A file given as `--policy-pack-config` overrides the stack config.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pulumi_policy import policy as sdk
 from pulumi_policy.proxy import UnknownValueError
 
 from ...components.layout import find_project
-from ...components.policies.base import UNKNOWN, Resource, Rule, Situation
+from ...components.policies.base import UNKNOWN, Resource, Rule, RuleContext
 from ...components.policies.rules import RULES
 from ...components.policies.rules import rule as rule_of
 from ...components.policies.settings import PolicyRule
@@ -33,7 +33,7 @@ __all__ = ["NAME", "StackValues", "main", "mark_secrets", "policies_of", "resour
 
 NAME = "tidemill"
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
-_SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - how the wire marks one
+_SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - a mark of the wire format
 _MARK = "tidemill:secret"
 _READER = "deserialize_properties"
 PRODUCTION = frozenset({"prod", "production"})
@@ -44,18 +44,18 @@ _LEVELS = {
 }
 _EXCEPT: dict[str, Any] = {
     "type": "object",
-    "description": "Name of a resource, or a pattern -> why it is excepted.",
+    "description": "Name of a resource, or a pattern -> reason of the exception.",
     "additionalProperties": {"type": "string", "minLength": 10},
 }
 
 
 @dataclass(frozen=True)
 class StackValues:
-    """What the pack needs to know of the stack.
+    """The stack's values that the pack needs.
 
     Attributes:
-        production: whether it is one of production.
-        rules: how its config sets the rules.
+        production: whether it is a production stack.
+        rules: rule -> its settings in the stack config.
     """
 
     production: bool = False
@@ -63,29 +63,29 @@ class StackValues:
 
     @classmethod
     def of(cls, environ: Mapping[str, str], engine: Path) -> StackValues:
-        """Return what holds for the stack which the engine has chosen.
+        """Return the values of the engine's current stack.
 
         Args:
-            environ: what the engine tells in the environment.
+            environ: the environment that the engine sets.
             engine: the working directory of the engine, at or below the project.
 
         Raises:
-            TidemillError: the stack's config is not right.
+            TidemillError: the stack config is invalid.
         """
         stack = environ.get("PULUMI_STACK", "")
         if "tidemill:stack" not in json.loads(environ.get("PULUMI_CONFIG") or "{}"):
-            return cls(stack.rpartition("-")[2] in PRODUCTION)  # a program which is none of ours
-        # What the engine tells of the config lacks what it is laid over.
+            return cls(stack.rpartition("-")[2] in PRODUCTION)  # another program than tidemill's
+        # The config in the engine's environment lacks the base config that it extends.
         config = load_stack(find_project(engine), stack).config
         if config.target == "aws":
             return cls(config.aws.is_production(config.environment), config.policies)
         return cls(config.environment in PRODUCTION, config.policies)
 
     def settings(self) -> dict[str, Any]:
-        """Return how the rules are set, as the engine takes it."""
+        """Return the settings of the rules in the engine's form."""
         found: dict[str, Any] = {}
         for name, rule in self.rules.items():
-            # One which is not given means `advisory` on the wire, and not the rule's own.
+            # A missing level means `advisory` on the wire, not the rule's own level.
             level = rule.level or rule_of(name).level
             excepted = {"except": rule.excepted} if rule.excepted else {}
             found[name] = {"enforcementLevel": _LEVELS[level], **excepted, **rule.parameters}
@@ -93,7 +93,7 @@ class StackValues:
 
 
 def mark_secrets(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """Return `original`, which reads properties off the wire and forgets which were secret, made to remember."""
+    """Wrap `original`, which reads properties off the wire, so that it keeps the marks on secrets."""
 
     def marking(properties: dict[str, Any], proxy_secrets: bool = False) -> dict[str, Any]:
         return original(properties if proxy_secrets else _marked(properties), proxy_secrets)
@@ -115,7 +115,7 @@ def _marked(value: Any) -> Any:
 def resource_of(
     given: policy.ResourceValidationArgs | policy.PolicyResource, refers: Mapping[str, frozenset[str]] | None = None
 ) -> Resource:
-    """Return what the engine tells of a resource as the rules see it."""
+    """Return a resource of the engine in the rules' form."""
     secrets: set[str] = set()
     properties = {key: _plain(given.props, key, key, secrets) for key in given.props}
     return Resource(
@@ -151,7 +151,7 @@ def _plain(holder: Any, key: str | int, path: str, secrets: set[str]) -> Any:
 
 
 def _default_tags(provider: policy.PolicyProviderResource | None) -> dict[str, Any]:
-    """Return the tags which a provider puts on everything; its properties are texts, of JSON where they are more."""
+    """Return the tags that a provider adds to every resource; its complex properties are JSON texts."""
     if provider is None or "defaultTags" not in provider.props:
         return {}
     found = _plain(provider.props, "defaultTags", "defaultTags", set())
@@ -165,8 +165,8 @@ def _default_tags(provider: policy.PolicyProviderResource | None) -> dict[str, A
 
 
 def policies_of(values: StackValues, rules: Sequence[Rule] = RULES) -> list[policy.Policy]:
-    """Return the rules as policies of Pulumi's."""
-    return [_each(rule, values) if rule.each else _whole(rule, values) for rule in rules]
+    """Return the rules as policies of Pulumi."""
+    return [_resource_policy(rule, values) if rule.check_resource else _stack_policy(rule, values) for rule in rules]
 
 
 def _common(rule: Rule) -> dict[str, Any]:
@@ -179,33 +179,34 @@ def _common(rule: Rule) -> dict[str, Any]:
     }
 
 
-def _each(rule: Rule, values: StackValues) -> policy.Policy:
+def _resource_policy(rule: Rule, values: StackValues) -> policy.Policy:
     def validate(given: policy.ResourceValidationArgs, report: policy.ReportViolation) -> None:
         resource = resource_of(given)
-        for finding in rule.ask(resource, Situation(values.production, given.get_config())):
+        for finding in rule.findings(resource, RuleContext(values.production, given.get_config())):
             report(finding.text(resource), None)
 
     return policy.ResourceValidationPolicy(validate=validate, **_common(rule))
 
 
-def _whole(rule: Rule, values: StackValues) -> policy.Policy:
+def _stack_policy(rule: Rule, values: StackValues) -> policy.Policy:
     def validate(given: policy.StackValidationArgs, report: policy.ReportViolation) -> None:
         resources = [resource_of(one, _refers(one)) for one in given.resources]
-        for finding in rule.ask_all(resources, Situation(values.production, given.get_config())):
-            of = finding.of
-            report(finding.text(of) if of else f"{finding.field} {finding.problem}; {finding.hint}", of and of.urn)
+        for finding in rule.stack_findings(resources, RuleContext(values.production, given.get_config())):
+            resource = finding.resource
+            text = finding.text(resource) if resource else f"{finding.field} {finding.problem}; {finding.hint}"
+            report(text, resource and resource.urn)
 
     return policy.StackValidationPolicy(validate=validate, **_common(rule))
 
 
 def main() -> None:
-    """Answer the engine until it ends; this is what `pulumi-analyzer-policy-tidemill` runs."""
+    """Serve the engine until it ends; `pulumi-analyzer-policy-tidemill` runs this."""
     engine = os.getppid()
     end_with_parent(engine)
-    # The SDK writes its port and flushes nothing: it counts on the engine's own starter, which runs Python unbuffered.
+    # The SDK prints its port without a flush, because the engine's own starter runs Python unbuffered.
     sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), write_through=True)
-    # The SDK tells a validation nothing of which values are secret, though the engine tells the SDK.
-    original: Any = getattr(sdk, _READER)  # it fails here where another version of the SDK has none
+    # The engine marks secret values, but the SDK drops the marks before a validation.
+    original: Any = getattr(sdk, _READER)  # fails here if another version of the SDK lacks it
     setattr(sdk, _READER, mark_secrets(original))
     try:
         values = StackValues.of(os.environ, Path(psutil.Process(engine).cwd()))

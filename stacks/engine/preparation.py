@@ -1,4 +1,4 @@
-"""What `up` sees to before the engine runs: the fixed ports are free, and the tools are there."""
+"""Preparation of `up`: checks that fixed ports are free, and installs tools."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["ensure_tools", "get_tool", "require_free_ports"]
 
 
 def require_free_ports(loaded: LoadedStack) -> None:
-    """Refuse a fixed port of the config on which somebody else than its own service listens.
+    """Check that only their own services listen on the fixed ports of the config.
 
     Raises:
-        PlatformError: names the setting, the port and who holds it.
+        PlatformError: names the setting, the port and the process that uses it.
     """
     if loaded.config.target == "aws":
-        return  # its services listen elsewhere
+        return  # its services do not listen on this machine
     for name, port in loaded.config.ports.items():
         holder = holder_of(port)
         if holder is None or _is_ours(loaded, name, port):
@@ -49,20 +49,20 @@ def _is_ours(loaded: LoadedStack, name: str, port: int) -> bool:
 
 
 def ensure_tools(loaded: LoadedStack, note: Callable[[str], None]) -> None:
-    """Get every tool which the stack needs and is not there yet.
+    """Install the missing tools of the stack.
 
-    Without Grafana the rest comes up. It is tried for once, when the stack is new: where it cannot be had, every later
-    `up` would wait for the same answer.
+    The platform works without Grafana. Its installation is tried only for a new stack, because after a failure every
+    later `up` would wait for the same failure.
 
     Args:
         loaded: the stack.
-        note: is told, a line at a time, what is got and how far it is.
+        note: receives one line of progress at a time.
 
     Raises:
-        ToolError: a tool cannot be had.
+        ToolError: a tool cannot be installed.
     """
     if loaded.config.target != "local":
-        get_tool("pulumi", note)  # the others come with their images
+        get_tool("pulumi", note)  # the other tools are in images
         return
     services = StackRoot.of(loaded.project, loaded.config.stack).path / "services"
     is_new = not (services.is_dir() and any(services.iterdir()))
@@ -73,20 +73,20 @@ def ensure_tools(loaded: LoadedStack, note: Callable[[str], None]) -> None:
             try:
                 get_tool(package.name, note)
             except ToolError as error:
-                note(f"{package.name} cannot be had, and the rest comes up without it; to have it, {error.hint}")
+                note(f"{package.name} cannot be installed; the platform starts without it; to use it, {error.hint}")
 
 
 def get_tool(name: str, note: Callable[[str], None]) -> Path:
-    """Return the tool `name`, and get it where it is not there yet.
+    """Return the tool `name`, installing it if necessary.
 
     Args:
         name: a tool of the table.
-        note: is told, a line at a time, how far it is.
+        note: receives one line of progress at a time.
 
     Raises:
-        ToolError: it cannot be had.
+        ToolError: the tool cannot be installed.
     """
     try:
-        return tools.find(name)  # unlike `ensure`, it does not read all of what it finds
+        return tools.find(name)  # unlike `ensure`, it does not read the whole file
     except ToolError:
         return tools.ensure(name, note)

@@ -1,4 +1,4 @@
-"""Runs of the engine: up, preview, refresh, destroy, on the project and state which a plain `pulumi` uses too."""
+"""Runs of the engine: up, preview, refresh, destroy, on the project and state that a plain `pulumi` also uses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pulumi import RunError
 from pulumi.automation import CommandResult, LocalWorkspace, OutputMap, Stack, UpdateSummary
-from pulumi.automation._stack import StackInitMode  # what Stack takes, and not exported
+from pulumi.automation._stack import StackInitMode  # an argument of Stack that is not exported
 from pulumi.automation.errors import CommandError, ConcurrentUpdateError, InvalidVersionError, StackNotFoundError
 
 from ...components.layout import StackRoot, home
@@ -34,16 +34,16 @@ __all__ = ["Engine", "Outcome"]
 
 T = TypeVar("T")
 
-_PARALLEL = 16  # services wait for their health most of the time
+_PARALLEL = 16  # most of the time, services wait for their health checks
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended.
+    """Outcome of a run.
 
     Attributes:
-        changes: operation -> number of resources; the stack counts as one.
-        notes: what tidemill had to hint before.
+        changes: operation -> number of resources, including the stack itself.
+        notes: tidemill's messages during the run.
     """
 
     changes: dict[str, int] = field(default_factory=dict[str, int])
@@ -51,19 +51,19 @@ class Outcome:
 
     @property
     def changed(self) -> int:
-        """How many resources were made, changed or deleted."""
+        """Number of resources that were created, changed or deleted."""
         return sum(count for operation, count in self.changes.items() if operation not in ("same", "refresh", "read"))
 
 
 class _Workspace(LocalWorkspace):
-    """A workspace which selects nothing: every command names its stack, and the user's own selection stays."""
+    """A workspace that never selects a stack: every command names it, and the user's selection stays."""
 
     def select_stack(self, stack_name: str) -> None:  # noqa: ARG002 - the base class's signature
         return
 
 
 class _Stack(Stack):
-    """A stack which does not ask the engine, in three more runs, for what nobody here reads."""
+    """A stack without three unused queries of the engine."""
 
     def outputs(self) -> OutputMap:
         return {}
@@ -77,10 +77,10 @@ class Engine:
 
     Args:
         loaded: the stack's config.
-        program: what declares its resources.
-        executable: the engine's command; None finds or gets the one of the tools table.
-        listener: is told what happens.
-        policy: whether each resource is asked what the policy pack asks.
+        program: declares its resources.
+        executable: the engine's command; None installs the one of the tools table.
+        listener: receives the events.
+        policy: whether the policy pack checks the resources.
     """
 
     def __init__(
@@ -106,13 +106,13 @@ class Engine:
         self._folder = backend_folder(loaded.project, {**os.environ, **self._environment})
 
     def up(self, recreate: Sequence[str] = ()) -> Outcome:
-        """Make the platform what the config says, and repair what differs from it.
+        """Create or change the platform to match the config, and repair differences.
 
         Args:
-            recreate: names of data-holding resources which may be made again, empty.
+            recreate: names of lost data resources that may be recreated empty.
 
         Raises:
-            PlatformError: a fixed port is taken, a tool cannot be had, or the engine failed.
+            PlatformError: a fixed port is taken, a tool cannot be installed, or the engine failed.
         """
         if recreate:
             self._environment["TIDEMILL_RECREATE"] = ",".join(recreate)
@@ -123,28 +123,28 @@ class Engine:
             return self._run(lambda stack, on_event: stack.up(on_event=on_event, suppress_outputs=True, **self._common))
 
     def preview(self) -> Outcome:
-        """Say what `up` would do; touches nothing of the platform."""
+        """Report what `up` would do, without changing the platform."""
         self._ready(clear=False)
         return self._run(lambda stack, on_event: stack.preview(on_event=on_event, **self._common))
 
     def refresh(self) -> Outcome:
-        """Take into the state what is really there; changes nothing of the platform."""
+        """Update the state from the actual resources, without changing the platform."""
         with self._locked():
             self._ready()
             return self._run(lambda stack, on_event: stack.refresh(on_event=on_event, **self._quiet))
 
     def destroy(self, *, delete_data: bool = False) -> Outcome:
-        """Remove the platform, and with `delete_data` everything that it holds.
+        """Remove the platform; with `delete_data`, also all its data.
 
         Raises:
-            RefusedError: it holds data, and `delete_data` is not given.
+            RefusedError: the platform holds data, and `delete_data` is not set.
         """
         with self._locked() as lock:
             deployment = self.deployment()
             if deployment is None:
-                self._note("there is no such stack in the state: nothing to destroy")
+                self._note("the state has no such stack: nothing to destroy")
                 if delete_data:
-                    self._sweep(lock)
+                    self._remove_files(lock)
                 return Outcome(notes=tuple(self._notes))
             if deployment.protected and not delete_data:
                 raise self.refusal(deployment)
@@ -161,21 +161,21 @@ class Engine:
                     "stack", "rm", self.stack, "--yes", "--preserve-config",
                     *(["--remove-backups"] if self._folder else []),
                 )  # fmt: skip
-                self._sweep(lock)
+                self._remove_files(lock)
             return outcome
 
     def refusal(self, deployment: Deployment) -> RefusedError:
-        """Return why a stack with data is not destroyed, and both ways on."""
+        """Return the error for destroying a stack with data; it names both options."""
         names = ", ".join(deployment.protected[:6]) + (", ..." if len(deployment.protected) > 6 else "")
         return RefusedError(
             f"holds data ({names}) and is not destroyed",
             field=self.stack,
-            hint="`tidemill stop` stops every service and keeps everything; "
+            hint="`tidemill stop` stops all services and keeps everything; "
             "`tidemill destroy --delete-data` deletes everything",
         )
 
     def deployment(self) -> Deployment | None:
-        """Return what the state holds, or None when the stack is not in it."""
+        """Return the stack's state, or None if it has none."""
         if self._folder is not None:
             return read_checkpoint(self._folder, self._project, self.stack)
         try:
@@ -191,7 +191,7 @@ class Engine:
 
     @property
     def _common(self) -> dict[str, Any]:
-        # Said again although Pulumi.yaml says it, for projects whose Pulumi.yaml does not.
+        # Pulumi.yaml sets `refresh` too, but that of another project may not.
         packs = {"policy_packs": [str(PACK)]} if self._policy else {}
         return {"color": "never", "suppress_progress": True, "parallel": _PARALLEL, "refresh": True, **packs}
 
@@ -214,7 +214,7 @@ class Engine:
         return _Stack(self.stack, workspace, StackInitMode.SELECT)
 
     def _guarded(self) -> None:
-        """Run the program; an error of ours reaches the user as such and not as a traceback of the engine's."""
+        """Run the program; keep tidemill's errors, which the engine would report as tracebacks."""
         try:
             self._program()
         except TidemillError as error:
@@ -233,7 +233,7 @@ class Engine:
             yield lock
 
     def _ready(self, *, clear: bool = True) -> None:
-        """Make the stack if it is not in the state yet, and clear what a killed engine left in it."""
+        """Create the stack in the state if necessary, and clear what a killed engine left in it."""
         deployment = self.deployment()
         if deployment is None:
             provider = self.loaded.secrets_provider
@@ -245,12 +245,12 @@ class Engine:
 
     def _clear_pending(self, deployment: Deployment) -> None:
         names = ", ".join(deployment.pending)
-        self._note(f"an earlier run was killed while it made {names}: what it left is taken over or made again")
+        self._note(f"an earlier run was killed while it created {names}: taking over or recreating what it left")
         silent = Translator(lambda _: None)
         self._attempt(lambda: self._handle.refresh(on_event=silent, clear_pending_creates=True, **self._quiet), silent)
 
     def _command(self, *args: str) -> CommandResult:
-        """Run one command of the engine on this stack."""
+        """Run one engine command on this stack."""
         workspace = self._handle.workspace
         return self._attempt(
             lambda: workspace.pulumi_command.run(list(args), str(workspace.work_dir), dict(self._environment)),
@@ -258,32 +258,32 @@ class Engine:
         )
 
     def _run(self, operation: Callable[[Stack, Translator], object]) -> Outcome:
-        told = Translator(self._listener)
-        self._attempt(lambda: operation(self._handle, told), told)
-        changes = dict(told.changes)
+        translator = Translator(self._listener)
+        self._attempt(lambda: operation(self._handle, translator), translator)
+        changes = dict(translator.changes)
         return Outcome(changes, tuple(self._notes))
 
-    def _attempt(self, operation: Callable[[], T], told: Translator) -> T:
-        """Run `operation`, once more after a dead lock was removed."""
+    def _attempt(self, operation: Callable[[], T], translator: Translator) -> T:
+        """Run `operation`, and repeat it once after removing a dead lock."""
         try:
             try:
                 return operation()
             except ConcurrentUpdateError as error:
                 clear_dead_locks(str(error), self.stack, self._handle.cancel, self._note)
-                told.errors.clear()
+                translator.errors.clear()
                 return operation()
         except ConcurrentUpdateError as error:
             clear_dead_locks(str(error), self.stack, self._handle.cancel, self._note)
-            raise explain(error, told.errors, self.loaded) from None
+            raise explain(error, translator.errors, self.loaded) from None
         except CommandError as error:
             if self._program_error:
                 raise self._program_error from None
             command = self._handle.workspace.pulumi_command
             interrupted = isinstance(command, EngineCommand) and command.interrupted
-            raise explain(error, told.errors, self.loaded, interrupted=interrupted) from None
+            raise explain(error, translator.errors, self.loaded, interrupted=interrupted) from None
 
-    def _sweep(self, lock: Path) -> None:
-        """Remove every file of a stack which is no more."""
+    def _remove_files(self, lock: Path) -> None:
+        """Remove all files of a removed stack."""
         root = StackRoot.of(self.loaded.project, self.stack)
         if root.socket.parent != root.run and root.socket.parent.is_dir():
             shutil.rmtree(root.socket.parent)

@@ -1,4 +1,4 @@
-"""What the engine's state holds, read from the file where the backend is a folder: that costs no run of the engine."""
+"""The engine's state; a file backend is read directly, which saves a run of the engine."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["Deployment", "drop_torn_attributes", "read_checkpoint", "remove_trac
 
 @dataclass(frozen=True)
 class Deployment:
-    """The part of a stack's state which tidemill asks about.
+    """The part of a stack's state that tidemill needs.
 
     Attributes:
-        resources: names of the resources without the stack itself and its providers.
-        protected: names of those which may not be deleted, since they hold data or open it, the secrets last.
-        pending: names of the resources which an engine was making when it ended.
+        resources: names of the resources, without the stack itself and its providers.
+        protected: names of the protected resources, which hold data or give access to it, the secrets last.
+        pending: names of the resources that an engine was creating when it was killed.
     """
 
     resources: tuple[str, ...] = ()
@@ -29,7 +29,7 @@ class Deployment:
 
     @classmethod
     def of(cls, raw: dict[str, Any] | None) -> Deployment:
-        """Return what the engine's JSON `raw` says."""
+        """Parse the engine's JSON `raw`."""
         raw = raw or {}
         resources = [
             resource
@@ -49,15 +49,15 @@ class Deployment:
 
 
 def _name(resource: dict[str, Any]) -> str:
-    """Return the name in the URN, which is its last part."""
+    """Return the last part of the URN, the name."""
     return str(resource["urn"]).rsplit("::", 1)[1]
 
 
 def read_checkpoint(folder: Path, project: str, stack: str) -> Deployment | None:
-    """Return the state of `stack` in the file backend `folder`, or None when there is none.
+    """Return the state of `stack` in the file backend `folder`, or None if it has none.
 
     Raises:
-        PlatformError: the file is not what the engine writes.
+        PlatformError: the file is damaged.
     """
     for base in (folder / "stacks" / project / stack, folder / "stacks" / stack):
         for file in (base.with_name(f"{stack}.json"), base.with_name(f"{stack}.json.gz")):
@@ -69,16 +69,16 @@ def read_checkpoint(folder: Path, project: str, stack: str) -> Deployment | None
                 text = gzip.decompress(data) if file.suffix == ".gz" else data
                 return Deployment.of(json.loads(text)["checkpoint"].get("latest"))
             except (ValueError, OSError, KeyError, AttributeError):
-                hint = f"restore it, for example from {file.name}.bak beside it"
+                hint = f"restore it, for example from {file.name}.bak in the same folder"
                 raise PlatformError("the state is damaged", field=stack, value=str(file), hint=hint) from None
     return None
 
 
 def drop_torn_attributes(folder: Path) -> None:
-    """Remove what a killed engine left half-written in the file backend `folder`, so that the engine reads on.
+    """Remove half-written `.attrs` files that a killed engine left in the file backend `folder`.
 
-    It replaces its files as a whole, but not the `.attrs` beside each, which holds only a checksum and a media type:
-    an empty one stops the engine ("failed to load checkpoint: EOF"), a missing one does not.
+    The engine replaces its other files atomically. An `.attrs` file has only a checksum and a media type: an empty one
+    stops the engine ("failed to load checkpoint: EOF"), a missing one does not.
     """
     for kind in ("stacks", "locks"):
         for path in (folder / kind).rglob("*.attrs"):
@@ -91,7 +91,7 @@ def drop_torn_attributes(folder: Path) -> None:
 
 
 def remove_traces(folder: Path, project: str, stack: str) -> None:
-    """Remove what the engine keeps of a removed stack in the file backend `folder`: backups, history, empty folders."""
+    """Remove backups, history and empty folders of a removed stack from the file backend `folder`."""
     for kind in ("backups", "history", "stacks", "locks/organization"):
         owner = folder / kind / project
         for path in sorted((owner / stack).glob("**/*"), reverse=True):

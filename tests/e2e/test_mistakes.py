@@ -72,7 +72,7 @@ def test_two_at_once_and_a_wrong_passphrase(tmp_path: Path) -> None:
         assert second.returncode == 3
         assert second.stderr.strip() == (
             f"tidemill: {STACK}: another tidemill run is in progress (pid {first.pid}); "
-            "wait until it has ended, then run this again"
+            "wait for its end, then run this again"
         )
         assert not second.stdout
         platform.assert_one_of_each()

@@ -148,7 +148,7 @@ def test_what_is_unreachable_is_not_lost(
     # Once for each server, however much is in it.
     (warned,) = [event["text"] for event in events if event.get("severity") == "warning"]
     assert warned.startswith(f"{title}: does not answer"), warned
-    assert "its contents are kept as they were last seen" in warned
+    assert "its resources are assumed unchanged" in warned
     changed = {
         (event["operation"], event["name"])
         for event in events
@@ -276,8 +276,8 @@ def test_two_stacks_side_by_side(small: RunningPlatform) -> None:
 
 
 # When it is killed, what it must not be over with yet, and what the next run says.
-KILLED = "an earlier run was killed while it made"
-UNLOCKED = "an earlier run on this host ended without freeing its lock"
+KILLED = "an earlier run was killed while it created"
+UNLOCKED = "removed the lock of an earlier run on this host that did not release it"
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_no_credentials_are_an_unreachable_server(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
     inputs = {"stack": STACK, "name": "x", "region": REGION, "secret": "arn:aws:secretsmanager:x", "format": "token"}
-    with pytest.raises(UnreachableError, match="AWS cannot be asked"):
+    with pytest.raises(UnreachableError, match="AWS cannot be reached"):
         SecretValue().create(context, inputs)
 
 
@@ -252,7 +252,7 @@ def test_content_which_is_too_long_for_ecs_is_refused(aws: AwsServer, cluster: C
     inputs = access(
         cluster, name="action", kind="tidemill-native:lakefs:Action", properties={**wanted, "content": "y" * 9000}
     )
-    with pytest.raises(Exception, match="more than the 8192 bytes"):
+    with pytest.raises(Exception, match="larger than the 8192 bytes"):
         Content().create(context, inputs)
     assert tasks(aws) == {}
 

@@ -109,7 +109,7 @@ def test_unmarked_repository_is_adopted_only_while_it_is_untouched(lake: Server,
         made = {"name": "theirs", "storage_namespace": "local://theirs", "default_branch": "main"}
         http.post("/repositories", json=made).raise_for_status()
         http.post("/repositories/theirs/branches/main/objects", params={"path": "x"}, content=b"1").raise_for_status()
-    with pytest.raises(RefusedError, match="no stack made it"):
+    with pytest.raises(RefusedError, match="no stack created it"):
         Repository().create(context, repository(lake, "theirs"))
 
 
@@ -217,7 +217,7 @@ def test_action_never_commits_what_others_staged(lake: Server, context: Context)
     content = action_yaml("gate", ["main"], "http://127.0.0.1:9/")
     with client(lake) as http:
         http.post("/repositories/staged/branches/main/objects", params={"path": "x"}, content=b"1").raise_for_status()
-    with pytest.raises(PlatformError, match="nobody committed"):
+    with pytest.raises(PlatformError, match="has uncommitted changes"):
         Action().create(context, access(lake, repository="staged", branch="main", path=PATH, content=content))
 
 

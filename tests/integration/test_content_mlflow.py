@@ -103,7 +103,7 @@ def test_experiment_is_adopted_by_its_stack_alone(mlflow: Server, context: Conte
     with pytest.raises(RefusedError, match="flights-dev"):
         Experiment().create(context, inputs | {"stack": "other-dev"})
     admin.post(f"{API}/experiments/create", json={"name": "by hand"}).raise_for_status()
-    with pytest.raises(RefusedError, match="no stack made it"):
+    with pytest.raises(RefusedError, match="no stack created it"):
         Experiment().create(context, access(mlflow, name="by hand"))
 
 

@@ -274,7 +274,7 @@ def test_of_several_failures_the_highest_exit_code_wins(
 @pytest.mark.parametrize(
     ("name", "owner", "kind", "said"),
     [
-        ("a/b", STACK, UserError, "name: is no name for a local resource, got 'a/b'"),
+        ("a/b", STACK, UserError, "name: is not a valid name for a local resource, got 'a/b'"),
         ("store", "other-dev", RefusedError, "belongs to the stack 'other-dev'"),
     ],
 )

@@ -132,32 +132,32 @@ WRONG: dict[str, tuple[Callable[[], object], str, str]] = {
     "a public bucket": (
         lambda: bucket(acl="public-read"),
         "aws-bucket-private",
-        "aws:s3/bucket:Bucket data: acl is public-read; leave it out",
+        "aws:s3/bucket:Bucket data: acl is public-read; remove it",
     ),
     "a block with a gap": (
         lambda: bucket(blocked=False),
         "aws-bucket-private",
-        "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock data: blockPublicAcls is not true; set it",
+        "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock data: blockPublicAcls is not true; set it to true",
     ),
     "a bucket without a block": (
         lambda: aws.s3.Bucket("data", tags=TAGS),
         "aws-bucket-blocked",
-        "aws:s3/bucket:Bucket data: bucket has no block against public access; add an",
+        "aws:s3/bucket:Bucket data: bucket does not block public access; add an",
     ),
     "a service within what is open": (
         lambda: in_group(True),
         "aws-ingress-balancer",
-        "aws:ecs/service:Service serving: securityGroups name edge, which world opens to the world; take edge out",
+        "aws:ecs/service:Service serving: securityGroups include edge, which world opens to the internet; remove edge",
     ),
     "a secret in an environment": (
         lambda: container(envs=["A=b", pulumi.Output.concat("X=", pulumi.Output.secret("hunter2"))]),
         "secret-not-in-environment",
-        f"{CONTAINER} serving: envs holds a value which is marked as secret; put it into a file",
+        f"{CONTAINER} serving: envs contains a value that is marked as secret; put it into a file",
     ),
     "a privileged container": (
         lambda: container(privileged=True),
         "container-unprivileged",
-        f"{CONTAINER} serving: privileged gives it the whole host; leave it out",
+        f"{CONTAINER} serving: privileged gives it control of the host; remove it",
     ),
 }
 
@@ -208,8 +208,8 @@ def test_production_is_asked_more(tmp_path: Path) -> None:
     stack.write({"environment": "prod"})
     with pytest.raises(RefusedError) as caught:
         stack.run("preview")
-    assert "forceDestroy is true; leave it out in production" in str(caught.value)
-    assert "bucket keeps no earlier versions of its objects" in str(caught.value)
+    assert "forceDestroy is true; remove it in production" in str(caught.value)
+    assert "bucket does not keep earlier versions of its objects" in str(caught.value)
 
 
 def test_a_public_bucket_is_refused_in_the_program_of_aws(tmp_path: Path) -> None:
@@ -230,8 +230,8 @@ def test_a_public_bucket_is_refused_in_the_program_of_aws(tmp_path: Path) -> Non
             stack.run("preview")
     assert caught.value.exit_code == 1
     assert str(caught.value) == (
-        "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock private: restrictPublicBuckets is not true; set it: "
-        "nothing of this stack is public (rule aws-bucket-private)"
+        "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock private: restrictPublicBuckets is not true; set it to "
+        "true: nothing in this stack is public (rule aws-bucket-private)"
     )
 
 

@@ -105,7 +105,7 @@ def test_a_volume_of_another_stack_or_of_nobody_is_refused(client: Any) -> None:
     try:
         with pytest.raises(RefusedError, match="belongs to the stack 'other-dev'"):
             make(Volume(), {"name": "theirs", "owner": 1})
-        with pytest.raises(RefusedError, match="no stack made it"):
+        with pytest.raises(RefusedError, match="no stack created it"):
             make(Scratch(), {"name": "nobodys", "owner": 1})
         state = {"stack": STACK, "name": "theirs", "owner": 1, "volume": f"tidemill-{STACK}-theirs"}
         with pytest.raises(RefusedError, match="belongs to"):
@@ -170,7 +170,7 @@ def test_files_hold_secrets_for_one_user_alone_and_other_contents_are_another_vo
     [
         ({"../x": ""}, "relative path"),
         ({"/etc/x": ""}, "relative path"),
-        ({"secrets/x": ""}, "not below `secrets`"),
+        ({"secrets/x": ""}, "outside `secrets`"),
         ({"config/x": "@{moon}"}, "no such placeholder"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The resources of the `aws` target which its vendor's provider has not."""
+"""The resources of the `aws` target that Pulumi's AWS provider lacks."""
 
 from __future__ import annotations
 

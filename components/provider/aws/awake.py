@@ -1,36 +1,50 @@
-"""Awake: a service whose number of tasks is nobody's but its load's, which `tidemill stop` may have put to sleep."""
+"""Awake: the minimum task count of an autoscaled service, which `tidemill stop` sets to 0."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ....runtime.common.errors import PlatformError
-from ..base import Context, Diff, NativeResource, Properties
+from ..base import Context, Diff, Named, NativeResource, Properties, without
 from .client import connect, talking
 
-__all__ = ["Awake", "suspend"]
+if TYPE_CHECKING:
+    import pulumi
+
+    from ..base import Text
+
+__all__ = ["Awake", "AwakeInputs", "suspend"]
 
 _SPACE, _DIMENSION = "ecs", "ecs:service:DesiredCount"
 _PARTS = ("DynamicScalingInSuspended", "DynamicScalingOutSuspended", "ScheduledScalingSuspended")
 
 
-class Awake(NativeResource):
-    """At least `atLeast` tasks of a service of ECS; more of them are the scaling's matter.
+class AwakeInputs(Named):
+    """Inputs of a minimum task count."""
 
-    State beside the inputs: `asleep`, where there are fewer.
+    stack: Text
+    region: Text
+    cluster: Text
+    service: Text
+    at_least: pulumi.Input[int]
+
+
+class Awake(NativeResource, inputs=AwakeInputs):
+    """The minimum task count `atLeast` of an ECS service; autoscaling may run more.
+
+    The state has `asleep` when fewer are wanted.
     """
 
     token: ClassVar[str] = "tidemill-native:aws:Awake"
-    required: ClassVar[tuple[str, ...]] = ("stack", "name", "region", "cluster", "service", "atLeast")
     replace_on: ClassVar[tuple[str, ...]] = ("stack", "name", "cluster", "service")
 
     def diff(self, context: Context, state: Properties, inputs: Properties) -> Diff:
-        """Compare; a service which sleeps is to be woken."""
+        """Compare; a sleeping service is a change."""
         found = super().diff(context, state, inputs)
-        return Diff((*found.changes, "asleep"), found.replaces) if state.get("asleep") else found
+        return found.adding("asleep") if state.get("asleep") else found
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
-        """Wake it."""
+        """Wake the service."""
         name = str(inputs["name"])
         context.say("wakes")
         ecs = connect("ecs", str(inputs["region"]))
@@ -43,15 +57,14 @@ class Awake(NativeResource):
         return name, inputs
 
     def read(self, context: Context, state: Properties) -> Properties | None:
-        """Tell whether it sleeps."""
-        del context
-        plain = {key: value for key, value in state.items() if key != "asleep"}
+        """Return the state with whether the service sleeps."""
+        plain = without(state, "asleep")
         with talking(str(state["name"])):
             running = self._running(connect("ecs", str(state["region"])), state)
         return {**plain, **({"asleep": True} if running < int(state["atLeast"]) else {})}
 
     def delete(self, context: Context, state: Properties) -> None:
-        """Do nothing: the service itself goes."""
+        """Do nothing: the service itself is deleted."""
 
     @staticmethod
     def _running(ecs: Any, properties: Properties) -> int:
@@ -67,7 +80,7 @@ def _resource(inputs: Properties) -> str:
 
 
 def suspend(scaling: Any, resource: str, *, suspended: bool) -> None:
-    """Let the scaling of a service rest, or go on; nothing happens where it is not scaled."""
+    """Suspend or resume the autoscaling of a service; do nothing if it has none."""
     found = scaling.describe_scalable_targets(ServiceNamespace=_SPACE, ResourceIds=[resource])["ScalableTargets"]
     for target in found:
         if target["ScalableDimension"] == _DIMENSION:

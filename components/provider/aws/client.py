@@ -1,4 +1,4 @@
-"""Clients of AWS, and what becomes of its errors. They are imported when the first one is asked for."""
+"""Clients of AWS, imported on first use, and their errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["connect", "error_code", "talking"]
 
 
 def connect(service: str, region: str) -> Any:
-    """Return a client of `service`, with the credentials which boto3 and the vendor's provider find alike."""
+    """Return a client of `service`, with the same credentials that Pulumi's AWS provider finds."""
     import boto3
     from botocore.config import Config
 
@@ -27,24 +27,24 @@ def connect(service: str, region: str) -> Any:
 
 
 def error_code(error: ClientError) -> str:
-    """Return AWS's name of the error."""
+    """Return AWS's code of the error."""
     return str(error.response.get("Error", {}).get("Code", "unknown"))
 
 
 @contextlib.contextmanager
 def talking(field: str) -> Generator[None]:
-    """Turn the errors of AWS into ours.
+    """Turn the errors of AWS into tidemill's.
 
     Raises:
-        UnreachableError: AWS does not answer, or there are no credentials to ask it with.
-        PlatformError: it refuses.
+        UnreachableError: AWS does not answer, or there are no credentials.
+        PlatformError: AWS refuses the request.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         yield
     except ClientError as error:
-        said = str(error.response.get("Error", {}).get("Message", "")).rstrip(".")
-        raise PlatformError(f"AWS refuses {error.operation_name} ({error_code(error)}: {said})", field=field) from None
+        why = str(error.response.get("Error", {}).get("Message", "")).rstrip(".")
+        raise PlatformError(f"AWS refuses {error.operation_name} ({error_code(error)}: {why})", field=field) from None
     except BotoCoreError as error:
-        raise UnreachableError(f"AWS cannot be asked ({error})", field=field) from None
+        raise UnreachableError(f"AWS cannot be reached ({error})", field=field) from None

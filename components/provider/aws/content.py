@@ -1,45 +1,52 @@
-"""Content on AWS: what lives inside a server which nobody outside the stack's network reaches.
+"""Content on AWS: objects inside a server that only the stack's network reaches.
 
-A task within the network does it, with the very resource that does it elsewhere (`components.provider.apply`).
+A task in the network changes them with the same resource as on other targets (`components.provider.apply`).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from ..base import UNKNOWN, Context, Diff, NativeResource, Properties, deleting_data, lookup
+from ..base import UNKNOWN, Context, Diff, Named, NativeResource, Properties, deleting_data, lookup
 from ..content.base import ContentResource
-from .task import ACCESS, Task, digest_of
+from .task import Task, TaskInputs, digest_of
 
-__all__ = ["VARIABLE", "Content"]
+__all__ = ["VARIABLE", "Content", "ContentInputs"]
 
 VARIABLE = "TIDEMILL_CONTENT"
-"""Environment variable with what the task is to do, as JSON."""
+"""Environment variable with the task's order, as JSON."""
 
 _TIMEOUT = 600.0
 
 
-class Content(NativeResource):
-    """A resource of the kind `kind` within a server of the stack, with the inputs `properties`.
+class ContentInputs(TaskInputs, Named):
+    """Inputs of content: the type token of a content resource, and its own inputs."""
 
-    It cannot be looked at from here: what somebody changes inside the server is fixed when an input changes.
+    kind: str
+    properties: Mapping[str, Any]
+
+
+class Content(NativeResource, inputs=ContentInputs):
+    """A resource of the kind `kind` in a server of the stack, with the inputs `properties`.
+
+    This machine cannot read it: what others change in the server is repaired only when an input changes.
     """
 
     token: ClassVar[str] = "tidemill-native:aws:Content"
-    required: ClassVar[tuple[str, ...]] = ("stack", "name", *ACCESS, "kind", "properties")
     outputs: ClassVar[tuple[str, ...]] = ("task",)
     replace_on: ClassVar[tuple[str, ...]] = ("stack", "name", "kind")
 
     def check(self, inputs: Properties) -> Properties:
-        """Check the properties as the kind itself does."""
+        """Check the properties with their own kind."""
         checked = super().check(inputs)
         if checked["kind"] is not UNKNOWN and checked["properties"] is not UNKNOWN:
             checked["properties"] = _kind(checked).check(checked["properties"])
         return checked
 
     def diff(self, context: Context, state: Properties, inputs: Properties) -> Diff:
-        """Compare; the kind says which of its properties need a new one."""
+        """Compare; the kind decides which of its properties require a new resource."""
         found = super().diff(context, state, inputs)
         if "properties" not in found.changes or found.replaces:
             return found
@@ -49,31 +56,30 @@ class Content(NativeResource):
         return Diff(found.changes, ("properties",) if changed & set(_kind(inputs).replace_on) else ())
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
-        """Have a task make it, or adopt what is the stack's already."""
-        return str(inputs["name"]), {**inputs, "task": self._do(context, "create", inputs)}
+        """Run a task that creates the content, or adopts what the stack already owns."""
+        return str(inputs["name"]), {**inputs, "task": self._run(context, "create", inputs)}
 
     def read(self, context: Context, state: Properties) -> Properties | None:
-        """Take it for unchanged."""
-        del context
+        """Return the state: the content cannot be read from here."""
         return state
 
     def update(self, context: Context, state: Properties, inputs: Properties) -> Properties:
-        """Have a task change it; how tasks run may change without one."""
+        """Run a task that changes the content, unless only the way to run tasks has changed."""
         old, new = _own(state), _own(inputs)
-        task = state.get("task") if old == new else self._do(context, "update", inputs)
+        task = state.get("task") if old == new else self._run(context, "update", inputs)
         return {**inputs, "task": task}
 
     def delete(self, context: Context, state: Properties) -> None:
-        """Have a task delete it; with all data of the stack it goes by itself."""
+        """Run a task that deletes the content, unless all data of the stack is deleted anyway."""
         if deleting_data(str(state.get("stack"))):
             return
-        self._do(context, "delete", state)
+        self._run(context, "delete", state)
 
     def guard_delete(self, state: Properties) -> None:
-        """Refuse to delete data, as the kind itself does."""
+        """Refuse to delete data, like the kind itself."""
         _kind(state).guard_delete({**state["properties"], "stack": state.get("stack")})
 
-    def _do(self, context: Context, action: str, inputs: Properties) -> str:
+    def _run(self, context: Context, action: str, inputs: Properties) -> str:
         name = str(inputs["name"])
         wanted = {"action": action, "kind": inputs["kind"], "properties": inputs["properties"]}
         task = Task(
@@ -90,7 +96,7 @@ def _kind(inputs: Properties) -> NativeResource:
 
 
 def _own(inputs: Properties) -> dict[str, Any]:
-    """Return the properties of the thing itself, without how its server is reached."""
+    """Return the properties of the content itself, without those that only say how to reach its server."""
     kind = _kind(inputs)
     access = kind.access if isinstance(kind, ContentResource) else ()
     return {key: value for key, value in inputs["properties"].items() if key not in access}

@@ -1,30 +1,44 @@
-"""SecretValue: what is in a secret of Secrets Manager. A generated one never leaves AWS again but to its readers."""
+"""SecretValue: the value of a secret in Secrets Manager. A generated value stays in AWS."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NotRequired
 
-from ..base import Context, Diff, NativeResource, Properties
-from ..secret_formats import FORMATS, check_secret
+from ..base import Context, Diff, Named, NativeResource, Properties, without
+from ..secret_formats import FORMATS, SECRET_DEFAULTS, check_secret
 from .client import connect, error_code, talking
 
-__all__ = ["SecretValue"]
+if TYPE_CHECKING:
+    from ..base import Text
+
+__all__ = ["SecretValue", "SecretValueInputs"]
 
 _CURRENT = "AWSCURRENT"
 
 
-class SecretValue(NativeResource):
-    """The value of a secret: the given one, or a random one which is made once and kept.
+class SecretValueInputs(Named):
+    """Inputs of a secret's value; `secret` is the ARN of the secret."""
 
-    State beside the inputs: `version`, by which readers see that it is another one. A generated value is neither in the
-    state nor on this machine.
+    stack: Text
+    region: Text
+    secret: Text
+    format: NotRequired[Text]
+    value: NotRequired[Text | None]
+
+
+class SecretValue(NativeResource, inputs=SecretValueInputs):
+    """The given value of a secret, or a random one that is generated once and kept.
+
+    Outputs: `version`, which tells readers that the value has changed. A generated value is neither in the state nor on
+    this machine.
     """
 
     token: ClassVar[str] = "tidemill-native:aws:SecretValue"
-    required: ClassVar[tuple[str, ...]] = ("stack", "name", "region", "secret")
-    optional: ClassVar[tuple[str, ...]] = ("format", "value")
+    defaults: ClassVar[Mapping[str, Any]] = SECRET_DEFAULTS
     outputs: ClassVar[tuple[str, ...]] = ("version",)
+    secret_inputs: ClassVar[frozenset[str]] = frozenset({"value"})
     replace_on: ClassVar[tuple[str, ...]] = ("stack", "name", "secret", "format")
     holds_data: ClassVar[bool] = True
 
@@ -33,15 +47,12 @@ class SecretValue(NativeResource):
         return check_secret(super().check(inputs))
 
     def diff(self, context: Context, state: Properties, inputs: Properties) -> Diff:
-        """Compare; a value which was changed in AWS by somebody is no change, as long as none is given."""
+        """Compare; a value that was changed in AWS differs only from a given value."""
         found = super().diff(context, state, inputs)
-        if inputs.get("value") and state.get("strange"):
-            return Diff((*found.changes, "value"), found.replaces)
-        return found
+        return found.adding("value") if inputs.get("value") and state.get("strange") else found
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
-        """Put the value there, or adopt the one which is there."""
-        del context
+        """Write the value, or adopt the existing one."""
         client = connect("secretsmanager", str(inputs["region"]))
         with talking(str(inputs["name"])):
             version = _current(client, str(inputs["secret"]))
@@ -50,10 +61,9 @@ class SecretValue(NativeResource):
         return str(inputs["name"]), {**inputs, "version": version}
 
     def read(self, context: Context, state: Properties) -> Properties | None:
-        """Tell whether there is a value, and which version."""
-        del context
+        """Return the state with the current version, with `missing` when there is none."""
         client = connect("secretsmanager", str(state["region"]))
-        plain = {key: value for key, value in state.items() if key not in {"missing", "strange"}}
+        plain = without(state, "missing", "strange")
         with talking(str(state["name"])):
             version = _current(client, str(state["secret"]))
         if version is None:
@@ -62,11 +72,11 @@ class SecretValue(NativeResource):
         return {**plain, "version": version, **strange}
 
     def delete(self, context: Context, state: Properties) -> None:
-        """Do nothing: it goes with its secret."""
+        """Do nothing: the value is deleted with its secret."""
 
 
 def _current(client: Any, secret: str) -> str | None:
-    """Return the version of the current value, or None where there is none."""
+    """Return the version of the current value, or None if there is none."""
     from botocore.exceptions import ClientError
 
     try:
@@ -84,7 +94,7 @@ def _current(client: Any, secret: str) -> str | None:
 def _put(client: Any, inputs: Properties, after: str) -> str:
     given = inputs.get("value")
     if given:
-        # The same value after the same one is the same version: what was interrupted is not done twice.
+        # The token makes a repeated request harmless after an interruption.
         token = hashlib.sha256(f"{inputs['secret']}\0{after}\0{given}".encode()).hexdigest()
         done = client.put_secret_value(SecretId=inputs["secret"], SecretString=str(given), ClientRequestToken=token)
     else:

@@ -1,4 +1,4 @@
-"""A task of ECS which runs once, to its end, and outlives an engine which is killed."""
+"""An ECS task that runs once, to its end, and survives a killed engine."""
 
 from __future__ import annotations
 
@@ -8,42 +8,56 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from ....runtime.common.errors import ConfigError, PlatformError, ServiceError
+from ....runtime.common.errors import ConfigError, ServiceError
 from ..base import Context, Properties
+from ..job import failed, interrupted
 from .client import connect, error_code, talking
 
-__all__ = ["ACCESS", "CONTAINER", "EVERY", "Ended", "Task", "digest_of"]
+if TYPE_CHECKING:
+    import pulumi
 
-ACCESS = ("region", "cluster", "definition", "subnets", "securityGroups", "logGroup")
-"""The inputs which say how a task is run; they may change without its being run again."""
+    from ..base import Text
+
+__all__ = ["CONTAINER", "EVERY", "Ended", "Task", "TaskInputs", "digest_of"]
 
 CONTAINER = "main"
-"""The container which does what the task is for; those before it prepare it."""
+"""The container that does the work; those before it prepare it."""
 
 EVERY = 2.0
-"""Seconds between two looks at a task."""
+"""Seconds between two polls of a task."""
 
 _TAIL = 20
-# What ECS takes at most as overrides of one task.
-_OVERRIDES = 8192
+_OVERRIDES = 8192  # bytes that ECS accepts as overrides of one task
 _SECRET = re.compile(r"[^A-Za-z0-9_-]")
 
 
+class TaskInputs(TypedDict):
+    """Where and how a task runs; a change alone does not run it again."""
+
+    stack: Text
+    region: Text
+    cluster: Text
+    definition: Text
+    subnets: pulumi.Input[Sequence[Text]]
+    security_groups: pulumi.Input[Sequence[Text]]
+    log_group: Text
+
+
 def digest_of(*parts: Any) -> str:
-    """Return what tells a run from another one of the same name."""
+    """Return a hash that identifies a run among those of the same name."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a task ended.
+    """An ended task.
 
     Attributes:
         task: its ARN.
-        code: exit code of its main container; None where that never ran.
-        why: what ECS says of the end.
+        code: exit code of its main container; None if that never ran.
+        why: ECS's reason for the end.
         stream: the log stream of the main container.
     """
 
@@ -55,13 +69,13 @@ class Ended:
 
 @dataclass
 class Task:
-    """One run.
+    """One run of a task.
 
     Attributes:
-        name: what it is called in messages.
-        inputs: `ACCESS`, and `stack`.
+        name: its name in messages.
+        inputs: the `TaskInputs`.
         digest: see `digest_of`.
-        env: settings of the main container beside those of the task definition.
+        env: environment of the main container, added to that of the task definition.
     """
 
     name: str
@@ -75,27 +89,24 @@ class Task:
         self._logs: Any = connect("logs", region)
 
     def run(self, context: Context, timeout: float) -> Ended:
-        """Run it to its end, or wait for the run which an interrupted creation left.
+        """Run the task to its end, or wait for the run of an interrupted creation.
 
         Raises:
-            ServiceError: it failed, was not started, or reached its time limit.
-            PlatformError: the user interrupted; it is stopped.
+            ServiceError: the task failed, did not start, or reached its time limit.
+            PlatformError: the user interrupted; the task is stopped.
         """
         with talking(self.name):
-            task = self._left() or self._start()
+            task = self._existing() or self._start()
             ended = self._wait(context, task, timeout)
         if ended.code == 0:
             return ended
-        how = f"failed with exit code {ended.code}" if ended.code is not None else f"did not run ({ended.why})"
-        raise ServiceError(
-            how,
-            field=self.name,
-            log_tail=self.tail(ended),
-            hint=f"read the stream {ended.stream} of the log group {self.inputs['logGroup']}",
-        )
+        hint = f"read the stream {ended.stream} of the log group {self.inputs['logGroup']}"
+        if ended.code is None:
+            raise ServiceError(f"did not run ({ended.why})", field=self.name, log_tail=self.tail(ended), hint=hint)
+        raise failed(self.name, ended.code, None, self.tail(ended), hint)
 
     def tail(self, ended: Ended) -> str:
-        """Return the last lines of what it printed; empty where it printed nothing."""
+        """Return the last lines of its log; empty if there are none."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
@@ -110,8 +121,8 @@ class Task:
     def _mark(self) -> str:
         return f"{_SECRET.sub('-', self.name)[:60]}-{self.digest[:32]}"
 
-    def _left(self) -> str | None:
-        """Return a task of this very run which still runs, or ended well."""
+    def _existing(self) -> str | None:
+        """Return the task of this run that still runs or succeeded, or None."""
         cluster = self.inputs["cluster"]
         for state in ("RUNNING", "STOPPED"):
             found = self._ecs.list_tasks(cluster=cluster, startedBy=self._mark, desiredStatus=state)["taskArns"]
@@ -130,7 +141,7 @@ class Task:
             ]
         }
         if len(json.dumps(overrides)) > _OVERRIDES:
-            raise ConfigError(f"is more than the {_OVERRIDES} bytes which ECS takes", field=self.name)
+            raise ConfigError(f"is larger than the {_OVERRIDES} bytes that ECS accepts", field=self.name)
         inputs = self.inputs
         try:
             answer = self._ecs.run_task(
@@ -162,15 +173,15 @@ class Task:
         while True:
             found = self._ecs.describe_tasks(cluster=cluster, tasks=[task])["tasks"]
             if not found:
-                raise ServiceError("ECS knows nothing of its task any more", field=self.name, value=task)
+                raise ServiceError("ECS no longer knows its task", field=self.name, value=task)
             if found[0]["lastStatus"] == "STOPPED":
                 return _ended(found[0])
             if context.cancelled.is_set():
                 self._ecs.stop_task(cluster=cluster, task=task, reason="interrupted")
-                raise PlatformError("interrupted while it ran", field=self.name)
+                raise interrupted(self.name)
             if time.monotonic() > until:
                 self._ecs.stop_task(cluster=cluster, task=task, reason="time limit")
-                raise ServiceError(f"reached its time limit of {timeout:.0f} s and was stopped", field=self.name)
+                raise failed(self.name, None, timeout)
             context.cancelled.wait(EVERY)
 
 

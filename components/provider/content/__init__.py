@@ -1,1 +1,1 @@
-"""The content resources: what lives inside lakeFS and MLflow."""
+"""Content resources: objects inside lakeFS and MLflow."""

@@ -1,4 +1,4 @@
-"""What the content resources have in common: they live inside a server, which may be down or know others' secrets."""
+"""The base class of content resources: objects inside a server, which may be down or have other credentials."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .rest import Rest
 __all__ = ["OWNER", "ContentResource", "foreign"]
 
 OWNER = "tidemill.stack"
-"""Metadata key or tag by which a stack marks what it made."""
+"""Metadata key or tag with the stack that created an object."""
 
 
 class ContentResource(NativeResource):
-    """Something inside a server of the stack.
+    """An object inside a server of the stack.
 
-    A subclass implements `connect`, `look` and `remove` in place of `read` and `delete`.
+    A subclass implements `connect`, `look` and `remove` instead of `read` and `delete`.
 
     Attributes:
-        access: the inputs which say how the server is reached; they may change without a change of the thing itself.
+        access: the inputs that say how to reach the server; a change of them does not change the object.
     """
 
     access: ClassVar[tuple[str, ...]]
@@ -31,45 +31,46 @@ class ContentResource(NativeResource):
         """Return a connection to the server.
 
         Raises:
-            NotFoundError, ConfigError: a file with credentials is missing or empty.
+            NotFoundError: a file with credentials is missing.
+            ConfigError: it is empty.
         """
 
     @abstractmethod
     def look(self, rest: Rest, state: Properties) -> Properties | None:
-        """Return the state as it really is, or None where it is gone and holds no data."""
+        """Return the actual state, or None when the object is gone and held no data."""
 
     @abstractmethod
     def remove(self, rest: Rest, state: Properties) -> None:
-        """Delete it; what is gone already is no error."""
+        """Delete the object; do nothing when it is already gone."""
 
     def read(self, context: Context, state: Properties) -> Properties | None:
-        """Return the state as it really is; a server which does not let us look has not lost anything."""
+        """Return the actual state; keep the state when the server refuses access."""
         try:
             return self.look(self.connect(state), state)
         except UnreachableError:
             raise
         except (NotFoundError, PlatformError) as error:
-            context.warn(f"{state.get(self.label)} could not be looked at and is taken for unchanged: {error}")
+            context.warn(f"{state.get(self.label)} could not be checked and is assumed unchanged: {error}")
             return state
 
     def delete(self, context: Context, state: Properties) -> None:
-        """Delete it; with all data of the stack it goes even where its server does not answer any more."""
+        """Delete the object; ignore a failing server when all data of the stack is deleted."""
         try:
             self.remove(self.connect(state), state)
         except (NotFoundError, PlatformError) as error:
             if not deleting_data(str(state.get("stack"))):
                 raise
-            context.warn(f"{state.get(self.label)} goes with its server's data, which could not be asked: {error}")
+            context.warn(f"{state.get(self.label)} goes with its server's data; the server did not delete it: {error}")
 
 
 def foreign(kind: str, name: str, owner: str | None) -> RefusedError:
-    """Return the error for something which already exists and is not the stack's."""
+    """Return the error for an existing object that the stack does not own."""
     if owner:
         return RefusedError(
             f"this {kind} belongs to another stack", field=name, value=owner, hint="choose another name for yours"
         )
     return RefusedError(
-        f"there already is a {kind} of this name, and no stack made it",
+        f"a {kind} of this name already exists, and no stack created it",
         field=name,
-        hint="choose another name, or rename or delete that one",
+        hint="choose another name, or rename or delete the existing one",
     )

@@ -1,6 +1,6 @@
-"""LakeFS content: repositories, branches, their protection, and action files.
+"""Content of lakeFS: repositories, branches, their protection, and action files.
 
-A repository carries the stack's name in its metadata, and what lives in it belongs to whoever owns it.
+The metadata of a repository names the stack that owns it with everything in it.
 """
 
 from __future__ import annotations
@@ -8,33 +8,85 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, cast
 
 from ....runtime.common.errors import ConfigError, PlatformError
-from ..base import UNKNOWN, Context, NativeResource, Properties
+from ..base import UNKNOWN, Context, Named, NativeResource, Properties, without
 from .base import OWNER, ContentResource, foreign
 from .lakefs_action import FOLDER, validate_action
 from .rest import Answer, Rest, escaped
 
-__all__ = ["RESOURCES", "Action", "Branch", "BranchProtection", "Repository", "set_up"]
+if TYPE_CHECKING:
+    from ..base import Text
 
-_ACCESS = ("stack", "url", "keyIdFile", "secretFile")
-# lakeFS keeps what it knows of a repository for a few seconds.
+__all__ = [
+    "RESOURCES",
+    "Action",
+    "ActionInputs",
+    "Branch",
+    "BranchInputs",
+    "BranchProtection",
+    "BranchProtectionInputs",
+    "Repository",
+    "RepositoryInputs",
+    "set_up",
+]
+
+# lakeFS caches the metadata of a repository for a few seconds.
 _SETTLE_SECONDS = 30.0
 _USER = "tidemill"
 
 
+class LakeInputs(TypedDict):
+    """How to reach lakeFS."""
+
+    stack: Text
+    url: Text
+    key_id_file: Text
+    secret_file: Text
+
+
+class RepositoryInputs(Named, LakeInputs):
+    """Inputs of a repository; `namespace` is the place of its objects."""
+
+    namespace: Text
+    default_branch: Text
+
+
+class BranchInputs(Named, LakeInputs):
+    """Inputs of a branch; `source` is the ref at which it starts."""
+
+    repository: Text
+    source: Text
+
+
+class BranchProtectionInputs(LakeInputs):
+    """Inputs of a branch protection."""
+
+    repository: Text
+    branches: Sequence[Text]
+
+
+class ActionInputs(LakeInputs):
+    """Inputs of an action file."""
+
+    repository: Text
+    branch: Text
+    path: Text
+    content: Text
+
+
 class _LakeResource(ContentResource):
-    access: ClassVar[tuple[str, ...]] = _ACCESS
+    access: ClassVar[tuple[str, ...]] = ("stack", "url", "keyIdFile", "secretFile")
 
     def connect(self, properties: Properties) -> Rest:
         key_id, secret = Path(properties["keyIdFile"]), Path(properties["secretFile"])
         return Rest.with_files("lakeFS", f"{properties['url'].rstrip('/')}/api/v1", key_id, secret)
 
     def _owned(self, inputs: Properties) -> Rest:
-        """Return a connection, after a look at who owns the repository."""
+        """Return a connection, after a check that the stack owns the repository."""
         rest = self.connect(inputs)
         owner = _owner(rest, inputs["repository"])
         if owner != inputs["stack"]:
@@ -42,41 +94,38 @@ class _LakeResource(ContentResource):
         return rest
 
 
-class Repository(_LakeResource):
+class Repository(_LakeResource, inputs=RepositoryInputs):
     """A repository, marked with the stack's name.
 
-    State beside the inputs: `storageNamespace`, where its objects are (another one than `namespace` once it was made
-    again, because lakeFS refuses a place which was used), and `created`, seconds since the epoch, which tells it from
-    one of the same name made later.
+    Outputs: `storageNamespace`, the actual place of its objects (not `namespace` after it was recreated, because lakeFS
+    refuses a used place), and `created`, seconds since the epoch, which tells it from a later one of the same name.
     """
 
     token: ClassVar[str] = "tidemill-native:lakefs:Repository"
-    required: ClassVar[tuple[str, ...]] = (*_ACCESS, "name", "namespace", "defaultBranch")
     outputs: ClassVar[tuple[str, ...]] = ("storageNamespace", "created")
     replace_on: ClassVar[tuple[str, ...]] = ("stack", "name", "namespace", "defaultBranch")
     holds_data: ClassVar[bool] = True
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
-        """Make or adopt it."""
+        """Create or adopt the repository."""
         return inputs["name"], self._ensure(context, inputs, again=False)
 
     def update(self, context: Context, state: Properties, inputs: Properties) -> Properties:
-        """Make it again where it is gone and that was asked for."""
+        """Mark the repository again, or recreate it when it is gone."""
         return self._ensure(context, inputs, again=bool(state.get("missing")))
 
     def look(self, rest: Rest, state: Properties) -> Properties | None:
-        """Return the state, with `missing` where it is gone or another one has taken its name."""
+        """Return the state, with `missing` when the repository is gone or another one has its name."""
         found = rest.get(_repository(state["name"]), ok=(404,))
         if found.status == 404:
             return {**state, "missing": True}
         created = int(found.body["creation_date"])
         if created != state.get("created") and _owner(rest, state["name"]) != state["stack"]:
             return {**state, "missing": True}
-        kept = {key: value for key, value in state.items() if key != "missing"}
-        return kept | {"created": created, "storageNamespace": found.body["storage_namespace"]}
+        return without(state, "missing") | {"created": created, "storageNamespace": found.body["storage_namespace"]}
 
     def remove(self, rest: Rest, state: Properties) -> None:
-        """Delete it, and wait until lakeFS knows."""
+        """Delete the repository, and wait until lakeFS reports it as deleted."""
         route = _repository(state["name"])
         if rest.get(route, ok=(404,)).status == 404:
             return
@@ -94,10 +143,10 @@ class Repository(_LakeResource):
         name = inputs["name"]
         found = rest.get(_repository(name), ok=(404,))
         if found.status == 404:
-            found = self._make(context, rest, inputs, again=again)
+            found = self._create(context, rest, inputs, again=again)
         else:
             owner = _owner(rest, name)
-            # A creation may have been interrupted before the mark; what nobody used cannot be anybody's data.
+            # A creation may have been interrupted before the mark; adopt a repository that nobody has used.
             if owner != inputs["stack"] and (owner or not _untouched(rest, found.body, inputs["namespace"])):
                 raise foreign("repository", name, owner)
         rest.send("POST", f"{_repository(name)}/metadata", json={"metadata": {OWNER: inputs["stack"]}})
@@ -107,7 +156,7 @@ class Repository(_LakeResource):
             "created": int(found.body["creation_date"]),
         }
 
-    def _make(self, context: Context, rest: Rest, inputs: Properties, *, again: bool) -> Answer:
+    def _create(self, context: Context, rest: Rest, inputs: Properties, *, again: bool) -> Answer:
         wanted = {"name": inputs["name"], "default_branch": inputs["defaultBranch"]}
         places = (f"{inputs['namespace']}-{number}" for number in range(2, 100)) if again else iter(())
         place = inputs["namespace"]
@@ -120,69 +169,64 @@ class Repository(_LakeResource):
                 place = other
                 continue
             if made.status in (400, 409):
-                raise PlatformError(f"lakeFS did not make the repository ({made.message})", field=inputs["name"])
+                raise PlatformError(f"lakeFS did not create the repository ({made.message})", field=inputs["name"])
             return made
 
 
 def set_up(rest: Rest) -> None:
-    """Make the one user of a new lakeFS, with the stack's keys; on its embedded database alone it does so itself."""
+    """Create the only user of a new lakeFS, with the stack's keys; an embedded lakeFS creates it itself."""
     if rest.get("/setup_lakefs").body.get("state") == "not_initialized":
         key = {"access_key_id": rest.user, "secret_access_key": rest.secret}
-        # Another repository's provider may have been quicker.
+        # Another repository may be created at the same time.
         rest.send("POST", "/setup_lakefs", json={"username": _USER, "key": key}, ok=(409,))
 
 
-class Branch(_LakeResource):
-    """A branch, made at `source`; where it goes from there is its users' business."""
+class Branch(_LakeResource, inputs=BranchInputs):
+    """A branch that starts at `source`; its users move it."""
 
     token: ClassVar[str] = "tidemill-native:lakefs:Branch"
-    required: ClassVar[tuple[str, ...]] = (*_ACCESS, "repository", "name", "source")
     replace_on: ClassVar[tuple[str, ...]] = ("stack", "repository", "name")
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
-        """Make or adopt it."""
-        del context
+        """Create or adopt the branch."""
         rest = self._owned(inputs)
         body = {"name": inputs["name"], "source": inputs["source"]}
         rest.send("POST", f"{_repository(inputs['repository'])}/branches", json=body, ok=(409,))
         return f"{inputs['repository']}/{inputs['name']}", dict(inputs)
 
     def look(self, rest: Rest, state: Properties) -> Properties | None:
-        """Return the state, or None where it is gone."""
+        """Return the state, or None when the branch is gone."""
         found = rest.get(_branch(state["repository"], state["name"]), ok=(404,))
         return None if found.status == 404 else state
 
     def remove(self, rest: Rest, state: Properties) -> None:
-        """Delete it."""
+        """Delete the branch."""
         rest.send("DELETE", _branch(state["repository"], state["name"]), ok=(404,))
 
 
-class BranchProtection(_LakeResource):
-    """The branches of a repository which only merges may change.
+class BranchProtection(_LakeResource, inputs=BranchProtectionInputs):
+    """The branches of a repository that only merges may change.
 
-    Rules which others added stay as they are. LakeFS needs some seconds until a new rule acts.
+    Other rules of the repository stay. A new rule takes effect after some seconds.
     """
 
     token: ClassVar[str] = "tidemill-native:lakefs:BranchProtection"
-    required: ClassVar[tuple[str, ...]] = (*_ACCESS, "repository", "branches")
     replace_on: ClassVar[tuple[str, ...]] = ("stack", "repository")
     label: ClassVar[str] = "repository"
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
-        """Add what is not protected yet."""
-        del context
+        """Add the missing rules."""
         self._change(self._owned(inputs), inputs["repository"], add=inputs["branches"])
         return inputs["repository"], dict(inputs)
 
     def update(self, context: Context, state: Properties, inputs: Properties) -> Properties:
-        """Add what is missing and drop what is no longer wanted."""
-        del context
-        dropped = set(state["branches"]) - set(inputs["branches"])
-        self._change(self._owned(inputs), inputs["repository"], add=inputs["branches"], drop=dropped)
+        """Add the missing rules and remove those no longer wanted."""
+        unwanted = set(state["branches"]) - set(inputs["branches"])
+        self._change(self._owned(inputs), inputs["repository"], add=inputs["branches"], remove=unwanted)
         return dict(inputs)
 
     def look(self, rest: Rest, state: Properties) -> Properties | None:
-        """Return the state with those branches which really are protected."""
+        """Return the state with the branches that are actually protected."""
         found = rest.get(_rules(state["repository"]), ok=(404,))
         if found.status == 404:
             return None
@@ -190,17 +234,17 @@ class BranchProtection(_LakeResource):
         return {**state, "branches": [branch for branch in state["branches"] if branch in patterns]}
 
     def remove(self, rest: Rest, state: Properties) -> None:
-        """Drop our rules."""
-        self._change(rest, state["repository"], drop=state["branches"])
+        """Remove the stack's rules."""
+        self._change(rest, state["repository"], remove=state["branches"])
 
-    def _change(self, rest: Rest, repository: str, add: Iterable[str] = (), drop: Iterable[str] = ()) -> None:
+    def _change(self, rest: Rest, repository: str, add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
         for _ in range(5):
             found = rest.get(_rules(repository), ok=(404,))
             if found.status == 404:
                 if add:
-                    raise PlatformError("there is no such repository", field=repository)
+                    raise PlatformError("no such repository", field=repository)
                 return
-            rules = [rule for rule in cast("list[dict[str, Any]]", found.body) if rule["pattern"] not in set(drop)]
+            rules = [rule for rule in cast("list[dict[str, Any]]", found.body) if rule["pattern"] not in set(remove)]
             known = {rule["pattern"] for rule in rules}
             rules += [{"pattern": branch} for branch in add if branch not in known]
             if rules == found.body:
@@ -208,53 +252,51 @@ class BranchProtection(_LakeResource):
             headers = {"If-Match": found.etag} if found.etag else {}
             if rest.send("PUT", _rules(repository), json=rules, headers=headers, ok=(412,)).status != 412:
                 return
-        raise PlatformError("others keep changing the branch protection", field=repository, hint="try again")
+        raise PlatformError("the branch protection keeps changing", field=repository, hint="try again")
 
 
-class Action(_LakeResource):
+class Action(_LakeResource, inputs=ActionInputs):
     """An action file, committed on a branch.
 
-    Where the branch is protected the file comes in by a merge, as all else does, so that the hooks of the *new* file
-    judge it: what they call must be up and say yes. Where it is not protected yet, it is committed directly; so a
-    repository's first action is best made before its protection.
+    On a protected branch, the file is merged like everything else, so the hooks of the *new* file run: the services
+    that they call must be up and accept it. On an unprotected branch, it is committed directly; so create a
+    repository's first action before its protection.
     """
 
     token: ClassVar[str] = "tidemill-native:lakefs:Action"
-    required: ClassVar[tuple[str, ...]] = (*_ACCESS, "repository", "branch", "path", "content")
     replace_on: ClassVar[tuple[str, ...]] = ("stack", "repository", "branch", "path")
     label: ClassVar[str] = "path"
 
     def check(self, inputs: Properties) -> Properties:
-        """Refuse a file which would block its branch."""
+        """Check that the file does not block its branch."""
         checked = super().check(inputs)
         path, content = checked["path"], checked["content"]
         if path is not UNKNOWN and not path.startswith(FOLDER):
-            raise ConfigError("lakeFS finds actions elsewhere", field="path", value=path, hint=f"put it below {FOLDER}")
+            raise ConfigError("is outside the actions folder", field="path", value=path, hint=f"put it below {FOLDER}")
         if content is not UNKNOWN:
             validate_action(content, "content" if path is UNKNOWN else path)
         return checked
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
-        """Commit it, unless it is there with this content."""
-        del context
+        """Commit the file, unless the branch has it with this content."""
         rest = self._owned(inputs)
         if _committed(rest, inputs) != inputs["content"]:
             _commit(rest, inputs, inputs["content"].encode())
         return "/".join((inputs["repository"], inputs["branch"], inputs["path"])), dict(inputs)
 
     def look(self, rest: Rest, state: Properties) -> Properties | None:
-        """Return the state with the content which is committed."""
+        """Return the state with the committed content."""
         content = _committed(rest, state)
         return None if content is None else {**state, "content": content}
 
     def remove(self, rest: Rest, state: Properties) -> None:
-        """Commit its absence, which no hook can refuse: hooks are those of what is merged."""
+        """Commit the file's removal, which no hook can refuse: the hooks of the merged state run."""
         if _committed(rest, state) is not None:
             _commit(rest, state, None)
 
 
 def _committed(rest: Rest, action: Properties) -> str | None:
-    """Return the file at the branch's newest commit, without what is merely staged."""
+    """Return the file at the branch's newest commit, ignoring staged changes."""
     branch = rest.get(_branch(action["repository"], action["branch"]), ok=(404,))
     if branch.status == 404:
         return None
@@ -268,45 +310,45 @@ def _commit(rest: Rest, action: Properties, content: bytes | None) -> None:
     staged = rest.get(f"{_branch(repository, branch)}/diff", amount="10").body["results"]
     if others := [item["path"] for item in staged if item["path"] != action["path"]]:
         raise PlatformError(
-            "the branch has changes which nobody committed, and lakeFS would commit or refuse all at once",
+            "the branch has uncommitted changes, which lakeFS would commit together with the action file",
             field=f"{repository}/{branch}",
             value=others[0],
             hint="commit or reset them",
         )
     rules = rest.get(_rules(repository)).body
     protected = any(fnmatch.fnmatchcase(branch, rule["pattern"]) for rule in rules)
-    # A rule which was dropped acts for some seconds more.
+    # A removed rule stays in effect for some seconds.
     if protected or not _commit_on(rest, action, branch, content):
         _commit_by_merge(rest, action, content)
 
 
 def _commit_by_merge(rest: Rest, action: Properties, content: bytes | None) -> None:
     repository, branch = action["repository"], action["branch"]
-    # lakeFS remembers a branch's action files for some seconds, so another content needs another branch.
+    # lakeFS caches a branch's action files for some seconds, so other content needs another branch.
     digest = hashlib.sha256(f"{branch}/{action['path']}\n".encode() + (content or b""))
-    aside = f"tidemill-action-{digest.hexdigest()[:12]}"
-    rest.send("DELETE", _branch(repository, aside), ok=(404,))
-    rest.send("POST", f"{_repository(repository)}/branches", json={"name": aside, "source": branch})
+    temporary = f"tidemill-action-{digest.hexdigest()[:12]}"
+    rest.send("DELETE", _branch(repository, temporary), ok=(404,))
+    rest.send("POST", f"{_repository(repository)}/branches", json={"name": temporary, "source": branch})
     try:
-        if not _commit_on(rest, action, aside, content):
-            raise PlatformError("is protected too, so nothing can be committed anywhere", field=f"{repository}/{aside}")
-        route = f"{_repository(repository)}/refs/{aside}/merge/{escaped(branch)}"
-        _judged(rest.send("POST", route, json=_message(action, content), ok=(412,)), action)
+        if not _commit_on(rest, action, temporary, content):
+            raise PlatformError("is also protected: nothing can be committed", field=f"{repository}/{temporary}")
+        route = f"{_repository(repository)}/refs/{temporary}/merge/{escaped(branch)}"
+        _require_accepted(rest.send("POST", route, json=_message(action, content), ok=(412,)), action)
     finally:
-        rest.send("DELETE", _branch(repository, aside), ok=(404,))
+        rest.send("DELETE", _branch(repository, temporary), ok=(404,))
 
 
 def _commit_on(rest: Rest, action: Properties, branch: str, content: bytes | None) -> bool:
-    """Write the file, or delete it, and commit; return False, having done nothing, where the branch is protected."""
+    """Write or delete the file and commit; return False, without a change, if the branch is protected."""
     route = _branch(action["repository"], branch)
     params = {"path": action["path"]}
     method = "DELETE" if content is None else "POST"
     try:
         if rest.send(method, f"{route}/objects", params=params, content=content, ok=(403,)).status == 403:
             return False
-        _judged(rest.send("POST", f"{route}/commits", json=_message(action, content), ok=(412,)), action)
+        _require_accepted(rest.send("POST", f"{route}/commits", json=_message(action, content), ok=(412,)), action)
     except PlatformError:
-        # What stays staged would block every merge into the branch.
+        # A staged change would block every merge into the branch.
         rest.send("PUT", route, json={"type": "object", "path": action["path"]}, ok=(403, 404, 500))
         raise
     return True
@@ -317,17 +359,17 @@ def _message(action: Properties, content: bytes | None) -> dict[str, Any]:
     return {"message": f"{verb} {action['path']}", "metadata": {OWNER: action["stack"]}}
 
 
-def _judged(answer: Answer, action: Properties) -> None:
+def _require_accepted(answer: Answer, action: Properties) -> None:
     if answer.status == 412:
         raise PlatformError(
-            f"a hook refused the action file or could not be asked ({answer.message})",
+            f"a hook refused the action file or did not answer ({answer.message})",
             field=action["path"],
             hint="see `tidemill logs validation`",
         )
 
 
 def _untouched(rest: Rest, repository: dict[str, Any], namespace: str) -> bool:
-    """Tell whether `repository` is as lakeFS makes it, in our place: one commit, nothing in it."""
+    """Return whether `repository` is new, in our place: one commit, one branch, no objects."""
     name, branch = str(repository["id"]), str(repository["default_branch"])
     if str(repository["storage_namespace"]).rstrip("/") != namespace.rstrip("/"):
         return False
@@ -338,7 +380,7 @@ def _untouched(rest: Rest, repository: dict[str, Any], namespace: str) -> bool:
 
 
 def _owner(rest: Rest, repository: str) -> str | None:
-    """Return the stack which made `repository`; None where it is unmarked or gone."""
+    """Return the stack that owns `repository`; None if the repository is unmarked or gone."""
     found = rest.get(f"{_repository(repository)}/metadata", ok=(404,))
     if found.status == 404 or not isinstance(found.body, dict):
         return None

@@ -1,53 +1,91 @@
-"""MLflow content: experiments, registered models, users, and what users may do.
+"""Content of MLflow: experiments, registered models, users, and their permissions.
 
-Experiments and models carry the stack's name as a tag. Users cannot carry one: a user is the stack's own if it opens
-with the stack's own password.
+A tag on experiments and models names the stack that owns them. Users have no tags: a user is the stack's own if the
+stack's password works.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, cast
 
 from ....runtime.common.errors import ConfigError, PlatformError
 from ....runtime.common.secrets import read_secret
-from ..base import UNKNOWN, Context, Diff, NativeResource, Properties
+from ..base import UNKNOWN, Context, Diff, Named, NativeResource, Properties, without
 from .base import OWNER, ContentResource, foreign
 from .rest import Rest
 
-__all__ = ["RESOURCES", "Experiment", "Permission", "RegisteredModel", "User"]
+if TYPE_CHECKING:
+    from ..base import Text
 
-_ACCESS = ("stack", "url", "admin", "passwordFile")
+__all__ = [
+    "RESOURCES",
+    "Experiment",
+    "NamedInputs",
+    "Permission",
+    "PermissionInputs",
+    "RegisteredModel",
+    "User",
+    "UserInputs",
+]
+
 _KINDS = ("experiment", "registered_model")
 _PERMISSIONS = ("READ", "USE", "EDIT", "MANAGE", "DENY")
 
-# Below the server's own /api/2.0/mlflow and /api/3.0/mlflow; 3.0 has what replaces the older grants by kind.
+# Version 3.0 of the API replaces the older grants by kind.
 _API = "/api/2.0/mlflow"
 _GRANTS = "/api/3.0/mlflow/users/permissions"
 _ROLES = "/api/3.0/mlflow/roles/permissions"
 
 
+class RegistryInputs(TypedDict):
+    """How to reach MLflow, as the administrator."""
+
+    stack: Text
+    url: Text
+    admin: Text
+    password_file: Text
+
+
+class NamedInputs(Named, RegistryInputs):
+    """Inputs of an experiment or a registered model."""
+
+
+class UserInputs(RegistryInputs):
+    """Inputs of a user."""
+
+    username: Text
+    user_password_file: Text
+
+
+class PermissionInputs(RegistryInputs):
+    """Inputs of a permission: `kind` is `experiment` or `registered_model`, `target` its name."""
+
+    username: Text
+    kind: Text
+    target: Text
+    permission: Text
+
+
 class _RegistryResource(ContentResource):
-    access: ClassVar[tuple[str, ...]] = _ACCESS
+    access: ClassVar[tuple[str, ...]] = ("stack", "url", "admin", "passwordFile")
 
     def connect(self, properties: Properties) -> Rest:
         return Rest.with_files("MLflow", properties["url"], properties["admin"], Path(properties["passwordFile"]))
 
 
-class Experiment(_RegistryResource):
+class Experiment(_RegistryResource, inputs=NamedInputs):
     """An experiment.
 
-    MLflow deletes softly: a deleted experiment keeps its name, its runs and its id, so making it again restores it.
-    State beside the inputs: `experimentId`.
+    A deleted experiment keeps its name, runs and id in MLflow, so `create` restores it. Outputs: `experimentId`.
     """
 
     token: ClassVar[str] = "tidemill-native:mlflow:Experiment"
-    required: ClassVar[tuple[str, ...]] = (*_ACCESS, "name")
     outputs: ClassVar[tuple[str, ...]] = ("experimentId",)
     holds_data: ClassVar[bool] = True
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
-        """Make, adopt or restore it."""
+        """Create, adopt or restore the experiment."""
         rest, name = self.connect(inputs), inputs["name"]
         found = _experiment(rest, name)
         if found is None:
@@ -55,104 +93,98 @@ class Experiment(_RegistryResource):
             identity = rest.send("POST", f"{_API}/experiments/create", json=body).body["experiment_id"]
         else:
             identity = found["experiment_id"]
-            if (owner := _tag(found)) != inputs["stack"]:
+            if (owner := _owner(found)) != inputs["stack"]:
                 raise foreign("experiment", name, owner)
             if found["lifecycle_stage"] != "active":
                 rest.send("POST", f"{_API}/experiments/restore", json={"experiment_id": identity})
-                context.warn(f"the experiment {name} had been deleted; it is restored with the runs it has")
+                context.warn(f"the experiment {name} was deleted; it is restored with its runs")
         return name, {**inputs, "experimentId": identity}
 
     def look(self, rest: Rest, state: Properties) -> Properties | None:
-        """Return the state, with `missing` where it is gone, deleted, or another one has taken its name."""
+        """Return the state, with `missing` when the experiment is deleted or another one has its name."""
         found = _experiment(rest, state["name"])
         if found is None or found["lifecycle_stage"] != "active":
             return {**state, "missing": True}
-        if found["experiment_id"] != state.get("experimentId") and _tag(found) != state["stack"]:
+        if found["experiment_id"] != state.get("experimentId") and _owner(found) != state["stack"]:
             return {**state, "missing": True}
-        return _present(state) | {"experimentId": found["experiment_id"]}
+        return without(state, "missing") | {"experimentId": found["experiment_id"]}
 
     def remove(self, rest: Rest, state: Properties) -> None:
-        """Delete it, softly as MLflow does; its runs go with the database."""
+        """Delete the experiment; its runs stay in MLflow's database."""
         found = _experiment(rest, state["name"])
         if found is None or found["lifecycle_stage"] != "active":
             return
-        if (owner := _tag(found)) != state["stack"]:
+        if (owner := _owner(found)) != state["stack"]:
             raise foreign("experiment", state["name"], owner)
         rest.send("POST", f"{_API}/experiments/delete", json={"experiment_id": found["experiment_id"]})
 
 
-class RegisteredModel(_RegistryResource):
+class RegisteredModel(_RegistryResource, inputs=NamedInputs):
     """A registered model.
 
-    State beside the inputs: `created`, milliseconds since the epoch, which tells it from one of the same name made
-    later.
+    Outputs: `created`, milliseconds since the epoch, which tells it from a later one of the same name.
     """
 
     token: ClassVar[str] = "tidemill-native:mlflow:RegisteredModel"
-    required: ClassVar[tuple[str, ...]] = (*_ACCESS, "name")
     outputs: ClassVar[tuple[str, ...]] = ("created",)
     holds_data: ClassVar[bool] = True
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
-        """Make or adopt it."""
-        del context
+        """Create or adopt the model."""
         rest, name = self.connect(inputs), inputs["name"]
         found = _model(rest, name)
         if found is None:
             body = {"name": name, "tags": [{"key": OWNER, "value": inputs["stack"]}]}
             found = rest.send("POST", f"{_API}/registered-models/create", json=body).body["registered_model"]
-        elif (owner := _tag(found)) != inputs["stack"]:
+        elif (owner := _owner(found)) != inputs["stack"]:
             raise foreign("registered model", name, owner)
         return name, {**inputs, "created": int(found["creation_timestamp"])}
 
     def look(self, rest: Rest, state: Properties) -> Properties | None:
-        """Return the state, with `missing` where it is gone or another one has taken its name."""
+        """Return the state, with `missing` when the model is gone or another one has its name."""
         found = _model(rest, state["name"])
         if found is None:
             return {**state, "missing": True}
         created = int(found["creation_timestamp"])
-        if created != state.get("created") and _tag(found) != state["stack"]:
+        if created != state.get("created") and _owner(found) != state["stack"]:
             return {**state, "missing": True}
-        return _present(state) | {"created": created}
+        return without(state, "missing") | {"created": created}
 
     def remove(self, rest: Rest, state: Properties) -> None:
-        """Delete it with its versions."""
+        """Delete the model with its versions."""
         found = _model(rest, state["name"])
         if found is None:
             return
-        if (owner := _tag(found)) != state["stack"]:
+        if (owner := _owner(found)) != state["stack"]:
             raise foreign("registered model", state["name"], owner)
         rest.send("DELETE", f"{_API}/registered-models/delete", json={"name": state["name"]}, ok=(404,))
 
 
-class User(_RegistryResource):
-    """A user without permissions of its own, whose password is what its file holds.
+class User(_RegistryResource, inputs=UserInputs):
+    """A user without permissions, with the password of a file.
 
-    State beside the inputs: `opens`, whether the file's password lets the user in; where it does not, the next update
-    sets the password.
+    Outputs: `opens`, whether the file's password works; if not, the next update sets it.
     """
 
     token: ClassVar[str] = "tidemill-native:mlflow:User"
-    required: ClassVar[tuple[str, ...]] = (*_ACCESS, "username", "userPasswordFile")
     outputs: ClassVar[tuple[str, ...]] = ("opens",)
     replace_on: ClassVar[tuple[str, ...]] = ("stack", "username")
     label: ClassVar[str] = "username"
 
     def check(self, inputs: Properties) -> Properties:
-        """Refuse to manage the administrator, whose password is MLflow's own matter."""
+        """Refuse the administrator, whose password MLflow manages."""
         checked = super().check(inputs)
         if checked["username"] is not UNKNOWN and checked["username"] == checked["admin"]:
             raise ConfigError("is the administrator's name", field="username", value=checked["username"])
         return checked
 
     def diff(self, context: Context, state: Properties, inputs: Properties) -> Diff:
-        """Compare; a password which does not open is a change."""
+        """Compare; a password that does not work is a change."""
         found = super().diff(context, state, inputs)
-        return found if state.get("opens", True) else Diff((*found.changes, "opens"), found.replaces)
+        return found if state.get("opens", True) else found.adding("opens")
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
-        """Make it, or adopt it if the stack's password opens it."""
-        del context
+        """Create the user, or adopt one with the stack's password."""
         rest, name = self.connect(inputs), inputs["username"]
         if _user(rest, name) is not None:
             if not _opens(rest, inputs):
@@ -162,8 +194,7 @@ class User(_RegistryResource):
         return name, {**inputs, "opens": True}
 
     def update(self, context: Context, state: Properties, inputs: Properties) -> Properties:
-        """Set the password, if it is another one."""
-        del context, state
+        """Set the password if the current one does not work."""
         rest = self.connect(inputs)
         new = _user(rest, inputs["username"]) is None
         if new or not _opens(rest, inputs):
@@ -171,13 +202,13 @@ class User(_RegistryResource):
         return {**inputs, "opens": True}
 
     def look(self, rest: Rest, state: Properties) -> Properties | None:
-        """Return the state with whether the password opens, or None where there is no such user."""
+        """Return the state with whether the password works, or None if there is no such user."""
         if _user(rest, state["username"]) is None:
             return None
         return {**state, "opens": _opens(rest, state)}
 
     def remove(self, rest: Rest, state: Properties) -> None:
-        """Delete it with its permissions."""
+        """Delete the user with its permissions."""
         rest.send("DELETE", f"{_API}/users/delete", json={"username": state["username"]}, ok=(404,))
 
     def _set(self, rest: Rest, inputs: Properties, *, new: bool) -> None:
@@ -185,36 +216,36 @@ class User(_RegistryResource):
         method, route = ("POST", "create") if new else ("PATCH", "update-password")
         done = rest.send(method, f"{_API}/users/{route}", json=body, ok=(400,))
         if done.status == 400:
-            raise ConfigError(f"MLflow does not take the password ({done.message})", field=inputs["username"])
+            raise ConfigError(f"MLflow does not accept the password ({done.message})", field=inputs["username"])
 
 
-class Permission(_RegistryResource):
-    """What a user may do with one experiment or one registered model.
+class Permission(_RegistryResource, inputs=PermissionInputs):
+    """The permission of a user on an experiment or a registered model.
 
-    State beside the inputs: `targetId`, MLflow's id of the target.
+    Outputs: `targetId`, MLflow's id of the target.
     """
 
     token: ClassVar[str] = "tidemill-native:mlflow:Permission"
-    required: ClassVar[tuple[str, ...]] = (*_ACCESS, "username", "kind", "target", "permission")
     outputs: ClassVar[tuple[str, ...]] = ("targetId",)
     replace_on: ClassVar[tuple[str, ...]] = ("stack", "username", "kind", "target")
     label: ClassVar[str] = "target"
 
     def check(self, inputs: Properties) -> Properties:
-        """Refuse a kind or a permission which MLflow does not have."""
+        """Refuse a kind or permission that MLflow does not have."""
         checked = super().check(inputs)
         for key, known in (("kind", _KINDS), ("permission", _PERMISSIONS)):
             if checked[key] is not UNKNOWN and checked[key] not in known:
-                raise ConfigError("is none", field=key, value=checked[key], hint=f"use one of {', '.join(known)}")
+                raise ConfigError(
+                    f"is not a valid {key}", field=key, value=checked[key], hint=f"use one of {', '.join(known)}"
+                )
         return checked
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
-        """Grant it in place of what was granted."""
-        del context
+        """Grant the permission, replacing the one granted before."""
         rest = self.connect(inputs)
         target = _target(rest, inputs)
         if target is None:
-            raise PlatformError(f"there is no such {inputs['kind'].replace('_', ' ')}", field=inputs["target"])
+            raise PlatformError(f"no such {inputs['kind'].replace('_', ' ')}", field=inputs["target"])
         granted = _granted(rest, inputs, target)
         if granted is None:
             rest.send("POST", f"{_GRANTS}/grant", json={**_grant(inputs, target), "permission": inputs["permission"]})
@@ -224,7 +255,7 @@ class Permission(_RegistryResource):
         return identity, {**inputs, "targetId": target}
 
     def look(self, rest: Rest, state: Properties) -> Properties | None:
-        """Return the state with the permission which really is granted, or None where none is."""
+        """Return the state with the permission that is actually granted, or None if there is none."""
         target = _target(rest, state)
         if target is None:
             return None
@@ -232,7 +263,7 @@ class Permission(_RegistryResource):
         return None if granted is None else {**state, "permission": granted["permission"], "targetId": target}
 
     def remove(self, rest: Rest, state: Properties) -> None:
-        """Revoke it."""
+        """Revoke the permission."""
         target = _target(rest, state)
         if target is not None:
             rest.send("POST", f"{_GRANTS}/revoke", json=_grant(state, target), ok=(404,))
@@ -243,13 +274,13 @@ def _grant(properties: Properties, target: str) -> dict[str, str]:
 
 
 def _granted(rest: Rest, properties: Properties, target: str) -> dict[str, Any] | None:
-    """Return the user's own grant on `target`, or None."""
+    """Return the grant of the user on `target`, or None."""
     found = rest.get(f"{_GRANTS}/list", ok=(404,), username=properties["username"])
     if found.status == 404:
         return None
     wanted = (properties["kind"], target)
     for grant in cast("list[dict[str, Any]]", found.body["permissions"]):
-        # A user's own grants are kept in a role of its own; those of other roles are not ours.
+        # MLflow keeps a user's own grants in one role; grants of other roles are not the stack's.
         own = str(grant.get("role_name", "")).startswith("__user_")
         if own and (grant["resource_type"], grant["resource_pattern"]) == wanted:
             return grant
@@ -257,7 +288,7 @@ def _granted(rest: Rest, properties: Properties, target: str) -> dict[str, Any] 
 
 
 def _regrant(rest: Rest, granted: dict[str, Any], permission: str) -> None:
-    """Change a grant in place: revoked and granted anew, it would be missing for a moment."""
+    """Change a grant in place, so that the user has it at all times."""
     found = rest.get(f"{_ROLES}/list", role_id=str(granted["role_id"]))
     same = ("resource_type", "resource_pattern")
     identity = next(
@@ -289,19 +320,15 @@ def _user(rest: Rest, name: str) -> dict[str, Any] | None:
 
 
 def _opens(rest: Rest, properties: Properties) -> bool:
-    """Tell whether the password file lets the user in."""
+    """Return whether the password of the file works."""
     password = read_secret(Path(properties["userPasswordFile"]))
     user = Rest(rest.server, rest.url, properties["username"], password)
     return user.get(f"{_API}/users/current", ok=(401,)).status != 401
 
 
-def _tag(thing: dict[str, Any]) -> str | None:
-    """Return the stack which made an experiment or a model."""
-    return next((tag["value"] for tag in thing.get("tags", ()) if tag["key"] == OWNER), None)
-
-
-def _present(state: Properties) -> Properties:
-    return {key: value for key, value in state.items() if key != "missing"}
+def _owner(tagged: dict[str, Any]) -> str | None:
+    """Return the stack that owns an experiment or a model."""
+    return next((tag["value"] for tag in tagged.get("tags", ()) if tag["key"] == OWNER), None)
 
 
 RESOURCES: list[NativeResource] = [Experiment(), RegisteredModel(), User(), Permission()]

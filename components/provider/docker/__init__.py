@@ -1,4 +1,4 @@
-"""The resources of the `docker` target which its vendor's provider has not."""
+"""The resources of the `docker` target that Pulumi's Docker provider lacks."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The Docker daemon of this machine: how it is reached, whose things are whose, how files get into a volume.
+"""The Docker daemon of this machine: its client and errors, owners of objects, files in volumes.
 
-Files are put into a volume through a container which is made of an empty image and never started, so that no program
-runs, no image has to be there first, and nothing has to be readable on this machine for the user of a container.
+Files get into a volume through a container of an empty image that is never started. So no program runs, no image must
+be pulled first, and the user of a container needs no access to files of this machine.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
 __all__ = ["SERVICE", "STACK", "connect", "put", "require_own", "talking"]
 
 STACK = "tidemill.stack"
-"""Label by which a stack marks what it made."""
+"""Label with the stack that created an object."""
 
 SERVICE = "tidemill.service"
-"""Label of a container, with the name of its service."""
+"""Label of a container with the name of its service."""
 
 _EMPTY = ("tidemill/empty", "1")
 _MOUNT = "/volume"
-# A job may say nothing for long; the daemon itself answers at once.
+# A job may print nothing for long, but the daemon itself answers immediately.
 _TIMEOUT = 60
-_MEND = "start it, or name the right one in DOCKER_HOST"
+_HINT = "start it, or set DOCKER_HOST to the right one"
 
 
 @functools.lru_cache(maxsize=4)
 def connect(host: str | None = None) -> DockerClient:
-    """Return a client of the daemon at `host`, or of the one the environment names.
+    """Return a client of the daemon at `host`, by default that of DOCKER_HOST or of the standard socket.
 
     Raises:
-        ConfigError: that daemon is on another machine, whose loopback interface is not ours.
-        UnreachableError: it does not answer.
+        ConfigError: the daemon is on another machine.
+        UnreachableError: the daemon does not answer.
     """
     import docker
 
@@ -50,13 +50,13 @@ def connect(host: str | None = None) -> DockerClient:
     parts = urlsplit(named)
     if parts.scheme not in {"unix", "npipe"} and parts.hostname not in {"127.0.0.1", "localhost", "::1"}:
         raise ConfigError(
-            "names a daemon of another machine, whose published ports cannot be reached from here",
+            "is a daemon on another machine, whose published ports cannot be reached from here",
             field="docker.host" if host else "DOCKER_HOST",
             value=named,
-            hint="use a daemon of this machine, or run tidemill on that one",
+            hint="use a daemon of this machine, or run tidemill on that machine",
         )
     if parts.scheme == "unix" and not Path(parts.path).exists():
-        raise UnreachableError("no Docker daemon listens there", field="Docker", value=named, hint=_MEND)
+        raise UnreachableError("no Docker daemon listens there", field="Docker", value=named, hint=_HINT)
     with talking(named):
         client = docker.DockerClient(base_url=named, timeout=_TIMEOUT)
         try:
@@ -69,11 +69,11 @@ def connect(host: str | None = None) -> DockerClient:
 
 @contextlib.contextmanager
 def talking(about: str) -> Generator[None]:
-    """Turn the SDK's errors into ours; `about` is what is asked for.
+    """Turn the SDK's errors into tidemill's; `about` is the object of the request.
 
     Raises:
         UnreachableError: the daemon does not answer.
-        PlatformError: it refuses.
+        PlatformError: the daemon refuses the request.
     """
     import docker.errors
     import requests
@@ -84,26 +84,24 @@ def talking(about: str) -> Generator[None]:
         raise PlatformError(f"Docker refuses: {error.explanation or error}", field=about) from None
     except (docker.errors.DockerException, requests.RequestException) as error:
         raise UnreachableError(
-            f"the Docker daemon does not answer ({type(error).__name__})",
-            field=about,
-            hint=_MEND,
+            f"the Docker daemon does not answer ({type(error).__name__})", field=about, hint=_HINT
         ) from None
 
 
 def require_own(kind: str, name: str, labels: Mapping[str, str] | None, stack: str) -> None:
-    """Refuse what another stack owns, or nobody marked.
+    """Check that an object belongs to `stack`.
 
     Raises:
-        RefusedError: it is not the stack's.
+        RefusedError: another stack owns it, or it has no owner.
     """
     owner = (labels or {}).get(STACK)
     if owner != stack:
-        whose = f"belongs to the stack {owner!r}" if owner else "is there already, and no stack made it"
+        whose = f"belongs to the stack {owner!r}" if owner else "already exists, and no stack created it"
         raise RefusedError(f"this {kind} {whose}", field=name, hint="remove or rename it, or rename this stack")
 
 
 def put(client: DockerClient, volume: str, files: Mapping[str, tuple[bytes, int]], owner: int) -> None:
-    """Write `files` (path -> content and mode) into `volume`, which then belongs to the user `owner` alone."""
+    """Write `files` (path -> content and mode) into `volume`, and make `owner` its only user."""
     container = client.api.create_container(
         image=_empty_image(client),
         command=["none"],
@@ -111,13 +109,13 @@ def put(client: DockerClient, volume: str, files: Mapping[str, tuple[bytes, int]
     )["Id"]
     try:
         if not client.api.put_archive(container, "/", _archive(files, owner)):
-            raise PlatformError("files cannot be written into it", field=volume)
+            raise PlatformError("cannot write files into the volume", field=volume)
     finally:
         client.api.remove_container(container, force=True)
 
 
 def _archive(files: Mapping[str, tuple[bytes, int]], owner: int) -> bytes:
-    """Return a tar file with everything below the mount point; the same input gives the same bytes."""
+    """Return a tar file of `files` below the mount point; the same input gives the same bytes."""
     folders = {_MOUNT.lstrip("/")}
     for path in files:
         parts = path.split("/")[:-1]
@@ -138,7 +136,7 @@ def _archive(files: Mapping[str, tuple[bytes, int]], owner: int) -> bytes:
 
 
 def _empty_image(client: DockerClient) -> str:
-    """Return an image with nothing in it, which is made where it is not there yet."""
+    """Return an empty image, creating it on first use."""
     import docker.errors
 
     name = ":".join(_EMPTY)

@@ -1,23 +1,62 @@
-"""Volume, Scratch and Files, which containers mount, and Bounds, which they keep to."""
+"""Volumes of containers (Volume, Scratch, Files), and Bounds on their processes."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, cast
 
 from ....runtime.common.errors import ConfigError, TidemillError
-from ..base import UNKNOWN, Context, Diff, NativeResource, Properties
+from ..base import UNKNOWN, Context, Diff, Named, NativeResource, Properties, without
+from ..local.data import LocalInputs
 from ..local.files import claim, root_of, secret_value
 from ..local.placeholders import Placeholders, check_placeholders
-from ..local.process import known
+from ..local.process import is_known
 from .daemon import STACK, connect, put, require_own, talking
 
-__all__ = ["Bounds", "Files", "Scratch", "Volume"]
+if TYPE_CHECKING:
+    import pulumi
+
+    from ..base import Text
+
+__all__ = ["Bounds", "BoundsInputs", "Files", "FilesInputs", "Scratch", "Volume", "VolumeInputs"]
 
 _DIGEST = "tidemill.files"
+
+
+class VolumeInputs(Named):
+    """Inputs of a volume; `owner` is the number of a user, `host` the daemon's address."""
+
+    stack: Text
+    owner: pulumi.Input[int]
+    host: NotRequired[Text | None]
+    labels: NotRequired[Mapping[str, Text] | None]
+
+
+class FilesInputs(LocalInputs):
+    """Inputs of a volume of files.
+
+    `files` maps relative paths to texts that may contain `@{secret:NAME}` and `@{bcrypt:NAME}`; each secret named in
+    `secrets` becomes the file `secrets/NAME`.
+    """
+
+    owner: pulumi.Input[int]
+    host: NotRequired[Text | None]
+    labels: NotRequired[Mapping[str, Text] | None]
+    files: NotRequired[Mapping[str, Text] | None]
+    secrets: NotRequired[Sequence[Text] | None]
+
+
+class BoundsInputs(Named):
+    """Inputs of bounds: the id of a container, and its maximum number of processes."""
+
+    stack: Text
+    container: Text
+    processes: pulumi.Input[int]
+    host: NotRequired[Text | None]
 
 
 def _labels(inputs: Properties) -> dict[str, str]:
@@ -26,7 +65,7 @@ def _labels(inputs: Properties) -> dict[str, str]:
 
 
 def _inspect(inputs: Properties, volume: str) -> dict[str, Any] | None:
-    """Return what the daemon says of `volume`, or None where there is none."""
+    """Return the daemon's description of `volume`, or None if it does not exist."""
     import docker.errors
 
     client = connect(inputs.get("host"))
@@ -37,8 +76,8 @@ def _inspect(inputs: Properties, volume: str) -> dict[str, Any] | None:
             return None
 
 
-def _make(inputs: Properties, volume: str, files: dict[str, tuple[bytes, int]], **labels: str) -> None:
-    """Make `volume`, owned by the wanted user, with `files` in it; take it back where that fails."""
+def _create(inputs: Properties, volume: str, files: dict[str, tuple[bytes, int]], **labels: str) -> None:
+    """Create `volume` with `files`, owned by the wanted user; remove it again if that fails."""
     client = connect(inputs.get("host"))
     with talking(volume):
         client.api.create_volume(name=volume, labels={**_labels(inputs), **labels})
@@ -64,43 +103,37 @@ def _remove(state: Properties, volume: str) -> None:
             return
 
 
-class Volume(NativeResource):
-    """A volume which holds data and belongs to the user of the containers that mount it.
+class Volume(NativeResource, inputs=VolumeInputs):
+    """A volume that holds data and belongs to the user of the containers that mount it.
 
-    State beside the inputs: `volume`, its name in Docker. When it was made is not kept: what Docker says of that
-    changes with what is in it.
+    Outputs: `volume`, its name in Docker. The time of its creation is no identity: Docker changes it with the content.
     """
 
     token: ClassVar[str] = "tidemill-native:docker:Volume"
-    required: ClassVar[tuple[str, ...]] = ("stack", "name", "owner")
-    optional: ClassVar[tuple[str, ...]] = ("host", "labels")
     outputs: ClassVar[tuple[str, ...]] = ("volume",)
     replace_on: ClassVar[tuple[str, ...]] = ("stack", "name", "owner")
     holds_data: ClassVar[bool] = True
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
-        """Make it, or adopt the one which is there."""
-        del context
+        """Create the volume, or adopt the existing one."""
         volume = f"tidemill-{inputs['stack']}-{inputs['name']}"
         found = _inspect(inputs, volume)
         if found is None:
-            _make(inputs, volume, {})
+            _create(inputs, volume, {})
         else:
             require_own("volume", volume, found.get("Labels"), str(inputs["stack"]))
         return volume, {**inputs, "volume": volume}
 
     def read(self, context: Context, state: Properties) -> Properties | None:
-        """Tell whether it is there still."""
-        del context
+        """Return the state; with `missing`, or None for scratch, when the volume is gone or another stack's."""
         found = _inspect(state, str(state["volume"]))
-        kept = {key: value for key, value in state.items() if key != "missing"}
+        kept = without(state, "missing")
         if found is not None and (found.get("Labels") or {}).get(STACK) == state["stack"]:
             return kept
         return {**kept, "missing": True} if self.holds_data else None
 
     def delete(self, context: Context, state: Properties) -> None:
-        """Delete it and all in it."""
-        del context
+        """Delete the volume with its contents."""
         _remove(state, str(state["volume"]))
 
 
@@ -111,18 +144,14 @@ class Scratch(Volume):
     holds_data: ClassVar[bool] = False
 
 
-class Files(NativeResource):
-    """A volume with the config files and secrets of one container, readable by its user alone.
+class Files(NativeResource, inputs=FilesInputs):
+    """A volume with the config files and secrets of one container, which only its user can read.
 
-    Inputs beside the names: `files`, path -> text in which `@{secret:NAME}` and `@{bcrypt:NAME}` may stand, and
-    `secrets`, names of secrets each of which becomes the file `secrets/NAME`. Values come from the stack's root on this
-    machine, so that none passes through the program or the state. A volume is never changed: other contents are
-    another volume, whose name ends with their digest.
+    Values of secrets come from the stack's root on this machine, so none passes through the program or the state. A
+    volume never changes: other contents go into another volume, whose name ends with their digest.
     """
 
     token: ClassVar[str] = "tidemill-native:docker:Files"
-    required: ClassVar[tuple[str, ...]] = ("stack", "root", "name", "owner")
-    optional: ClassVar[tuple[str, ...]] = ("host", "labels", "files", "secrets")
     outputs: ClassVar[tuple[str, ...]] = ("volume", "digest")
     replace_on: ClassVar[tuple[str, ...]] = ("stack", "root", "name", "owner", "files", "secrets", "digest")
     delete_before_replace: ClassVar[bool] = False
@@ -133,15 +162,15 @@ class Files(NativeResource):
         for path, text in _texts(inputs).items():
             parts = PurePosixPath(path)
             if parts.is_absolute() or ".." in parts.parts or not parts.parts or parts.parts[0] == "secrets":
-                raise ConfigError("must be a relative path which is not below `secrets`", field="files", value=path)
+                raise ConfigError("must be a relative path outside `secrets`", field="files", value=path)
             if text is not UNKNOWN:
                 check_placeholders(str(text), f"files.{path}", secrets=True)
         return inputs
 
     def diff(self, context: Context, state: Properties, inputs: Properties) -> Diff:
-        """It differs too when a secret in it is another one by now."""
+        """Compare; a changed value of a secret is also a difference."""
         found = super().diff(context, state, inputs)
-        if found.changes or not known(inputs):
+        if found.changes or not is_known(inputs):
             return found
         try:
             same = state.get("digest") == _digest(inputs)
@@ -150,7 +179,7 @@ class Files(NativeResource):
         return found if same else Diff(("digest",), ("digest",))
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
-        """Make the volume, or take the one which has the same contents already."""
+        """Create the volume, or adopt one with the same contents."""
         claim(context, inputs)
         digest = _digest(inputs)
         volume = f"tidemill-{inputs['stack']}-{inputs['name']}-files-{digest[:12]}"
@@ -158,37 +187,31 @@ class Files(NativeResource):
         if found is not None:
             require_own("volume", volume, found.get("Labels"), str(inputs["stack"]))
         if found is None or (found.get("Labels") or {}).get(_DIGEST) != digest:
-            _make(inputs, volume, _contents(inputs), **{_DIGEST: digest})
+            _create(inputs, volume, _contents(inputs), **{_DIGEST: digest})
         return volume, {**inputs, "volume": volume, "digest": digest}
 
     def read(self, context: Context, state: Properties) -> Properties | None:
-        """Tell whether it is there still; it holds nothing which could not be made again."""
-        del context
+        """Return the state, or None when the volume is gone."""
         return state if _inspect(state, str(state["volume"])) is not None else None
 
     def update(self, context: Context, state: Properties, inputs: Properties) -> Properties:
-        """Take note of other labels."""
-        del context
+        """Record other labels."""
         return {**inputs, "volume": state["volume"], "digest": state["digest"]}
 
     def delete(self, context: Context, state: Properties) -> None:
-        """Delete it."""
-        del context
+        """Delete the volume."""
         _remove(state, str(state["volume"]))
 
 
-class Bounds(NativeResource):
-    """How many processes a container may have, which the vendor's provider cannot say; Docker changes it in place."""
+class Bounds(NativeResource, inputs=BoundsInputs):
+    """Maximum number of processes of a container, which Pulumi's Docker provider cannot set; changed in place."""
 
     token: ClassVar[str] = "tidemill-native:docker:Bounds"
-    required: ClassVar[tuple[str, ...]] = ("stack", "name", "container", "processes")
-    optional: ClassVar[tuple[str, ...]] = ("host",)
     replace_on: ClassVar[tuple[str, ...]] = ("stack", "name", "container")
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
-        """Set the bound."""
-        del context
-        # The SDK's `update_container` does not know this one.
+        """Set the maximum."""
+        # The SDK's `update_container` lacks this setting.
         api: Any = connect(inputs.get("host")).api
         with talking(str(inputs["name"])):
             url = api._url("/containers/{0}/update", inputs["container"])
@@ -196,8 +219,7 @@ class Bounds(NativeResource):
         return str(inputs["container"]), dict(inputs)
 
     def read(self, context: Context, state: Properties) -> Properties | None:
-        """Tell what it is; a container which is gone has none."""
-        del context
+        """Return the state with the actual maximum, or None when the container is gone."""
         import docker.errors
 
         client = connect(state.get("host"))
@@ -209,8 +231,7 @@ class Bounds(NativeResource):
         return {**state, "processes": found["HostConfig"].get("PidsLimit") or 0}
 
     def delete(self, context: Context, state: Properties) -> None:
-        """Leave it: the bound goes with the container."""
-        del context, state
+        """Do nothing: the maximum goes with the container."""
 
 
 def _texts(inputs: Properties) -> dict[str, Any]:
@@ -220,13 +241,13 @@ def _texts(inputs: Properties) -> dict[str, Any]:
 
 def _placeholders(inputs: Properties, *, hashed: bool) -> Placeholders:
     def no_tool(name: str) -> Path:
-        raise ConfigError("an image knows its programs", field="files", value=name)
+        raise ConfigError("a container has its own programs", field="files", value=name)
 
     return Placeholders(root_of(inputs), Path("/"), None, no_tool, hashed)
 
 
 def _contents(inputs: Properties) -> dict[str, tuple[bytes, int]]:
-    """Return path -> content and mode of everything in the volume."""
+    """Return path -> content and mode of each file of the volume."""
     texts = _placeholders(inputs, hashed=False)
     files = {path: (texts.resolve(str(text)).encode(), 0o400) for path, text in _texts(inputs).items()}
     root = root_of(inputs)
@@ -236,10 +257,10 @@ def _contents(inputs: Properties) -> dict[str, tuple[bytes, int]]:
 
 
 def _digest(inputs: Properties) -> str:
-    """Return a hash of the contents; keyed, so that no secret can be guessed from it."""
+    """Return a keyed hash of the contents, from which no secret can be guessed."""
     texts = _placeholders(inputs, hashed=True)
     root = root_of(inputs)
     wanted = {path: texts.resolve(str(text)) for path, text in _texts(inputs).items()}
     values = {str(name): secret_value(root, str(name)) for name in inputs.get("secrets") or ()}
-    said = json.dumps([wanted, values, inputs["owner"]], sort_keys=True)
-    return hmac.digest(texts.salt_key(), said.encode(), hashlib.sha256).hex()
+    contents = json.dumps([wanted, values, inputs["owner"]], sort_keys=True)
+    return hmac.digest(texts.salt_key(), contents.encode(), hashlib.sha256).hex()

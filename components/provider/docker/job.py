@@ -1,55 +1,75 @@
-"""Job in a container: it runs once, to its end, and outlives an engine which is killed."""
+"""Job in a container: it runs once, to its end, and survives a killed engine."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
 import time
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, TypedDict
 
-from ....runtime.common.errors import PlatformError, ServiceError
 from ....runtime.common.files import write_private
 from ...layout import StackRoot
-from ..base import Context, NativeResource, Properties
-from ..local.files import claim, log_tail, read_json, root_of
+from ..base import Context, Properties
+from ..job import interrupted, time_limit
+from ..local.data import LocalInputs
 from ..local.launch import private
+from ..local.recorded_job import RecordedJob, failed_job, result_file
 from .daemon import STACK, connect, require_own, talking
 
-__all__ = ["Job"]
+if TYPE_CHECKING:
+    import pulumi
 
-_TIMEOUT = 1800.0
+    from ..base import Text
+
+__all__ = ["Job", "JobInputs", "MountInputs"]
+
 _EVERY = 0.5
 _DIGEST = "tidemill.job"
-_DONE = "done.json"
 
 
-class Job(NativeResource):
-    """A container which ran once; only changed triggers make it run again.
+class MountInputs(TypedDict):
+    """A volume in a container."""
 
-    Its output is kept in the stack's logs on this machine, with a note that it ended well; the container goes then.
+    volume: Text
+    target: str
+    readOnly: bool
+
+
+class JobInputs(LocalInputs):
+    """Inputs of a job; it runs again when `triggers` change. `timeout` is in seconds, `processes` a maximum."""
+
+    image: Text
+    argv: Sequence[Text]
+    host: NotRequired[Text | None]
+    entrypoint: NotRequired[Sequence[Text] | None]
+    env: NotRequired[Mapping[str, Text] | None]
+    mounts: NotRequired[Sequence[MountInputs] | None]
+    networks: NotRequired[Sequence[Text] | None]
+    user: NotRequired[Text | None]
+    working_dir: NotRequired[Text | None]
+    tmpfs: NotRequired[Mapping[str, Text] | None]
+    memory_mb: NotRequired[pulumi.Input[int] | None]
+    cpus: NotRequired[pulumi.Input[float] | None]
+    processes: NotRequired[pulumi.Input[int] | None]
+    labels: NotRequired[Mapping[str, Text] | None]
+    timeout: NotRequired[pulumi.Input[float] | None]
+    triggers: NotRequired[Mapping[str, Text] | None]
+
+
+class Job(RecordedJob, inputs=JobInputs):
+    """A container that runs once; only changed triggers make it run again.
+
+    Its output goes to the stack's logs on this machine, and the container is removed.
     """
 
     token: ClassVar[str] = "tidemill-native:docker:Job"
-    required: ClassVar[tuple[str, ...]] = ("stack", "root", "name", "image", "argv")
-    optional: ClassVar[tuple[str, ...]] = (
-        *("host", "entrypoint", "env", "mounts", "networks", "user", "workingDir", "tmpfs", "memoryMb", "cpus"),
-        *("processes", "labels", "timeout", "triggers"),
-    )
-    outputs: ClassVar[tuple[str, ...]] = ("exitCode", "log")
-    replace_on: ClassVar[tuple[str, ...]] = ("stack", "root", "name", "triggers")
 
-    def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
-        """Run it, or wait for the run which an interrupted creation left; one which ended well is not run again."""
-        root = claim(context, inputs)
+    def run(self, context: Context, root: StackRoot, inputs: Properties, digest: str) -> None:
+        """Run the container to its end."""
         name = str(inputs["name"])
         client = connect(inputs.get("host"))
-        container = f"tidemill-{inputs['stack']}-job-{name}"
-        digest = hashlib.sha256(json.dumps(inputs.get("triggers") or {}, sort_keys=True).encode()).hexdigest()
-        result = {**inputs, "exitCode": 0, "log": str(root.log(name))}
-        if (read_json(root.job(name) / _DONE) or {}).get("digest") == digest:
-            return name, result
+        container = _container(inputs)
         with talking(name):
             found = _find(client, container)
             if found is not None:
@@ -61,31 +81,23 @@ class Job(NativeResource):
                     found = None
             if found is None:
                 _start(client, container, inputs, digest)
-            _finish(context, client, container, root, inputs)
-        write_private(root.job(name) / _DONE, json.dumps({"digest": digest, "exit_code": 0}))
-        return name, result
-
-    def read(self, context: Context, state: Properties) -> Properties | None:
-        """A run is over; nothing of it can change."""
-        del context
-        return state
-
-    def update(self, context: Context, state: Properties, inputs: Properties) -> Properties:
-        """Take note of other settings."""
-        del context
-        return {**inputs, "exitCode": state.get("exitCode", 0), "log": state.get("log")}
+            _wait(context, client, container, root, inputs)
+        write_private(result_file(root.job(name)), json.dumps({"digest": digest, "exit_code": 0}))
 
     def delete(self, context: Context, state: Properties) -> None:
-        """End what an interrupted run left, and forget the run; its log stays."""
-        del context
-        shutil.rmtree(root_of(state).job(str(state["name"])), ignore_errors=True)
-        container = f"tidemill-{state['stack']}-job-{state['name']}"
+        """Delete the record of the run and a container that was left; keep the log."""
+        super().delete(context, state)
+        container = _container(state)
         client = connect(state.get("host"))
         with talking(container):
             found = _find(client, container)
             if found is not None:
                 require_own("container", container, found["Config"].get("Labels"), str(state["stack"]))
                 client.api.remove_container(container, force=True)
+
+
+def _container(properties: Properties) -> str:
+    return f"tidemill-{properties['stack']}-job-{properties['name']}"
 
 
 def _find(client: Any, container: str) -> dict[str, Any] | None:
@@ -139,40 +151,27 @@ def _start(client: Any, container: str, inputs: Properties, digest: str) -> None
         raise
 
 
-def _finish(context: Context, client: Any, container: str, root: StackRoot, inputs: Properties) -> None:
-    """Wait until the job has ended, and keep what it printed.
-
-    Raises:
-        ServiceError: it failed, or reached its time limit.
-        PlatformError: the user interrupted; it is ended.
-    """
+def _wait(context: Context, client: Any, container: str, root: StackRoot, inputs: Properties) -> None:
+    """Wait until the container has ended, and keep its output."""
     name = str(inputs["name"])
-    limit = float(inputs.get("timeout") or _TIMEOUT)
+    limit = time_limit(inputs)
     until = time.monotonic() + limit
-    how = ""
-    while True:
-        found = client.api.inspect_container(container)
-        if not found["State"]["Running"]:
-            break
-        if context.cancelled.is_set() or time.monotonic() > until:
-            how = "" if context.cancelled.is_set() else f"reached its time limit of {limit:.0f} s and was ended"
+    late = False
+    while client.api.inspect_container(container)["State"]["Running"]:
+        late = time.monotonic() > until
+        if context.cancelled.is_set() or late:
             client.api.kill(container)
             client.api.wait(container)
-            if not how:
+            if context.cancelled.is_set():
                 client.api.remove_container(container, force=True)
-                raise PlatformError("interrupted while it ran", field=name)
+                raise interrupted(name)
             break
         time.sleep(_EVERY)
     _keep_log(client, container, root, name)
     code = client.api.inspect_container(container)["State"]["ExitCode"]
     client.api.remove_container(container, force=True)
-    if how or code != 0:
-        raise ServiceError(
-            how or f"failed with exit code {code}",
-            field=name,
-            log_tail=log_tail(root_of(inputs), name),
-            hint=f"read {root.log(name)}",
-        )
+    if late or code != 0:
+        raise failed_job(root, name, code, limit if late else None)
 
 
 def _keep_log(client: Any, container: str, root: StackRoot, name: str) -> None:

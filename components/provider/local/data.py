@@ -4,36 +4,61 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired
 
 from ....runtime.common.errors import ConfigError
 from ....runtime.common.files import write_private
-from ..base import UNKNOWN, Context, Diff, NativeResource, Properties
-from ..secret_formats import FORMATS, check_secret
+from ..base import UNKNOWN, Context, Diff, Named, NativeResource, Properties, without
+from ..secret_formats import FORMATS, SECRET_DEFAULTS, check_secret
 from .files import claim, root_of
 from .ports import HOST, forget_port, keep_port, kept_port, restore_port
 
-__all__ = ["Endpoint", "Folder", "Local", "Secret"]
+if TYPE_CHECKING:
+    import pulumi
+
+    from ..base import Text
+
+__all__ = ["Endpoint", "EndpointInputs", "Folder", "Local", "LocalInputs", "Secret", "SecretInputs"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _RESERVED: Final = frozenset({"supervisord"})
 _PORTS = range(1, 65536)
 
 
+class LocalInputs(Named):
+    """Inputs of every local resource; `root` is the absolute path of the stack's root."""
+
+    stack: Text
+    root: Text
+
+
+class EndpointInputs(LocalInputs):
+    """Inputs of an endpoint."""
+
+    port: NotRequired[pulumi.Input[int] | None]
+
+
+class SecretInputs(LocalInputs):
+    """Inputs of a secret."""
+
+    format: NotRequired[Text]
+    value: NotRequired[Text | None]
+
+
 class Local(NativeResource):
     """A resource below a stack's root."""
 
-    required: ClassVar[tuple[str, ...]] = ("stack", "root", "name")
     replace_on: ClassVar[tuple[str, ...]] = ("stack", "root", "name")
 
     def check(self, inputs: Properties) -> Properties:
-        """Check the name too: it becomes part of paths."""
+        """Check the name, which becomes part of paths."""
         inputs = super().check(inputs)
         name = inputs["name"]
         if name is not UNKNOWN and (not _NAME.fullmatch(str(name)) or name in _RESERVED):
             raise ConfigError(
-                "is no name for a local resource",
+                "is not a valid name for a local resource",
                 field="name",
                 value=name,
                 hint="use letters, digits, `.`, `_` and `-`",
@@ -41,44 +66,41 @@ class Local(NativeResource):
         return inputs
 
 
-class Endpoint(Local):
-    """A port of the loopback interface, found free and kept."""
+class Endpoint(Local, inputs=EndpointInputs):
+    """A port of the loopback interface: the given one, or a free one that is then kept."""
 
     token: ClassVar[str] = "tidemill-native:local:Endpoint"
-    optional: ClassVar[tuple[str, ...]] = ("port",)
     outputs: ClassVar[tuple[str, ...]] = ("host", "port")
 
     def check(self, inputs: Properties) -> Properties:
-        """Check that a fixed port is one."""
+        """Check that a given port is a port number."""
         port = inputs.get("port")
         if port not in (None, UNKNOWN) and (not isinstance(port, int) or port not in _PORTS):
-            raise ConfigError("is no port", field="port", value=port, hint="use a number from 1 to 65535")
+            raise ConfigError("is not a port", field="port", value=port, hint="use a number from 1 to 65535")
         return super().check(inputs)
 
     def diff(self, context: Context, state: Properties, inputs: Properties) -> Diff:
-        """An endpoint whose port was chosen keeps it."""
-        settled = {**inputs, "port": inputs.get("port") or state.get("port")}
-        found = super().diff(context, state, settled)
-        return found if state.get("kept", True) else Diff((*found.changes, "kept"), found.replaces)
+        """Compare; a chosen port stays, and a port that is no longer on file is a change."""
+        found = super().diff(context, state, {**inputs, "port": inputs.get("port") or state.get("port")})
+        return found if state.get("kept", True) else found.adding("kept")
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
-        """Take the port."""
+        """Reserve the port."""
         root = claim(context, inputs)
         port = keep_port(root, str(inputs["name"]), inputs.get("port"))
         return str(inputs["name"]), {**inputs, "host": HOST, "port": port}
 
     def read(self, context: Context, state: Properties) -> Properties | None:
-        """Tell whether the port is still written down."""
-        del context
+        """Return the state, with `kept: False` when the port is no longer on file."""
         try:
             kept = kept_port(root_of(state), str(state["name"])) == state["port"]
         except LookupError:
             kept = False
-        plain = {key: value for key, value in state.items() if key != "kept"}
+        plain = without(state, "kept")
         return plain if kept else {**plain, "kept": False}
 
     def update(self, context: Context, state: Properties, inputs: Properties) -> Properties:
-        """Take another port, or write the same one down again."""
+        """Reserve another port, or record the same one again."""
         wanted = inputs.get("port") or state["port"]
         root = claim(context, inputs)
         if wanted == state["port"]:
@@ -88,17 +110,17 @@ class Endpoint(Local):
         return {**inputs, "host": HOST, "port": wanted}
 
     def delete(self, context: Context, state: Properties) -> None:
-        """Give the port back."""
-        del context
+        """Release the port."""
         forget_port(root_of(state), str(state["name"]))
 
 
-class Secret(Local):
-    """A secret in a file of mode 0600, given or random; the state holds it encrypted, so that a lost file is fixed."""
+class Secret(Local, inputs=SecretInputs):
+    """A given or random secret in a file of mode 0600; the encrypted state has a copy, so a lost file is restored."""
 
     token: ClassVar[str] = "tidemill-native:local:Secret"
-    optional: ClassVar[tuple[str, ...]] = ("format", "value")
+    defaults: ClassVar[Mapping[str, Any]] = SECRET_DEFAULTS
     outputs: ClassVar[tuple[str, ...]] = ("file", "value")
+    secret_inputs: ClassVar[frozenset[str]] = frozenset({"value"})
     secret_outputs: ClassVar[frozenset[str]] = frozenset({"value"})
     replace_on: ClassVar[tuple[str, ...]] = ("stack", "root", "name", "format")
     holds_data: ClassVar[bool] = True
@@ -108,13 +130,13 @@ class Secret(Local):
         return check_secret(super().check(inputs))
 
     def diff(self, context: Context, state: Properties, inputs: Properties) -> Diff:
-        """A random secret stays; a file which is gone or was changed is written again."""
+        """Compare; a random secret stays, and a lost or changed file is written again."""
         settled = {**inputs, "value": inputs.get("value") or state.get("value")}
         found = super().diff(context, {**state, "missing": False}, settled)
-        return Diff((*found.changes, "missing"), found.replaces) if state.get("missing") else found
+        return found.adding("missing") if state.get("missing") else found
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
-        """Write the file, or adopt the one which is there."""
+        """Write the file, or adopt the existing one."""
         path = claim(context, inputs).secrets / str(inputs["name"])
         value = inputs.get("value") or _read(path) or FORMATS[str(inputs["format"])]()
         if _read(path) != value:
@@ -122,10 +144,9 @@ class Secret(Local):
         return str(inputs["name"]), {**inputs, "file": str(path), "value": value}
 
     def read(self, context: Context, state: Properties) -> Properties | None:
-        """Tell whether the file still holds the secret."""
-        del context
+        """Return the state, with `missing` when the file no longer holds the secret."""
         same = _read(root_of(state).secrets / str(state["name"])) == state["value"]
-        return {**_found(state), **({} if same else {"missing": True})}
+        return {**without(state, "missing"), **({} if same else {"missing": True})}
 
     def update(self, context: Context, state: Properties, inputs: Properties) -> Properties:
         """Write the file again, with the old value unless a new one is given."""
@@ -136,38 +157,31 @@ class Secret(Local):
 
     def delete(self, context: Context, state: Properties) -> None:
         """Delete the file."""
-        del context
         (root_of(state).secrets / str(state["name"])).unlink(missing_ok=True)
 
 
-class Folder(Local):
-    """A private folder which holds data: an object store, or an embedded database."""
+class Folder(Local, inputs=LocalInputs):
+    """A private folder that holds data: an object store, or an embedded database."""
 
     token: ClassVar[str] = "tidemill-native:local:Folder"
     outputs: ClassVar[tuple[str, ...]] = ("path",)
     holds_data: ClassVar[bool] = True
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
-        """Make the folder, or adopt the one which is there."""
+        """Create the folder, or adopt the existing one."""
         path = claim(context, inputs).data(str(inputs["name"]))
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return str(inputs["name"]), {**inputs, "path": str(path)}
 
     def read(self, context: Context, state: Properties) -> Properties | None:
-        """Tell whether the folder is there."""
-        del context
-        return {**_found(state), **({} if Path(str(state["path"])).is_dir() else {"missing": True})}
+        """Return the state, with `missing` when the folder is gone."""
+        return {**without(state, "missing"), **({} if Path(str(state["path"])).is_dir() else {"missing": True})}
 
     def delete(self, context: Context, state: Properties) -> None:
-        """Delete the folder and all in it."""
-        del context
+        """Delete the folder with its contents."""
         path = root_of(state).data(str(state["name"]))
         if path.exists():
             shutil.rmtree(path)
-
-
-def _found(state: Properties) -> Properties:
-    return {key: value for key, value in state.items() if key != "missing"}
 
 
 def _read(path: Path) -> str | None:

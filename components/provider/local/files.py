@@ -1,4 +1,4 @@
-"""Files of a stack's root which the local resources share: the owner's mark, the lock, private files, logs."""
+"""Files in a stack's root that the resources share: the owner's mark, the lock, private files, logs."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _SHORTEST_SECRET = 6
 
 
 def root_of(properties: Properties) -> StackRoot:
-    """Return the stack's root which `properties` name."""
+    """Return the stack's root that `properties` names."""
     return StackRoot(Path(os.path.realpath(str(properties["root"]))))
 
 
 def claim(context: Context, inputs: Properties) -> StackRoot:
-    """Make the stack's root if need be, mark it as ours and return it.
+    """Create the stack's root if it does not exist, mark it as this stack's and return it.
 
     Raises:
-        RefusedError: it belongs to another stack or project.
+        RefusedError: the root belongs to another stack or project.
         ConfigError: the root is not an absolute path.
     """
     if not Path(str(inputs["root"])).is_absolute():
@@ -54,14 +54,14 @@ def claim(context: Context, inputs: Properties) -> StackRoot:
                 f"belongs to the stack {found.get('stack')!r} of the project {found.get('project')!r}",
                 field="root",
                 value=str(root.path),
-                hint="give this stack a TIDEMILL_HOME of its own, or end the other one with `tidemill destroy`",
+                hint="set another TIDEMILL_HOME for this stack, or remove the other one with `tidemill destroy`",
             )
     return root
 
 
 @contextlib.contextmanager
 def locked(root: StackRoot) -> Generator[None]:
-    """Hold the lock of the root's small files; for moments only."""
+    """Hold the lock of the root's small files, only for moments."""
     root.run.mkdir(mode=0o700, parents=True, exist_ok=True)
     with open(root.run / "files.lock", "a", opener=private) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -69,7 +69,7 @@ def locked(root: StackRoot) -> Generator[None]:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the JSON object in `path`, or None where there is none."""
+    """Return the JSON object in `path`, or None if there is none."""
     try:
         found: Any = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -92,7 +92,7 @@ def secret_value(root: StackRoot, name: str) -> str:
 
 
 def log_tail(root: StackRoot, name: str) -> str:
-    """Return the last lines of the log of the service or job `name`, with every secret of the stack blotted out."""
+    """Return the last lines of the log of the service or job `name`, with the stack's secrets masked."""
     try:
         with root.log(name).open("rb") as file:
             file.seek(0, os.SEEK_END)

@@ -1,13 +1,13 @@
-"""Starts one process as its spec says; run as a script, isolated, with nothing but the standard library.
+"""Starts one process from its spec; runs as a script, isolated, with only the standard library.
 
     python -I -S launch.py SPEC.json
 
-For a service it becomes the process (`execve`). Before that it ends what is left of the service's previous incarnation:
-after `kill -9` of a parent its workers live on, and must not serve beside the new ones. For a job it stays, ends the
-job at its time limit and writes down how it ended, so that this is known even when whoever started it has died.
+For a service, the script becomes the process (`execve`). It first ends what is left of the service's previous run:
+after `kill -9` of a parent, its workers survive and must not serve next to the new ones. For a job, the script stays,
+stops the job at its time limit and records the result, so that the result survives the process that started the job.
 
-A process is told from another one which got its number later by its start time, and from a stranger by the environment
-variable `TIDEMILL_SERVICE=<root>/<name>`.
+The start time tells a process from a later one with the same number. The environment variable
+`TIDEMILL_SERVICE=<root>/<name>` tells it from processes that are not the stack's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MARKER = "TIDEMILL_SERVICE"
 TIMED_OUT = -1
 """Exit code of a job which reached its time limit."""
 
-# What a service may see of the environment of whoever started the platform.
+# Variables that a service inherits from the environment in which the platform was started.
 _INHERITED = frozenset(
     {
         *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "JAVA_HOME"),
@@ -40,7 +40,7 @@ _LOOPBACK = "127.0.0.1,localhost"
 
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the part of `environment` which services may see, with the loopback interface kept off any proxy."""
+    """Return the variables of `environment` that services inherit, with the loopback interface exempt from proxies."""
     kept = {key: value for key, value in environment.items() if key in _INHERITED or key.startswith("LC_")}
     if any(key.lower().endswith("_proxy") for key in kept):
         for key in ("NO_PROXY", "no_proxy"):
@@ -51,10 +51,10 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _stat(pid: int) -> tuple[str, int, str] | None:
-    """Return (state, process group, start time) of `pid`, or None when there is no such process."""
+    """Return (state, process group, start time) of `pid`, or None if there is no such process."""
     if sys.platform == "linux":
         try:
-            # The name, in brackets, may hold spaces and brackets: split after its last one.
+            # The name, in brackets, may contain spaces and brackets: split after the last bracket.
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             return None
@@ -71,20 +71,20 @@ def _ps(*options: str) -> str:
 
 
 def _boot() -> str:
-    # Start times count from the boot, so that the same pair could come again after one.
+    # Start times count from the boot: after a reboot, another process may have the same number and start time.
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return ""
 
 
 def start_mark(pid: int) -> str | None:
-    """Return what tells `pid` from any other process which had or will have that number; None when it is gone."""
+    """Return a mark that no other process with the number `pid` has; None if the process is gone."""
     stat = _stat(pid)
     return None if stat is None or stat[0] == "Z" else f"{_boot()}:{stat[2]}"
 
 
 def marker_of(pid: int) -> str | None:
-    """Return the value of `MARKER` in the environment `pid` was started with, or None."""
+    """Return the value of `MARKER` in the initial environment of `pid`, or None."""
     try:
         if sys.platform == "linux":
             parts = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
@@ -104,7 +104,7 @@ def processes() -> list[int]:
 
 
 def members(group: int, marker: str) -> list[int]:
-    """Return the living processes of process group `group` which carry `marker`, without this one."""
+    """Return the living processes of the process group `group` with the marker `marker`, except this one."""
     found: list[int] = []
     for pid in processes():
         stat = _stat(pid)
@@ -114,7 +114,7 @@ def members(group: int, marker: str) -> list[int]:
 
 
 def end(find: Callable[[], list[int]], patience: float) -> None:
-    """End what `find` returns: SIGTERM, and SIGKILL for what still lives after `patience` seconds."""
+    """Send SIGTERM to the processes that `find` returns, and SIGKILL to those alive after `patience` seconds."""
     for number, wait in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
         for pid in find():
             with contextlib.suppress(ProcessLookupError):
@@ -129,7 +129,7 @@ def end(find: Callable[[], list[int]], patience: float) -> None:
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """Return the record of a process, or None where there is none that can be read."""
+    """Return the record of a process, or None if there is no readable one."""
     try:
         record: Any = json.loads(path.read_text(encoding="utf-8"))
         return record if {"pid", "start", "group", "marker"} <= set(record) else None
@@ -138,18 +138,18 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 
 def recorded(path: Path) -> list[int]:
-    """Return the living processes of the incarnation which `path` records."""
+    """Return the living processes of the run that `path` records."""
     record = read_record(path)
     return members(int(record["group"]), str(record["marker"])) if record else []
 
 
 def alive(record: Mapping[str, Any] | None) -> bool:
-    """Tell whether the recorded process itself lives."""
+    """Return whether the recorded process itself lives."""
     return record is not None and start_mark(int(record["pid"])) == record["start"]
 
 
 def write(path: Path, value: Mapping[str, Any]) -> None:
-    """Write `value` as JSON to `path`, mode 0600, whole or not at all."""
+    """Write `value` as JSON to `path` atomically, mode 0600."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         json.dump(value, file)
@@ -157,8 +157,13 @@ def write(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def private(path: str, flags: int) -> int:
-    """Open `path` so that nobody else can read it; an `opener` for `open`."""
+    """Open `path` with mode 0600; an `opener` for `open`."""
     return os.open(path, flags, 0o600)
+
+
+def command(spec: Path) -> list[str]:
+    """Return the command that runs this script on `spec`."""
+    return [sys.executable, "-I", "-S", __file__, str(spec)]
 
 
 def _environment(spec: Mapping[str, Any]) -> dict[str, str]:
@@ -169,7 +174,7 @@ def _environment(spec: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _become(spec: Mapping[str, Any]) -> None:
-    """Replace this process by the command of `spec`."""
+    """Replace this process with the command of `spec`."""
     if spec.get("openFiles"):
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = int(spec["openFiles"])
@@ -177,19 +182,19 @@ def _become(spec: Mapping[str, Any]) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     os.umask(0o077)
     os.chdir(spec["cwd"])
-    os.execvpe(spec["argv"][0], spec["argv"], _environment(spec))  # noqa: S606 - its whole purpose
+    os.execvpe(spec["argv"][0], spec["argv"], _environment(spec))  # noqa: S606 - the purpose of this script
 
 
 def _start(spec: Mapping[str, Any]) -> None:
-    """Become the command, and say in one sentence why not."""
+    """Become the command, or print one sentence with the reason and exit."""
     try:
         _become(spec)
     except OSError as error:
-        print(f"cannot start {spec['argv'][0]}: {error.strerror}: {error.filename}", file=sys.stderr)  # noqa: T201 - the service's log
+        print(f"cannot start {spec['argv'][0]}: {error.strerror}: {error.filename}", file=sys.stderr)  # noqa: T201 - goes to the service's log
         sys.exit(127)
 
 
-class _Ended(Exception):  # noqa: N818 - control flow of this module
+class _Ended(Exception):  # noqa: N818 - control flow of this script
     pass
 
 
@@ -218,7 +223,7 @@ def _run_job(spec: Mapping[str, Any]) -> int:
 
 
 def main(path: Path) -> int:
-    """Start what the spec at `path` describes; returns only for a job, or when it cannot be started."""
+    """Start the process of the spec at `path`; return only after a job, or when the process cannot be started."""
     spec: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     record = Path(spec["record"])
     end(lambda: recorded(record), min(float(spec["stopSeconds"]), 10.0))

@@ -1,4 +1,4 @@
-"""Resolves the placeholders of `components.targets.base` where the processes of a stack run: on this machine."""
+"""Resolves the placeholders of `components.targets.base` for processes on this machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PLAIN: Final = frozenset({"config", "python", "host", "port", "scratch"})
 _SECRET: Final = frozenset({"secret", "bcrypt"})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
-# Prometheus and Alertmanager compare at every request: 2^10 rounds are some 50 ms, and the passwords are random.
+# Prometheus and Alertmanager check the hash at every request: 2^10 rounds take about 50 ms; passwords are random.
 _BCRYPT_COST = 10
 _BCRYPT_LIMIT = 72
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
@@ -35,15 +35,15 @@ _BCRYPT64 = b"./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
 def check_placeholders(text: str, field: str, *, secrets: bool) -> None:
-    """Refuse a placeholder which does not exist, or a secret's value where it could be seen.
+    """Check the placeholders in a text.
 
     Args:
         text: the text to check.
-        field: the input it stands in.
-        secrets: whether values of secrets may stand here.
+        field: the input that contains it.
+        secrets: whether it may contain values of secrets.
 
     Raises:
-        ConfigError: names the placeholder.
+        ConfigError: a placeholder does not exist, or a secret's value would be visible to others.
     """
     for found in _PATTERN.finditer(text):
         kind, name = found[1], found[2]
@@ -52,7 +52,7 @@ def check_placeholders(text: str, field: str, *, secrets: bool) -> None:
             raise ConfigError("no such placeholder", field=field, value=found[0])
         if kind in _SECRET and not secrets:
             raise ConfigError(
-                "a secret's value may only stand in a config file",
+                "a secret's value may only be used in a config file",
                 field=field,
                 value=found[0],
                 hint="use a config file, `secretEnv`, or @{secret-file:...}",
@@ -65,10 +65,10 @@ class Placeholders:
 
     Attributes:
         root: the stack's root.
-        folder: the folder of the service or job, with `config` and `scratch` in it.
+        folder: the folder of the service or job, with its `config` and `scratch`.
         endpoint: host and port of its first endpoint, or None.
-        tool: name of a program -> its path.
-        hashed: put hashes in the place of secrets; for comparing texts without writing them.
+        tool: returns the path of a program.
+        hashed: insert hashes of secrets, and tidemill's version for Python; for comparing texts without writing them.
     """
 
     root: StackRoot
@@ -81,9 +81,9 @@ class Placeholders:
         """Return `text` with every placeholder replaced.
 
         Raises:
-            ConfigError: a placeholder does not exist, or asks for an endpoint where there is none.
+            ConfigError: a placeholder does not exist, or there is no endpoint.
             NotFoundError: there is no such secret.
-            ToolError: the program cannot be had.
+            ToolError: the program cannot be installed.
         """
         return _PATTERN.sub(lambda found: self._value(found[1], found[2] or "", found[0]), text)
 
@@ -92,7 +92,8 @@ class Placeholders:
             case "config" | "scratch":
                 return str(self.folder / kind)
             case "python":
-                return sys.executable
+                # A running process imports modules late: after an upgrade it must not find those of another version.
+                return f"{sys.executable} {_version()}" if self.hashed else sys.executable
             case "secret-file":
                 return str(self.root.secrets / name)
             case "secret" | "bcrypt" if self.hashed:
@@ -115,7 +116,7 @@ class Placeholders:
                 raise ConfigError("cannot be resolved here", field="placeholder", value=whole)
 
     def salt_key(self) -> bytes:
-        """Return the key from which salts are derived, so that a config is the same each time it is written."""
+        """Return the key from which salts are derived, so that a config is written the same each time."""
         path = self.root.run / "salt"
         with locked(self.root):
             if not path.is_file():
@@ -124,10 +125,17 @@ class Placeholders:
 
 
 def _home(program: Path, name: str) -> Path:
-    """Return the folder with what the program was installed with: that of its archive, or the share of its prefix."""
+    """Return the folder of the program's other files: its unpacked archive, or `share` of its prefix."""
     prefix = program.parent.parent
     share = prefix / "share" / name
     return share if share.is_dir() and not (prefix / "conf").is_dir() else prefix
+
+
+@functools.lru_cache(maxsize=1)
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("tidemill")
 
 
 @functools.lru_cache(maxsize=64)
@@ -135,7 +143,7 @@ def _bcrypt(secret: str, key: bytes, name: str) -> str:
     import bcrypt
 
     if len(secret.encode()) > _BCRYPT_LIMIT:
-        raise ConfigError(f"is longer than the {_BCRYPT_LIMIT} bytes which bcrypt takes", field=f"secret {name}")
+        raise ConfigError(f"is longer than the {_BCRYPT_LIMIT} bytes that bcrypt accepts", field=f"secret {name}")
     raw = hmac.digest(key, secret.encode(), "sha256")[:16]
     salt = base64.b64encode(raw).rstrip(b"=").translate(bytes.maketrans(_BASE64, _BCRYPT64))
     return bcrypt.hashpw(secret.encode(), b"$2b$%d$%s" % (_BCRYPT_COST, salt)).decode()

@@ -1,4 +1,4 @@
-"""Ports of the loopback interface: found free, kept, and who sits on a taken one."""
+"""Ports of the loopback interface: finds free ones, keeps them, and names the process that uses one."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["HOST", "forget_port", "holder_of", "keep_port", "kept_port", "requir
 
 HOST: Final = "127.0.0.1"
 
-# Below the ephemeral range (net.ipv4.ip_local_port_range starts at 32768): no outgoing connection takes a kept port.
+# Below the ephemeral range (net.ipv4.ip_local_port_range starts at 32768), which outgoing connections use.
 _FIRST = 20_000
 _COUNT = 12_000
 
 
 def keep_port(root: StackRoot, name: str, wanted: int | None) -> int:
-    """Return the port of the endpoint `name`, kept from now on: `wanted`, the one kept before, or a free one.
+    """Reserve a port for the endpoint `name` and return it: `wanted`, the one reserved before, or a free one.
 
-    The choice is deterministic as far as ports are free, so that a stack which is made again has the same addresses.
+    The choice depends only on the stack, the name and the free ports, so a recreated stack has the same addresses.
 
     Raises:
-        ServiceError: `wanted` is taken by a process of somebody else.
+        ServiceError: another process uses `wanted`.
     """
     with locked(root):
         kept = read_json(root.endpoints) or {}
@@ -42,14 +42,14 @@ def keep_port(root: StackRoot, name: str, wanted: int | None) -> int:
 
 
 def restore_port(root: StackRoot, name: str, port: int) -> None:
-    """Write down the port of the endpoint `name` again."""
+    """Record the port of the endpoint `name` again."""
     with locked(root):
         kept = read_json(root.endpoints) or {}
         write_private(root.endpoints, json.dumps({**kept, name: port}, indent=2, sort_keys=True))
 
 
 def kept_port(root: StackRoot, name: str) -> int:
-    """Return the kept port of the endpoint `name`.
+    """Return the reserved port of the endpoint `name`.
 
     Raises:
         NotFoundError: there is no such endpoint.
@@ -61,7 +61,7 @@ def kept_port(root: StackRoot, name: str) -> int:
 
 
 def forget_port(root: StackRoot, name: str) -> None:
-    """Keep the port of the endpoint `name` no longer."""
+    """Release the port of the endpoint `name`."""
     with locked(root):
         kept = read_json(root.endpoints) or {}
         if kept.pop(name, None) is not None:
@@ -69,10 +69,10 @@ def forget_port(root: StackRoot, name: str) -> None:
 
 
 def require_free(name: str, port: int) -> None:
-    """Refuse a port on which somebody listens.
+    """Check that no process listens on `port`.
 
     Raises:
-        ServiceError: names the endpoint, the port and, where it can be seen, the process.
+        ServiceError: one does; names the endpoint, the port and, if possible, the process.
     """
     if holder := holder_of(port):
         raise ServiceError(
@@ -85,7 +85,7 @@ def require_free(name: str, port: int) -> None:
 
 def _choose(root: StackRoot, name: str, mine: set[int]) -> int:
     others: set[int] = set()
-    # Another stack's service which is stopped at the moment does not hold its port, but will want it back.
+    # A stopped service of another stack does not hold its port now, but needs it again later.
     for path in root.path.parent.glob("*/endpoints.json"):
         others |= {int(value) for value in (read_json(path) or {}).values()}
     start = int.from_bytes(hashlib.sha256(os.fsencode(f"{root.path}\0{name}")).digest()[:4])
@@ -93,12 +93,12 @@ def _choose(root: StackRoot, name: str, mine: set[int]) -> int:
         port = _FIRST + (start + step) % _COUNT
         if port not in mine and port not in others and _free(port):
             return port
-    raise ServiceError("no port is free", field=f"endpoint {name}", hint="end processes which listen on 127.0.0.1")
+    raise ServiceError("no port is free", field=f"endpoint {name}", hint="end processes that listen on 127.0.0.1")
 
 
 def _free(port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # What a closed connection leaves behind (TIME_WAIT) is no listener.
+        # A closed connection in TIME_WAIT is not a listener.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -108,7 +108,7 @@ def _free(port: int) -> bool:
 
 
 def holder_of(port: int) -> str | None:
-    """Return who listens on `port`, by name and number where that can be seen, or None where it is free."""
+    """Return the process that listens on `port`, by name and number if possible; None if the port is free."""
     return None if _free(port) else _listener(port) or "another process"
 
 

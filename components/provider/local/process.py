@@ -1,38 +1,54 @@
-"""What a service and a job have in common: their inputs, and the spec from which `launch` starts them."""
+"""The part of a process that services and jobs share: its inputs, and the spec from which `launch` starts it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, NotRequired, cast
 
 from ....runtime.common.errors import ConfigError, PlatformError
 from ....runtime.common.files import write_private
 from ...layout import StackRoot
 from ..base import UNKNOWN, Properties
 from . import launch
-from .data import Local
+from .data import Local, LocalInputs
 from .files import root_of, secret_value
 from .placeholders import Placeholders, check_placeholders
 from .ports import HOST, kept_port
 
-__all__ = ["Process", "digest_of", "known", "stop_seconds", "write_spec"]
+if TYPE_CHECKING:
+    from ..base import Text
+
+__all__ = ["Process", "ProcessInputs", "digest_of", "is_known", "write_spec"]
 
 Progress = Callable[[str], None]
 
-_STOP_SECONDS = 10.0
+_STOP_SECONDS = 10.0  # between SIGTERM and SIGKILL
+
+
+class ProcessInputs(LocalInputs):
+    """Inputs of services and jobs.
+
+    `secret_env` maps variables to names of secrets, `secrets` names the other secrets that the process reads, and
+    `config_files` maps relative paths to texts. `cwd` is an absolute path. None leaves an input out.
+    """
+
+    argv: Sequence[Text]
+    env: NotRequired[Mapping[str, Text] | None]
+    secret_env: NotRequired[Mapping[str, Text] | None]
+    secrets: NotRequired[Sequence[Text] | None]
+    config_files: NotRequired[Mapping[str, Text] | None]
+    cwd: NotRequired[Text | None]
 
 
 class Process(Local):
-    """Checks what a service and a job have in common."""
-
-    required: ClassVar[tuple[str, ...]] = ("stack", "root", "name", "argv")
+    """A process: a service or a job."""
 
     def check(self, inputs: Properties) -> Properties:
-        """Check the shapes of the inputs and their placeholders."""
+        """Check the types of the inputs and their placeholders."""
         inputs = super().check(inputs)
         if inputs["argv"] is not UNKNOWN and not isinstance(inputs["argv"], list):
             raise ConfigError("must be a list", field="argv")
@@ -48,8 +64,8 @@ class Process(Local):
         return inputs
 
 
-def known(inputs: Properties) -> bool:
-    """Tell whether no value below `inputs` is unknown."""
+def is_known(inputs: Properties) -> bool:
+    """Return whether every value in `inputs` is known."""
 
     def walk(value: Any) -> bool:
         if isinstance(value, dict):
@@ -62,15 +78,15 @@ def known(inputs: Properties) -> bool:
 
 
 def digest_of(inputs: Properties, folder: Path, *, get_tools: Progress | None) -> str:
-    """Return a hash of everything the process would be started with; another one means that it must start anew.
+    """Return a hash of everything the process is started with; a process with another hash must be restarted.
 
     Args:
         inputs: the inputs of the resource.
         folder: the folder of the service or job.
-        get_tools: download or build a missing tool, which takes its time, and tell this of it; None raises instead.
+        get_tools: receives progress while a missing tool is downloaded or built; None raises instead.
 
     Raises:
-        TidemillError: a secret, a tool or an endpoint it refers to is not there.
+        TidemillError: a secret, tool or endpoint does not exist.
     """
     root = root_of(inputs)
     texts = _placeholders(inputs, root, folder, hashed=True, get_tools=get_tools)
@@ -85,19 +101,25 @@ def digest_of(inputs: Properties, folder: Path, *, get_tools: Progress | None) -
 def write_spec(
     inputs: Properties, folder: Path, digest: str, *, record: Path, get_tools: Progress, **more: Any
 ) -> Path:
-    """Write the config files and the spec of the process into `folder` and return the path of the spec.
+    """Write the config files and the spec of the process into `folder`, and return the path of the spec.
 
-    A missing tool is got, and `get_tools` told of it.
+    Args:
+        inputs: the inputs of the resource.
+        folder: the folder of the service or job.
+        digest: see `digest_of`.
+        record: file in which the running process is recorded.
+        get_tools: receives progress while a missing tool is downloaded or built.
+        more: further fields of the spec.
 
     Raises:
-        TidemillError: a secret, a tool or an endpoint it refers to is not there.
-        PlatformError: its working directory is not there.
+        TidemillError: a secret, tool or endpoint does not exist.
+        PlatformError: the working directory does not exist.
     """
     root = root_of(inputs)
     name = str(inputs["name"])
     texts = _placeholders(inputs, root, folder, hashed=False, get_tools=get_tools)
     config, scratch = folder / "config", folder / "scratch"
-    # What is no longer wanted goes, so that a service never reads a file of an earlier config.
+    # A service must never read a file of an earlier config.
     shutil.rmtree(config, ignore_errors=True)
     for path in (folder, config, scratch):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -106,7 +128,7 @@ def write_spec(
     cwd = Path(str(inputs.get("cwd") or scratch))
     if not cwd.is_dir():
         raise PlatformError("no such folder", field=f"{name}.cwd", value=str(cwd))
-    # Whether they are there shows here, and not when the process starts.
+    # A missing secret fails here, not when the process starts.
     secret_env = _mapping(inputs, "secretEnv")
     for secret in secret_env.values():
         secret_value(root, secret)
@@ -116,7 +138,7 @@ def write_spec(
         "secretEnv": {key: str(root.secrets / secret) for key, secret in secret_env.items()},
         "cwd": str(cwd),
         "openFiles": inputs.get("openFiles"),
-        "stopSeconds": stop_seconds(inputs),
+        "stopSeconds": float(inputs.get("stopSeconds") or _STOP_SECONDS),
         "marker": f"{root.path}/{name}",
         "record": str(record),
         "digest": digest,
@@ -125,11 +147,6 @@ def write_spec(
     path = folder / "spec.json"
     launch.write(path, spec)
     return path
-
-
-def stop_seconds(inputs: Properties) -> float:
-    """Return the seconds between SIGTERM and SIGKILL."""
-    return float(inputs.get("stopSeconds") or _STOP_SECONDS)
 
 
 def _placeholders(
@@ -152,7 +169,7 @@ def _mapping(inputs: Properties, key: str) -> dict[str, str]:
 
 
 def _texts(inputs: Properties) -> Iterator[tuple[str, str]]:
-    """Yield (field, text) for every known text in which placeholders may stand."""
+    """Yield (field, text) for each known text that may contain placeholders."""
     argv: Any = inputs.get("argv")
     if isinstance(argv, list):
         for index, part in enumerate(cast("list[Any]", argv)):

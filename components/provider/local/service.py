@@ -1,4 +1,4 @@
-"""Service on this machine: a process under the stack's supervisord, alive when it was made."""
+"""Service on this machine: a process under the stack's supervisord, healthy when its creation ends."""
 
 from __future__ import annotations
 
@@ -6,89 +6,93 @@ import base64
 import http.client
 import shutil
 import time
-from pathlib import Path
-from typing import Any, ClassVar, Final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired
 
 from ....runtime.common.errors import PlatformError, ServiceError, TidemillError
 from ...layout import StackRoot
 from ..base import Context, Diff, Properties
 from .data import Local
-from .files import claim, log_tail, read_json, root_of, secret_value
+from .files import claim, log_tail, root_of, secret_value
 from .ports import HOST, kept_port, require_free
-from .process import Process, digest_of, known, stop_seconds, write_spec
+from .process import Process, ProcessInputs, digest_of, is_known, write_spec
 from .supervisor import Program, Supervisor
 
-__all__ = ["Service"]
+if TYPE_CHECKING:
+    import pulumi
+
+    from ..base import Text
+
+__all__ = ["Service", "ServiceInputs"]
 
 _TIMEOUT = 60.0
 _EVERY = 0.05
 _LOOK_EVERY = 0.25
-# So often in a row it may end before it counts as broken; the first time may be a neighbour which is slow to start.
+# Starts before a service counts as broken; the first may fail because another service starts slowly.
 _STARTS: Final = 3
 _UP: Final = frozenset({"RUNNING", "STARTING"})
 
 
-class Service(Process):
-    """A process which runs until stopped, and again when it ends."""
+class ServiceInputs(ProcessInputs):
+    """Inputs of a service; `health` has `path`, `timeout` in seconds, and `basicUser` with `basicSecret`."""
+
+    endpoints: NotRequired[Sequence[Text] | None]
+    health: NotRequired[Mapping[str, Any] | None]
+    open_files: NotRequired[pulumi.Input[int] | None]
+    stop_seconds: NotRequired[pulumi.Input[float] | None]
+
+
+class Service(Process, inputs=ServiceInputs):
+    """A process that runs until it is stopped, and is restarted when it ends."""
 
     token: ClassVar[str] = "tidemill-native:local:Service"
-    optional: ClassVar[tuple[str, ...]] = (
-        *("env", "secretEnv", "secrets", "configFiles", "endpoints", "health", "openFiles", "stopSeconds", "cwd"),
-    )
     outputs: ClassVar[tuple[str, ...]] = ("running",)
 
     def diff(self, context: Context, state: Properties, inputs: Properties) -> Diff:
-        """A service differs too when it does not run, or was started with other secrets, ports or tools."""
+        """Compare; a stopped service differs, and so does one with other secrets, ports, tools or another launcher."""
         found = Local.diff(self, context, state, inputs)
         changes = found.changes
         if not state.get("running"):
             changes += ("running",)
-        if not changes and known(inputs):
-            folder = root_of(inputs).service(str(inputs["name"]))
+        if not changes and is_known(inputs):
+            root, name = root_of(inputs), str(inputs["name"])
             try:
-                same = _started_with(folder) == digest_of(inputs, folder, get_tools=None)
+                same = Supervisor(root).has(name, digest_of(inputs, root.service(name), get_tools=None))
             except TidemillError:
                 same = False
             changes = () if same else ("configFiles",)
         return Diff(changes, found.replaces)
 
     def create(self, context: Context, inputs: Properties) -> tuple[str, Properties]:
-        """Start it, or take over the one which runs as wanted, and wait until it is alive."""
+        """Start the service, or take over one that already runs as wanted, and wait until it is healthy."""
         root = claim(context, inputs)
         name = str(inputs["name"])
         try:
             _converge(context, root, inputs)
         except BaseException:
-            # Also when interrupted: a service which is in no state would run for ever.
+            # Also after an interrupt: nobody would ever stop a service that is not in the state.
             _remove(root, name)
             raise
         return name, {**inputs, "running": True}
 
     def read(self, context: Context, state: Properties) -> Properties | None:
-        """Tell whether it runs."""
-        del context
+        """Return the state with whether the service runs."""
         program = Supervisor(root_of(state)).program(str(state["name"]))
         return {**state, "running": program is not None and program.state in _UP}
 
     def update(self, context: Context, state: Properties, inputs: Properties) -> Properties:
-        """Start it again where it runs with other settings than wanted, or not at all."""
-        del state
+        """Restart the service unless it already runs as wanted."""
         _converge(context, claim(context, inputs), inputs)
         return {**inputs, "running": True}
 
     def delete(self, context: Context, state: Properties) -> None:
-        """Stop it and delete its files; its log stays."""
-        del context
+        """Stop the service and delete its files; keep its log."""
         _remove(root_of(state), str(state["name"]))
 
 
 def _remove(root: StackRoot, name: str) -> None:
     Supervisor(root).remove(name)
     shutil.rmtree(root.service(name), ignore_errors=True)
-
-
-def _started_with(folder: Path) -> str | None:
-    return (read_json(folder / "spec.json") or {}).get("digest")
 
 
 def _converge(context: Context, root: StackRoot, inputs: Properties) -> None:
@@ -98,56 +102,56 @@ def _converge(context: Context, root: StackRoot, inputs: Properties) -> None:
     supervisor.start()
     digest = digest_of(inputs, folder, get_tools=context.say)
     program = supervisor.program(name)
-    if program is None or program.state not in _UP or _started_with(folder) != digest:
+    if program is None or program.state not in _UP or not supervisor.has(name, digest):
         supervisor.end(name)
         for endpoint in inputs.get("endpoints") or ():
             require_free(endpoint, kept_port(root, endpoint))
-        spec = write_spec(inputs, folder, digest, record=root.record(name), get_tools=context.say)
-        supervisor.apply(name, spec, stop_seconds(inputs))
-    _await(context, root, inputs, supervisor)
+        write_spec(inputs, folder, digest, record=root.record(name), get_tools=context.say)
+        supervisor.apply(name)
+    _await_health(context, root, inputs, supervisor)
 
 
-def _await(context: Context, root: StackRoot, inputs: Properties, supervisor: Supervisor) -> None:
-    """Wait until the service answers 200 where its health is asked.
+def _await_health(context: Context, root: StackRoot, inputs: Properties, supervisor: Supervisor) -> None:
+    """Wait until the health check of the service answers 200.
 
     Raises:
-        ServiceError: it did not within its time, or ended again and again.
+        ServiceError: it did not within its time, or the service kept ending.
         PlatformError: the user interrupted.
     """
     name = str(inputs["name"])
     health: dict[str, Any] = inputs.get("health") or {}
     timeout = float(context.timeout or health.get("timeout") or _TIMEOUT)
     until = time.monotonic() + timeout
-    # Without an endpoint nothing can be asked but whether it stays up.
+    # A service without an endpoint has no health check: it must only stay up.
     enough = _UP if inputs.get("endpoints") else {"RUNNING"}
     look_at = 0.0
     program: Program | None = None
     starts: set[int] = set()
     while True:
-        said = _ask(root, inputs, health)
-        # Supervisord is asked more rarely: many services start at once, and it has one thread.
-        if not said or time.monotonic() >= look_at:
+        problem = _health_problem(root, inputs, health)
+        # Supervisord has one thread, and many services start together: ask it less often.
+        if not problem or time.monotonic() >= look_at:
             look_at = time.monotonic() + _LOOK_EVERY
             program = supervisor.program(name)
-            if not said and program and program.state in enough:
+            if not problem and program and program.state in enough:
                 return
             if program and program.started:
                 starts.add(program.started)
         if context.cancelled.is_set():
             raise PlatformError("interrupted while it started", field=name)
         if len(starts) > _STARTS or (len(starts) == _STARTS and program and program.state == "BACKOFF"):
-            raise ServiceError("ends again and again", field=name, log_tail=log_tail(root, name))
+            raise ServiceError("keeps ending right after its start", field=name, log_tail=log_tail(root, name))
         if time.monotonic() > until:
             raise ServiceError(
-                f"was not alive after {timeout:.0f} s{f' ({said})' if said else ''}",
+                f"was not healthy after {timeout:.0f} s{f' ({problem})' if problem else ''}",
                 field=name,
                 log_tail=log_tail(root, name),
             )
         time.sleep(_EVERY)
 
 
-def _ask(root: StackRoot, inputs: Properties, health: dict[str, Any]) -> str:
-    """Ask the service how it is; return an empty text when it is well, else what is wrong."""
+def _health_problem(root: StackRoot, inputs: Properties, health: dict[str, Any]) -> str:
+    """Return what the health check of the service reports; empty when the service is healthy."""
     endpoints: list[str] = inputs.get("endpoints") or []
     if not endpoints:
         return ""

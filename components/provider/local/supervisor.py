@@ -1,4 +1,4 @@
-"""One supervisord a stack, which keeps the stack's services alive.
+"""The supervisord of a stack, which keeps the stack's services alive.
 
     supervisor = Supervisor(StackRoot.of(project, "flights-dev"))
     supervisor.start()
@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ _START_SECONDS = 30.0
 _PATIENCE = 10.0
 _SELF = "supervisord"
 
-# `silent`: it would otherwise repeat its log on standard output, which nobody reads.
+# `silent`: without it, supervisord repeats its log on standard output.
 _DAEMON = """\
 [unix_http_server]
 file={socket}
@@ -58,8 +59,8 @@ supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 files={run}/conf.d/*.conf
 """
 
-# The pause between failed starts grows by a second each time (it is not ours to cap): after an hour of failing it is
-# a minute and a half. Giving up is not wanted, so the number of tries is large.
+# The pause between failed starts grows by a second each time, without a limit: it is 90 s after an hour of failures.
+# A service must never be given up, so the number of tries is large.
 _PROGRAM = """\
 [program:{name}]
 command={command}
@@ -80,13 +81,13 @@ stdout_logfile_backups=3
 
 @dataclass(frozen=True)
 class ProcessInfo:
-    """A service as supervisord sees it.
+    """A service in supervisord's view.
 
     Attributes:
-        name: the service.
-        state: supervisord's word: RUNNING, STARTING, BACKOFF, STOPPED, FATAL, EXITED; STOPPED without a supervisord.
+        name: name of the service.
+        state: RUNNING, STARTING, BACKOFF, STOPPED, FATAL or EXITED; STOPPED without a running supervisord.
         pid: number of its first process, or None.
-        uptime: seconds since it was started, or None.
+        uptime: seconds since its start, or None.
         rss: memory of its whole process group in bytes, or None.
         exit: its last exit code, or None.
     """
@@ -101,7 +102,7 @@ class ProcessInfo:
 
 @dataclass(frozen=True)
 class Program:
-    """What supervisord knows of one program: its state, and when it was last started (seconds since the epoch)."""
+    """State of a service, and the time of its last start in seconds since the epoch."""
 
     state: str
     started: int
@@ -114,7 +115,7 @@ class Supervisor:
         self.root = StackRoot(Path(os.path.realpath(root.path)))
 
     def running(self) -> bool:
-        """Tell whether it answers."""
+        """Return whether supervisord answers."""
         try:
             self._call("supervisor.getState", timeout=10.0)
         except OSError:
@@ -122,27 +123,27 @@ class Supervisor:
         return True
 
     def start(self) -> bool:
-        """Start it, and with it every service it knows; tell whether it had to be started.
+        """Start supervisord with all its services; return False if it already runs.
 
-        What a dead supervisord left running is ended first, so that no service ever runs twice. Two starters at once
-        give one supervisord.
+        What a dead supervisord left running is ended first, so no service ever runs twice. Concurrent calls start one
+        supervisord.
 
         Raises:
-            PlatformError: it does not come up.
+            ServiceError: supervisord does not start.
         """
         self.root.run.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._locked():
             return self._start()
 
     def stop(self) -> None:
-        """Stop every service and it; whatever they started in the background ends too."""
+        """Stop every service and supervisord, with everything they started in the background."""
         if not self.root.run.is_dir():
-            # Somebody removed the folder from under it.
+            # The folder was removed while supervisord was running.
             self._end_marked(self._mine)
             return
         with self._locked():
             if self.running():
-                # One after the other, as its own shutdown does it, would take the sum of their times.
+                # Its own shutdown stops one service after another, which takes longer.
                 with contextlib.suppress(OSError, Fault):
                     self._call("supervisor.stopAllProcesses", timeout=120.0)
             self._end_daemon()
@@ -153,7 +154,7 @@ class Supervisor:
 
         Raises:
             NotFoundError: there is no such service.
-            PlatformError: supervisord does not run.
+            PlatformError: supervisord is not running.
         """
         known = [process.name for process in self.processes()]
         if name not in known:
@@ -166,11 +167,11 @@ class Supervisor:
             self._call("supervisor.startProcess", name, False)
         except OSError:
             raise PlatformError(
-                "the platform's services do not run", field="service", value=name, hint="run `tidemill start`"
+                "the platform's services are not running", field="service", value=name, hint="run `tidemill start`"
             ) from None
 
     def processes(self) -> list[ProcessInfo]:
-        """Return every service, by name."""
+        """Return all services, sorted by name."""
         try:
             answer = self._call("supervisor.getAllProcessInfo")
         except OSError:
@@ -178,7 +179,7 @@ class Supervisor:
         return sorted((_process(entry) for entry in answer), key=lambda process: process.name)
 
     def program(self, name: str) -> Program | None:
-        """Return what supervisord says of the service `name`; None when it does not know it, or does not run."""
+        """Return the state of the service `name`; None if supervisord does not know it or is not running."""
         try:
             entry = self._call("supervisor.getProcessInfo", name)
         except OSError:
@@ -189,23 +190,26 @@ class Supervisor:
             raise
         return Program(str(entry["statename"]), int(entry["start"]))
 
-    def apply(self, name: str, spec: Path, stop_seconds: float) -> None:
-        """Make supervisord run the service `name` as the launch spec says, and start it anew if it ran."""
+    def has(self, name: str, digest: str) -> bool:
+        """Return whether the service `name` was last applied with the spec `digest` and by this code and Python.
+
+        Another version of tidemill, or a moved Python, has left a program configuration whose command may no longer
+        exist: a service that crashes could then not be restarted.
+        """
+        try:
+            spec: Any = json.loads(self._spec(name).read_text(encoding="utf-8"))
+            configuration = self._conf(name).read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return False
+        return spec.get("digest") == digest and configuration == self._program(name, spec)
+
+    def apply(self, name: str) -> None:
+        """Restart the service `name` with its launch spec, which is in its folder."""
         self.root.conf.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.root.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.end(name)
-        conf = self.root.conf / f"{name}.conf"
-        wrapper = shlex.join([sys.executable, "-I", "-S", launch.__file__, str(spec)])
-        marker = f'{launch.MARKER}="{self._marker(name)}"'
-        text = _PROGRAM.format(
-            name=name,
-            command=_escaped(wrapper),
-            marker=_escaped(marker),
-            stop_seconds=max(1, round(stop_seconds)),
-            log=_escaped(str(self.root.log(name))),
-        )
         with self._locked():
-            write_private(conf, text)
+            self._configure(name)
             if not self._start():
                 self._forget(name)
                 self._call("supervisor.reloadConfig")
@@ -216,7 +220,7 @@ class Supervisor:
                         raise
 
     def end(self, name: str) -> None:
-        """Stop the service `name` and wait until its whole process group is gone."""
+        """Stop the service `name` and wait for the end of its whole process group."""
         try:
             self._call("supervisor.stopProcess", name, timeout=120.0)
         except OSError:
@@ -227,12 +231,12 @@ class Supervisor:
         launch.end(lambda: launch.recorded(self.root.record(name)), _PATIENCE)
 
     def remove(self, name: str) -> None:
-        """Stop the service `name` and forget it; with the last one supervisord ends."""
+        """Stop the service `name` and remove its configuration; end supervisord with the last service."""
         self.end(name)
         if not self.root.run.is_dir():
             return
         with self._locked():
-            (self.root.conf / f"{name}.conf").unlink(missing_ok=True)
+            self._conf(name).unlink(missing_ok=True)
             self.root.record(name).unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 self._forget(name)
@@ -246,6 +250,26 @@ class Supervisor:
         except Fault as fault:
             if fault.faultCode != BAD_NAME:
                 raise ServiceError(f"does not stop ({fault.faultString})", field=name) from None
+
+    def _spec(self, name: str) -> Path:
+        return self.root.service(name) / "spec.json"
+
+    def _conf(self, name: str) -> Path:
+        return self.root.conf / f"{name}.conf"
+
+    def _program(self, name: str, spec: Mapping[str, Any]) -> str:
+        marker = f'{launch.MARKER}="{self._marker(name)}"'
+        return _PROGRAM.format(
+            name=name,
+            command=_escaped(shlex.join(launch.command(self._spec(name)))),
+            marker=_escaped(marker),
+            stop_seconds=max(1, round(spec["stopSeconds"])),
+            log=_escaped(str(self.root.log(name))),
+        )
+
+    def _configure(self, name: str) -> None:
+        spec: Any = json.loads(self._spec(name).read_text(encoding="utf-8"))
+        write_private(self._conf(name), self._program(name, spec))
 
     def _names(self) -> list[str]:
         return sorted(path.stem for path in self.root.conf.glob("*.conf"))
@@ -269,17 +293,21 @@ class Supervisor:
         if self.running():
             return False
         self._end_daemon()
+        for name in self._names():
+            # Another version of tidemill may have written it; see `has`.
+            with contextlib.suppress(OSError, ValueError):
+                self._configure(name)
         conf = self._write_conf()
         environment = launch.inherited(os.environ) | {launch.MARKER: self._marker(_SELF)}
         errors = self.root.logs / "supervisord.err"
-        with open(errors, "w", opener=launch.private) as said:
+        with open(errors, "w", opener=launch.private) as output:
             daemon = subprocess.Popen(
                 [sys.executable, "-m", "supervisor.supervisord", "--configuration", str(conf)],
                 cwd=self.root.run,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=said,
+                stderr=output,
                 start_new_session=True,
                 umask=0o077,
             )
@@ -288,9 +316,9 @@ class Supervisor:
             if daemon.poll() is not None or time.monotonic() > until:
                 self._end_daemon()
                 tail = errors.read_text(encoding="utf-8", errors="replace")[-2000:]
-                raise ServiceError("does not come up", field=_SELF, log_tail=tail)
+                raise ServiceError("does not start", field=_SELF, log_tail=tail)
             time.sleep(0.02)
-        # It outlives this process on purpose; without this its object would warn of that when it is collected.
+        # Supervisord outlives this process on purpose; without this, Python warns when `daemon` is collected.
         daemon.returncode = 0
         return True
 
@@ -313,7 +341,7 @@ class Supervisor:
         return conf
 
     def _end_daemon(self) -> None:
-        """End supervisord, hung ones too, and then what it left running."""
+        """End supervisord, even if it hangs, and then what it left running."""
         self._end_marked(self._marker(_SELF).__eq__)
         records = [self.root.record(name) for name in self._names()]
         launch.end(lambda: [pid for record in records for pid in launch.recorded(record)], _PATIENCE)
@@ -325,7 +353,7 @@ class Supervisor:
             self.root.kept_socket.unlink(missing_ok=True)
 
     def _end_marked(self, mine: Callable[[str], bool]) -> None:
-        """End every process of this user with a marker which `mine` recognises."""
+        """End every process of this user whose marker `mine` accepts."""
 
         def find() -> list[int]:
             found: list[int] = []
@@ -366,15 +394,15 @@ def _memory(pid: int) -> int | None:
 
 
 def _escaped(text: str) -> str:
-    """Return `text` for a value of supervisord's configuration."""
+    """Return `text` escaped for supervisord's configuration."""
     if "\n" in text or '"' in text.removeprefix(f'{launch.MARKER}="').removesuffix('"') or re.search(r"\s[;#]", text):
-        raise ConfigError("supervisord cannot read such a path", field="root", value=text, hint="move the project")
+        raise ConfigError("supervisord cannot read this path", field="root", value=text, hint="move the project")
     return text.replace("%", "%%")
 
 
 def _private_folder(path: Path) -> None:
-    """Make `path` if need be; refuse one which another user could have put there."""
+    """Create `path` if it does not exist; refuse one that another user may have created."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = path.lstat()
     if not path.is_dir() or path.is_symlink() or status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise PlatformError("is not a private folder of yours", field="socket", value=str(path), hint="remove it")
+        raise PlatformError("is not your own private folder", field="socket", value=str(path), hint="remove it")

@@ -1,4 +1,4 @@
-"""Talks to a supervisord over its Unix socket (http://supervisord.org/api.html)."""
+"""Calls a supervisord through its Unix socket (http://supervisord.org/api.html)."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class _Connection(http.client.HTTPConnection):
 
 
 def call(path: Path, method: str, *arguments: Any, timeout: float = 30.0) -> Any:
-    """Call `method` of the supervisord behind the socket `path`.
+    """Call `method` of the supervisord that listens on the socket `path`.
 
     Raises:
-        OSError: nothing answers there within `timeout` seconds.
-        Fault: it refused; `faultCode` says why.
+        OSError: it does not answer within `timeout` seconds.
+        Fault: it refuses; `faultCode` has the reason.
     """
     connection = _Connection(path, timeout)
     try:
@@ -43,7 +43,7 @@ def call(path: Path, method: str, *arguments: Any, timeout: float = 30.0) -> Any
         answer = connection.getresponse()
         text = answer.read()
     except http.client.HTTPException as error:
-        raise ConnectionError(f"supervisord broke off: {error}") from None
+        raise ConnectionError(f"supervisord closed the connection: {error}") from None
     finally:
         connection.close()
     if answer.status != http.client.OK:

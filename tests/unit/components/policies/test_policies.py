@@ -21,10 +21,10 @@ from pulumi.automation.errors import CommandError
 from pulumi.automation.events import PolicyEvent
 from pulumi_policy import policy as sdk
 from pulumi_policy.proxy import UNKNOWN_STRING_VALUE, unknown_checking_proxy
-from tidemill.components.policies.base import UNKNOWN, Finding, Resource, Rule, Situation
+from tidemill.components.policies.base import UNKNOWN, Finding, Resource, Rule, RuleContext
 from tidemill.components.policies.rules import RULES, rule
+from tidemill.components.policies.rules.tagging import TAGGED
 from tidemill.components.policies.settings import PolicyRule
-from tidemill.components.policies.tagging import TAGGED
 from tidemill.components.provider.base import lookup
 from tidemill.runtime.common.errors import ConfigError, RefusedError, TidemillError
 from tidemill.stacks.cli.app import app
@@ -39,15 +39,15 @@ from tests.support.policy_samples import BAD, DIGEST, GOOD, TAGS, one
 from tests.support.standin.outputs import class_of
 from tests.support.tree import ROOT
 
-PRODUCTION = Situation(production=True)
+PRODUCTION = RuleContext(production=True)
 _SIGNATURE, _SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
 
 
-def asked(name: str, resources: list[Resource], situation: Situation = PRODUCTION) -> list[Finding]:
+def asked(name: str, resources: list[Resource], context: RuleContext = PRODUCTION) -> list[Finding]:
     found = rule(name)
     return [
-        *(finding for resource in resources for finding in found.ask(resource, situation)),
-        *found.ask_all(resources, situation),
+        *(finding for resource in resources for finding in found.findings(resource, context)),
+        *found.stack_findings(resources, context),
     ]
 
 
@@ -65,10 +65,10 @@ def test_what_is_wrong_is_refused_by_the_name_of_its_property(name: str, sample:
     found = asked(name, resources)
     assert field in {finding.field for finding in found}
     for finding in found:
-        text = finding.text(finding.of or resources[0])
+        text = finding.text(finding.resource or resources[0])
         assert finding.problem
         assert finding.hint
-        assert (finding.of or resources[0]).name in text
+        assert (finding.resource or resources[0]).name in text
 
 
 @pytest.mark.parametrize(("name", "resources"), cases(GOOD))
@@ -80,7 +80,7 @@ def test_each_rule_has_what_it_refuses_and_what_it_does_not() -> None:
     names = [one.name for one in RULES]
     assert len(set(names)) == len(names)
     assert set(BAD) == set(GOOD) == set(names)
-    assert all((one.each is None) != (one.whole is None) for one in RULES)
+    assert all((one.check_resource is None) != (one.check_stack is None) for one in RULES)
 
 
 def test_what_a_value_holds_is_in_no_message() -> None:
@@ -153,29 +153,31 @@ def test_outside_production_less_is_asked() -> None:
         if "production" in one_.name:
             for _, resources in BAD[one_.name].values():
                 assert asked(one_.name, resources) != []
-                assert asked(one_.name, resources, Situation()) == []
+                assert asked(one_.name, resources, RuleContext()) == []
 
 
 def test_a_resource_is_excepted_by_a_pattern_of_its_name() -> None:
     for name in ("aws-bucket-private", "aws-bucket-blocked"):
         bucket = one("aws:s3/bucket:Bucket", "pages-of-the-team", acl="public-read")
-        assert asked(name, [bucket], Situation(settings={"except": {"pages-*": "they are for everybody"}})) == []
-        assert asked(name, [bucket], Situation(settings={"except": {"page": "they are for everybody"}})) != []
+        assert asked(name, [bucket], RuleContext(settings={"except": {"pages-*": "they are for everybody"}})) == []
+        assert asked(name, [bucket], RuleContext(settings={"except": {"page": "they are for everybody"}})) != []
 
 
 def test_parameters_change_what_is_asked() -> None:
     group = [one("aws:cloudwatch/logGroup:LogGroup")]
     assert asked("aws-own-key", group) == []
-    assert [found.field for found in asked("aws-own-key", group, Situation(settings={"of": ["logs"]}))] == ["kmsKeyId"]
+    assert [found.field for found in asked("aws-own-key", group, RuleContext(settings={"of": ["logs"]}))] == [
+        "kmsKeyId"
+    ]
     bucket = [one("aws:s3/bucket:Bucket", tags=TAGS)]
-    [missing] = asked("aws-tagged", bucket, Situation(settings={"names": ["cost-center"]}))
+    [missing] = asked("aws-tagged", bucket, RuleContext(settings={"names": ["cost-center"]}))
     assert "cost-center" in missing.problem
     named = [one("tidemill-native:docker:Job", env={"PASSWORD": "abc"})]
-    assert asked("secret-not-in-environment", named, Situation(settings={"names": ["PASSWORD"]})) == []
+    assert asked("secret-not-in-environment", named, RuleContext(settings={"names": ["PASSWORD"]})) == []
     database = [one("aws:rds/instance:Instance", backupRetentionPeriod=7)]
-    assert asked("aws-production-backups", database, Situation(True, {"days": 30})) != []
+    assert asked("aws-production-backups", database, RuleContext(True, {"days": 30})) != []
     role = [one("aws:iam/role:Role", managedPolicyArns=["arn:aws:iam::aws:policy/AmazonS3FullAccess"])]
-    assert asked("aws-permissions-managed", role, Situation(settings={"allowed": ["AmazonS3FullAccess"]})) == []
+    assert asked("aws-permissions-managed", role, RuleContext(settings={"allowed": ["AmazonS3FullAccess"]})) == []
 
 
 # As the engine asks.
@@ -243,8 +245,8 @@ def test_a_policy_of_the_pack_reports_one_line_for_each_finding() -> None:
     task = {"containerDefinitions": secret(json.dumps([{"name": "a", "environment": [{"name": "X", "value": "y"}]}]))}
     [line] = told("secret-not-in-environment", given("aws:ecs/taskDefinition:TaskDefinition", task))
     assert line == (
-        "aws:ecs/taskDefinition:TaskDefinition it: containerDefinitions[a].environment holds a value which is marked "
-        "as secret; put it into AWS Secrets Manager and name it under `secrets`"
+        "aws:ecs/taskDefinition:TaskDefinition it: containerDefinitions[a].environment contains a value that is "
+        "marked as secret; put it into AWS Secrets Manager and name it under `secrets`"
     )
     assert told("image-pinned", given("docker:index/container:Container", {"image": f"a@{DIGEST}"})) == []
     excepted = given("docker:index/container:Container", {"image": "a"}, **{"except": {"it": "is made by hand"}})

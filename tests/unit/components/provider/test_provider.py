@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,9 @@ def test_placeholders_resolve_and_secrets_stand_in_config_files_only(root: Stack
     )
     hashed = texts.resolve("@{bcrypt:key}")
     assert bcrypt.checkpw(b"correct-horse-battery", hashed.encode())
+    assert texts.resolve("@{python}") == sys.executable
+    to_compare = dataclasses.replace(texts, hashed=True).resolve("@{python}")
+    assert to_compare == f"{sys.executable} {version('tidemill')}", "an upgrade restarts what runs tidemill's code"
     again = Placeholders(root, root.service("two"), None, lambda name: Path(name))
     assert again.resolve("@{bcrypt:key}") == hashed, "the same config each time"
     assert texts.resolve("{{ $value }} @{}") == "{{ $value }} @{}", "what is no placeholder stays"
@@ -80,14 +85,14 @@ def test_placeholders_resolve_and_secrets_stand_in_config_files_only(root: Stack
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"argv": ["x", "@{secret:key}"]}, r"argv\[1\]: a secret's value may only stand in a config file"),
-        ({"env": {"A": "@{bcrypt:key}"}}, "env.A: a secret's value may only stand"),
+        ({"argv": ["x", "@{secret:key}"]}, r"argv\[1\]: a secret's value may only be used in a config file"),
+        ({"env": {"A": "@{bcrypt:key}"}}, "env.A: a secret's value may only be used"),
         ({"env": {"A": "@{stroe:key}"}}, "env.A: no such placeholder, got '@{stroe:key}'"),
         ({"configFiles": {"../up": ""}}, "configFiles: must be a relative path"),
         ({"cwd": "here"}, "cwd: must be an absolute path"),
-        ({"name": "a/b"}, "name: is no name for a local resource"),
+        ({"name": "a/b"}, "name: is not a valid name for a local resource"),
         ({"argv": None}, "argv: is missing"),
-        ({"colour": "red"}, "colour: is no input"),
+        ({"colour": "red"}, "colour: is not an input"),
     ],
 )
 def test_bad_inputs_are_named(change: dict[str, Any], said: str) -> None:
@@ -171,7 +176,7 @@ def spec_of(folder: Path, argv: list[str], **more: Any) -> Path:
 
 def start(spec: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", launch.__file__, str(spec)],
+        launch.command(spec),
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,

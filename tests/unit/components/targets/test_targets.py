@@ -51,7 +51,7 @@ def test_aws_refuses_a_state_in_a_folder(project: Path, environ: dict[str, str],
     with pytest.raises(UserError) as caught:
         engine_environment(load(project, "aws"), environ)
     said = str(caught.value)
-    assert said.startswith("PULUMI_BACKEND_URL: the state of a stack on aws must be where the whole team")
+    assert said.startswith("PULUMI_BACKEND_URL: the whole team and CI must reach the state of a stack on aws")
     assert "s3://BUCKET" in said
     assert not (project / ".tidemill").exists(), "refused before a folder was made"
     require_shared_state(load(project, "docker"), environ)
@@ -78,7 +78,7 @@ def test_a_plain_pulumi_keeps_its_state_where_it_has_logged_in(project: Path, tm
     environ = {"PULUMI_HOME": str(tmp_path / "pulumi")}
     login = current_login(project, environ)
     assert login == {"PULUMI_BACKEND_URL": "file:///home-of-somebody"}
-    with pytest.raises(UserError, match="a folder of this machine"):
+    with pytest.raises(UserError, match="a folder on this machine"):
         require_shared_state(load(project, "aws"), {**environ, **login})
     assert current_login(project, {**environ, "PULUMI_BACKEND_URL": "s3://state"}) == {}
 

@@ -49,7 +49,7 @@ def test_a_tool_is_got_once_and_then_found(box: Toolbox, log: Path) -> None:
     said: list[str] = []
     path = box.ensure("fake", said.append)
     assert subprocess.check_output([path], text=True) == "fake 1.2.3\n"
-    assert "fake: 1.2.3 is in the cache" in said[-1]
+    assert "fake: installed 1.2.3 in" in said[-1]
     assert box.find("fake") == box.ensure("fake") == path
     assert fills(log) == 1
     with pytest.raises(NotFoundError, match="use one of fake"):
@@ -116,8 +116,8 @@ def test_the_error_says_what_was_tried_and_what_to_do(tmp_path: Path, log: Path)
     with pytest.raises(ToolError) as caught:
         box.ensure("fake")
     assert str(caught.value) == (
-        "fake: version 1.2.3 cannot be had here (on PATH: not found; moon: there is no moon; sun: the sun is down; "
-        "old: it brought fake 1.1.0, wanted is at least 1.2.0 and below 2.0.0); put `fake` on PATH"
+        "fake: version 1.2.3 cannot be installed (on PATH: not found; moon: there is no moon; sun: the sun is down; "
+        "old: it installed fake 1.1.0, but at least 1.2.0 and below 2.0.0 is required); put `fake` on PATH"
     )
     assert list((tmp_path / "cache" / "tools").glob("*/*")) == []
 
@@ -234,7 +234,7 @@ def test_a_release_cannot_write_outside_of_its_folder(
 @pytest.mark.parametrize(
     ("digest", "sums", "message"),
     [
-        ("1" * 64, None, f"the expected one is {'1' * 64}"),
+        ("1" * 64, None, f"expected {'1' * 64}"),
         (None, b"", "so it cannot be verified"),
         (None, b"<html>404</html>", "so it cannot be verified"),
     ],
@@ -283,8 +283,8 @@ def test_the_releases_have_the_vendors_addresses() -> None:
     [
         ("go1.26.8", "local", None),
         ("go1.22.1", None, None),  # fetches the one it needs
-        ("go1.22.1", "local", "Go 1.22.1 is too old; it needs Go 1.26.4 or newer"),
-        ("go1.19.8", None, "Go 1.19.8 is too old; it needs Go 1.26.4 or newer"),
+        ("go1.22.1", "local", "Go 1.22.1 is too old; the build needs Go 1.26.4 or newer"),
+        ("go1.19.8", None, "Go 1.19.8 is too old; the build needs Go 1.26.4 or newer"),
     ],
 )
 def test_a_build_says_which_go_it_needs(

@@ -58,11 +58,11 @@ def test_what_is_missing_is_got_before_the_engine_runs_and_told(
     _toolbox(monkeypatch, tmp_path, way, replace(way, fails="no such host"))
     notes: list[str] = []
     ensure_tools(loaded, notes.append)
-    assert notes[0] == "fake: 1.2.3 is in the cache after 0 s"
-    assert notes[-1] == "grafana cannot be had, and the rest comes up without it; to have it, put `fake` on PATH"
+    assert notes[0] == "fake: installed 1.2.3 in 0 s"
+    assert notes[-1] == "grafana cannot be installed; the platform starts without it; to use it, put `fake` on PATH"
     assert log.read_text() == "filled\n" * 2
 
-    # A stack which is there already asks nobody for Grafana again, and what is in the cache is silent.
+    # An existing stack does not try Grafana again, and a cached tool prints nothing.
     StackRoot.of(loaded.project, STACK).service("lakefs").mkdir(parents=True)
     notes.clear()
     ensure_tools(loaded, notes.append)
@@ -86,7 +86,7 @@ def test_the_provider_tells_too_what_it_gets(tmp_path: Path, monkeypatch: pytest
         digest_of(inputs, tmp_path, get_tools=None)
     said: list[str] = []
     digest_of(inputs, tmp_path, get_tools=said.append)
-    assert said == ["fake: 1.2.3 is in the cache after 0 s"]
+    assert said == ["fake: installed 1.2.3 in 0 s"]
 
 
 def test_a_taken_port_is_refused_unless_its_own_service_has_it(loaded: LoadedStack, taken: int) -> None:

@@ -1,12 +1,12 @@
-"""Everything says whose it is, so that costs and questions find their way."""
+"""Every resource names its stack and team, for costs and for questions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .base import UNKNOWN, Finding, Parameter, Resource, Rule, Situation, items
-from .containers import CONTAINER
+from ..base import UNKNOWN, Finding, Parameter, Resource, Rule, RuleContext, items
+from ..containers import CONTAINER
 
 __all__ = ["RULES", "TAGGED"]
 
@@ -52,52 +52,52 @@ TAGGED: frozenset[str] = frozenset(
         "aws:sqs/queue:Queue",
     }
 )
-"""Types of AWS which bear tags; whatever else is given some must have them all."""
+"""Types of AWS that must have tags; any other type with tags must have all of them."""
 
 _LABELLED = frozenset({CONTAINER, "docker:index/network:Network", "docker:index/volume:Volume"})
-_OURS = ("tidemill-native:docker:",)
+_NATIVE = ("tidemill-native:docker:",)
 
 
-def _tagged(resource: Resource, situation: Situation) -> Iterator[Finding]:
+def _tagged(resource: Resource, context: RuleContext) -> Iterator[Finding]:
     if not resource.type.startswith("aws:"):
         return
     tags = resource.tags()
     if not isinstance(tags, Mapping) or (resource.type not in TAGGED and "tags" not in resource.properties):
         return
-    missing = [name for name in situation.settings["names"] if not tags.get(name)]
+    missing = [name for name in context.settings["names"] if not tags.get(name)]
     if missing:
         yield Finding(
-            "tags", f"lack {', '.join(missing)}", "add them, or set them for all in the provider's `defaultTags`"
+            "tags", f"lack {', '.join(missing)}", "add them, or set the provider's `defaultTags` for all resources"
         )
 
 
-def _labelled(resource: Resource, situation: Situation) -> Iterator[Finding]:
+def _labelled(resource: Resource, context: RuleContext) -> Iterator[Finding]:
     labels: Any = resource.get("labels")
-    ours = resource.type.startswith(_OURS) and isinstance(labels, Mapping)
-    if labels is UNKNOWN or not (resource.type in _LABELLED or ours):
+    native = resource.type.startswith(_NATIVE) and isinstance(labels, Mapping)
+    if labels is UNKNOWN or not (resource.type in _LABELLED or native):
         return
     known = labels if isinstance(labels, Mapping) else {one.get("label"): one.get("value") for one in items(labels)}
-    missing = [name for name in situation.settings["names"] if not known.get(name)]
+    missing = [name for name in context.settings["names"] if not known.get(name)]
     if missing:
         yield Finding("labels", f"lack {', '.join(missing)}", "add them")
 
 
 def _names(*default: str) -> Mapping[str, Parameter]:
     schema = {"type": "array", "items": {"type": "string"}}
-    return {"names": Parameter("Names which there must be.", schema, list(default))}
+    return {"names": Parameter("Required names.", schema, list(default))}
 
 
 RULES = (
     Rule(
         name="aws-tagged",
-        title="What is on AWS says by its tags whose it is, and who pays for it",
-        each=_tagged,
+        title="AWS resources have the tags that name their stack and team",
+        check_resource=_tagged,
         parameters=_names("managed-by", "tidemill:stack", "tidemill:team", "tidemill:environment"),
     ),
     Rule(
         name="docker-labelled",
-        title="What is in Docker says by its labels whose it is",
-        each=_labelled,
+        title="Docker objects have the labels that name their stack and team",
+        check_resource=_labelled,
         parameters=_names("managed-by", "tidemill.stack", "tidemill.team", "tidemill.environment"),
     ),
 )

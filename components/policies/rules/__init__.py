@@ -1,9 +1,14 @@
-"""All rules."""
+"""All rules of the policy pack, one module per subject.
+
+To add a rule: write a function that yields a `Finding` for each fault, and add a `Rule` to `RULES` of the module of its
+subject, or of a new module that you list below. Then add samples to `tests/support/policy_samples.py`, and a row to
+`docs/policies.md`.
+"""
 
 from __future__ import annotations
 
+from ..base import Rule
 from . import encryption, exposure, images, isolation, permissions, plaintext, production, registries, tagging
-from .base import Rule
 
 __all__ = ["RULES", "rule"]
 

@@ -1,28 +1,28 @@
-"""Images are pinned: one which is another tomorrow has been looked at by nobody."""
+"""Images are pinned: a tag such as `latest` can move after the image was reviewed."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from .base import Finding, Resource, Rule, Situation, items
-from .containers import containers_of
+from ..base import Finding, Resource, Rule, RuleContext, items
+from ..containers import containers_of
 
 __all__ = ["RULES", "unpinned"]
 
-_MEND = "name the version, or the digest as NAME@sha256:..."
+_HINT = "use a version tag, or a digest as NAME@sha256:..."
 
 
 def unpinned(reference: str) -> str | None:
-    """Return what is wrong with an image's reference, or None.
+    """Return the problem of an image's reference, or None.
 
     >>> unpinned("registry.example:5000/serving"), unpinned("lakefs:latest"), unpinned("lakefs:1.86.0")
     ('has no tag', 'has the tag latest', None)
     """
     name, _, digest = reference.partition("@")
     if digest:
-        return None if re.fullmatch(r"sha256:[0-9a-f]{64}", digest) else "has a digest which is none"
-    # An id of an image is the digest of what is in it.
+        return None if re.fullmatch(r"sha256:[0-9a-f]{64}", digest) else "has an invalid digest"
+    # The id of an image is a digest of its content.
     if re.fullmatch(r"(sha256:)?[0-9a-f]{64}", name):
         return None
     _, colon, tag = name.rpartition("/")[2].partition(":")
@@ -43,17 +43,17 @@ def _images(resource: Resource) -> Iterator[tuple[str, object]]:
             yield f"tags[{number}]", tag
 
 
-def _pinned(resource: Resource, _situation: Situation) -> Iterator[Finding]:
+def _pinned(resource: Resource, _context: RuleContext) -> Iterator[Finding]:
     for field, image in _images(resource):
         wrong = unpinned(image) if isinstance(image, str) else None
         if wrong:
-            yield Finding(field, f"is {image}, which {wrong}", _MEND)
+            yield Finding(field, f"is {image}, which {wrong}", _HINT)
 
 
 RULES = (
     Rule(
         name="image-pinned",
-        title="An image is named by a version or a digest, never by the tag latest or by none",
-        each=_pinned,
+        title="An image has a version tag or a digest, not the tag latest or no tag",
+        check_resource=_pinned,
     ),
 )

@@ -1,14 +1,14 @@
-"""Secrets are not where everybody can read them who may ask a daemon, or AWS, what it runs."""
+"""No plaintext secrets in container environments, task environments or build arguments."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from .base import UNKNOWN, Finding, Parameter, Resource, Rule, Situation
-from .containers import containers_of
+from ..base import UNKNOWN, Finding, Parameter, Resource, Rule, RuleContext
+from ..containers import as_mapping, containers_of
 
 __all__ = ["RULES", "secret_name", "secret_value"]
 
@@ -17,45 +17,45 @@ _NAME = re.compile(
     r"|ENCRYPTION_?KEY|SECRET_?KEY|ACCOUNT_?KEY)(_|$)",
     re.IGNORECASE,
 )
-# They say where a secret is, or something about it, and not the secret.
+# Endings of variables that describe a secret, such as its place, without containing it.
 _ABOUT = re.compile(
     r"(_|^)(FILE|FILES|PATH|DIR|FOLDER|ARN|NAME|URL|URI|ENDPOINT|ISSUER|TTL|SECONDS|MINUTES|HOURS|EXPIRY|EXPIRATION"
     r"|LENGTH|ENABLED|ROTATION|HEADER|PREFIX|SUFFIX|TYPE|REGION|MODE|ALGORITHM|VERSION)$",
     re.IGNORECASE,
 )
 _HARMLESS = re.compile(r"(true|false|yes|no|on|off|none|null|\d*)", re.IGNORECASE)
-# A file, or something which is put in its place where the process starts.
+# A file, or a placeholder that is resolved where the process starts.
 _ELSEWHERE = re.compile(r"/\S*|@\{[^{}]*\}|\$\{?\w+\}?|arn:aws[a-z-]*:\S+|file:/\S*")
 _VALUES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("a private key", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")),
     ("an address with a password", re.compile(r"[a-z][a-z0-9+.-]*://[^\s/:@]*:(?!@\{|\$\{)[^\s/@]+@", re.IGNORECASE)),
-    ("a password of a database", re.compile(r"(^|[\s;?&])password\s*=\s*(?!@\{|\$\{)[^\s;&]+", re.IGNORECASE)),
-    ("an access key of AWS", re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{16}\b")),
-    ("a token of GitHub", re.compile(r"\b(gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{22,})\b")),
-    ("a token of Slack", re.compile(r"\bxox[abprs]-[A-Za-z0-9-]{10,}")),
+    ("a database password", re.compile(r"(^|[\s;?&])password\s*=\s*(?!@\{|\$\{)[^\s;&]+", re.IGNORECASE)),
+    ("an AWS access key", re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{16}\b")),
+    ("a GitHub token", re.compile(r"\b(gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{22,})\b")),
+    ("a Slack token", re.compile(r"\bxox[abprs]-[A-Za-z0-9-]{10,}")),
     ("a signed token", re.compile(r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}")),
 )
-_MENDS: Mapping[str, str] = {
-    "env": "put it into a file of a volume and name the file, as `secrets` of a service do",
+_HINTS: Mapping[str, str] = {
+    "env": "put it into a file on a volume and name the file, as `secrets` of a service do",
     "task": "put it into AWS Secrets Manager and name it under `secrets`",
-    "build": "give it as one of `secrets`, which do not stay in the image",
+    "build": "pass it under `secrets`, which do not stay in the image",
     "function": "let the function read it from AWS Secrets Manager",
 }
 
 
 @dataclass(frozen=True)
 class _Place:
-    """An environment, or what is like one."""
+    """An environment, or a similar set of named values."""
 
     field: str
     values: Mapping[str, Any]
     hint: str
-    whole: str
-    """The property within which a mark cannot be told apart from its neighbours'; else empty."""
+    combined: str
+    """The property in which a secret mark covers all values together; empty if each value has its own mark."""
 
 
 def secret_name(name: str) -> bool:
-    """Say whether a variable of this name holds a secret.
+    """Return whether a variable of this name holds a secret.
 
     >>> secret_name("POSTGRES_PASSWORD"), secret_name("POSTGRES_PASSWORD_FILE"), secret_name("TOKENIZERS_PARALLELISM")
     (True, False, False)
@@ -64,7 +64,7 @@ def secret_name(name: str) -> bool:
 
 
 def secret_value(value: str) -> str | None:
-    """Return what secret `value` looks like, or None.
+    """Return the kind of secret that `value` looks like, or None.
 
     >>> secret_value("postgresql://mlflow:hidden@postgres:5432/mlflow")
     'an address with a password'
@@ -72,34 +72,30 @@ def secret_value(value: str) -> str | None:
     return next((kind for kind, pattern in _VALUES if pattern.search(value)), None)
 
 
-def _map(value: Any) -> Mapping[str, Any]:
-    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
-
-
 def _places(resource: Resource) -> Iterator[_Place]:
     for container in containers_of(resource):
         task = container.path.startswith("containerDefinitions")
         listed = container.env_path == "envs"
-        whole = "containerDefinitions" if task else "envs" if listed else ""
-        yield _Place(container.env_path, container.env, _MENDS["task" if task else "env"], whole)
+        combined = "containerDefinitions" if task else "envs" if listed else ""
+        yield _Place(container.env_path, container.env, _HINTS["task" if task else "env"], combined)
     if resource.type in {"tidemill-native:local:Service", "tidemill-native:local:Job"}:
-        yield _Place("env", _map(resource.get("env")), "name the secret under `secretEnv`, or its file", "")
+        yield _Place("env", as_mapping(resource.get("env")), "name the secret under `secretEnv`, or name its file", "")
     elif resource.type in {"docker-build:index:Image", "docker:index/image:Image"}:
         build = "build.args" if resource.type.startswith("docker:") else "buildArgs"
-        yield _Place(build, _map(resource.get(build)), _MENDS["build"], "")
+        yield _Place(build, as_mapping(resource.get(build)), _HINTS["build"], "")
     elif resource.type == "aws:lambda/function:Function":
         path = "environment.variables"
-        yield _Place(path, _map(resource.get(path)), _MENDS["function"], "")
+        yield _Place(path, as_mapping(resource.get(path)), _HINTS["function"], "")
 
 
-def _plain(resource: Resource, situation: Situation) -> Iterator[Finding]:
-    allowed = set(situation.settings["names"])
+def _plain(resource: Resource, context: RuleContext) -> Iterator[Finding]:
+    allowed = set(context.settings["names"])
     for place in _places(resource):
         marked = False
-        if place.whole and resource.holds_secret(place.whole):
-            # Which of them it is cannot always be told: one secret makes a secret of all that it is joined to.
+        if place.combined and resource.holds_secret(place.combined):
+            # The secret one is not always known: a secret marks everything that it is joined with.
             marked = True
-            yield Finding(place.field, "holds a value which is marked as secret", place.hint)
+            yield Finding(place.field, "contains a value that is marked as secret", place.hint)
         for name, value in place.values.items():
             field = f"{place.field}.{name}"
             if not marked and resource.holds_secret(field):
@@ -107,21 +103,19 @@ def _plain(resource: Resource, situation: Situation) -> Iterator[Finding]:
             elif not isinstance(value, str) or value is UNKNOWN or _ELSEWHERE.fullmatch(value):
                 continue
             elif kind := secret_value(value):
-                yield Finding(field, f"holds {kind}", place.hint)
+                yield Finding(field, f"contains {kind}", place.hint)
             elif secret_name(name) and name not in allowed and not _HARMLESS.fullmatch(value):
-                yield Finding(field, "is a secret by its name", place.hint)
+                yield Finding(field, "has the name of a secret", place.hint)
 
 
 RULES = (
     Rule(
         name="secret-not-in-environment",
-        title="A secret is neither in an environment nor an argument of a build, by name, by value or by its mark",
-        each=_plain,
+        title="Environments and build arguments contain no secrets, by name, by value or by secret mark",
+        check_resource=_plain,
         parameters={
             "names": Parameter(
-                "Variables which hold no secret whatever their name says.",
-                {"type": "array", "items": {"type": "string"}},
-                [],
+                "Variables that hold no secret despite their name.", {"type": "array", "items": {"type": "string"}}, []
             )
         },
     ),

@@ -1,4 +1,4 @@
-"""Permissions are as narrow as they can be, and where they are not, somebody has written down why."""
+"""Permissions are narrow, and each exception has a written reason."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .aws import is_a
-from .base import Finding, Parameter, Resource, Rule, Situation, items
-from .exposure import anybody, statements
+from ..aws import allows_everybody, is_a, statements
+from ..base import Finding, Parameter, Resource, Rule, RuleContext, items
 
 __all__ = ["RULES"]
 
@@ -17,14 +16,14 @@ _REASON = 10  # characters; less says nothing
 _BROAD = re.compile(
     r"arn:aws[a-z-]*:iam::aws:policy/(\S*/)?(AdministratorAccess|PowerUserAccess|IAMFullAccess|\w*FullAccess)"
 )
-_MEND = (
-    "name the actions and resources, or write `SID: why it cannot be narrower` into the policy's `description`, "
-    "or as its tag `reason:SID`"
+_HINT = (
+    "name the actions and resources, or write `SID: reason why it cannot be narrower` into the policy's "
+    "`description`, or the reason into its tag `reason:SID`"
 )
 
 
 def _documents(resource: Resource) -> Iterator[tuple[str, Any]]:
-    """Yield property and policy of what gives somebody permissions; policies of resources name whom they let in."""
+    """Yield property and policy of each document that grants permissions; policies of resources are checked apart."""
     if is_a(resource, "iam", "Policy", "RolePolicy", "UserPolicy", "GroupPolicy"):
         yield "policy", resource.get("policy")
     elif is_a(resource, "iam", "Role"):
@@ -32,7 +31,7 @@ def _documents(resource: Resource) -> Iterator[tuple[str, Any]]:
             yield f"inlinePolicies[{number}].policy", inline.get("policy")
 
 
-def _narrow(resource: Resource, _situation: Situation) -> Iterator[Finding]:
+def _narrow(resource: Resource, _context: RuleContext) -> Iterator[Finding]:
     for field, document in _documents(resource):
         for number, statement in enumerate(statements(document)):
             if statement.get("Effect") != "Allow":
@@ -44,10 +43,10 @@ def _narrow(resource: Resource, _situation: Situation) -> Iterator[Finding]:
                 for text in items(statement.get(key))
                 if _WILD.search(str(text))
             ]
-            # What is left over from a list is more than a star.
+            # NotAction and NotResource allow everything outside a list.
             wild += [key for key in ("NotAction", "NotResource") if statement.get(key)]
             if wild and not _reason(resource, sid):
-                yield Finding(f"{field}.{sid or f'Statement[{number}]'}", f"allows {wild[0]} without a reason", _MEND)
+                yield Finding(f"{field}.{sid or f'Statement[{number}]'}", f"allows {wild[0]} without a reason", _HINT)
 
 
 def _reason(resource: Resource, sid: str) -> bool:
@@ -60,8 +59,8 @@ def _reason(resource: Resource, sid: str) -> bool:
     return len(reason) >= _REASON
 
 
-def _managed(resource: Resource, situation: Situation) -> Iterator[Finding]:
-    allowed = set(situation.settings["allowed"])
+def _managed(resource: Resource, context: RuleContext) -> Iterator[Finding]:
+    allowed = set(context.settings["allowed"])
     found = [("policyArn", resource.get("policyArn"))] if resource.type.startswith("aws:iam/") else []
     if is_a(resource, "iam", "Role"):
         found += [(f"managedPolicyArns[{n}]", arn) for n, arn in enumerate(items(resource.get("managedPolicyArns")))]
@@ -69,36 +68,36 @@ def _managed(resource: Resource, situation: Situation) -> Iterator[Finding]:
         match = _BROAD.fullmatch(str(arn))
         if match and match[2] not in allowed:
             yield Finding(
-                field, f"is {match[2]}, which allows far more than one service needs", "write a policy of its own"
+                field, f"is {match[2]}, which allows far more than one service needs", "write a narrow policy"
             )
 
 
-def _trust(resource: Resource, _situation: Situation) -> Iterator[Finding]:
+def _trust(resource: Resource, _context: RuleContext) -> Iterator[Finding]:
     if is_a(resource, "iam", "Role"):
         for statement in statements(resource.get("assumeRolePolicy")):
-            if anybody(statement):
-                yield Finding("assumeRolePolicy", "lets everybody take the role", "name who may")
+            if allows_everybody(statement):
+                yield Finding("assumeRolePolicy", "lets everybody assume the role", "name the principals")
     elif resource.get("policy") and not is_a(resource, "s3", "Bucket", "BucketPolicy"):
         for statement in statements(resource.get("policy")):
-            if anybody(statement):
-                yield Finding("policy", f"lets everybody in ({statement.get('Sid', 'no Sid')})", "name who may")
+            if allows_everybody(statement):
+                yield Finding("policy", f"admits everybody ({statement.get('Sid', 'no Sid')})", "name the principals")
 
 
 RULES = (
     Rule(
         name="aws-permissions-narrow",
-        title="No permission has a star in its actions or resources without a written reason",
-        each=_narrow,
+        title="A wildcard in the actions or resources of a permission has a written reason",
+        check_resource=_narrow,
     ),
     Rule(
         name="aws-permissions-managed",
-        title="No role has one of AWS's policies which allow everything of a service",
-        each=_managed,
+        title="No role has an AWS policy that allows everything in a service",
+        check_resource=_managed,
         parameters={
             "allowed": Parameter(
-                "Names of such policies which may be used.", {"type": "array", "items": {"type": "string"}}, []
+                "Names of such policies that are allowed.", {"type": "array", "items": {"type": "string"}}, []
             )
         },
     ),
-    Rule(name="aws-trust", title="No role, key, queue or secret lets everybody in", each=_trust),
+    Rule(name="aws-trust", title="No role, key, queue or secret admits everybody", check_resource=_trust),
 )
