@@ -15,19 +15,19 @@ from ..common.lazy import lazy_exports
 if TYPE_CHECKING:
     from .scorer import (
         Progress,
-        Scored,
+        ScoringResult,
         score,
     )
 
 __all__ = [
     "Progress",
-    "Scored",
+    "ScoringResult",
     "score",
 ]
 
 __getattr__ = lazy_exports(
     __name__,
     {
-        "scorer": ["Progress", "Scored", "score"],
+        "scorer": ["Progress", "ScoringResult", "score"],
     },
 )

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.compute
 
 from ..common.errors import UserError
-from ..serving import FIRST_TIME, LAST_TIME, Column, Contract, UnfitValueError
-from .inputs import Part
+from ..serving import FIRST_TIME, LAST_TIME, Column, Contract, InvalidValueError
+from .inputs import InputFile
 
-__all__ = ["Fit"]
+__all__ = ["ColumnConverter"]
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, which no type checker sees
 
@@ -29,7 +29,7 @@ _LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 _UTC = pa.timestamp("us", tz="UTC")
 
 
-class _UnfitError(Exception):
+class _InvalidRowError(Exception):
     """The value at `row` of a column does not fit."""
 
     def __init__(self, row: int, message: str) -> None:
@@ -37,7 +37,7 @@ class _UnfitError(Exception):
         self.row = row
 
 
-class Fit:
+class ColumnConverter:
     """How the columns of one file become those of a contract.
 
     Args:
@@ -53,7 +53,7 @@ class Fit:
         UserError: the file lacks columns; names one.
     """
 
-    def __init__(self, contract: Contract, part: Part, kept: Collection[str] = ()) -> None:
+    def __init__(self, contract: Contract, part: InputFile, kept: Collection[str] = ()) -> None:
         self._contract = contract
         self._part = part
         self._by_position: Sequence[str] | None = None
@@ -106,9 +106,9 @@ class Fit:
     def _fitted(self, column: Column, kind: pa.DataType, array: pa.Array, name: str, first_row: int) -> pa.Array:
         try:
             return _fit(column, kind, _plain(array), is_text=self._part.is_text)
-        except _UnfitError as error:
+        except _InvalidRowError as error:
             where = f"{self._part.name}, row {first_row + error.row}, column {name}"
-            raise UserError(f"wants {column.wants}, got {error}", field=where) from None
+            raise UserError(f"wants {column.expected}, got {error}", field=where) from None
 
 
 def _positions(contract: Contract, names: list[str]) -> list[str] | None:
@@ -153,7 +153,7 @@ def _fit(column: Column, kind: pa.DataType, array: pa.Array, *, is_text: bool) -
             _refuse_type(array)
         fitted = array
     if column.required and fitted.null_count:
-        raise _UnfitError(_first(fitted.is_null()), "null")
+        raise _InvalidRowError(_first(fitted.is_null()), "null")
     return fitted
 
 
@@ -172,7 +172,7 @@ def _number(column: Column, kind: pa.DataType, array: pa.Array, *, is_text: bool
     fitted = array.cast(kind, safe=False)
     infinite = pc.fill_null(pc.is_inf(fitted), False)
     if pc.any(infinite).as_py():
-        raise _UnfitError(_first(infinite), "a number which is out of its range")
+        raise _InvalidRowError(_first(infinite), "a number which is out of its range")
     return fitted
 
 
@@ -193,7 +193,7 @@ def _time(array: pa.Array) -> pa.Array:
     for end, beyond in ends:
         outside = pc.fill_null(beyond(fitted, pa.scalar(end, _UTC)), False)
         if pc.any(outside).as_py():
-            raise _UnfitError(_first(outside), "a time which is not of 1678 to 2261")
+            raise _InvalidRowError(_first(outside), "a time which is not of 1678 to 2261")
     return fitted
 
 
@@ -212,7 +212,7 @@ def _json(column: Column, array: pa.Array, *, is_text: bool) -> pa.Array:
             try:
                 values[row] = None if value is None else json.loads(value)
             except ValueError:
-                raise _UnfitError(row, "text which is no JSON") from None
+                raise _InvalidRowError(row, "text which is no JSON") from None
     return pa.array([None if value is None else json.dumps(value) for value in _each(column, values)], pa.string())
 
 
@@ -221,8 +221,8 @@ def _each(column: Column, values: list[Any]) -> list[Any]:
     for row, value in enumerate(values):
         try:
             fitted.append(None if value is None else column.convert(value))
-        except UnfitValueError as error:
-            raise _UnfitError(row, f"what does not fit ({error})") from None
+        except InvalidValueError as error:
+            raise _InvalidRowError(row, f"what does not fit ({error})") from None
     return fitted
 
 
@@ -236,12 +236,12 @@ def _tensor(column: Column, kind: pa.DataType, array: pa.Array, *, is_text: bool
         if not any(is_one(level.type) for is_one in _LISTS):
             _refuse_type(array)
         if level.null_count:
-            raise _UnfitError(_first(level.is_null()) // each, "null")
+            raise _InvalidRowError(_first(level.is_null()) // each, "null")
         lengths = pc.list_value_length(level)
         wanted = size if size >= 0 else lengths[0].as_py()
         other = pc.not_equal(lengths, wanted)
         if pc.any(other).as_py():
-            raise _UnfitError(_first(other) // each, f"another number of values in dimension {position + 1}")
+            raise _InvalidRowError(_first(other) // each, f"another number of values in dimension {position + 1}")
         level = _plain(pc.list_flatten(level))
         each *= max(wanted, 1)
     if pa.types.is_nested(level.type):
@@ -251,15 +251,15 @@ def _tensor(column: Column, kind: pa.DataType, array: pa.Array, *, is_text: bool
         leaf = leaf.value_type
     try:
         _leaf(column, leaf, level, is_text=False)
-    except _UnfitError as error:
-        raise _UnfitError(error.row // each, str(error)) from None
+    except _InvalidRowError as error:
+        raise _InvalidRowError(error.row // each, str(error)) from None
     return array.cast(kind, safe=False)
 
 
 def _leaf(column: Column, kind: pa.DataType, values: pa.Array, *, is_text: bool) -> pa.Array:
     of = values.type
     if values.null_count:
-        raise _UnfitError(_first(values.is_null()), "null")
+        raise _InvalidRowError(_first(values.is_null()), "null")
     if pa.types.is_string(kind) or pa.types.is_boolean(kind):
         if is_text and pa.types.is_boolean(kind):
             return _cast(values, kind, "other text")
@@ -269,7 +269,7 @@ def _leaf(column: Column, kind: pa.DataType, values: pa.Array, *, is_text: bool)
     number = Column(column.name, "double" if pa.types.is_floating(kind) else "long")
     fitted = _number(number, kind, values, is_text=is_text)
     if fitted.null_count:
-        raise _UnfitError(_first(fitted.is_null()), "a number which is not finite")
+        raise _InvalidRowError(_first(fitted.is_null()), "a number which is not finite")
     return fitted
 
 
@@ -297,7 +297,7 @@ def _cast(array: pa.Array, kind: pa.DataType, otherwise: str) -> pa.Array:
                 low = middle
             except pa.ArrowInvalid:
                 high = middle
-        raise _UnfitError(low, otherwise) from None
+        raise _InvalidRowError(low, otherwise) from None
 
 
 def _first(marks: pa.Array) -> int:
@@ -305,4 +305,6 @@ def _first(marks: pa.Array) -> int:
 
 
 def _refuse_type(array: pa.Array) -> NoReturn:
-    raise _UnfitError(_first(array.is_valid()) if array.null_count < len(array) else 0, f"values of type {array.type}")
+    raise _InvalidRowError(
+        _first(array.is_valid()) if array.null_count < len(array) else 0, f"values of type {array.type}"
+    )

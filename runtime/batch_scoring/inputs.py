@@ -22,7 +22,7 @@ from .. import data
 from ..common.errors import ConfigError, NotFoundError
 from ..data import LakeLike
 
-__all__ = ["LAKE_SCHEME", "Input", "Part", "open_input"]
+__all__ = ["LAKE_SCHEME", "Input", "InputFile", "open_input"]
 
 LAKE_SCHEME = "lakefs://"
 
@@ -35,7 +35,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Part:
+class InputFile:
     """One file.
 
     Attributes:
@@ -72,7 +72,7 @@ class Input(Protocol):
         """How many there are."""
         ...
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[InputFile]:
         """Yield the files, in order; each can be read until the next is asked for."""
         ...
 
@@ -114,7 +114,7 @@ class _Files:
     def files(self) -> int:
         return len(self.paths)
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[InputFile]:
         for path in self.paths:
             with _opened(path, str(path)) as part:
                 yield part
@@ -131,7 +131,7 @@ class _Dataset:
     def files(self) -> int:
         return len(self._dataset.files)
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[InputFile]:
         for item, file in self._dataset.downloaded():
             with _opened(file, item.path) as part:
                 yield part
@@ -182,7 +182,7 @@ def _known() -> str:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, name: str) -> Generator[Part]:
+def _opened(path: Path, name: str) -> Generator[InputFile]:
     """Open one file; what is wrong with it is said with its name, also while it is read."""
     suffix = _suffix(path)
     if suffix is None:
@@ -209,14 +209,14 @@ def _said_of(name: str) -> Generator[None]:
         raise ConfigError(f"cannot be read ({first})", field="input", value=name) from None
 
 
-def _no_twice(part: Part) -> None:
+def _no_twice(part: InputFile) -> None:
     twice = sorted({column for column in part.columns if part.columns.count(column) > 1})
     if twice:
         raise ConfigError(f"the column {twice[0]!r} is there twice", field=part.name)
 
 
 @contextlib.contextmanager
-def _parquet(path: Path, name: str) -> Generator[Part]:
+def _parquet(path: Path, name: str) -> Generator[InputFile]:
     # With a buffer of its own a column chunk is read in pieces, and not whole.
     with pq.ParquetFile(path, buffer_size=_BLOCK_BYTES, pre_buffer=False, memory_map=False) as file:
 
@@ -224,11 +224,11 @@ def _parquet(path: Path, name: str) -> Generator[Part]:
             for batch in file.iter_batches(batch_size=rows, columns=list(columns), use_threads=False):
                 yield batch.select(list(columns))
 
-        yield Part(name, file.schema_arrow.remove_metadata(), batches)
+        yield InputFile(name, file.schema_arrow.remove_metadata(), batches)
 
 
 @contextlib.contextmanager
-def _text(path: Path, name: str) -> Generator[Part]:
+def _text(path: Path, name: str) -> Generator[InputFile]:
     delimiter = "\t" if ".tsv" in path.name.lower() else ","
 
     def opened(columns: Sequence[str] | None) -> pyarrow.csv.CSVStreamingReader:
@@ -253,11 +253,11 @@ def _text(path: Path, name: str) -> Generator[Part]:
 
     with opened(None) as first:
         schema = pa.schema([pa.field(column, pa.string()) for column in first.schema.names])
-    yield Part(name, schema, batches, is_text=True)
+    yield InputFile(name, schema, batches, is_text=True)
 
 
 @contextlib.contextmanager
-def _arrow(path: Path, name: str) -> Generator[Part]:
+def _arrow(path: Path, name: str) -> Generator[InputFile]:
     with pa.OSFile(str(path)) as file:
         start = file.read(len(_ARROW_FILE))
         file.seek(0)
@@ -274,7 +274,7 @@ def _arrow(path: Path, name: str) -> Generator[Part]:
             for batch in found:
                 yield from _sliced(batch.select(list(columns)), rows)
 
-        yield Part(name, reader.schema.remove_metadata(), batches)
+        yield InputFile(name, reader.schema.remove_metadata(), batches)
 
 
 def _sliced(batch: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:

@@ -36,7 +36,7 @@ def loaded(uri: str, *, compiled: bool, tracking_uri: str | None, cache: Path | 
         what = f"no alias {meant.alias}" if meant.alias else f"no version {meant.version}"
         raise NotFoundError(f"the registry has {what} of {meant.name}", field="model", value=uri)
     model = loader(settings)(info, source.fetch(info))
-    source.remember(info)
+    source.record_served(info)
     try:
         yield model
     finally:

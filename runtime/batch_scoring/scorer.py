@@ -18,12 +18,12 @@ from ..common.errors import ConfigError, PlatformError, TidemillError, UserError
 from ..data import LakeLike
 from ..serving import Batch, Outputs, ServedModel, output_array
 from ..training import lineage
-from .column_conversion import Fit
-from .inputs import Input, Part, open_input
+from .column_conversion import ColumnConverter
+from .inputs import Input, InputFile, open_input
 from .models import loaded
 from .outputs import Output, Sink, open_output, open_sink
 
-__all__ = ["Progress", "Scored", "score"]
+__all__ = ["Progress", "ScoringResult", "score"]
 
 _ROWS = 65_536
 # A batch of a wide model has fewer rows, so that it takes no more memory than one of a narrow one.
@@ -56,7 +56,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoringResult:
     """What became of it.
 
     Attributes:
@@ -105,7 +105,7 @@ def score(
     lake: LakeLike = None,
     cache: Path | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
-) -> Scored:
+) -> ScoringResult:
     """Score every row of `source` with `model` and write one row for each, in the same order, to `output`.
 
     Args:
@@ -138,7 +138,7 @@ def score(
             progress(Progress("publish", run.rows, rows_of.files, rows_of.files))
             commit = target.publish(work, tags)
         info = served.info
-        return Scored(
+        return ScoringResult(
             model=info.model,
             version=info.version,
             run_id=info.run_id,
@@ -200,7 +200,7 @@ class _Run:
             sink: Sink | None = None
             for done, part in enumerate(source.parts()):
                 kept = self._kept(part)
-                fit = Fit(self._model.contract, part, kept)
+                fit = ColumnConverter(self._model.contract, part, kept)
                 for batch in self._part(part, kept, fit):
                     if sink is None:
                         sink = stack.enter_context(open_sink(self._work, self._target.format, batch.schema))
@@ -214,7 +214,7 @@ class _Run:
                     ).schema
                     stack.enter_context(open_sink(self._work, self._target.format, schema))
 
-    def _part(self, part: Part, kept: Sequence[str], fit: Fit) -> Iterator[pa.RecordBatch]:
+    def _part(self, part: InputFile, kept: Sequence[str], fit: ColumnConverter) -> Iterator[pa.RecordBatch]:
         wanted = list(dict.fromkeys((*kept, *fit.columns)))
         row = 1
         for batch in part.batches(wanted, self._batch_rows):
@@ -222,7 +222,7 @@ class _Run:
                 yield self._result(part, batch, kept, self._predicted(fit(batch, row), part, row))
                 row += batch.num_rows
 
-    def _kept(self, part: Part) -> tuple[str, ...]:
+    def _kept(self, part: InputFile) -> tuple[str, ...]:
         names = tuple(dict.fromkeys(self._keep))
         if self._keep == "all":
             names = self.columns[:-1] or part.columns
@@ -245,7 +245,7 @@ class _Run:
             )
         return names
 
-    def _predicted(self, batch: pa.RecordBatch, part: Part, row: int) -> Outputs:
+    def _predicted(self, batch: pa.RecordBatch, part: InputFile, row: int) -> Outputs:
         where = f"{part.name}, rows {row} to {row + batch.num_rows - 1}"
         try:
             outputs = self._model.predict(Batch(batch.num_rows, batch))
@@ -261,7 +261,7 @@ class _Run:
                 raise UserError("the model has no finite answer to this row", field=at)
         return outputs
 
-    def _result(self, part: Part, batch: pa.RecordBatch, kept: Sequence[str], outputs: Outputs) -> pa.RecordBatch:
+    def _result(self, part: InputFile, batch: pa.RecordBatch, kept: Sequence[str], outputs: Outputs) -> pa.RecordBatch:
         answer = self._answer(outputs)
         schema = self._schema
         if schema is None:

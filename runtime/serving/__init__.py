@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from ..common.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .codecs.answers import (
+    from .codecs.responses import (
         output_array,
     )
     from .contract.columns import (
         FIRST_TIME,
         LAST_TIME,
-        UnfitValueError,
+        InvalidValueError,
     )
     from .contract.model_contract import (
         Column,
@@ -44,10 +44,10 @@ __all__ = [
     "Column",
     "CompileSettings",
     "Contract",
+    "InvalidValueError",
     "Outputs",
     "ServedModel",
     "ServingSettings",
-    "UnfitValueError",
     "loader",
     "output_array",
     "source_of",
@@ -56,8 +56,8 @@ __all__ = [
 __getattr__ = lazy_exports(
     __name__,
     {
-        "codecs.answers": ["output_array"],
-        "contract.columns": ["FIRST_TIME", "LAST_TIME", "UnfitValueError"],
+        "codecs.responses": ["output_array"],
+        "contract.columns": ["FIRST_TIME", "LAST_TIME", "InvalidValueError"],
         "contract.model_contract": ["Column", "Contract"],
         "inference.batch": ["Batch", "Outputs"],
         "settings": ["CompileSettings", "ServingSettings"],

@@ -17,7 +17,7 @@ from .serve import CompileOption, ModelArgument, TrackingOption, need_compilers,
 from .terminal import lively
 
 if TYPE_CHECKING:
-    from ...runtime.batch_scoring import Progress, Scored
+    from ...runtime.batch_scoring import Progress, ScoringResult
 
 __all__ = ["score"]
 
@@ -119,7 +119,7 @@ class _Bar:
             sys.stderr.flush()
 
 
-def _sentence(done: Scored) -> str:
+def _sentence(done: ScoringResult) -> str:
     commit = f", commit {done.output_commit[:12]}" if done.output_commit else ""
     rate = f"{done.rows / done.seconds:,.0f} rows/s" if done.seconds else "at once"
     return (

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from tidemill.runtime.batch_scoring.column_conversion import Fit
-from tidemill.runtime.batch_scoring.inputs import Part
+from tidemill.runtime.batch_scoring.column_conversion import ColumnConverter
+from tidemill.runtime.batch_scoring.inputs import InputFile
 from tidemill.runtime.common.errors import UserError
 from tidemill.runtime.serving.contract.model_contract import Column, Contract
 
@@ -17,9 +17,9 @@ from tidemill.runtime.serving.contract.model_contract import Column, Contract
 def fitted(column: Column, values: Any, *, is_text: bool = False) -> pa.Array:
     array = values if isinstance(values, pa.Array) else pa.array(values)
     batch = pa.record_batch([array], names=[column.name])
-    part = Part("a.parquet", batch.schema, lambda *_: iter(()), is_text=is_text)
+    part = InputFile("a.parquet", batch.schema, lambda *_: iter(()), is_text=is_text)
     contract = Contract((column,))
-    result = Fit(contract, part)(batch, 101)
+    result = ColumnConverter(contract, part)(batch, 101)
     assert result.schema == contract.schema
     result.validate(full=True)
     return result.column(0)
@@ -128,7 +128,9 @@ def test_null_is_taken_where_the_contract_takes_it(kind: Any) -> None:
     column = Column("x", kind, required=False, spec={"type": "any"} if kind == "json" else None)
     assert fitted(column, pa.nulls(2)).to_pylist() == [None, None]
     batch = pa.record_batch([pa.array([1])], names=["y"])
-    fit = Fit(Contract((column, Column("y", "long"))), Part("a.csv", batch.schema, lambda *_: iter(())))
+    fit = ColumnConverter(
+        Contract((column, Column("y", "long"))), InputFile("a.csv", batch.schema, lambda *_: iter(()))
+    )
     assert fit.columns == ("y",)
     assert fit(batch, 1).to_pylist() == [{"x": None, "y": 1}]
 
@@ -165,27 +167,27 @@ def test_tensors_come_as_lists() -> None:
 
 def test_a_matrix_and_columns_without_names_are_told_by_position() -> None:
     batch = pa.record_batch({"id": pa.array(["a", "b"]), "p": pa.array([1, 2]), "q": pa.array([0.5, 0.25])})
-    part = Part("a.parquet", batch.schema, lambda *_: iter(()))
+    part = InputFile("a.parquet", batch.schema, lambda *_: iter(()))
     matrix = Contract((Column("input", "tensor", dtype="float64", shape=(-1, 2)),))
-    fit = Fit(matrix, part, kept=("id",))
+    fit = ColumnConverter(matrix, part, kept=("id",))
     assert fit.columns == ("p", "q")
     assert fit(batch, 1).to_pydict() == {"input": [[1.0, 0.5], [2.0, 0.25]]}
     unnamed = Contract((Column("0", "long"), Column("1", "double")), named=False)
-    assert Fit(unnamed, part, kept=("id",))(batch, 1).to_pydict() == {"0": [1, 2], "1": [0.5, 0.25]}
+    assert ColumnConverter(unnamed, part, kept=("id",))(batch, 1).to_pydict() == {"0": [1, 2], "1": [0.5, 0.25]}
     text = pa.record_batch({name: batch.column(name).cast(pa.string()) for name in batch.schema.names})
-    as_text = Part("a.csv", text.schema, lambda *_: iter(()), is_text=True)
-    assert Fit(matrix, as_text, kept=("id",))(text, 1) == fit(batch, 1)
+    as_text = InputFile("a.csv", text.schema, lambda *_: iter(()), is_text=True)
+    assert ColumnConverter(matrix, as_text, kept=("id",))(text, 1) == fit(batch, 1)
     nameless = Contract(matrix.columns, named=False)
-    assert Fit(nameless, part, kept=("id",))(batch, 1) == fit(batch, 1)
+    assert ColumnConverter(nameless, part, kept=("id",))(batch, 1) == fit(batch, 1)
     for contract in (matrix, nameless, unnamed):
         with pytest.raises(UserError, match="lacks the column"):
-            Fit(contract, part)
+            ColumnConverter(contract, part)
 
 
 def test_a_missing_column_is_named_with_the_one_it_may_be() -> None:
     batch = pa.record_batch([pa.array([1])], names=["Distance"])
-    part = Part("flights.csv", batch.schema, lambda *_: iter(()))
+    part = InputFile("flights.csv", batch.schema, lambda *_: iter(()))
     with pytest.raises(UserError, match=r"flights.csv: lacks the column distance.*is it Distance\?"):
-        Fit(Contract((Column("distance", "long"),)), part)
+        ColumnConverter(Contract((Column("distance", "long"),)), part)
     with pytest.raises(UserError, match=r"lacks the column a and 1 more.*it has Distance"):
-        Fit(Contract((Column("a", "long"), Column("b", "long"))), part)
+        ColumnConverter(Contract((Column("a", "long"), Column("b", "long"))), part)
