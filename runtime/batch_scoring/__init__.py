@@ -1,9 +1,9 @@
-"""Batch scoring: a model of the registry over a lake path or files, in constant memory, with lineage on the result.
+"""Scores lake data or files with a registered model, in constant memory, with lineage on the result.
 
 from tidemill.runtime import batch_scoring
 
-done = batch_scoring.score("models:/flights@champion", "flights/main/departures", "scores.parquet", keep=["id"])
-done.rows, done.version, done.input_commit
+result = batch_scoring.score("models:/flights@champion", "flights/main/departures", "scores.parquet", keep=["id"])
+result.rows, result.version, result.input_commit
 """
 
 from __future__ import annotations

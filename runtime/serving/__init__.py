@@ -1,4 +1,4 @@
-"""The model server."""
+"""The model server, and the parts of it that batch scoring uses."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from ..common.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .codecs.arrow import (
+        is_time_out_of_range,
+    )
     from .codecs.responses import (
         output_array,
     )
     from .contract.columns import (
-        FIRST_TIME,
-        LAST_TIME,
         InvalidValueError,
     )
     from .contract.model_contract import (
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "FIRST_TIME",
-    "LAST_TIME",
     "Batch",
     "Column",
     "CompileSettings",
@@ -48,6 +47,7 @@ __all__ = [
     "Outputs",
     "ServedModel",
     "ServingSettings",
+    "is_time_out_of_range",
     "loader",
     "output_array",
     "source_of",
@@ -56,8 +56,9 @@ __all__ = [
 __getattr__ = lazy_exports(
     __name__,
     {
+        "codecs.arrow": ["is_time_out_of_range"],
         "codecs.responses": ["output_array"],
-        "contract.columns": ["FIRST_TIME", "LAST_TIME", "InvalidValueError"],
+        "contract.columns": ["InvalidValueError"],
         "contract.model_contract": ["Column", "Contract"],
         "inference.batch": ["Batch", "Outputs"],
         "settings": ["CompileSettings", "ServingSettings"],

@@ -110,7 +110,7 @@ class _Bar:
             return
         self._began = self._began or now
         rate = progress.rows / (now - self._began) if now > self._began else 0
-        files = f", file {progress.files + 1} of {progress.of}" if progress.of > 1 else ""
+        files = f", file {progress.files + 1} of {progress.total_files}" if progress.total_files > 1 else ""
         self._write(f"{progress.rows:,} rows{files}, {rate:,.0f} rows/s")
 
     def _write(self, text: str) -> None:

@@ -61,13 +61,13 @@ def settings_of(call: tuple[str, list[str], dict[str, str]]) -> ServingSettings:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["absent"], "there is no such folder"),
-        (["."], "holds no MLmodel file"),
+        (["absent"], "the folder does not exist"),
+        (["."], "has no MLmodel file"),
         (["models:/flights"], "write models:/flights@champion"),
         (["models:/flights/newest"], "neither a version nor an alias"),
         (["models:/flights@"], "neither a version nor an alias"),
-        (["runs:/abc/model"], "not a model which can be served"),
-        (["s3://bucket/model"], "not a model which can be served"),
+        (["runs:/abc/model"], "not a model URI"),
+        (["s3://bucket/model"], "not a model URI"),
         (["models:/flights@champion"], "--tracking-uri"),
         (["models:/flights/3", "--shadow", "challenger"], "serve models:/flights@champion"),
         (["model", "--shadow", "challenger"], "a shadow goes with an alias"),

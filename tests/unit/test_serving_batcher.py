@@ -125,7 +125,7 @@ def test_one_request_which_the_model_cannot_take_does_not_touch_the_others() -> 
         assert [list(await answer) for answer in (first, good, fine)] == [[0], [1], [5]]
         with pytest.raises(ValueError, match="negative"):
             await bad
-        with pytest.raises(Problem, match="no finite answer to row 2") as refused:
+        with pytest.raises(Problem, match="no finite output for row 2") as refused:
             await endless
         assert refused.value.status == 422
 
@@ -293,7 +293,7 @@ def test_an_answer_which_nobody_can_take_does_not_touch_the_others() -> None:
             raise RuntimeError("the connection is gone")
 
         model = ToyModel()
-        batcher.ask(as_served(model), batch(1), broken)
+        batcher.enqueue(as_served(model), batch(1), broken)
         assert list(await batcher.submit(as_served(model), batch(2))) == [4]
         in_flight.retire(as_served(model))
         assert model.closed

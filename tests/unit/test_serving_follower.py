@@ -166,5 +166,5 @@ def test_a_version_of_another_output_is_refused_and_closed(source: FakeSource) -
         source.alias = info(version)
         watcher.step()
     assert serving(watcher) == "1"
-    assert "it gives scores where version 1 gives score" in watcher.failure.error
+    assert "the output changed from score to scores" in watcher.failure.error
     assert watcher.closed == ["2"]

@@ -173,7 +173,7 @@ def _convert_value(column: Column, tensor: Tensor, value: Any, limits: LimitSett
         try:
             value = value.decode()
         except UnicodeDecodeError:
-            raise InvalidValueError(f"{printable(column.name)}: a string is not UTF-8") from None
+            raise InvalidValueError(f"{printable(column.name)} is not UTF-8") from None
         if len(value) > limits.text:
             raise text_too_long(len(value), limits)
     elif value is not None and tensor.datatype != "BYTES":
@@ -200,13 +200,13 @@ def _convert_array(column: Column, array: np.ndarray[Any, Any], *, whole: bool) 
         missing = np.isnan(numbers)
         if missing.any():
             if column.required:
-                raise InvalidValueError(f"{name}: must not be NaN")
+                raise InvalidValueError(f"{name} must not be NaN")
             # A numeric tensor has no null; NaN stands for it.
             if not (np.abs(numbers[~missing]) <= LARGEST[kind]).all():
-                raise InvalidValueError(f"{name}: out of range for {kind}")
+                raise InvalidValueError(f"{name} is out of range for {kind}")
             return [None if number != number else number for number in numbers.tolist()]
         if not (np.abs(numbers) <= LARGEST[kind]).all():
-            raise InvalidValueError(f"{name}: out of range for {kind}")
+            raise InvalidValueError(f"{name} is out of range for {kind}")
         return numbers
     if kind in BITS and (of in "iu" or (whole and of == "f")):
         low, high = -(1 << BITS[kind]), (1 << BITS[kind]) - 1
@@ -215,14 +215,14 @@ def _convert_array(column: Column, array: np.ndarray[Any, Any], *, whole: bool) 
             if not column.required:
                 values = [None if number != number else number for number in values]
             if not all(number is None or (abs(number) < 1 << 53 and number.is_integer()) for number in values):
-                raise InvalidValueError(f"{name}: expected {column.expected}")
+                raise InvalidValueError(f"{name} must be {column.expected}")
             values = [None if number is None else int(number) for number in values]
         if not all(number is None or low <= number <= high for number in values):
-            raise InvalidValueError(f"{name}: out of range for {kind}")
+            raise InvalidValueError(f"{name} is out of range for {kind}")
         return values if None in values else np.array(values, np.int64)
     if kind == "boolean" and of == "b":
         return array
-    raise InvalidValueError(f"{name}: expected {datatype_of(column)}, got {_NAMES[array.dtype.name]}")
+    raise InvalidValueError(f"{name} must be {datatype_of(column)}, got {_NAMES[array.dtype.name]}")
 
 
 def to_tensor(outputs: Sequence[Any] | np.ndarray[Any, Any]) -> tuple[str, list[int], Values]:

@@ -83,25 +83,25 @@ class Column:
             return _convert_json(value, self.spec or {"type": "any"}, printable(self.name))
         else:
             return convert_scalar(self.kind, value, printable(self.name), self.expected)
-        raise InvalidValueError(f"{printable(self.name)}: expected {self.expected}, got null")
+        raise InvalidValueError(f"{printable(self.name)} must be {self.expected}, got null")
 
     def _convert_tensor(self, value: Any) -> np.ndarray[Any, Any]:
         shape: list[int] = []
         flat: list[Any] = [value]
         for position, size in enumerate(self.shape[1:]):
             if not all(type(item) is list for item in flat):
-                raise InvalidValueError(f"{printable(self.name)}: expected lists nested {len(self.shape) - 1} deep")
+                raise InvalidValueError(f"{printable(self.name)} must be lists nested {len(self.shape) - 1} deep")
             sizes = {len(item) for item in flat}
             if len(sizes) != 1 or (size >= 0 and sizes != {size}):
                 expected = f"{size} values" if size >= 0 else "lists of one length"
                 got = ", ".join(str(found) for found in sorted(sizes)[:5])
                 raise InvalidValueError(
-                    f"{printable(self.name)}: expected {expected} in dimension {position + 1}, got {got}"
+                    f"{printable(self.name)} must have {expected} in dimension {position + 1}, got {got}"
                 )
             shape.append(sizes.pop())
             flat = [each for item in flat for each in item]
             if not flat:
-                raise InvalidValueError(f"{printable(self.name)}: the list is empty")
+                raise InvalidValueError(f"{printable(self.name)} is empty")
         return self.array(flat).reshape(shape)
 
     def array(self, flat: list[Any]) -> np.ndarray[Any, Any]:
@@ -123,7 +123,7 @@ class Column:
             if (dtype.kind in "iu" and kinds <= {int}) or (dtype.kind == "f" and kinds <= {int, float}):
                 return self._number_array(flat, dtype)
         got = ", ".join(sorted(type_name(next(item for item in flat if type(item) is kind)) for kind in kinds))
-        raise InvalidValueError(f"{printable(self.name)}: expected {self.expected}, got {got}")
+        raise InvalidValueError(f"{printable(self.name)} must be {self.expected}, got {got}")
 
     def _number_array(self, flat: list[Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         limits: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
@@ -134,7 +134,7 @@ class Column:
             numbers = None
         # This form is false for NaN.
         if numbers is None or not bool(((numbers >= limits.min) & (numbers <= limits.max)).all()):
-            raise InvalidValueError(f"{printable(self.name)}: out of range for {self.dtype}")
+            raise InvalidValueError(f"{printable(self.name)} is out of range for {self.dtype}")
         return numbers.astype(dtype)
 
 
@@ -149,12 +149,12 @@ def convert_scalar(kind: str, value: Any, name: str, expected: str) -> Any:
         if of is float or of is int:
             # Compared before conversion: a huge integer has no float.
             if not abs(value) <= LARGEST[kind]:
-                raise InvalidValueError(f"{name}: out of range for {kind}")
+                raise InvalidValueError(f"{name} is out of range for {kind}")
             return float(value)
     elif kind in BITS:
         if of is int:
             if not -(1 << BITS[kind]) <= value < 1 << BITS[kind]:
-                raise InvalidValueError(f"{name}: out of range for {kind}")
+                raise InvalidValueError(f"{name} is out of range for {kind}")
             return value
     elif kind == "boolean":
         if of is bool:
@@ -163,7 +163,7 @@ def convert_scalar(kind: str, value: Any, name: str, expected: str) -> Any:
         if kind == "datetime":
             return parse_rfc3339(value)
         return _decode_base64(value, name) if kind == "binary" else _check_text(value, name)
-    raise InvalidValueError(f"{name}: expected {expected}, got {type_name(value)}")
+    raise InvalidValueError(f"{name} must be {expected}, got {type_name(value)}")
 
 
 def _convert_json(value: Any, spec: Mapping[str, Any], name: str) -> Any:
@@ -173,15 +173,15 @@ def _convert_json(value: Any, spec: Mapping[str, Any], name: str) -> Any:
         return _check_json(value, name)
     if value is None:
         if spec.get("required", True):
-            raise InvalidValueError(f"{name}: must not be null")
+            raise InvalidValueError(f"{name} must not be null")
         return None
     if kind == "array":
         if not isinstance(value, list):
-            raise InvalidValueError(f"{name}: expected a list, got {type_name(value)}")
+            raise InvalidValueError(f"{name} must be a list, got {type_name(value)}")
         return [_convert_json(item, spec["items"], f"{name}[{at}]") for at, item in enumerate(cast("list[Any]", value))]
     if kind in ("object", "map"):
         if not isinstance(value, dict):
-            raise InvalidValueError(f"{name}: expected an object, got {type_name(value)}")
+            raise InvalidValueError(f"{name} must be an object, got {type_name(value)}")
         members = cast("dict[str, Any]", value)
         if kind == "map":
             return {
@@ -191,10 +191,10 @@ def _convert_json(value: Any, spec: Mapping[str, Any], name: str) -> Any:
         properties: Mapping[str, Mapping[str, Any]] = spec["properties"]
         for key in members:
             if key not in properties:
-                raise InvalidValueError(f"{name}.{printable(key)}: unknown key")
+                raise InvalidValueError(f"{name}.{printable(key)} is unknown")
         for key, part in properties.items():
             if key not in members and part.get("required", True):
-                raise InvalidValueError(f"{name}.{printable(key)}: missing")
+                raise InvalidValueError(f"{name}.{printable(key)} is missing")
         return {key: _convert_json(item, properties[key], f"{name}.{printable(key)}") for key, item in members.items()}
     return convert_scalar(kind, value, name, f"{_EXPECTED[kind]} ({kind})")
 
@@ -213,7 +213,7 @@ def _check_json(value: Any, name: str) -> Any:
         return value
     if isinstance(value, str):
         return _check_text(value, name)
-    raise InvalidValueError(f"{name}: expected a JSON value, got {type_name(value)}")
+    raise InvalidValueError(f"{name} must be a JSON value, got {type_name(value)}")
 
 
 def _check_text(value: str, name: str) -> str:
@@ -221,7 +221,7 @@ def _check_text(value: str, name: str) -> str:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise InvalidValueError(f"{name}: the string has an unpaired surrogate") from None
+            raise InvalidValueError(f"{name} has an unpaired surrogate") from None
     return value
 
 
@@ -229,7 +229,7 @@ def _decode_base64(value: str, name: str) -> bytes:
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
-        raise InvalidValueError(f"{name}: not base64") from None
+        raise InvalidValueError(f"{name} is not base64") from None
 
 
 def parse_rfc3339(text: Any) -> datetime:

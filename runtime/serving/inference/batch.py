@@ -40,7 +40,7 @@ class Batch:
 
     @classmethod
     def merged(cls, batches: Sequence[Batch]) -> Batch:
-        """Return the rows of `batches`, all with tuples, as one batch. Event times are dropped: models do not use them."""
+        """Return the rows of `batches`, all with tuples, as one batch; models do not use event times."""
         if len(batches) == 1:
             return batches[0]
         values: list[tuple[Any, ...]] = []
