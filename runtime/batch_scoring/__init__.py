@@ -13,21 +13,8 @@ from typing import TYPE_CHECKING
 from ..common.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .scorer import (
-        Progress,
-        ScoringResult,
-        score,
-    )
+    from .scorer import Progress, ScoringResult, score
 
-__all__ = [
-    "Progress",
-    "ScoringResult",
-    "score",
-]
+__all__ = ["Progress", "ScoringResult", "score"]
 
-__getattr__ = lazy_exports(
-    __name__,
-    {
-        "scorer": ["Progress", "ScoringResult", "score"],
-    },
-)
+__getattr__ = lazy_exports(__name__, {"scorer": ["Progress", "ScoringResult", "score"]})

@@ -7,36 +7,15 @@ from typing import TYPE_CHECKING
 from ..common.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .codecs.arrow import (
-        is_time_out_of_range,
-    )
-    from .codecs.responses import (
-        output_array,
-    )
-    from .contract.columns import (
-        InvalidValueError,
-    )
-    from .contract.model_contract import (
-        Column,
-        Contract,
-    )
-    from .inference.batch import (
-        Batch,
-        Outputs,
-    )
-    from .settings import (
-        CompileSettings,
-        ServingSettings,
-    )
-    from .versions.loading import (
-        loader,
-    )
-    from .versions.model import (
-        ServedModel,
-    )
-    from .versions.source import (
-        source_of,
-    )
+    from .codecs.arrow import is_time_out_of_range
+    from .codecs.responses import output_array
+    from .contract.columns import InvalidValueError
+    from .contract.model_contract import Column, Contract
+    from .inference.batch import Batch, Outputs
+    from .settings import CompileSettings, ServingSettings
+    from .versions.loading import loader
+    from .versions.model import ServedModel
+    from .versions.source import source_of
 
 __all__ = [
     "Batch",

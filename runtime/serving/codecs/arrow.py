@@ -20,14 +20,7 @@ from ..contract.model_contract import COLUMNAR_ROWS, Contract
 from ..http.errors import FieldError, Problem
 from ..inference.batch import Batch
 from ..settings import LimitSettings
-from .checks import (
-    EVENT_TIME,
-    check_column_names,
-    check_tensor_shapes,
-    text_too_long,
-    too_many_columns,
-    too_many_rows,
-)
+from .checks import EVENT_TIME, check_column_names, check_tensor_shapes, text_too_long, too_many_columns, too_many_rows
 from .json_strict import parse_any
 
 __all__ = ["is_time_out_of_range", "read_arrow"]

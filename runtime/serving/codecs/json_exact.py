@@ -11,15 +11,7 @@ from ..contract.model_contract import Contract
 from ..http.errors import FieldError
 from ..inference.batch import Batch
 from ..settings import LimitSettings
-from .checks import (
-    EVENT_TIME,
-    MAX_ERRORS,
-    Rows,
-    check_tensor_shapes,
-    read_event_times,
-    too_many_columns,
-    too_many_rows,
-)
+from .checks import EVENT_TIME, MAX_ERRORS, Rows, check_tensor_shapes, read_event_times, too_many_columns, too_many_rows
 
 __all__ = ["LAYOUTS", "read_columns", "read_document", "read_records"]
 

@@ -31,11 +31,7 @@ _BASE64 = r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
 def time_schema() -> dict[str, Any]:
     """Return the schema of a time."""
-    return {
-        "type": "string",
-        "pattern": _TIME,
-        "description": "An RFC 3339 time with an offset, from 1679 to 2260.",
-    }
+    return {"type": "string", "pattern": _TIME, "description": "An RFC 3339 time with an offset, from 1679 to 2260."}
 
 
 def column_schema(column: Column, limits: LimitSettings) -> dict[str, Any]:

@@ -232,12 +232,7 @@ def _load_original(folder: Path, described: Described, contract: Contract, setti
 
 
 def _build(
-    folder: Path,
-    described: Described,
-    contract: Contract,
-    settings: Wanted,
-    key: dict[str, Any],
-    work: Path,
+    folder: Path, described: Described, contract: Contract, settings: Wanted, key: dict[str, Any], work: Path
 ) -> Prepared:
     from ..engines import sample_rows
     from ..engines.engine_selection import Case
