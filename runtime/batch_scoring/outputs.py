@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from .. import data
 from ..common.errors import ConfigError, NotFoundError, UserError
+from ..common.files import sync
 from ..common.settings import ENVIRONMENT_VARIABLE, runtime_settings
 from ..data import Lake, LakeLike
 from .inputs import LAKE_SCHEME
@@ -44,7 +45,6 @@ class Sink(Protocol):
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append `batch`."""
-        ...
 
 
 class Output(Protocol):
@@ -64,7 +64,6 @@ class Output(Protocol):
 
     def publish(self, work: Path, metadata: Mapping[str, str]) -> str | None:
         """Make the file `work` the result; return the lake commit, or None."""
-        ...
 
 
 def open_output(text: str, *, overwrite: bool = False, lake: LakeLike = None) -> Output:
@@ -120,12 +119,12 @@ class _FileOutput:
             work.unlink(missing_ok=True)
 
     def publish(self, work: Path, metadata: Mapping[str, str]) -> None:  # noqa: ARG002 - the file contains it
-        _sync(work)
+        sync(work)
         if self._overwrite:
             work.replace(self._path)
         else:
             self._link(work)
-        _sync(self._path.parent)
+        sync(self._path.parent)
 
     def _link(self, work: Path) -> None:
         """Rename `work` to the output, unless that was created meanwhile; a plain rename would replace it silently."""
@@ -139,14 +138,6 @@ class _FileOutput:
             if self._path.exists():
                 raise _exists_error(self.address) from None
             work.replace(self._path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class _LakeOutput:

@@ -13,7 +13,7 @@ from ..inference.batch import Batch
 from ..settings import LimitSettings
 from .checks import EVENT_TIME, MAX_ERRORS, Rows, check_tensor_shapes, read_event_times, too_many_columns, too_many_rows
 
-__all__ = ["LAYOUTS", "read_columns", "read_document", "read_records"]
+__all__ = ["LAYOUTS", "read_document", "read_records"]
 
 LAYOUTS = ("dataframe_records", "dataframe_split", "instances", "inputs")
 _EXTRA_KEYS = (EVENT_TIME, "params")
@@ -39,7 +39,7 @@ def read_document(contract: Contract, document: dict[str, Any], limits: LimitSet
     if layout == "dataframe_split":
         rows = _read_split(contract, value, limits)
     elif layout == "inputs" and isinstance(value, dict):
-        rows = read_columns(contract, cast("dict[str, Any]", value), layout, limits)
+        rows = _read_columns(contract, cast("dict[str, Any]", value), layout, limits)
     elif layout == "dataframe_records":
         rows = read_records(contract, value, layout, limits)
     else:
@@ -81,12 +81,8 @@ def read_records(contract: Contract, records: Any, at: str, limits: LimitSetting
     return check_tensor_shapes(contract, rows, at)
 
 
-def read_columns(contract: Contract, columns: dict[str, Any], at: str, limits: LimitSettings) -> Rows:
-    """Return the rows of `columns`, an object with a list of values for each column.
-
-    Raises:
-        Problem: 413 or 422.
-    """
+def _read_columns(contract: Contract, columns: dict[str, Any], at: str, limits: LimitSettings) -> Rows:
+    """Return the rows of `columns`, an object with a list of values for each column."""
     if len(columns) > limits.columns:
         raise too_many_columns(len(columns), limits)
     errors = [FieldError(join_path(at, key), "unknown column") for key in columns if key not in contract.positions]

@@ -68,7 +68,6 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Release all resources. Called after the last prediction."""
-        ...
 
 
 def is_finite(outputs: Outputs) -> bool:

@@ -167,8 +167,8 @@ def _output_options(document: dict[str, Any], name: str) -> _OutputOptions:
         parameters = _parameters(cast("dict[str, Any]", output), "outputs[0]")
         if parameters.get("classification"):
             raise invalid_field("outputs[0].parameters.classification", "not supported")
-        wanted = _flag(parameters, "binary_data", "outputs[0].parameters")
-        binary = binary if wanted is None else wanted
+        output_binary = _flag(parameters, "binary_data", "outputs[0].parameters")
+        binary = binary if output_binary is None else output_binary
     return _OutputOptions(identifier, bool(binary))
 
 
@@ -304,9 +304,9 @@ def _tensor_rows(contract: Contract, tensors: list[Tensor], rows: int, limits: L
     converted: list[Any] = []
     for column in contract.columns:
         tensor = given[column.name]
-        wanted, shape = column.shape[1:], tensor.shape[1:]
-        if len(wanted) != len(shape) or any(size not in (-1, got) for size, got in zip(wanted, shape, strict=True)):
-            raise invalid_field(f"{tensor.at}.shape", f"expected {[rows, *wanted]}")
+        expected, shape = column.shape[1:], tensor.shape[1:]
+        if len(expected) != len(shape) or any(size not in (-1, got) for size, got in zip(expected, shape, strict=True)):
+            raise invalid_field(f"{tensor.at}.shape", f"expected {[rows, *expected]}")
         array = _tensor_array(column, tensor, limits).reshape(tensor.shape)
         # The ellipsis keeps a single value an array.
         converted.append([array[row, ...] for row in range(rows)])
@@ -314,8 +314,8 @@ def _tensor_rows(contract: Contract, tensors: list[Tensor], rows: int, limits: L
 
 
 def _tensor_array(column: Column, tensor: Tensor, limits: LimitSettings) -> np.ndarray[Any, Any]:
-    flat, wanted = tensor.flat, datatype_of(column)
-    if wanted == "BYTES" and tensor.datatype == "BYTES":
+    flat, datatype = tensor.flat, datatype_of(column)
+    if datatype == "BYTES" and tensor.datatype == "BYTES":
         try:
             texts = [text.decode() if isinstance(text, bytes) else text for text in flat]
         except UnicodeDecodeError:
@@ -325,11 +325,11 @@ def _tensor_array(column: Column, tensor: Tensor, limits: LimitSettings) -> np.n
                 longest = max(len(text) for text in texts)
                 raise invalid_field(tensor.at, f"a string has {longest} characters; the limit is {limits.text}")
             return np.array(texts, dtype=object if column.dtype == "object" else str)
-    elif isinstance(flat, np.ndarray) and wanted != "BYTES" and np.can_cast(flat.dtype, column.dtype, "safe"):
+    elif isinstance(flat, np.ndarray) and datatype != "BYTES" and np.can_cast(flat.dtype, column.dtype, "safe"):
         if flat.dtype.kind == "f" and not np.isfinite(flat).all():
             raise invalid_field(tensor.at, "expected finite numbers")
         return flat.astype(column.dtype)
-    raise invalid_field(tensor.at, f"expected {wanted} without nulls, got {tensor.datatype}")
+    raise invalid_field(tensor.at, f"expected {datatype} without nulls, got {tensor.datatype}")
 
 
 PROTOCOL = InferenceProtocol("/v2/models/{model}/infer", decode)

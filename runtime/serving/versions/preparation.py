@@ -9,6 +9,7 @@ the last line of standard error is the reason.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -22,19 +23,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from ...common.errors import TidemillError
+from ..contract.model_contract import Contract
 from ..engines.prepared import COMPILED, Output, Prepared, Wanted, fingerprint, write_sample
+from ..inference.batch import Batch, Engine, Outputs, is_finite
 from ..settings import CompileSettings, IsolationSettings
+from .child_process import run_child
 from .model import UnfitError, VersionInfo, to_json_value
 
 if TYPE_CHECKING:
-    from ..contract.model_contract import Contract
     from ..engines.engine_selection import Case, Choice
     from ..engines.mlmodel import Described
     from ..engines.sample_rows import Row
-    from ..inference.batch import Engine, Outputs
 
 __all__ = ["PreparationSettings", "ensure_prepared", "main", "prepare"]
 
@@ -84,8 +87,6 @@ def _is_prepared(folder: Path, key: dict[str, Any]) -> bool:
 
 
 def _run(folder: Path, info: VersionInfo, settings: Wanted, seconds: float) -> None:
-    from .child_process import run_child
-
     request = {
         "compile": settings.compile.model_dump(mode="json"),
         "isolation": settings.isolation.model_dump(mode="json"),
@@ -101,8 +102,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path, help="folder of the version in the cache")
     folder: Path = parser.parse_args(argv).folder
-    import json
-
     request = json.load(sys.stdin)
     settings = PreparationSettings(CompileSettings(**request["compile"]), IsolationSettings(**request["isolation"]))
     _restrict_process()
@@ -172,7 +171,6 @@ def prepare(folder: Path, settings: Wanted) -> None:
 
 
 def _contract(described: Described) -> Contract:
-    from ..contract.model_contract import Contract
 
     try:
         return Contract.of(described.inputs())
@@ -237,7 +235,6 @@ def _build(
     from ..engines import sample_rows
     from ..engines.engine_selection import Case
     from ..engines.outputs import output_type
-    from ..inference.batch import Batch, is_finite
 
     original = _load_original(folder, described, contract, settings)
     contract = original.contract
@@ -296,8 +293,6 @@ def _join_notes(first: str, second: str) -> str:
 
 def _predict_sample(engine: Engine, rows: list[Row], has_example: bool) -> tuple[list[Row], Outputs]:
     """Return the rows that the model accepts, and its outputs."""
-    from ..inference.batch import Batch
-
     try:
         return rows, engine.predict(Batch(len(rows), rows))
     except TidemillError:
@@ -316,8 +311,6 @@ def _predict_sample(engine: Engine, rows: list[Row], has_example: bool) -> tuple
 
 
 def _output_name(described: Described, outputs: Outputs) -> Output:
-    import numpy as np
-
     if described.method != "predict_proba" or not isinstance(outputs, np.ndarray) or outputs.ndim != 2:
         return "prediction"
     return "score" if outputs.shape[1] == 2 else "scores"
@@ -326,7 +319,6 @@ def _output_name(described: Described, outputs: Outputs) -> Output:
 def _why_not_mergeable(engine: Engine, rows: list[Row], outputs: Outputs) -> str | None:
     """Return why rows of several requests must not be merged into one call, or None if they can be."""
     from ..engines.engine_selection import difference
-    from ..inference.batch import Batch
 
     for index, row in enumerate(rows[:_MERGED_ROWS]):
         try:

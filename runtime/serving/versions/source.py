@@ -47,7 +47,6 @@ class VersionSource(Protocol):
 
     def resolve(self) -> VersionInfo | None:
         """Return the version that should serve, or None; raise UnreachableError if the registry does not answer."""
-        ...
 
     def fetch(self, info: VersionInfo) -> Path:
         """Return the cache folder of the version; download it if needed."""
@@ -55,15 +54,12 @@ class VersionSource(Protocol):
 
     def evict(self, info: VersionInfo) -> None:
         """Delete the version from the cache: it may be damaged."""
-        ...
 
     def record_served(self, info: VersionInfo) -> None:
         """Record that the version serves."""
-        ...
 
     def last_served(self) -> VersionInfo | None:
         """Return the version that served last, or None."""
-        ...
 
 
 def source_of(settings: ServingSettings, alias: str) -> VersionSource:
