@@ -71,8 +71,8 @@ def settings_of(call: tuple[str, list[str], dict[str, str]]) -> ServingSettings:
         (["models:/flights@champion"], "--tracking-uri"),
         (["models:/flights/3", "--shadow", "challenger"], "serve models:/flights@champion"),
         (["model", "--shadow", "challenger"], "a shadow goes with an alias"),
-        (["models:/flights@champion", "--name", "x"], "has its name there"),
-        (["model", "--name", "a/b"], "not a name"),
+        (["models:/flights@champion", "--name", "x"], "already has a name"),
+        (["model", "--name", "a/b"], "invalid name"),
         (["model", "--host", "0.0.0.0"], "or --plain-http where TLS ends"),  # noqa: S104
         (["model", "--host", "::"], "or --plain-http where TLS ends"),
         (["model", "--tls-cert", "cert.pem"], "name both or none"),
