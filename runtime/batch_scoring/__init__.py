@@ -1,9 +1,9 @@
-"""Batch scoring: a model of the registry over a lake path or files, in constant memory, with lineage on the result.
+"""Scores lake data or files with a registered model, in constant memory, with lineage on the result.
 
 from tidemill.runtime import batch_scoring
 
-done = batch_scoring.score("models:/flights@champion", "flights/main/departures", "scores.parquet", keep=["id"])
-done.rows, done.version, done.input_commit
+result = batch_scoring.score("models:/flights@champion", "flights/main/departures", "scores.parquet", keep=["id"])
+result.rows, result.version, result.input_commit
 """
 
 from __future__ import annotations
@@ -13,21 +13,8 @@ from typing import TYPE_CHECKING
 from ..common.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .scorer import (
-        Progress,
-        Scored,
-        score,
-    )
+    from .scorer import Progress, ScoringResult, score
 
-__all__ = [
-    "Progress",
-    "Scored",
-    "score",
-]
+__all__ = ["Progress", "ScoringResult", "score"]
 
-__getattr__ = lazy_exports(
-    __name__,
-    {
-        "scorer": ["Progress", "Scored", "score"],
-    },
-)
+__getattr__ = lazy_exports(__name__, {"scorer": ["Progress", "ScoringResult", "score"]})

@@ -1,15 +1,14 @@
-"""Columns of a file as a model's contract wants them, checked a batch at a time; what does not fit is named.
+"""Converts the columns of a file to the columns of a model's contract, and names each invalid value.
 
-What a value may be is what the model server takes, told by Arrow's types: an integer may come in a column of floats as
-long as it is one, text of a CSV file is read as the contract means it, NaN is null, and infinite numbers are refused.
+The accepted values are those of the model server, in Arrow's types: whole floats are accepted as integers, CSV text is
+parsed by the type of its column, NaN is null, and infinite numbers are refused.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Collection, Sequence
-from datetime import datetime
+from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -17,102 +16,101 @@ import pyarrow as pa
 import pyarrow.compute
 
 from ..common.errors import UserError
-from ..serving import FIRST_TIME, LAST_TIME, Column, Contract, UnfitValueError
-from .inputs import Part
+from ..serving import Column, Contract, InvalidValueError, is_time_out_of_range
+from .inputs import InputFile
 
-__all__ = ["Fit"]
+__all__ = ["ColumnConverter"]
 
-pc: Any = pyarrow.compute  # its functions are made when it is imported, which no type checker sees
+pc: Any = pyarrow.compute  # its functions are created at import, so type checkers do not see them
 
 _INTEGERS, _FLOATS = ("integer", "long"), ("float", "double")
 _LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 _UTC = pa.timestamp("us", tz="UTC")
 
 
-class _UnfitError(Exception):
-    """The value at `row` of a column does not fit."""
+class _InvalidRowError(Exception):
+    """The value at `row` of a column is invalid."""
 
     def __init__(self, row: int, message: str) -> None:
         super().__init__(message)
         self.row = row
 
 
-class Fit:
-    """How the columns of one file become those of a contract.
+class ColumnConverter:
+    """Converts the batches of one file.
 
     Args:
-        contract: what the model takes.
-        part: the file.
-        kept: columns which are carried to the result; where the contract tells its columns by position alone, these
-            are not among them.
+        contract: the inputs of the model.
+        file: the file.
+        kept: columns that are copied to the result; they are no inputs if the contract has only positions.
 
     Attributes:
-        columns: the columns of the file which are needed.
+        columns: the columns of the file that the model needs.
 
     Raises:
         UserError: the file lacks columns; names one.
     """
 
-    def __init__(self, contract: Contract, part: Part, kept: Collection[str] = ()) -> None:
+    def __init__(self, contract: Contract, file: InputFile, kept: Collection[str] = ()) -> None:
         self._contract = contract
-        self._part = part
+        self._file = file
         self._by_position: Sequence[str] | None = None
-        have = set(part.columns)
-        missing = [column.name for column in contract.columns if column.name not in have]
-        if missing and (found := _positions(contract, [name for name in part.columns if name not in kept])):
-            self._by_position = found
-            self.columns: tuple[str, ...] = tuple(found)
+        available = set(file.columns)
+        missing = [column.name for column in contract.columns if column.name not in available]
+        if missing and (names := _positional_columns(contract, [name for name in file.columns if name not in kept])):
+            self._by_position = names
+            self.columns: tuple[str, ...] = tuple(names)
             return
-        lacking = [column.name for column in contract.columns if column.required and column.name not in have]
-        if lacking:
-            raise self._lacks(lacking)
-        self.columns = tuple(column.name for column in contract.columns if column.name in have)
+        required = [column.name for column in contract.columns if column.required and column.name not in available]
+        if required:
+            raise self._missing_columns(required)
+        self.columns = tuple(column.name for column in contract.columns if column.name in available)
 
-    def _lacks(self, names: list[str]) -> UserError:
-        close = difflib.get_close_matches(names[0], self._part.columns, n=1)
+    def _missing_columns(self, names: list[str]) -> UserError:
+        close = difflib.get_close_matches(names[0], self._file.columns, n=1)
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         return UserError(
-            f"lacks the column {names[0]}{more}, which the model needs",
-            field=self._part.name,
-            hint=f"is it {close[0]}? Rename it" if close else f"it has {', '.join(self._part.columns[:20]) or 'none'}",
+            f"lacks the column {names[0]}{more}, which the model requires",
+            field=self._file.name,
+            hint=f"is it {close[0]}? Rename it" if close else f"it has {', '.join(self._file.columns[:20]) or 'none'}",
         )
 
-    def __call__(self, batch: pa.RecordBatch, first_row: int) -> pa.RecordBatch:
-        """Return `batch`, which has at least `columns`, with exactly the contract's columns and types.
+    def convert(self, batch: pa.RecordBatch, first_row: int) -> pa.RecordBatch:
+        """Return `batch` with exactly the columns and types of the contract.
 
         Args:
-            batch: rows of the file.
-            first_row: the row of the file which is its first, counted from 1.
+            batch: rows of the file, with at least `columns`.
+            first_row: number of its first row in the file, from 1.
 
         Raises:
-            UserError: a value does not fit; names file, row and column.
+            UserError: a value is invalid; names file, row and column.
         """
         contract = self._contract
         if self._by_position is not None and contract.is_tensor:
             tensor = contract.columns[0]
             flat = Column(tensor.name, "tensor", dtype=tensor.dtype, shape=(-1,))
             kind = contract.schema.types[0].value_type
-            parts = [self._fitted(flat, kind, batch.column(name), name, first_row) for name in self._by_position]
-            return pa.RecordBatch.from_arrays([_rows_of(parts)], schema=contract.schema)
+            columns = [self._convert(flat, kind, batch.column(name), name, first_row) for name in self._by_position]
+            return pa.RecordBatch.from_arrays([_matrix_rows(columns)], schema=contract.schema)
         names = self._by_position or contract.names
         arrays: list[pa.Array] = []
         for column, kind, name in zip(contract.columns, contract.schema.types, names, strict=True):
             if name in self.columns:
-                arrays.append(self._fitted(column, kind, batch.column(name), name, first_row))
+                arrays.append(self._convert(column, kind, batch.column(name), name, first_row))
             else:
                 arrays.append(pa.nulls(batch.num_rows, kind))
         return pa.RecordBatch.from_arrays(arrays, schema=contract.schema)
 
-    def _fitted(self, column: Column, kind: pa.DataType, array: pa.Array, name: str, first_row: int) -> pa.Array:
+    def _convert(self, column: Column, kind: pa.DataType, array: pa.Array, name: str, first_row: int) -> pa.Array:
         try:
-            return _fit(column, kind, _plain(array), is_text=self._part.is_text)
-        except _UnfitError as error:
-            where = f"{self._part.name}, row {first_row + error.row}, column {name}"
-            raise UserError(f"wants {column.wants}, got {error}", field=where) from None
+            return _convert(column, kind, _decode(array), is_text=self._file.is_text)
+        except _InvalidRowError as error:
+            where = f"{self._file.name}, row {first_row + error.row}, column {name}"
+            raise UserError(f"expected {column.expected}, got {error}", field=where) from None
 
 
-def _positions(contract: Contract, names: list[str]) -> list[str] | None:
-    """Return the file's columns in the contract's order, where it has no names for them or is one matrix."""
+def _positional_columns(contract: Contract, names: list[str]) -> list[str] | None:
+    """Return the file's columns in the order of the contract if that has no names or is one matrix, else None."""
     if contract.is_tensor:
         first = contract.columns[0]
         matrix = len(contract.columns) == 1 and len(first.shape) == 2
@@ -120,13 +118,13 @@ def _positions(contract: Contract, names: list[str]) -> list[str] | None:
     return names if not contract.named and len(names) == len(contract.columns) else None
 
 
-def _plain(array: pa.Array) -> pa.Array:
-    """Return `array` without the ways in which Arrow can say the same values: dictionaries, views, extensions."""
+def _decode(array: pa.Array) -> pa.Array:
+    """Return the values of `array` in a basic type: not a dictionary, view, extension or large type."""
     kind = array.type
     if isinstance(kind, pa.BaseExtensionType):
-        return _plain(array.storage)
+        return _decode(array.storage)
     if pa.types.is_dictionary(kind):
-        return _plain(array.cast(kind.value_type))
+        return _decode(array.cast(kind.value_type))
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return array.cast(pa.string())
     if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind) or pa.types.is_fixed_size_binary(kind):
@@ -134,27 +132,27 @@ def _plain(array: pa.Array) -> pa.Array:
     return array
 
 
-def _fit(column: Column, kind: pa.DataType, array: pa.Array, *, is_text: bool) -> pa.Array:
+def _convert(column: Column, kind: pa.DataType, array: pa.Array, *, is_text: bool) -> pa.Array:
     if pa.types.is_null(array.type):
-        fitted = pa.nulls(len(array), kind)
+        converted = pa.nulls(len(array), kind)
     elif column.kind == "tensor":
-        fitted = _tensor(column, kind, array, is_text=is_text)
+        converted = _tensor(column, kind, array, is_text=is_text)
     elif column.kind == "json":
-        fitted = _json(column, array, is_text=is_text)
+        converted = _json(column, array, is_text=is_text)
     elif column.kind in _FLOATS or column.kind in _INTEGERS:
-        fitted = _number(column, kind, array, is_text=is_text)
+        converted = _number(column, kind, array, is_text=is_text)
     elif column.kind == "datetime":
-        fitted = _time(array)
+        converted = _time(array)
     elif is_text and column.kind in ("boolean", "binary"):
-        fitted = _read(column, array)
+        converted = _parse_text(column, array)
     else:
-        wanted = {"boolean": pa.types.is_boolean, "string": pa.types.is_string, "binary": pa.types.is_binary}
-        if not wanted[column.kind](array.type):
+        has_type = {"boolean": pa.types.is_boolean, "string": pa.types.is_string, "binary": pa.types.is_binary}
+        if not has_type[column.kind](array.type):
             _refuse_type(array)
-        fitted = array
-    if column.required and fitted.null_count:
-        raise _UnfitError(_first(fitted.is_null()), "null")
-    return fitted
+        converted = array
+    if column.required and converted.null_count:
+        raise _InvalidRowError(_first(converted.is_null()), "null")
+    return converted
 
 
 def _number(column: Column, kind: pa.DataType, array: pa.Array, *, is_text: bool) -> pa.Array:
@@ -164,44 +162,42 @@ def _number(column: Column, kind: pa.DataType, array: pa.Array, *, is_text: bool
     elif not (pa.types.is_integer(of) or pa.types.is_floating(of) or pa.types.is_decimal(of)):
         _refuse_type(array)
     if pa.types.is_floating(array.type):
-        # NaN is how a missing number is said where there is no null.
+        # NaN stands for null.
         array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
     if column.kind in _INTEGERS:
-        return _cast(array, kind, "a number which is none, or out of its range")
-    # As Python does it: an integer becomes the nearest float.
-    fitted = array.cast(kind, safe=False)
-    infinite = pc.fill_null(pc.is_inf(fitted), False)
+        return _cast(array, kind, "a number that is not whole or out of range")
+    # As in Python: an integer becomes the nearest float.
+    numbers = array.cast(kind, safe=False)
+    infinite = pc.fill_null(pc.is_inf(numbers), False)
     if pc.any(infinite).as_py():
-        raise _UnfitError(_first(infinite), "a number which is out of its range")
-    return fitted
+        raise _InvalidRowError(_first(infinite), "a number out of range")
+    return numbers
 
 
 def _time(array: pa.Array) -> pa.Array:
     of = array.type
     if pa.types.is_string(of):
         try:
-            fitted = array.cast(_UTC)
+            times = array.cast(_UTC)
         except pa.ArrowInvalid:
-            # Without an offset it is UTC, as in columns of times without a zone.
-            fitted = _cast(array, pa.timestamp("us"), "text which is no time").cast(_UTC)
+            # Times without an offset are in UTC.
+            times = _cast(array, pa.timestamp("us"), "text that is not a time").cast(_UTC)
     elif pa.types.is_timestamp(of) or pa.types.is_date(of):
-        given = array if pa.types.is_timestamp(of) else array.cast(pa.timestamp("ms"))
-        fitted = _cast(given, pa.timestamp("us", tz=given.type.tz), "a time out of range").cast(_UTC)
+        array = array if pa.types.is_timestamp(of) else array.cast(pa.timestamp("ms"))
+        times = _cast(array, pa.timestamp("us", tz=array.type.tz), "a time out of range").cast(_UTC)
     else:
         _refuse_type(array)
-    ends: list[tuple[datetime, Callable[..., Any]]] = [(FIRST_TIME, pc.less), (LAST_TIME, pc.greater_equal)]
-    for end, beyond in ends:
-        outside = pc.fill_null(beyond(fitted, pa.scalar(end, _UTC)), False)
-        if pc.any(outside).as_py():
-            raise _UnfitError(_first(outside), "a time which is not of 1678 to 2261")
-    return fitted
+    outside = pc.fill_null(is_time_out_of_range(times), False)
+    if pc.any(outside).as_py():
+        raise _InvalidRowError(_first(outside), "a time outside 1678 to 2261")
+    return times
 
 
-def _read(column: Column, array: pa.Array) -> pa.Array:
-    """Return text of a CSV file as the column means it."""
+def _parse_text(column: Column, array: pa.Array) -> pa.Array:
+    """Return CSV text converted to the type of the column."""
     if column.kind == "boolean":
         return _cast(array, pa.bool_(), "other text")
-    return pa.array(_each(column, array.to_pylist()), pa.binary())
+    return pa.array(_convert_values(column, array.to_pylist()), pa.binary())
 
 
 def _json(column: Column, array: pa.Array, *, is_text: bool) -> pa.Array:
@@ -212,38 +208,40 @@ def _json(column: Column, array: pa.Array, *, is_text: bool) -> pa.Array:
             try:
                 values[row] = None if value is None else json.loads(value)
             except ValueError:
-                raise _UnfitError(row, "text which is no JSON") from None
-    return pa.array([None if value is None else json.dumps(value) for value in _each(column, values)], pa.string())
+                raise _InvalidRowError(row, "text that is not JSON") from None
+    return pa.array(
+        [None if value is None else json.dumps(value) for value in _convert_values(column, values)], pa.string()
+    )
 
 
-def _each(column: Column, values: list[Any]) -> list[Any]:
-    fitted: list[Any] = []
+def _convert_values(column: Column, values: list[Any]) -> list[Any]:
+    converted: list[Any] = []
     for row, value in enumerate(values):
         try:
-            fitted.append(None if value is None else column.convert(value))
-        except UnfitValueError as error:
-            raise _UnfitError(row, f"what does not fit ({error})") from None
-    return fitted
+            converted.append(None if value is None else column.convert(value))
+        except InvalidValueError as error:
+            raise _InvalidRowError(row, f"an invalid value ({error})") from None
+    return converted
 
 
 def _tensor(column: Column, kind: pa.DataType, array: pa.Array, *, is_text: bool) -> pa.Array:
-    """Return lists, nested as deep as the shape says; every row has the same sizes."""
+    """Return lists nested like the shape; all rows have the same sizes."""
     if len(column.shape) == 1:
         return _leaf(column, kind, array, is_text=is_text)
     level, depth = array, len(column.shape) - 1
     each = 1  # values of this level in one row
     for position, size in enumerate(column.shape[1:]):
-        if not any(is_one(level.type) for is_one in _LISTS):
+        if not any(is_list(level.type) for is_list in _LISTS):
             _refuse_type(array)
         if level.null_count:
-            raise _UnfitError(_first(level.is_null()) // each, "null")
+            raise _InvalidRowError(_first(level.is_null()) // each, "null")
         lengths = pc.list_value_length(level)
-        wanted = size if size >= 0 else lengths[0].as_py()
-        other = pc.not_equal(lengths, wanted)
+        expected = size if size >= 0 else lengths[0].as_py()
+        other = pc.not_equal(lengths, expected)
         if pc.any(other).as_py():
-            raise _UnfitError(_first(other) // each, f"another number of values in dimension {position + 1}")
-        level = _plain(pc.list_flatten(level))
-        each *= max(wanted, 1)
+            raise _InvalidRowError(_first(other) // each, f"a different number of values in dimension {position + 1}")
+        level = _decode(pc.list_flatten(level))
+        each *= max(expected, 1)
     if pa.types.is_nested(level.type):
         _refuse_type(array)
     leaf = kind
@@ -251,15 +249,15 @@ def _tensor(column: Column, kind: pa.DataType, array: pa.Array, *, is_text: bool
         leaf = leaf.value_type
     try:
         _leaf(column, leaf, level, is_text=False)
-    except _UnfitError as error:
-        raise _UnfitError(error.row // each, str(error)) from None
+    except _InvalidRowError as error:
+        raise _InvalidRowError(error.row // each, str(error)) from None
     return array.cast(kind, safe=False)
 
 
 def _leaf(column: Column, kind: pa.DataType, values: pa.Array, *, is_text: bool) -> pa.Array:
     of = values.type
     if values.null_count:
-        raise _UnfitError(_first(values.is_null()), "null")
+        raise _InvalidRowError(_first(values.is_null()), "null")
     if pa.types.is_string(kind) or pa.types.is_boolean(kind):
         if is_text and pa.types.is_boolean(kind):
             return _cast(values, kind, "other text")
@@ -267,14 +265,14 @@ def _leaf(column: Column, kind: pa.DataType, values: pa.Array, *, is_text: bool)
             _refuse_type(values)
         return values
     number = Column(column.name, "double" if pa.types.is_floating(kind) else "long")
-    fitted = _number(number, kind, values, is_text=is_text)
-    if fitted.null_count:
-        raise _UnfitError(_first(fitted.is_null()), "a number which is not finite")
-    return fitted
+    numbers = _number(number, kind, values, is_text=is_text)
+    if numbers.null_count:
+        raise _InvalidRowError(_first(numbers.is_null()), "a number that is not finite")
+    return numbers
 
 
-def _rows_of(columns: list[pa.Array]) -> pa.Array:
-    """Return the rows of a matrix, given by its columns, as lists."""
+def _matrix_rows(columns: list[pa.Array]) -> pa.Array:
+    """Return the rows of a matrix with these columns as lists."""
     if pa.types.is_string(columns[0].type):
         return pa.array([list(row) for row in zip(*(column.to_pylist() for column in columns), strict=True)])
     matrix = np.column_stack([column.to_numpy(zero_copy_only=False) for column in columns])
@@ -282,13 +280,13 @@ def _rows_of(columns: list[pa.Array]) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(matrix.reshape(-1), columns[0].type))
 
 
-def _cast(array: pa.Array, kind: pa.DataType, otherwise: str) -> pa.Array:
-    # What is finer than a microsecond is cut off.
+def _cast(array: pa.Array, kind: pa.DataType, message: str) -> pa.Array:
+    # Truncate to microseconds.
     options = pc.CastOptions(kind, allow_time_truncate=True)
     try:
         return array.cast(options=options)
     except pa.ArrowInvalid:
-        # The first which cannot be cast, by halves.
+        # Find the first invalid value by bisection.
         low, high = 0, len(array)
         while high - low > 1:
             middle = (low + high) // 2
@@ -297,12 +295,14 @@ def _cast(array: pa.Array, kind: pa.DataType, otherwise: str) -> pa.Array:
                 low = middle
             except pa.ArrowInvalid:
                 high = middle
-        raise _UnfitError(low, otherwise) from None
+        raise _InvalidRowError(low, message) from None
 
 
-def _first(marks: pa.Array) -> int:
-    return int(pc.index(marks, True).as_py())
+def _first(mask: pa.Array) -> int:
+    return int(pc.index(mask, True).as_py())
 
 
 def _refuse_type(array: pa.Array) -> NoReturn:
-    raise _UnfitError(_first(array.is_valid()) if array.null_count < len(array) else 0, f"values of type {array.type}")
+    raise _InvalidRowError(
+        _first(array.is_valid()) if array.null_count < len(array) else 0, f"values of type {array.type}"
+    )

@@ -1,7 +1,7 @@
-"""What is scored: the Parquet files of a lake path, or files, folders and globs, read a batch at a time.
+"""Reads the rows to score, in batches: Parquet files of a lake path, or local files, folders and globs.
 
-A batch never holds more than the rows that were asked for, whatever the file's own blocks are; what is kept in memory
-besides is what the file's format makes necessary: pages of a row group, a block of CSV, one record batch of Arrow.
+A batch never has more rows than requested. In addition, memory holds only what the format requires: pages of a Parquet
+row group, a block of CSV, or one Arrow record batch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .. import data
 from ..common.errors import ConfigError, NotFoundError
 from ..data import LakeLike
 
-__all__ = ["LAKE_SCHEME", "Input", "Part", "open_input"]
+__all__ = ["LAKE_SCHEME", "Input", "InputFile", "open_input"]
 
 LAKE_SCHEME = "lakefs://"
 
@@ -35,14 +35,14 @@ _BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Part:
-    """One file.
+class InputFile:
+    """One file to score.
 
     Attributes:
-        name: what errors call it.
-        schema: the columns it has, in order; without any metadata.
-        batches: given the wanted columns and a number of rows, yields batches of at most so many.
-        is_text: its values are text as it stood, whatever they mean.
+        name: for error messages.
+        schema: its columns, without metadata.
+        batches: yields batches, given the column names and the maximum number of rows.
+        is_text: all values are unparsed text.
     """
 
     name: str
@@ -57,11 +57,11 @@ class Part:
 
 
 class Input(Protocol):
-    """Where rows come from.
+    """The source of the rows.
 
     Attributes:
-        address: what names it for ever, as far as anything does.
-        lineage: what is known of it, for the result.
+        address: its name; for lake data, pinned to a commit.
+        lineage: lineage tags for the result.
     """
 
     address: str
@@ -69,30 +69,30 @@ class Input(Protocol):
 
     @property
     def files(self) -> int:
-        """How many there are."""
+        """The number of files."""
         ...
 
-    def parts(self) -> Iterator[Part]:
-        """Yield the files, in order; each can be read until the next is asked for."""
+    def open_files(self) -> Iterator[InputFile]:
+        """Yield the files in order; each is open until the next one is requested."""
         ...
 
 
 def open_input(text: str, *, validated: bool = False, lake: LakeLike = None) -> Input:
-    """Return the input which `text` names: a lake address, or files.
+    """Return the input at `text`: a lake address, or local files.
 
-    What is there as a file is a file; `lakefs://` always names the lake.
+    Existing files take precedence; `lakefs://` always means the lake.
 
     Raises:
-        NotFoundError: there is nothing there.
-        ConfigError: `validated` was asked of files, which no gate judged.
+        NotFoundError: nothing was found.
+        ConfigError: `validated` was set for files, which the gate does not validate.
     """
     if not text.startswith(LAKE_SCHEME):
         found = _files(text)
         if found:
             if validated:
-                raise ConfigError("only data of the lake passes a gate", field="--validated", value=text)
+                raise ConfigError("only lake data is validated by the gate", field="--validated", value=text)
             return _Files(text, found)
-        if not _maybe_address(text):
+        if not _is_address(text):
             raise NotFoundError("no such file or folder", field="input", value=text)
     address = text.removeprefix(LAKE_SCHEME)
     try:
@@ -100,7 +100,7 @@ def open_input(text: str, *, validated: bool = False, lake: LakeLike = None) -> 
     except NotFoundError as error:
         if text.startswith(LAKE_SCHEME) or error.field not in ("TIDEMILL_RUNTIME", "lake"):
             raise
-        why = "no platform is known to have it in its lake" if error.field == "TIDEMILL_RUNTIME" else error.message
+        why = "no platform with a lake is configured" if error.field == "TIDEMILL_RUNTIME" else error.message
         raise NotFoundError(f"no such file, and {why}", field="input", value=text, hint=error.hint) from None
 
 
@@ -114,10 +114,10 @@ class _Files:
     def files(self) -> int:
         return len(self.paths)
 
-    def parts(self) -> Iterator[Part]:
+    def open_files(self) -> Iterator[InputFile]:
         for path in self.paths:
-            with _opened(path, str(path)) as part:
-                yield part
+            with _open_file(path, str(path)) as opened:
+                yield opened
 
 
 class _Dataset:
@@ -131,16 +131,16 @@ class _Dataset:
     def files(self) -> int:
         return len(self._dataset.files)
 
-    def parts(self) -> Iterator[Part]:
+    def open_files(self) -> Iterator[InputFile]:
         for item, file in self._dataset.downloaded():
-            with _opened(file, item.path) as part:
-                yield part
+            with _open_file(file, item.path) as opened:
+                yield opened
 
 
-def _maybe_address(text: str) -> bool:
-    """Tell whether `text` can be REPOSITORY/REF/PATH.
+def _is_address(text: str) -> bool:
+    """Return whether `text` can be REPOSITORY/REF/PATH.
 
-    >>> _maybe_address("flights/main/departures"), _maybe_address("./flights/main/departures"), _maybe_address("a/b")
+    >>> _is_address("flights/main/departures"), _is_address("./flights/main/departures"), _is_address("a/b")
     (True, False, False)
     """
     parts = text.strip("/").split("/")
@@ -150,10 +150,10 @@ def _maybe_address(text: str) -> bool:
 def _files(text: str) -> list[Path]:
     path = Path(text).expanduser()
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if _suffix(file) and file.is_file() and _shown(file, path))
+        found = sorted(file for file in path.rglob("*") if _suffix(file) and file.is_file() and _is_visible(file, path))
         if not found:
             raise NotFoundError(
-                "the folder holds no file which can be scored", field="input", value=text, hint=f"use {_known()}"
+                "the folder has no files that can be scored", field="input", value=text, hint=f"use {_known_suffixes()}"
             )
         return found
     if path.exists():
@@ -162,13 +162,13 @@ def _files(text: str) -> list[Path]:
         found = [Path(item) for item in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 - may be absolute
         files = [item for item in found if item.is_file()]
         if not files:
-            raise NotFoundError("no file fits the pattern", field="input", value=text)
+            raise NotFoundError("no file matches the pattern", field="input", value=text)
         return files
     return []
 
 
-def _shown(file: Path, folder: Path) -> bool:
-    """Tell whether no part of the path below `folder` is hidden, as what other tools leave beside data is."""
+def _is_visible(file: Path, folder: Path) -> bool:
+    """Return whether no part of the path below `folder` is hidden, as metadata files of other tools are."""
     return not any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
 
 
@@ -177,31 +177,32 @@ def _suffix(path: Path) -> str | None:
     return next((suffix for suffix in _KNOWN if name.endswith(suffix)), None)
 
 
-def _known() -> str:
+def _known_suffixes() -> str:
     return f"{', '.join(_KNOWN[:-1])} or {_KNOWN[-1]}"
 
 
 @contextlib.contextmanager
-def _opened(path: Path, name: str) -> Generator[Part]:
-    """Open one file; what is wrong with it is said with its name, also while it is read."""
+def _open_file(path: Path, name: str) -> Generator[InputFile]:
+    """Open one file; errors name the file, also while it is read."""
     suffix = _suffix(path)
     if suffix is None:
-        raise ConfigError("not a kind of file which can be scored", field="input", value=name, hint=f"use {_known()}")
+        raise ConfigError("unsupported file type", field="input", value=name, hint=f"use {_known_suffixes()}")
     opener = _parquet if suffix in _PARQUET else _text if suffix in _TEXT else _arrow
     with contextlib.ExitStack() as stack:
-        with _said_of(name):
-            part = stack.enter_context(opener(path, name))
-            _no_twice(part)
+        with _read_errors(name):
+            file = stack.enter_context(opener(path, name))
+            _check_unique_columns(file)
 
         def batches(columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
-            with _said_of(name):
-                yield from part.batches(columns, rows)
+            with _read_errors(name):
+                yield from file.batches(columns, rows)
 
-        yield replace(part, batches=batches)
+        yield replace(file, batches=batches)
 
 
 @contextlib.contextmanager
-def _said_of(name: str) -> Generator[None]:
+def _read_errors(name: str) -> Generator[None]:
+    """Raise read errors as ConfigError with the name of the file."""
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -209,26 +210,26 @@ def _said_of(name: str) -> Generator[None]:
         raise ConfigError(f"cannot be read ({first})", field="input", value=name) from None
 
 
-def _no_twice(part: Part) -> None:
-    twice = sorted({column for column in part.columns if part.columns.count(column) > 1})
-    if twice:
-        raise ConfigError(f"the column {twice[0]!r} is there twice", field=part.name)
+def _check_unique_columns(file: InputFile) -> None:
+    duplicates = sorted({column for column in file.columns if file.columns.count(column) > 1})
+    if duplicates:
+        raise ConfigError(f"duplicate column {duplicates[0]!r}", field=file.name)
 
 
 @contextlib.contextmanager
-def _parquet(path: Path, name: str) -> Generator[Part]:
-    # With a buffer of its own a column chunk is read in pieces, and not whole.
+def _parquet(path: Path, name: str) -> Generator[InputFile]:
+    # With a buffer size, column chunks are read in pieces.
     with pq.ParquetFile(path, buffer_size=_BLOCK_BYTES, pre_buffer=False, memory_map=False) as file:
 
         def batches(columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
             for batch in file.iter_batches(batch_size=rows, columns=list(columns), use_threads=False):
                 yield batch.select(list(columns))
 
-        yield Part(name, file.schema_arrow.remove_metadata(), batches)
+        yield InputFile(name, file.schema_arrow.remove_metadata(), batches)
 
 
 @contextlib.contextmanager
-def _text(path: Path, name: str) -> Generator[Part]:
+def _text(path: Path, name: str) -> Generator[InputFile]:
     delimiter = "\t" if ".tsv" in path.name.lower() else ","
 
     def opened(columns: Sequence[str] | None) -> pyarrow.csv.CSVStreamingReader:
@@ -236,7 +237,7 @@ def _text(path: Path, name: str) -> Generator[Part]:
             path,
             read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
             parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            # Text as it stood: the contract says what it means, and an id such as 007 stays what it is.
+            # Unparsed text: the contract defines the types, and an id such as 007 keeps its zeros.
             convert_options=pyarrow.csv.ConvertOptions(
                 include_columns=columns,
                 column_types=dict.fromkeys(columns or (), pa.string()),
@@ -253,16 +254,16 @@ def _text(path: Path, name: str) -> Generator[Part]:
 
     with opened(None) as first:
         schema = pa.schema([pa.field(column, pa.string()) for column in first.schema.names])
-    yield Part(name, schema, batches, is_text=True)
+    yield InputFile(name, schema, batches, is_text=True)
 
 
 @contextlib.contextmanager
-def _arrow(path: Path, name: str) -> Generator[Part]:
+def _arrow(path: Path, name: str) -> Generator[InputFile]:
     with pa.OSFile(str(path)) as file:
         start = file.read(len(_ARROW_FILE))
         file.seek(0)
         if start.startswith(_FEATHER_1):
-            raise ConfigError("Feather version 1 is not read", field="input", value=name, hint="write version 2")
+            raise ConfigError("Feather version 1 is not supported", field="input", value=name, hint="use version 2")
         if start == _ARROW_FILE:
             reader = pyarrow.ipc.open_file(file)
             found = (reader.get_batch(index) for index in range(reader.num_record_batches))
@@ -274,7 +275,7 @@ def _arrow(path: Path, name: str) -> Generator[Part]:
             for batch in found:
                 yield from _sliced(batch.select(list(columns)), rows)
 
-        yield Part(name, reader.schema.remove_metadata(), batches)
+        yield InputFile(name, reader.schema.remove_metadata(), batches)
 
 
 def _sliced(batch: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:

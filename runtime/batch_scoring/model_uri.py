@@ -1,6 +1,6 @@
-"""Which model is meant, and how its registry is reached, for what runs without a platform.
+"""Parses model URIs, and finds the registry settings for commands that run without a platform.
 
-models:/NAME@ALIAS      the version which bears the alias
+models:/NAME@ALIAS      the version with the alias
 models:/NAME/VERSION    that version
 PATH                    a folder with an MLmodel file
 """
@@ -23,15 +23,15 @@ __all__ = ["ModelUri", "cache_folder", "folder_name", "registry_settings", "stat
 
 _SCHEME = "models:/"
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
-_FORMS = "write models:/NAME@ALIAS, models:/NAME/VERSION, or the path of a folder with an MLmodel file"
+_URI_HINT = "write models:/NAME@ALIAS, models:/NAME/VERSION, or the path of a folder with an MLmodel file"
 
 
 @dataclass(frozen=True)
 class ModelUri:
-    """A model, as a user names it; exactly one of `alias`, `version` and `path` is given.
+    """A parsed model URI; exactly one of `alias`, `version` and `path` is set.
 
     Attributes:
-        name: the registered model's name; for a folder, the folder's.
+        name: of the registered model, or of the folder.
     """
 
     name: str
@@ -41,10 +41,10 @@ class ModelUri:
 
     @classmethod
     def parse(cls, text: str, *, name: str | None = None) -> ModelUri:
-        """Return what `text` means; `name` is what a folder's model is called, instead of by the folder.
+        """Parse `text`; `name` replaces the name of a folder.
 
         Raises:
-            UserError: it is no model, or `name` none for it.
+            UserError: `text` or `name` is invalid.
 
         >>> ModelUri.parse("models:/flights@champion")
         ModelUri(name='flights', alias='champion', version=None, path=None)
@@ -53,17 +53,19 @@ class ModelUri:
         """
         if text.startswith(_SCHEME):
             if name is not None:
-                raise UserError("a model of a registry has its name there", field="--name", hint="leave it out")
+                raise UserError("a registered model already has a name", field="--name", hint="leave it out")
             return cls._registered(text)
         if "://" in text or text.startswith("runs:/"):
-            raise UserError("not a model which can be served", field="model", value=text, hint=_FORMS)
+            raise UserError("not a model URI", field="model", value=text, hint=_URI_HINT)
         path = Path(text).expanduser()
         if not (path / "MLmodel").is_file():
-            what = "holds no MLmodel file" if path.is_dir() else "there is no such folder"
-            raise NotFoundError(what, field="model", value=text, hint=_FORMS)
+            what = "the folder has no MLmodel file" if path.is_dir() else "the folder does not exist"
+            raise NotFoundError(what, field="model", value=text, hint=_URI_HINT)
         chosen = name or re.sub(r"[^A-Za-z0-9_.-]+", "-", path.resolve().name).strip("-.") or "model"
         if not _NAME.fullmatch(chosen):
-            raise UserError("not a name", field="--name", value=name, hint="write letters, digits, dots and dashes")
+            raise UserError(
+                "invalid name", field="--name", value=name, hint="use letters, digits, dots, dashes and underscores"
+            )
         return cls(chosen, path=path.resolve())
 
     @classmethod
@@ -76,8 +78,8 @@ class ModelUri:
                 return cls(name, version=version)
         elif _NAME.fullmatch(name) and _NAME.fullmatch(alias):
             return cls(name, alias=alias)
-        hint = f"write models:/{rest}@champion" if _NAME.fullmatch(rest) else _FORMS
-        raise UserError("neither a version nor an alias is named", field="model", value=text, hint=hint)
+        hint = f"write models:/{rest}@champion" if _NAME.fullmatch(rest) else _URI_HINT
+        raise UserError("the URI has neither a version nor an alias", field="model", value=text, hint=hint)
 
     def __str__(self) -> str:
         if self.path is not None:
@@ -86,14 +88,14 @@ class ModelUri:
 
 
 def registry_settings(tracking_uri: str | None) -> RegistrySettings:
-    """Return how to reach the registry.
+    """Return the settings of the registry.
 
-    In this order: `tracking_uri`; MLFLOW_TRACKING_URI; the platform of TIDEMILL_RUNTIME. Credentials come from
-    MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or, for the platform's own registry, from its settings. A
-    password of the environment is put down in a file of mode 0600, from which whatever is started reads it.
+    The registry is the first of `tracking_uri`, MLFLOW_TRACKING_URI and the platform of TIDEMILL_RUNTIME. Credentials
+    come from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or from the settings of the platform for its own
+    registry. A password from the environment is written to a file of mode 0600, which child processes read.
 
     Raises:
-        UserError: no registry is known, or half of the credentials.
+        UserError: no registry is configured, or only one of user name and password is set.
     """
     chosen = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     username = os.environ.get("MLFLOW_TRACKING_USERNAME")
@@ -103,20 +105,22 @@ def registry_settings(tracking_uri: str | None) -> RegistrySettings:
         return known
     if chosen is None:
         raise UserError(
-            "no model registry is known",
+            "no model registry is configured",
             field="--tracking-uri",
-            hint='name it, or set MLFLOW_TRACKING_URI, or first `eval "$(tidemill env)"`',
+            hint='add the option, set MLFLOW_TRACKING_URI, or run `eval "$(tidemill env)"` first',
         )
     if urlsplit(chosen).scheme in ("http", "https") and "@" in urlsplit(chosen).netloc:
-        # Its value is not repeated here: it holds a password.
+        # The message does not repeat the value, which has a password.
         raise UserError(
-            "credentials do not belong into a URL",
+            "the URL must not contain credentials",
             field="tracking URI",
-            hint="put them into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+            hint="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead",
         )
     if (username is None) != (password is None):
-        unset = "MLFLOW_TRACKING_USERNAME" if username is None else "MLFLOW_TRACKING_PASSWORD"
-        raise UserError("is not set, and its other half is", field=unset, hint="set both or none")
+        unset, other = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+        if username is not None:
+            unset, other = other, unset
+        raise UserError(f"is not set, but {other} is", field=unset, hint="set both or none")
     if username is None or password is None:
         return RegistrySettings(tracking_uri=chosen)
     if not password.strip():
@@ -128,7 +132,7 @@ def registry_settings(tracking_uri: str | None) -> RegistrySettings:
 
 
 def state_folder(environment: Mapping[str, str] | None = None) -> Path:
-    """Return where a user's keys and settings are kept: XDG_STATE_HOME/tidemill, else ~/.local/state/tidemill."""
+    """Return the folder of the user's keys and settings: XDG_STATE_HOME/tidemill, else ~/.local/state/tidemill."""
     return _user_folder(environment, None, "XDG_STATE_HOME", (".local", "state"))
 
 
@@ -140,18 +144,18 @@ def cache_folder(environment: Mapping[str, str] | None = None) -> Path:
 def _user_folder(
     environment: Mapping[str, str] | None, own: str | None, shared: str, below_home: tuple[str, ...]
 ) -> Path:
-    found = os.environ if environment is None else environment
-    if own is not None and found.get(own):
-        return Path(found[own]).expanduser().absolute()
-    base = Path(found.get(shared, ""))
-    # The XDG specification: a relative value is to be ignored.
+    variables = os.environ if environment is None else environment
+    if own is not None and variables.get(own):
+        return Path(variables[own]).expanduser().absolute()
+    base = Path(variables.get(shared, ""))
+    # The XDG specification requires that relative values are ignored.
     return (base if base.is_absolute() else Path.home().joinpath(*below_home)) / "tidemill"
 
 
 def folder_name(uri: ModelUri, registry: RegistrySettings | None) -> str:
-    """Return a folder name for what belongs to `uri` in `registry`: readable, and different for different ones."""
+    """Return a readable and unique folder name for `uri` in `registry`."""
     tracking = registry.tracking_uri if registry is not None else ""
-    # A file or database may be named relative to the working directory.
+    # The path of a file or database may be relative to the working directory.
     where = str(Path.cwd()) if tracking and urlsplit(tracking).scheme not in ("http", "https") else ""
     digest = hashlib.sha256("\0".join((str(uri), tracking, where)).encode()).hexdigest()
     return f"{uri.name}-{digest[:12]}"

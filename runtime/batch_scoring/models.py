@@ -1,4 +1,4 @@
-"""The model which scores: found, downloaded, prepared and loaded by the model server's own code."""
+"""Resolves, downloads, prepares and loads the model, with the code of the model server."""
 
 from __future__ import annotations
 
@@ -11,32 +11,31 @@ from ..common.settings import ListenSettings
 from ..serving import CompileSettings, ServedModel, ServingSettings, loader, source_of
 from .model_uri import ModelUri, cache_folder, folder_name, registry_settings
 
-__all__ = ["loaded"]
+__all__ = ["open_model"]
 
 
 @contextmanager
-def loaded(uri: str, *, compiled: bool, tracking_uri: str | None, cache: Path | None) -> Generator[ServedModel]:
-    """Give the model which `uri` names, ready to answer; see `scorer.score` for the arguments and the errors."""
-    meant = ModelUri.parse(uri)
-    registry = registry_settings(tracking_uri) if meant.path is None else None
+def open_model(uri: str, *, compiled: bool, tracking_uri: str | None, cache: Path | None) -> Generator[ServedModel]:
+    """Return a context with the loaded model at `uri`; see `scorer.score` for the arguments and errors."""
+    model_uri = ModelUri.parse(uri)
+    registry = registry_settings(tracking_uri) if model_uri.path is None else None
     settings = ServingSettings(
-        # Nothing listens.
-        listen=ListenSettings(port=1, token_file=Path()),
-        model=meant.name,
-        alias=meant.alias or "champion",
-        version=meant.version,
-        path=meant.path,
+        listen=ListenSettings(port=1, token_file=Path()),  # required, but unused
+        model=model_uri.name,
+        alias=model_uri.alias or "champion",
+        version=model_uri.version,
+        path=model_uri.path,
         registry=registry,
-        cache=(cache or cache_folder() / "models") / folder_name(meant, registry),
+        cache=(cache or cache_folder() / "models") / folder_name(model_uri, registry),
         compile=CompileSettings() if compiled else CompileSettings(engines=[]),
     )
     source = source_of(settings, settings.alias)
     info = source.resolve()
     if info is None:
-        what = f"no alias {meant.alias}" if meant.alias else f"no version {meant.version}"
-        raise NotFoundError(f"the registry has {what} of {meant.name}", field="model", value=uri)
+        what = f"no alias {model_uri.alias}" if model_uri.alias else f"no version {model_uri.version}"
+        raise NotFoundError(f"the registry has {what} of {model_uri.name}", field="model", value=uri)
     model = loader(settings)(info, source.fetch(info))
-    source.remember(info)
+    source.record_served(info)
     try:
         yield model
     finally:

@@ -1,4 +1,4 @@
-"""Where scores go: a file, or a path on a branch of the lake; whole or not at all, and written as they come."""
+"""Writes the scores to a file, or to a path on a lake branch: complete or not at all, in constant memory."""
 
 from __future__ import annotations
 
@@ -36,71 +36,69 @@ _FORMATS: dict[str, Format] = {
     ".ipc": "arrow",
     "": "parquet",
 }
-# What a file system says that has no hard links.
+# Errors of file systems without hard links.
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
 
 
 class Sink(Protocol):
-    """A file which is being written."""
+    """An open file for scores."""
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append `batch`."""
-        ...
 
 
 class Output(Protocol):
-    """A place for one file.
+    """The destination of the scores.
 
     Attributes:
-        address: what names it.
-        format: what is written there.
+        address: its name.
+        format: the file format.
     """
 
     address: str
     format: Format
 
     def work(self) -> contextlib.AbstractContextManager[Path]:
-        """Give a path to write to, which nobody takes for the result; it is gone afterwards."""
+        """Return a context with a temporary path to write to; the file is deleted at the end."""
         ...
 
     def publish(self, work: Path, metadata: Mapping[str, str]) -> str | None:
-        """Make `work` the result; return the commit, where there is one."""
-        ...
+        """Make the file `work` the result; return the lake commit, or None."""
 
 
 def open_output(text: str, *, overwrite: bool = False, lake: LakeLike = None) -> Output:
-    """Return the output which `text` names, a file or REPOSITORY/BRANCH/PATH.
+    """Return the output at `text`, a file or REPOSITORY/BRANCH/PATH.
 
-    Of a path which could be either it is a file's where its folder exists; `lakefs://` always names the lake.
+    A path whose folder exists is a file; `lakefs://` always means the lake.
 
     Raises:
-        UserError: something is there, or it cannot be written to.
+        UserError: the output exists, or cannot be written.
     """
     if text.startswith(LAKE_SCHEME):
         return _LakeOutput(text.removeprefix(LAKE_SCHEME), overwrite, lake)
     path = Path(text).expanduser()
     folder = path.parent
     if not folder.is_dir():
-        knows = lake is not None or bool(os.environ.get(ENVIRONMENT_VARIABLE))
-        if knows and not text.startswith(("/", ".", "~")) and len(text.strip("/").split("/")) >= 3:
+        has_lake = lake is not None or bool(os.environ.get(ENVIRONMENT_VARIABLE))
+        if has_lake and not text.startswith(("/", ".", "~")) and len(text.strip("/").split("/")) >= 3:
             return _LakeOutput(text, overwrite, lake)
-        raise NotFoundError("there is no such folder", field="output", value=str(folder), hint="make it first")
+        raise NotFoundError("the folder does not exist", field="output", value=str(folder), hint="create it")
     if path.is_dir():
-        raise UserError("it is a folder; scores go into one file", field="output", value=text, hint="add a file name")
+        raise UserError("this is a folder; scores go into one file", field="output", value=text, hint="add a file name")
     if path.exists() and not overwrite:
-        raise _taken(text)
+        raise _exists_error(text)
     return _FileOutput(path, text, overwrite)
 
 
-def _taken(text: str) -> UserError:
-    return UserError("it is there already", field="output", value=text, hint="add --overwrite, or choose another name")
+def _exists_error(text: str) -> UserError:
+    return UserError("already exists", field="output", value=text, hint="add --overwrite, or choose another name")
 
 
 def _format(text: str) -> Format:
     suffix = Path(text).suffix.lower()
     if suffix not in _FORMATS:
         known = ", ".join(name for name in _FORMATS if name)
-        raise ConfigError("not a kind of file which is written", field="output", value=text, hint=f"use one of {known}")
+        raise ConfigError("unsupported file type", field="output", value=text, hint=f"use one of {known}")
     return _FORMATS[suffix]
 
 
@@ -113,14 +111,14 @@ class _FileOutput:
 
     @contextlib.contextmanager
     def work(self) -> Generator[Path]:
-        # In the same folder, so that it takes one rename; hidden, so that a reader of the folder skips it.
+        # In the same folder, so that one rename is enough; hidden, so that readers of the folder skip it.
         work = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}.partial")
         try:
             yield work
         finally:
             work.unlink(missing_ok=True)
 
-    def publish(self, work: Path, metadata: Mapping[str, str]) -> None:  # noqa: ARG002 - the file holds it
+    def publish(self, work: Path, metadata: Mapping[str, str]) -> None:  # noqa: ARG002 - the file contains it
         sync(work)
         if self._overwrite:
             work.replace(self._path)
@@ -129,26 +127,26 @@ class _FileOutput:
         sync(self._path.parent)
 
     def _link(self, work: Path) -> None:
-        """Give `work` its name unless something took it meanwhile, which a rename would replace without a word."""
+        """Rename `work` to the output, unless that was created meanwhile; a plain rename would replace it silently."""
         try:
             os.link(work, self._path)
         except FileExistsError:
-            raise _taken(self.address) from None
+            raise _exists_error(self.address) from None
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
             if self._path.exists():
-                raise _taken(self.address) from None
+                raise _exists_error(self.address) from None
             work.replace(self._path)
 
 
 class _LakeOutput:
-    """A path on a branch; what is there is committed, and goes to a protected branch by `data.publish` alone."""
+    """A path on a branch. The scores are committed; `data.publish` can then merge them into a protected branch."""
 
     def __init__(self, address: str, overwrite: bool, lake: LakeLike) -> None:
         self._repository, self._branch, self._object = data.split(address)
         if not self._object:
-            raise ConfigError("the address of a file is needed", field="output", value=address, hint="add its path")
+            raise ConfigError("the address has no file path", field="output", value=address, hint="add a path")
         self.address = f"{self._repository}/{self._branch}/{self._object}"
         self.format: Format = _format(self._object)
         self._lake = lake
@@ -169,17 +167,17 @@ class _LakeOutput:
                 "the branch is protected",
                 field="output",
                 value=self.address,
-                hint=f"write to another branch, which is made from main, then publish it: "
+                hint=f"write to another branch, which is created from main, then publish it: "
                 f'data.publish("{self._repository}/BRANCH")',
             )
         if not lake.has_branch(self._repository, self._branch):
             return
         if not overwrite and data.exists(self.address, lake=lake):
-            raise _taken(self.address)
+            raise _exists_error(self.address)
         others = next((path for path in lake.staged(self._repository, self._branch) if path != self._object), None)
         if others is not None:
             raise UserError(
-                f"the branch has changes which are not committed ({others}), and the scores' commit would hold them",
+                f"the branch has uncommitted changes ({others}), which the commit of the scores would include",
                 field="output",
                 value=self.address,
                 hint="commit them first, or write to another branch",
@@ -201,24 +199,24 @@ class _LakeOutput:
 
 @contextlib.contextmanager
 def open_sink(path: Path, kind: Format, schema: pa.Schema) -> Generator[Sink]:
-    """Open the new file `path` for batches of `schema`; its metadata is kept where the format has a place for it.
+    """Open the new file `path` for batches of `schema`; Parquet and Arrow store its metadata.
 
     Raises:
-        ConfigError: CSV has no way to say a column's values.
+        ConfigError: CSV cannot represent the type of a column.
     """
     if kind == "parquet":
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            yield _Parquet(writer)
+            yield _ParquetSink(writer)
     elif kind == "arrow":
         with pyarrow.ipc.new_file(str(path), schema) as writer:
             yield writer
     else:
-        flat = _flat(schema)
+        flat = _csv_schema(schema)
         with pyarrow.csv.CSVWriter(str(path), flat) as writer:
-            yield _Csv(writer, flat)
+            yield _CsvSink(writer, flat)
 
 
-class _Parquet:
+class _ParquetSink:
     def __init__(self, writer: pq.ParquetWriter) -> None:
         self._writer = writer
 
@@ -226,8 +224,8 @@ class _Parquet:
         self._writer.write_batch(batch)
 
 
-class _Csv:
-    """Lists of one length become a column for each position: `scores_0`, `scores_1`."""
+class _CsvSink:
+    """Writes fixed-size lists as one column per position: `scores_0`, `scores_1`."""
 
     def __init__(self, writer: pyarrow.csv.CSVWriter, schema: pa.Schema) -> None:
         self._writer = writer
@@ -244,14 +242,16 @@ class _Csv:
         self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
 
 
-def _flat(schema: pa.Schema) -> pa.Schema:
+def _csv_schema(schema: pa.Schema) -> pa.Schema:
     fields: list[pa.Field] = []
     for item in schema:
         kind = item.type
         if pa.types.is_fixed_size_list(kind) and not pa.types.is_nested(kind.value_type):
             fields += [pa.field(f"{item.name}_{position}", kind.value_type) for position in range(kind.list_size)]
         elif pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-            raise ConfigError(f"CSV cannot say values of type {kind}", field=item.name, hint="write Parquet or Arrow")
+            raise ConfigError(
+                f"CSV cannot represent values of type {kind}", field=item.name, hint="use Parquet or Arrow"
+            )
         else:
             fields.append(pa.field(item.name, kind))
     return pa.schema(fields)

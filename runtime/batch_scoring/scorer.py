@@ -1,4 +1,4 @@
-"""Rows in, scores out: one pass in which a batch is read, checked, answered by the model and written."""
+"""Scores all rows of an input in one pass: reads, converts, predicts and writes a batch at a time."""
 
 from __future__ import annotations
 
@@ -18,51 +18,51 @@ from ..common.errors import ConfigError, PlatformError, TidemillError, UserError
 from ..common.tags import ENVIRONMENT, GIT_COMMIT, GIT_DIRTY, LAKE_COMMIT, LAKE_PATH, LAKE_REPOSITORY
 from ..data import LakeLike
 from ..serving import Batch, Outputs, ServedModel, output_array
-from .column_conversion import Fit
-from .inputs import Input, Part, open_input
-from .models import loaded
+from .column_conversion import ColumnConverter
+from .inputs import Input, InputFile, open_input
+from .models import open_model
 from .outputs import Output, Sink, open_output, open_sink
 
-__all__ = ["Progress", "Scored", "score"]
+__all__ = ["Progress", "ScoringResult", "score"]
 
-_ROWS = 65_536
-# A batch of a wide model has fewer rows, so that it takes no more memory than one of a narrow one.
-_VALUES, _LEAST_ROWS = 2_000_000, 1_024
-_OF_VERSION = (GIT_COMMIT, GIT_DIRTY, LAKE_REPOSITORY, LAKE_COMMIT, LAKE_PATH, ENVIRONMENT)
+_MAX_BATCH_ROWS = 65_536
+# Batches of wide models have fewer rows, to limit memory.
+_BATCH_VALUES, _MIN_BATCH_ROWS = 2_000_000, 1_024
+_LINEAGE_TAGS = (GIT_COMMIT, GIT_DIRTY, LAKE_REPOSITORY, LAKE_COMMIT, LAKE_PATH, ENVIRONMENT)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far it is.
+    """The progress of a run.
 
     Attributes:
-        stage: what goes on.
-        rows: rows which are scored.
-        files: files which are done.
-        of: how many there are.
+        stage: preparing the model, scoring rows, or publishing.
+        rows: scored rows.
+        files: finished files.
+        total_files: number of files.
     """
 
     stage: Literal["model", "rows", "publish"]
     rows: int = 0
     files: int = 0
-    of: int = 0
+    total_files: int = 0
 
 
 @dataclass(frozen=True)
-class Scored:
-    """What became of it.
+class ScoringResult:
+    """The result of a run.
 
     Attributes:
-        model, version, run_id: the version which scored; `run_id` is empty for a folder.
-        engine: what computed the scores, and `engine_note` how far that is from the model itself, or why it serves.
-        input: what was scored, pinned where it is of the lake.
-        input_commit: its commit, None for files.
-        output: where the scores are.
-        output_commit: their commit, None for a file.
-        rows, files: how many were read.
-        columns: the columns of the result, in order.
-        seconds: how long it took.
-        lineage: what is kept with the result.
+        model, version, run_id: the model version; `run_id` is empty for a folder.
+        engine, engine_note: the engine, and its difference from the original model or the reason for its choice.
+        input: the scored data; for lake data, pinned to a commit.
+        input_commit: the commit of the input, None for files.
+        output: the destination of the scores.
+        output_commit: the commit of the scores, None for a file.
+        rows, files: number of rows and files that were read.
+        columns: of the output, in order.
+        seconds: duration.
+        lineage: the tags that are stored with the output.
     """
 
     model: str
@@ -81,7 +81,7 @@ class Scored:
     lineage: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
+        """Return the fields as JSON values."""
         return {**asdict(self), "columns": list(self.columns), "lineage": dict(self.lineage)}
 
 
@@ -98,51 +98,51 @@ def score(
     lake: LakeLike = None,
     cache: Path | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
-) -> Scored:
-    """Score every row of `source` with `model` and write one row for each, in the same order, to `output`.
+) -> ScoringResult:
+    """Score all rows of `source` with `model`, and write one row for each to `output`, in the same order.
 
     Args:
         model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or a folder with an MLmodel file.
         source: a lake address (`REPOSITORY/REF/PATH`), or a file, folder or glob of Parquet, CSV or Arrow files.
-        output: a file, its kind told by its suffix, or `REPOSITORY/BRANCH/PATH`, which is committed.
-        keep: columns of the input which are carried to the output, before the scores; "all" carries all.
-        overwrite: replace what is there.
-        validated: take only a commit of the lake which its gate accepted.
-        compiled: let a compiled engine compute where it agrees with the model, as the server does.
-        tracking_uri: the registry; see `model_uri.registry_settings` for what is taken without.
+        output: a file, with the format in its suffix, or `REPOSITORY/BRANCH/PATH`, which is committed.
+        keep: columns of the input to copy to the output, before the scores; "all" copies all.
+        overwrite: replace an existing output.
+        validated: require a lake commit that passed the gate.
+        compiled: use a compiled engine if its predictions agree with the model, as the server does.
+        tracking_uri: the registry; see `model_uri.registry_settings` for the default.
         lake: the lake; by default that of TIDEMILL_RUNTIME.
-        cache: folder for downloaded versions; by default the user's own.
-        progress: told now and then how far it is, from this thread.
+        cache: folder for downloaded versions; by default in the user's cache.
+        progress: called regularly, in this thread.
 
     Raises:
-        UserError: something that was named is not there, does not fit the model, or would be overwritten.
-        RefusedError: the model cannot be served, or the data did not pass the gate.
-        PlatformError: registry or lake do not answer, or the model fails.
+        UserError: an input is missing or does not match the model, or the output exists.
+        RefusedError: the model cannot serve, or the data did not pass the gate.
+        PlatformError: the registry or the lake does not answer, or the model fails.
     """
     started = time.monotonic()
     target = open_output(str(output), overwrite=overwrite, lake=lake)
-    rows_of = open_input(str(source), validated=validated, lake=lake)
-    progress(Progress("model", of=rows_of.files))
-    with loaded(model, compiled=compiled, tracking_uri=tracking_uri, cache=cache) as served:
-        tags = _lineage(served, rows_of)
+    source_input = open_input(str(source), validated=validated, lake=lake)
+    progress(Progress("model", total_files=source_input.files))
+    with open_model(model, compiled=compiled, tracking_uri=tracking_uri, cache=cache) as served:
+        tags = _lineage(served, source_input)
         with target.work() as work:
             run = _Run(served, target, work, keep, tags, progress)
-            run.all(rows_of)
-            progress(Progress("publish", run.rows, rows_of.files, rows_of.files))
+            run.score(source_input)
+            progress(Progress("publish", run.rows, source_input.files, source_input.files))
             commit = target.publish(work, tags)
         info = served.info
-        return Scored(
+        return ScoringResult(
             model=info.model,
             version=info.version,
             run_id=info.run_id,
             engine=served.engine.name,
             engine_note=served.engine_note,
-            input=rows_of.address,
-            input_commit=rows_of.lineage.get("tidemill.input.commit"),
+            input=source_input.address,
+            input_commit=source_input.lineage.get("tidemill.input.commit"),
             output=target.address,
             output_commit=commit,
             rows=run.rows,
-            files=rows_of.files,
+            files=source_input.files,
             columns=run.columns,
             seconds=round(time.monotonic() - started, 3),
             lineage=tags,
@@ -159,13 +159,13 @@ def _lineage(model: ServedModel, source: Input) -> dict[str, str]:
         "tidemill.model.engine": model.engine.name,
         "tidemill.input": source.address,
         **source.lineage,
-        **{name: info.tags[name] for name in _OF_VERSION if name in info.tags},
+        **{name: info.tags[name] for name in _LINEAGE_TAGS if name in info.tags},
     }
     return {name: value for name, value in found.items() if value}
 
 
 class _Run:
-    """One pass; the file is opened with the first batch, which tells the types of what is kept."""
+    """One pass over the input. The output is opened with the first batch, which has the types of the kept columns."""
 
     def __init__(
         self,
@@ -185,61 +185,61 @@ class _Run:
         self._metadata = metadata
         self._progress = progress
         self._schema: pa.Schema | None = None
-        self._batch_rows = max(_LEAST_ROWS, min(_ROWS, _VALUES // len(model.contract.columns)))
+        self._batch_rows = max(_MIN_BATCH_ROWS, min(_MAX_BATCH_ROWS, _BATCH_VALUES // len(model.contract.columns)))
 
-    def all(self, source: Input) -> None:
-        """Score every part of `source`."""
+    def score(self, source: Input) -> None:
+        """Score all files of `source`."""
         with ExitStack() as stack:
             sink: Sink | None = None
-            for done, part in enumerate(source.parts()):
-                kept = self._kept(part)
-                fit = Fit(self._model.contract, part, kept)
-                for batch in self._part(part, kept, fit):
+            for done, file in enumerate(source.open_files()):
+                kept = self._kept_columns(file)
+                converter = ColumnConverter(self._model.contract, file, kept)
+                for batch in self._score_file(file, kept, converter):
                     if sink is None:
                         sink = stack.enter_context(open_sink(self._work, self._target.format, batch.schema))
                     sink.write(batch)
                     self.rows += batch.num_rows
                     self._progress(Progress("rows", self.rows, done, source.files))
                 if sink is None and done + 1 == source.files:
-                    # No file has any row; what comes out has none either.
-                    schema = self._result(
-                        part, pa.RecordBatch.from_pylist([], schema=part.schema), kept, np.empty(0)
-                    ).schema
+                    # No file has any rows: write an empty output.
+                    empty = pa.RecordBatch.from_pylist([], schema=file.schema)
+                    schema = self._output_batch(file, empty, kept, np.empty(0)).schema
                     stack.enter_context(open_sink(self._work, self._target.format, schema))
 
-    def _part(self, part: Part, kept: Sequence[str], fit: Fit) -> Iterator[pa.RecordBatch]:
-        wanted = list(dict.fromkeys((*kept, *fit.columns)))
+    def _score_file(self, file: InputFile, kept: Sequence[str], converter: ColumnConverter) -> Iterator[pa.RecordBatch]:
+        columns = list(dict.fromkeys((*kept, *converter.columns)))
         row = 1
-        for batch in part.batches(wanted, self._batch_rows):
+        for batch in file.batches(columns, self._batch_rows):
             if batch.num_rows:
-                yield self._result(part, batch, kept, self._predicted(fit(batch, row), part, row))
+                outputs = self._predict(converter.convert(batch, row), file, row)
+                yield self._output_batch(file, batch, kept, outputs)
                 row += batch.num_rows
 
-    def _kept(self, part: Part) -> tuple[str, ...]:
+    def _kept_columns(self, file: InputFile) -> tuple[str, ...]:
         names = tuple(dict.fromkeys(self._keep))
         if self._keep == "all":
-            names = self.columns[:-1] or part.columns
-            if other := sorted(set(part.columns) - set(names)):
+            names = self.columns[:-1] or file.columns
+            if other := sorted(set(file.columns) - set(names)):
                 raise UserError(
-                    f"has a column {other[0]!r} which the files before do not have",
-                    field=part.name,
+                    f"has a column {other[0]!r} that the previous files do not have",
+                    field=file.name,
                     hint="name the columns to keep",
                 )
         for name in names:
-            if name not in part.columns:
-                close = difflib.get_close_matches(name, part.columns, n=1)
-                hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(part.columns[:20])}"
-                raise UserError(f"has no column {name!r} to keep", field=part.name, hint=hint)
+            if name not in file.columns:
+                close = difflib.get_close_matches(name, file.columns, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(file.columns[:20])}"
+                raise UserError(f"has no column {name!r} to keep", field=file.name, hint=hint)
         if self._model.output in names:
             raise UserError(
-                f"has a column {self._model.output!r}, which is what the model's answer is called",
-                field=part.name,
+                f"has a column {self._model.output!r}, the same name as the model's output",
+                field=file.name,
                 hint="leave it out of --keep, or rename it",
             )
         return names
 
-    def _predicted(self, batch: pa.RecordBatch, part: Part, row: int) -> Outputs:
-        where = f"{part.name}, rows {row} to {row + batch.num_rows - 1}"
+    def _predict(self, batch: pa.RecordBatch, file: InputFile, row: int) -> Outputs:
+        where = f"{file.name}, rows {row} to {row + batch.num_rows - 1}"
         try:
             outputs = self._model.predict(Batch(batch.num_rows, batch))
         except TidemillError:
@@ -248,43 +248,45 @@ class _Run:
             first = (str(error).splitlines() or [""])[0][:300]
             raise PlatformError(f"the model failed ({type(error).__name__}: {first})", field=where) from error
         if isinstance(outputs, np.ndarray) and outputs.dtype.kind in "fc":
-            wrong = ~np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
-            if wrong.any():
-                at = f"{part.name}, row {row + int(wrong.argmax())}"
-                raise UserError("the model has no finite answer to this row", field=at)
+            invalid = ~np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
+            if invalid.any():
+                at = f"{file.name}, row {row + int(invalid.argmax())}"
+                raise UserError("the model has no finite output for this row", field=at)
         return outputs
 
-    def _result(self, part: Part, batch: pa.RecordBatch, kept: Sequence[str], outputs: Outputs) -> pa.RecordBatch:
-        answer = self._answer(outputs)
+    def _output_batch(
+        self, file: InputFile, batch: pa.RecordBatch, kept: Sequence[str], outputs: Outputs
+    ) -> pa.RecordBatch:
+        scores = self._score_array(outputs)
         schema = self._schema
         if schema is None:
-            fields = [(name, _decoded(batch.column(name)).type) for name in kept]
-            schema = pa.schema([*fields, (self._model.output, answer.type)], metadata=dict(self._metadata))
+            fields = [(name, _decode_dictionary(batch.column(name)).type) for name in kept]
+            schema = pa.schema([*fields, (self._model.output, scores.type)], metadata=dict(self._metadata))
             self._schema, self.columns = schema, tuple(schema.names)
         arrays: list[pa.Array] = []
         for name in kept:
             try:
-                arrays.append(_decoded(batch.column(name)).cast(schema.field(name).type))
+                arrays.append(_decode_dictionary(batch.column(name)).cast(schema.field(name).type))
             except pa.ArrowException as error:
                 first = str(error).splitlines()[0][:300]
                 raise UserError(
-                    f"its column {name} is not of the type which it has in the files before ({first})", field=part.name
+                    f"the column {name} has another type than in the previous files ({first})", field=file.name
                 ) from None
-        return pa.RecordBatch.from_arrays([*arrays, answer], schema=schema)
+        return pa.RecordBatch.from_arrays([*arrays, scores], schema=schema)
 
-    def _answer(self, outputs: Outputs) -> pa.Array:
-        """Return `outputs` in the type which the model promises; in CSV a list is a column for each of its values."""
+    def _score_array(self, outputs: Outputs) -> pa.Array:
+        """Return `outputs` in the output type of the model; for CSV, lists get a fixed size: one column per value."""
         kind = self._model.output_type.field(0).type
         array = output_array(outputs, kind) if len(outputs) else pa.array([], kind)
         if array.type != kind:
             raise PlatformError(
-                f"the model gave {array.type} where it had given {kind}", field=f"version {self._model.info.version}"
+                f"the model returned {array.type} instead of {kind}", field=f"version {self._model.info.version}"
             )
         if self._target.format == "csv" and pa.types.is_list(kind):
-            return self._of_one_length(array)
+            return self._fixed_size_list(array)
         return array
 
-    def _of_one_length(self, array: pa.Array) -> pa.Array:
+    def _fixed_size_list(self, array: pa.Array) -> pa.Array:
         if self._schema is None:
             width = array.value_lengths()[0].as_py() if len(array) else 0
             kind = pa.list_(array.type.value_type, width)
@@ -294,10 +296,10 @@ class _Run:
             return array.cast(kind)
         except pa.ArrowInvalid:
             raise ConfigError(
-                "CSV cannot say lists of several lengths", field=self._model.output, hint="write Parquet or Arrow"
+                "CSV cannot represent lists of different lengths", field=self._model.output, hint="use Parquet or Arrow"
             ) from None
 
 
-def _decoded(array: pa.Array) -> pa.Array:
-    """Return `array` without its dictionary, which may be another one in each batch."""
+def _decode_dictionary(array: pa.Array) -> pa.Array:
+    """Return `array` without its dictionary, which can differ between batches."""
     return array.cast(array.type.value_type) if pa.types.is_dictionary(array.type) else array

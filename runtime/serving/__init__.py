@@ -1,4 +1,4 @@
-"""The model server."""
+"""The model server, and the parts of it that batch scoring uses."""
 
 from __future__ import annotations
 
@@ -7,47 +7,26 @@ from typing import TYPE_CHECKING
 from ..common.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .codecs.answers import (
-        output_array,
-    )
-    from .contract.columns import (
-        FIRST_TIME,
-        LAST_TIME,
-        UnfitValueError,
-    )
-    from .contract.model_contract import (
-        Column,
-        Contract,
-    )
-    from .inference.batch import (
-        Batch,
-        Outputs,
-    )
-    from .settings import (
-        CompileSettings,
-        ServingSettings,
-    )
-    from .versions.loading import (
-        loader,
-    )
-    from .versions.model import (
-        ServedModel,
-    )
-    from .versions.source import (
-        source_of,
-    )
+    from .codecs.arrow import is_time_out_of_range
+    from .codecs.responses import output_array
+    from .contract.columns import InvalidValueError
+    from .contract.model_contract import Column, Contract
+    from .inference.batch import Batch, Outputs
+    from .settings import CompileSettings, ServingSettings
+    from .versions.loading import loader
+    from .versions.model import ServedModel
+    from .versions.source import source_of
 
 __all__ = [
-    "FIRST_TIME",
-    "LAST_TIME",
     "Batch",
     "Column",
     "CompileSettings",
     "Contract",
+    "InvalidValueError",
     "Outputs",
     "ServedModel",
     "ServingSettings",
-    "UnfitValueError",
+    "is_time_out_of_range",
     "loader",
     "output_array",
     "source_of",
@@ -56,8 +35,9 @@ __all__ = [
 __getattr__ = lazy_exports(
     __name__,
     {
-        "codecs.answers": ["output_array"],
-        "contract.columns": ["FIRST_TIME", "LAST_TIME", "UnfitValueError"],
+        "codecs.arrow": ["is_time_out_of_range"],
+        "codecs.responses": ["output_array"],
+        "contract.columns": ["InvalidValueError"],
         "contract.model_contract": ["Column", "Contract"],
         "inference.batch": ["Batch", "Outputs"],
         "settings": ["CompileSettings", "ServingSettings"],

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # give (one row of a tree model: 57 ms with the default pool, 1 ms with one thread).
 for _pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_pool] = "1"
-# Nothing phones home; a registry which is down is asked again by the follower, not inside one call.
+# Nothing phones home; a registry which is down is asked again by the watcher, not inside one call.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DO_NOT_TRACK"] = "true"
 os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"

@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from ..common.service import token_of
 from . import page
-from .contract.model_contract import parse_json
+from .codecs.json_strict import parse_json
 from .http.access_log import AccessLog
 from .http.admission import Admission
 from .http.errors import Problem
@@ -30,8 +30,8 @@ from .http.request_handler import Call, Done, Exchange, Receive, Scope, Send, Wa
 from .http.routes import add_routes
 from .inference.batcher import Batcher
 from .inference.prediction import Inference
-from .protocols import mlflow, open_inference, predict
-from .protocols.base import Decoder, Encoded
+from .protocols.base import Decoder, EncodedResponse
+from .protocols.registry import PROTOCOLS
 from .recording.labels import LabelWriter, label_table
 from .recording.writer import CaptureWriter
 from .settings import LimitSettings, ServingSettings
@@ -39,8 +39,8 @@ from .telemetry.metrics import ServingCollector, registry_of
 from .telemetry.server_state import ServerState
 from .telemetry.traffic import Traffic
 from .telemetry.worker_status import Board
-from .versions.alias_watcher import Follower
-from .versions.in_flight import Leases
+from .versions.alias_watcher import AliasWatcher
+from .versions.in_flight import InFlightCalls
 from .versions.loading import loader
 from .versions.model import ServedModel
 from .versions.shadow import Shadow
@@ -67,16 +67,16 @@ class ModelServer:
         self.watch = Watch()
         self.log = AccessLog(settings.access_log)
         self.keys = Keys(token_of(settings.listen), settings.keys_file)
-        self._leases = Leases()
-        self.batcher = Batcher(settings.batch, self._leases, self._called)
+        self._in_flight = InFlightCalls()
+        self.batcher = Batcher(settings.batch, self._in_flight, self._called)
         self.admission = Admission(self.keys, settings.limits, self.batcher)
         load = loader(settings)
-        self.follower = Follower(
+        self.alias_watcher = AliasWatcher(
             source_of(settings, settings.alias),
             load,
             poll_seconds=settings.poll_seconds,
             changed=self._looked,
-            swapped=_retiring(loop, self._leases.retire),
+            swapped=_retiring(loop, self._in_flight.retire),
         )
         self.writer = (
             CaptureWriter(settings.capture, dropped=self._dropped, written=self._captured) if settings.capture else None
@@ -84,22 +84,24 @@ class ModelServer:
         self.labels = LabelWriter(settings.capture.directory) if settings.capture else None
         self.shadow: Shadow | None = None
         if settings.shadow is not None:
-            follower = Follower(
+            watcher = AliasWatcher(
                 source_of(settings, settings.shadow),
                 load,
                 poll_seconds=settings.poll_seconds,
                 swapped=_retiring(loop, lambda model: self.shadow.retire(model) if self.shadow else None),
             )
-            self.shadow = Shadow(follower, self.traffic, self.writer.take if self.writer else lambda _: None)
-        self.state = ServerState(settings, board, self.follower, self.batcher, self.traffic, self.recent, self.shadow)
+            self.shadow = Shadow(watcher, self.traffic, self.writer.take if self.writer else lambda _: None)
+        self.state = ServerState(
+            settings, board, self.alias_watcher, self.batcher, self.traffic, self.recent, self.shadow
+        )
         self._board = board
         self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="bodies")
         self.registry = registry_of(ServingCollector(settings.model, self.state.notices, board.ended))
         self._inference = Inference(
             settings,
-            self.follower,
+            self.alias_watcher,
             self.batcher,
-            self._leases,
+            self._in_flight,
             self.admission,
             self._executor,
             self.writer.take if self.writer else None,
@@ -111,7 +113,7 @@ class ModelServer:
         inference, name = self._inference, self.settings.model
 
         def of(
-            work: Callable[[Call, bytes], Awaitable[Encoded]],
+            work: Callable[[Call, bytes], Awaitable[EncodedResponse]],
             gate: Callable[[], None] = lambda: None,
             begin: Callable[[Call, bytes, Done], None] | None = None,
         ) -> Exchange:
@@ -121,13 +123,11 @@ class ModelServer:
             return of(
                 functools.partial(inference.answer, decoder),
                 self.admission.check_queue,
-                functools.partial(inference.ask, decoder),
+                functools.partial(inference.begin_answer, decoder),
             )
 
         return {
-            "/invocations": asks(mlflow.decode),
-            "/predict": asks(predict.decode),
-            f"/v2/models/{name}/infer": asks(open_inference.decode),
+            **{protocol.path_of(name): asks(protocol.decode) for protocol in PROTOCOLS},
             "/labels": of(self._label),
         }
 
@@ -137,15 +137,15 @@ class ModelServer:
             self.writer.start()
         if self.labels:
             self.labels.start()
-        self.follower.start()
+        self.alias_watcher.start()
         if self.shadow:
-            self.shadow.follower.start()
+            self.shadow.alias_watcher.start()
         self._tasks = [asyncio.create_task(self._look()), asyncio.create_task(self._say())]
         if any(notice["served"] for notice in self._board.others()):
             # The siblings answer meanwhile; one which is not ready would only refuse.
             with suppress(TimeoutError):
                 async with asyncio.timeout(_SIBLINGS_SECONDS):
-                    while self.follower.current is None and self.follower.failure is None:
+                    while self.alias_watcher.current is None and self.alias_watcher.failure is None:
                         await asyncio.sleep(0.05)
 
     async def stop(self) -> None:
@@ -153,8 +153,8 @@ class ModelServer:
         for task in self._tasks:
             task.cancel()
         self.watch.end()
-        followers = [self.follower, *([self.shadow.follower] if self.shadow else [])]
-        await asyncio.gather(*(asyncio.to_thread(follower.stop) for follower in followers))
+        watchers = [self.alias_watcher, *([self.shadow.alias_watcher] if self.shadow else [])]
+        await asyncio.gather(*(asyncio.to_thread(watcher.stop) for watcher in watchers))
         self.batcher.close()
         await asyncio.to_thread(self.batcher.join, 5)
         if self.shadow:
@@ -163,9 +163,9 @@ class ModelServer:
         for closing in (self.writer, self.labels):
             if closing:
                 await asyncio.to_thread(closing.close)
-        for follower in followers:
-            if follower.current is not None:
-                follower.current.close()
+        for watcher in watchers:
+            if watcher.current is not None:
+                watcher.current.close()
         self.state.say()
         await asyncio.to_thread(self.log.close)
 
@@ -179,7 +179,7 @@ class ModelServer:
         settled = False
         while True:
             self.state.say()
-            if not settled and self.follower.current is not None:
+            if not settled and self.alias_watcher.current is not None:
                 settled = True
                 _settle()
             await asyncio.sleep(_SAY_SECONDS)
@@ -191,7 +191,7 @@ class ModelServer:
             self.recent.record(seconds, call.rows, status >= 400)
         self.log.add(call, status, seconds)
 
-    def _looked(self, _: Follower) -> None:
+    def _looked(self, _: AliasWatcher) -> None:
         # At once: what a sibling says for this one should not be a second old.
         _on(self._loop, self.state.say)
 
@@ -207,7 +207,7 @@ class ModelServer:
         with self._counting:
             self.traffic.dropped += rows
 
-    async def _label(self, call: Call, body: bytes) -> Encoded:
+    async def _label(self, call: Call, body: bytes) -> EncodedResponse:
         """Keep the labels in `body`; answered when they are on the disk."""
         if self.labels is None:
             raise Problem(404, "this server captures nothing, so it keeps no labels")
@@ -219,7 +219,7 @@ class ModelServer:
             _log.error("labels could not be written", extra={"request_id": call.request_id, "error": str(error)})
             raise Problem(503, "the labels could not be kept; send them again", headers=_RETRY) from None
         self.traffic.labels += table.num_rows
-        return Encoded(json.dumps({"accepted": table.num_rows, "request_id": call.request_id}).encode())
+        return EncodedResponse(json.dumps({"accepted": table.num_rows, "request_id": call.request_id}).encode())
 
 
 def _labels_in(body: bytes, limits: LimitSettings) -> pa.Table:
@@ -236,7 +236,7 @@ def _settle() -> None:
 def _retiring(
     loop: asyncio.AbstractEventLoop, retire: Callable[[ServedModel], None]
 ) -> Callable[[ServedModel | None, ServedModel], None]:
-    """Return what a follower calls from its thread, to have the old version retired on the loop."""
+    """Return what a watcher calls from its thread, to have the old version retired on the loop."""
 
     def swapped(old: ServedModel | None, _: ServedModel) -> None:
         if old is not None:

@@ -17,7 +17,7 @@ from .serve import CompileOption, ModelArgument, TrackingOption, need_compilers,
 from .terminal import lively
 
 if TYPE_CHECKING:
-    from ...runtime.batch_scoring import Progress, Scored
+    from ...runtime.batch_scoring import Progress, ScoringResult
 
 __all__ = ["score"]
 
@@ -110,7 +110,7 @@ class _Bar:
             return
         self._began = self._began or now
         rate = progress.rows / (now - self._began) if now > self._began else 0
-        files = f", file {progress.files + 1} of {progress.of}" if progress.of > 1 else ""
+        files = f", file {progress.files + 1} of {progress.total_files}" if progress.total_files > 1 else ""
         self._write(f"{progress.rows:,} rows{files}, {rate:,.0f} rows/s")
 
     def _write(self, text: str) -> None:
@@ -119,7 +119,7 @@ class _Bar:
             sys.stderr.flush()
 
 
-def _sentence(done: Scored) -> str:
+def _sentence(done: ScoringResult) -> str:
     commit = f", commit {done.output_commit[:12]}" if done.output_commit else ""
     rate = f"{done.rows / done.seconds:,.0f} rows/s" if done.seconds else "at once"
     return (

@@ -101,7 +101,7 @@ def test_folders_are_scored_in_order_and_all_columns_can_be_kept(place: Path, fo
         found.column("score").to_numpy(), np.concatenate([own(100, 1), own(50, 2)]), rtol=0, atol=1e-9
     )
     assert [progress.stage for progress in seen] == ["model", "rows", "rows", "publish"]
-    assert (seen[-1].rows, seen[-1].files, seen[-1].of) == (150, 2, 2)
+    assert (seen[-1].rows, seen[-1].files, seen[-1].total_files) == (150, 2, 2)
 
 
 def test_several_classes_are_a_list_and_in_csv_a_column_each(place: Path) -> None:
@@ -166,9 +166,9 @@ def test_the_result_says_where_it_comes_from_and_is_the_same_each_time(place: Pa
         (lambda frame: frame.drop(columns="hour"), r"in.csv: lacks the column hour"),
         (lambda frame: frame.rename(columns={"hour": "Hour"}), r"is it Hour\?"),
         (lambda frame: frame.assign(hour=frame["hour"].astype(str).where(frame.index != 70_000, "noon")),
-         r"in.csv, row 70001, column hour: wants an integer \(long\), got other text"),
+         r"in.csv, row 70001, column hour: expected an integer \(long\), got other text"),
         (lambda frame: frame.assign(carrier=frame["carrier"].where(frame.index != 5)),
-         r"in.csv, row 6, column carrier: wants a string \(string\), got null"),
+         r"in.csv, row 6, column carrier: expected a string \(string\), got null"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_named_and_nothing_is_left(place: Path, folder: Path, change: Any, text: str) -> None:
@@ -182,7 +182,7 @@ def test_columns_to_keep_must_be_there_and_not_be_the_answers_own(place: Path, f
     pq.write_table(table(3).append_column("score", pa.array([1, 2, 3])), "in.parquet")
     with pytest.raises(UserError, match=r"did you mean carrier\?"):
         batch_scoring.score(str(folder), "in.parquet", "out.parquet", keep=["carier"])
-    with pytest.raises(UserError, match="which is what the model's answer is called"):
+    with pytest.raises(UserError, match="the same name as the model's output"):
         batch_scoring.score(str(folder), "in.parquet", "out.parquet", keep="all")
     assert not (place / "out.parquet").exists()
 
@@ -192,7 +192,7 @@ def test_files_which_do_not_go_together_are_told_apart(place: Path, folder: Path
     pq.write_table(table(3), "in/1.parquet")
     for other, text in (
         (table(3).append_column("more", pa.array([1, 2, 3])), "in/2.parquet: has a column 'more'"),
-        (table(3).set_column(0, "id", pa.array([[1]] * 3)), "in/2.parquet: its column id is not of the type"),
+        (table(3).set_column(0, "id", pa.array([[1]] * 3)), "in/2.parquet: the column id has another type"),
     ):
         pq.write_table(other, "in/2.parquet")
         with pytest.raises(UserError, match=text):

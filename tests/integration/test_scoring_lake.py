@@ -115,7 +115,7 @@ def test_a_protected_branch_is_refused_before_anything_is_done(lake: Lake, folde
 def test_what_others_left_uncommitted_is_not_swept_in(lake: Lake, folder: Path) -> None:
     data.branch("flights/busy", lake=lake)
     data.write(table(3), "flights/busy/theirs.parquet", lake=lake)
-    with pytest.raises(UserError, match=r"not committed \(theirs.parquet\)"):
+    with pytest.raises(UserError, match=r"uncommitted changes \(theirs.parquet\)"):
         batch_scoring.score(str(folder), "flights/main/departures", "flights/busy/scores.parquet", lake=lake)
     assert list(lake.staged("flights", "busy")) == ["theirs.parquet"]
 
@@ -124,7 +124,7 @@ def test_what_others_left_uncommitted_is_not_swept_in(lake: Lake, folder: Path) 
     ("source", "output", "error", "text"),
     [
         ("flights/main/departures", "boats/scored/x.parquet", NotFoundError, "boats"),
-        ("flights/main/departures", "lakefs://flights/scored", ConfigError, "add its path"),
+        ("flights/main/departures", "lakefs://flights/scored", ConfigError, "add a path"),
         ("flights/main/nothing", "x.parquet", NotFoundError, "no Parquet file"),
         ("flights/nobranch/departures", "x.parquet", NotFoundError, "nobranch"),
     ],

@@ -119,8 +119,8 @@ def wrong_values_are_told_beside_their_fields(page: Browser) -> None:
     page.run("arguments[0].value = 'far'", page.find("#field-0"))
     page.run("arguments[0].value = '1.5'", page.find("#field-1"))
     page.find("#try button[type=submit]").click()
-    shown(page, "#field-0-error", "wants a number")
-    assert "wants an integer" in page.text("#field-1-error")
+    shown(page, "#field-0-error", "must be a number")
+    assert "must be an integer" in page.text("#field-1-error")
     assert page.text("#field-2-error") == ""
     assert page.text("#try .value").startswith("422: rows[0].distance")
     page.listen()

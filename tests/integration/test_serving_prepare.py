@@ -1,4 +1,4 @@
-"""Preparation in its own process: once for all workers, again when needed, whatever the model does there."""
+"""Preparation in a child process: once for all workers, again after settings change, whatever the model does."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ from pathlib import Path
 from tidemill.runtime.serving.versions import preparation
 from tidemill.runtime.serving.versions.model import VersionInfo
 folder = Path(sys.argv[1])
-preparation.ensure(folder, VersionInfo("m", folder.name, "champion", str(folder), "run", {}), preparation.Preparation())
+info = VersionInfo("m", folder.name, "champion", str(folder), "run", {})
+preparation.ensure_prepared(folder, info, preparation.PreparationSettings())
 """
 
 SERVE = """
@@ -47,8 +48,8 @@ from tidemill.runtime.serving.inference.batch import Batch
 from tidemill.runtime.serving.versions.model import VersionInfo, load
 folder = Path(sys.argv[1])
 info = VersionInfo("m", folder.name, "champion", str(folder), "run", {})
-preparation.ensure(folder, info, preparation.Preparation())
-model = load(info, folder, preparation.Preparation())
+preparation.ensure_prepared(folder, info, preparation.PreparationSettings())
+model = load(info, folder, preparation.PreparationSettings())
 rows = [tuple(row) for row in json.loads(sys.argv[2])]
 batch = model.contract.to_record_batch(Batch(len(rows), rows))
 answers = [model.predict(Batch(len(rows), values)).tolist() for values in (rows, batch)]
@@ -94,26 +95,26 @@ def test_it_is_done_anew_for_other_settings_libraries_and_artifacts(version: Pat
     def times() -> int:
         return len(counted.read_text().splitlines())
 
-    preparation.ensure(version, info_of(version), wanted())
-    preparation.ensure(version, info_of(version), wanted())
+    preparation.ensure_prepared(version, info_of(version), wanted())
+    preparation.ensure_prepared(version, info_of(version), wanted())
     assert times() == 1
-    preparation.ensure(version, info_of(version), wanted(tolerance=1e-5))
+    preparation.ensure_prepared(version, info_of(version), wanted(tolerance=1e-5))
     assert times() == 2
     file = version / "prepared.json"
     kept = json.loads(file.read_text())
     assert kept["made_for"]["libraries"]["scikit-learn"]
     kept["made_for"]["libraries"]["scikit-learn"] = "0.1"
     file.write_text(json.dumps(kept))
-    preparation.ensure(version, info_of(version), wanted(tolerance=1e-5))
+    preparation.ensure_prepared(version, info_of(version), wanted(tolerance=1e-5))
     assert times() == 3
     with (version / "model" / "MLmodel").open("a") as described:
         described.write("# another one\n")
-    preparation.ensure(version, info_of(version), wanted(tolerance=1e-5))
+    preparation.ensure_prepared(version, info_of(version), wanted(tolerance=1e-5))
     assert times() == 4
     # One which was killed in the middle left this.
     file.unlink()
     (version / ".compiled-left").mkdir()
-    preparation.ensure(version, info_of(version), wanted(tolerance=1e-5))
+    preparation.ensure_prepared(version, info_of(version), wanted(tolerance=1e-5))
     assert times() == 5
     assert not list(version.glob(".compiled-*"))
 
@@ -179,7 +180,7 @@ def from_code(folder: Path, *, load: str = "pass", predict: str = "return model_
 def test_a_broken_model_is_refused_with_its_reason(tmp_path: Path, broken: dict[str, str], why: str) -> None:
     folder = from_code(tmp_path / "m" / "1", **broken)
     with pytest.raises(UnfitError, match=why) as refusal:
-        preparation.ensure(folder, info_of(folder), wanted())
+        preparation.ensure_prepared(folder, info_of(folder), wanted())
     assert "version 1" in str(refusal.value)
     assert "\n" not in str(refusal.value)
     assert not (folder / "prepared.json").exists()
@@ -189,7 +190,7 @@ def test_a_model_sees_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a-secret")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
     folder = from_code(tmp_path / "m" / "1", load="assert 'a-secret' not in os.environ.values()")
-    preparation.ensure(folder, info_of(folder), wanted())
+    preparation.ensure_prepared(folder, info_of(folder), wanted())
     assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "a-secret"
 
 

@@ -63,12 +63,12 @@ def save_version(
     return folder
 
 
-def wanted(engines: Sequence[str] | None = None, tolerance: float = 1e-6) -> preparation.Preparation:
+def wanted(engines: Sequence[str] | None = None, tolerance: float = 1e-6) -> preparation.PreparationSettings:
     chosen = {} if engines is None else {"engines": list(engines)}
-    return preparation.Preparation(CompileSettings(tolerance=tolerance, **chosen))
+    return preparation.PreparationSettings(CompileSettings(tolerance=tolerance, **chosen))
 
 
-def prepared(folder: Path, settings: preparation.Preparation | None = None) -> ServedModel:
+def prepared(folder: Path, settings: preparation.PreparationSettings | None = None) -> ServedModel:
     """Prepare the version in `folder` in this process, and load it."""
     settings = settings or wanted()
     with warnings.catch_warnings():
@@ -78,7 +78,7 @@ def prepared(folder: Path, settings: preparation.Preparation | None = None) -> S
 
 
 @contextmanager
-def served(folder: Path, settings: preparation.Preparation | None = None) -> Iterator[ServedModel]:
+def served(folder: Path, settings: preparation.PreparationSettings | None = None) -> Iterator[ServedModel]:
     model = prepared(folder, settings)
     try:
         yield model

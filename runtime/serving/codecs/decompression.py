@@ -1,4 +1,4 @@
-"""Bodies which come packed, unpacked within bounds."""
+"""Decompresses gzip and deflate bodies up to a size limit."""
 
 from __future__ import annotations
 
@@ -6,39 +6,37 @@ import zlib
 
 from ..http.errors import Problem
 
-__all__ = ["ENCODINGS", "unpack"]
+__all__ = ["ENCODINGS", "decompress"]
 
 ENCODINGS = ("gzip", "deflate")
-_MOST_LAYERS = 2
-# Members of one gzip file; each costs a copy of what follows it.
-_MOST_MEMBERS = 16
-# Window bits: gzip's own header; zlib's header; none, which some clients send for deflate.
+_MAX_ENCODINGS = 2
+# Members of one gzip body; each costs a copy of the rest.
+_MAX_MEMBERS = 16
+# Window bits: gzip header; zlib header; no header, which some clients send for deflate.
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
 
-def unpack(body: bytes, encoding: str, limit: int) -> bytes:
-    """Return `body` without the `encoding` its header names.
-
-    Never more than `limit` bytes are made, whatever the body claims.
+def decompress(body: bytes, encoding: str, limit: int) -> bytes:
+    """Return `body` decompressed; never produces more than `limit` bytes.
 
     Args:
-        body: as it came.
-        encoding: the value of Content-Encoding.
-        limit: on the size of what is returned.
+        body: as received.
+        encoding: the value of the Content-Encoding header.
+        limit: maximum size of the result in bytes.
 
     Raises:
-        Problem: 400, it is not so packed; 413, it holds more than `limit`; 415, another encoding.
+        Problem: 400: not compressed as the header says; 413: larger than `limit`; 415: unsupported encoding.
     """
-    layers = [layer.strip().lower() for layer in encoding.split(",")]
-    layers = [{"x-gzip": "gzip"}.get(layer, layer) for layer in layers if layer not in ("", "identity")]
-    if len(layers) > _MOST_LAYERS or any(layer not in ENCODINGS for layer in layers):
+    encodings = [name.strip().lower() for name in encoding.split(",")]
+    encodings = [{"x-gzip": "gzip"}.get(name, name) for name in encodings if name not in ("", "identity")]
+    if len(encodings) > _MAX_ENCODINGS or any(name not in ENCODINGS for name in encodings):
         raise Problem(
             415,
-            f"bodies may be packed with {' or '.join(ENCODINGS)}",
+            f"unsupported Content-Encoding; use {' or '.join(ENCODINGS)}",
             headers={"Accept-Encoding": ", ".join(ENCODINGS)},
         )
-    for layer in reversed(layers):
-        body = _gunzip(body, limit) if layer == "gzip" else _inflate(body, limit)
+    for name in reversed(encodings):
+        body = _gunzip(body, limit) if name == "gzip" else _inflate(body, limit)
     return body
 
 
@@ -46,34 +44,33 @@ def _gunzip(body: bytes, limit: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     rest = body
-    # A gzip file may be several, one after the other.
-    for _ in range(_MOST_MEMBERS):
-        part, rest = _one(rest, _GZIP, limit - size)
+    for _ in range(_MAX_MEMBERS):
+        part, rest = _decompress_stream(rest, _GZIP, limit - size)
         parts.append(part)
         size += len(part)
         if not rest:
             return b"".join(parts)
-    raise Problem(400, f"the packed body has more than {_MOST_MEMBERS} parts")
+    raise Problem(400, f"the gzip body has more than {_MAX_MEMBERS} members")
 
 
 def _inflate(body: bytes, limit: int) -> bytes:
     zlib_header = len(body) > 1 and body[0] & 0x0F == zlib.DEFLATED and (body[0] << 8 | body[1]) % 31 == 0
-    whole, rest = _one(body, _ZLIB if zlib_header else _RAW, limit)
+    decompressed, rest = _decompress_stream(body, _ZLIB if zlib_header else _RAW, limit)
     if rest:
-        raise Problem(400, "there is something after the end of the packed body")
-    return whole
+        raise Problem(400, "extra bytes follow the compressed body")
+    return decompressed
 
 
-def _one(body: bytes, bits: int, limit: int) -> tuple[bytes, bytes]:
-    """Return what one packed stream at the start of `body` holds, and what follows it."""
+def _decompress_stream(body: bytes, bits: int, limit: int) -> tuple[bytes, bytes]:
+    """Return the content of the compressed stream at the start of `body`, and the bytes after it."""
     stream = zlib.decompressobj(bits)
     try:
-        # One byte more than allowed: a stream which is done exactly at the limit is told from one which goes on.
-        made = stream.decompress(body, limit + 1)
+        # One byte more than allowed, to detect streams that go on after the limit.
+        content = stream.decompress(body, limit + 1)
     except zlib.error:
-        raise Problem(400, "the body is not packed as its Content-Encoding says") from None
-    if len(made) > limit:
-        raise Problem(413, f"the body holds more than {limit} bytes", headers={"Connection": "close"})
+        raise Problem(400, "the body is not compressed as its Content-Encoding says") from None
+    if len(content) > limit:
+        raise Problem(413, f"the decompressed body exceeds {limit} bytes", headers={"Connection": "close"})
     if not stream.eof:
-        raise Problem(400, "the packed body is cut off")
-    return made, stream.unused_data
+        raise Problem(400, "the compressed body is truncated")
+    return content, stream.unused_data

@@ -1,18 +1,19 @@
-"""The usual JSON bodies, read by decoders made for one contract: a few microseconds for a row.
+"""Reads the usual JSON bodies with msgspec decoders built for one contract: a few microseconds per row.
 
-What is accepted here `forms` would accept too, with the same values (a property test holds them against each other);
-whatever is not usual gives None, and `forms` then reads the body anew and says what is wrong with it.
+Why there are two readers: msgspec stops at the first error, often without the field's path, and accepts duplicate keys.
+Locating every invalid value takes a walk over parsed JSON, about three times slower. So `json_fast` returns None for
+any body it is not sure of, and `json_exact` reads it again; a property test checks that both return the same values.
 
-msgspec is as strict as we are about JSON, UTF-8, types and ranges, but of two equal keys it silently takes the last.
-Those are found by counting quotation marks. In valid JSON they stand around each key and each string, and else only
-after a backslash. What was decoded says how many keys and strings there must have been, each of which stands in the
-body with its two; a key which was overwritten stands there too. So there are exactly twice as many as keys and strings
-if, and only if, no key came twice and no string holds a quotation mark. A body of the second sort is not usual.
+msgspec checks JSON, UTF-8, types and ranges as strictly as we do, except that it keeps the last of duplicate keys.
+Duplicates are found by counting quotation marks. Each key and each string in valid JSON has two, and any others are
+escaped, inside a string. The decoded values tell how many keys and strings to expect. The body has exactly twice as
+many quotation marks if, and only if, no key is duplicated and no string contains a quotation mark.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from operator import itemgetter
 from typing import Annotated, Any, Union
@@ -22,10 +23,11 @@ import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import astuple
 
-from ..contract.columns import LARGEST, Column, UnfitValueError, as_time
+from ..contract.columns import LARGEST, Column, InvalidValueError, parse_rfc3339
 from ..contract.model_contract import Contract
 from ..inference.batch import Batch
 from ..settings import LimitSettings
+from .checks import Rows
 
 __all__ = ["FastReader"]
 
@@ -41,22 +43,19 @@ _TYPES: dict[str, Any] = {
     "datetime": str,
 }
 _TIMES: Any = Union[str, list[str], UnsetType]  # noqa: UP007 - a value, not an annotation
-# Of the deepest usual body: the body, `dataframe_split`, `data`, a row.
+# Nesting of the deepest usual body: body, `dataframe_split`, `data`, row.
 _DEPTH = 4
-# Times are read by the exact reader's own function, which says so of what is none.
-_WRONG = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, UnfitValueError)
-# Of a time at most: the day, the clock, a point with nine digits, the offset.
+_DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidValueError)
+# The longest time: date, clock, nine decimals, offset.
 _TIME_LENGTH = 35
-# Orders of columns for which decoders are kept.
-_ORDERS = 32
-# From here on numpy counts faster.
+# Column orders for which decoders are kept.
+_MAX_ORDERS = 32
+# Above this size numpy counts faster.
 _LONG_BODY = 4096
-
-Rows = list[tuple[Any, ...]]
 
 
 class FastReader:
-    """Reads what is usual for one contract."""
+    """Reads the usual JSON bodies for one contract."""
 
     def __init__(self, contract: Contract) -> None:
         self._contract = contract
@@ -67,8 +66,8 @@ class FastReader:
         self._optional = _getter([at for at, column in enumerate(columns) if not column.required])
         texts = [(at, column) for at, column in enumerate(columns) if _TYPES[column.kind] is str]
         self._texts = [at for at, _ in texts]
-        self._sure_texts = sum(column.required for _, column in texts)
-        self._unsure_texts = _getter([at for at, column in texts if not column.required])
+        self._required_texts = sum(column.required for _, column in texts)
+        self._optional_texts = _getter([at for at, column in texts if not column.required])
         self._converted = [(at, column) for at, column in texts if column.kind != "string"]
         row = msgspec.defstruct(
             "Row",
@@ -96,26 +95,24 @@ class FastReader:
 
     @classmethod
     def of(cls, contract: Contract) -> FastReader | None:
-        """Return the reader for `contract`, made once; None where something in it is not usual."""
+        """Return the reader for `contract`, built once; None if the contract needs the exact reader."""
         try:
             return contract.derived["fast"]
         except KeyError:
             pass
-        made: FastReader | None = None
+        reader: FastReader | None = None
         if all(column.kind in _TYPES for column in contract.columns):
-            try:
-                made = cls(contract)
-            except ValueError:
-                # A name which msgspec does not take, such as one with a quotation mark.
-                made = None
-        contract.derived["fast"] = made
-        return made
+            # msgspec refuses some names, such as one with a quotation mark.
+            with suppress(ValueError):
+                reader = cls(contract)
+        contract.derived["fast"] = reader
+        return reader
 
-    def invocations(self, body: bytes, limits: LimitSettings) -> Batch | None:
-        """Return the rows of `body`, sent to `/invocations`, or None."""
+    def read_invocations(self, body: bytes, limits: LimitSettings) -> Batch | None:
+        """Return the rows of `body`, a body of `/invocations`, or None."""
         try:
             found: Any = self._decode(body)
-        except _WRONG:
+        except _DECODE_ERRORS:
             return self._reordered(body, limits)
         records, split, listed = found.dataframe_records, found.dataframe_split, found.instances
         if records is UNSET and split is UNSET:
@@ -143,11 +140,11 @@ class FastReader:
             keys += 1
         return self._batch(split.data, body, keys, found.event_time, limits)
 
-    def rows(self, body: bytes, limits: LimitSettings) -> Batch | None:
-        """Return the rows of `body`, sent to `/predict`, or None."""
+    def read_predict(self, body: bytes, limits: LimitSettings) -> Batch | None:
+        """Return the rows of `body`, a body of `/predict`, or None."""
         try:
             found: Any = self._decode_rows(body)
-        except _WRONG:
+        except _DECODE_ERRORS:
             return None
         return self._records(found.rows, body, found.event_time, limits)
 
@@ -155,8 +152,7 @@ class FastReader:
         try:
             rows: Rows = [astuple(record) for record in records]
         except TypeError:
-            # Lists among the objects.
-            return None
+            return None  # lists among the objects
         keys = 1 + len(rows) * self._width
         if self._optional is not None and (
             absent := sum([values.count(UNSET) for values in map(self._optional, rows)])
@@ -166,13 +162,21 @@ class FastReader:
         return self._batch(rows, body, keys, times, limits)
 
     def _batch(self, rows: Rows, body: bytes, strings: int, times: Any, limits: LimitSettings) -> Batch | None:
-        """Return `rows`, in whose body there should be `strings` keys and strings besides their own values."""
+        """Return `rows` if the limits and the number of quotation marks hold, else None.
+
+        Args:
+            rows: decoded from `body`.
+            body: the whole body.
+            strings: expected number of keys and strings, apart from those in `rows` and `times`.
+            times: decoded `event_time`, or UNSET.
+            limits: of the request.
+        """
         count = len(rows)
         if not 0 < count <= limits.rows or self._width > limits.columns or limits.depth < _DEPTH:
             return None
-        strings += count * self._sure_texts
-        if self._unsure_texts is not None:
-            strings += sum([len(values) - values.count(None) for values in map(self._unsure_texts, rows)])
+        strings += count * self._required_texts
+        if self._optional_texts is not None:
+            strings += sum([len(values) - values.count(None) for values in map(self._optional_texts, rows)])
         if times is not UNSET:
             strings += 2 if type(times) is str else 1 + len(times)
         if _quotes(body) != 2 * strings:
@@ -189,7 +193,7 @@ class FastReader:
             if self._converted:
                 rows = self._convert(rows)
             return Batch(count, rows, None if times is UNSET else _event_times(times, count))
-        except UnfitValueError:
+        except InvalidValueError:
             return None
 
     def _convert(self, rows: Rows) -> Rows:
@@ -203,32 +207,32 @@ class FastReader:
         return converted
 
     def _reordered(self, body: bytes, limits: LimitSettings) -> Batch | None:
-        """Return the rows of a `dataframe_split` whose columns have another order than the contract's."""
+        """Return the rows of a `dataframe_split` whose columns are in another order than the contract's, or None."""
         try:
             found: Any = _decode_raw(body)
             split = found.dataframe_split
             names = tuple(split.columns)
             if len(names) != self._width or set(names) != set(self._names):
                 return None
-            decode, reorder = self._orders.get(names) or self._order(names)
+            decode, reorder = self._orders.get(names) or self._decoder_of(names)
             rows: Rows = [reorder(row) for row in decode(split.data)]
-        except _WRONG:
+        except _DECODE_ERRORS:
             return None
         return self._batch(rows, body, 3 + self._width + (split.index is not UNSET), found.event_time, limits)
 
-    def _order(self, names: tuple[str, ...]) -> tuple[Callable[[Any], Rows], Callable[[Any], Any]]:
+    def _decoder_of(self, names: tuple[str, ...]) -> tuple[Callable[[Any], Rows], Callable[[Any], Any]]:
         columns = [self._contract.columns[self._contract.positions[name]] for name in names]
         decode = msgspec.json.Decoder(list[_tuple(columns)]).decode
         reorder = _getter([names.index(name) for name in self._names])
-        assert reorder is not None  # noqa: S101 - there is a column
-        if len(self._orders) < _ORDERS:
+        assert reorder is not None  # noqa: S101 - a contract has a column
+        if len(self._orders) < _MAX_ORDERS:
             self._orders[names] = decode, reorder
         return decode, reorder
 
 
 def _field(name: str, column: Column) -> tuple[Any, ...]:
     kind = _TYPES[column.kind]
-    # UNSET and not None, so that what is missing is told from null: the keys are counted.
+    # UNSET, not None: an absent key has no quotation marks, null has.
     return (name, kind) if column.required else (name, Union[kind, None, UnsetType], UNSET)  # noqa: UP007
 
 
@@ -269,10 +273,10 @@ def _quotes(body: bytes) -> int:
 
 def _event_times(times: Any, rows: int) -> list[datetime]:
     if type(times) is str:
-        return [as_time(times)] * rows
+        return [parse_rfc3339(times)] * rows
     if len(times) != rows:
-        raise UnfitValueError("another number of times than rows")
-    return [as_time(text) for text in times]
+        raise InvalidValueError("not one time per row")
+    return [parse_rfc3339(text) for text in times]
 
 
 _decode_raw = msgspec.json.Decoder(

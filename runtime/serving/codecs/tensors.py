@@ -1,8 +1,9 @@
-"""Tensors as the Open Inference Protocol says them, and the values of columns in them."""
+"""Reads and writes the tensors of the Open Inference Protocol."""
 
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +12,25 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from ..contract.columns import BITS, LARGEST, Column, UnfitValueError
+from ..contract.columns import BITS, LARGEST, Column, InvalidValueError
+from ..contract.field_errors import invalid_field, printable
 from ..http.errors import Problem
 from ..settings import LimitSettings
-from .json_strict import named, parse_any, wrong
+from .checks import text_too_long
+from .json_strict import parse_any
 
-__all__ = ["DATATYPES", "Tensor", "bytes_of", "column_values", "datatype_of", "from_bytes", "from_data", "said"]
+__all__ = [
+    "DATATYPES",
+    "Tensor",
+    "Values",
+    "arrow_datatype",
+    "column_values",
+    "datatype_of",
+    "tensor_from_bytes",
+    "tensor_from_json",
+    "to_bytes",
+    "to_tensor",
+]
 
 DATATYPES = {
     "BOOL": "bool",
@@ -36,7 +50,7 @@ DATATYPES = {
 _NAMES = {dtype: name for name, dtype in DATATYPES.items()} | {"object": "BYTES"}
 _KINDS = {"boolean": "BOOL", "integer": "INT32", "long": "INT64", "float": "FP32", "double": "FP64"}
 _LENGTH = struct.Struct("<I")
-_FEW = 16
+_SMALL = 16
 
 Values: TypeAlias = "np.ndarray[Any, Any] | list[Any]"
 
@@ -46,8 +60,8 @@ class Tensor:
     """One input of a request.
 
     Attributes:
-        at: where it stands in the request.
-        flat: its values in row-major order: an array of its datatype, or a list of texts, bytes and nulls.
+        at: its path in the request.
+        flat: the values in row-major order: an array of the datatype, or a list of strings, bytes and nulls.
     """
 
     name: str
@@ -58,15 +72,15 @@ class Tensor:
 
 
 def datatype_of(column: Column) -> str:
-    """Return the protocol's name for what `column` takes; times are RFC 3339 text, JSON is its text."""
+    """Return the protocol's datatype of `column`; times are RFC 3339 strings, JSON is a string."""
     return _NAMES[column.dtype] if column.kind == "tensor" else _KINDS.get(column.kind, "BYTES")
 
 
-def from_data(name: str, datatype: str, shape: tuple[int, ...], data: Any, at: str) -> Tensor:
-    """Return the tensor whose values are `data`, a JSON list, nested or flat.
+def tensor_from_json(name: str, datatype: str, shape: tuple[int, ...], data: Any, at: str) -> Tensor:
+    """Return the tensor with the values of `data`, a flat or nested JSON list.
 
     Raises:
-        Problem: 422, it is not what it says.
+        Problem: 422: the values do not match the datatype or the shape.
     """
     flat: Any = data
     for outer, size in enumerate(shape[1:]):
@@ -75,128 +89,124 @@ def from_data(name: str, datatype: str, shape: tuple[int, ...], data: Any, at: s
         if not all(isinstance(item, list) and len(item) == size for item in flat) or (
             outer == 0 and len(flat) != shape[0]
         ):
-            raise wrong(f"{at}.data", "wants a flat list of values, or lists nested as the shape says")
+            raise invalid_field(f"{at}.data", "expected a flat list of values, or lists nested like the shape")
         flat = [each for item in flat for each in item]
     if not isinstance(flat, list):
-        raise wrong(f"{at}.data", "wants a list of values")
-    _sized(len(flat), shape, f"{at}.data")
+        raise invalid_field(f"{at}.data", "expected a list of values")
+    _check_size(len(flat), shape, f"{at}.data")
     present = [value for value in flat if value is not None] if None in flat else flat
     try:
-        held = Column(name, "tensor", dtype=DATATYPES[datatype], shape=(-1,)).array(present) if present else []
-    except UnfitValueError as error:
-        raise wrong(f"{at}.data", str(error)) from None
-    # Texts stay as they came: what a column makes of them is its affair.
-    return Tensor(name, datatype, shape, at, flat if datatype == "BYTES" or len(present) != len(flat) else held)
+        values = Column(name, "tensor", dtype=DATATYPES[datatype], shape=(-1,)).array(present) if present else []
+    except InvalidValueError as error:
+        raise invalid_field(f"{at}.data", str(error)) from None
+    # Strings stay as received; the column converts them.
+    return Tensor(name, datatype, shape, at, flat if datatype == "BYTES" or len(present) != len(flat) else values)
 
 
-def from_bytes(name: str, datatype: str, shape: tuple[int, ...], data: memoryview, at: str) -> Tensor:
-    """Return the tensor whose values are `data`, as the binary extension has them.
+def tensor_from_bytes(name: str, datatype: str, shape: tuple[int, ...], data: memoryview, at: str) -> Tensor:
+    """Return the tensor with the values of `data`, encoded by the binary extension.
 
     Raises:
-        Problem: 422, it is not what it says.
+        Problem: 422: the bytes do not match the datatype or the shape.
     """
     if datatype == "BYTES":
-        texts = _texts(data, at)
-        _sized(len(texts), shape, at)
+        texts = _split_texts(data, at)
+        _check_size(len(texts), shape, at)
         return Tensor(name, datatype, shape, at, texts)
     dtype = np.dtype(DATATYPES[datatype]).newbyteorder("<")
-    count = 1
-    for size in shape:
-        count *= size
+    count = math.prod(shape)
     if count * dtype.itemsize != len(data):
-        raise wrong(at, f"the shape {list(shape)} of {datatype} takes {count * dtype.itemsize} bytes, not {len(data)}")
+        size = count * dtype.itemsize
+        raise invalid_field(at, f"the shape {list(shape)} of {datatype} needs {size} bytes, got {len(data)}")
     if datatype == "BOOL":
         numbers = np.frombuffer(data, np.uint8)
         if numbers.size and int(numbers.max()) > 1:
-            raise wrong(at, "BOOL wants bytes which are 0 or 1")
+            raise invalid_field(at, "expected BOOL bytes of 0 or 1")
     return Tensor(name, datatype, shape, at, np.frombuffer(data, dtype).astype(dtype.newbyteorder("=")))
 
 
-def _texts(data: memoryview, at: str) -> list[bytes]:
+def _split_texts(data: memoryview, at: str) -> list[bytes]:
     texts: list[bytes] = []
     position = 0
     while position < len(data):
         if position + _LENGTH.size > len(data):
-            raise wrong(at, "ends in the middle of a length")
+            raise invalid_field(at, "the data ends inside a length")
         (length,) = _LENGTH.unpack_from(data, position)
         position += _LENGTH.size
         if length > len(data) - position:
-            raise wrong(at, f"names a length of {length} bytes where {len(data) - position} are left")
+            raise invalid_field(at, f"a length of {length} bytes exceeds the remaining {len(data) - position} bytes")
         texts.append(bytes(data[position : position + length]))
         position += length
     return texts
 
 
-def _sized(values: int, shape: tuple[int, ...], at: str) -> None:
-    count = 1
-    for size in shape:
-        count *= size
-    if count != values:
-        raise wrong(at, f"the shape {list(shape)} takes {count} values, not {values}")
+def _check_size(values: int, shape: tuple[int, ...], at: str) -> None:
+    if (count := math.prod(shape)) != values:
+        raise invalid_field(at, f"the shape {list(shape)} needs {count} values, got {values}")
 
 
 def column_values(column: Column, tensor: Tensor, limits: LimitSettings, *, whole: bool = False) -> Values:
-    """Return the values of `tensor` as `column` holds them: an array without nulls, or a list.
+    """Return the values of `tensor` converted for `column`: an array without nulls, or a list.
 
     Args:
-        column: not of tensors.
-        tensor: one value a row.
-        limits: on texts.
-        whole: whether integers may come as floats, as they do in a matrix of all columns.
+        column: a column that does not take tensors.
+        tensor: one value per row.
+        limits: on strings.
+        whole: accept whole floats for integers, as in a matrix of all columns.
 
     Raises:
-        Problem: 422, one does not fit.
+        Problem: 422: a value is invalid.
     """
     flat = tensor.flat
     try:
         if isinstance(flat, list):
-            return [_one(column, tensor, value, limits, whole=whole) for value in flat]
-        return _numbers(column, flat, whole=whole)
-    except UnfitValueError as error:
-        raise wrong(tensor.at, str(error)) from None
+            return [_convert_value(column, tensor, value, limits, whole=whole) for value in flat]
+        return _convert_array(column, flat, whole=whole)
+    except InvalidValueError as error:
+        raise invalid_field(tensor.at, str(error)) from None
 
 
-def _one(column: Column, tensor: Tensor, value: Any, limits: LimitSettings, *, whole: bool) -> Any:
+def _convert_value(column: Column, tensor: Tensor, value: Any, limits: LimitSettings, *, whole: bool) -> Any:
     if isinstance(value, bytes):
         if column.kind == "binary":
             return value
         try:
             value = value.decode()
         except UnicodeDecodeError:
-            raise UnfitValueError(f"{named(column.name)}: a text is not UTF-8") from None
+            raise InvalidValueError(f"{printable(column.name)} is not UTF-8") from None
         if len(value) > limits.text:
-            raise UnfitValueError(f"{named(column.name)}: a text has more than {limits.text} characters")
+            raise text_too_long(len(value), limits)
     elif value is not None and tensor.datatype != "BYTES":
-        # A list because of nulls; the others are numbers of the datatype.
-        array = _numbers(column, np.array([value], DATATYPES[tensor.datatype]), whole=whole)
+        # Numbers of the datatype, in a list because others are null.
+        array = _convert_array(column, np.array([value], DATATYPES[tensor.datatype]), whole=whole)
         return array.tolist()[0] if isinstance(array, np.ndarray) else array[0]
     if column.kind == "json" and isinstance(value, str):
         try:
             value = parse_any(value, depth=limits.depth, text=limits.text)
         except Problem as problem:
-            raise UnfitValueError(f"{named(column.name)}: {problem.detail}") from None
+            raise InvalidValueError(f"{printable(column.name)}: {problem.detail}") from None
     return column.convert(value)
 
 
-def _numbers(column: Column, array: np.ndarray[Any, Any], *, whole: bool) -> Values:
-    kind, of, name = column.kind, array.dtype.kind, named(column.name)
+def _convert_array(column: Column, array: np.ndarray[Any, Any], *, whole: bool) -> Values:
+    kind, of, name = column.kind, array.dtype.kind, printable(column.name)
     if kind in LARGEST and of in "fiu":
-        if array.size <= _FEW:
-            # A call of numpy costs more than a few numbers do.
-            few: list[float] = [float(number) for number in array.tolist()]
-            if all(abs(number) <= LARGEST[kind] for number in few):
-                return few
+        if array.size <= _SMALL:
+            # For a few numbers, Python is faster than numpy.
+            small: list[float] = [float(number) for number in array.tolist()]
+            if all(abs(number) <= LARGEST[kind] for number in small):
+                return small
         numbers = array.astype(np.float64)
         missing = np.isnan(numbers)
         if missing.any():
             if column.required:
-                raise UnfitValueError(f"{name} must not be NaN")
-            # A tensor has no other way to say null.
+                raise InvalidValueError(f"{name} must not be NaN")
+            # A numeric tensor has no null; NaN stands for it.
             if not (np.abs(numbers[~missing]) <= LARGEST[kind]).all():
-                raise UnfitValueError(f"{name} is out of the range of {kind}")
+                raise InvalidValueError(f"{name} is out of range for {kind}")
             return [None if number != number else number for number in numbers.tolist()]
         if not (np.abs(numbers) <= LARGEST[kind]).all():
-            raise UnfitValueError(f"{name} is out of the range of {kind}")
+            raise InvalidValueError(f"{name} is out of range for {kind}")
         return numbers
     if kind in BITS and (of in "iu" or (whole and of == "f")):
         low, high = -(1 << BITS[kind]), (1 << BITS[kind]) - 1
@@ -205,18 +215,18 @@ def _numbers(column: Column, array: np.ndarray[Any, Any], *, whole: bool) -> Val
             if not column.required:
                 values = [None if number != number else number for number in values]
             if not all(number is None or (abs(number) < 1 << 53 and number.is_integer()) for number in values):
-                raise UnfitValueError(f"{name} wants {column.wants}")
+                raise InvalidValueError(f"{name} must be {column.expected}")
             values = [None if number is None else int(number) for number in values]
         if not all(number is None or low <= number <= high for number in values):
-            raise UnfitValueError(f"{name} is out of the range of {kind}")
+            raise InvalidValueError(f"{name} is out of range for {kind}")
         return values if None in values else np.array(values, np.int64)
     if kind == "boolean" and of == "b":
         return array
-    raise UnfitValueError(f"{name} wants {datatype_of(column)}, got {_NAMES[array.dtype.name]}")
+    raise InvalidValueError(f"{name} must be {datatype_of(column)}, got {_NAMES[array.dtype.name]}")
 
 
-def said(outputs: Sequence[Any] | np.ndarray[Any, Any]) -> tuple[str, list[int], Values]:
-    """Return the datatype, the shape and the values of what a model gave."""
+def to_tensor(outputs: Sequence[Any] | np.ndarray[Any, Any]) -> tuple[str, list[int], Values]:
+    """Return the datatype, shape and values of the model outputs as one tensor."""
     if isinstance(outputs, np.ndarray):
         if outputs.dtype.name in _NAMES:
             return _NAMES[outputs.dtype.name], list(outputs.shape), outputs
@@ -232,8 +242,8 @@ def said(outputs: Sequence[Any] | np.ndarray[Any, Any]) -> tuple[str, list[int],
     return "BYTES", [len(values)], [value if isinstance(value, str) else json.dumps(value) for value in values]
 
 
-def bytes_of(values: Values) -> bytes:
-    """Return `values` as the binary extension has them."""
+def to_bytes(values: Values) -> bytes:
+    """Return `values` encoded by the binary extension."""
     if isinstance(values, np.ndarray):
         return np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
     encoded = [value.encode() if isinstance(value, str) else bytes(value) for value in values]
@@ -241,7 +251,7 @@ def bytes_of(values: Values) -> bytes:
 
 
 def arrow_datatype(kind: pa.DataType) -> tuple[str, list[int]]:
-    """Return the datatype and the shape by which `said` gives outputs of `kind`."""
+    """Return the datatype and the shape that `to_tensor` returns for outputs of `kind`."""
     shape = [-1]
     while pa.types.is_list(kind) or pa.types.is_large_list(kind):
         shape.append(-1)

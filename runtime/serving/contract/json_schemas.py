@@ -1,4 +1,4 @@
-"""JSON Schemas (2020-12) of what a contract takes: whatever they allow is taken, whatever is taken they allow."""
+"""Builds the JSON Schemas (2020-12) of a contract: they allow exactly the values that the server accepts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .model_contract import Contract
 
 __all__ = ["any_value", "column_schema", "output_schema", "row_schema", "time_schema"]
 
-# A day of the calendar: of 31 days, of 30, of February, and of its 29th in leap years.
+# A valid date: months of 31 days, of 30 days, February, and 29 February in leap years.
 _YEAR = r"(?:1679|16[89][0-9]|1[789][0-9]{2}|2[01][0-9]{2}|22[0-5][0-9]|2260)"
 _LEAP = (
     r"(?:16(?:8[048]|9[26])|(?:17|18|19|21)(?:0[48]|[2468][048]|[13579][26])|20(?:[02468][048]|[13579][26])"
@@ -31,11 +31,7 @@ _BASE64 = r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
 def time_schema() -> dict[str, Any]:
     """Return the schema of a time."""
-    return {
-        "type": "string",
-        "pattern": _TIME,
-        "description": "An RFC 3339 time with its offset, of the years 1679 to 2260.",
-    }
+    return {"type": "string", "pattern": _TIME, "description": "An RFC 3339 time with an offset, from 1679 to 2260."}
 
 
 def column_schema(column: Column, limits: LimitSettings) -> dict[str, Any]:
@@ -43,14 +39,14 @@ def column_schema(column: Column, limits: LimitSettings) -> dict[str, Any]:
     if column.kind == "tensor":
         schema = _tensor(column, limits)
     elif column.kind == "json":
-        schema = _described(column.spec or {"type": "any"}, limits)
+        schema = _json(column.spec or {"type": "any"}, limits)
     else:
         schema = _scalar(column.kind, limits)
     return schema if column.required else _nullable(schema)
 
 
 def row_schema(contract: Contract, limits: LimitSettings) -> dict[str, Any]:
-    """Return the schema of a row said as an object."""
+    """Return the schema of a row as an object."""
     return {
         "type": "object",
         "properties": {column.name: column_schema(column, limits) for column in contract.columns},
@@ -60,7 +56,7 @@ def row_schema(contract: Contract, limits: LimitSettings) -> dict[str, Any]:
 
 
 def any_value(limits: LimitSettings) -> dict[str, Any]:
-    """Return the schema of any JSON value, for `#/components/schemas/AnyValue`, to which it refers."""
+    """Return the schema of any JSON value; it refers to itself as `#/components/schemas/AnyValue`."""
     inner = {"$ref": "#/components/schemas/AnyValue"}
     return {
         "anyOf": [
@@ -113,27 +109,27 @@ def _scalar(kind: str, limits: LimitSettings) -> dict[str, Any]:
     return {"type": "string", "maxLength": limits.text}
 
 
-def _described(spec: Mapping[str, Any], limits: LimitSettings) -> dict[str, Any]:
+def _json(spec: Mapping[str, Any], limits: LimitSettings) -> dict[str, Any]:
     kind = spec["type"]
     if kind == "any":
         return {"$ref": "#/components/schemas/AnyValue"}
     if kind == "array":
-        return {"type": "array", "items": _part(spec["items"], limits)}
+        return {"type": "array", "items": _optional_json(spec["items"], limits)}
     if kind == "map":
-        return {"type": "object", "additionalProperties": _part(spec["values"], limits)}
+        return {"type": "object", "additionalProperties": _optional_json(spec["values"], limits)}
     if kind == "object":
         properties: Mapping[str, Mapping[str, Any]] = spec["properties"]
         return {
             "type": "object",
-            "properties": {name: _part(part, limits) for name, part in properties.items()},
+            "properties": {name: _optional_json(part, limits) for name, part in properties.items()},
             "required": [name for name, part in properties.items() if part.get("required", True)],
             "additionalProperties": False,
         }
     return _scalar(kind, limits)
 
 
-def _part(spec: Mapping[str, Any], limits: LimitSettings) -> dict[str, Any]:
-    schema = _described(spec, limits)
+def _optional_json(spec: Mapping[str, Any], limits: LimitSettings) -> dict[str, Any]:
+    schema = _json(spec, limits)
     return schema if spec.get("required", True) or spec["type"] == "any" else _nullable(schema)
 
 

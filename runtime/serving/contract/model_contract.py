@@ -1,4 +1,4 @@
-"""What a model version takes: its signature as a contract, which requests are read by."""
+"""The contract of a model version: the input columns of its signature, and conversions of rows between formats."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import numpy as np
 import pyarrow as pa
 
-from ..codecs.json_strict import parse_json, refusal
 from ..inference.batch import Batch
-from .columns import Column, Kind, parse_time
+from .columns import Column, Kind
 
 if TYPE_CHECKING:
     from mlflow.types import Schema
 
-__all__ = ["MANY", "Column", "Contract", "Kind", "parse_json", "parse_time", "refusal"]
+__all__ = ["COLUMNAR_ROWS", "Column", "Contract", "Kind"]
 
 _ARROW: dict[Kind, pa.DataType] = {
     "boolean": pa.bool_(),
@@ -31,15 +30,15 @@ _ARROW: dict[Kind, pa.DataType] = {
     "string": pa.string(),
     "binary": pa.binary(),
     "datetime": pa.timestamp("us", tz="UTC"),
-    # JSON text: what is in one row may have another shape than what is in the next.
+    # JSON text: the structure may differ between rows.
     "json": pa.string(),
 }
-# Rows beyond which a request is held as Arrow, column by column.
-MANY = 256
+# Requests with more rows are kept as Arrow record batches.
+COLUMNAR_ROWS = 256
 _NUMPY = {"boolean": "bool", "integer": "int32", "long": "int64", "float": "float32", "double": "float64"}
-# numpy has no missing value for these.
+# numpy has no missing value for these types.
 _NULLABLE = {"boolean": "object", "integer": "Int32", "long": "Int64"}
-_WIDER: dict[Kind, frozenset[Kind]] = {
+_WIDER_KINDS: dict[Kind, frozenset[Kind]] = {
     "integer": frozenset({"long", "double"}),
     "long": frozenset({"double"}),
     "float": frozenset({"double"}),
@@ -51,14 +50,14 @@ MissingText = Literal["None", "NaN"]
 
 @dataclass(frozen=True)
 class Contract:
-    """The inputs of a model version, in its order.
+    """The inputs of a model version, in the order of its signature.
 
     Attributes:
-        columns: at least one; all of them tensors, or none.
-        named: whether the names are the signature's; else they are the positions, `0` and on.
-        missing_text: what a data frame holds for null in a column of text: `None`, as MLflow's own server has it, or
-            `NaN`, where the model was fitted with that. To an encoder of categories they are not the same.
-        derived: what others have worked out from this contract, kept as long as it lives.
+        columns: at least one; either all or none are tensors.
+        named: whether the signature names the columns; if not, the names are the positions `0`, `1`, ...
+        missing_text: null in text columns of a data frame: `None`, as in MLflow's own server, or `NaN` if the model was
+            fitted with that. Category encoders treat the two differently.
+        derived: cache for objects that other modules build from this contract.
     """
 
     columns: tuple[Column, ...]
@@ -71,19 +70,19 @@ class Contract:
         """Return the contract of a signature's inputs.
 
         Raises:
-            ValueError: there are none, or one has a type or a name which requests cannot carry.
+            ValueError: there are no inputs, or one has an unsupported type or name.
         """
         specs: list[Any] = list(schema.inputs) if schema is not None else []
         if not specs:
-            raise ValueError("the model has no signature, or one without inputs")
+            raise ValueError("the model has no signature, or its signature has no inputs")
         names = [spec.name for spec in specs]
         if all(hasattr(spec, "shape") for spec in specs):
-            columns = [_tensor(spec, "input" if spec.name is None else str(spec.name)) for spec in specs]
+            columns = [_tensor_column(spec, "input" if spec.name is None else str(spec.name)) for spec in specs]
             return cls._distinct(columns, named=None not in names)
-        # A frame without names has its positions for names.
+        # MLflow names the columns of an unnamed frame by their positions.
         named = names != list(range(len(specs))) and not all(name is None for name in names)
         if named and not all(isinstance(name, str) for name in names):
-            raise ValueError(f"the signature has columns whose names are no text: {names[:5]}")
+            raise ValueError(f"the signature has column names that are not strings: {names[:5]}")
         return cls._distinct(
             [_column(spec, str(spec.name) if named else str(position)) for position, spec in enumerate(specs)],
             named=named,
@@ -92,11 +91,11 @@ class Contract:
     @classmethod
     def _distinct(cls, columns: Sequence[Column], *, named: bool) -> Contract:
         if len({column.name for column in columns}) != len(columns):
-            raise ValueError("the signature has two columns of one name")
+            raise ValueError("the signature has two columns with the same name")
         return cls(tuple(columns), named)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
+        """Return the contract as a JSON document."""
         columns: list[dict[str, Any]] = []
         for column in self.columns:
             plain: dict[str, Any] = {"name": column.name, "kind": column.kind, "required": column.required}
@@ -109,7 +108,7 @@ class Contract:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Contract:
-        """Return the contract which `to_json` gave `document` for."""
+        """Return the contract of a document from `to_json`."""
         given: list[dict[str, Any]] = document["columns"]
         columns = [
             Column(
@@ -131,7 +130,7 @@ class Contract:
 
     @cached_property
     def positions(self) -> Mapping[str, int]:
-        """Where each column is."""
+        """The position of each column."""
         return {name: position for position, name in enumerate(self.names)}
 
     @property
@@ -141,19 +140,19 @@ class Contract:
 
     @property
     def mergeable(self) -> bool:
-        """Whether rows of several requests may be answered together."""
+        """Whether rows of several requests can go into one model call."""
         return all(
             not column.shape or (column.shape[0] == -1 and -1 not in column.shape[1:]) for column in self.columns
         )
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """The columns in Arrow's types."""
+        """The columns as an Arrow schema."""
         return pa.schema([pa.field(column.name, _arrow_type(column)) for column in self.columns])
 
     @cached_property
     def arrow(self) -> pa.StructType:
-        """The features as a struct."""
+        """The columns as an Arrow struct."""
         return pa.struct(list(self.schema))
 
     def to_arrow(self, batch: Batch) -> pa.StructArray:
@@ -163,15 +162,15 @@ class Contract:
         return pa.StructArray.from_arrays(arrays, fields=list(self.schema))
 
     def to_record_batch(self, batch: Batch) -> pa.RecordBatch:
-        """Return the rows of `batch` in Arrow's types."""
+        """Return the rows of `batch` as a record batch."""
         values = batch.values
         if isinstance(values, list):
             return pa.RecordBatch.from_arrays(self._arrays(values), schema=self.schema)
         return values
 
-    def packed(self, batch: Batch) -> Batch:
-        """Return `batch`, of many rows as a record batch: engines and the capture make most of that."""
-        if batch.rows > MANY and isinstance(batch.values, list):
+    def columnar_if_large(self, batch: Batch) -> Batch:
+        """Return `batch`, as a record batch if it has many rows: faster for engines and the capture."""
+        if batch.rows > COLUMNAR_ROWS and isinstance(batch.values, list):
             return Batch(batch.rows, self.to_record_batch(batch), batch.event_times)
         return batch
 
@@ -184,7 +183,7 @@ class Contract:
         return list(zip(*columns, strict=True))
 
     def _arrays(self, rows: list[tuple[Any, ...]]) -> list[pa.Array]:
-        if len(rows) > MANY and all(column.kind == "double" and column.required for column in self.columns):
+        if len(rows) > COLUMNAR_ROWS and all(column.kind == "double" and column.required for column in self.columns):
             count, width = len(rows), len(self.columns)
             flat = np.fromiter(chain.from_iterable(rows), np.float64, count * width)
             return [pa.array(values) for values in np.ascontiguousarray(flat.reshape(count, width).T)]
@@ -199,15 +198,14 @@ class Contract:
         return arrays
 
     def to_pandas(self, batch: Batch) -> Any:
-        """Return `batch` as MLflow hands it to the model.
+        """Return `batch` as MLflow passes it to the model.
 
-        That is a data frame, in which null is NaN, `missing_text` in columns of text, None in columns of other objects,
-        `pd.NA` in columns of integers which may be null (these have pandas' nullable types whatever the rows hold), NaT
-        for times, which carry no zone there. Of tensors it is an array where the signature has one without a name,
-        else a dict of arrays.
+        Columns become a data frame. Null is NaN in numbers, `missing_text` in text, None in other objects, NaT in
+        times (which have no zone) and `pd.NA` in optional integers, whose columns always have pandas' nullable types.
+        Tensors become a dict of arrays, or one array if the signature has a single unnamed tensor.
         """
         if self.is_tensor:
-            return self._tensors(batch)
+            return self._tensor_arrays(batch)
         import pandas as pd
 
         values = batch.values
@@ -216,46 +214,46 @@ class Contract:
             return pd.DataFrame(np.array(values, dtype=np.float64), columns=labels)
         series: dict[Any, Any] = {}
         columns = zip(*values, strict=True) if isinstance(values, list) else values.columns
-        for label, column, held in zip(labels, self.columns, columns, strict=True):
-            series[label] = _pandas(column, held, self.missing_text)
+        for label, column, cells in zip(labels, self.columns, columns, strict=True):
+            series[label] = _pandas(column, cells, self.missing_text)
         return pd.DataFrame(series)
 
-    def _tensors(self, batch: Batch) -> Any:
+    def _tensor_arrays(self, batch: Batch) -> Any:
         columns = zip(*self.to_tuples(batch), strict=True)
         arrays = {
             column.name: np.stack(cast("Any", values)) for column, values in zip(self.columns, columns, strict=True)
         }
         return arrays if self.named else next(iter(arrays.values()))
 
-    def why_not(self, old: Contract) -> list[str]:
-        """Return why requests made for `old` would not all be taken; empty when they would."""
+    def incompatibilities(self, old: Contract) -> list[str]:
+        """Return why some requests that are valid for `old` would be invalid here; empty if none."""
         if self.named != old.named:
-            return ["the columns have lost their names" if old.named else "the columns have got names"]
+            return ["the columns no longer have names" if old.named else "the columns now have names"]
         mine = {column.name: column for column in self.columns}
         reasons: list[str] = []
         for column in old.columns:
             found = mine.pop(column.name, None)
             if found is None:
-                reasons.append(f"column {column.name} is gone")
-            elif not _takes(found, column):
-                reasons.append(f"column {column.name} was {_typed(column)} and is {_typed(found)}")
+                reasons.append(f"column {column.name} was removed")
+            elif not _accepts(found, column):
+                reasons.append(f"column {column.name} changed from {_type_of(column)} to {_type_of(found)}")
             elif found.required and not column.required:
                 reasons.append(f"column {column.name} may no longer be null")
         reasons += [f"column {name} is new and required" for name, column in mine.items() if column.required]
         if not self.named and not reasons and mine:
-            # Rows come as lists there, which are of one length.
-            reasons.append(f"there are {len(self.columns)} columns and were {len(old.columns)}")
+            # Rows come as lists, which must have the length of the signature.
+            reasons.append(f"the number of columns changed from {len(old.columns)} to {len(self.columns)}")
         return reasons
 
 
-def _tensor(spec: Any, name: str) -> Column:
+def _tensor_column(spec: Any, name: str) -> Column:
     dtype = np.dtype(spec.type)
     kinds = {"U": "str", "O": "object"}
     if dtype.kind not in "biufUO" or (dtype.itemsize > 8 and dtype.kind in "iuf"):
-        raise ValueError(f"the tensor {name!r} has the type {dtype}, which this server does not take")
+        raise ValueError(f"the tensor {name!r} has the unsupported type {dtype}")
     shape = tuple(int(size) for size in spec.shape)
     if not shape:
-        raise ValueError(f"the tensor {name!r} has no dimension for rows")
+        raise ValueError(f"the tensor {name!r} has no row dimension")
     return Column(name, "tensor", True, kinds.get(dtype.kind, dtype.name), shape)
 
 
@@ -265,19 +263,19 @@ def _column(spec: Any, name: str) -> Column:
         return Column(name, cast("Kind", kind), spec.required)
     described = {key: value for key, value in spec.to_dict().items() if key not in ("name", "required")}
     if described.get("type") not in ("array", "object", "map", "any"):
-        raise ValueError(f"column {name!r} has the type {spec.type}, which this server does not take")
+        raise ValueError(f"column {name!r} has the unsupported type {spec.type}")
     return Column(name, "json", spec.required, spec=described)
 
 
-def _typed(column: Column) -> str:
+def _type_of(column: Column) -> str:
     if column.kind == "tensor":
-        return f"{column.dtype} of the shape {list(column.shape)}"
+        return f"{column.dtype} of shape {list(column.shape)}"
     return column.kind if column.spec is None else json.dumps(column.spec)
 
 
-def _takes(new: Column, old: Column) -> bool:
+def _accepts(new: Column, old: Column) -> bool:
     if new.kind != old.kind:
-        return new.kind in _WIDER.get(old.kind, ())
+        return new.kind in _WIDER_KINDS.get(old.kind, ())
     if len(new.shape) != len(old.shape) or new.dtype != old.dtype:
         return False
     if any(size not in (-1, before) for size, before in zip(new.shape, old.shape, strict=True)):
@@ -307,7 +305,7 @@ def _python(column: Column, array: pa.Array) -> list[Any]:
 
 
 def _pandas(column: Column, values: Any, missing_text: MissingText) -> Any:
-    """Return `values`, a tuple or an Arrow array, as a column of a frame."""
+    """Return `values`, a tuple or an Arrow array, as a data frame column."""
     import pandas as pd
 
     kind = column.kind
@@ -320,11 +318,11 @@ def _pandas(column: Column, values: Any, missing_text: MissingText) -> Any:
     if kind in _NULLABLE and kind != "boolean":
         return pd.array(values, dtype=cast("Any", _NULLABLE[kind]))
     if kind == "string":
-        # A series, since pandas would make its own text of a bare array of objects, and NaN of None.
+        # A series: pandas would convert a bare array of objects to its own text type, and None to NaN.
         return pd.Series(list(values), dtype=cast("Any", "str" if missing_text == "NaN" else object))
     if kind == "datetime":
         return np.array([_without_zone(value) for value in values], dtype="datetime64[us]").astype("datetime64[ns]")
-    # numpy would make a matrix of lists of one length.
+    # Filled one by one: numpy would turn lists of equal length into a matrix.
     objects = np.empty(len(values), dtype=object)
     for position, value in enumerate(values):
         objects[position] = value

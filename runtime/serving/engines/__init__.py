@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..inference.batch import Engine
-    from .prepared import PreparationSettings, Prepared
+    from .prepared import HasPreparationSettings, Prepared
 
 __all__ = ["load"]
 
@@ -26,7 +26,7 @@ _MODULES = {
 }
 
 
-def load(prepared: Prepared, folder: Path, settings: PreparationSettings) -> Engine:
+def load(prepared: Prepared, folder: Path, settings: HasPreparationSettings) -> Engine:
     """Return the engine that preparation selected, loaded from the version's folder in the cache."""
     module = importlib.import_module(_MODULES[str(prepared.engine["name"])], __name__)
     return module.load(prepared, folder, settings)

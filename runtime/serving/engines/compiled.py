@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..inference.batch import Batch, Outputs
 from .kernels import open_kernel
 from .pipeline_plan import PipelinePlan
-from .prepared import COMPILED, PreparationSettings, Prepared
+from .prepared import COMPILED, HasPreparationSettings, Prepared
 
 __all__ = ["CompiledEngine", "load"]
 
@@ -43,7 +43,7 @@ class CompiledEngine:
         self._kernel.close()
 
 
-def load(prepared: Prepared, folder: Path, settings: PreparationSettings) -> CompiledEngine:
+def load(prepared: Prepared, folder: Path, settings: HasPreparationSettings) -> CompiledEngine:
     """Return the engine that preparation selected."""
     del settings
     return CompiledEngine(prepared.engine, folder / COMPILED)

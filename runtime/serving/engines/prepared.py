@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..inference.batch import Outputs
     from ..settings import CompileSettings, IsolationSettings
 
-__all__ = ["Output", "PreparationSettings", "Prepared", "fingerprint", "output_type", "write_sample"]
+__all__ = ["Output", "HasPreparationSettings", "Prepared", "fingerprint", "output_type", "write_sample"]
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ _LIBRARIES = (
 )
 
 
-class PreparationSettings(Protocol):
+class HasPreparationSettings(Protocol):
     """The server settings that preparation uses."""
 
     @property
@@ -126,7 +126,7 @@ def write_sample(compiled: Path, sample: pa.RecordBatch) -> None:
         writer.write_batch(sample)
 
 
-def fingerprint(folder: Path, settings: PreparationSettings) -> dict[str, Any]:
+def fingerprint(folder: Path, settings: HasPreparationSettings) -> dict[str, Any]:
     """Return what a prepared version depends on: the model, the settings, this machine and its libraries."""
     mlmodel = folder / "model" / "MLmodel"
     return {

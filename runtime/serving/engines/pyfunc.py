@@ -13,7 +13,7 @@ from ..inference.batch import Batch, Outputs
 from .mlmodel import MLmodel, forbid_pickle
 from .model_code import fresh_imports
 from .outputs import normalise
-from .prepared import Output, PreparationSettings, Prepared
+from .prepared import Output, HasPreparationSettings, Prepared
 from .single_thread import limit_threads
 
 __all__ = ["PyfuncEngine", "load", "open_model"]
@@ -68,7 +68,7 @@ def open_model(mlmodel: MLmodel) -> Any:
         return pyfunc.load_model(str(mlmodel.folder), suppress_warnings=True)
 
 
-def load(prepared: Prepared, folder: Path, settings: PreparationSettings) -> PyfuncEngine:
+def load(prepared: Prepared, folder: Path, settings: HasPreparationSettings) -> PyfuncEngine:
     """Return the engine that preparation selected."""
     del settings
     return PyfuncEngine(

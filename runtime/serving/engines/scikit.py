@@ -18,7 +18,7 @@ from .mlmodel import MLmodel
 from .model_code import fresh_imports
 from .outputs import normalise
 from .pipeline_plan import PipelinePlan
-from .prepared import Output, PreparationSettings, Prepared
+from .prepared import Output, HasPreparationSettings, Prepared
 from .single_thread import limit_threads
 
 __all__ = ["ScikitEngine", "final_estimator", "load", "missing_text", "open_model"]
@@ -89,7 +89,7 @@ def open_model(mlmodel: MLmodel) -> Any:
         return skops.io.load(path, trusted=mlmodel.trusted_types)
 
 
-def load(prepared: Prepared, folder: Path, settings: PreparationSettings) -> ScikitEngine:
+def load(prepared: Prepared, folder: Path, settings: HasPreparationSettings) -> ScikitEngine:
     """Return the engine that preparation selected."""
     del settings
     mlmodel = MLmodel.read(folder.resolve() / "model")

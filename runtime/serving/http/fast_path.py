@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from ...common.ids import uuid7_text
 from ..inference.prediction import LARGE_BODY
-from ..protocols.base import Encoded
+from ..protocols.base import EncodedResponse
 from .request_handler import READ_ON, SLOW_ANSWER, SLOW_BODY, Call, Exchange, answer_of, traceparent_of
 
 __all__ = ["Line", "Straight"]
@@ -166,7 +166,7 @@ class Straight:
         else:
             self._say(said)
 
-    def _say(self, said: Encoded | Exception) -> None:
+    def _say(self, said: EncodedResponse | Exception) -> None:
         """Answer, once."""
         if self._call.over:
             return
@@ -204,7 +204,7 @@ class Straight:
         return task
 
 
-def _written(call: Call, said: Encoded | Exception) -> tuple[int, bytes, bool]:
+def _written(call: Call, said: EncodedResponse | Exception) -> tuple[int, bytes, bool]:
     """Return status and bytes of the answer, and whether the connection ends with it."""
     answer = answer_of(call, said)
     head = (

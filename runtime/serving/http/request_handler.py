@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ...common.ids import uuid7_text
-from ..codecs.decompression import unpack
-from ..protocols.base import Encoded
+from ..codecs.decompression import decompress
+from ..protocols.base import EncodedResponse
 from ..settings import LimitSettings
 from .admission import Admission
 from .errors import MEDIA_TYPE, Problem
@@ -43,7 +43,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-Done = Callable[[Encoded | Exception], None]
+Done = Callable[[EncodedResponse | Exception], None]
 """Told of what a request is answered."""
 
 _PRINTABLE = re.compile(rb"[\x20-\x7e]{1,128}")
@@ -158,7 +158,7 @@ class Exchange:
 
     def __init__(
         self,
-        work: Callable[[Call, bytes], Awaitable[Encoded]],
+        work: Callable[[Call, bytes], Awaitable[EncodedResponse]],
         admission: Admission,
         limits: LimitSettings,
         watch: Watch,
@@ -180,7 +180,7 @@ class Exchange:
         call = Call(scope["path"], headers, uuid7_text(), time.time(), time.perf_counter())
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - an application runs in a task
-        said: Encoded | Exception
+        said: EncodedResponse | Exception
         try:
             try:
                 self.enter(call)
@@ -236,7 +236,7 @@ class Exchange:
         if len(body) > self.limits.body_bytes:
             raise self.too_large()
         encoding = call.headers.get(b"content-encoding")
-        return body if encoding is None else unpack(body, encoding.decode("latin-1"), self.limits.body_bytes)
+        return body if encoding is None else decompress(body, encoding.decode("latin-1"), self.limits.body_bytes)
 
     @staticmethod
     def _look_at(call: Call, headers: Mapping[bytes, bytes]) -> None:
@@ -306,9 +306,9 @@ class Answer:
     headers: Mapping[str, str]
 
 
-def answer_of(call: Call, said: Encoded | Exception) -> Answer:
+def answer_of(call: Call, said: EncodedResponse | Exception) -> Answer:
     """Return what is sent where the work has said `said`; what is none of its refusals is logged."""
-    if isinstance(said, Encoded):
+    if isinstance(said, EncodedResponse):
         return Answer(200, said.body, said.media_type, said.headers)
     if isinstance(said, Problem):
         problem = said

@@ -88,7 +88,7 @@ async def _page(request: Request) -> Response:
 
 async def _openapi(request: Request) -> Response:
     server = _server(request)
-    return _json(openapi(server.follower.current, server.settings))
+    return _json(openapi(server.alias_watcher.current, server.settings))
 
 
 async def _live() -> Response:
@@ -112,7 +112,7 @@ def _named(request: Request) -> ServedModel:
     """
     server = _server(request)
     name, version = request.path_params["name"], request.path_params.get("version")
-    model = server.follower.current
+    model = server.alias_watcher.current
     if name != server.settings.model:
         raise HTTPException(404, f"this server serves {server.settings.model}")
     if model is None:

@@ -1,4 +1,4 @@
-"""Rows on their way to a model, and what the model gives for them."""
+"""The rows of a model call, its outputs, and the interface of the engines."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from numpy.typing import NDArray
 __all__ = ["COMPILED", "Batch", "Engine", "Outputs", "Values", "is_finite"]
 
 COMPILED = frozenset({"tl2cgen", "treelite", "onnxruntime", "linear"})
-"""Names of the engines which are another form of the model than the one that was logged."""
+"""Names of the engines that run a compiled form of the model."""
 
 Values: TypeAlias = list[tuple[Any, ...]] | pa.RecordBatch
-"""Checked rows in the order of the contract's columns: tuples of Python values (None is null, times are UTC with their
-zone), or a record batch with exactly the contract's Arrow types, which is what large and Arrow requests come as."""
+"""Valid rows, columns in the order of the contract: tuples of Python values (None is null, times are in UTC), or, for
+large requests, a record batch with exactly the Arrow types of the contract."""
 
 Outputs: TypeAlias = NDArray[Any] | list[Any]
-"""One value a row: a float array of shape (n,) or (n, k), or a list of n values which JSON can hold."""
+"""One value per row: a float array of shape (n,) or (n, k), or a list of n JSON values."""
 
 
 @dataclass(slots=True)
 class Batch:
-    """The rows of one request, or of several which are answered together.
+    """The rows of one request, or of several merged ones.
 
     Attributes:
-        rows: how many, at least one.
+        rows: number of rows, at least one.
         values: the rows.
-        event_times: what the client said, one a row, UTC; None where it said nothing.
+        event_times: from the client, one per row, in UTC; None if not sent.
     """
 
     rows: int
@@ -40,7 +40,7 @@ class Batch:
 
     @classmethod
     def merged(cls, batches: Sequence[Batch]) -> Batch:
-        """Return the rows of `batches`, all of tuples, in one; event times are left out: no model sees them."""
+        """Return the rows of `batches`, all with tuples, as one batch; models do not use event times."""
         if len(batches) == 1:
             return batches[0]
         values: list[tuple[Any, ...]] = []
@@ -51,26 +51,25 @@ class Batch:
 
 
 class Engine(Protocol):
-    """What computes the answers of one loaded version.
+    """Computes the predictions of one loaded version.
 
     Attributes:
-        name: `tl2cgen`, `treelite`, `onnxruntime`: compiled; `sklearn`: the model itself without MLflow; `pyfunc`: the
-            model itself through MLflow; `isolated`: pyfunc in a process and environment of its own.
-        mergeable: whether rows of several requests may go into one call.
+        name: one of `COMPILED`; `sklearn`: the original model without MLflow; `pyfunc`: the original model through
+            MLflow; `isolated`: pyfunc in a separate process and environment.
+        mergeable: whether rows of several requests can go into one call.
     """
 
     name: str
     mergeable: bool
 
     def predict(self, batch: Batch) -> Outputs:
-        """Return one value a row. Called from one thread at a time; from the event loop's where it is soon done."""
+        """Return one value per row. Called from one thread at a time, which is the event loop's for fast engines."""
         ...
 
     def close(self) -> None:
-        """Give back what it holds; no call is under way and none will come."""
-        ...
+        """Release all resources. Called after the last prediction."""
 
 
 def is_finite(outputs: Outputs) -> bool:
-    """Tell whether `outputs` can be said in JSON."""
+    """Return whether `outputs` has no NaN and no infinity, which JSON cannot represent."""
     return not (isinstance(outputs, np.ndarray) and outputs.dtype.kind in "fc" and not np.isfinite(outputs).all())

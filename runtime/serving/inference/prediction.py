@@ -1,4 +1,4 @@
-"""From a body to an answer: read by the version which serves, answered in a batch, captured, shown to the shadow."""
+"""Answers an inference request: decodes the body, calls the model in a batch, encodes, captures, runs the shadow."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from concurrent.futures import Executor
 from ..http.admission import Admission
 from ..http.errors import Problem
 from ..http.request_handler import Call, Done, Headers
-from ..protocols.base import Answered, Decoded, Decoder, Encoded, Incoming
+from ..protocols.base import DecodedRequest, Decoder, EncodedResponse, InferenceRequest, InferenceResult
 from ..recording.writer import Captured
 from ..settings import ServingSettings
-from ..versions.alias_watcher import Follower
-from ..versions.in_flight import Leases
+from ..versions.alias_watcher import AliasWatcher
+from ..versions.in_flight import InFlightCalls
 from ..versions.model import ServedModel
 from ..versions.shadow import Shadow
 from .batch import Outputs
@@ -23,31 +23,31 @@ from .batcher import Batcher
 __all__ = ["LARGE_BODY", "Inference"]
 
 LARGE_BODY = 64 * 1024
-"""From so many bytes on a body is read off the event loop."""
+"""Bodies of at least this size are decoded off the event loop."""
 
-_LARGE_ANSWER = 1024
+_LARGE_RESULT_ROWS = 1024
 
 
 class Inference:
-    """Answers the requests of one worker.
+    """Answers the inference requests of one worker.
 
     Args:
-        settings: those of the server.
-        follower: knows the version which serves.
-        batcher: calls it.
-        leases: keeps it while it is used.
-        admission: turns away what would wait too long.
-        executor: for reading large bodies and writing large answers, off the event loop.
-        capture: takes what was answered; None captures nothing.
-        shadow: is shown what was answered, or None.
+        settings: of the server.
+        alias_watcher: has the serving version.
+        batcher: calls the model.
+        in_flight: keeps the version open while it is used.
+        admission: refuses requests that would wait too long.
+        executor: decodes large bodies and encodes large results off the event loop.
+        capture: captures answered requests, or None.
+        shadow: also predicts answered requests, or None.
     """
 
     def __init__(
         self,
         settings: ServingSettings,
-        follower: Follower,
+        alias_watcher: AliasWatcher,
         batcher: Batcher,
-        leases: Leases,
+        in_flight: InFlightCalls,
         admission: Admission,
         executor: Executor,
         capture: Callable[[Captured], None] | None,
@@ -55,95 +55,100 @@ class Inference:
     ) -> None:
         self._settings = settings
         self._limits = settings.limits
-        self._follower = follower
+        self._alias_watcher = alias_watcher
         self._batcher = batcher
-        self._leases = leases
+        self._in_flight = in_flight
         self._admission = admission
         self._executor = executor
         self._capture = capture
         self._shadow = shadow
 
-    async def answer(self, decoder: Decoder, call: Call, body: bytes) -> Encoded:
-        """Return the answer to `body`.
+    async def answer(self, decoder: Decoder, call: Call, body: bytes) -> EncodedResponse:
+        """Return the response to `body`.
 
         Raises:
-            Problem: it cannot be read, there is no model, or too much to do.
+            Problem: the body is invalid, no version serves, or the queue is full.
         """
-        model = self._serving(call)
-        incoming = _incoming(call, body)
-        # The lease is held over every wait, so that the version is not closed in between.
-        self._leases.take(model)
+        model = self._serving_model(call)
+        request = _request(call, body)
+        # Counted until the last await, so that the version is not closed in between.
+        self._in_flight.begin(model)
         try:
             if len(body) < LARGE_BODY:
-                decoded = decoder(model, incoming, self._limits)
+                decoded = decoder(model, request, self._limits)
             else:
-                decoded = await self._off_the_loop(decoder, model, incoming)
+                loop = asyncio.get_running_loop()
+                decoded = await loop.run_in_executor(self._executor, decoder, model, request, self._limits)
             call.rows = decoded.batch.rows
             outputs = await self._batcher.submit(model, decoded.batch)
         finally:
-            self._leases.give(model)
-        answered = Answered(outputs, model, call.request_id, call.client_request_id)
-        if call.rows < _LARGE_ANSWER:
-            encoded = decoded.encode(answered)
+            self._in_flight.end(model)
+        result = InferenceResult(outputs, model, call.request_id, call.client_request_id)
+        if call.rows < _LARGE_RESULT_ROWS:
+            encoded = decoded.encode(result)
         else:
-            encoded = await asyncio.get_running_loop().run_in_executor(self._executor, decoded.encode, answered)
-        self._keep(call, model, decoded, outputs)
+            encoded = await asyncio.get_running_loop().run_in_executor(self._executor, decoded.encode, result)
+        self._hand_on(call, model, decoded, outputs)
         return encoded
 
-    def ask(self, decoder: Decoder, call: Call, body: bytes, done: Done) -> None:
-        """Have `done` called with the answer to `body`, which is not large, or with what `answer` would raise.
+    def begin_answer(self, decoder: Decoder, call: Call, body: bytes, done: Done) -> None:
+        """Call `done` later with the response to `body`, which must not be large, or with the exception.
 
-        The same without a task of its own, which costs more than the model.
+        This works like `answer`, but without a task, which would cost more than the model.
 
         Raises:
-            Problem: it cannot be read, there is no model, or too much to do; `done` is not called then.
+            Problem: as for `answer`; `done` is then not called.
         """
-        model = self._serving(call)
-        decoded = decoder(model, _incoming(call, body), self._limits)
+        model = self._serving_model(call)
+        decoded = decoder(model, _request(call, body), self._limits)
         call.rows = decoded.batch.rows
-        self._batcher.ask(model, decoded.batch, functools.partial(self._say, call, model, decoded, done))
+        self._batcher.enqueue(model, decoded.batch, functools.partial(self._encode, call, model, decoded, done))
 
-    def _say(self, call: Call, model: ServedModel, decoded: Decoded, done: Done, outputs: Outputs | Exception) -> None:
+    def _encode(
+        self, call: Call, model: ServedModel, decoded: DecodedRequest, done: Done, outputs: Outputs | Exception
+    ) -> None:
         if call.over:
             return
         if isinstance(outputs, Exception):
             done(outputs)
             return
-        encode = functools.partial(decoded.encode, Answered(outputs, model, call.request_id, call.client_request_id))
+        encode = functools.partial(
+            decoded.encode, InferenceResult(outputs, model, call.request_id, call.client_request_id)
+        )
         try:
-            if call.rows >= _LARGE_ANSWER:
-                saying = asyncio.get_running_loop().run_in_executor(self._executor, encode)
-                saying.add_done_callback(lambda said: self._said(call, model, decoded, outputs, done, said))
+            if call.rows >= _LARGE_RESULT_ROWS:
+                encoding = asyncio.get_running_loop().run_in_executor(self._executor, encode)
+                encoding.add_done_callback(functools.partial(self._encoded, call, model, decoded, outputs, done))
                 return
             encoded = encode()
-            self._keep(call, model, decoded, outputs)
-        except Exception as error:  # noqa: BLE001 - it is the answer to this request
+            self._hand_on(call, model, decoded, outputs)
+        except Exception as error:  # noqa: BLE001 - becomes the response
             done(error)
         else:
             done(encoded)
 
-    def _said(
+    def _encoded(
         self,
         call: Call,
         model: ServedModel,
-        decoded: Decoded,
+        decoded: DecodedRequest,
         outputs: Outputs,
         done: Done,
-        said: asyncio.Future[Encoded],
+        encoding: asyncio.Future[EncodedResponse],
     ) -> None:
-        if call.over or said.cancelled():
+        if call.over or encoding.cancelled():
             return
         try:
-            encoded = said.result()
-            self._keep(call, model, decoded, outputs)
-        except Exception as error:  # noqa: BLE001 - it is the answer to this request
+            encoded = encoding.result()
+            self._hand_on(call, model, decoded, outputs)
+        except Exception as error:  # noqa: BLE001 - becomes the response
             done(error)
         else:
             done(encoded)
 
-    def _serving(self, call: Call) -> ServedModel:
-        """Return the version which answers; it is asked for once, so that a swap meanwhile does not touch the call."""
-        model = self._follower.current
+    def _serving_model(self, call: Call) -> ServedModel:
+        """Return the serving version. Called once per request, so that a later swap does not affect it."""
+        model = self._alias_watcher.current
         if model is None:
             settings = self._settings
             raise Problem(
@@ -153,8 +158,8 @@ class Inference:
         self._admission.check_queue()
         return model
 
-    def _keep(self, call: Call, model: ServedModel, decoded: Decoded, outputs: Outputs) -> None:
-        """Hand on what was answered, to the capture and to the shadow."""
+    def _hand_on(self, call: Call, model: ServedModel, decoded: DecodedRequest, outputs: Outputs) -> None:
+        """Pass the answered request to the capture and the shadow."""
         if self._capture is None and self._shadow is None:
             return
         captured = Captured(
@@ -171,15 +176,12 @@ class Inference:
         if self._shadow is not None:
             self._shadow.offer(captured, busy=self._batcher.waiting_rows > 0)
 
-    async def _off_the_loop(self, decoder: Decoder, model: ServedModel, incoming: Incoming) -> Decoded:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, decoder, model, incoming, self._limits)
 
-
-def _incoming(call: Call, body: bytes) -> Incoming:
+def _request(call: Call, body: bytes) -> InferenceRequest:
     headers = call.headers
-    return Incoming(body, _text(headers, b"content-type"), _text(headers, b"accept"), Headers(headers))
+    return InferenceRequest(body, _header(headers, b"content-type"), _header(headers, b"accept"), Headers(headers))
 
 
-def _text(headers: Mapping[bytes, bytes], name: bytes) -> str:
+def _header(headers: Mapping[bytes, bytes], name: bytes) -> str:
     given = headers.get(name)
     return "" if given is None else given.decode("latin-1")

@@ -32,7 +32,7 @@ from .environment import ensure_environment, environment_in_use, is_usable
 from .process import ModelProcess, ProcessGoneError
 
 if TYPE_CHECKING:
-    from ..engines.prepared import Output, PreparationSettings, Prepared
+    from ..engines.prepared import Output, HasPreparationSettings, Prepared
 
 __all__ = ["IsolatedEngine", "IsolatedModelError", "decode", "load"]
 
@@ -44,7 +44,7 @@ class IsolatedModelError(Exception):
     """The model raised an error, which the message contains."""
 
 
-def load(prepared: Prepared, folder: Path, settings: PreparationSettings) -> IsolatedEngine:
+def load(prepared: Prepared, folder: Path, settings: HasPreparationSettings) -> IsolatedEngine:
     """Return the engine of the version in `folder`, with its process running."""
     environment = Path(str(prepared.engine["environment"]))
     if not is_usable(environment):  # it was removed, or Python has moved

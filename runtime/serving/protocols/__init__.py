@@ -1,1 +1,4 @@
-"""The ways in which clients say rows and are told answers; each is pure, and knows nothing of HTTP connections."""
+"""Serving protocols: each module here decodes the requests and encodes the responses of one, without HTTP.
+
+To add a protocol, write a module with an `InferenceProtocol` and add it to `registry.PROTOCOLS`.
+"""

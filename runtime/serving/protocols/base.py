@@ -1,4 +1,4 @@
-"""What a protocol is given and what it gives back."""
+"""The types that every serving protocol shares: request, result, response, decoder, protocol."""
 
 from __future__ import annotations
 
@@ -12,17 +12,26 @@ if TYPE_CHECKING:
     from ..settings import LimitSettings
     from ..versions.model import ServedModel
 
-__all__ = ["Answered", "Decoded", "Decoder", "Encoded", "Incoming"]
+__all__ = [
+    "DecodedRequest",
+    "Decoder",
+    "EncodedResponse",
+    "Encoder",
+    "InferenceProtocol",
+    "InferenceRequest",
+    "InferenceResult",
+]
 
 
 @dataclass(slots=True)
-class Incoming:
-    """A request, read to its end and unpacked.
+class InferenceRequest:
+    """A complete request with its body decompressed.
 
     Attributes:
-        content_type: the header as it came, empty where there was none.
-        accept: likewise.
-        headers: all of them, names in lower case.
+        body: the decompressed body.
+        content_type: the header as received, empty if absent.
+        accept: the header as received, empty if absent.
+        headers: all headers, names in lower case.
     """
 
     body: bytes
@@ -32,14 +41,14 @@ class Incoming:
 
 
 @dataclass(slots=True)
-class Answered:
-    """What is said to one request.
+class InferenceResult:
+    """The model outputs for one request.
 
     Attributes:
-        outputs: one value a row of this request, finite.
-        model: the version which gave them.
-        request_id: ours.
-        client_request_id: the client's, or None.
+        outputs: one finite value per row.
+        model: the version that computed them.
+        request_id: our id.
+        client_request_id: the client's id, or None.
     """
 
     outputs: Outputs
@@ -49,24 +58,41 @@ class Answered:
 
 
 @dataclass(slots=True)
-class Encoded:
-    """The body of an answer."""
+class EncodedResponse:
+    """The body of a response with its headers."""
 
     body: bytes
     media_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict[str, str])
 
 
-Encode: TypeAlias = Callable[[Answered], Encoded]
+Encoder: TypeAlias = Callable[[InferenceResult], EncodedResponse]
 
 
 @dataclass(slots=True)
-class Decoded:
-    """The rows of a request, and how their answer is said."""
+class DecodedRequest:
+    """The rows of a request, and the encoder of its response."""
 
     batch: Batch
-    encode: Encode
+    encode: Encoder
 
 
-Decoder: TypeAlias = "Callable[[ServedModel, Incoming, LimitSettings], Decoded]"
-"""Raises Problem for what cannot be read."""
+Decoder: TypeAlias = "Callable[[ServedModel, InferenceRequest, LimitSettings], DecodedRequest]"
+"""Raises Problem for an invalid request."""
+
+
+@dataclass(frozen=True)
+class InferenceProtocol:
+    """One way to request predictions.
+
+    Attributes:
+        path: of the POST route; `{model}` stands for the name of the model.
+        decode: decodes a request.
+    """
+
+    path: str
+    decode: Decoder
+
+    def path_of(self, model: str) -> str:
+        """Return the path for `model`."""
+        return self.path.replace("{model}", model)

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from ...capture import LABEL_SCHEMA, LABELS, write_segment
 from ...common.ids import parse_uuid7
-from ..codecs.json_strict import refusal
+from ..contract.field_errors import invalid_fields
 from ..http.errors import FieldError, Problem
 
 __all__ = ["LabelWriter", "label_table"]
@@ -38,7 +38,7 @@ def label_table(document: dict[str, Any], limit: int) -> pa.Table:
     given = document.get("labels")
     errors = [FieldError(key, "unknown key") for key in document if key != "labels"]
     if not isinstance(given, list) or not given:
-        raise refusal([*errors, FieldError("labels", "wants a list of at least one label")])
+        raise invalid_fields([*errors, FieldError("labels", "wants a list of at least one label")])
     if len(given) > limit:
         raise Problem(413, f"{len(given)} labels are more than the {limit} which one request may have")
     received = datetime.now(UTC)
@@ -49,7 +49,7 @@ def label_table(document: dict[str, Any], limit: int) -> pa.Table:
         except FieldError as error:
             errors.append(error)
     if errors:
-        raise refusal(errors)
+        raise invalid_fields(errors)
     return pa.Table.from_pylist(rows, schema=LABEL_SCHEMA)
 
 

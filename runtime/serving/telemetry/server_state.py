@@ -11,7 +11,7 @@ from ..inference.batch import COMPILED
 from ..inference.batcher import Batcher
 from ..page import Recent, merged
 from ..settings import ServingSettings
-from ..versions.alias_watcher import Follower
+from ..versions.alias_watcher import AliasWatcher
 from ..versions.model import ServedModel
 from ..versions.shadow import Shadow
 from .metrics import Notice, ServedVersion
@@ -29,7 +29,7 @@ class ServerState:
         self,
         settings: ServingSettings,
         board: Board,
-        follower: Follower,
+        watcher: AliasWatcher,
         batcher: Batcher,
         traffic: Traffic,
         recent: Recent,
@@ -37,7 +37,7 @@ class ServerState:
     ) -> None:
         self._settings = settings
         self._board = board
-        self._follower = follower
+        self._watcher = watcher
         self._batcher = batcher
         self._traffic = traffic
         self._recent = recent
@@ -47,14 +47,14 @@ class ServerState:
     @property
     def ready(self) -> bool:
         """Whether predictions are answered and will be for a while."""
-        return self._follower.current is not None and not self.draining
+        return self._watcher.current is not None and not self.draining
 
     def notice(self) -> Notice:
         """Return what this worker says of itself."""
-        follower, shadow = self._follower, self._shadow
-        current = follower.current
-        shadowing = shadow.follower.current if shadow else None
-        self._traffic.swaps = dict(follower.counts)
+        watcher, shadow = self._watcher, self._shadow
+        current = watcher.current
+        shadowing = shadow.alias_watcher.current if shadow else None
+        self._traffic.swaps = dict(watcher.counts)
         return {
             "index": self._board.index,
             "pid": os.getpid(),
@@ -62,12 +62,12 @@ class ServerState:
             "recent": self._recent.to_json(),
             "requests": sum(self._traffic.requests.values()),
             "served": _served(current) if current is not None else None,
-            "failed": follower.failure.info.version if follower.failure else None,
-            "missing": follower.missing,
-            "reachable": follower.reachable if self._settings.registry else None,
+            "failed": watcher.failure.info.version if watcher.failure else None,
+            "missing": watcher.missing,
+            "reachable": watcher.reachable if self._settings.registry else None,
             "shadow": shadowing.info.version if shadowing else None,
             "waiting_rows": self._batcher.waiting_rows,
-            "swaps": list(follower.swaps),
+            "swaps": list(watcher.swaps),
         }
 
     def notices(self) -> list[Notice]:
@@ -81,19 +81,19 @@ class ServerState:
 
     def error(self) -> str | None:
         """Return what is wrong, one sentence, or None."""
-        follower, settings = self._follower, self._settings
-        if follower.failure is not None:
-            return f"version {follower.failure.info.version} cannot serve: {follower.failure.error}"
-        if follower.trouble:
-            return follower.trouble
-        if follower.missing:
+        watcher, settings = self._watcher, self._settings
+        if watcher.failure is not None:
+            return f"version {watcher.failure.info.version} cannot serve: {watcher.failure.error}"
+        if watcher.trouble:
+            return watcher.trouble
+        if watcher.missing:
             if settings.path is not None:
                 return f"{settings.path} holds no MLmodel file"
             if settings.version is not None:
                 return f"the registry has no version {settings.version} of {settings.model}"
             return f"the registry has no alias {settings.alias} of {settings.model}"
         # A model in a process of its own may be gone for a while.
-        trouble: str | None = getattr(follower.current.engine, "trouble", None) if follower.current else None
+        trouble: str | None = getattr(watcher.current.engine, "trouble", None) if watcher.current else None
         return trouble
 
     @property
@@ -101,13 +101,13 @@ class ServerState:
         """How the registry was found last time."""
         if self._settings.registry is None:
             return "none"
-        if self._follower.reachable is None:
+        if self._watcher.reachable is None:
             return "unknown"
-        return "reachable" if self._follower.reachable else "unreachable"
+        return "reachable" if self._watcher.reachable else "unreachable"
 
     def readiness(self) -> dict[str, Any]:
         """Return the document at `/readyz`."""
-        settings, current = self._settings, self._follower.current
+        settings, current = self._settings, self._watcher.current
         state: dict[str, Any] = {
             "ready": self.ready,
             "model": settings.model,
@@ -127,7 +127,7 @@ class ServerState:
                 "git_commit": tags.get("tidemill.git.commit"),
             }
         if self._shadow is not None:
-            shadowing = self._shadow.follower.current
+            shadowing = self._shadow.alias_watcher.current
             state["shadow"] = shadowing.info.version if shadowing else None
         if self._board.shared:
             state["workers"] = [
@@ -149,7 +149,7 @@ class ServerState:
         notices = self.notices()
         ended = self._board.ended()
         traffic = Traffic.summed([notice["traffic"] for notice in notices] + ([ended] if ended else []))
-        settings, current = self._settings, self._follower.current
+        settings, current = self._settings, self._watcher.current
         return {
             "model": settings.model,
             "alias": settings.alias if settings.version is None and settings.path is None else None,
@@ -169,7 +169,7 @@ class ServerState:
                 }
                 for notice in sorted(notices, key=lambda notice: notice["index"])
             ],
-            "swaps": list(self._follower.swaps),
+            "swaps": list(self._watcher.swaps),
             "rates": merged([notice["recent"] for notice in notices]),
         }
 
@@ -177,7 +177,7 @@ class ServerState:
         shadow = self._shadow
         if shadow is None:
             return None
-        current = shadow.follower.current
+        current = shadow.alias_watcher.current
         compared = sum(traffic.shadow_difference.counts)
         share = traffic.shadow_disagreed / traffic.shadow_rows if traffic.shadow_rows else None
         return {

@@ -1,4 +1,4 @@
-"""Follows the alias: a thread which loads, warms, compares and swaps, while the version before it goes on answering."""
+"""Watches a registry alias: loads, warms up and checks a new version while the old one serves, then swaps them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..telemetry.status_schema import Swap
 from .model import ServedModel, VersionInfo
 from .source import VersionSource
 
-__all__ = ["Failure", "Follower"]
+__all__ = ["AliasWatcher", "Failure"]
 
 _log = logging.getLogger(__name__)
 _FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 10.0, 300.0
@@ -27,10 +27,10 @@ _SWAPS = 20
 
 @dataclass(frozen=True)
 class Failure:
-    """A version which the alias names and which could not be taken.
+    """The alias names a version that could not be loaded.
 
     Attributes:
-        retry_at: on the monotonic clock; the alias moving on is not waited for.
+        retry_at: on the monotonic clock; another version of the alias is loaded immediately.
     """
 
     info: VersionInfo
@@ -39,25 +39,25 @@ class Failure:
     retry_at: float
 
 
-class Follower:
-    """Keeps `current` what the alias says.
+class AliasWatcher:
+    """Keeps `current` at the version that the alias names.
 
     Attributes:
-        current: the version which serves, or None. It is swapped by one assignment: who takes it once per request
-            answers that request by one version throughout.
-        failure: the version which should serve and cannot.
-        reachable: whether the registry answered last time; None before the first time.
-        trouble: why it did not answer.
-        missing: whether the registry answered that there is no such version.
-        swaps: the last versions which were taken, or could not be, the newest first.
-        counts: how many were, and could not be.
+        current: the serving version, or None. One assignment swaps it: a request that reads it once uses one version
+            throughout.
+        failure: the version that should serve and cannot.
+        reachable: whether the registry answered the last poll; None before the first.
+        trouble: why the registry did not answer.
+        missing: whether the registry answered that the version does not exist.
+        swaps: the last swaps and failures, newest first.
+        counts: number of swaps and failures.
 
     Args:
-        source: tells which version should serve, and brings it.
-        load: makes a version ready to answer.
-        poll_seconds: mean time between two looks.
-        changed: called after each look, from the follower's thread.
-        swapped: called there with the version which serves no more, and the one which serves now.
+        source: resolves and fetches the version that should serve.
+        load: loads a fetched version.
+        poll_seconds: mean time between two polls.
+        changed: called after each poll, in the watcher's thread.
+        swapped: called in the watcher's thread with the old and the new version.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Follower:
         load: Callable[[VersionInfo, Path], ServedModel],
         *,
         poll_seconds: float,
-        changed: Callable[[Follower], None] = lambda _: None,
+        changed: Callable[[AliasWatcher], None] = lambda _: None,
         swapped: Callable[[ServedModel | None, ServedModel], None] = lambda _old, _new: None,
     ) -> None:
         self.current: ServedModel | None = None
@@ -83,14 +83,14 @@ class Follower:
         self.counts = {"done": 0, "failed": 0}
         self._fall_back_at = 0.0
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="alias-watcher", daemon=True)
 
     def start(self) -> None:
-        """Begin to follow."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self, timeout: float = 2.0) -> None:
-        """End; a download or load which is under way is not waited for longer than `timeout` seconds."""
+        """Stop the thread; wait at most `timeout` seconds for a running download or load."""
         self._stopped.set()
         self._thread.join(timeout)
 
@@ -98,80 +98,82 @@ class Follower:
         while not self._stopped.is_set():
             try:
                 self.step()
-            except Exception:  # noqa: BLE001 - the follower must outlive whatever one look brings
-                _log.exception("following the alias failed; it goes on")
-            # Spread, so that many servers do not ask at once.
+            except Exception:  # noqa: BLE001 - the thread must survive any error
+                _log.exception("polling the alias failed; will retry")
+            # Jitter, so that many servers do not poll at the same time.
             self._stopped.wait(self._poll_seconds * random.uniform(0.8, 1.2))  # noqa: S311
 
     def step(self) -> None:
-        """Look once, and take what is new."""
+        """Poll once, and load a new version."""
         try:
             info = self._source.resolve()
         except UnreachableError as error:
             if self.reachable is not False:
-                _log.warning("the registry cannot be asked", extra={"error": str(error)})
+                _log.warning("the registry is unreachable", extra={"error": str(error)})
             self.reachable, self.trouble = False, str(error)
             self._fall_back(None)
         else:
             self.reachable, self.missing, self.trouble = True, info is None, ""
             if info is not None:
-                self._follow(info)
+                self._update(info)
         self._changed(self)
 
-    def _follow(self, info: VersionInfo) -> None:
+    def _update(self, info: VersionInfo) -> None:
         failure = self.failure
         if self.current is not None and self.current.info.identity == info.identity:
             self.failure = None
             return
-        again = failure is not None and failure.info.identity == info.identity
-        if failure is not None and again and time.monotonic() < failure.retry_at:
+        if failure is not None and failure.info.identity != info.identity:
+            failure = None
+        if failure is not None and time.monotonic() < failure.retry_at:
             return
-        attempts = failure.attempts + 1 if failure is not None and again else 1
+        attempts = failure.attempts + 1 if failure is not None else 1
         started = time.monotonic()
         try:
-            self._take(info, started, first=attempts == 1)
+            self._load_and_swap(info, started, first=attempts == 1)
         except Exception as error:  # noqa: BLE001 - a broken model may raise anything
             delay = min(_FIRST_RETRY_SECONDS * 2 ** (attempts - 1), _LAST_RETRY_SECONDS)
             text = str(error) if isinstance(error, UnfitError) else f"{type(error).__name__}: {error}"
             self.failure = Failure(info, text[:1000], attempts, time.monotonic() + delay)
             if attempts == 1:
-                self._note(info, started, text[:1000])
+                self._record(info, started, text[:1000])
             _log.error(
-                "a version could not be taken", extra={"version": info.version, "error": text[:1000], "retry_in": delay}
+                "a version could not be loaded",
+                extra={"version": info.version, "error": text[:1000], "retry_in": delay},
             )
             self._fall_back(info)
 
-    def _take(self, info: VersionInfo, started: float, *, first: bool) -> None:
+    def _load_and_swap(self, info: VersionInfo, started: float, *, first: bool) -> None:
         folder = self._source.fetch(info)
         try:
             model = self._load(info, folder)
         except BaseException:
             if first:
-                # Perhaps what was cached is damaged; more than once it is not fetched for that.
-                self._source.forget(info)
+                # The cached files may be damaged: fetch again, but only once.
+                self._source.evict(info)
             raise
         before = self.current
         if before is not None:
-            reasons = model.contract.why_not(before.contract)
+            reasons = model.contract.incompatibilities(before.contract)
             if model.output != before.output:
-                reasons.append(f"it gives {model.output} where version {before.info.version} gives {before.output}")
+                reasons.append(f"the output changed from {before.output} to {model.output}")
             if reasons:
                 model.close()
                 raise UnfitError(
                     f"version {info.version} breaks the contract of version {before.info.version}: "
-                    f"{'; '.join(reasons)} (a restart of the server takes it all the same)"
+                    f"{'; '.join(reasons)} (restart the server to load it anyway)"
                 )
         self._serve(model, started)
         self.failure = None
-        self._source.remember(info)
+        self._source.record_served(info)
 
     def _serve(self, model: ServedModel, started: float) -> None:
         before = self.current
-        self._note(model.info, started, None)
+        self._record(model.info, started, None)
         self.current = model
         self._swapped(before, model)
         _log.info(
-            "a version serves",
+            "serving a new version",
             extra={
                 "version": model.info.version,
                 "engine": model.engine.name,
@@ -180,7 +182,7 @@ class Follower:
             },
         )
 
-    def _note(self, info: VersionInfo, started: float, error: str | None) -> None:
+    def _record(self, info: VersionInfo, started: float, error: str | None) -> None:
         self.counts["failed" if error else "done"] += 1
         self.swaps.appendleft(
             {
@@ -193,10 +195,10 @@ class Follower:
         )
 
     def _fall_back(self, instead_of: VersionInfo | None) -> None:
-        """Serve what served last, if nothing serves and it is not what has just failed."""
+        """If nothing serves, serve the last version from the cache, unless it has just failed."""
         if self.current is not None or time.monotonic() < self._fall_back_at:
             return
-        info = self._source.remembered()
+        info = self._source.last_served()
         if info is None or (instead_of is not None and info.identity == instead_of.identity):
             return
         started = time.monotonic()
@@ -206,4 +208,4 @@ class Follower:
             self._fall_back_at = time.monotonic() + _FIRST_RETRY_SECONDS
             _log.error("the cached version cannot serve", extra={"version": info.version, "error": str(error)[:1000]})
         else:
-            _log.warning("the version which served last serves again", extra={"version": info.version})
+            _log.warning("serving the last version from the cache", extra={"version": info.version})

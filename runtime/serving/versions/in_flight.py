@@ -1,29 +1,29 @@
-"""Who still uses a version that was swapped out: it is closed when the last call of it is over."""
+"""Counts the calls of each version, so that a version which was replaced is closed after its last call."""
 
 from __future__ import annotations
 
 from .model import ServedModel
 
-__all__ = ["Leases"]
+__all__ = ["InFlightCalls"]
 
 
-class Leases:
-    """Counts the calls under way of each version. Used from the event loop alone.
+class InFlightCalls:
+    """Counts the running calls of each version. Use it on the event loop only.
 
-    A request takes the serving version and its lease in one step of the loop, and a swap retires the old one by a later
-    step, so none can be taken of a version after it was retired.
+    A request reads the serving version and calls `begin` in one step of the loop, and a swap retires the old version in
+    a later step. So no call of a version begins after it was retired.
     """
 
     def __init__(self) -> None:
         self._calls: dict[ServedModel, int] = {}
         self._retired: set[ServedModel] = set()
 
-    def take(self, model: ServedModel) -> None:
-        """Note one more call of `model`."""
+    def begin(self, model: ServedModel) -> None:
+        """Count one more call of `model`."""
         self._calls[model] = self._calls.get(model, 0) + 1
 
-    def give(self, model: ServedModel) -> None:
-        """Note that a call of `model` is over."""
+    def end(self, model: ServedModel) -> None:
+        """Count one call of `model` less; close the model after the last call if it was retired."""
         left = self._calls[model] - 1
         if left:
             self._calls[model] = left
@@ -34,7 +34,7 @@ class Leases:
             model.close()
 
     def retire(self, model: ServedModel) -> None:
-        """Close `model` when no call of it is under way any more."""
+        """Close `model` after its last running call."""
         if model in self._calls:
             self._retired.add(model)
         else:

@@ -1,4 +1,4 @@
-"""How a version in the cache becomes one which answers."""
+"""Turns a version in the cache into a model that serves."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 from ..settings import ServingSettings
 from . import preparation
 from .model import ServedModel, VersionInfo, load
-from .source import version_in
+from .source import read_version_info
 
 __all__ = ["loader"]
 
 
 def loader(settings: ServingSettings) -> Callable[[VersionInfo, Path], ServedModel]:
-    """Return what prepares a version, once for all workers and in a process of its own, and loads it."""
+    """Return a function that prepares a version, once for all workers and in a separate process, and loads it."""
 
-    def loaded(info: VersionInfo, folder: Path) -> ServedModel:
-        preparation.ensure(folder, info, settings)
-        stored = version_in(folder)
+    def load_version(info: VersionInfo, folder: Path) -> ServedModel:
+        preparation.ensure_prepared(folder, info, settings)
+        stored = read_version_info(folder)
         return load(info if stored is None else replace(info, metrics=stored.metrics), folder, settings)
 
-    return loaded
+    return load_version

@@ -1,7 +1,7 @@
-"""One loaded model version.
+"""A loaded model version.
 
-What loads it is chosen beforehand, by `prepare.ensure`; here only the chosen engine is imported, which for a compiled
-model means neither MLflow nor pandas nor scikit-learn.
+`preparation` chooses the engine; this module imports only that engine. For a compiled model, MLflow, pandas and
+scikit-learn are not imported.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import pyarrow as pa
 from .. import engines
 from ..contract.model_contract import Contract
 from ..engines.errors import UnfitError
-from ..engines.prepared import Output, PreparationSettings, Prepared
+from ..engines.prepared import Output, HasPreparationSettings, Prepared
 from ..inference.batch import Batch, Engine, Outputs, is_finite
 
-__all__ = ["Output", "ServedModel", "VersionInfo", "load"]
+__all__ = ["Output", "ServedModel", "UnfitError", "VersionInfo", "load", "to_json_value"]
 
 _WARM_ROUNDS = 3
 
@@ -32,11 +32,11 @@ class VersionInfo:
     """A version in the registry.
 
     Attributes:
-        alias: the alias it was found by.
-        source: where its artifacts are; tells it from a deleted version which had the same number.
-        run_id: the run which made it.
-        tags: the version's tags, the lineage among them.
-        metrics: those of the run.
+        alias: the alias that named it; empty if it was selected by number.
+        source: location of its artifacts; distinguishes it from a deleted version with the same number.
+        run_id: the run that created it.
+        tags: of the version, including its lineage.
+        metrics: of the run.
     """
 
     model: str
@@ -49,28 +49,28 @@ class VersionInfo:
 
     @property
     def identity(self) -> tuple[str, str]:
-        """What makes it this version and no other."""
+        """The unique identity of this version."""
         return self.version, self.source
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
+        """Return the fields as JSON values."""
         return {**asdict(self), "tags": dict(self.tags), "metrics": dict(self.metrics)}
 
 
 class ServedModel:
-    """A version which was loaded and has answered its own example.
+    """A loaded version that has predicted its own example.
 
     Attributes:
-        info: which version.
-        contract: what it takes.
-        output: the name of what it gives: `score` is the probability of class 1 of a binary classifier, `scores` the
+        info: the version.
+        contract: its inputs.
+        output: the name of its output: `score` is the probability of class 1 of a binary classifier, `scores` the
             probabilities of all classes of another classifier, `prediction` anything else.
-        output_type: the outputs as a struct with one field, `output`.
-        engine: what computes the answers.
-        engine_note: how far a compiled engine is from the model itself, or why none serves.
-        example: rows, by column, as JSON says them.
-        metrics: those of the run which made it.
-        loaded_at: when, UTC.
+        output_type: the Arrow struct of the outputs, with the one field `output`.
+        engine: computes the predictions.
+        engine_note: the difference between the compiled engine and the original model, or why none is used.
+        example: rows as JSON objects.
+        metrics: of the run that created it.
+        loaded_at: UTC.
     """
 
     def __init__(self, info: VersionInfo, prepared: Prepared, engine: Engine) -> None:
@@ -85,35 +85,35 @@ class ServedModel:
         self.loaded_at = datetime.now(UTC)
 
     def predict(self, batch: Batch) -> Outputs:
-        """Return one value a row; a float array may hold what is not finite, which is for the caller to refuse.
+        """Return one value per row; a float array may contain non-finite values, which the caller must refuse.
 
         Raises:
-            UnfitError: the model did not give one value of the promised shape for each row.
+            UnfitError: the model did not return one value of the expected shape per row.
         """
         outputs = self.engine.predict(batch)
         if len(outputs) != batch.rows:
-            raise UnfitError(f"the model gave {len(outputs)} values for {batch.rows} rows")
+            raise UnfitError(f"the model returned {len(outputs)} values for {batch.rows} rows")
         if self.output != "prediction":
-            wanted = 1 if self.output == "score" else 2
-            if not isinstance(outputs, np.ndarray) or outputs.ndim != wanted:
-                raise UnfitError(f"the model gave something else where it had given {self.output}")
+            dimensions = 1 if self.output == "score" else 2
+            if not isinstance(outputs, np.ndarray) or outputs.ndim != dimensions:
+                raise UnfitError(f"the model no longer returns {self.output}")
         return outputs
 
     def close(self) -> None:
-        """Give back what the engine holds; no call is under way and none will come."""
+        """Release the engine's resources. Call it after the last prediction."""
         self.engine.close()
 
 
-def load(info: VersionInfo, folder: Path, settings: PreparationSettings) -> ServedModel:
-    """Load the version which `prepare.ensure` has prepared in `folder`, and let it answer its sample.
+def load(info: VersionInfo, folder: Path, settings: HasPreparationSettings) -> ServedModel:
+    """Load the prepared version in `folder`, and predict its sample.
 
     Args:
-        info: which version it is.
-        folder: its folder in the cache: `model/`, `prepared.json`, and what was compiled.
-        settings: how it was to be prepared.
+        info: the version.
+        folder: its folder in the cache: `model/`, `prepared.json` and the compiled files.
+        settings: with which it was prepared.
 
     Raises:
-        UnfitError: it is not prepared, or does not answer. What else a broken model raises passes through.
+        UnfitError: it is not prepared, or cannot predict its sample. Other exceptions of a broken model pass through.
     """
     prepared = Prepared.read(folder)
     if prepared is None:
@@ -129,23 +129,21 @@ def load(info: VersionInfo, folder: Path, settings: PreparationSettings) -> Serv
 
 
 def _warm(model: ServedModel, sample: pa.RecordBatch) -> None:
-    """Answer the sample in both forms which batches have: what is only made when it is first used is made now."""
+    """Predict the sample as tuples and as a record batch, so that lazy initialisation happens now."""
     rows = model.contract.to_tuples(Batch(sample.num_rows, sample))
     batches = [Batch(sample.num_rows, sample), Batch(1, rows[:1]), Batch(len(rows), rows)]
     for _ in range(_WARM_ROUNDS):
         for batch in batches if model.engine.mergeable else batches[1:2]:
             if not is_finite(model.predict(batch)):
-                raise UnfitError("the model gave a value which is not finite")
+                raise UnfitError("the model returned a value that is not finite")
 
 
-def as_json(value: Any) -> Any:
-    """Return a value of a row as JSON says it."""
+def to_json_value(value: Any) -> Any:
+    """Return a value of a row as a JSON value."""
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
     if isinstance(value, np.ndarray):
         return value.tolist()
     return value

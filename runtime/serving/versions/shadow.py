@@ -1,7 +1,7 @@
-"""A second version which is asked the same rows, off the path of the requests, and never answers anybody.
+"""Runs a second version on the same rows, outside the request path; clients never see its predictions.
 
-Both answers are compared and captured; what the shadow is too slow for is dropped and counted. It is given nothing
-while requests wait for the model: under load it is the first to go.
+Its predictions are compared with those of the serving version, and captured. Rows are dropped and counted if the shadow
+is too slow, or while requests wait for the serving version: under load, the shadow stops first.
 """
 
 from __future__ import annotations
@@ -21,65 +21,65 @@ from ..contract.model_contract import Contract
 from ..inference.batch import Batch, Outputs, is_finite
 from ..recording.writer import Captured
 from ..telemetry.traffic import Traffic
-from .alias_watcher import Follower
-from .in_flight import Leases
+from .alias_watcher import AliasWatcher
+from .in_flight import InFlightCalls
 from .model import ServedModel
 
-__all__ = ["SHADOW", "Shadow", "compare", "translated"]
+__all__ = ["SHADOW", "Shadow", "adapt_batch", "compare"]
 
 _log = logging.getLogger(__name__)
 
 SHADOW = "shadow"
-"""The role under which its answers are captured."""
+"""The role of its predictions in the capture."""
 
-_HELD_ROWS = 2_000
-_CALL_ROWS = 256
+_MAX_QUEUED_ROWS = 2_000
+_MAX_CALL_ROWS = 256
 
 
 class Shadow:
-    """Asks the version which `follower` follows.
+    """Runs the version of the shadow alias.
 
     Args:
-        follower: follows the shadow's alias.
-        traffic: where it is counted.
-        take: captures an answer.
+        alias_watcher: watches the shadow's alias.
+        traffic: counts rows, drops and differences.
+        capture: captures a prediction.
     """
 
-    def __init__(self, follower: Follower, traffic: Traffic, take: Callable[[Captured], None]) -> None:
-        self.follower = follower
+    def __init__(self, alias_watcher: AliasWatcher, traffic: Traffic, capture: Callable[[Captured], None]) -> None:
+        self.alias_watcher = alias_watcher
         self._traffic = traffic
-        self._take = take
-        self._leases = Leases()
+        self._capture = capture
+        self._in_flight = InFlightCalls()
         self._loop = asyncio.get_running_loop()
-        self._held: deque[tuple[ServedModel, Captured]] = deque()
-        self._rows = 0
+        self._queue: deque[tuple[ServedModel, Captured]] = deque()
+        self._queued_rows = 0
         self._changed = threading.Condition()
         self._closing = False
-        self._told = ""
+        self._last_error = ""
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
         self._thread.start()
 
     def offer(self, answered: Captured, *, busy: bool) -> None:
-        """Have the shadow answer the rows of `answered` too; dropped where `busy`, or where much is held already."""
-        model = self.follower.current
+        """Queue the rows of `answered` for the shadow; drop them if `busy` or if the queue is full."""
+        model = self.alias_watcher.current
         if model is None or model.info.identity == answered.model.info.identity:
             return
         rows = answered.batch.rows
-        if busy or self._rows + rows > _HELD_ROWS:
+        if busy or self._queued_rows + rows > _MAX_QUEUED_ROWS:
             self._traffic.shadow_dropped += rows
             return
-        self._leases.take(model)
+        self._in_flight.begin(model)
         with self._changed:
-            self._held.append((model, answered))
-            self._rows += rows
+            self._queue.append((model, answered))
+            self._queued_rows += rows
             self._changed.notify()
 
     def retire(self, model: ServedModel) -> None:
-        """Close a version which is the shadow no more, once it is not asked any longer."""
-        self._leases.retire(model)
+        """Close a version that was replaced as the shadow, after its last call."""
+        self._in_flight.retire(model)
 
     def close(self) -> None:
-        """End; what is held is dropped."""
+        """Stop the thread; drop queued rows."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -88,89 +88,91 @@ class Shadow:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._held and not self._closing:
+                while not self._queue and not self._closing:
                     self._changed.wait()
                 if self._closing:
                     return
-                call = [self._held.popleft()]
+                call = [self._queue.popleft()]
                 rows = call[0][1].batch.rows
-                while self._held and self._goes_with(call[0], self._held[0], rows):
-                    call.append(self._held.popleft())
+                while self._queue and self._mergeable(call[0], self._queue[0], rows):
+                    call.append(self._queue.popleft())
                     rows += call[-1][1].batch.rows
-                self._rows -= rows
-            found = self._ask(call)
+                self._queued_rows -= rows
+            predictions = self._predict(call)
             try:
-                self._loop.call_soon_threadsafe(self._done, call, found)
+                self._loop.call_soon_threadsafe(self._done, call, predictions)
             except RuntimeError:  # the loop is closed
                 return
 
     @staticmethod
-    def _goes_with(first: tuple[ServedModel, Captured], other: tuple[ServedModel, Captured], rows: int) -> bool:
+    def _mergeable(first: tuple[ServedModel, Captured], other: tuple[ServedModel, Captured], rows: int) -> bool:
         return (
             first[0] is other[0]
             and first[0].engine.mergeable
             and first[1].model is other[1].model
             and isinstance(first[1].batch.values, list)
             and isinstance(other[1].batch.values, list)
-            and rows + other[1].batch.rows <= _CALL_ROWS
+            and rows + other[1].batch.rows <= _MAX_CALL_ROWS
         )
 
-    def _ask(self, call: list[tuple[ServedModel, Captured]]) -> list[Captured] | None:
-        """Return the shadow's answers to `call`, or None where it has none."""
+    def _predict(self, call: list[tuple[ServedModel, Captured]]) -> list[Captured] | None:
+        """Return the shadow's predictions for `call`, or None if it fails."""
         model = call[0][0]
         try:
-            batches = [translated(answered.batch, answered.model.contract, model.contract) for _, answered in call]
+            batches = [adapt_batch(answered.batch, answered.model.contract, model.contract) for _, answered in call]
             outputs = model.predict(Batch.merged(batches))
             if not is_finite(outputs):
-                raise ValueError("an answer which is not finite")
-        except Exception as error:  # noqa: BLE001 - a shadow may fail as it likes; nobody waits for it
-            if (text := f"{type(error).__name__}: {error}"[:500]) != self._told:
-                self._told = text
-                _log.warning("the shadow gives no answer", extra={"version": model.info.version, "error": text})
+                raise ValueError("a prediction is not finite")
+        except Exception as error:  # noqa: BLE001 - a broken model may raise anything, and no client waits
+            if (text := f"{type(error).__name__}: {error}"[:500]) != self._last_error:
+                self._last_error = text
+                _log.warning("the shadow failed", extra={"version": model.info.version, "error": text})
             return None
-        found: list[Captured] = []
+        predictions: list[Captured] = []
         position = 0
         for (_, answered), batch in zip(call, batches, strict=True):
             end = position + batch.rows
             part = replace(batch, event_times=answered.batch.event_times)
-            found.append(replace(answered, model=model, role=SHADOW, batch=part, outputs=outputs[position:end]))
+            predictions.append(replace(answered, model=model, role=SHADOW, batch=part, outputs=outputs[position:end]))
             position = end
-        return found
+        return predictions
 
-    def _done(self, call: list[tuple[ServedModel, Captured]], found: list[Captured] | None) -> None:
+    def _done(self, call: list[tuple[ServedModel, Captured]], predictions: list[Captured] | None) -> None:
         traffic = self._traffic
         for index, (model, answered) in enumerate(call):
-            self._leases.give(model)
-            if found is None:
+            self._in_flight.end(model)
+            if predictions is None:
                 traffic.shadow_dropped += answered.batch.rows
                 continue
             traffic.shadow_rows += answered.batch.rows
-            differences, disagreed = compare(answered.outputs, found[index].outputs, model.output)
+            differences, disagreed = compare(answered.outputs, predictions[index].outputs, model.output)
             traffic.shadow_disagreed += disagreed
             for difference in differences:
                 traffic.shadow_difference.observe(difference)
-            self._take(found[index])
+            self._capture(predictions[index])
 
 
-def translated(batch: Batch, given: Contract, wanted: Contract) -> Batch:
-    """Return `batch`, whose columns are those of `given`, as `wanted` wants it.
+def adapt_batch(batch: Batch, source: Contract, target: Contract) -> Batch:
+    """Return `batch`, with the columns of `source`, converted to the columns of `target`.
 
     Raises:
-        ValueError: what was asked for `given` is not always enough for `wanted`.
+        ValueError: `target` does not accept all rows of `source`.
     """
-    if given == wanted:
+    if source == target:
         return batch
-    known = {column.name for column in wanted.columns}
-    # A column which the shadow does without is no reason against it.
-    if reasons := wanted.why_not(replace(given, columns=tuple(c for c in given.columns if c.name in known))):
+    known = {column.name for column in target.columns}
+    # Columns that the target does not have are left out.
+    if reasons := target.incompatibilities(
+        replace(source, columns=tuple(c for c in source.columns if c.name in known))
+    ):
         raise ValueError("; ".join(reasons))
-    names = [column.name for column in given.columns]
-    positions = [names.index(column.name) if column.name in names else None for column in wanted.columns]
+    names = [column.name for column in source.columns]
+    positions = [names.index(column.name) if column.name in names else None for column in target.columns]
     values = batch.values
     if isinstance(values, list):
-        moved = [tuple(None if at is None else row[at] for at in positions) for row in values]
-        return Batch(batch.rows, moved, batch.event_times)
-    fields = list(wanted.arrow)
+        reordered = [tuple(None if at is None else row[at] for at in positions) for row in values]
+        return Batch(batch.rows, reordered, batch.event_times)
+    fields = list(target.arrow)
     arrays: list[pa.Array] = [
         pa.nulls(batch.rows, field.type) if at is None else values.column(at).cast(field.type)
         for field, at in zip(fields, positions, strict=True)
@@ -178,16 +180,16 @@ def translated(batch: Batch, given: Contract, wanted: Contract) -> Batch:
     return Batch(batch.rows, pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields)), batch.event_times)
 
 
-def compare(answer: Outputs, other: Outputs, output: str) -> tuple[list[float], int]:
-    """Return the absolute differences between two answers (empty where they are no numbers), and how many disagree.
+def compare(served: Outputs, shadow: Outputs, output: str) -> tuple[list[float], int]:
+    """Return the absolute differences between two predictions (empty if not numbers), and how many rows disagree.
 
-    Scores disagree where one says the class and the other does not (0.5 parts them); several scores a row where another
-    one is the highest, and their difference is the largest of the row; anything else where it is not the same.
+    A `score` disagrees if it is on the other side of 0.5, `scores` if another class is highest (their difference is the
+    largest of the row), and anything else if it is not equal.
     """
     try:
-        ours, theirs = np.asarray(answer, dtype=float), np.asarray(other, dtype=float)
+        ours, theirs = np.asarray(served, dtype=float), np.asarray(shadow, dtype=float)
     except (TypeError, ValueError):
-        return [], sum(1 for mine, its in zip(list(answer), list(other), strict=True) if _differ(mine, its))
+        return [], sum(1 for one, other in zip(list(served), list(shadow), strict=True) if _differ(one, other))
     if ours.shape != theirs.shape:
         return [], len(ours)
     differences = np.abs(ours - theirs)
@@ -202,5 +204,5 @@ def compare(answer: Outputs, other: Outputs, output: str) -> tuple[list[float], 
     return differences.tolist(), int(disagreed.sum())
 
 
-def _differ(mine: Any, its: Any) -> bool:
-    return bool(np.any(np.asarray(mine) != np.asarray(its)))
+def _differ(one: Any, other: Any) -> bool:
+    return bool(np.any(np.asarray(one) != np.asarray(other)))

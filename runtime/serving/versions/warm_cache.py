@@ -1,7 +1,6 @@
-"""`python -m tidemill.runtime.serving.versions.warm_cache --settings FILE`: fill the cache before the server starts.
+"""Fills the cache before a server starts: `python -m tidemill.runtime.serving.versions.warm_cache --settings FILE`.
 
-For images: what is prepared while one is built need not be prepared when it starts, and a version which cannot serve
-fails the build.
+Images run it while they are built: the server then starts faster, and a version that cannot serve fails the build.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from ..settings import ServingSettings
 from .loading import loader
 from .source import source_of
 
-__all__ = ["fill", "main"]
+__all__ = ["main", "warm_cache"]
 
 
-def fill(settings: ServingSettings) -> str:
-    """Fetch, prepare and load the version which `settings` name; return it with its engine.
+def warm_cache(settings: ServingSettings) -> str:
+    """Download, prepare and load the version that `settings` select; return its name, number and engine.
 
     Raises:
-        TidemillError: there is none, or it cannot serve.
+        TidemillError: there is no such version, or it cannot serve.
     """
     source = source_of(settings, settings.alias)
     info = source.resolve()
@@ -37,17 +36,18 @@ def fill(settings: ServingSettings) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do it; return the exit code."""
+    """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(
-        prog="tidemill.runtime.serving.versions.warm_cache", description="Fill the cache of a server."
+        prog="tidemill.runtime.serving.versions.warm_cache",
+        description="Download and prepare a model version before the server starts.",
     )
-    parser.add_argument("--settings", type=Path, required=True, help="JSON file with the settings")
+    parser.add_argument("--settings", type=Path, required=True, help="JSON file with the settings of the server")
     try:
-        said = fill(load_settings(parser.parse_args(argv).settings, ServingSettings))
+        line = warm_cache(load_settings(parser.parse_args(argv).settings, ServingSettings))
     except TidemillError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    sys.stdout.write(f"{said}\n")
+    sys.stdout.write(f"{line}\n")
     return 0
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from tidemill.runtime.batch_scoring.column_conversion import Fit
-from tidemill.runtime.batch_scoring.inputs import Part
+from tidemill.runtime.batch_scoring.column_conversion import ColumnConverter
+from tidemill.runtime.batch_scoring.inputs import InputFile
 from tidemill.runtime.common.errors import UserError
 from tidemill.runtime.serving.contract.model_contract import Column, Contract
 
@@ -17,9 +17,9 @@ from tidemill.runtime.serving.contract.model_contract import Column, Contract
 def fitted(column: Column, values: Any, *, is_text: bool = False) -> pa.Array:
     array = values if isinstance(values, pa.Array) else pa.array(values)
     batch = pa.record_batch([array], names=[column.name])
-    part = Part("a.parquet", batch.schema, lambda *_: iter(()), is_text=is_text)
+    file = InputFile("a.parquet", batch.schema, lambda *_: iter(()), is_text=is_text)
     contract = Contract((column,))
-    result = Fit(contract, part)(batch, 101)
+    result = ColumnConverter(contract, file).convert(batch, 101)
     assert result.schema == contract.schema
     result.validate(full=True)
     return result.column(0)
@@ -82,15 +82,15 @@ def test_text_is_read_as_the_contract_means_it(kind: Any, given: list[str], take
 @pytest.mark.parametrize(
     ("kind", "given", "row", "what"),
     [
-        ("double", pa.array([1.0, float("inf")]), 102, "out of its range"),
-        ("float", pa.array([1.0, 1e300]), 102, "out of its range"),
+        ("double", pa.array([1.0, float("inf")]), 102, "out of range"),
+        ("float", pa.array([1.0, 1e300]), 102, "out of range"),
         ("double", pa.array([1.0, None]), 102, "got null"),
         ("double", pa.array([1.0, float("nan")]), 102, "got null"),
         ("double", pa.array([None, "1"]), 102, "values of type string"),
         ("double", pa.array([True]), 101, "values of type bool"),
-        ("long", pa.array([1.0, 2.0, 2.5, 1.0]), 103, "a number which is none"),
-        ("long", pa.array([0, 2**63], pa.uint64()), 102, "out of its range"),
-        ("integer", pa.array([0, 0, 2**31]), 103, "out of its range"),
+        ("long", pa.array([1.0, 2.0, 2.5, 1.0]), 103, "a number that is not whole"),
+        ("long", pa.array([0, 2**63], pa.uint64()), 102, "out of range"),
+        ("integer", pa.array([0, 0, 2**31]), 103, "out of range"),
         ("boolean", pa.array([0, 1]), 101, "values of type int64"),
         ("string", pa.array([1]), 101, "values of type int64"),
         ("datetime", pa.array([1372680000]), 101, "values of type int64"),
@@ -100,7 +100,7 @@ def test_text_is_read_as_the_contract_means_it(kind: Any, given: list[str], take
 )
 def test_what_does_not_fit_is_named_by_file_row_and_column(kind: Any, given: pa.Array, row: int, what: str) -> None:
     text = refused(Column("speed", kind), given)
-    assert text.startswith(f"a.parquet, row {row}, column speed: wants "), text
+    assert text.startswith(f"a.parquet, row {row}, column speed: expected "), text
     assert what in text
 
 
@@ -128,9 +128,11 @@ def test_null_is_taken_where_the_contract_takes_it(kind: Any) -> None:
     column = Column("x", kind, required=False, spec={"type": "any"} if kind == "json" else None)
     assert fitted(column, pa.nulls(2)).to_pylist() == [None, None]
     batch = pa.record_batch([pa.array([1])], names=["y"])
-    fit = Fit(Contract((column, Column("y", "long"))), Part("a.csv", batch.schema, lambda *_: iter(())))
-    assert fit.columns == ("y",)
-    assert fit(batch, 1).to_pylist() == [{"x": None, "y": 1}]
+    converter = ColumnConverter(
+        Contract((column, Column("y", "long"))), InputFile("a.csv", batch.schema, lambda *_: iter(()))
+    )
+    assert converter.columns == ("y",)
+    assert converter.convert(batch, 1).to_pylist() == [{"x": None, "y": 1}]
 
 
 def test_a_bad_value_is_found_wherever_it_is() -> None:
@@ -165,27 +167,27 @@ def test_tensors_come_as_lists() -> None:
 
 def test_a_matrix_and_columns_without_names_are_told_by_position() -> None:
     batch = pa.record_batch({"id": pa.array(["a", "b"]), "p": pa.array([1, 2]), "q": pa.array([0.5, 0.25])})
-    part = Part("a.parquet", batch.schema, lambda *_: iter(()))
+    file = InputFile("a.parquet", batch.schema, lambda *_: iter(()))
     matrix = Contract((Column("input", "tensor", dtype="float64", shape=(-1, 2)),))
-    fit = Fit(matrix, part, kept=("id",))
-    assert fit.columns == ("p", "q")
-    assert fit(batch, 1).to_pydict() == {"input": [[1.0, 0.5], [2.0, 0.25]]}
+    converter = ColumnConverter(matrix, file, kept=("id",))
+    assert converter.columns == ("p", "q")
+    assert converter.convert(batch, 1).to_pydict() == {"input": [[1.0, 0.5], [2.0, 0.25]]}
     unnamed = Contract((Column("0", "long"), Column("1", "double")), named=False)
-    assert Fit(unnamed, part, kept=("id",))(batch, 1).to_pydict() == {"0": [1, 2], "1": [0.5, 0.25]}
+    assert ColumnConverter(unnamed, file, kept=("id",)).convert(batch, 1).to_pydict() == {"0": [1, 2], "1": [0.5, 0.25]}
     text = pa.record_batch({name: batch.column(name).cast(pa.string()) for name in batch.schema.names})
-    as_text = Part("a.csv", text.schema, lambda *_: iter(()), is_text=True)
-    assert Fit(matrix, as_text, kept=("id",))(text, 1) == fit(batch, 1)
+    as_text = InputFile("a.csv", text.schema, lambda *_: iter(()), is_text=True)
+    assert ColumnConverter(matrix, as_text, kept=("id",)).convert(text, 1) == converter.convert(batch, 1)
     nameless = Contract(matrix.columns, named=False)
-    assert Fit(nameless, part, kept=("id",))(batch, 1) == fit(batch, 1)
+    assert ColumnConverter(nameless, file, kept=("id",)).convert(batch, 1) == converter.convert(batch, 1)
     for contract in (matrix, nameless, unnamed):
         with pytest.raises(UserError, match="lacks the column"):
-            Fit(contract, part)
+            ColumnConverter(contract, file)
 
 
 def test_a_missing_column_is_named_with_the_one_it_may_be() -> None:
     batch = pa.record_batch([pa.array([1])], names=["Distance"])
-    part = Part("flights.csv", batch.schema, lambda *_: iter(()))
+    file = InputFile("flights.csv", batch.schema, lambda *_: iter(()))
     with pytest.raises(UserError, match=r"flights.csv: lacks the column distance.*is it Distance\?"):
-        Fit(Contract((Column("distance", "long"),)), part)
+        ColumnConverter(Contract((Column("distance", "long"),)), file)
     with pytest.raises(UserError, match=r"lacks the column a and 1 more.*it has Distance"):
-        Fit(Contract((Column("a", "long"), Column("b", "long"))), part)
+        ColumnConverter(Contract((Column("a", "long"), Column("b", "long"))), file)

@@ -48,7 +48,7 @@ def write(path: Path, table: pa.Table = TABLE) -> None:
 
 def read(text: str, columns: Sequence[str] = ("x", "id"), rows: int = 2) -> list[tuple[str, list[dict[str, object]]]]:
     found: list[tuple[str, list[dict[str, object]]]] = []
-    for part in open_input(text).parts():
+    for part in open_input(text).open_files():
         batches = list(part.batches(columns, rows))
         assert all(0 < batch.num_rows <= rows for batch in batches)
         assert all(batch.schema.names == list(columns) for batch in batches)
@@ -63,7 +63,7 @@ def test_every_binary_kind_is_the_same_rows(place: Path, name: str) -> None:
         (place / "a.parquet").rename(place / name)
     rows = [{"x": 1.5, "id": "007"}, {"x": 2.5, "id": "8"}, {"x": None, "id": "9"}]
     assert read(name) == [(name, rows)]
-    [part] = open_input(name).parts()
+    [part] = open_input(name).open_files()
     assert (part.columns, part.is_text) == (("id", "x", "name"), False)
 
 
@@ -81,7 +81,7 @@ def test_a_csv_file_is_read_as_it_is(place: Path) -> None:
     # Types which only later rows show do not change earlier ones.
     many = "x\n" + "1\n" * 400_000 + "word\n"
     (place / "b.csv").write_text(many)
-    [part] = open_input("b.csv").parts()
+    [part] = open_input("b.csv").open_files()
     assert [row for batch in part.batches(["x"], 65_536) for row in batch.column(0).to_pylist()][-2:] == ["1", "word"]
 
 
@@ -101,16 +101,16 @@ def test_folders_and_globs_are_read_in_order_and_without_what_is_hidden(place: P
     ("text", "what"),
     [
         ("absent.parquet", "no such file or folder"),
-        ("flights/main/departures", "no platform is known"),
-        ("lakefs://flights/main/departures", "no platform is configured"),
-        ("*.pq", "no file fits the pattern"),
-        ("empty", "no file which can be scored"),
+        ("flights/main/departures", "no platform with a lake is configured"),
+        ("lakefs://flights/main/departures", "does not know its platform"),
+        ("*.pq", "no file matches the pattern"),
+        ("empty", "no files that can be scored"),
         ("notes.txt", "use .parquet, "),
         ("broken.parquet", "broken.parquet"),
         ("broken.arrow", "broken.arrow"),
         ("old.feather", "version 1"),
         ("nothing.csv", "Empty CSV"),
-        ("twice.csv", "'a' is there twice"),
+        ("twice.csv", "duplicate column 'a'"),
         ("latin.csv", "latin.csv"),
         ("ragged.csv", "ragged.csv"),
     ],
@@ -125,7 +125,7 @@ def test_what_cannot_be_read_is_said_with_its_name(place: Path, text: str, what:
     (place / "latin.csv").write_bytes(b"x\n" + "Zürich\n".encode("latin-1") * 3)
     (place / "ragged.csv").write_text("x,y\n1,2\n1\n")
     with pytest.raises(TidemillError) as caught:
-        for part in open_input(text).parts():
+        for part in open_input(text).open_files():
             list(part.batches(part.columns, 10))
     assert what in str(caught.value)
     assert caught.value.exit_code == 2
@@ -165,7 +165,7 @@ def test_csv_has_a_column_for_each_score(place: Path) -> None:
     rows = "1,0.25,0.75\n2,1,0\n"
     assert (place / "out.csv").read_text() == f'"id","scores_0","scores_1"\n{rows}{rows}'
     nested = pa.schema([("a", pa.list_(pa.int8()))])
-    with pytest.raises(ConfigError, match="CSV cannot say"), open_sink(place / "x", "csv", nested):
+    with pytest.raises(ConfigError, match="CSV cannot represent"), open_sink(place / "x", "csv", nested):
         pass
 
 
@@ -201,9 +201,9 @@ def test_a_run_which_fails_leaves_nothing(place: Path) -> None:
     ("text", "error", "what"),
     [
         ("out.xlsx", ConfigError, "use one of .parquet"),
-        ("absent/out.parquet", NotFoundError, "there is no such folder"),
-        (".", UserError, "it is a folder"),
-        ("lakefs://flights/main", ConfigError, "add its path"),
+        ("absent/out.parquet", NotFoundError, "the folder does not exist"),
+        (".", UserError, "this is a folder"),
+        ("lakefs://flights/main", ConfigError, "add a path"),
     ],
 )
 def test_a_place_which_takes_no_result_is_refused_at_once(text: str, error: type[TidemillError], what: str) -> None:

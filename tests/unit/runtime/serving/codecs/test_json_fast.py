@@ -7,7 +7,8 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tidemill.runtime.serving.codecs.json_exact import read_document, read_event_times, read_records
+from tidemill.runtime.serving.codecs.checks import read_event_times
+from tidemill.runtime.serving.codecs.json_exact import read_document, read_records
 from tidemill.runtime.serving.codecs.json_fast import FastReader
 from tidemill.runtime.serving.codecs.json_strict import parse_json
 from tidemill.runtime.serving.contract.model_contract import Column, Contract
@@ -32,7 +33,7 @@ def plainly(batch: Batch) -> str:
 def compare(contract: Contract, body: bytes, limits: LimitSettings = LIMITS) -> bool:
     """Hold the readers against each other; tell whether the fast one took the body."""
     reader = FastReader.of(contract)
-    fast = reader.invocations(body, limits) if reader else None
+    fast = reader.read_invocations(body, limits) if reader else None
     if fast is None:
         return False
     assert plainly(fast) == plainly(exactly(contract, body, limits))
@@ -77,7 +78,7 @@ def test_rows_of_predict_are_read_alike(data: st.DataObject) -> None:
     if data.draw(st.booleans()):
         body = data.draw(damaged(body))
     reader = FastReader.of(contract)
-    fast = reader.rows(body, LIMITS) if reader else None
+    fast = reader.read_predict(body, LIMITS) if reader else None
     if fast is not None:
         document = parse_json(body, depth=LIMITS.depth, text=LIMITS.text)
         assert set(document) <= {"rows", "event_time"}

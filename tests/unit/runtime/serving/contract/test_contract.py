@@ -145,9 +145,9 @@ def test_event_times_may_differ_by_row() -> None:
         ([("a", "long", True)], [("a", "double", True)], None),
         ([("a", "double", True)], [("a", "double", False), ("b", "double", False)], None),
         ([("a", "double", True), ("b", "long", True)], [("b", "long", True), ("a", "double", True)], None),
-        ([("a", "double", True)], [("a", "long", True)], "column a was double and is long"),
+        ([("a", "double", True)], [("a", "long", True)], "column a changed from double to long"),
         ([("a", "double", False)], [("a", "double", True)], "column a may no longer be null"),
-        ([("a", "double", True)], [], "column a is gone"),
+        ([("a", "double", True)], [], "column a was removed"),
         ([], [("b", "double", True)], "column b is new and required"),
         ([], [("b", "long", False)], None),
     ],
@@ -156,33 +156,33 @@ def test_a_next_version_must_take_what_the_last_one_took(
     old: list[tuple[str, Kind, bool]], new: list[tuple[str, Kind, bool]], reason: str | None
 ) -> None:
     before, after = (Contract(tuple(Column(*column) for column in columns)) for columns in (old, new))
-    assert after.why_not(before) == ([reason] if reason else [])
+    assert after.incompatibilities(before) == ([reason] if reason else [])
 
 
 def test_tensors_json_and_unnamed_columns_must_stay_too() -> None:
     def tensor(*shape: int, dtype: str = "float32") -> Contract:
         return Contract((Column("x", "tensor", dtype=dtype, shape=shape),))
 
-    assert tensor(-1, 4).why_not(tensor(-1, 4)) == []
-    assert tensor(-1, -1).why_not(tensor(-1, 4)) == []
-    assert tensor(-1, 4).why_not(tensor(-1, 5)) == [
-        "column x was float32 of the shape [-1, 5] and is float32 of the shape [-1, 4]"
+    assert tensor(-1, 4).incompatibilities(tensor(-1, 4)) == []
+    assert tensor(-1, -1).incompatibilities(tensor(-1, 4)) == []
+    assert tensor(-1, 4).incompatibilities(tensor(-1, 5)) == [
+        "column x changed from float32 of shape [-1, 5] to float32 of shape [-1, 4]"
     ]
-    assert tensor(-1, 4, dtype="float64").why_not(tensor(-1, 4))
-    assert tensor(-1, 4).why_not(tensor(-1))
+    assert tensor(-1, 4, dtype="float64").incompatibilities(tensor(-1, 4))
+    assert tensor(-1, 4).incompatibilities(tensor(-1))
     listed, anything = (
         Contract((Column("x", "json", spec=spec),))
         for spec in ({"type": "array", "items": {"type": "double"}}, {"type": "any"})
     )
-    assert anything.why_not(listed) == []
-    assert listed.why_not(anything)
+    assert anything.incompatibilities(listed) == []
+    assert listed.incompatibilities(anything)
     one, two = (
         Contract(tuple(Column(str(at), "double", required=at == 0) for at in range(count)), named=False)
         for count in (1, 2)
     )
-    assert two.why_not(one) == ["there are 2 columns and were 1"]
-    assert one.why_not(Contract(one.columns)) == ["the columns have lost their names"]
-    assert Contract(one.columns).why_not(one) == ["the columns have got names"]
+    assert two.incompatibilities(one) == ["the number of columns changed from 1 to 2"]
+    assert one.incompatibilities(Contract(one.columns)) == ["the columns no longer have names"]
+    assert Contract(one.columns).incompatibilities(one) == ["the columns now have names"]
 
 
 def test_a_signature_becomes_a_contract() -> None:

@@ -15,7 +15,7 @@ from tidemill.runtime.serving.http.fast_path import Straight
 from tidemill.runtime.serving.http.keys import Keys
 from tidemill.runtime.serving.http.request_handler import Call, Done, Exchange, Watch
 from tidemill.runtime.serving.inference.prediction import LARGE_BODY
-from tidemill.runtime.serving.protocols.base import Encoded
+from tidemill.runtime.serving.protocols.base import EncodedResponse
 from tidemill.runtime.serving.settings import LimitSettings
 from uvicorn.protocols.http.flow_control import FlowControl
 
@@ -62,7 +62,7 @@ class Connection:
 
 def echo(call: Call, body: bytes, done: Done) -> None:
     call.version, call.rows = "3", 1
-    done(Encoded(body, "text/plain"))
+    done(EncodedResponse(body, "text/plain"))
 
 
 def run(work: Callable[[], Awaitable[None]]) -> None:
@@ -92,7 +92,7 @@ def test_the_answer_is_one_write() -> None:
 
 def test_headers_of_its_own_the_trace_and_the_end_of_the_connection_are_told() -> None:
     async def work() -> None:
-        connection = Connection(lambda _, body, done: done(Encoded(body, headers={"X-More": "a\r\nb"})))
+        connection = Connection(lambda _, body, done: done(EncodedResponse(body, headers={"X-More": "a\r\nb"})))
         asked = connection.ask(traceparent=TRACE)
         asked.keep_alive = False
         asked.end()
@@ -151,7 +151,7 @@ def test_what_takes_too_long_is_ended_and_answered_once() -> None:
         connection.watch.end()
         [(call, done)] = kept
         assert call.over, "who works on it still must know"
-        done(Encoded(b"too late"))
+        done(EncodedResponse(b"too late"))
         assert connection.told()[::3] == (503, False)
 
     run(work)
@@ -159,14 +159,14 @@ def test_what_takes_too_long_is_ended_and_answered_once() -> None:
 
 def test_large_bodies_and_what_has_no_short_way_run_as_a_task() -> None:
     async def work() -> None:
-        async def echoing(_: Call, body: bytes) -> Encoded:
+        async def echoing(_: Call, body: bytes) -> EncodedResponse:
             await asyncio.sleep(0)
-            return Encoded(body)
+            return EncodedResponse(body)
 
-        async def refusing(_: Call, __: bytes) -> Encoded:
+        async def refusing(_: Call, __: bytes) -> EncodedResponse:
             raise Problem(503, "busy")
 
-        async def stuck(_: Call, __: bytes) -> Encoded:
+        async def stuck(_: Call, __: bytes) -> EncodedResponse:
             await asyncio.Event().wait()
             raise AssertionError("nothing comes")
 
@@ -205,7 +205,7 @@ def test_a_client_which_leaves_is_told_nothing() -> None:
         asked = connection.ask()
         asked.end()
         asked.leave()
-        kept[0](Encoded(b"hello"))
+        kept[0](EncodedResponse(b"hello"))
         assert (connection.sent, connection.finished) == ([], [200]), "its answer was made, and is counted"
 
     run(work)

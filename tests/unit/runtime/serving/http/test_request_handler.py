@@ -15,7 +15,7 @@ from tidemill.runtime.serving.http.admission import Admission
 from tidemill.runtime.serving.http.errors import Problem
 from tidemill.runtime.serving.http.keys import Keys
 from tidemill.runtime.serving.http.request_handler import Call, Exchange, Watch
-from tidemill.runtime.serving.protocols.base import Encoded
+from tidemill.runtime.serving.protocols.base import EncodedResponse
 from tidemill.runtime.serving.settings import LimitSettings
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -24,7 +24,7 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 class Client:
     """Asks an Exchange as a server would; notes what it was told to count."""
 
-    def __init__(self, work: Callable[[Call, bytes], Awaitable[Encoded]], **limits: Any) -> None:
+    def __init__(self, work: Callable[[Call, bytes], Awaitable[EncodedResponse]], **limits: Any) -> None:
         idle: Any = SimpleNamespace(waiting_rows=0, expected_wait=0.0)
         settings = LimitSettings(**{"body_bytes": 100, **limits})
         self.admission = Admission(Keys("token"), settings, idle)
@@ -68,9 +68,9 @@ class Client:
         return start["status"], told, body["body"]
 
 
-async def echo(call: Call, body: bytes) -> Encoded:
+async def echo(call: Call, body: bytes) -> EncodedResponse:
     call.version, call.rows = "3", 1
-    return Encoded(body, "text/plain", {"X-More": "yes"})
+    return EncodedResponse(body, "text/plain", {"X-More": "yes"})
 
 
 def run(work: Awaitable[None]) -> None:
@@ -140,7 +140,7 @@ def test_a_client_which_leaves_is_told_nothing() -> None:
 
 def test_a_body_which_does_not_come_and_an_answer_which_does_not_are_ended() -> None:
     async def work() -> None:
-        async def stuck(call: Call, _: bytes) -> Encoded:
+        async def stuck(call: Call, _: bytes) -> EncodedResponse:
             call.version = "3"
             await asyncio.Event().wait()
             raise AssertionError("nothing comes")
@@ -158,7 +158,7 @@ def test_a_body_which_does_not_come_and_an_answer_which_does_not_are_ended() -> 
 
 def test_a_request_which_is_cancelled_from_outside_stays_cancelled() -> None:
     async def work() -> None:
-        async def stuck(_: Call, __: bytes) -> Encoded:
+        async def stuck(_: Call, __: bytes) -> EncodedResponse:
             await asyncio.Event().wait()
             raise AssertionError("nothing comes")
 
@@ -175,10 +175,10 @@ def test_a_request_which_is_cancelled_from_outside_stays_cancelled() -> None:
 
 def test_whatever_the_work_raises_is_an_answer(caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
-        async def broken(_: Call, __: bytes) -> Encoded:
+        async def broken(_: Call, __: bytes) -> EncodedResponse:
             raise ZeroDivisionError(" ".join(("secret", "detail")))
 
-        async def refusing(_: Call, __: bytes) -> Encoded:
+        async def refusing(_: Call, __: bytes) -> EncodedResponse:
             raise Problem(503, "busy", headers={"Retry-After": "1"})
 
         answer = await Client(broken).ask(b"")

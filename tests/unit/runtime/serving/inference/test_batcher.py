@@ -16,7 +16,7 @@ from tidemill.runtime.serving.inference import batcher as batching
 from tidemill.runtime.serving.inference.batch import Batch
 from tidemill.runtime.serving.inference.batcher import Batcher
 from tidemill.runtime.serving.settings import BatchSettings, LimitSettings
-from tidemill.runtime.serving.versions.in_flight import Leases
+from tidemill.runtime.serving.versions.in_flight import InFlightCalls
 from tidemill.runtime.serving.versions.model import ServedModel
 
 from tests.support.toy_model import ToyModel
@@ -26,12 +26,12 @@ def batch(*values: float) -> Batch:
     return Batch(len(values), [(value,) for value in values])
 
 
-def run(work: Callable[[Batcher, Leases], Awaitable[None]], **settings: Any) -> None:
+def run(work: Callable[[Batcher, InFlightCalls], Awaitable[None]], **settings: Any) -> None:
     async def inside() -> None:
-        leases = Leases()
-        batcher = Batcher(BatchSettings(**settings), leases)
+        in_flight = InFlightCalls()
+        batcher = Batcher(BatchSettings(**settings), in_flight)
         try:
-            await work(batcher, leases)
+            await work(batcher, in_flight)
         finally:
             batcher.close()
             batcher.join(10)
@@ -48,7 +48,7 @@ def as_served(model: ToyModel) -> ServedModel:
 
 
 def test_an_idle_model_is_asked_at_once_and_a_busy_one_by_all_who_waited() -> None:
-    async def work(batcher: Batcher, _: Leases) -> None:
+    async def work(batcher: Batcher, _: InFlightCalls) -> None:
         model = ToyModel()
         model.gate.clear()
         first = batcher.submit(as_served(model), batch(1))
@@ -65,7 +65,7 @@ def test_an_idle_model_is_asked_at_once_and_a_busy_one_by_all_who_waited() -> No
 
 
 def test_a_call_has_no_more_rows_than_it_may() -> None:
-    async def work(batcher: Batcher, _: Leases) -> None:
+    async def work(batcher: Batcher, _: InFlightCalls) -> None:
         model = ToyModel()
         model.gate.clear()
         waiting = [batcher.submit(as_served(model), batch(0))]
@@ -80,7 +80,7 @@ def test_a_call_has_no_more_rows_than_it_may() -> None:
 
 
 def test_versions_are_not_mixed_in_a_call() -> None:
-    async def work(batcher: Batcher, _: Leases) -> None:
+    async def work(batcher: Batcher, _: InFlightCalls) -> None:
         old, new = ToyModel("1"), ToyModel("2", lambda values: -values)
         old.gate.clear()
         first = batcher.submit(as_served(old), batch(1))
@@ -94,7 +94,7 @@ def test_versions_are_not_mixed_in_a_call() -> None:
 
 
 def test_a_model_which_may_not_be_asked_together_is_asked_one_by_one() -> None:
-    async def work(batcher: Batcher, _: Leases) -> None:
+    async def work(batcher: Batcher, _: InFlightCalls) -> None:
         model = ToyModel()
         model.engine.mergeable = False
         model.gate.clear()
@@ -113,7 +113,7 @@ def poisoned(values: Any) -> Any:
 
 
 def test_one_request_which_the_model_cannot_take_does_not_touch_the_others() -> None:
-    async def work(batcher: Batcher, _: Leases) -> None:
+    async def work(batcher: Batcher, _: InFlightCalls) -> None:
         model = ToyModel("1", poisoned)
         model.gate.clear()
         first = batcher.submit(as_served(model), batch(0))
@@ -125,7 +125,7 @@ def test_one_request_which_the_model_cannot_take_does_not_touch_the_others() -> 
         assert [list(await answer) for answer in (first, good, fine)] == [[0], [1], [5]]
         with pytest.raises(ValueError, match="negative"):
             await bad
-        with pytest.raises(Problem, match="no finite answer to row 2") as refused:
+        with pytest.raises(Problem, match="no finite output for row 2") as refused:
             await endless
         assert refused.value.status == 422
 
@@ -133,15 +133,15 @@ def test_one_request_which_the_model_cannot_take_does_not_touch_the_others() -> 
 
 
 def test_a_version_is_closed_when_its_last_call_is_over() -> None:
-    async def work(batcher: Batcher, leases: Leases) -> None:
+    async def work(batcher: Batcher, in_flight: InFlightCalls) -> None:
         model, unused = ToyModel(), ToyModel("2")
-        leases.retire(as_served(unused))
+        in_flight.retire(as_served(unused))
         assert unused.closed
         model.gate.clear()
         answers = [batcher.submit(as_served(model), batch(1))]
         await entered(model)
         answers.append(batcher.submit(as_served(model), batch(2)))
-        leases.retire(as_served(model))
+        in_flight.retire(as_served(model))
         assert not model.closed
         model.gate.set()
         await asyncio.gather(*answers)
@@ -151,7 +151,7 @@ def test_a_version_is_closed_when_its_last_call_is_over() -> None:
 
 
 def test_a_client_which_left_is_no_trouble() -> None:
-    async def work(batcher: Batcher, _: Leases) -> None:
+    async def work(batcher: Batcher, _: InFlightCalls) -> None:
         model = ToyModel()
         model.gate.clear()
         gone = batcher.submit(as_served(model), batch(1))
@@ -165,7 +165,7 @@ def test_a_client_which_left_is_no_trouble() -> None:
 
 
 def test_what_would_wait_too_long_is_turned_away() -> None:
-    async def work(batcher: Batcher, _: Leases) -> None:
+    async def work(batcher: Batcher, _: InFlightCalls) -> None:
         admission = Admission(Keys("token"), LimitSettings(queue_rows=5), batcher)
         model = ToyModel()
         admission.check_queue()
@@ -186,7 +186,7 @@ def test_what_would_wait_too_long_is_turned_away() -> None:
 
 
 def test_the_expected_wait_follows_the_calls_of_late() -> None:
-    async def work(batcher: Batcher, _: Leases) -> None:
+    async def work(batcher: Batcher, _: InFlightCalls) -> None:
         model = ToyModel()
         assert batcher.expected_wait == 0
         for _ in range(3):
@@ -206,7 +206,7 @@ def test_the_expected_wait_follows_the_calls_of_late() -> None:
 
 
 def test_keys_and_requests_under_way_are_bounded() -> None:
-    async def work(batcher: Batcher, _: Leases) -> None:
+    async def work(batcher: Batcher, _: InFlightCalls) -> None:
         admission = Admission(Keys("token"), LimitSettings(per_key=2, concurrency=3), batcher)
         for headers in (
             {},
@@ -233,7 +233,7 @@ def test_keys_and_requests_under_way_are_bounded() -> None:
 def test_a_quick_model_is_called_on_the_loop_and_a_slow_one_in_its_thread(
     monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
-    async def work(batcher: Batcher, leases: Leases) -> None:
+    async def work(batcher: Batcher, in_flight: InFlightCalls) -> None:
         threads: list[str] = []
 
         def compute(values: Any) -> Any:
@@ -261,7 +261,7 @@ def test_a_quick_model_is_called_on_the_loop_and_a_slow_one_in_its_thread(
         monkeypatch.setattr(batching, "_QUICK_SECONDS", 0.0)
         await batcher.submit(as_served(model), batch(1))
         assert threads[-1] == "model", "no call is as quick as that"
-        leases.retire(as_served(model))
+        in_flight.retire(as_served(model))
         assert model.closed
 
     run(work)
@@ -270,7 +270,7 @@ def test_a_quick_model_is_called_on_the_loop_and_a_slow_one_in_its_thread(
 def test_what_a_model_of_another_kind_does_in_a_call_is_unknown_so_it_has_its_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def work(batcher: Batcher, _: Leases) -> None:
+    async def work(batcher: Batcher, _: InFlightCalls) -> None:
         threads: set[str] = set()
 
         def compute(values: Any) -> Any:
@@ -288,14 +288,14 @@ def test_what_a_model_of_another_kind_does_in_a_call_is_unknown_so_it_has_its_th
 
 
 def test_an_answer_which_nobody_can_take_does_not_touch_the_others() -> None:
-    async def work(batcher: Batcher, leases: Leases) -> None:
+    async def work(batcher: Batcher, in_flight: InFlightCalls) -> None:
         def broken(_: object) -> None:
             raise RuntimeError("the connection is gone")
 
         model = ToyModel()
-        batcher.ask(as_served(model), batch(1), broken)
+        batcher.enqueue(as_served(model), batch(1), broken)
         assert list(await batcher.submit(as_served(model), batch(2))) == [4]
-        leases.retire(as_served(model))
+        in_flight.retire(as_served(model))
         assert model.closed
 
     run(work)

@@ -16,13 +16,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tidemill.runtime.serving.codecs.decompression import unpack
+from tidemill.runtime.serving.codecs.decompression import decompress
 from tidemill.runtime.serving.contract.model_contract import Column, Contract
 from tidemill.runtime.serving.http.content_negotiation import ARROW, CSV, JSON
 from tidemill.runtime.serving.http.errors import Problem
 from tidemill.runtime.serving.inference.batch import Batch
 from tidemill.runtime.serving.protocols import mlflow, open_inference, predict
-from tidemill.runtime.serving.protocols.base import Decoder, Incoming
+from tidemill.runtime.serving.protocols.base import Decoder, InferenceRequest
 
 from tests.support.protocols import LIMITS, MIXED, NUMBERS, ROW, damaged, documents, rows_of, served, texts
 
@@ -47,7 +47,7 @@ TENSORS = Contract(
 CONTRACTS = [MIXED, NUMBERS, ANY, TENSORS]
 
 
-def read(decoder: Decoder, contract: Contract, incoming: Incoming) -> Batch | None:
+def read(decoder: Decoder, contract: Contract, incoming: InferenceRequest) -> Batch | None:
     """Return what is read; None where it is refused, which must be said in a way that can be sent."""
     try:
         batch = decoder(_served(contract), incoming, LIMITS).batch
@@ -134,7 +134,7 @@ JSON_VALUES = st.recursive(
 @THOROUGH
 @given(st.sampled_from([mlflow.decode, predict.decode, open_inference.decode]), st.sampled_from(CONTRACTS), JSON_VALUES)
 def test_any_json(decoder: Decoder, contract: Contract, document: Any) -> None:
-    read(decoder, contract, Incoming(json.dumps(document).encode("utf-8", "surrogatepass"), JSON))
+    read(decoder, contract, InferenceRequest(json.dumps(document).encode("utf-8", "surrogatepass"), JSON))
 
 
 @THOROUGH
@@ -146,7 +146,7 @@ def test_any_json(decoder: Decoder, contract: Contract, document: Any) -> None:
     st.text(max_size=10),
 )
 def test_any_bytes(decoder: Decoder, contract: Contract, body: bytes, content_type: str, accept: str) -> None:
-    read(decoder, contract, Incoming(body, content_type, accept))
+    read(decoder, contract, InferenceRequest(body, content_type, accept))
 
 
 def reference(body: bytes, form: str) -> list[tuple[Any, ...]]:
@@ -178,7 +178,7 @@ def test_records_which_are_taken_are_what_they_say(data: st.DataObject) -> None:
     body = data.draw(texts({form: rows}))
     if data.draw(st.booleans()):
         body = data.draw(damaged(body))
-    batch = read(mlflow.decode, MIXED, Incoming(body, JSON))
+    batch = read(mlflow.decode, MIXED, InferenceRequest(body, JSON))
     if batch is None or b"dataframe_split" in body:
         return
     form = next((each for each in ("dataframe_records", "instances") if each.encode() in body), form)
@@ -195,7 +195,7 @@ def test_damaged_documents(data: st.DataObject) -> None:
     body = data.draw(documents(contract, odd=0.05).flatmap(texts))
     if data.draw(st.booleans()):
         body = data.draw(damaged(body))
-    read(mlflow.decode, contract, Incoming(body, JSON))
+    read(mlflow.decode, contract, InferenceRequest(body, JSON))
 
 
 def a_request(name: str, datatype: str, shape: list[int], data: Any) -> dict[str, Any]:
@@ -233,24 +233,24 @@ def v2_binary() -> tuple[bytes, int]:
 def test_damaged_requests_of_the_inference_protocol(data: st.DataObject) -> None:
     body, length = v2_binary()
     if data.draw(st.booleans()):
-        read(open_inference.decode, MIXED, Incoming(data.draw(damaged(V2_JSON)), JSON))
+        read(open_inference.decode, MIXED, InferenceRequest(data.draw(damaged(V2_JSON)), JSON))
         return
     if data.draw(st.booleans()):
         length = data.draw(st.integers(0, len(body) + 1))
     changed = data.draw(damaged(body))
     said = data.draw(st.sampled_from([str(length), str(len(changed)), "0", "-1", "x", ""]))
-    read(open_inference.decode, MIXED, Incoming(changed, "application/octet-stream", "", {LENGTH: said}))
+    read(open_inference.decode, MIXED, InferenceRequest(changed, "application/octet-stream", "", {LENGTH: said}))
 
 
 def test_the_undamaged_requests_are_taken() -> None:
     body, length = v2_binary()
-    binary = read(open_inference.decode, MIXED, Incoming(body, "", "", {LENGTH: str(length)}))
-    plain = read(open_inference.decode, MIXED, Incoming(V2_JSON, JSON))
+    binary = read(open_inference.decode, MIXED, InferenceRequest(body, "", "", {LENGTH: str(length)}))
+    plain = read(open_inference.decode, MIXED, InferenceRequest(V2_JSON, JSON))
     assert binary
     assert plain
     assert binary.values == plain.values
     for contract, body in arrow_bodies():
-        assert read(mlflow.decode, contract, Incoming(body, ARROW))
+        assert read(mlflow.decode, contract, InferenceRequest(body, ARROW))
 
 
 CSV_BODY = (
@@ -261,13 +261,13 @@ CSV_BODY = (
 @THOROUGH
 @given(st.data())
 def test_damaged_csv(data: st.DataObject) -> None:
-    assert read(mlflow.decode, MIXED, Incoming(CSV_BODY, CSV))
+    assert read(mlflow.decode, MIXED, InferenceRequest(CSV_BODY, CSV))
     put = st.sampled_from([b'"', b"\n", b"\r", b",", b"\x00", b"nan", b"1e999", b"\xff", b"\xef\xbb\xbf", b"\t"])
     body = CSV_BODY
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(body)))
         body = body[:at] + data.draw(put) + body[data.draw(st.integers(at, min(at + 5, len(body)))) :]
-    read(mlflow.decode, MIXED, Incoming(body, CSV))
+    read(mlflow.decode, MIXED, InferenceRequest(body, CSV))
 
 
 def stream(table: pa.Table) -> bytes:
@@ -321,7 +321,7 @@ def test_damaged_arrow_streams(data: st.DataObject) -> None:
         at = data.draw(st.integers(0, len(body)))
         put = data.draw(damage)
         body = body[:at] + put + body[at + data.draw(st.sampled_from([len(put), len(put), 0, 8])) :]
-    read(mlflow.decode, contract, Incoming(body, ARROW))
+    read(mlflow.decode, contract, InferenceRequest(body, ARROW))
 
 
 def _schema(of: pa.Schema | bytes) -> bytes:
@@ -339,7 +339,7 @@ def test_arrow_bodies_which_lie() -> None:
     text = stream(pa.table({"distance": [1.0] * 2, "seats": [1] * 2, "carrier": ["x" * 77, "y"]}))
     offsets = struct.pack("<iii", 0, 77, 78)
     assert text.count(offsets) == 1
-    assert read(mlflow.decode, contract, Incoming(text, ARROW))
+    assert read(mlflow.decode, contract, InferenceRequest(text, ARROW))
     lies = [(0, 77, 2**31 - 1), (0, 77, 7), (-1, 77, 78), (0, -77, 78), (77, 0, 78), (0, 78, 2**20)]
     lying = [text.replace(offsets, struct.pack("<iii", *lie)) for lie in lies]
     lying.append(text.replace(b"x" * 77, b"x" * 76 + b"\xff"))
@@ -364,7 +364,7 @@ def test_arrow_bodies_which_lie() -> None:
     bodies += [(contract, each) for each in lying]
     bodies.append((contract, stream(pa.table({**columns, "carrier": beyond}))))
     for at, (of, hostile) in enumerate(bodies):
-        assert read(mlflow.decode, of, Incoming(hostile, ARROW)) is None, at
+        assert read(mlflow.decode, of, InferenceRequest(hostile, ARROW)) is None, at
 
 
 def one(**changes: str) -> bytes:
@@ -448,7 +448,7 @@ GOOD_BODY = one()
     ],
 )  # fmt: skip
 def test_the_corpus_is_refused(body: bytes) -> None:
-    assert read(mlflow.decode, MIXED, Incoming(body, JSON)) is None
+    assert read(mlflow.decode, MIXED, InferenceRequest(body, JSON)) is None
 
 
 @pytest.mark.parametrize(
@@ -470,7 +470,7 @@ def test_the_corpus_is_refused(body: bytes) -> None:
     ],
 )
 def test_the_unusual_which_is_right_is_taken(changes: dict[str, str], values: dict[str, Any]) -> None:
-    batch = read(mlflow.decode, MIXED, Incoming(one(**changes), JSON))
+    batch = read(mlflow.decode, MIXED, InferenceRequest(one(**changes), JSON))
     assert batch
     assert isinstance(batch.values, list)
     for name, value in values.items():
@@ -484,7 +484,7 @@ def test_the_unusual_which_is_right_is_taken(changes: dict[str, str], values: di
 )
 def test_any_packed_body(body: bytes, encoding: str) -> None:
     try:
-        assert len(unpack(body, encoding, 100)) <= 200
+        assert len(decompress(body, encoding, 100)) <= 200
     except Problem as problem:
         assert 400 <= problem.status < 500
 
@@ -492,4 +492,4 @@ def test_any_packed_body(body: bytes, encoding: str) -> None:
 @pytest.mark.parametrize("body", [b"", b"\n", b"x", b"x\n"])
 def test_a_csv_without_rows_is_refused_where_every_column_may_be_left_out(body: bytes) -> None:
     contract = Contract((Column("x", "double", required=False),))
-    assert read(mlflow.decode, contract, Incoming(body, "text/csv")) is None
+    assert read(mlflow.decode, contract, InferenceRequest(body, "text/csv")) is None

@@ -14,7 +14,7 @@ from tidemill.runtime.serving.contract.model_contract import Column, Contract
 from tidemill.runtime.serving.http.errors import Problem
 from tidemill.runtime.serving.inference.batch import Batch
 from tidemill.runtime.serving.protocols import open_inference
-from tidemill.runtime.serving.protocols.base import Answered, Encoded, Incoming
+from tidemill.runtime.serving.protocols.base import EncodedResponse, InferenceRequest, InferenceResult
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput, InferResult
 
 from tests.support.protocols import LIMITS, MIXED, NUMBERS, ROW, served
@@ -26,7 +26,7 @@ def decode(document: Any, binary: bytes = b"", contract: Contract = MIXED, **hea
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
     if binary:
         headers.setdefault(LENGTH, str(len(body)))
-    return open_inference.decode(served(contract), Incoming(body + binary, "", "", headers), LIMITS).batch
+    return open_inference.decode(served(contract), InferenceRequest(body + binary, "", "", headers), LIMITS).batch
 
 
 def refused(document: Any, binary: bytes = b"", contract: Contract = MIXED, **headers: str) -> tuple[int, list[str]]:
@@ -264,10 +264,10 @@ def test_many_rows_are_held_as_columns() -> None:
     assert np.column_stack([column.to_numpy() for column in batch.values.columns]).tolist() == matrix.tolist()
 
 
-def answer(document: dict[str, Any], outputs: Any, output: str = "prediction") -> Encoded:
+def answer(document: dict[str, Any], outputs: Any, output: str = "prediction") -> EncodedResponse:
     model = served(NUMBERS, output=output)
-    decoded = open_inference.decode(model, Incoming(json.dumps(numbers() | document).encode()), LIMITS)
-    return decoded.encode(Answered(outputs, model, "ours", "theirs"))
+    decoded = open_inference.decode(model, InferenceRequest(json.dumps(numbers() | document).encode()), LIMITS)
+    return decoded.encode(InferenceResult(outputs, model, "ours", "theirs"))
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_the_real_client_s_bodies_are_read(binary: bool) -> None:
     )
     headers = {} if length is None else {LENGTH: str(length)}
     moment = datetime(2013, 7, 1, 12, tzinfo=UTC)
-    batch = open_inference.decode(served(MIXED), Incoming(body, "", "", headers), LIMITS).batch
+    batch = open_inference.decode(served(MIXED), InferenceRequest(body, "", "", headers), LIMITS).batch
     assert batch.values == [
         (1.5, None, "UA", None, 3, 1, 0.5, True, moment, None),
         (-2.0, None, "é", None, 2**62, -1, 1.5, False, moment, None),

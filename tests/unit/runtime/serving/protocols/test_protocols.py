@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from tidemill.runtime.serving.codecs.decompression import unpack
+from tidemill.runtime.serving.codecs.decompression import decompress
 from tidemill.runtime.serving.contract.model_contract import Column, Contract
 from tidemill.runtime.serving.http.content_negotiation import ARROW, CSV, JSON
 from tidemill.runtime.serving.http.errors import Problem
 from tidemill.runtime.serving.inference.batch import Batch
 from tidemill.runtime.serving.protocols import mlflow, predict
-from tidemill.runtime.serving.protocols.base import Answered, Encoded, Incoming
+from tidemill.runtime.serving.protocols.base import EncodedResponse, InferenceRequest, InferenceResult
 
 from tests.support.protocols import LIMITS, MIXED, NUMBERS, ROW, served
 
@@ -33,7 +33,7 @@ VALUES = [
 
 
 def read(body: bytes, content_type: str = JSON, contract: Contract = MIXED) -> Batch:
-    return mlflow.decode(served(contract), Incoming(body, content_type), LIMITS).batch
+    return mlflow.decode(served(contract), InferenceRequest(body, content_type), LIMITS).batch
 
 
 def refused(body: bytes, content_type: str = JSON, contract: Contract = MIXED) -> Problem:
@@ -273,7 +273,7 @@ def test_streams_which_hold_more_than_they_take_are_refused() -> None:
 def test_other_types_of_bodies_are_refused(content_type: str, status: int) -> None:
     assert refused(b"{}", content_type).status == status
     with pytest.raises(Problem) as caught:
-        predict.decode(served(MIXED), Incoming(b"{}", content_type), LIMITS)
+        predict.decode(served(MIXED), InferenceRequest(b"{}", content_type), LIMITS)
     assert caught.value.status == status
 
 
@@ -281,11 +281,11 @@ def test_csv_has_no_tensors() -> None:
     assert refused(b"x\n1\n", CSV, Contract((Column("x", "tensor", dtype="int64", shape=(-1,)),))).status == 415
 
 
-def answer(accept: str, outputs: Any, output: str = "prediction", kind: pa.DataType | None = None) -> Encoded:
+def answer(accept: str, outputs: Any, output: str = "prediction", kind: pa.DataType | None = None) -> EncodedResponse:
     model = served(NUMBERS, output=output, kind=kind)
     body = b'{"instances": [{"a": 1, "b": 2, "c": 3}]}'
-    decoded = mlflow.decode(model, Incoming(body, JSON, accept), LIMITS)
-    return decoded.encode(Answered(outputs, model, "0198c0de-0000-7000-8000-000000000001", "mine\\"))
+    decoded = mlflow.decode(model, InferenceRequest(body, JSON, accept), LIMITS)
+    return decoded.encode(InferenceResult(outputs, model, "0198c0de-0000-7000-8000-000000000001", "mine\\"))
 
 
 @pytest.mark.parametrize(
@@ -392,11 +392,11 @@ def test_the_answer_has_the_type_which_is_liked_best(accept: str, media_type: st
 def test_predict_takes_rows_and_gives_named_outputs() -> None:
     model = served(MIXED, output="score")
     decoded = predict.decode(
-        model, Incoming(json.dumps({"rows": ROWS, "event_time": "2013-07-01T12:00:00Z"}).encode(), JSON), LIMITS
+        model, InferenceRequest(json.dumps({"rows": ROWS, "event_time": "2013-07-01T12:00:00Z"}).encode(), JSON), LIMITS
     )
     assert decoded.batch.values == VALUES
     assert decoded.batch.event_times == [datetime(2013, 7, 1, 12, tzinfo=UTC)] * 2
-    encoded = decoded.encode(Answered(model.predict(decoded.batch), model, "id"))
+    encoded = decoded.encode(InferenceResult(model.predict(decoded.batch), model, "id"))
     assert json.loads(encoded.body) == {
         "predictions": [{"score": 9.0}, {"score": 4.0}],
         "model": "flights",
@@ -413,10 +413,10 @@ def test_predict_takes_rows_and_gives_named_outputs() -> None:
         (b"[", 400, []),
     ):
         with pytest.raises(Problem) as caught:
-            predict.decode(model, Incoming(body, JSON), LIMITS)
+            predict.decode(model, InferenceRequest(body, JSON), LIMITS)
         assert (caught.value.status, fields(caught.value)) == (status, where)
     with pytest.raises(Problem) as caught:
-        predict.decode(model, Incoming(b"{}", JSON, "text/csv"), LIMITS)
+        predict.decode(model, InferenceRequest(b"{}", JSON, "text/csv"), LIMITS)
     assert caught.value.status == 406
 
 
@@ -436,7 +436,7 @@ def test_packed_bodies_are_unpacked() -> None:
         (raw_deflate(data), "deflate"),
         (gzip.compress(zlib.compress(data)), "deflate, gzip"),
     ):
-        assert unpack(packed, encoding, len(data)) == data, encoding
+        assert decompress(packed, encoding, len(data)) == data, encoding
 
 
 def test_bombs_and_broken_packs_are_refused() -> None:
@@ -458,9 +458,9 @@ def test_bombs_and_broken_packs_are_refused() -> None:
         (b"plain", "gzip, gzip, gzip", 415),
     ):
         with pytest.raises(Problem) as caught:
-            unpack(packed, encoding, 1000)
+            decompress(packed, encoding, 1000)
         assert caught.value.status == status, (encoding, packed[:20])
-    assert unpack(gzip.compress(b"x" * 1000), "gzip", 1000) == b"x" * 1000
+    assert decompress(gzip.compress(b"x" * 1000), "gzip", 1000) == b"x" * 1000
 
 
 def test_base64_is_what_python_says() -> None:

@@ -15,7 +15,7 @@ from tidemill.runtime.serving.http.keys import PLATFORM, Keys
 from tidemill.runtime.serving.inference.batch import Batch
 from tidemill.runtime.serving.telemetry.traffic import Histogram, Traffic
 from tidemill.runtime.serving.telemetry.worker_status import Board
-from tidemill.runtime.serving.versions.shadow import compare, translated
+from tidemill.runtime.serving.versions.shadow import adapt_batch, compare
 
 
 def some_traffic() -> Traffic:
@@ -100,11 +100,11 @@ def test_a_shadow_with_other_columns_is_asked_by_name() -> None:
     given = Contract((Column("a", "integer"), Column("b", "string"), Column("c", "double", required=False)))
     wanted = Contract((Column("new", "double", required=False), Column("b", "string"), Column("a", "double")))
     rows = Batch(2, [(1, "x", None), (2, "y", 3.0)])
-    assert translated(rows, given, wanted).values == [(None, "x", 1), (None, "y", 2)]
-    assert translated(rows, given, given) is rows
+    assert adapt_batch(rows, given, wanted).values == [(None, "x", 1), (None, "y", 2)]
+    assert adapt_batch(rows, given, given) is rows
     table = pa.RecordBatch.from_struct_array(given.to_arrow(rows))
-    moved = translated(Batch(2, table), given, wanted).values
+    moved = adapt_batch(Batch(2, table), given, wanted).values
     assert isinstance(moved, pa.RecordBatch)
     assert moved.to_pylist() == [{"new": None, "b": "x", "a": 1.0}, {"new": None, "b": "y", "a": 2.0}]
     with pytest.raises(ValueError, match="z is new and required"):
-        translated(rows, given, Contract((*wanted.columns, Column("z", "double"))))
+        adapt_batch(rows, given, Contract((*wanted.columns, Column("z", "double"))))

@@ -1,4 +1,4 @@
-"""The follower: what serves is what the alias says, unless that cannot serve."""
+"""The watcher: what serves is what the alias says, unless that cannot serve."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tidemill.runtime.common.errors import UnreachableError
 from tidemill.runtime.serving.contract.model_contract import Column, Contract
 from tidemill.runtime.serving.versions import alias_watcher as following
-from tidemill.runtime.serving.versions.alias_watcher import Follower
+from tidemill.runtime.serving.versions.alias_watcher import AliasWatcher
 from tidemill.runtime.serving.versions.model import VersionInfo
 
 
@@ -37,13 +37,13 @@ class FakeSource:
         self.fetched.append(info.version)
         return Path(info.version)
 
-    def forget(self, info: VersionInfo) -> None:
+    def evict(self, info: VersionInfo) -> None:
         self.forgotten.append(info.version)
 
-    def remember(self, info: VersionInfo) -> None:
+    def record_served(self, info: VersionInfo) -> None:
         self.state = info
 
-    def remembered(self) -> VersionInfo | None:
+    def last_served(self) -> VersionInfo | None:
         return self.state
 
 
@@ -69,41 +69,41 @@ def follow(source: FakeSource, *, broken: tuple[str, ...] = (), other_output: tu
 
     closed: list[str] = []
     swaps: list[tuple[str | None, str]] = []
-    made = Follower(source, load, poll_seconds=1, swapped=swapped)
+    made = AliasWatcher(source, load, poll_seconds=1, swapped=swapped)
     made.closed, made.told = closed, swaps  # type: ignore[attr-defined]
     return made
 
 
-def serving(follower: Follower) -> str | None:
-    return follower.current.info.version if follower.current else None
+def serving(watcher: AliasWatcher) -> str | None:
+    return watcher.current.info.version if watcher.current else None
 
 
 def test_missing_alias_and_a_silent_registry_are_told_apart(source: FakeSource) -> None:
-    follower = follow(source)
+    watcher = follow(source)
     source.down = True
-    follower.step()
-    assert (follower.reachable, follower.missing, serving(follower)) == (False, False, None)
+    watcher.step()
+    assert (watcher.reachable, watcher.missing, serving(watcher)) == (False, False, None)
     source.down = False
-    follower.step()
-    assert (follower.reachable, follower.missing) == (True, True)
+    watcher.step()
+    assert (watcher.reachable, watcher.missing) == (True, True)
     source.alias = info("1")
-    follower.step()
-    assert (follower.missing, serving(follower)) == (False, "1")
+    watcher.step()
+    assert (watcher.missing, serving(watcher)) == (False, "1")
     source.alias = None
-    follower.step()
-    assert (follower.missing, serving(follower)) == (True, "1"), "an alias taken away stops no answers"
+    watcher.step()
+    assert (watcher.missing, serving(watcher)) == (True, "1"), "an alias taken away stops no answers"
 
 
 def test_the_same_number_made_anew_is_another_version(source: FakeSource) -> None:
-    follower = follow(source)
+    watcher = follow(source)
     source.alias = info("1", "models:/m-old")
-    follower.step()
+    watcher.step()
     source.alias = info("1", "models:/m-new")
-    follower.step()
-    follower.step()
+    watcher.step()
+    watcher.step()
     assert source.fetched == ["1", "1"]
-    assert follower.current
-    assert follower.current.info.source == "models:/m-new"
+    assert watcher.current
+    assert watcher.current.info.source == "models:/m-new"
 
 
 def test_a_broken_version_is_tried_again_with_growing_patience(
@@ -111,60 +111,60 @@ def test_a_broken_version_is_tried_again_with_growing_patience(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(following.time, "monotonic", lambda: now[0])
-    follower = follow(source, broken=("2",))
+    watcher = follow(source, broken=("2",))
     for version in ("1", "2"):
         source.alias = info(version)
-        follower.step()
-    assert serving(follower) == "1"
-    assert follower.failure
-    assert follower.failure.error == "ZeroDivisionError: broken model"
+        watcher.step()
+    assert serving(watcher) == "1"
+    assert watcher.failure
+    assert watcher.failure.error == "ZeroDivisionError: broken model"
     for moment, attempts in ((9, 1), (10, 2), (29, 2), (30, 3), (69, 3), (70, 4)):
         now[0] = moment
-        follower.step()
+        watcher.step()
         assert source.fetched.count("2") == attempts, f"after {moment} s"
     assert source.forgotten == ["2"], "a damaged download is fetched again, once"
     source.alias = info("3")
-    follower.step()
-    assert (serving(follower), follower.failure) == ("3", None), "the alias moving on is not waited for"
+    watcher.step()
+    assert (serving(watcher), watcher.failure) == ("3", None), "the alias moving on is not waited for"
 
 
 def test_a_restart_serves_what_served_last(source: FakeSource) -> None:
     source.state = info("1")
     source.down = True
-    follower = follow(source)
-    follower.step()
-    assert serving(follower) == "1"
+    watcher = follow(source)
+    watcher.step()
+    assert serving(watcher) == "1"
     source.down, source.alias = False, info("2")
-    follower.step()
-    assert serving(follower) == "2"
+    watcher.step()
+    assert serving(watcher) == "2"
 
     source.state, source.alias = info("1"), info("2")
-    follower = follow(source, broken=("2",))
-    follower.step()
-    assert serving(follower) == "1", "the champion is broken, and a version which works is at hand"
-    assert follower.failure
+    watcher = follow(source, broken=("2",))
+    watcher.step()
+    assert serving(watcher) == "1", "the champion is broken, and a version which works is at hand"
+    assert watcher.failure
 
 
 def test_swaps_are_told_and_remembered_the_newest_first(source: FakeSource) -> None:
-    follower = follow(source, broken=("2",))
+    watcher = follow(source, broken=("2",))
     for version in ("1", "2", "3"):
         source.alias = info(version)
-        follower.step()
-        follower.step()
-    assert follower.told == [(None, "1"), ("1", "3")]
-    assert [(swap["from"], swap["to"], swap["error"]) for swap in follower.swaps] == [
+        watcher.step()
+        watcher.step()
+    assert watcher.told == [(None, "1"), ("1", "3")]
+    assert [(swap["from"], swap["to"], swap["error"]) for swap in watcher.swaps] == [
         ("1", "3", None),
         ("1", "2", "ZeroDivisionError: broken model"),
         (None, "1", None),
     ]
-    assert follower.counts == {"done": 2, "failed": 1}, "a failure which is tried again is one failure"
+    assert watcher.counts == {"done": 2, "failed": 1}, "a failure which is tried again is one failure"
 
 
 def test_a_version_of_another_output_is_refused_and_closed(source: FakeSource) -> None:
-    follower = follow(source, other_output=("2",))
+    watcher = follow(source, other_output=("2",))
     for version in ("1", "2"):
         source.alias = info(version)
-        follower.step()
-    assert serving(follower) == "1"
-    assert "it gives scores where version 1 gives score" in follower.failure.error
-    assert follower.closed == ["2"]
+        watcher.step()
+    assert serving(watcher) == "1"
+    assert "the output changed from score to scores" in watcher.failure.error
+    assert watcher.closed == ["2"]

@@ -292,8 +292,8 @@ def test_models_from_code_may_give_what_they_like(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        ("return (model_input['n'] - model_input['n'].mean()).tolist()", "otherwise when others are beside it"),
-        ("return [len(model_input)] * len(model_input)", "otherwise when others are beside it"),
+        ("return (model_input['n'] - model_input['n'].mean()).tolist()", "output for a row depends on the other rows"),
+        ("return [len(model_input)] * len(model_input)", "output for a row depends on the other rows"),
     ],
 )
 def test_rows_which_depend_on_each_other_are_not_merged(tmp_path: Path, body: str, why: str) -> None:

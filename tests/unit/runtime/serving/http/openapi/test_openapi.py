@@ -14,13 +14,13 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from tidemill.runtime.serving.contract.columns import UnfitValueError, as_time
+from tidemill.runtime.serving.contract.columns import InvalidValueError, parse_rfc3339
 from tidemill.runtime.serving.contract.json_schemas import time_schema
 from tidemill.runtime.serving.contract.model_contract import Column, Contract
 from tidemill.runtime.serving.http.errors import Problem
 from tidemill.runtime.serving.http.openapi.document import openapi
 from tidemill.runtime.serving.protocols import mlflow, predict
-from tidemill.runtime.serving.protocols.base import Incoming
+from tidemill.runtime.serving.protocols.base import InferenceRequest
 from tidemill.runtime.serving.settings import ServingSettings
 from tidemill.runtime.serving.versions.model import ServedModel
 
@@ -77,7 +77,7 @@ def test_the_document_is_valid_and_its_examples_are_taken(contract: Contract, ex
         assert content["examples"]
         for name, said in content["examples"].items():
             body = json.dumps(said["value"]).encode()
-            assert decode(model, Incoming(body, "application/json"), LIMITS).batch.rows == 1, name
+            assert decode(model, InferenceRequest(body, "application/json"), LIMITS).batch.rows == 1, name
             # The form by columns is described in words.
             assert (name == "inputs") or validator(document, path).is_valid(said["value"]), name
 
@@ -109,7 +109,7 @@ def test_all_routes_and_both_ways_to_say_the_key_are_described() -> None:
 def taken(contract: Contract, document: Any) -> bool:
     body = json.dumps(document).encode()
     try:
-        predict.decode(served(contract), Incoming(body, "application/json"), LIMITS)
+        predict.decode(served(contract), InferenceRequest(body, "application/json"), LIMITS)
     except Problem:
         return False
     return True
@@ -173,8 +173,8 @@ def test_times_are_described_as_they_are_read() -> None:
         "2013-07-01T12:00:00+24:00", "2013-07-01T12:00:00.Z", "2013-07-01T12:00:00.1234567890Z", "2013-07-01", "",
     ):  # fmt: skip
         assert not pattern.match(text), text
-        with pytest.raises(UnfitValueError):
-            as_time(text)
+        with pytest.raises(InvalidValueError):
+            parse_rfc3339(text)
     for text in ("2013-07-01t12:00:00z", "2013-07-01 23:59:59.123456789-23:59", "2012-02-29T00:00:00+05:30"):
         assert pattern.match(text)
-        as_time(text)
+        parse_rfc3339(text)

@@ -1,11 +1,10 @@
-"""Answers as JSON, Arrow and CSV."""
+"""Encodes model outputs as JSON, Arrow and CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -14,69 +13,68 @@ import pyarrow as pa
 
 from ..http.content_negotiation import ARROW, CSV, JSON
 from ..inference.batch import Outputs
-from ..protocols.base import Answered, Encoded
+from ..protocols.base import EncodedResponse, Encoder, InferenceResult
 
-__all__ = ["ANSWERS", "as_json", "as_named_json", "output_array"]
+__all__ = ["ENCODERS", "encode_json", "encode_named_json", "output_array"]
 
 _dump = msgspec.json.Encoder().encode
 
 
-def as_json(answered: Answered) -> Encoded:
-    """Say the outputs as MLflow does, and besides which version and which request it was."""
-    outputs = answered.outputs
-    return Encoded(
-        _dump(_about({"predictions": outputs.tolist() if isinstance(outputs, np.ndarray) else outputs}, answered))
+def encode_json(result: InferenceResult) -> EncodedResponse:
+    """Return MLflow's JSON document, with the model version and the request ids added."""
+    outputs = result.outputs
+    return EncodedResponse(
+        _dump(_with_ids({"predictions": outputs.tolist() if isinstance(outputs, np.ndarray) else outputs}, result))
     )
 
 
-def as_named_json(answered: Answered) -> Encoded:
-    """Say each output as an object with its name."""
-    outputs, name = answered.outputs, answered.model.output
+def encode_named_json(result: InferenceResult) -> EncodedResponse:
+    """Return a JSON document in which each output is an object with its name."""
+    outputs, name = result.outputs, result.model.output
     values = outputs.tolist() if isinstance(outputs, np.ndarray) else outputs
-    return Encoded(_dump(_about({"predictions": [{name: value} for value in values]}, answered)))
+    return EncodedResponse(_dump(_with_ids({"predictions": [{name: value} for value in values]}, result)))
 
 
-def _about(document: dict[str, Any], answered: Answered) -> dict[str, Any]:
-    info = answered.model.info
+def _with_ids(document: dict[str, Any], result: InferenceResult) -> dict[str, Any]:
+    info = result.model.info
     document["model"] = info.model
     document["version"] = info.version
-    document["request_id"] = answered.request_id
-    if answered.client_request_id is not None:
-        document["client_request_id"] = answered.client_request_id
+    document["request_id"] = result.request_id
+    if result.client_request_id is not None:
+        document["client_request_id"] = result.client_request_id
     return document
 
 
 def output_array(outputs: Outputs, kind: pa.DataType) -> pa.Array:
-    """Return `outputs` as Arrow holds them: of `kind` where they fit, as JSON text where they have no one type."""
+    """Return `outputs` as an Arrow array: of `kind` if they fit, as JSON text if they have no common type."""
     if isinstance(outputs, np.ndarray):
         if outputs.ndim == 1:
             return pa.array(outputs, type=kind)
         rows, width = outputs.shape
         flat = pa.array(np.ascontiguousarray(outputs).reshape(-1))
         return pa.ListArray.from_arrays(pa.array(range(0, rows * width + 1, width), pa.int32()), flat).cast(kind)
-    for wanted in (kind, None):
+    for candidate in (kind, None):
         try:
-            return pa.array(outputs, type=wanted)
+            return pa.array(outputs, type=candidate)
         except (pa.ArrowException, OverflowError, TypeError, ValueError):
             continue
     return pa.array([None if value is None else json.dumps(value) for value in outputs], pa.string())
 
 
-def _as_arrow(answered: Answered) -> Encoded:
-    model = answered.model
-    about: dict[str, str] = _about({}, answered)
-    metadata = {f"tidemill.{key}": value for key, value in about.items()}
+def _encode_arrow(result: InferenceResult) -> EncodedResponse:
+    model = result.model
+    metadata = {f"tidemill.{key}": value for key, value in _with_ids({}, result).items()}
     metadata |= {key: value for key, value in model.info.tags.items() if key.startswith("tidemill.")}
-    array = output_array(answered.outputs, model.output_type.field(0).type)
+    array = output_array(result.outputs, model.output_type.field(0).type)
     schema = pa.schema([pa.field(model.output, array.type)], metadata=metadata)
     sink = io.BytesIO()
     with pa.ipc.new_stream(sink, schema) as writer:
         writer.write_batch(pa.RecordBatch.from_arrays([array], schema=schema))
-    return Encoded(sink.getvalue(), ARROW)
+    return EncodedResponse(sink.getvalue(), ARROW)
 
 
-def _as_csv(answered: Answered) -> Encoded:
-    outputs, name = answered.outputs, answered.model.output
+def _encode_csv(result: InferenceResult) -> EncodedResponse:
+    outputs, name = result.outputs, result.model.output
     values: list[Any] = outputs.tolist() if isinstance(outputs, np.ndarray) else outputs
     wide = (
         bool(values) and all(isinstance(value, list) for value in values) and len({len(value) for value in values}) == 1
@@ -86,7 +84,7 @@ def _as_csv(answered: Answered) -> Encoded:
     writer.writerow([f"{name}_{at}" for at in range(len(values[0]))] if wide else [name])
     for value in values:
         writer.writerow([_cell(each) for each in value] if wide else [_cell(value)])
-    return Encoded(sink.getvalue().encode(), f"{CSV}; charset=utf-8")
+    return EncodedResponse(sink.getvalue().encode(), f"{CSV}; charset=utf-8")
 
 
 def _cell(value: Any) -> str:
@@ -95,4 +93,4 @@ def _cell(value: Any) -> str:
     return "" if value is None else json.dumps(value)
 
 
-ANSWERS: dict[str, Callable[[Answered], Encoded]] = {JSON: as_json, ARROW: _as_arrow, CSV: _as_csv}
+ENCODERS: dict[str, Encoder] = {JSON: encode_json, ARROW: _encode_arrow, CSV: _encode_csv}

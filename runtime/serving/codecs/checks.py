@@ -1,0 +1,104 @@
+"""Checks that all codecs share: row and column counts, column names, event times, tensor shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, cast
+
+from ..contract.columns import InvalidValueError, parse_time
+from ..contract.field_errors import invalid_field, invalid_fields, printable, raise_field_errors
+from ..contract.model_contract import Contract
+from ..http.errors import FieldError, Problem
+from ..settings import LimitSettings
+
+__all__ = [
+    "EVENT_TIME",
+    "MAX_ERRORS",
+    "Rows",
+    "check_column_names",
+    "check_tensor_shapes",
+    "read_event_times",
+    "text_too_long",
+    "too_many_columns",
+    "too_many_rows",
+]
+
+EVENT_TIME = "event_time"
+MAX_ERRORS = 1_000
+"""A codec stops reading a body after this many errors."""
+
+Rows = list[tuple[Any, ...]]
+
+
+def too_many_rows(rows: int, limits: LimitSettings) -> Problem:
+    """Return the 413 for a request with `rows` rows."""
+    return Problem(413, f"{rows} rows exceed the limit of {limits.rows} rows in one request")
+
+
+def too_many_columns(columns: int, limits: LimitSettings) -> Problem:
+    """Return the 413 for a request with `columns` columns or inputs."""
+    return Problem(413, f"{columns} columns exceed the limit of {limits.columns} columns in one request")
+
+
+def text_too_long(length: int, limits: LimitSettings) -> InvalidValueError:
+    """Return the error for a string of `length` characters."""
+    return InvalidValueError(f"a string has {length} characters; the limit is {limits.text}")
+
+
+def check_column_names(contract: Contract, names: Sequence[str]) -> bool:
+    """Check the column names of a table; return whether it has an extra column `event_time`.
+
+    Raises:
+        Problem: 422: duplicate, unknown or missing columns.
+    """
+    positions = {name: at for at, name in enumerate(names)}
+    has_times = EVENT_TIME in positions and EVENT_TIME not in contract.positions
+    errors = [FieldError(printable(name), "duplicate column") for at, name in enumerate(names) if positions[name] != at]
+    errors += [
+        FieldError(printable(name), "unknown column")
+        for name in names
+        if name not in contract.positions and not (has_times and name == EVENT_TIME)
+    ]
+    errors += [
+        FieldError(printable(column.name), f"missing; expected {column.expected}")
+        for column in contract.columns
+        if column.required and column.name not in positions
+    ]
+    raise_field_errors(errors)
+    return has_times
+
+
+def check_tensor_shapes(contract: Contract, rows: Rows, at: str) -> Rows:
+    """Return `rows` if the tensors of each column have one shape.
+
+    Raises:
+        Problem: 422: they have not; the error names the field `at`.
+    """
+    if contract.is_tensor:
+        for column, values in zip(contract.columns, zip(*rows, strict=True), strict=True):
+            name = printable(column.name)
+            if column.shape[0] not in (-1, len(rows)):
+                raise invalid_field(at, f"{name}: expected exactly {column.shape[0]} rows, got {len(rows)}")
+            if len({value.shape for value in values}) != 1:
+                raise invalid_field(at, f"{name}: all rows must have the same shape")
+    return rows
+
+
+def read_event_times(given: Any, rows: int) -> list[datetime] | None:
+    """Return one time per row for `given`, one time or a list of them.
+
+    Raises:
+        Problem: 422: not a time, or another number of times than rows.
+    """
+    if given is None:
+        return None
+    try:
+        if not isinstance(given, list):
+            return [parse_time(given, EVENT_TIME)] * rows
+        times = cast("list[Any]", given)
+        if len(times) != rows:
+            raise FieldError(EVENT_TIME, f"expected one time, or one for each of the {rows} rows")
+        return [parse_time(value, f"{EVENT_TIME}[{index}]") for index, value in enumerate(times)]
+    except FieldError as error:
+        raise invalid_fields([error]) from None
