@@ -40,8 +40,8 @@ preparation.ensure(folder, VersionInfo("m", folder.name, "champion", str(folder)
 SERVE = """
 import json, sys
 from pathlib import Path
-from tidemill.runtime.serving.hide_pandas import arrow_without_pandas
-arrow_without_pandas()
+from tidemill.runtime.serving.hide_pandas import hide_pandas_from_arrow
+hide_pandas_from_arrow()
 from tidemill.runtime.serving.versions import preparation
 from tidemill.runtime.serving.inference.batch import Batch
 from tidemill.runtime.serving.versions.model import VersionInfo, load

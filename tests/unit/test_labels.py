@@ -162,7 +162,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             if self.headers["authorization"] != "Bearer key" or self.path != "/labels":
-                return self.answer(401, {}, {"detail": "a valid API key is needed"})
+                return self.answer(401, {}, {"detail": "a valid API key is required"})
             if made.script:
                 status, headers = made.script.pop(0)
                 return self.answer(status, headers, {"detail": f"no: {status}"})

@@ -9,9 +9,10 @@ from concurrent.futures import Executor
 
 from ..http.admission import Admission
 from ..http.errors import Problem
-from ..http.request_handler import Call, Done, Headers
+from ..http.request_context import Headers, RequestContext
+from ..http.request_handler import OnResult
 from ..protocols.base import Answered, Decoded, Decoder, Encoded, Incoming
-from ..recording.writer import Captured
+from ..recording.writer import CapturedRequest
 from ..settings import ServingSettings
 from ..versions.alias_watcher import Follower
 from ..versions.in_flight import Leases
@@ -50,7 +51,7 @@ class Inference:
         leases: Leases,
         admission: Admission,
         executor: Executor,
-        capture: Callable[[Captured], None] | None,
+        capture: Callable[[CapturedRequest], None] | None,
         shadow: Shadow | None,
     ) -> None:
         self._settings = settings
@@ -63,7 +64,7 @@ class Inference:
         self._capture = capture
         self._shadow = shadow
 
-    async def answer(self, decoder: Decoder, call: Call, body: bytes) -> Encoded:
+    async def answer(self, decoder: Decoder, call: RequestContext, body: bytes) -> Encoded:
         """Return the answer to `body`.
 
         Raises:
@@ -90,7 +91,7 @@ class Inference:
         self._keep(call, model, decoded, outputs)
         return encoded
 
-    def ask(self, decoder: Decoder, call: Call, body: bytes, done: Done) -> None:
+    def ask(self, decoder: Decoder, call: RequestContext, body: bytes, done: OnResult) -> None:
         """Have `done` called with the answer to `body`, which is not large, or with what `answer` would raise.
 
         The same without a task of its own, which costs more than the model.
@@ -103,7 +104,9 @@ class Inference:
         call.rows = decoded.batch.rows
         self._batcher.ask(model, decoded.batch, functools.partial(self._say, call, model, decoded, done))
 
-    def _say(self, call: Call, model: ServedModel, decoded: Decoded, done: Done, outputs: Outputs | Exception) -> None:
+    def _say(
+        self, call: RequestContext, model: ServedModel, decoded: Decoded, done: OnResult, outputs: Outputs | Exception
+    ) -> None:
         if call.over:
             return
         if isinstance(outputs, Exception):
@@ -124,11 +127,11 @@ class Inference:
 
     def _said(
         self,
-        call: Call,
+        call: RequestContext,
         model: ServedModel,
         decoded: Decoded,
         outputs: Outputs,
-        done: Done,
+        done: OnResult,
         said: asyncio.Future[Encoded],
     ) -> None:
         if call.over or said.cancelled():
@@ -141,7 +144,7 @@ class Inference:
         else:
             done(encoded)
 
-    def _serving(self, call: Call) -> ServedModel:
+    def _serving(self, call: RequestContext) -> ServedModel:
         """Return the version which answers; it is asked for once, so that a swap meanwhile does not touch the call."""
         model = self._follower.current
         if model is None:
@@ -153,11 +156,11 @@ class Inference:
         self._admission.check_queue()
         return model
 
-    def _keep(self, call: Call, model: ServedModel, decoded: Decoded, outputs: Outputs) -> None:
+    def _keep(self, call: RequestContext, model: ServedModel, decoded: Decoded, outputs: Outputs) -> None:
         """Hand on what was answered, to the capture and to the shadow."""
         if self._capture is None and self._shadow is None:
             return
-        captured = Captured(
+        captured = CapturedRequest(
             call.request_id,
             call.client_request_id,
             call.received_at,
@@ -175,7 +178,7 @@ class Inference:
         return await asyncio.get_running_loop().run_in_executor(self._executor, decoder, model, incoming, self._limits)
 
 
-def _incoming(call: Call, body: bytes) -> Incoming:
+def _incoming(call: RequestContext, body: bytes) -> Incoming:
     headers = call.headers
     return Incoming(body, _text(headers, b"content-type"), _text(headers, b"accept"), Headers(headers))
 

@@ -17,14 +17,14 @@ from ..inference.batch import Batch, Outputs
 if TYPE_CHECKING:
     from ..versions.model import ServedModel
 
-__all__ = ["Captured", "schema_of", "to_batch"]
+__all__ = ["CapturedRequest", "segment_schema", "to_record_batch"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(slots=True)
-class Captured:
+class CapturedRequest:
     """One answered request.
 
     Attributes:
@@ -46,18 +46,18 @@ class Captured:
     outputs: Outputs
 
 
-def schema_of(model: ServedModel, privacy: Privacy) -> pa.Schema:
+def segment_schema(model: ServedModel, privacy: Privacy) -> pa.Schema:
     """Return the schema of the segments which `model` fills."""
     features = model.contract.arrow
     return capture_schema(privacy.type_of(features), model.output_type, privacy.omitted(features))
 
 
-def to_batch(items: Sequence[Captured], schema: pa.Schema, privacy: Privacy) -> pa.RecordBatch:
+def to_record_batch(items: Sequence[CapturedRequest], schema: pa.Schema, privacy: Privacy) -> pa.RecordBatch:
     """Return the rows of `items` under `schema`.
 
     Args:
         items: requests to one model; either each has tuples of values, or there is one alone.
-        schema: what `schema_of` says of that model.
+        schema: what `segment_schema` says of that model.
         privacy: what is done to the features.
 
     Raises:
@@ -115,7 +115,7 @@ def _times(microseconds: NDArray[np.int64]) -> pa.Array:
     return pa.array(microseconds.view("datetime64[us]"), pa.timestamp("us", tz="UTC"))
 
 
-def _event_times(items: Sequence[Captured], received: NDArray[np.int64]) -> pa.Array:
+def _event_times(items: Sequence[CapturedRequest], received: NDArray[np.int64]) -> pa.Array:
     """Return what the clients said, and when the request came where one said nothing."""
     found = received.copy()
     position = 0

@@ -25,9 +25,9 @@ from ...capture import CAPTURE, Journal, Privacy, recover, remove_old, remove_pa
 from ...common.ids import uuid7_at
 from ...common.secrets import read_secret
 from ..settings import CaptureSettings
-from .rows import Captured, schema_of, to_batch
+from .rows import CapturedRequest, segment_schema, to_record_batch
 
-__all__ = ["CaptureWriter", "Captured"]
+__all__ = ["CaptureWriter", "CapturedRequest"]
 
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 5.0
@@ -117,7 +117,7 @@ class CaptureWriter:
         self._fraction = settings.fraction
         self._most = settings.held_rows
         self._early = min(_WAKE_ROWS, settings.segment_rows, max(1, settings.held_rows // 2))
-        self._items: deque[Captured] = deque()
+        self._items: deque[CapturedRequest] = deque()
         self._counting = threading.Lock()
         self._taken = 0
         # Changed by the writer's thread alone.
@@ -136,7 +136,7 @@ class CaptureWriter:
         """Begin to write; what killed predecessors left is taken up first."""
         self._thread.start()
 
-    def take(self, item: Captured) -> None:
+    def take(self, item: CapturedRequest) -> None:
         """Keep `item` for the next segment, or drop it where too much is held already; never waits for the disk."""
         # The end of an id is random; a shadow's answer is captured when that of the model is.
         if self._fraction < 1.0 and int(item.request_id[-8:], 16) >= self._fraction * 2**32:
@@ -207,13 +207,13 @@ class CaptureWriter:
     def _convert(self) -> None:
         """Make columns of what was taken."""
         items = self._items
-        groups: dict[int, list[Captured]] = {}
+        groups: dict[int, list[CapturedRequest]] = {}
         for _ in range(len(items)):
             item = items.popleft()
             groups.setdefault(id(item.model), []).append(item)
         for group in groups.values():
             try:
-                schema = schema_of(group[0].model, self._privacy)
+                schema = segment_schema(group[0].model, self._privacy)
             except Exception:  # noqa: BLE001 - the rows of one strange model must not end the others' capture
                 _log.exception("a model's rows have no schema")
                 self._lose(sum(item.batch.rows for item in group))
@@ -224,9 +224,9 @@ class CaptureWriter:
                 self._add(chunk, key)
                 time.sleep(_PAUSE_SECONDS)
 
-    def _add(self, chunk: list[Captured], key: _Key) -> None:
+    def _add(self, chunk: list[CapturedRequest], key: _Key) -> None:
         try:
-            batch = to_batch(chunk, key[2], self._privacy)
+            batch = to_record_batch(chunk, key[2], self._privacy)
         except Exception as error:  # noqa: BLE001 - the writer must outlive rows which make no table; they are counted
             if len(chunk) > 1:
                 for item in chunk:
@@ -309,9 +309,9 @@ class CaptureWriter:
             _log.error(what, extra={"error": str(error), "held": self.held})
 
 
-def _chunks(items: list[Captured], rows: int) -> Iterator[list[Captured]]:
+def _chunks(items: list[CapturedRequest], rows: int) -> Iterator[list[CapturedRequest]]:
     """Cut `items` into chunks of at most `rows` rows; a request is never cut, and one with columns stands alone."""
-    chunk: list[Captured] = []
+    chunk: list[CapturedRequest] = []
     size = 0
     for item in items:
         alone = not isinstance(item.batch.values, list)

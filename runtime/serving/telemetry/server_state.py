@@ -1,34 +1,33 @@
-"""How the server is: told to its siblings, to Prometheus, to probes and to people."""
+"""The state of the server, for other workers, Prometheus, probes and the status page."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from math import isfinite
-from typing import Any, Literal, cast
+from operator import itemgetter
+from typing import Any, Literal
 
 from ..inference.batch import COMPILED
 from ..inference.batcher import Batcher
-from ..page import Recent, merged
 from ..settings import ServingSettings
 from ..versions.alias_watcher import Follower
 from ..versions.model import ServedModel
 from ..versions.shadow import Shadow
-from .metrics import Notice, ServedVersion
+from .recent import Recent, merge_rates
 from .status_schema import ServingState, ShadowState, Status
 from .traffic import Traffic
-from .worker_status import Board
+from .worker_status import ServedVersion, WorkerStatus, WorkerStatuses
 
 __all__ = ["ServerState"]
 
 
 class ServerState:
-    """What one worker knows of itself and of its siblings."""
+    """The state of one worker, and what it knows about the other workers."""
 
     def __init__(
         self,
         settings: ServingSettings,
-        board: Board,
+        statuses: WorkerStatuses,
         follower: Follower,
         batcher: Batcher,
         traffic: Traffic,
@@ -36,7 +35,7 @@ class ServerState:
         shadow: Shadow | None,
     ) -> None:
         self._settings = settings
-        self._board = board
+        self._statuses = statuses
         self._follower = follower
         self._batcher = batcher
         self._traffic = traffic
@@ -46,17 +45,17 @@ class ServerState:
 
     @property
     def ready(self) -> bool:
-        """Whether predictions are answered and will be for a while."""
+        """Whether the worker answers predictions and is not about to stop."""
         return self._follower.current is not None and not self.draining
 
-    def notice(self) -> Notice:
-        """Return what this worker says of itself."""
+    def worker_status(self) -> WorkerStatus:
+        """Return the status of this worker."""
         follower, shadow = self._follower, self._shadow
         current = follower.current
         shadowing = shadow.follower.current if shadow else None
         self._traffic.swaps = dict(follower.counts)
         return {
-            "index": self._board.index,
+            "index": self._statuses.index,
             "pid": os.getpid(),
             "traffic": self._traffic.to_json(),
             "recent": self._recent.to_json(),
@@ -70,17 +69,17 @@ class ServerState:
             "swaps": list(follower.swaps),
         }
 
-    def notices(self) -> list[Notice]:
-        """Return what each worker says of itself, this one first."""
-        return [self.notice(), *(cast("Notice", notice) for notice in self._board.others())]
+    def worker_statuses(self) -> list[WorkerStatus]:
+        """Return the status of each worker, this one first."""
+        return [self.worker_status(), *self._statuses.others()]
 
-    def say(self) -> None:
-        """Tell the siblings."""
-        if self._board.shared:
-            self._board.say(cast("dict[str, Any]", self.notice()))
+    def publish(self) -> None:
+        """Publish the status of this worker to the others."""
+        if self._statuses.shared:
+            self._statuses.publish(self.worker_status())
 
     def error(self) -> str | None:
-        """Return what is wrong, one sentence, or None."""
+        """Return one sentence about what is wrong, or None."""
         follower, settings = self._follower, self._settings
         if follower.failure is not None:
             return f"version {follower.failure.info.version} cannot serve: {follower.failure.error}"
@@ -92,13 +91,13 @@ class ServerState:
             if settings.version is not None:
                 return f"the registry has no version {settings.version} of {settings.model}"
             return f"the registry has no alias {settings.alias} of {settings.model}"
-        # A model in a process of its own may be gone for a while.
+        # The process of an isolated model may be restarting.
         trouble: str | None = getattr(follower.current.engine, "trouble", None) if follower.current else None
         return trouble
 
     @property
     def registry(self) -> Literal["reachable", "unreachable", "unknown", "none"]:
-        """How the registry was found last time."""
+        """Whether the registry answered the last request."""
         if self._settings.registry is None:
             return "none"
         if self._follower.reachable is None:
@@ -129,26 +128,26 @@ class ServerState:
         if self._shadow is not None:
             shadowing = self._shadow.follower.current
             state["shadow"] = shadowing.info.version if shadowing else None
-        if self._board.shared:
+        if self._statuses.shared:
             state["workers"] = [
                 {
-                    "index": notice["index"],
-                    "pid": notice["pid"],
-                    "version": notice["served"]["version"] if notice["served"] else None,
+                    "index": status["index"],
+                    "pid": status["pid"],
+                    "version": status["served"]["version"] if status["served"] else None,
                 }
-                for notice in sorted(self.notices(), key=lambda notice: notice["index"])
+                for status in sorted(self.worker_statuses(), key=itemgetter("index"))
             ]
         if self.draining:
-            state["error"] = "the server is ending"
+            state["error"] = "the server is shutting down"
         elif (error := self.error()) is not None:
             state["error"] = error
         return state
 
     def status(self) -> Status:
         """Return the document at `/status`."""
-        notices = self.notices()
-        ended = self._board.ended()
-        traffic = Traffic.summed([notice["traffic"] for notice in notices] + ([ended] if ended else []))
+        statuses = self.worker_statuses()
+        ended = self._statuses.ended_traffic()
+        traffic = Traffic.summed([status["traffic"] for status in statuses] + ([ended] if ended else []))
         settings, current = self._settings, self._follower.current
         return {
             "model": settings.model,
@@ -161,16 +160,16 @@ class ServerState:
             "capture": {"written": traffic.captured, "dropped": traffic.dropped} if settings.capture else None,
             "workers": [
                 {
-                    "pid": notice["pid"],
-                    "version": notice["served"]["version"] if notice["served"] else None,
-                    "engine": notice["served"]["engine"] if notice["served"] else None,
-                    "ready": notice["served"] is not None,
-                    "requests": notice["requests"],
+                    "pid": status["pid"],
+                    "version": status["served"]["version"] if status["served"] else None,
+                    "engine": status["served"]["engine"] if status["served"] else None,
+                    "ready": status["served"] is not None,
+                    "requests": status["requests"],
                 }
-                for notice in sorted(notices, key=lambda notice: notice["index"])
+                for status in sorted(statuses, key=itemgetter("index"))
             ],
             "swaps": list(self._follower.swaps),
-            "rates": merged([notice["recent"] for notice in notices]),
+            "rates": merge_rates([status["recent"] for status in statuses]),
         }
 
     def _shadowing(self, traffic: Traffic) -> ShadowState | None:
@@ -218,11 +217,7 @@ def _serving(model: ServedModel) -> ServingState:
         },
         "metrics": {name: value if isfinite(value) else None for name, value in model.metrics.items()},
         "columns": [
-            {"name": column.name, "kind": column.kind, "required": column.required} for column in _columns(model)
+            {"name": column.name, "kind": column.kind, "required": column.required} for column in model.contract.columns
         ],
         "example": list(model.example),
     }
-
-
-def _columns(model: ServedModel) -> Sequence[Any]:
-    return model.contract.columns

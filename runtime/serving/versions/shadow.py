@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from ..contract.model_contract import Contract
 from ..inference.batch import Batch, Outputs, is_finite
-from ..recording.writer import Captured
+from ..recording.writer import CapturedRequest
 from ..telemetry.traffic import Traffic
 from .alias_watcher import Follower
 from .in_flight import Leases
@@ -45,13 +45,13 @@ class Shadow:
         take: captures an answer.
     """
 
-    def __init__(self, follower: Follower, traffic: Traffic, take: Callable[[Captured], None]) -> None:
+    def __init__(self, follower: Follower, traffic: Traffic, take: Callable[[CapturedRequest], None]) -> None:
         self.follower = follower
         self._traffic = traffic
         self._take = take
         self._leases = Leases()
         self._loop = asyncio.get_running_loop()
-        self._held: deque[tuple[ServedModel, Captured]] = deque()
+        self._held: deque[tuple[ServedModel, CapturedRequest]] = deque()
         self._rows = 0
         self._changed = threading.Condition()
         self._closing = False
@@ -59,7 +59,7 @@ class Shadow:
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
         self._thread.start()
 
-    def offer(self, answered: Captured, *, busy: bool) -> None:
+    def offer(self, answered: CapturedRequest, *, busy: bool) -> None:
         """Have the shadow answer the rows of `answered` too; dropped where `busy`, or where much is held already."""
         model = self.follower.current
         if model is None or model.info.identity == answered.model.info.identity:
@@ -105,7 +105,9 @@ class Shadow:
                 return
 
     @staticmethod
-    def _goes_with(first: tuple[ServedModel, Captured], other: tuple[ServedModel, Captured], rows: int) -> bool:
+    def _goes_with(
+        first: tuple[ServedModel, CapturedRequest], other: tuple[ServedModel, CapturedRequest], rows: int
+    ) -> bool:
         return (
             first[0] is other[0]
             and first[0].engine.mergeable
@@ -115,7 +117,7 @@ class Shadow:
             and rows + other[1].batch.rows <= _CALL_ROWS
         )
 
-    def _ask(self, call: list[tuple[ServedModel, Captured]]) -> list[Captured] | None:
+    def _ask(self, call: list[tuple[ServedModel, CapturedRequest]]) -> list[CapturedRequest] | None:
         """Return the shadow's answers to `call`, or None where it has none."""
         model = call[0][0]
         try:
@@ -128,7 +130,7 @@ class Shadow:
                 self._told = text
                 _log.warning("the shadow gives no answer", extra={"version": model.info.version, "error": text})
             return None
-        found: list[Captured] = []
+        found: list[CapturedRequest] = []
         position = 0
         for (_, answered), batch in zip(call, batches, strict=True):
             end = position + batch.rows
@@ -137,7 +139,7 @@ class Shadow:
             position = end
         return found
 
-    def _done(self, call: list[tuple[ServedModel, Captured]], found: list[Captured] | None) -> None:
+    def _done(self, call: list[tuple[ServedModel, CapturedRequest]], found: list[CapturedRequest] | None) -> None:
         traffic = self._traffic
         for index, (model, answered) in enumerate(call):
             self._leases.give(model)

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from tidemill.runtime.common.service import JsonFormatter
 from tidemill.runtime.serving.http.admission import Admission
+from tidemill.runtime.serving.http.deadlines import Deadlines
 from tidemill.runtime.serving.http.errors import Problem
 from tidemill.runtime.serving.http.keys import Keys
-from tidemill.runtime.serving.http.request_handler import Call, Exchange, Watch
+from tidemill.runtime.serving.http.request_context import RequestContext
+from tidemill.runtime.serving.http.request_handler import RequestHandler
 from tidemill.runtime.serving.protocols.base import Encoded
 from tidemill.runtime.serving.settings import LimitSettings
 
@@ -22,18 +24,18 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 class Client:
-    """Asks an Exchange as a server would; notes what it was told to count."""
+    """Calls a RequestHandler as a server would; notes what it was told to count."""
 
-    def __init__(self, work: Callable[[Call, bytes], Awaitable[Encoded]], **limits: Any) -> None:
+    def __init__(self, work: Callable[[RequestContext, bytes], Awaitable[Encoded]], **limits: Any) -> None:
         idle: Any = SimpleNamespace(waiting_rows=0, expected_wait=0.0)
         settings = LimitSettings(**{"body_bytes": 100, **limits})
         self.admission = Admission(Keys("token"), settings, idle)
-        self.watch = Watch()
+        self.deadlines = Deadlines()
         self.finished: list[tuple[str, int, int]] = []
-        self.calls: list[Call] = []
-        self._exchange = Exchange(work, self.admission, settings, self.watch, self._note)
+        self.calls: list[RequestContext] = []
+        self._handler = RequestHandler(work, self.admission, settings, self.deadlines, self._note)
 
-    def _note(self, call: Call, status: int, seconds: float) -> None:
+    def _note(self, call: RequestContext, status: int, seconds: float) -> None:
         assert seconds >= 0
         self.calls.append(call)
         self.finished.append((call.version, status, call.rows))
@@ -58,7 +60,7 @@ class Client:
 
         given = {"authorization": "Bearer token", **{name.replace("_", "-"): value for name, value in headers.items()}}
         raw = [(name.encode(), value.encode("latin-1")) for name, value in given.items()]
-        await self._exchange({"path": "/invocations", "headers": raw}, receive, send)
+        await self._handler({"path": "/invocations", "headers": raw}, receive, send)
         assert self.admission.requests == 0, "a request which is over is still counted as under way"
         if not sent:
             return 0, {}, b""
@@ -68,7 +70,7 @@ class Client:
         return start["status"], told, body["body"]
 
 
-async def echo(call: Call, body: bytes) -> Encoded:
+async def echo(call: RequestContext, body: bytes) -> Encoded:
     call.version, call.rows = "3", 1
     return Encoded(body, "text/plain", {"X-More": "yes"})
 
@@ -140,7 +142,7 @@ def test_a_client_which_leaves_is_told_nothing() -> None:
 
 def test_a_body_which_does_not_come_and_an_answer_which_does_not_are_ended() -> None:
     async def work() -> None:
-        async def stuck(call: Call, _: bytes) -> Encoded:
+        async def stuck(call: RequestContext, _: bytes) -> Encoded:
             call.version = "3"
             await asyncio.Event().wait()
             raise AssertionError("nothing comes")
@@ -150,7 +152,7 @@ def test_a_body_which_does_not_come_and_an_answer_which_does_not_are_ended() -> 
             asking = asyncio.create_task(client.ask(*parts))
             while not asking.done():
                 await asyncio.sleep(0.02)
-                client.watch.look()
+                client.deadlines.check()
             assert problem(await asking)["status"] == status
 
     run(work())
@@ -158,7 +160,7 @@ def test_a_body_which_does_not_come_and_an_answer_which_does_not_are_ended() -> 
 
 def test_a_request_which_is_cancelled_from_outside_stays_cancelled() -> None:
     async def work() -> None:
-        async def stuck(_: Call, __: bytes) -> Encoded:
+        async def stuck(_: RequestContext, __: bytes) -> Encoded:
             await asyncio.Event().wait()
             raise AssertionError("nothing comes")
 
@@ -175,10 +177,10 @@ def test_a_request_which_is_cancelled_from_outside_stays_cancelled() -> None:
 
 def test_whatever_the_work_raises_is_an_answer(caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
-        async def broken(_: Call, __: bytes) -> Encoded:
+        async def broken(_: RequestContext, __: bytes) -> Encoded:
             raise ZeroDivisionError(" ".join(("secret", "detail")))
 
-        async def refusing(_: Call, __: bytes) -> Encoded:
+        async def refusing(_: RequestContext, __: bytes) -> Encoded:
             raise Problem(503, "busy", headers={"Retry-After": "1"})
 
         answer = await Client(broken).ask(b"")
