@@ -151,7 +151,7 @@ class ModelServer:
                         await asyncio.sleep(0.05)
 
     async def stop(self) -> None:
-        """Stop all parts and write what is still to be captured. Call it after the last answer."""
+        """Stop all parts and write the captured requests. Call it after the last answer."""
         for task in self._tasks:
             task.cancel()
         self.deadlines.expire_all()

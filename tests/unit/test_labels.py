@@ -88,7 +88,7 @@ def test_no_store_no_acknowledgement_and_it_goes_on_when_the_store_is_back(tmp_p
         store.unlink()
         made.submit(labels(3.0, request_id="r")).result(60)
     assert kept(store) == {("r", 0): 3.0}
-    with pytest.raises(OSError, match="ends"):
+    with pytest.raises(OSError, match="shutting down"):
         made.submit(labels(1.0, request_id="r")).result(60)
 
 

@@ -26,7 +26,7 @@ class Headers(Mapping[str, str]):
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request while it is answered.
+    """A request while it is answered.
 
     Attributes:
         headers: names in lower case.
