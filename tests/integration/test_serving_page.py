@@ -1,4 +1,4 @@
-"""The pages of the real model server in a real browser: two workers, a real registry, a model with hostile names."""
+"""The pages of the real model server in a browser: two workers, a registry, and a model with hostile names."""
 
 from __future__ import annotations
 

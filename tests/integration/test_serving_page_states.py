@@ -1,4 +1,4 @@
-"""The pages of the model server in a real browser, in states which a stand-in gives them."""
+"""The pages of the model server in a browser, with a stand-in server that sets their state."""
 
 from __future__ import annotations
 
@@ -318,7 +318,7 @@ def test_a_hundred_columns_can_be_searched(page: Browser, server: StandIn) -> No
 
 def test_an_answer_which_does_not_come_is_told_and_waited_for(opened: Browser, server: StandIn) -> None:
     server.ill = True
-    shown(opened, "#trouble", "answers 502")
+    shown(opened, "#trouble", "answered 502")
     assert opened.text("h1") == "flights"
     server.ill = False
     opened.wait(lambda: not opened.find("#trouble").is_displayed(), seconds=60)

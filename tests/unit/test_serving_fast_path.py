@@ -1,4 +1,4 @@
-"""A request of a hot route on its connection: limits, times, and clients which leave, without a server around it."""
+"""Requests on the fast path, without a server: limits, deadlines, and clients that leave."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 class Connection:
-    """What a request knows of its connection; notes what is sent."""
+    """The connection of a request; records what is sent."""
 
     def __init__(self, begin: StartAnswer | None, work: Any = None, **limits: Any) -> None:
         idle: Any = SimpleNamespace(waiting_rows=0, expected_wait=0.0)
@@ -55,14 +55,14 @@ class Connection:
         made.start()
         return made
 
-    def told(self) -> tuple[int, bytes, bytes, bool]:
-        """Return status, head and body of the one answer, and whether the connection ends with it."""
+    def response(self) -> tuple[int, bytes, bytes, bool]:
+        """Return status, head and body of the only response, and whether the connection closes after it."""
         [(answer, last)] = self.sent
         head, _, body = answer.partition(b"\r\n\r\n")
         assert b"\r\ncontent-length: %d\r\n" % len(body) in head + b"\r\n"
         assert last == (b"\r\nconnection: close" in head)
         assert self.finished == [int(head[9:12])]
-        assert self.admission.requests == 0, "a request which is over is still counted as under way"
+        assert self.admission.requests == 0, "a finished request is still counted as in flight"
         assert not self.deadlines.expiring
         return int(head[9:12]), head, body, last
 
@@ -88,7 +88,7 @@ def test_the_answer_is_one_write() -> None:
         asked.feed(b"llo")
         assert not connection.sent
         asked.finish_body()
-        status, head, body, last = connection.told()
+        status, head, body, last = connection.response()
         assert (status, body, last) == (200, b"hello", False)
         assert head.startswith(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n")
         assert b"\r\nx-tidemill-model-version: 3" in head
@@ -97,32 +97,32 @@ def test_the_answer_is_one_write() -> None:
     run(work)
 
 
-def test_headers_of_its_own_the_trace_and_the_end_of_the_connection_are_told() -> None:
+def test_the_response_has_its_own_headers_the_trace_and_connection_close() -> None:
     async def work() -> None:
         connection = Connection(lambda _, body, done: done(Encoded(body, headers={"X-More": "a\r\nb"})))
         asked = connection.ask(traceparent=TRACE)
         asked.keep_alive = False
         asked.finish_body()
-        _, head, _, last = connection.told()
+        _, head, _, last = connection.response()
         assert last
-        assert b"\r\nx-more: ab" in head, "whatever a value holds, it is one line"
+        assert b"\r\nx-more: ab" in head, "a header value is always one line"
         assert b"\r\ntraceparent: " + TRACE[:36] in head
 
     run(work)
 
 
-def test_what_is_refused_at_its_head_is_told_at_once() -> None:
+def test_a_refusal_at_the_head_is_sent_immediately() -> None:
     async def work() -> None:
         connection = Connection(echo)
         asked = connection.ask(authorization=b"Bearer wrong")
         asked.feed(b"x")
         asked.finish_body()
-        assert connection.told()[0] == 401
+        assert connection.response()[0] == 401
 
     run(work)
 
 
-def test_a_body_which_is_too_large_is_read_for_a_while() -> None:
+def test_a_body_that_is_too_large_is_read_for_a_while() -> None:
     async def work() -> None:
         connection = Connection(echo)
         asked = connection.ask()
@@ -130,19 +130,19 @@ def test_a_body_which_is_too_large_is_read_for_a_while() -> None:
             asked.feed(b"x" * 100)
         assert not connection.sent
         asked.feed(b"x")
-        assert connection.told()[::3] == (413, True)
+        assert connection.response()[::3] == (413, True)
         asked.finish_body()
         assert len(connection.sent) == 1
         connection = Connection(echo)
         asked = connection.ask()
         asked.feed(b"x" * 101)
         asked.finish_body()
-        assert connection.told()[::3] == (413, True)
+        assert connection.response()[::3] == (413, True)
 
     run(work)
 
 
-def test_what_takes_too_long_is_ended_and_answered_once() -> None:
+def test_a_late_request_ends_and_is_answered_once() -> None:
     async def work() -> None:
         connection = Connection(echo)
         asked = connection.ask()
@@ -150,21 +150,21 @@ def test_what_takes_too_long_is_ended_and_answered_once() -> None:
         assert not connection.sent
         asked.expire(math.inf)
         asked.finish_body()
-        assert connection.told()[::3] == (408, True)
+        assert connection.response()[::3] == (408, True)
 
         kept: list[tuple[RequestContext, OnResult]] = []
         connection = Connection(lambda call, _, done: kept.append((call, done)))
         connection.ask().finish_body()
         connection.deadlines.expire_all()
         [(call, done)] = kept
-        assert call.over, "who works on it still must know"
+        assert call.over, "work that still runs must see that the request is over"
         done(Encoded(b"too late"))
-        assert connection.told()[::3] == (503, False)
+        assert connection.response()[::3] == (503, False)
 
     run(work)
 
 
-def test_large_bodies_and_what_has_no_short_way_run_as_a_task() -> None:
+def test_large_bodies_and_routes_without_a_callback_run_as_a_task() -> None:
     async def work() -> None:
         async def echoing(_: RequestContext, body: bytes) -> Encoded:
             await asyncio.sleep(0)
@@ -186,7 +186,7 @@ def test_large_bodies_and_what_has_no_short_way_run_as_a_task() -> None:
             asked.finish_body()
             [task] = connection.tasks
             await task
-            assert connection.told()[0] == status
+            assert connection.response()[0] == status
         connection = Connection(None, stuck)
         connection.ask().finish_body()
         [task] = connection.tasks
@@ -194,12 +194,12 @@ def test_large_bodies_and_what_has_no_short_way_run_as_a_task() -> None:
         connection.deadlines.expire_all()
         await asyncio.wait([task])
         assert task.cancelled()
-        assert connection.told()[0] == 503
+        assert connection.response()[0] == 503
 
     run(work)
 
 
-def test_a_client_which_leaves_is_told_nothing() -> None:
+def test_a_client_that_leaves_gets_no_response() -> None:
     async def work() -> None:
         connection = Connection(echo)
         asked = connection.ask()
@@ -213,12 +213,12 @@ def test_a_client_which_leaves_is_told_nothing() -> None:
         asked.finish_body()
         asked.disconnect()
         kept[0](Encoded(b"hello"))
-        assert (connection.sent, connection.finished) == ([], [200]), "its answer was made, and is counted"
+        assert (connection.sent, connection.finished) == ([], [200]), "its answer was complete, and is counted"
 
     run(work)
 
 
-def test_a_client_which_does_not_read_waits_for_itself() -> None:
+def test_the_response_waits_until_the_client_reads() -> None:
     async def work() -> None:
         connection = Connection(echo)
         connection.flow.pause_writing()
@@ -226,22 +226,22 @@ def test_a_client_which_does_not_read_waits_for_itself() -> None:
         asked.finish_body()
         await asyncio.sleep(0.01)
         assert not connection.sent
-        assert not asked.response_complete, "what follows on the connection waits too"
+        assert not asked.response_complete, "later requests on the connection wait too"
         connection.flow.resume_writing()
         await asyncio.sleep(0.01)
-        assert connection.told()[0] == 200
+        assert connection.response()[0] == 200
 
     run(work)
 
 
-def test_whatever_the_work_raises_is_an_answer() -> None:
+def test_any_exception_becomes_a_response() -> None:
     async def work() -> None:
         def broken(_: RequestContext, __: bytes, ___: OnResult) -> None:
             raise ZeroDivisionError("secret detail")
 
         connection = Connection(broken)
         connection.ask().finish_body()
-        status, _, body, _ = connection.told()
+        status, _, body, _ = connection.response()
         assert status == 500
         assert json.loads(body)["detail"] == "the model failed on this request"
 

@@ -1,4 +1,4 @@
-"""Arrow leaves pandas alone until it is there, and then knows it."""
+"""Arrow does not import pandas, but recognises its data once a model has imported it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(code: str) -> list[str]:
 HIDE = "import sys; from tidemill.runtime.serving.hide_pandas import hide_pandas_from_arrow; hide_pandas_from_arrow()\n"
 
 
-def test_what_writes_brings_neither_pandas_nor_the_readers() -> None:
+def test_the_writers_import_neither_pandas_nor_mlflow() -> None:
     code = (
         "import tidemill.runtime.serving.recording.writer, tidemill.runtime.serving.recording.labels, pyarrow as pa\n"
         "pa.array(['x']), pa.repeat(pa.scalar('x'), 3)\n"
@@ -34,11 +34,11 @@ def test_what_writes_brings_neither_pandas_nor_the_readers() -> None:
 
 
 @pytest.mark.parametrize("before", ["", "pa = __import__('pyarrow'); pa.array(['x']);"])
-def test_pandas_which_comes_later_is_known_to_arrow(before: str) -> None:
+def test_arrow_recognises_pandas_imported_later(before: str) -> None:
     plain = run(_USE)
     assert [line.split(" <")[0] for line in run(f"{HIDE}{before}{_USE}")] == [line.split(" <")[0] for line in plain]
     assert plain[0] == "1 1"
 
 
-def test_where_pandas_is_there_already_nothing_happens() -> None:
+def test_nothing_changes_if_pandas_is_already_imported() -> None:
     assert run(f"import pandas\n{HIDE}{_USE}")[0] == "1 1"

@@ -1,4 +1,4 @@
-"""The pages of the model server and what they are filled from, without a browser."""
+"""The pages of the model server and their data, without a browser."""
 
 from __future__ import annotations
 

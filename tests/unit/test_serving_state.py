@@ -1,4 +1,4 @@
-"""What workers tell one another, and what is made of it."""
+"""Shared state of the workers: traffic, statuses, keys, and comparisons with the shadow."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def test_traffic_adds_up_over_json() -> None:
     assert whole.seconds.total == pytest.approx(3 * 20.0039)
 
 
-def test_buckets_hold_their_upper_bound_and_the_last_one_everything() -> None:
+def test_a_bucket_includes_its_upper_bound_and_the_last_one_everything() -> None:
     histogram = Histogram((1.0, 2.0))
     for value in (0.5, 1.0, 1.5, 2.0, 3.0):
         histogram.observe(value)
     assert histogram.cumulative() == [("1.0", 2), ("2.0", 4), ("+Inf", 5)]
 
 
-def test_what_a_dead_worker_counted_stays(tmp_path: Path) -> None:
+def test_the_traffic_of_a_dead_worker_is_kept(tmp_path: Path) -> None:
     import os
 
     ours = WorkerStatuses(tmp_path, 0)

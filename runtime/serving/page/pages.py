@@ -63,7 +63,15 @@ def _page(document: str, styles: tuple[str, ...], scripts: tuple[str, ...]) -> P
     style = "\n".join(_asset(name) for name in styles)
     # The scripts of a page share one scope and add no names to the window.
     script = "(() => {\n'use strict';\n" + "\n".join(_asset(name) for name in scripts) + "})();\n"
-    body = _asset(document).replace("/* style */", style).replace("/* script */", script).encode()
+    html = _asset(document)
+    for marker, text in (
+        ("<!-- head -->\n", _asset("head.html")),
+        ("<!-- key form -->\n", _asset("key_form.html")),
+        ("/* style */", style),
+        ("/* script */", script),
+    ):
+        html = html.replace(marker, text)
+    body = html.encode()
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     headers = {
         "Content-Type": "text/html; charset=utf-8",
