@@ -150,9 +150,8 @@ def revoke_key(path: Path, name: str) -> None:
         names = [key.name for key in keys]
         if name not in names:
             close = difflib.get_close_matches(name, names, n=1)
-            hint = (
-                f"did you mean {close[0]}?" if close else f"use one of {', '.join(names) or 'none: there are no keys'}"
-            )
+            known = f"use one of {', '.join(names)}" if names else "the file contains no keys"
+            hint = f"did you mean {close[0]}?" if close else known
             raise NotFoundError("no key with this name", field="name", value=name, hint=hint)
         _write(path, [key for key in keys if key.name != name])
 
