@@ -7,35 +7,14 @@ from typing import TYPE_CHECKING
 from ..common.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .codecs.answers import (
-        output_array,
-    )
-    from .contract.columns import (
-        FIRST_TIME,
-        LAST_TIME,
-        UnfitValueError,
-    )
-    from .contract.model_contract import (
-        Column,
-        Contract,
-    )
-    from .inference.batch import (
-        Batch,
-        Outputs,
-    )
-    from .settings import (
-        CompileSettings,
-        ServingSettings,
-    )
-    from .versions.loading import (
-        loader,
-    )
-    from .versions.model import (
-        ServedModel,
-    )
-    from .versions.source import (
-        source_of,
-    )
+    from .codecs.answers import output_array
+    from .contract.columns import FIRST_TIME, LAST_TIME, UnfitValueError
+    from .contract.model_contract import Column, Contract
+    from .inference.batch import Batch, Outputs
+    from .settings import CompileSettings, ServingSettings
+    from .versions.loading import loader
+    from .versions.model import ServedModel
+    from .versions.source import source_of
 
 __all__ = [
     "FIRST_TIME",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
 from ...common.ids import uuid7_text
@@ -116,7 +116,7 @@ class RequestHandler:
             Problem: the request is not admitted, or its head is invalid.
         """
         context.key = self._admission.admit(context.headers)
-        self._read_ids(context, context.headers)
+        self._read_ids(context)
         self._check_load()
 
     def release(self, context: RequestContext) -> None:
@@ -145,7 +145,8 @@ class RequestHandler:
         return Problem(413, f"the body is larger than {self.limits.body_bytes} bytes", headers={"Connection": "close"})
 
     @staticmethod
-    def _read_ids(context: RequestContext, headers: Mapping[bytes, bytes]) -> None:
+    def _read_ids(context: RequestContext) -> None:
+        headers = context.headers
         header = headers.get(b"x-request-id")
         if header is not None:
             if not _PRINTABLE.fullmatch(header):
@@ -158,29 +159,23 @@ class RequestHandler:
 
     async def _read_body(self, context: RequestContext, receive: Receive) -> bytes:
         limit = self.limits.body_bytes
-        message = await receive()
-        body: bytes = message.get("body", b"")
-        if message["type"] != "http.request":
-            raise _ClientLeftError
-        if message.get("more_body"):
-            parts, size = [body], len(body)
-            while message.get("more_body"):
-                message = await receive()
-                if message["type"] != "http.request":
-                    raise _ClientLeftError
-                part: bytes = message.get("body", b"")
-                size += len(part)
-                if size <= limit:
-                    parts.append(part)
-                else:
-                    # Read on for a while: a client that is still sending would not see the answer.
-                    parts.clear()
-                    if size > READ_LIMITS * limit:
-                        break
-            if size > limit:
-                raise self.too_large()
-            body = b"".join(parts)
-        return self.decompress(context, body)
+        parts: list[bytes] = []
+        size, more = 0, True
+        # Read on for a while if the body is too large: a client that is still sending would not see the answer.
+        while more and size <= READ_LIMITS * limit:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise _ClientLeftError
+            part: bytes = message.get("body", b"")
+            more = message.get("more_body", False)
+            size += len(part)
+            if size <= limit:
+                parts.append(part)
+            else:
+                parts.clear()
+        if size > limit:
+            raise self.too_large()
+        return self.decompress(context, parts[0] if len(parts) == 1 else b"".join(parts))
 
 
 class _ClientLeftError(Exception):

@@ -18,11 +18,7 @@ __all__ = ["Page", "pages"]
 _STYLES = ("base.css",)
 _PAGES: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     # path: document, styles, scripts
-    "/": (
-        "status.html",
-        (*_STYLES, "status.css"),
-        ("common.js", "charts.js", "form.js", "panels.js", "status.js"),
-    ),
+    "/": ("status.html", (*_STYLES, "status.css"), ("common.js", "charts.js", "form.js", "panels.js", "status.js")),
     "/docs": ("docs.html", (*_STYLES, "docs.css"), ("common.js", "schema.js", "docs.js")),
 }
 

@@ -10,10 +10,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from .traffic import Histogram, Traffic
+from .traffic import Traffic
 from .worker_status import WorkerStatus
 
 __all__ = ["ServingCollector", "create_registry"]
+
+_VERSION_LABELS = ("version", "alias", "lake_commit", "git_commit")
 
 
 class ServingCollector(Collector):
@@ -39,100 +41,68 @@ class ServingCollector(Collector):
         """Yield the metric families."""
         statuses = self._statuses()
         ended = self._ended_traffic()
-        yield from self._traffic(
-            Traffic.summed([status["traffic"] for status in statuses] + ([ended] if ended else []))
-        )
+        parts = [status["traffic"] for status in statuses] + ([ended] if ended else [])
+        yield from self._traffic(Traffic.summed(parts))
         yield from self._states(statuses)
 
     def _traffic(self, traffic: Traffic) -> Iterable[Metric]:
-        requests = CounterMetricFamily("tidemill_requests", "Answered requests.", labels=["model", "version", "code"])
-        for (version, code), count in sorted(traffic.requests.items()):
-            requests.add_metric([self._model, version, str(code)], count)
-        yield requests
+        requests = {(version, str(code)): count for (version, code), count in sorted(traffic.requests.items())}
+        yield self._counter("tidemill_requests", "Answered requests.", requests, "version", "code")
+        difference = "Absolute difference between the answers of the shadow and of the model."
         for name, text, histogram in (
             ("tidemill_request_seconds", "Time from request to answer.", traffic.seconds),
             ("tidemill_request_rows", "Rows of an answered request.", traffic.request_rows),
             ("tidemill_batch_rows", "Rows in one call of the model.", traffic.call_rows),
             ("tidemill_call_seconds", "Time of one call of the model.", traffic.call_seconds),
-            (
-                "tidemill_shadow_difference",
-                "Absolute difference between the answers of the shadow and of the model.",
-                traffic.shadow_difference,
-            ),
+            ("tidemill_shadow_difference", difference, traffic.shadow_difference),
         ):
-            yield self._histogram(name, text, histogram)
+            family = HistogramMetricFamily(name, text, labels=["model"])
+            family.add_metric([self._model], histogram.cumulative(), histogram.total)
+            yield family
         # Also shown at zero: `increase` does not see the first event of a series that starts with it.
         for name, text, count in (
             ("tidemill_captured_rows", "Rows captured.", traffic.captured),
             ("tidemill_capture_dropped", "Rows answered but not captured.", traffic.dropped),
             ("tidemill_labels", "Labels kept.", traffic.labels),
             ("tidemill_shadow_rows", "Rows that the shadow also answered.", traffic.shadow_rows),
-            (
-                "tidemill_shadow_dropped",
-                "Rows that the shadow was too slow for.",
-                traffic.shadow_dropped,
-            ),
+            ("tidemill_shadow_dropped", "Rows that the shadow was too slow for.", traffic.shadow_dropped),
             ("tidemill_shadow_disagreed", "Rows that the shadow answered differently.", traffic.shadow_disagreed),
         ):
-            family = CounterMetricFamily(name, text, labels=["model"])
-            family.add_metric([self._model], count)
-            yield family
-        swaps = CounterMetricFamily("tidemill_swaps", "Swaps to a new version.", labels=["model", "outcome"])
-        for outcome, count in sorted(traffic.swaps.items()):
-            swaps.add_metric([self._model, outcome], count)
-        yield swaps
-
-    def _histogram(self, name: str, text: str, histogram: Histogram) -> Metric:
-        family = HistogramMetricFamily(name, text, labels=["model"])
-        family.add_metric([self._model], histogram.cumulative(), histogram.total)
-        return family
+            yield self._counter(name, text, {(): count})
+        swaps = {(outcome,): count for outcome, count in sorted(traffic.swaps.items())}
+        yield self._counter("tidemill_swaps", "Swaps to a new version.", swaps, "outcome")
 
     def _states(self, statuses: Sequence[WorkerStatus]) -> Iterable[Metric]:
-        info = GaugeMetricFamily(
-            "tidemill_model_info",
-            "1 for a served version.",
-            labels=["model", "version", "alias", "lake_commit", "git_commit"],
-        )
-        engine = GaugeMetricFamily(
-            "tidemill_model_engine",
-            "1 for the engine that serves a version.",
-            labels=["model", "version", "engine"],
-        )
         served = {tuple(sorted(status["served"].items())): status["served"] for status in statuses if status["served"]}
-        for version in served.values():
-            info.add_metric(
-                [self._model, *(version[key] for key in ("version", "alias", "lake_commit", "git_commit"))], 1
-            )
-            engine.add_metric([self._model, version["version"], version["engine"]], 1)
-        yield info
-        yield engine
-        failed = GaugeMetricFamily(
-            "tidemill_model_load_failed", "1 for a version that failed to load.", labels=["model", "version"]
-        )
-        for version in sorted({status["failed"] for status in statuses if status["failed"]}):
-            failed.add_metric([self._model, version], 1)
-        yield failed
+        info = {tuple(version[label] for label in _VERSION_LABELS): 1 for version in served.values()}
+        yield self._gauge("tidemill_model_info", "1 for a served version.", info, *_VERSION_LABELS)
+        engines = {(version["version"], version["engine"]): 1 for version in served.values()}
+        text = "1 for the engine that serves a version."
+        yield self._gauge("tidemill_model_engine", text, engines, "version", "engine")
+        failed = {(version,): 1 for version in sorted({status["failed"] for status in statuses if status["failed"]})}
+        yield self._gauge("tidemill_model_load_failed", "1 for a version that failed to load.", failed, "version")
+        missing = "1 if the registry answers but does not have the alias."
+        reachable = "1 if the registry answered the last request of every worker, or no registry is used."
+        waiting_rows = sum(status["waiting_rows"] for status in statuses)
         for name, text, value in (
-            (
-                "tidemill_champion_missing",
-                "1 if the registry answers but does not have the alias.",
-                any(status["missing"] for status in statuses),
-            ),
-            (
-                "tidemill_registry_reachable",
-                "1 if the registry answered the last request of every worker, or no registry is used.",
-                all(status["reachable"] is not False for status in statuses),
-            ),
+            ("tidemill_champion_missing", missing, any(status["missing"] for status in statuses)),
+            ("tidemill_registry_reachable", reachable, all(status["reachable"] is not False for status in statuses)),
             ("tidemill_workers", "Worker processes.", len(statuses)),
-            (
-                "tidemill_waiting_rows",
-                "Rows waiting for the model.",
-                sum(each["waiting_rows"] for each in statuses),
-            ),
+            ("tidemill_waiting_rows", "Rows waiting for the model.", waiting_rows),
         ):
-            gauge = GaugeMetricFamily(name, text, labels=["model"])
-            gauge.add_metric([self._model], float(value))
-            yield gauge
+            yield self._gauge(name, text, {(): float(value)})
+
+    def _counter(self, name: str, text: str, samples: Mapping[tuple[str, ...], float], *labels: str) -> Metric:
+        family = CounterMetricFamily(name, text, labels=["model", *labels])
+        for values, count in samples.items():
+            family.add_metric([self._model, *values], count)
+        return family
+
+    def _gauge(self, name: str, text: str, samples: Mapping[tuple[str, ...], float], *labels: str) -> Metric:
+        family = GaugeMetricFamily(name, text, labels=["model", *labels])
+        for values, value in samples.items():
+            family.add_metric([self._model, *values], value)
+        return family
 
 
 def create_registry(collector: ServingCollector) -> CollectorRegistry:

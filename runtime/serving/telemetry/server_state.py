@@ -104,13 +104,18 @@ class ServerState:
             return "unknown"
         return "reachable" if self._follower.reachable else "unreachable"
 
+    @property
+    def _alias(self) -> str | None:
+        settings = self._settings
+        return settings.alias if settings.version is None and settings.path is None else None
+
     def readiness(self) -> dict[str, Any]:
         """Return the document at `/readyz`."""
-        settings, current = self._settings, self._follower.current
+        current = self._follower.current
         state: dict[str, Any] = {
             "ready": self.ready,
-            "model": settings.model,
-            "alias": settings.alias if settings.version is None and settings.path is None else None,
+            "model": self._settings.model,
+            "alias": self._alias,
             "registry": self.registry,
         }
         if current is not None:
@@ -151,7 +156,7 @@ class ServerState:
         settings, current = self._settings, self._follower.current
         return {
             "model": settings.model,
-            "alias": settings.alias if settings.version is None and settings.path is None else None,
+            "alias": self._alias,
             "ready": self.ready,
             "registry": self.registry,
             "error": self.error(),

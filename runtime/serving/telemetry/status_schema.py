@@ -93,12 +93,7 @@ class CaptureState(TypedDict):
 
 
 class WorkerState(TypedDict):
-    """A worker process.
-
-    Attributes:
-        version: the version it serves, or None.
-        requests: answered since its start.
-    """
+    """A worker process; `requests` counts since its start."""
 
     pid: int
     version: str | None
@@ -108,16 +103,7 @@ class WorkerState(TypedDict):
 
 
 # `from` is a keyword of Python.
-Swap = TypedDict(
-    "Swap",
-    {
-        "at": str,
-        "from": str | None,
-        "to": str,
-        "seconds": float,
-        "error": str | None,
-    },
-)
+Swap = TypedDict("Swap", {"at": str, "from": str | None, "to": str, "seconds": float, "error": str | None})
 """A swap: its time (RFC 3339, UTC), the old version (None if none), the new one, the load time, and the error of a
 failed swap."""
 
@@ -127,11 +113,8 @@ class Rates(TypedDict):
 
     Attributes:
         seconds: Unix time.
-        requests: answered, including errors.
-        errors: answered without a prediction.
-        p50_ms: median latency; None without requests.
-        p99_ms: 99th percentile.
-        rows: rows of the requests.
+        errors: requests answered without a prediction.
+        p50_ms, p99_ms: percentiles of the latency; None without requests.
         batch_rows: mean rows in a call of the model; None without calls.
     """
 

@@ -24,10 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["TEXT", "UUID7", "BodySchemas", "ref"]
 
 TEXT: Final = {"type": "string"}
-UUID7: Final = {
-    "type": "string",
-    "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$",
-}
+UUID7: Final = {"type": "string", "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"}
 _BOOLEAN = {"type": "boolean"}
 _INTEGER = {"type": "integer"}
 _DATATYPE = {"type": "string", "enum": list(DATATYPES)}

@@ -43,11 +43,7 @@ def openapi(model: ServedModel | None, settings: ServingSettings) -> dict[str, A
             "description": f"Predictions of the model `{name}`. {served} Every answer names its version.",
         },
         "security": [{"bearer": []}, {"key": []}],
-        "paths": {
-            **_hot_paths(model, schemas),
-            **_inference_paths(model, name, schemas),
-            **_management_paths(schemas),
-        },
+        "paths": {**_hot_paths(model, schemas), **_inference_paths(model, name, schemas), **_management_paths(schemas)},
         "components": {
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "An API key as bearer token."},
