@@ -1,4 +1,4 @@
-"""`python -m tidemill.runtime.serving --settings FILE`: serve a model until SIGTERM."""
+"""Serves a model until SIGTERM: `python -m tidemill.runtime.serving --settings FILE`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .settings import ServingSettings
 
-# Before anything which brings a thread pool: on a busy machine the pools of many processes cost far more than they
-# give (one row of a tree model: 57 ms with the default pool, 1 ms with one thread).
+# Set before any library starts a thread pool: on a busy machine, the pools of many processes slow everything down
+# (one row of a tree model: 57 ms with the default pool, 1 ms with one thread).
 for _pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_pool] = "1"
-# Nothing phones home; a registry which is down is asked again by the watcher, not inside one call.
+# No telemetry. The alias watcher retries a registry that is down, not MLflow's client.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DO_NOT_TRACK"] = "true"
 os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
@@ -27,73 +27,73 @@ _GRACE_SECONDS = 6
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the service; return its exit code."""
+    """Run the server and return its exit code."""
     from ..common.errors import TidemillError
     from ..common.settings import load_settings
     from .settings import ServingSettings
 
-    parser = argparse.ArgumentParser(prog="tidemill.runtime.serving", description="Serve a model of the registry.")
+    parser = argparse.ArgumentParser(prog="tidemill.runtime.serving", description="Serve a model from the registry.")
     parser.add_argument("--settings", type=Path, required=True, help="JSON file with the settings")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     try:
         settings = load_settings(arguments.settings, ServingSettings)
         if arguments.worker is not None:
-            return _worker(settings, arguments.worker)
+            return _run_worker(settings, arguments.worker)
         if settings.workers > 1:
-            return _parent(settings, arguments.settings)
-        return _alone(settings)
+            return _run_parent(settings, arguments.settings)
+        return _run_alone(settings)
     except TidemillError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
 
 
-def _alone(settings: ServingSettings) -> int:
+def _run_alone(settings: ServingSettings) -> int:
     from ..common.service import log_lines
     from .app import create_app
-    from .hide_pandas import arrow_without_pandas
-    from .http.server import server_of
+    from .hide_pandas import hide_pandas_from_arrow
+    from .http.server import create_server
 
-    arrow_without_pandas()
+    hide_pandas_from_arrow()
     app = create_app(settings)
     log_lines()
-    server_of(app, settings, grace=_GRACE_SECONDS).run(sockets=[_bound(settings)])
+    create_server(app, settings, grace=_GRACE_SECONDS).run(sockets=[_bind(settings)])
     return 0
 
 
-def _parent(settings: ServingSettings, file: Path) -> int:
+def _run_parent(settings: ServingSettings, file: Path) -> int:
     from ..common.service import log_lines
     from .workers import Workers
 
     log_lines()
     grace = settings.drain_seconds + _GRACE_SECONDS + 2
-    return Workers(file.absolute(), _bound(settings), settings.workers, grace).run()
+    return Workers(file.absolute(), _bind(settings), settings.workers, grace).run()
 
 
-def _worker(settings: ServingSettings, place: str) -> int:
+def _run_worker(settings: ServingSettings, worker: str) -> int:
     from ..common.service import log_lines
     from .app import create_app
-    from .http.server import server_of
-    from .telemetry.worker_status import Board
+    from .http.server import create_server
+    from .telemetry.worker_status import WorkerStatuses
     from .workers import end_with_parent
 
-    index, listening, lifeline, folder = place.split(",", 3)
+    index, listening, lifeline, folder = worker.split(",", 3)
     end_with_parent(int(lifeline))
     log_lines()
-    app = create_app(settings, Board(Path(folder), int(index)))
-    server_of(app, settings, grace=_GRACE_SECONDS).run(sockets=[socket.socket(fileno=int(listening))])
+    app = create_app(settings, WorkerStatuses(Path(folder), int(index)))
+    create_server(app, settings, grace=_GRACE_SECONDS).run(sockets=[socket.socket(fileno=int(listening))])
     return 0
 
 
-def _bound(settings: ServingSettings) -> socket.socket:
+def _bind(settings: ServingSettings) -> socket.socket:
     from ..common.errors import PlatformError
-    from .http.listen_socket import bound_socket
+    from .http.listen_socket import bind_socket
 
     try:
-        return bound_socket(settings.listen)
+        return bind_socket(settings.listen)
     except OSError as error:
         raise PlatformError(
-            f"the address cannot be had ({error.strerror})",
+            f"the server cannot listen on this address ({error.strerror})",
             field="listen",
             value=f"{settings.listen.host}:{settings.listen.port}",
             hint="free the port, or choose another",

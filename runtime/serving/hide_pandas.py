@@ -1,8 +1,8 @@
-"""Arrow without pandas: 45 MB and a second which a worker does not need.
+"""Hides pandas from Arrow, which saves 45 MB and a second in each worker.
 
-Arrow imports pandas, where it is installed, the first time it makes an array of anything, only to ask whether that came
-from pandas. Told that there is none it does not ask again. When pandas is imported after all, since a model wants it,
-Arrow is told of it, so that it takes data frames for what they are.
+When it creates its first array, Arrow imports pandas (if it is installed) only to check whether the data came from it.
+If that import fails, Arrow does not try again. If a model imports pandas later, this module makes Arrow look again, so
+that it recognises data frames.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-__all__ = ["arrow_without_pandas"]
+__all__ = ["hide_pandas_from_arrow"]
 
 _PANDAS = "pandas"
 
 
-class _Absent(MetaPathFinder):
+class _HidingFinder(MetaPathFinder):
     """Hides pandas from the imports of one thread."""
 
     def __init__(self) -> None:
@@ -31,8 +31,8 @@ class _Absent(MetaPathFinder):
             raise ModuleNotFoundError("hidden from Arrow", name=fullname)
 
 
-class _Awaited(MetaPathFinder):
-    """Finds pandas as it is found anyhow, once, and has Arrow told when it is there."""
+class _WatchingFinder(MetaPathFinder):
+    """Finds pandas once, with a loader that notifies Arrow."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:  # noqa: ARG002
         if fullname != _PANDAS or self not in sys.meta_path:
@@ -40,11 +40,11 @@ class _Awaited(MetaPathFinder):
         sys.meta_path.remove(self)
         spec = find_spec(fullname)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Telling(spec.loader)
+            spec.loader = _NotifyingLoader(spec.loader)
         return spec
 
 
-class _Telling(Loader):
+class _NotifyingLoader(Loader):
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
 
@@ -58,20 +58,20 @@ class _Telling(Loader):
         if spec is not None:
             spec.loader = self._loader
         self._loader.exec_module(module)
-        # To make a series Arrow needs pandas, so it looks again.
+        # Arrow needs pandas to create a series, so it looks for it again.
         pa.array([0]).to_pandas()
 
 
-def arrow_without_pandas() -> None:
-    """Keep Arrow from importing pandas in this process of its own accord; call it early."""
+def hide_pandas_from_arrow() -> None:
+    """Keep Arrow from importing pandas in this process. Call it before Arrow creates an array."""
     import pyarrow as pa
 
     if _PANDAS in sys.modules:
         return
-    absent = _Absent()
-    sys.meta_path.insert(0, absent)
+    hiding = _HidingFinder()
+    sys.meta_path.insert(0, hiding)
     try:
         pa.array([0])
     finally:
-        sys.meta_path.remove(absent)
-    sys.meta_path.insert(0, _Awaited())
+        sys.meta_path.remove(hiding)
+    sys.meta_path.insert(0, _WatchingFinder())

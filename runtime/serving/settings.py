@@ -1,4 +1,4 @@
-"""Settings of the model server."""
+"""The settings of the model server."""
 
 from __future__ import annotations
 
@@ -23,122 +23,129 @@ EngineName = Literal["linear", "tl2cgen", "onnxruntime", "treelite"]
 
 
 class CaptureSettings(Settings):
-    """What is kept of the traffic, for how long, and when a segment of it is written."""
+    """Which requests are captured, for how long, and when segments are written."""
 
-    directory: Path = Field(description="Folder of the segments and of the labels.")
-    fraction: float = Field(default=1.0, ge=0.0, le=1.0, description="Share of the requests which are captured.")
-    segment_rows: int = Field(default=50_000, ge=1, description="A segment is written when it has this many rows,")
-    segment_seconds: float = Field(default=5.0, gt=0, description="or when its first row is this old.")
+    directory: Path = Field(description="Folder for segments and labels.")
+    fraction: float = Field(default=1.0, ge=0.0, le=1.0, description="Share of requests to capture.")
+    segment_rows: int = Field(default=50_000, ge=1, description="Write a segment when it has this many rows.")
+    segment_seconds: float = Field(default=5.0, gt=0, description="Write a segment when its first row is this old.")
     journal_seconds: float = Field(
-        default=0.5, gt=0, le=1.0, description="Rows are in the journal, safe from a killed process, this soon."
+        default=0.5, gt=0, le=1.0, description="Maximum time until a row is in the journal, which survives a crash."
     )
-    held_rows: int = Field(default=100_000, ge=1, description="Rows kept in memory at most; further ones are dropped.")
-    leave_out: list[str] = Field(default_factory=list[str], description="Columns which are not captured.")
+    held_rows: int = Field(default=100_000, ge=1, description="Maximum rows in memory; further rows are dropped.")
+    leave_out: list[str] = Field(default_factory=list[str], description="Columns that are not captured.")
     hash: list[str] = Field(
-        default_factory=list[str], description="Columns of which only a keyed hash (HMAC-SHA-256) is captured."
+        default_factory=list[str], description="Columns captured only as a keyed hash (HMAC-SHA-256)."
     )
-    hash_key_file: Path | None = Field(default=None, description="File which holds the key of those hashes.")
+    hash_key_file: Path | None = Field(default=None, description="File with the key of these hashes.")
     retention_days: float | None = Field(
-        default=None, gt=0, description="Captured rows and labels are deleted when they are this old; None keeps them."
+        default=None, gt=0, description="Age at which captured rows and labels are deleted; None keeps them."
     )
 
     @model_validator(mode="after")
     def _hash_needs_a_key(self) -> CaptureSettings:
         if self.hash and self.hash_key_file is None:
-            raise ValueError("hash needs hash_key_file: without a key, a hash of a name is as good as the name")
+            raise ValueError("hash requires hash_key_file: without a key, hashes can be reversed by guessing")
         return self
 
 
 class LimitSettings(Settings):
-    """Bounds on one request, and on all of them together."""
+    """Limits for each request and for all requests of a worker."""
 
-    body_bytes: int = Field(default=8_000_000, ge=1, description="Size of a body, unpacked.")
-    rows: int = Field(default=10_000, ge=1, description="Rows, or labels, in one request.")
-    columns: int = Field(default=2_000, ge=1, description="Columns, or inputs, which a request may name.")
-    depth: int = Field(default=16, ge=2, description="Nesting of a JSON body.")
+    body_bytes: int = Field(default=8_000_000, ge=1, description="Size of a decompressed body.")
+    rows: int = Field(default=10_000, ge=1, description="Rows or labels in one request.")
+    columns: int = Field(default=2_000, ge=1, description="Columns or inputs in one request.")
+    depth: int = Field(default=16, ge=2, description="Nesting depth of a JSON body.")
     text: int = Field(default=100_000, ge=1, description="Characters of one string.")
-    body_seconds: float = Field(default=30.0, gt=0, description="Time a client has to send its body.")
-    header_seconds: float = Field(default=15.0, gt=0, description="Time a client has to send a request's head.")
-    connections: int = Field(default=4_096, ge=1, description="Connections which one worker holds open.")
-    answer_seconds: float = Field(default=30.0, gt=0, description="Time an answer may take; then 503.")
-    concurrency: int = Field(default=1_024, ge=1, description="Requests under way in one worker; then 503.")
-    per_key: int = Field(default=1_024, ge=1, description="Requests under way of one API key in one worker; then 429.")
-    queue_rows: int = Field(default=50_000, ge=1, description="Rows which wait for the model; then 503.")
-    queue_ms: float = Field(
-        default=250.0, gt=0, description="Expected wait for the model beyond which requests are turned away with 503."
+    body_seconds: float = Field(default=30.0, gt=0, description="Time to receive the body.")
+    header_seconds: float = Field(default=15.0, gt=0, description="Time to receive the head of a request.")
+    connections: int = Field(default=4_096, ge=1, description="Open connections of one worker.")
+    answer_seconds: float = Field(default=30.0, gt=0, description="Time to answer; then 503.")
+    concurrency: int = Field(default=1_024, ge=1, description="Requests in flight in one worker; beyond it 503.")
+    per_key: int = Field(
+        default=1_024, ge=1, description="Requests in flight of one API key in one worker; beyond it 429."
     )
+    queue_rows: int = Field(default=50_000, ge=1, description="Rows waiting for the model; beyond it 503.")
+    queue_ms: float = Field(default=250.0, gt=0, description="Expected wait for the model; beyond it 503.")
 
 
 class BatchSettings(Settings):
-    """How requests are answered together. A request is sent to the model at once when that is idle."""
+    """How requests are batched. A request goes to the model immediately if the model is idle."""
 
-    rows: int = Field(default=64, ge=1, description="Rows in one call of the model at most, of several requests.")
+    rows: int = Field(default=64, ge=1, description="Maximum rows in one call of the model.")
     max_wait_ms: float = Field(
         default=0.0,
         ge=0,
         le=1000,
-        description="Time a request may wait for others although the model is idle. 0 sends at once.",
+        description="Time a request waits for others while the model is idle; 0 does not wait.",
     )
 
 
 class CompileSettings(Settings):
-    """Whether a model may be compiled, and when the compiled one may serve."""
+    """Whether models are compiled, and when a compiled model is served."""
 
     engines: list[EngineName] = Field(
         default_factory=lambda: list[EngineName](("linear", "tl2cgen", "onnxruntime", "treelite")),
-        description="Engines which are tried, in order; empty: the model itself serves.",
+        description="Engines to try, in order; empty: serve the original model.",
     )
     tolerance: float = Field(
-        default=1e-6, ge=0, description="Largest difference from the model itself, absolute or relative, on its sample."
+        default=1e-6,
+        ge=0,
+        description="Maximum difference from the original model, absolute or relative, on its sample.",
     )
 
 
 class IsolationSettings(Settings):
-    """What happens to a model whose requirements differ from this server's."""
+    """How models with requirements that differ from the server's are served."""
 
     mode: Literal["auto", "refuse"] = Field(
-        default="auto", description="`auto`: it runs in an environment of its own; `refuse`: it does not serve."
+        default="auto", description="`auto`: run the model in its own environment; `refuse`: do not serve it."
     )
-    build_seconds: float = Field(default=900.0, gt=0, description="Time in which that environment must be built.")
+    build_seconds: float = Field(default=900.0, gt=0, description="Time to build the environment.")
 
 
 class ServingSettings(ServiceSettings):
-    """What the server of one model needs to know."""
+    """The settings of the server of one model."""
 
     model: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.-]+$", description="Name of the registered model.")
-    alias: str = Field(default="champion", min_length=1, description="Alias which the server follows.")
+    alias: str = Field(default="champion", min_length=1, description="Alias of the version to serve.")
     version: str | None = Field(
-        default=None, pattern=r"^[0-9]+$", description="A version which is served for good, instead of an alias."
+        default=None, pattern=r"^[0-9]+$", description="A fixed version to serve, instead of an alias."
     )
-    path: Path | None = Field(default=None, description="Folder of a model which is served instead of a registry's.")
+    path: Path | None = Field(default=None, description="Folder of a model to serve, instead of a registered model.")
     shadow: str | None = Field(
-        default=None, min_length=1, description="Alias of a version which is asked the same besides, off the path."
+        default=None,
+        min_length=1,
+        description="Alias of a version that gets the same requests; its answers are only compared.",
     )
-    registry: RegistrySettings | None = Field(default=None, description="How to reach MLflow; not needed with `path`.")
-    capture: CaptureSettings | None = Field(default=None, description="Nothing is captured without it.")
-    poll_seconds: float = Field(default=2.0, gt=0, description="Mean time between two looks at the alias.")
-    cache: Path = Field(description="Folder for downloaded versions; lost, it is filled again.")
+    registry: RegistrySettings | None = Field(default=None, description="The MLflow server; not used with `path`.")
+    capture: CaptureSettings | None = Field(default=None, description="Capture of requests; None captures nothing.")
+    poll_seconds: float = Field(default=2.0, gt=0, description="Mean time between two checks of the alias.")
+    cache: Path = Field(description="Folder for downloaded versions; it can be deleted.")
     keys_file: Path | None = Field(
-        default=None, description="JSON file of further API keys, hashed; it is read again when it changes."
+        default=None, description="JSON file with hashes of more API keys; the server reads it again when it changes."
     )
-    workers: int = Field(default=1, ge=1, le=64, description="Processes which answer on the one port.")
+    workers: int = Field(default=1, ge=1, le=64, description="Worker processes on the port.")
     batch: BatchSettings = BatchSettings()
     compile: CompileSettings = CompileSettings()
     isolation: IsolationSettings = IsolationSettings()
     limits: LimitSettings = LimitSettings()
     drain_seconds: float = Field(
-        default=0.0, ge=0, le=300, description="Time between not being ready any more and closing the port, at SIGTERM."
+        default=0.0, ge=0, le=300, description="At SIGTERM, time between reporting not ready and closing the port."
     )
     access_log: float = Field(
-        default=1.0, ge=0, le=1, description="Share of the answered requests which are logged; refused ones always are."
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Share of successful requests in the access log; failed requests are always logged.",
     )
 
     @model_validator(mode="after")
     def _one_source(self) -> ServingSettings:
         if (self.path is None) == (self.registry is None):
-            raise ValueError("name exactly one of registry and path")
+            raise ValueError("set exactly one of registry and path")
         if self.version is not None and self.path is not None:
-            raise ValueError("version names one of the registry; it does not go with path")
+            raise ValueError("version needs a registry and cannot be combined with path")
         if self.shadow is not None and (self.path is not None or self.version is not None):
-            raise ValueError("shadow goes with an alias: a version or folder which is served for good has none")
+            raise ValueError("shadow needs an alias and cannot be combined with version or path")
         return self

@@ -41,9 +41,9 @@ def find(
 ) -> None:
     """Show the captured rows of a request, and the files which hold them; exit code 1 when there are none."""
     from ...runtime.capture import find as find_rows
-    from ...runtime.serving.hide_pandas import arrow_without_pandas
+    from ...runtime.serving.hide_pandas import hide_pandas_from_arrow
 
-    arrow_without_pandas()
+    hide_pandas_from_arrow()
     found: list[Found] = []
     for folder in _folders(directory, stack):
         try:

@@ -1,4 +1,4 @@
-"""The real server and clients which misbehave, a disk which does, and its end. No registry is needed."""
+"""The real server, without a registry: misbehaving clients, a failing disk, and its shutdown."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def rows_of(number: int) -> bytes:
 def test_both_ways_through_the_server_give_the_same(
     served: ModelServer, status: int, body: bytes, more: tuple[str, ...], parts: int
 ) -> None:
-    """With a query a request goes uvicorn's way."""
+    """A request with a query string goes through ASGI."""
     raw = head(served, *more, length=len(body)) + body
     told = told_of(served, raw, parts)
     assert told == told_of(served, raw.replace(b"/invocations", b"/invocations?long", 1), parts)

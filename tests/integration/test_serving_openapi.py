@@ -1,4 +1,4 @@
-"""Schemathesis against the real server: what its document says is taken is taken, and what not is refused."""
+"""Schemathesis against the real server: it accepts and refuses requests as its OpenAPI document says."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONFIG = """
 [checks.negative_data_rejection]
 expected-statuses = ["400", "401", "403", "404", "405", "406", "409", "413", "415", "422", "428", "429"]
 
-# Shapes, data and one another have to fit, which a schema cannot say.
+# Shapes and data must match, which a schema cannot express.
 [[operations]]
 include-operation-id = ["v2Infer", "v2InferOfVersion"]
 checks.positive_data_acceptance.enabled = false

@@ -1,4 +1,4 @@
-"""The pages of the real model server in a real browser: two workers, a real registry, a model with hostile names."""
+"""The pages of the real model server in a browser: two workers, a registry, and a model with hostile names."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def without_a_key_nothing_is_shown(page: Browser, served: ModelServer) -> None:
     page.wait(lambda: page.find("#gate").is_displayed())
     assert page.listen() == []
     page.find("#key").send_keys("wrong\n")
-    shown(page, "#key-error", "does not take this key")
+    shown(page, "#key-error", "does not accept this key")
     assert served.model not in page.text("body")
     page.listen()
     page.console.clear()
@@ -94,7 +94,7 @@ def the_champion_appears_with_its_lineage(page: Browser, registry: Registry, ser
     assert (fact(page, "#what", "Data"), fact(page, "#what", "Data commit")) == ("flights", "c0ffee")
     assert fact(page, "#what", "Engine").startswith(served.get("/readyz").json()["engine"])
     assert fact(page, "#state", "Registry") == "reachable"
-    assert "serves" in page.text("#swaps tbody tr:first-child")
+    assert "done" in page.text("#swaps tbody tr:first-child")
 
 
 def the_form_answers_as_the_model_does(page: Browser, registry: Registry, served: ModelServer) -> None:
@@ -150,7 +150,7 @@ def swaps_and_failures_appear(page: Browser, registry: Registry, served: ModelSe
     shown(page, "#serves", f"version {second} as champion", 120)
     cells = [cell.text for cell in page.all("#swaps tbody tr:first-child td")]
     assert cells[1:3] == [first, second]
-    assert cells[4] == "serves"
+    assert cells[4] == "done"
     third = registry.register(*hostile_pipeline(3, "extra"))
     registry.alias(third)
     shown(page, "#error", f"version {third} cannot serve", 120)

@@ -1,4 +1,4 @@
-"""The pages of the model server in a real browser, in states which a stand-in gives them."""
+"""The pages of the model server in a browser, with a stand-in server that sets their state."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_shell_holds_nothing_and_asks_for_the_key(page: Browser, server: Sta
 
 def test_a_wrong_key_is_refused_and_the_right_one_kept_for_the_tab(page: Browser, server: StandIn) -> None:
     enter(page, "wrong")
-    shown(page, "#key-error", "does not take this key")
+    shown(page, "#key-error", "does not accept this key")
     assert page.find("#key").get_attribute("aria-invalid") == "true"
     assert page.run("return sessionStorage.length") == 0
     enter(page, "two words")
@@ -100,7 +100,7 @@ def test_what_serves_is_said_with_its_lineage(opened: Browser, server: StandIn) 
     assert opened.text("#serves") == "version 7 as champion"
     assert opened.run("return document.title").startswith("flights")
     what = facts(opened, "#what")
-    assert (what["Version"], what["Gives"], what["Data"]) == ("7", "score", "flights")
+    assert (what["Version"], what["Output"], what["Data"]) == ("7", "score", "flights")
     assert what["Engine"].splitlines() == ["tl2cgen, compiled", "within 6e-16 of the model itself on 1000 rows"]
     assert (what["Git commit"], what["Data commit"]) == ("decade" * 6, "c0ffee" * 10)
     assert (what["roc_auc"], what["rows"], what["loss"]) == ("0.71723", "327,346", "1.25e-7")
@@ -149,7 +149,7 @@ def test_a_server_without_a_model_says_so(page: Browser, server: StandIn) -> Non
     enter(page)
     shown(page, "#ready", "not ready")
     assert page.text("#serves") == "no version"
-    assert page.text("#try") == page.text("#what") == "No version serves yet."
+    assert page.text("#try") == page.text("#what") == "No version is served yet."
     assert facts(page, "#state") == {"Registry": "none: a folder is served", "Capture": "off", "Shadow": "none"}
     server.status = status()
     shown(page, "#serves", "version 7 as champion")
@@ -165,7 +165,7 @@ def test_the_charts_move(opened: Browser, server: StandIn) -> None:
     assert opened.find("#charts path.a").get_attribute("d") != before
     assert "2 ms p50" in opened.text("#charts figure:nth-child(2) .now")
     assert "7.5 ms p99" in opened.text("#charts figure:nth-child(2) .now")
-    assert "1.5 rows a call" in opened.text("#charts figure:nth-child(3) .now")
+    assert "1.5 rows per call" in opened.text("#charts figure:nth-child(3) .now")
     latency = opened.find("#charts figure:nth-child(2) svg")
     assert "p99 7.5 ms" in str(latency.get_attribute("aria-label"))
     line = str(opened.find("#charts figure:nth-child(2) path.a").get_attribute("d"))
@@ -318,7 +318,7 @@ def test_a_hundred_columns_can_be_searched(page: Browser, server: StandIn) -> No
 
 def test_an_answer_which_does_not_come_is_told_and_waited_for(opened: Browser, server: StandIn) -> None:
     server.ill = True
-    shown(opened, "#trouble", "answers 502")
+    shown(opened, "#trouble", "answered 502")
     assert opened.text("h1") == "flights"
     server.ill = False
     opened.wait(lambda: not opened.find("#trouble").is_displayed(), seconds=60)

@@ -41,8 +41,8 @@ preparation.ensure_prepared(folder, info, preparation.PreparationSettings())
 SERVE = """
 import json, sys
 from pathlib import Path
-from tidemill.runtime.serving.hide_pandas import arrow_without_pandas
-arrow_without_pandas()
+from tidemill.runtime.serving.hide_pandas import hide_pandas_from_arrow
+hide_pandas_from_arrow()
 from tidemill.runtime.serving.versions import preparation
 from tidemill.runtime.serving.inference.batch import Batch
 from tidemill.runtime.serving.versions.model import VersionInfo, load

@@ -94,7 +94,7 @@ def test_triton_s_client_is_told_what_is_wrong(triton: tuple[InferenceServerClie
     client, headers = triton
     for name, given, sent, wanted in (
         (MODEL, inputs(binary=True, columns=2), headers, "inputs.carrier: missing"),
-        (MODEL, inputs(binary=True), {}, "a valid API key is needed"),
+        (MODEL, inputs(binary=True), {}, "a valid API key is required"),
         ("other", inputs(binary=True), headers, f"this server serves {MODEL}"),
     ):
         with pytest.raises(InferenceServerException) as caught:

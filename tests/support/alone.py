@@ -30,10 +30,13 @@ def save(folder: Path, pipeline: Any, frame: Any) -> None:
 
 
 @contextmanager
-def server_of(folder: Path, pipeline: Any, frame: Any, **overrides: Any) -> Iterator[ModelServer]:
-    """Serve `pipeline`, fitted on `frame`, alone; it answers when it is given."""
+def server_of(
+    folder: Path, pipeline: Any, frame: Any, *, variables: dict[str, str] | None = None, **overrides: Any
+) -> Iterator[ModelServer]:
+    """Serve `pipeline`, fitted on `frame`, without a registry, with environment `variables`; wait until it is ready."""
     save(folder / "model", pipeline, frame)
     server = ModelServer(folder, "", "", folder, {"registry": None, "path": str(folder / "model"), **overrides})
+    server.variables = variables or {}
     try:
         server.start()
         server.wait(lambda: server.get("/readyz").status_code == 200)

@@ -16,7 +16,7 @@ from tidemill.runtime.capture.columns import Privacy
 from tidemill.runtime.common.ids import uuid7, uuid7_at
 from tidemill.runtime.serving.contract.model_contract import Column, Contract
 from tidemill.runtime.serving.inference.batch import Batch, Outputs
-from tidemill.runtime.serving.recording.writer import Captured
+from tidemill.runtime.serving.recording.writer import CapturedRequest
 
 OUTPUTS = pa.struct([("score", pa.float64())])
 
@@ -96,11 +96,11 @@ def captured(
     received_at: float | None = None,
     event_times: Sequence[datetime] | None = None,
     outputs: Outputs | None = None,
-) -> Captured:
+) -> CapturedRequest:
     """Return a request of `rows` rows as the server captures it."""
     moment = datetime.now(UTC).timestamp() if received_at is None else received_at
     given = [(float(row), None) for row in range(rows)] if values is None else values
-    return Captured(
+    return CapturedRequest(
         str(uuid7_at(moment)) if request_id is None else request_id,
         None,
         moment,

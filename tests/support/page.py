@@ -14,7 +14,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from tidemill.runtime.serving.page import merged, routes
+from tidemill.runtime.serving.page import pages
+from tidemill.runtime.serving.telemetry.recent import merge_rates
 from tidemill.runtime.serving.telemetry.status_schema import ShadowState, Status
 
 from tests.support.servers import free_port
@@ -45,7 +46,7 @@ SHADOW: ShadowState = {
 
 def rates(requests: Callable[[int], int] = lambda _: 0) -> Any:
     """Return the rates of traffic which was `requests(age)` strong so many seconds ago."""
-    quiet = merged([])
+    quiet = merge_rates([])
     counts = [requests(len(quiet["seconds"]) - index) for index in range(len(quiet["seconds"]))]
     return {
         **quiet,
@@ -131,7 +132,7 @@ class StandIn:
 
     def app(self) -> Starlette:
         async def page(request: Request) -> Response:
-            code, headers, body = routes()[request.url.path].answer(request.headers.get("if-none-match"))
+            code, headers, body = pages()[request.url.path].respond(request.headers.get("if-none-match"))
             return Response(body, code, headers=dict(headers))
 
         async def closed(request: Request) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,16 @@ from ..settings import LimitSettings
 from .columns import BITS, LARGEST, Column
 from .model_contract import Contract
 
-__all__ = ["any_value", "column_schema", "output_schema", "row_schema", "time_schema"]
+__all__ = [
+    "any_value",
+    "array_schema",
+    "column_schema",
+    "list_row_schema",
+    "object_schema",
+    "output_schema",
+    "row_schema",
+    "time_schema",
+]
 
 # A valid date: months of 31 days, of 30 days, February, and 29 February in leap years.
 _YEAR = r"(?:1679|16[89][0-9]|1[789][0-9]{2}|2[01][0-9]{2}|22[0-5][0-9]|2260)"
@@ -27,6 +36,20 @@ _DAY = (
 _CLOCK = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 _TIME = rf"^{_DAY}[Tt ]{_CLOCK}:[0-5][0-9](?:\.[0-9]{{1,9}})?(?:[Zz]|[+-]{_CLOCK})$"
 _BASE64 = r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+
+
+def object_schema(
+    properties: Mapping[str, Any], *, optional: Collection[str] = (), closed: bool = False
+) -> dict[str, Any]:
+    """Return the schema of an object; if it is `closed`, further properties are not allowed."""
+    required = [name for name in properties if name not in optional]
+    schema = {"type": "object", "properties": dict(properties), "required": required}
+    return {**schema, "additionalProperties": False} if closed else schema
+
+
+def array_schema(items: Any, **bounds: int) -> dict[str, Any]:
+    """Return the schema of an array, with bounds such as `minItems`."""
+    return {"type": "array", "items": items, **bounds}
 
 
 def time_schema() -> dict[str, Any]:
@@ -47,16 +70,20 @@ def column_schema(column: Column, limits: LimitSettings) -> dict[str, Any]:
 
 def row_schema(contract: Contract, limits: LimitSettings) -> dict[str, Any]:
     """Return the schema of a row as an object."""
-    return {
-        "type": "object",
-        "properties": {column.name: column_schema(column, limits) for column in contract.columns},
-        "required": [column.name for column in contract.columns if column.required],
-        "additionalProperties": False,
-    }
+    properties = {column.name: column_schema(column, limits) for column in contract.columns}
+    optional = [column.name for column in contract.columns if not column.required]
+    return object_schema(properties, optional=optional, closed=True)
+
+
+def list_row_schema(contract: Contract, limits: LimitSettings) -> dict[str, Any]:
+    """Return the schema of a row as a list of values in the order of the columns."""
+    columns, width = contract.columns, len(contract.columns)
+    schema = array_schema(False, minItems=width, maxItems=width)
+    return {**schema, "prefixItems": [column_schema(column, limits) for column in columns]}
 
 
 def any_value(limits: LimitSettings) -> dict[str, Any]:
-    """Return the schema of any JSON value; it refers to itself as `#/components/schemas/AnyValue`."""
+    """Return the schema of any JSON value, for `#/components/schemas/AnyValue`, which it refers to."""
     inner = {"$ref": "#/components/schemas/AnyValue"}
     return {
         "anyOf": [
@@ -64,7 +91,7 @@ def any_value(limits: LimitSettings) -> dict[str, Any]:
             {"type": "boolean"},
             _scalar("double", limits),
             _scalar("string", limits),
-            {"type": "array", "items": inner},
+            array_schema(inner),
             {"type": "object", "additionalProperties": inner},
         ]
     }
@@ -74,7 +101,7 @@ def output_schema(kind: pa.DataType) -> dict[str, Any]:
     """Return the schema of one output of the Arrow type `kind`."""
     types = pa.types
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return {"type": "array", "items": output_schema(kind.value_type)}
+        return array_schema(output_schema(kind.value_type))
     if types.is_boolean(kind):
         return {"type": "boolean"}
     if types.is_integer(kind):
@@ -114,17 +141,14 @@ def _json(spec: Mapping[str, Any], limits: LimitSettings) -> dict[str, Any]:
     if kind == "any":
         return {"$ref": "#/components/schemas/AnyValue"}
     if kind == "array":
-        return {"type": "array", "items": _optional_json(spec["items"], limits)}
+        return array_schema(_optional_json(spec["items"], limits))
     if kind == "map":
         return {"type": "object", "additionalProperties": _optional_json(spec["values"], limits)}
     if kind == "object":
         properties: Mapping[str, Mapping[str, Any]] = spec["properties"]
-        return {
-            "type": "object",
-            "properties": {name: _optional_json(part, limits) for name, part in properties.items()},
-            "required": [name for name, part in properties.items() if part.get("required", True)],
-            "additionalProperties": False,
-        }
+        optional = [name for name, part in properties.items() if not part.get("required", True)]
+        parts = {name: _optional_json(part, limits) for name, part in properties.items()}
+        return object_schema(parts, optional=optional, closed=True)
     return _scalar(kind, limits)
 
 
@@ -144,7 +168,7 @@ def _tensor(column: Column, limits: LimitSettings) -> dict[str, Any]:
         plain = float if dtype.kind == "f" else int
         schema = {"type": kind, "minimum": plain(bounds.min), "maximum": plain(bounds.max)}
     for size in reversed(column.shape[1:]):
-        schema = {"type": "array", "items": schema, "minItems": max(size, 1)}
+        schema = array_schema(schema, minItems=max(size, 1))
         if size >= 0:
             schema["maxItems"] = size
     return schema

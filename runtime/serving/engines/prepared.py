@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..inference.batch import Outputs
     from ..settings import CompileSettings, IsolationSettings
 
-__all__ = ["Output", "HasPreparationSettings", "Prepared", "fingerprint", "output_type", "write_sample"]
+__all__ = ["HasPreparationSettings", "Output", "Prepared", "fingerprint", "output_type", "write_sample"]
 
 _log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from ..inference.batch import Batch, Outputs
 from .mlmodel import MLmodel, forbid_pickle
 from .model_code import fresh_imports
 from .outputs import normalise
-from .prepared import Output, HasPreparationSettings, Prepared
+from .prepared import HasPreparationSettings, Output, Prepared
 from .single_thread import limit_threads
 
 __all__ = ["PyfuncEngine", "load", "open_model"]

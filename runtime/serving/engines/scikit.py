@@ -18,7 +18,7 @@ from .mlmodel import MLmodel
 from .model_code import fresh_imports
 from .outputs import normalise
 from .pipeline_plan import PipelinePlan
-from .prepared import Output, HasPreparationSettings, Prepared
+from .prepared import HasPreparationSettings, Output, Prepared
 from .single_thread import limit_threads
 
 __all__ = ["ScikitEngine", "final_estimator", "load", "missing_text", "open_model"]

@@ -1,4 +1,4 @@
-"""Who is let in: keys, and bounds on what is under way, so that a server with too much to do says so at once."""
+"""Admission of requests: checks API keys and limits the requests in flight, so that a busy server refuses early."""
 
 from __future__ import annotations
 
@@ -13,63 +13,64 @@ __all__ = ["Admission"]
 
 
 class Admission:
-    """Counts the requests under way of one worker.
+    """Counts the requests in flight of one worker.
 
     Args:
-        keys: who may ask.
-        limits: how much.
-        batcher: how busy the model is.
+        keys: the valid API keys.
+        limits: of requests in flight and of the queue.
+        batcher: reports the queue of the model.
+
+    Attributes:
+        requests: requests in flight.
     """
 
     def __init__(self, keys: Keys, limits: LimitSettings, batcher: Batcher) -> None:
         self._keys = keys
         self._limits = limits
         self._batcher = batcher
-        self._under_way: dict[str, int] = {}
+        self._per_key: dict[str, int] = {}
         self.requests = 0
-        self._most_wait = limits.queue_ms / 1000
+        self._max_wait = limits.queue_ms / 1000
 
-    def enter(self, headers: Mapping[bytes, bytes]) -> str:
-        """Return the name of the request's key and count it; `leave` must follow.
+    def admit(self, headers: Mapping[bytes, bytes]) -> str:
+        """Count a request and return the name of its key; `release` must follow.
 
         Raises:
-            Problem: 401 without a valid key, 429 where this key has too much under way, 503 where all together have.
+            Problem: 401 without a valid key, 429 if the key has too many requests in flight, 503 if the worker has.
         """
         name = self._keys.name_of(headers.get(b"authorization"), headers.get(b"x-api-key"))
         if name is None:
-            raise Problem(401, "a valid API key is needed", headers={"WWW-Authenticate": "Bearer"})
-        mine = self._under_way.get(name, 0)
-        if mine >= self._limits.per_key:
-            raise Problem(
-                429, f"this key has {mine} requests under way, as many as it may have", headers={"Retry-After": "1"}
-            )
+            raise Problem(401, "a valid API key is required", headers={"WWW-Authenticate": "Bearer"})
+        count = self._per_key.get(name, 0)
+        if count >= self._limits.per_key:
+            raise Problem(429, f"this API key already has {count} requests in flight", headers={"Retry-After": "1"})
         if self.requests >= self._limits.concurrency:
-            raise _busy("as many requests are under way as may be")
-        self._under_way[name] = mine + 1
+            raise _busy("too many requests are in flight")
+        self._per_key[name] = count + 1
         self.requests += 1
         return name
 
-    def leave(self, name: str) -> None:
-        """Note that a request of this key is answered."""
+    def release(self, name: str) -> None:
+        """Stop counting a request of the key `name`."""
         self.requests -= 1
-        left = self._under_way[name] - 1
-        if left:
-            self._under_way[name] = left
+        remaining = self._per_key[name] - 1
+        if remaining:
+            self._per_key[name] = remaining
         else:
-            del self._under_way[name]
+            del self._per_key[name]
 
     def check_queue(self) -> None:
-        """Turn a request away which would wait too long.
+        """Refuse a request that would wait too long.
 
         Raises:
             Problem: 503.
         """
         batcher = self._batcher
         if batcher.waiting_rows and (
-            batcher.waiting_rows >= self._limits.queue_rows or batcher.expected_wait > self._most_wait
+            batcher.waiting_rows >= self._limits.queue_rows or batcher.expected_wait > self._max_wait
         ):
-            raise _busy("the model has more to do than it can soon")
+            raise _busy("the queue of the model is too long")
 
 
-def _busy(why: str) -> Problem:
-    return Problem(503, why, headers={"Retry-After": "1"})
+def _busy(detail: str) -> Problem:
+    return Problem(503, detail, headers={"Retry-After": "1"})

@@ -1,4 +1,4 @@
-"""What is answered when there is no answer: problem documents (RFC 9457), with `error` besides for other clients."""
+"""Problem documents (RFC 9457), the answers to failed requests, with `error` for clients of other protocols."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["MEDIA_TYPE", "FieldError", "Problem"]
 
 MEDIA_TYPE = "application/problem+json"
 
-_SHOWN = 20
+_MAX_ERRORS = 20
 
 
 class FieldError(ValueError):
-    """One value of a request is wrong.
+    """A value of a request is invalid.
 
     Args:
-        field: where, such as `dataframe_records[0].distance`.
-        message: what is wrong, naming what is wanted.
+        field: its position, such as `dataframe_records[0].distance`.
+        message: what is wrong and what is expected.
     """
 
     def __init__(self, field: str, message: str) -> None:
@@ -32,22 +32,17 @@ class FieldError(ValueError):
 
 
 class Problem(Exception):  # noqa: N818 - its name in RFC 9457
-    """A request which is answered with a problem document.
+    """A request fails and is answered with a problem document.
 
     Args:
         status: HTTP status.
-        detail: what is wrong, one sentence without a full stop.
-        errors: the fields at fault.
-        headers: further headers of the answer.
+        detail: what is wrong, in one sentence without a full stop.
+        errors: the invalid fields.
+        headers: additional response headers.
     """
 
     def __init__(
-        self,
-        status: int,
-        detail: str,
-        *,
-        errors: Sequence[FieldError] = (),
-        headers: Mapping[str, str] | None = None,
+        self, status: int, detail: str, *, errors: Sequence[FieldError] = (), headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -56,11 +51,11 @@ class Problem(Exception):  # noqa: N818 - its name in RFC 9457
         self.headers = dict(headers or {})
 
     def encoded(self, request_id: str | None = None, client_request_id: str | None = None) -> bytes:
-        """Return the document; the request's ids are told where there are any."""
-        # The standard library's JSON: it can say half a surrogate pair, which a field's name may hold.
+        """Return the document as JSON, with the ids that the request has."""
+        # The standard library's JSON can encode half a surrogate pair, which a field's name may contain.
         text = _start(self.status, self.detail)
         if self.errors:
-            errors = [{"field": error.field, "message": error.message} for error in self.errors[:_SHOWN]]
+            errors = [{"field": error.field, "message": error.message} for error in self.errors[:_MAX_ERRORS]]
             text += f', "errors": {json.dumps(errors)}'
         if request_id is not None:
             text += f', "request_id": {encode_basestring_ascii(request_id)}'
@@ -69,13 +64,13 @@ class Problem(Exception):  # noqa: N818 - its name in RFC 9457
         return f"{text}}}".encode()
 
     def response(self) -> Response:
-        """Return the answer to a request without an id."""
+        """Return the response to a request without an id."""
         return Response(self.encoded(), status_code=self.status, headers=self.headers, media_type=MEDIA_TYPE)
 
 
 @lru_cache(maxsize=64)
 def _start(status: int, detail: str) -> str:
-    """Return the first members of a document: a server with too much to do says the same to many."""
+    """Return the first members of a document; cached, because a busy server refuses many requests equally."""
     document = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,

@@ -1,79 +1,91 @@
-"""A request of a hot route, from its head to its answer, on the connection itself.
+"""The fast path: a request of a hot route, from its head to its answer, on the connection itself.
 
-uvicorn makes a scope, a task, and two or more messages of each request, which together cost more than the answer. The
-usual requests of the hot routes go without them: the connection tells a `Straight` of the body as it comes, and the
-whole answer is one write. What is unusual (pipelined behind another one, `Expect`, HTTP/1.0) goes uvicorn's way to the
-same `Exchange`.
+uvicorn creates a scope, a task and at least two messages for each request, which together cost more than the answer.
+On the fast path the connection passes the body to a `FastPathRequest` as it arrives, and the whole response is one
+write. Unusual requests (pipelined, with `Expect`, HTTP/1.0) go through ASGI to the same `RequestHandler`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Coroutine
-from functools import lru_cache
+from http import HTTPStatus
 from typing import Any, Final, Protocol
-
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from ...common.ids import uuid7_text
 from ..inference.prediction import LARGE_BODY
 from ..protocols.base import EncodedResponse
-from .request_handler import READ_ON, SLOW_ANSWER, SLOW_BODY, Call, Exchange, answer_of, traceparent_of
+from .deadlines import SLOW_ANSWER, SLOW_BODY
+from .request_context import RequestContext
+from .request_handler import READ_LIMITS, RequestHandler
+from .responses import build_response, head_lines
 
-__all__ = ["Line", "Straight"]
+__all__ = ["Connection", "FastPathRequest"]
 
-_STATUS = {status: line.decode("ascii") for status, line in STATUS_LINE.items()}
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 
 
-class Line(Protocol):
-    """What a request must know of its connection.
+class FlowControl(Protocol):
+    """Pauses writing while the client does not read."""
 
-    Attributes:
-        loop: its event loop.
-        flow: whether what was written is taken.
-        tasks: those of the server, which waits for them at its end.
-    """
+    @property
+    def write_paused(self) -> bool:
+        """Whether writing is paused."""
+        ...
 
-    loop: asyncio.AbstractEventLoop
-    flow: FlowControl
-    tasks: set[asyncio.Task[Any]]
-
-    def send(self, answer: bytes, *, last: bool) -> None:
-        """Send the whole of an answer, and close the connection after it where it is the last."""
+    async def drain(self) -> None:
+        """Wait until writing is no longer paused."""
         ...
 
 
-class _Nobody:
-    """Stands for the event which a task of uvicorn would wait for."""
-
-    def set(self) -> None:
-        """Wake nobody."""
-
-
-class Straight:
-    """One request. It is where uvicorn has its `RequestResponseCycle`, and has what uvicorn looks at there.
-
-    Args:
-        line: the connection.
-        exchange: what answers.
-        path: the exchange's.
-        headers: names in lower case.
-        keep_alive: whether the connection stays open after the answer.
+class Connection(Protocol):
+    """The connection of a request.
 
     Attributes:
-        more_body: whether the body has not come to its end.
-        response_complete: whether all was said, or is not to be said.
-        disconnected: whether the client is gone.
+        tasks: the server's tasks, which it awaits before it stops.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    tasks: set[asyncio.Task[Any]]
+
+    @property
+    def flow(self) -> FlowControl:
+        """The flow control of its transport."""
+        ...
+
+    def send(self, response: bytes, *, last: bool) -> None:
+        """Send a complete response; close the connection afterwards if it is the last."""
+        ...
+
+
+class _UnusedEvent:
+    """Replaces the event that an ASGI task would wait for."""
+
+    def set(self) -> None:
+        """Do nothing."""
+
+
+class FastPathRequest:
+    """One request. It replaces uvicorn's `RequestResponseCycle` and has the attributes that uvicorn reads there.
+
+    Args:
+        connection: sends the response.
+        handler: answers.
+        path: the path of `handler`.
+        headers: names in lower case.
+        keep_alive: whether the connection stays open after the response.
+
+    Attributes:
+        more_body: whether the body is incomplete.
+        response_complete: whether the response was sent, or none will be.
+        disconnected: whether the client has left.
     """
 
     __slots__ = (
-        "_call",
-        "_exchange",
-        "_line",
+        "_connection",
+        "_context",
+        "_handler",
         "_parts",
         "_size",
         "_task",
@@ -83,14 +95,20 @@ class Straight:
         "response_complete",
     )
 
-    message_event: Final = _Nobody()
+    message_event: Final = _UnusedEvent()
 
     def __init__(
-        self, line: Line, exchange: Exchange, path: str, headers: dict[bytes, bytes], *, keep_alive: bool
+        self,
+        connection: Connection,
+        handler: RequestHandler,
+        path: str,
+        headers: dict[bytes, bytes],
+        *,
+        keep_alive: bool,
     ) -> None:
-        self._line = line
-        self._exchange = exchange
-        self._call = Call(path, headers, uuid7_text(), time.time(), time.perf_counter())
+        self._connection = connection
+        self._handler = handler
+        self._context = RequestContext(path, headers, uuid7_text(), time.time(), time.perf_counter())
         self._parts: list[bytes] = []
         self._size = 0
         self._task: asyncio.Task[None] | None = None
@@ -99,130 +117,109 @@ class Straight:
         self.response_complete = False
         self.disconnected = False
 
-    def begin(self) -> None:
-        """Look at the head; what is refused is told so before its body is read."""
-        self._exchange.watch.others.add(self)
+    def start(self) -> None:
+        """Check the head; refuse the request before its body is read if it is not admitted."""
+        self._handler.deadlines.expiring.add(self)
         try:
-            self._exchange.enter(self._call)
+            self._handler.admit(self._context)
         except Exception as error:  # noqa: BLE001 - it is the answer
-            self._say(error)
+            self._respond(error)
 
     def feed(self, part: bytes) -> None:
-        """Take a part of the body."""
-        if self._call.over:
+        """Add a part of the body."""
+        if self._context.over:
             return
         self._size += len(part)
-        limit = self._exchange.limits.body_bytes
+        limit = self._handler.limits.body_bytes
         if self._size <= limit:
             self._parts.append(part)
         else:
-            # Read on for a while: a client still sending would not see the answer.
+            # Read on for a while: a client that is still sending would not see the answer.
             self._parts.clear()
-            if self._size > READ_ON * limit:
-                self._say(self._exchange.too_large())
+            if self._size > READ_LIMITS * limit:
+                self._respond(self._handler.too_large())
 
-    def end(self) -> None:
-        """Answer: the body is whole."""
-        if self._call.over:
+    def finish_body(self) -> None:
+        """Answer the complete body."""
+        if self._context.over:
             return
         self.more_body = False
-        exchange, call = self._exchange, self._call
+        handler, context = self._handler, self._context
         try:
-            if self._size > exchange.limits.body_bytes:
-                raise exchange.too_large()
+            if self._size > handler.limits.body_bytes:
+                raise handler.too_large()
             parts = self._parts
-            body = exchange.unpacked(call, parts[0] if len(parts) == 1 else b"".join(parts))
-            # Nothing holds the parts until the answer.
+            body = handler.decompress(context, parts[0] if len(parts) == 1 else b"".join(parts))
+            # Free the parts before the answer.
             self._parts = []
-            if exchange.begin is not None and len(body) < LARGE_BODY:
-                exchange.begin(call, body, self._say)
+            if handler.start_answer is not None and len(body) < LARGE_BODY:
+                handler.start_answer(context, body, self._respond)
             else:
-                self._task = self._started(self._work(body))
+                self._task = self._create_task(self._answer(body))
         except Exception as error:  # noqa: BLE001 - it is the answer
-            self._say(error)
+            self._respond(error)
 
-    def look(self, now: float) -> None:
-        """Refuse it if it is late."""
-        limits = self._exchange.limits
+    def expire(self, now: float) -> None:
+        """Refuse the request if it is late at `now`."""
+        limits = self._handler.limits
         allowed, problem = (limits.body_seconds, SLOW_BODY) if self.more_body else (limits.answer_seconds, SLOW_ANSWER)
-        if now - self._call.started > allowed:
+        if now - self._context.started > allowed:
             if self._task is not None:
                 self._task.cancel()
-            self._say(problem)
+            self._respond(problem)
 
-    def leave(self) -> None:
-        """Note that the client is gone: there is nothing to answer where it has not asked yet."""
+    def disconnect(self) -> None:
+        """Note that the client has left; end the request if its body is incomplete."""
         self.disconnected = True
-        if self.more_body and not self._call.over:
-            self._over()
+        if self.more_body and not self._context.over:
+            self._release()
             self.response_complete = True
-            self._exchange.finished(self._call, 499)
+            self._handler.finish(self._context, 499)
 
-    async def _work(self, body: bytes) -> None:
+    async def _answer(self, body: bytes) -> None:
         try:
-            said = await self._exchange.work(self._call, body)
+            result = await self._handler.answer(self._context, body)
         except Exception as error:  # noqa: BLE001 - a model may raise anything; the client still gets a document
-            self._say(error)
+            self._respond(error)
         else:
-            self._say(said)
+            self._respond(result)
 
-    def _say(self, said: EncodedResponse | Exception) -> None:
-        """Answer, once."""
-        if self._call.over:
+    def _respond(self, result: EncodedResponse | Exception) -> None:
+        """Send the response to `result`, unless the request is already over."""
+        context = self._context
+        if context.over:
             return
-        self._over()
-        status, answer, close = _written(self._call, said)
+        self._release()
+        response = build_response(context, result)
+        lines, close = head_lines(context, response)
         if close:
             self.keep_alive = False
-        if self._line.flow.write_paused and not self.disconnected:
-            self._started(self._send_later(status, answer))
+        message = f"{_STATUS_LINES[response.status]}{lines}\r\n".encode("latin-1") + response.body
+        if self._connection.flow.write_paused and not self.disconnected:
+            self._create_task(self._send_later(response.status, message))
         else:
-            self._send(status, answer)
+            self._send(response.status, message)
 
-    def _over(self) -> None:
-        self._exchange.watch.others.discard(self)
-        self._exchange.leave(self._call)
+    def _release(self) -> None:
+        self._handler.deadlines.expiring.discard(self)
+        self._handler.release(self._context)
 
-    def _send(self, status: int, answer: bytes) -> None:
+    def _send(self, status: int, message: bytes) -> None:
         self.response_complete = True
         if not self.disconnected:
             if not self.keep_alive:
-                answer = answer.replace(b"\r\n", b"\r\nconnection: close\r\n", 1)
-            self._line.send(answer, last=not self.keep_alive)
-        self._exchange.finished(self._call, status)
+                message = message.replace(b"\r\n", b"\r\nconnection: close\r\n", 1)
+            self._connection.send(message, last=not self.keep_alive)
+        self._handler.finish(self._context, status)
 
-    async def _send_later(self, status: int, answer: bytes) -> None:
-        """Send it when the client has taken what was sent before."""
-        await self._line.flow.drain()
-        self._send(status, answer)
+    async def _send_later(self, status: int, message: bytes) -> None:
+        """Send the response when the client has read the earlier ones."""
+        await self._connection.flow.drain()
+        self._send(status, message)
 
-    def _started(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        tasks = self._line.tasks
-        task = self._line.loop.create_task(work)
+    def _create_task(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        tasks = self._connection.tasks
+        task = self._connection.loop.create_task(work)
         tasks.add(task)
         task.add_done_callback(tasks.discard)
         return task
-
-
-def _written(call: Call, said: EncodedResponse | Exception) -> tuple[int, bytes, bool]:
-    """Return status and bytes of the answer, and whether the connection ends with it."""
-    answer = answer_of(call, said)
-    head = (
-        f"{_STATUS[answer.status]}{_line('content-type', answer.media_type)}content-length: {len(answer.body)}\r\n"
-        f"x-request-id: {call.request_id}\r\n{_line('x-tidemill-model-version', call.version)}"
-    )
-    if call.trace is not None:
-        head += f"traceparent: {traceparent_of(call.trace)}\r\n"
-    close = False
-    for name, value in answer.headers.items():
-        if (name, value) == ("Connection", "close"):
-            close = True  # told with those which end for another reason
-        else:
-            head += _line(name.lower(), value)
-    return answer.status, f"{head}\r\n".encode("latin-1") + answer.body, close
-
-
-@lru_cache(maxsize=256)
-def _line(name: str, value: str) -> str:
-    """Return a line of the head; none where there is no value. Whatever a value holds, it is one line."""
-    return f"{name}: {_CONTROL.sub('', value)}\r\n" if value else ""

@@ -1,9 +1,9 @@
-"""The file of named API keys: `{"keys": [{"name", "sha256", "created"}]}`, mode 0600, replaced whole at each change.
+"""The file of named API keys: `{"keys": [{"name", "sha256", "created"}]}`, mode 0600, replaced at each change.
 
-    key = add_key(Path("keys.json"), "dashboard")     # told once, kept nowhere
+    key = add_key(Path("keys.json"), "dashboard")     # the only time the key is shown
     revoke_key(Path("keys.json"), "dashboard")
 
-A server which reads the file takes a change up by itself. Only the standard library and `filelock` are imported.
+A running server detects changes of the file. This module imports only the standard library and `filelock`.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from ...common.files import write_private
 __all__ = ["KEY_PREFIX", "NamedKey", "add_key", "check_name", "new_key", "read_keys", "revoke_key"]
 
 KEY_PREFIX = "tm_"
-"""What every key begins with, so that scanners for leaked secrets can know one."""
+"""The prefix of every key, by which secret scanners recognise leaked keys."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# What logs and metrics call the key of the listen settings.
+# The name of the platform's key in logs and metrics.
 _RESERVED = "platform"
 _LOCK_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class NamedKey:
-    """A key as the file keeps it.
+    """A key in the file.
 
     Attributes:
-        name: who it was given to.
+        name: its owner.
         sha256: SHA-256 of the key, in hexadecimal.
-        created: when, RFC 3339 in UTC.
+        created: RFC 3339 time in UTC.
     """
 
     name: str
@@ -53,7 +53,7 @@ class NamedKey:
 
 
 def new_key() -> str:
-    """Return a new key: 32 random bytes behind a prefix.
+    """Return a new key: a prefix and 32 random bytes.
 
     >>> key = new_key()
     >>> key.startswith(KEY_PREFIX), len(key)
@@ -63,27 +63,29 @@ def new_key() -> str:
 
 
 def check_name(name: str) -> None:
-    """See to it that `name` can be a key's.
+    """Check that `name` is a valid name for a key.
 
     Raises:
-        UserError: it cannot.
+        UserError: it is not.
     """
     if not _NAME.fullmatch(name):
         raise UserError(
-            "not a name for a key",
+            "not a valid name for a key",
             field="name",
             value=name,
-            hint="write 1 to 64 letters, digits, dots, dashes, underscores or @, beginning with a letter or digit",
+            hint="use 1 to 64 letters, digits, dots, dashes, underscores or @, and start with a letter or digit",
         )
     if name == _RESERVED:
-        raise UserError("the server's own key goes by that name", field="name", value=name, hint="choose another")
+        raise UserError(
+            "this name is reserved for the server's own key", field="name", value=name, hint="choose another name"
+        )
 
 
 def read_keys(path: Path) -> list[NamedKey]:
-    """Return the keys in `path`, in the order in which they were added; none where there is no such file.
+    """Return the keys in `path`, oldest first; an empty list if the file does not exist.
 
     Raises:
-        ConfigError: it cannot be read, or is no such file.
+        ConfigError: the file cannot be read, or is not a file of API keys.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -92,42 +94,42 @@ def read_keys(path: Path) -> list[NamedKey]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not JSON"
         raise ConfigError(f"the file of API keys cannot be read ({reason})", field="keys", value=str(path)) from None
-    given = cast("dict[str, Any]", document).get("keys") if isinstance(document, dict) else None
-    if not isinstance(given, list):
-        raise ConfigError('not a file of API keys: {"keys": [...]}', field="keys", value=str(path))
+    items = cast("dict[str, Any]", document).get("keys") if isinstance(document, dict) else None
+    if not isinstance(items, list):
+        raise ConfigError('not a file of API keys; expected {"keys": [...]}', field="keys", value=str(path))
     keys: list[NamedKey] = []
-    for index, item in enumerate(cast("list[Any]", given)):
-        key = _key(item)
-        if key is None or key.name in {kept.name for kept in keys}:
-            wants = "wants name, sha256 (64 hexadecimal digits) and created, each name once"
-            raise ConfigError(f"{wants}, in {path}", field=f"keys[{index}]")
+    for index, item in enumerate(cast("list[Any]", items)):
+        key = _parse(item)
+        if key is None or key.name in {other.name for other in keys}:
+            expected = "expected name, sha256 (64 hexadecimal digits) and created, each name only once"
+            raise ConfigError(f"{expected}, in {path}", field=f"keys[{index}]")
         keys.append(key)
     return keys
 
 
-def _key(item: Any) -> NamedKey | None:
+def _parse(item: Any) -> NamedKey | None:
     if not isinstance(item, dict):
         return None
-    kept = cast("dict[str, Any]", item)
-    if set(kept) != {"name", "sha256", "created"} or not all(isinstance(value, str) for value in kept.values()):
+    fields = cast("dict[str, Any]", item)
+    if set(fields) != {"name", "sha256", "created"} or not all(isinstance(value, str) for value in fields.values()):
         return None
-    key = NamedKey(**kept)
+    key = NamedKey(**fields)
     return key if _NAME.fullmatch(key.name) and _SHA256.fullmatch(key.sha256) else None
 
 
 def add_key(path: Path, name: str) -> str:
-    """Make a key for `name`, keep its hash in `path`, and return it: it is told here and never again.
+    """Create a key for `name`, store its hash in `path`, and return the key, which is stored nowhere.
 
     Raises:
-        UserError: the name is taken, or is none.
-        ConfigError: the file is not one of keys, or cannot be written.
+        UserError: the name is taken or invalid.
+        ConfigError: the file is not a file of API keys, or cannot be written.
     """
     check_name(name)
-    with _changing(path):
+    with _locked(path):
         keys = read_keys(path)
         if any(key.name == name for key in keys):
             raise UserError(
-                "there is a key of that name", field="name", value=name, hint="revoke it first, or choose another name"
+                "a key with this name exists", field="name", value=name, hint="revoke it first, or choose another name"
             )
         key = new_key()
         created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -136,29 +138,30 @@ def add_key(path: Path, name: str) -> str:
 
 
 def revoke_key(path: Path, name: str) -> None:
-    """Take the key of `name` out of `path`.
+    """Remove the key of `name` from `path`.
 
     Raises:
-        NotFoundError: there is none; names the nearest.
-        ConfigError: the file is not one of keys, or cannot be written.
+        NotFoundError: no such key; the hint names the closest one.
+        ConfigError: the file is not a file of API keys, or cannot be written.
     """
-    with _changing(path):
+    with _locked(path):
         keys = read_keys(path)
         names = [key.name for key in keys]
         if name not in names:
             close = difflib.get_close_matches(name, names, n=1)
-            hint = (
-                f"did you mean {close[0]}?" if close else f"use one of {', '.join(names) or 'none: there are no keys'}"
-            )
-            raise NotFoundError("no key of that name", field="name", value=name, hint=hint)
+            known = f"use one of {', '.join(names)}" if names else "the file contains no keys"
+            hint = f"did you mean {close[0]}?" if close else known
+            raise NotFoundError("no key with this name", field="name", value=name, hint=hint)
         _write(path, [key for key in keys if key.name != name])
 
 
 @contextlib.contextmanager
-def _changing(path: Path) -> Generator[None]:
-    """Keep others from changing `path`: two which read and write at once would lose one of the keys."""
-    if not path.parent.is_dir():  # the lock would make it
-        raise ConfigError("no such folder", field="keys", value=str(path.parent), hint="make it, or hint the path")
+def _locked(path: Path) -> Generator[None]:
+    """Lock `path`: two processes that change it at the same time would lose a key."""
+    if not path.parent.is_dir():  # the lock would create it
+        raise ConfigError(
+            "the folder does not exist", field="keys", value=str(path.parent), hint="create it, or correct the path"
+        )
     try:
         with FileLock(path.with_name(f".{path.name}.lock"), timeout=_LOCK_SECONDS, mode=0o600):
             yield

@@ -1,7 +1,7 @@
-"""Who may ask: the platform's own key, and named ones which can be revoked without a restart.
+"""The valid API keys: the platform's own key, and named keys that can be revoked without a restart.
 
-The file of named keys holds hashes only, which `key_file` writes. A key is 32 random bytes, so a plain SHA-256
-of it cannot be found by guessing; a slow hash would slow down every request.
+The file of named keys, written by `key_file`, contains only hashes. A key is 32 random bytes, so its plain SHA-256
+cannot be reversed by guessing; a slow hash would slow down every request.
 """
 
 from __future__ import annotations
@@ -23,55 +23,55 @@ PLATFORM = "platform"
 
 
 class Keys:
-    """The keys which open the server.
+    """The API keys that the server accepts.
 
     Args:
         token: the platform's key.
-        file: the file of named keys, or None. It need not exist.
+        file: the file of named keys, which may be missing; or None.
     """
 
     def __init__(self, token: str, file: Path | None = None) -> None:
-        self._own = (PLATFORM, hashlib.sha256(token.encode()).digest())
+        self._platform = (PLATFORM, hashlib.sha256(token.encode()).digest())
         self._file = file
-        self._seen: tuple[int, int, int] | None = None
-        self._known: list[tuple[str, bytes]] = [self._own]
+        self._version: tuple[int, int, int] | None = None
+        self._keys: list[tuple[str, bytes]] = [self._platform]
         self.refresh()
 
     def name_of(self, authorization: bytes | None, api_key: bytes | None) -> str | None:
         """Return the name of the key in the headers `Authorization: Bearer` or `X-API-Key`, or None.
 
-        Every known key is compared, in constant time: how long it takes tells nothing about any of them.
+        Each call compares all keys in constant time, so that the time does not depend on the keys.
         """
         if authorization is not None:
-            scheme, _, given = authorization.partition(b" ")
-            given = given.strip() if scheme.lower() == b"bearer" else b""
+            scheme, _, key = authorization.partition(b" ")
+            key = key.strip() if scheme.lower() == b"bearer" else b""
         else:
-            given = api_key or b""
-        digest = hashlib.sha256(given).digest()
+            key = api_key or b""
+        digest = hashlib.sha256(key).digest()
         found: str | None = None
-        for name, known in self._known:
-            if hmac.compare_digest(digest, known):
+        for name, known_digest in self._keys:
+            if hmac.compare_digest(digest, known_digest):
                 found = name
-        return found if given else None
+        return found if key else None
 
     def refresh(self) -> None:
-        """Read the file again if it has changed; one that cannot be read opens nothing but the platform's own key."""
+        """Read the file again if it has changed. If it is invalid, the server accepts only the platform's key."""
         if self._file is None:
             return
         try:
             status = self._file.stat()
         except OSError:
-            self._seen, self._known = None, [self._own]
+            self._version, self._keys = None, [self._platform]
             return
-        seen = (status.st_mtime_ns, status.st_size, status.st_ino)
-        if seen == self._seen:
+        version = (status.st_mtime_ns, status.st_size, status.st_ino)
+        if version == self._version:
             return
         try:
             named = read_keys(self._file)
         except ConfigError as error:
             _log.error(
-                "the file of API keys cannot be used; only the platform's key opens", extra={"error": str(error)}
+                "the file of API keys is invalid; only the platform's key is accepted", extra={"error": str(error)}
             )
             named = []
-        self._seen = seen
-        self._known = [self._own, *((key.name, bytes.fromhex(key.sha256)) for key in named)]
+        self._version = version
+        self._keys = [self._platform, *((key.name, bytes.fromhex(key.sha256)) for key in named)]

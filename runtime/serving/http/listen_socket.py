@@ -1,4 +1,4 @@
-"""The socket which a server listens on."""
+"""The socket that the server listens on."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import socket
 
 from ...common.settings import ListenSettings
 
-__all__ = ["BACKLOG", "bound_socket"]
+__all__ = ["BACKLOG", "bind_socket"]
 
 BACKLOG = 2048
-"""Connections which the system holds until they are accepted."""
+"""Connections that the system queues until the server accepts them."""
 
 
-def bound_socket(listen: ListenSettings) -> socket.socket:
-    """Return a listening socket, which several processes may share.
+def bind_socket(listen: ListenSettings) -> socket.socket:
+    """Return a listening socket that several processes can share.
 
     Raises:
-        OSError: the address cannot be had.
+        OSError: the address cannot be bound.
     """
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM)
+    listening = socket.socket(family, socket.SOCK_STREAM)
     try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind((listen.host, listen.port))
-        made.listen(BACKLOG)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((listen.host, listen.port))
+        listening.listen(BACKLOG)
     except BaseException:
-        made.close()
+        listening.close()
         raise
-    made.setblocking(False)
-    return made
+    listening.setblocking(False)
+    return listening

@@ -1,21 +1,19 @@
-"""The routes which are asked now and then: probes, metrics, pages, and what the protocols tell of the model."""
+"""The routes outside the hot path: probes, metrics, pages, and the metadata of the Open Inference Protocol."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.routing import Route
 
 from .. import page
+from ..model_server import ModelServer
 from ..protocols import open_inference
 from ..versions.model import ServedModel
 from .openapi.document import openapi
-
-if TYPE_CHECKING:
-    from ..app import ModelServer
 
 __all__ = ["add_routes"]
 
@@ -23,20 +21,20 @@ _RETRY = {"Retry-After": "5"}
 
 
 def add_routes(app: FastAPI) -> None:
-    """Add all routes of `app`, whose `state.server` is the running ModelServer."""
-    closed = [Depends(_with_key)]
+    """Add all routes to `app`, whose `state.server` is the running ModelServer."""
+    with_key = [Depends(_require_key)]
     for path, endpoint in (("/healthz", _healthz), ("/readyz", _readyz), ("/", _page), ("/docs", _page)):
         app.add_api_route(path, endpoint, response_model=None)
     app.add_api_route("/v2/health/live", _live, response_model=None)
     app.add_api_route("/v2/health/ready", _v2_ready, response_model=None)
     for path, endpoint in (("/metrics", _metrics), ("/status", _status), ("/openapi.json", _openapi), ("/v2", _v2)):
-        app.add_api_route(path, endpoint, dependencies=closed, response_model=None)
+        app.add_api_route(path, endpoint, dependencies=with_key, response_model=None)
     for path in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
-        app.add_api_route(path, _v2_model, dependencies=closed, response_model=None)
-        app.add_api_route(f"{path}/ready", _v2_model_ready, dependencies=closed, response_model=None)
-    # The application answers these before its router is asked: here they are for the methods they do not have.
+        app.add_api_route(path, _v2_model, dependencies=with_key, response_model=None)
+        app.add_api_route(f"{path}/ready", _v2_model_ready, dependencies=with_key, response_model=None)
+    # The application answers POST on these paths before the router; the routes answer 405 to other methods.
     for path in ("/invocations", "/predict", "/labels"):
-        app.router.routes.append(Route(path, _hot, methods=["POST"]))
+        app.router.routes.append(Route(path, _forward, methods=["POST"]))
     app.router.routes.append(Route("/v2/models/{name}/infer", _infer, methods=["POST"]))
     app.router.routes.append(Route("/v2/models/{name}/versions/{version}/infer", _infer, methods=["POST"]))
 
@@ -45,15 +43,15 @@ def _server(request: Request) -> ModelServer:
     return request.app.state.server
 
 
-def _with_key(request: Request) -> None:
+def _require_key(request: Request) -> None:
     name = _server(request).keys.name_of(_header(request, "authorization"), _header(request, "x-api-key"))
     if name is None:
-        raise HTTPException(401, "a valid API key is needed", headers={"WWW-Authenticate": "Bearer"})
+        raise HTTPException(401, "a valid API key is required", headers={"WWW-Authenticate": "Bearer"})
 
 
 def _header(request: Request, name: str) -> bytes | None:
-    given = request.headers.get(name)
-    return None if given is None else given.encode("latin-1")
+    value = request.headers.get(name)
+    return None if value is None else value.encode("latin-1")
 
 
 def _json(document: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -74,15 +72,11 @@ def _metrics(request: Request) -> Response:
 
 
 async def _status(request: Request) -> Response:
-    return Response(
-        json.dumps(_server(request).state.status()),
-        headers={"Cache-Control": "no-store"},
-        media_type="application/json",
-    )
+    return _json(_server(request).state.status(), headers={"Cache-Control": "no-store"})
 
 
 async def _page(request: Request) -> Response:
-    status, headers, body = page.routes()[request.url.path].answer(request.headers.get("if-none-match"))
+    status, headers, body = page.pages()[request.url.path].respond(request.headers.get("if-none-match"))
     return Response(body, status_code=status, headers=dict(headers))
 
 
@@ -104,11 +98,11 @@ async def _v2(_: Request) -> Response:
     return _json(open_inference.server_metadata())
 
 
-def _named(request: Request) -> ServedModel:
-    """Return the model which the path names.
+def _requested_model(request: Request) -> ServedModel:
+    """Return the model that the path names.
 
     Raises:
-        HTTPException: it is not the one that is served (404), or none is yet (503).
+        HTTPException: the server serves another model or version (404), or none yet (503).
     """
     server = _server(request)
     name, version = request.path_params["name"], request.path_params.get("version")
@@ -116,38 +110,38 @@ def _named(request: Request) -> ServedModel:
     if name != server.settings.model:
         raise HTTPException(404, f"this server serves {server.settings.model}")
     if model is None:
-        raise HTTPException(503, f"no version of {name} serves yet", headers=_RETRY)
+        raise HTTPException(503, f"no version of {name} is served yet", headers=_RETRY)
     if version is not None and version != model.info.version:
-        raise HTTPException(404, f"version {model.info.version} of {name} serves, and no other")
+        raise HTTPException(404, f"this server serves only version {model.info.version} of {name}")
     return model
 
 
 async def _v2_model(request: Request) -> Response:
-    return _json(open_inference.model_metadata(_named(request)))
+    return _json(open_inference.model_metadata(_requested_model(request)))
 
 
 async def _v2_model_ready(request: Request) -> Response:
-    model = _named(request)
+    model = _requested_model(request)
     ready = _server(request).state.ready
     return _json({"name": model.info.model, "ready": ready}, 200 if ready else 503)
 
 
-class _Forwarded(Response):
-    """Hands a request which the router found on to its exchange."""
+class _Forward(Response):
+    """Forwards a request from the router to the handler of `path`."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
         self._path = path
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await scope["app"].hot[self._path](scope, receive, send)
+        await scope["app"].handlers[self._path](scope, receive, send)
 
 
-async def _hot(request: Request) -> Response:
-    return _Forwarded(request.url.path)
+async def _forward(request: Request) -> Response:
+    return _Forward(request.url.path)
 
 
 async def _infer(request: Request) -> Response:
-    # Of another name, or with a version: the exchange of the one model answers once that is looked at.
-    _with_key(request)
-    return _Forwarded(f"/v2/models/{_named(request).info.model}/infer")
+    # A path with a version or another name: check both, then forward to the handler of the one model.
+    _require_key(request)
+    return _Forward(f"/v2/models/{_requested_model(request).info.model}/infer")

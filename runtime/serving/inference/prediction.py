@@ -9,9 +9,10 @@ from concurrent.futures import Executor
 
 from ..http.admission import Admission
 from ..http.errors import Problem
-from ..http.request_handler import Call, Done, Headers
+from ..http.request_context import Headers, RequestContext
+from ..http.request_handler import OnResult
 from ..protocols.base import DecodedRequest, Decoder, EncodedResponse, InferenceRequest, InferenceResult
-from ..recording.writer import Captured
+from ..recording.writer import CapturedRequest
 from ..settings import ServingSettings
 from ..versions.alias_watcher import AliasWatcher
 from ..versions.in_flight import InFlightCalls
@@ -50,7 +51,7 @@ class Inference:
         in_flight: InFlightCalls,
         admission: Admission,
         executor: Executor,
-        capture: Callable[[Captured], None] | None,
+        capture: Callable[[CapturedRequest], None] | None,
         shadow: Shadow | None,
     ) -> None:
         self._settings = settings
@@ -63,7 +64,7 @@ class Inference:
         self._capture = capture
         self._shadow = shadow
 
-    async def answer(self, decoder: Decoder, call: Call, body: bytes) -> EncodedResponse:
+    async def answer(self, decoder: Decoder, call: RequestContext, body: bytes) -> EncodedResponse:
         """Return the response to `body`.
 
         Raises:
@@ -91,7 +92,7 @@ class Inference:
         self._hand_on(call, model, decoded, outputs)
         return encoded
 
-    def begin_answer(self, decoder: Decoder, call: Call, body: bytes, done: Done) -> None:
+    def begin_answer(self, decoder: Decoder, call: RequestContext, body: bytes, done: OnResult) -> None:
         """Call `done` later with the response to `body`, which must not be large, or with the exception.
 
         This works like `answer`, but without a task, which would cost more than the model.
@@ -105,7 +106,12 @@ class Inference:
         self._batcher.enqueue(model, decoded.batch, functools.partial(self._encode, call, model, decoded, done))
 
     def _encode(
-        self, call: Call, model: ServedModel, decoded: DecodedRequest, done: Done, outputs: Outputs | Exception
+        self,
+        call: RequestContext,
+        model: ServedModel,
+        decoded: DecodedRequest,
+        done: OnResult,
+        outputs: Outputs | Exception,
     ) -> None:
         if call.over:
             return
@@ -129,11 +135,11 @@ class Inference:
 
     def _encoded(
         self,
-        call: Call,
+        call: RequestContext,
         model: ServedModel,
         decoded: DecodedRequest,
         outputs: Outputs,
-        done: Done,
+        done: OnResult,
         encoding: asyncio.Future[EncodedResponse],
     ) -> None:
         if call.over or encoding.cancelled():
@@ -146,7 +152,7 @@ class Inference:
         else:
             done(encoded)
 
-    def _serving_model(self, call: Call) -> ServedModel:
+    def _serving_model(self, call: RequestContext) -> ServedModel:
         """Return the serving version. Called once per request, so that a later swap does not affect it."""
         model = self._alias_watcher.current
         if model is None:
@@ -158,11 +164,11 @@ class Inference:
         self._admission.check_queue()
         return model
 
-    def _hand_on(self, call: Call, model: ServedModel, decoded: DecodedRequest, outputs: Outputs) -> None:
+    def _hand_on(self, call: RequestContext, model: ServedModel, decoded: DecodedRequest, outputs: Outputs) -> None:
         """Pass the answered request to the capture and the shadow."""
         if self._capture is None and self._shadow is None:
             return
-        captured = Captured(
+        captured = CapturedRequest(
             call.request_id,
             call.client_request_id,
             call.received_at,
@@ -177,7 +183,7 @@ class Inference:
             self._shadow.offer(captured, busy=self._batcher.waiting_rows > 0)
 
 
-def _request(call: Call, body: bytes) -> InferenceRequest:
+def _request(call: RequestContext, body: bytes) -> InferenceRequest:
     headers = call.headers
     return InferenceRequest(body, _header(headers, b"content-type"), _header(headers, b"accept"), Headers(headers))
 

@@ -32,7 +32,7 @@ from .environment import ensure_environment, environment_in_use, is_usable
 from .process import ModelProcess, ProcessGoneError
 
 if TYPE_CHECKING:
-    from ..engines.prepared import Output, HasPreparationSettings, Prepared
+    from ..engines.prepared import HasPreparationSettings, Output, Prepared
 
 __all__ = ["IsolatedEngine", "IsolatedModelError", "decode", "load"]
 

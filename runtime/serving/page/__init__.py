@@ -1,8 +1,7 @@
-"""What people see of the model server: the page at `/`, the API reference at `/docs`, and what they are filled from."""
+"""The web pages of the model server: the status page at `/` and the API reference at `/docs`."""
 
 from __future__ import annotations
 
-from ..telemetry.recent import Recent, merged
-from .pages import Served, routes
+from .pages import Page, pages
 
-__all__ = ["Recent", "Served", "merged", "routes"]
+__all__ = ["Page", "pages"]

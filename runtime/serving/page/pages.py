@@ -1,7 +1,7 @@
-"""The pages as they are sent: each is one document, which asks no other host for anything and runs nothing but its own.
+"""Builds the pages: each is one HTML document that loads nothing from other hosts and runs only its own scripts.
 
-The style and the scripts stand in the document, and the policy names their hashes: text which gets into a page is never
-run. The pages hold no data and ask for no key; what they show comes from `/status` and `/openapi.json`.
+Styles and scripts are inline, and the content security policy lists their hashes: text that gets into a page never
+runs. The pages need no key and contain no data; they show the documents at `/status` and `/openapi.json`.
 """
 
 from __future__ import annotations
@@ -13,27 +13,23 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-__all__ = ["Served", "routes"]
+__all__ = ["Page", "pages"]
 
 _STYLES = ("base.css",)
 _PAGES: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
-    # path: the document, its styles, its scripts
-    "/": (
-        "status.html",
-        (*_STYLES, "status.css"),
-        ("common.js", "charts.js", "form.js", "panels.js", "status.js"),
-    ),
+    # path: document, styles, scripts
+    "/": ("status.html", (*_STYLES, "status.css"), ("common.js", "charts.js", "form.js", "panels.js", "status.js")),
     "/docs": ("docs.html", (*_STYLES, "docs.css"), ("common.js", "schema.js", "docs.js")),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class Page:
     """One page.
 
     Attributes:
-        headers: all of the answer's, its content type among them.
-        etag: changes with the content.
+        headers: all response headers, including the content type.
+        etag: hash of the content, quoted.
     """
 
     body: bytes
@@ -42,28 +38,36 @@ class Served:
 
     @property
     def content_type(self) -> str:
-        """Its media type."""
+        """The media type."""
         return self.headers["Content-Type"]
 
-    def answer(self, if_none_match: str | None = None) -> tuple[int, Mapping[str, str], bytes]:
-        """Return status, headers and body for a request which had the header `If-None-Match`, or had not."""
-        held = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
-        if self.etag in held or "*" in held:
+    def respond(self, if_none_match: str | None = None) -> tuple[int, Mapping[str, str], bytes]:
+        """Return status, headers and body for a request with the header `If-None-Match`, or without it."""
+        known = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
+        if self.etag in known or "*" in known:
             return 304, {name: value for name, value in self.headers.items() if name != "Content-Type"}, b""
         return 200, self.headers, self.body
 
 
 @cache
-def routes() -> Mapping[str, Served]:
-    """Return the pages by their path: `/` and `/docs`."""
+def pages() -> Mapping[str, Page]:
+    """Return the pages by path: `/` and `/docs`."""
     return {path: _page(*parts) for path, parts in _PAGES.items()}
 
 
-def _page(document: str, styles: tuple[str, ...], scripts: tuple[str, ...]) -> Served:
+def _page(document: str, styles: tuple[str, ...], scripts: tuple[str, ...]) -> Page:
     style = "\n".join(_asset(name) for name in styles)
-    # One scope for all files of a page, and none of its names in the window's.
+    # The scripts of a page share one scope and add no names to the window.
     script = "(() => {\n'use strict';\n" + "\n".join(_asset(name) for name in scripts) + "})();\n"
-    body = _asset(document).replace("/* style */", style).replace("/* script */", script).encode()
+    html = _asset(document)
+    for marker, text in (
+        ("<!-- head -->\n", _asset("head.html")),
+        ("<!-- key form -->\n", _asset("key_form.html")),
+        ("/* style */", style),
+        ("/* script */", script),
+    ):
+        html = html.replace(marker, text)
+    body = html.encode()
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     headers = {
         "Content-Type": "text/html; charset=utf-8",
@@ -73,11 +77,11 @@ def _page(document: str, styles: tuple[str, ...], scripts: tuple[str, ...]) -> S
         "Referrer-Policy": "no-referrer",
         "Cross-Origin-Opener-Policy": "same-origin",
         "Cross-Origin-Resource-Policy": "same-origin",
-        # Kept, but asked about each time: the page must fit the server behind it.
+        # Browsers must revalidate: the page has to match the server's version.
         "Cache-Control": "no-cache",
         "ETag": etag,
     }
-    return Served(body, headers, etag)
+    return Page(body, headers, etag)
 
 
 def _policy(style: str, script: str) -> str:

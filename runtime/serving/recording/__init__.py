@@ -1,1 +1,1 @@
-"""Records what the server answered, and the labels that clients send later."""
+"""Records answered requests, and the labels that clients send later."""

@@ -1,7 +1,6 @@
-"""Labels which clients send when the truth is known: read, and kept before they are acknowledged.
+"""Parses and stores the labels that clients send when the true values are known.
 
-A label is known by `(request_id, row)`. To send one twice changes nothing; where two differ, the one received last
-counts.
+`(request_id, row)` identifies a label. Sending a label twice changes nothing; of two different ones, the last counts.
 """
 
 from __future__ import annotations
@@ -30,20 +29,20 @@ _KEYS = ("request_id", "row", "label")
 
 
 def label_table(document: dict[str, Any], limit: int) -> pa.Table:
-    """Return the labels in `document`, the body of `POST /labels`, at most `limit` of them.
+    """Return the labels in `document`, the body of `POST /labels`.
 
     Raises:
-        Problem: 413 for too many, 422 for what is understood and wrong, naming the fields.
+        Problem: 413 for more than `limit` labels, 422 for invalid values, with the fields.
     """
-    given = document.get("labels")
+    labels = document.get("labels")
     errors = [FieldError(key, "unknown key") for key in document if key != "labels"]
-    if not isinstance(given, list) or not given:
-        raise invalid_fields([*errors, FieldError("labels", "wants a list of at least one label")])
-    if len(given) > limit:
-        raise Problem(413, f"{len(given)} labels are more than the {limit} which one request may have")
+    if not isinstance(labels, list) or not labels:
+        raise invalid_fields([*errors, FieldError("labels", "must be a list with at least one label")])
+    if len(labels) > limit:
+        raise Problem(413, f"{len(labels)} labels exceed the limit of {limit} labels for each request")
     received = datetime.now(UTC)
     rows: list[dict[str, Any]] = []
-    for index, label in enumerate(given):
+    for index, label in enumerate(labels):
         try:
             rows.append({**_label(label, f"labels[{index}]"), "received_at": received})
         except FieldError as error:
@@ -55,7 +54,7 @@ def label_table(document: dict[str, Any], limit: int) -> pa.Table:
 
 def _label(label: Any, at: str) -> dict[str, Any]:
     if not isinstance(label, dict):
-        raise FieldError(at, "wants an object with request_id, row and label")
+        raise FieldError(at, "must be an object with request_id, row and label")
     for key in label:
         if key not in _KEYS:
             raise FieldError(f"{at}.{key}", "unknown key")
@@ -65,18 +64,18 @@ def _label(label: Any, at: str) -> dict[str, Any]:
     except ValueError:
         request_id = ""
     if not request_id:
-        raise FieldError(f"{at}.request_id", "wants the request_id of an answer")
+        raise FieldError(f"{at}.request_id", "must be the request_id of an answer")
     if type(row) is not int or not 0 <= row < 1 << 31:
-        raise FieldError(f"{at}.row", "wants the position of the row in its request, from 0")
+        raise FieldError(f"{at}.row", "must be the position of the row in its request, from 0")
     if type(value) is int and abs(value) < 1 << 53:
         value = float(value)
     if type(value) is not float or not math.isfinite(value):
-        raise FieldError(f"{at}.label", "wants a finite number")
+        raise FieldError(f"{at}.label", "must be a finite number")
     return {"request_id": request_id, "row": row, "label": value}
 
 
 class LabelWriter:
-    """Keeps labels, those of many requests at a time: what comes while one segment is written goes into the next.
+    """Writes labels in segments: labels that arrive while a segment is written go into the next one.
 
     Args:
         directory: the capture folder.
@@ -85,60 +84,60 @@ class LabelWriter:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._waiting: queue.SimpleQueue[tuple[pa.Table, Future[int]] | None] = queue.SimpleQueue()
-        self._guard = threading.Lock()
+        self._lock = threading.Lock()
         self._closed = False
-        self._trouble = False
+        self._failing = False
         self._thread = threading.Thread(target=self._run, name="labels", daemon=True)
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the writing thread."""
         self._thread.start()
 
     def submit(self, labels: pa.Table) -> Future[int]:
-        """Return a future of how many `labels` were kept: they are on the disk, synced, when it is done.
+        """Write `labels` and return a future with their number, which completes when they are synced to disk.
 
-        It fails with an OSError where they cannot be kept; then nothing is known of them, and they may be sent again. A
-        future which was cancelled while it waited keeps nothing.
+        The future fails with an OSError if they cannot be written; the client can then send them again. A future
+        cancelled while it waits writes nothing.
         """
         future: Future[int] = Future()
-        with self._guard:
+        with self._lock:
             if self._closed:
-                future.set_exception(OSError("the server ends"))
+                future.set_exception(OSError("the server is shutting down"))
             else:
                 self._waiting.put((labels, future))
         return future
 
     def close(self) -> None:
-        """Keep what was submitted, and end."""
-        with self._guard:
+        """Write the submitted labels and stop the thread."""
+        with self._lock:
             self._closed = True
             self._waiting.put(None)
         self._thread.join()
 
     def _run(self) -> None:
-        ending = False
-        while not ending:
-            taken = [self._waiting.get()]
+        closing = False
+        while not closing:
+            waiting = [self._waiting.get()]
             while not self._waiting.empty():
-                taken.append(self._waiting.get())
-            ending = None in taken
-            group = [each for each in taken if each is not None and each[1].set_running_or_notify_cancel()]
+                waiting.append(self._waiting.get())
+            closing = None in waiting
+            group = [each for each in waiting if each is not None and each[1].set_running_or_notify_cancel()]
             if group:
-                self._keep([labels for labels, _ in group], [future for _, future in group])
+                self._write([labels for labels, _ in group], [future for _, future in group])
 
-    def _keep(self, tables: list[pa.Table], futures: list[Future[int]]) -> None:
+    def _write(self, tables: list[pa.Table], futures: list[Future[int]]) -> None:
         try:
             write_segment(pa.concat_tables(tables).combine_chunks(), self._directory, LABELS)
-        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
-            if not self._trouble:
+        except Exception as error:  # noqa: BLE001 - no client may wait forever
+            if not self._failing:
                 _log.error("labels could not be written", extra={"error": str(error)})
-            self._trouble = True
+            self._failing = True
             failure = error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}")
             for future in futures:
                 future.set_exception(failure)
             return
-        if self._trouble:
-            _log.info("labels are written again")
-        self._trouble = False
+        if self._failing:
+            _log.info("labels can be written again")
+        self._failing = False
         for table, future in zip(tables, futures, strict=True):
             future.set_result(table.num_rows)

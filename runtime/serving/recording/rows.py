@@ -1,4 +1,4 @@
-"""Answered requests as rows of a capture segment, many at once, a column at a time."""
+"""Converts answered requests to rows of a capture segment, many requests at once and by column."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from ..inference.batch import Batch, Outputs
 if TYPE_CHECKING:
     from ..versions.model import ServedModel
 
-__all__ = ["Captured", "schema_of", "to_batch"]
+__all__ = ["CapturedRequest", "segment_schema", "to_record_batch"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(slots=True)
-class Captured:
+class CapturedRequest:
     """One answered request.
 
     Attributes:
-        request_id: our id.
-        client_request_id: the client's, or None.
-        received_at: when the request came, seconds since the epoch.
-        model: what answered.
-        role: the alias it answered as, or `shadow`.
-        batch: what it was asked.
-        outputs: what it said.
+        request_id: the server's id.
+        client_request_id: the client's id, or None.
+        received_at: Unix time of the request.
+        model: the version that answered.
+        role: its alias, or `shadow`.
+        batch: the rows of the request.
+        outputs: the predictions.
     """
 
     request_id: str
@@ -46,22 +46,22 @@ class Captured:
     outputs: Outputs
 
 
-def schema_of(model: ServedModel, privacy: Privacy) -> pa.Schema:
-    """Return the schema of the segments which `model` fills."""
+def segment_schema(model: ServedModel, privacy: Privacy) -> pa.Schema:
+    """Return the schema of the segments of `model`."""
     features = model.contract.arrow
     return capture_schema(privacy.type_of(features), model.output_type, privacy.omitted(features))
 
 
-def to_batch(items: Sequence[Captured], schema: pa.Schema, privacy: Privacy) -> pa.RecordBatch:
-    """Return the rows of `items` under `schema`.
+def to_record_batch(items: Sequence[CapturedRequest], schema: pa.Schema, privacy: Privacy) -> pa.RecordBatch:
+    """Return the rows of `items` with `schema`.
 
     Args:
-        items: requests to one model; either each has tuples of values, or there is one alone.
-        schema: what `schema_of` says of that model.
-        privacy: what is done to the features.
+        items: requests to one model: either all with tuples of values, or a single one.
+        schema: the model's `segment_schema`.
+        privacy: hides and hashes features.
 
     Raises:
-        ValueError, TypeError, pyarrow.ArrowException: they do not fit.
+        ValueError, TypeError, pyarrow.ArrowException: the rows do not match the schema.
     """
     model = items[0].model
     counts = [item.batch.rows for item in items]
@@ -70,15 +70,17 @@ def to_batch(items: Sequence[Captured], schema: pa.Schema, privacy: Privacy) -> 
     received = _microseconds([item.received_at for item in items])
     if total != len(items):
         received = np.repeat(received, counts)
-    arrived = _times(received)
+    received_times = _times(received)
     features = privacy.apply(model.contract.to_arrow(batch))
     return pa.RecordBatch.from_arrays(
         [
             _texts([item.request_id for item in items], counts, total),
             _texts([item.client_request_id for item in items], counts, total),
             pa.array(_positions(counts, total)),
-            arrived,
-            _event_times(items, received) if any(item.batch.event_times is not None for item in items) else arrived,
+            received_times,
+            _event_times(items, received)
+            if any(item.batch.event_times is not None for item in items)
+            else received_times,
             pa.repeat(pa.scalar(model.info.model, pa.string()), total),
             pa.repeat(pa.scalar(model.info.version, pa.string()), total),
             _texts([item.role for item in items], counts, total),
@@ -90,7 +92,7 @@ def to_batch(items: Sequence[Captured], schema: pa.Schema, privacy: Privacy) -> 
 
 
 def _texts(values: list[Any], counts: list[int], total: int) -> pa.Array:
-    """Return each of `values` as often as `counts` says."""
+    """Return each of `values` repeated as `counts` says."""
     if len(values) == 1:
         return pa.repeat(pa.scalar(values[0], pa.string()), total)
     if total != len(values):
@@ -115,23 +117,23 @@ def _times(microseconds: NDArray[np.int64]) -> pa.Array:
     return pa.array(microseconds.view("datetime64[us]"), pa.timestamp("us", tz="UTC"))
 
 
-def _event_times(items: Sequence[Captured], received: NDArray[np.int64]) -> pa.Array:
-    """Return what the clients said, and when the request came where one said nothing."""
-    found = received.copy()
+def _event_times(items: Sequence[CapturedRequest], received: NDArray[np.int64]) -> pa.Array:
+    """Return the clients' event times; for a request without them, the time it was received."""
+    times = received.copy()
     position = 0
     for item in items:
-        if (said := item.batch.event_times) is not None:
-            for index, moment in enumerate(said, position):
-                found[index] = (moment - _EPOCH) // _MICROSECOND
+        if (event_times := item.batch.event_times) is not None:
+            for index, moment in enumerate(event_times, position):
+                times[index] = (moment - _EPOCH) // _MICROSECOND
         position += item.batch.rows
-    return _times(found)
+    return _times(times)
 
 
-def _outputs(given: list[Outputs], of: pa.StructType) -> pa.StructArray:
-    field = of.field(0)
-    first = given[0]
+def _outputs(outputs: list[Outputs], output_type: pa.StructType) -> pa.StructArray:
+    field = output_type.field(0)
+    first = outputs[0]
     if isinstance(first, np.ndarray):
-        values = np.concatenate(given) if len(given) > 1 else first
+        values = np.concatenate(outputs) if len(outputs) > 1 else first
         if values.ndim == 1:
             array = pa.array(values)
         else:
@@ -141,5 +143,5 @@ def _outputs(given: list[Outputs], of: pa.StructType) -> pa.StructArray:
         if array.type != field.type:
             array = array.cast(field.type)
     else:
-        array = pa.array([value for each in given for value in each], field.type)
+        array = pa.array([value for each in outputs for value in each], field.type)
     return pa.StructArray.from_arrays([array], fields=[field])

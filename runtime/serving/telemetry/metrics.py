@@ -1,169 +1,112 @@
-"""What `/metrics` shows: the traffic of all workers added up, and how they are."""
+"""The metrics at `/metrics`: the summed traffic of all workers and the state of each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from .traffic import Histogram, Traffic
+from .traffic import Traffic
+from .worker_status import WorkerStatus
 
-__all__ = ["Notice", "ServedVersion", "ServingCollector", "registry_of"]
+__all__ = ["ServingCollector", "create_registry"]
 
-
-class ServedVersion(TypedDict):
-    """What a worker says of the version it serves."""
-
-    version: str
-    alias: str
-    engine: str
-    lake_commit: str
-    git_commit: str
-
-
-class Notice(TypedDict):
-    """What a worker says of itself, to the others and to whoever asks.
-
-    Attributes:
-        traffic: `Traffic.to_json` of it.
-        recent: `Recent.to_json` of it.
-        requests: answered since its start.
-        served: what serves, or None.
-        failed: the version which should serve and cannot, or None.
-        missing: the registry answers, and has no such alias.
-        reachable: the registry answered last time; None before the first time, and where there is none.
-        shadow: the shadow's version, or None.
-        waiting_rows: rows which wait for the model.
-        swaps: the newest first, as in `/status`.
-    """
-
-    index: int
-    pid: int
-    traffic: dict[str, Any]
-    recent: Any
-    requests: int
-    served: ServedVersion | None
-    failed: str | None
-    missing: bool
-    reachable: bool | None
-    shadow: str | None
-    waiting_rows: int
-    swaps: list[Any]
+_VERSION_LABELS = ("version", "alias", "lake_commit", "git_commit")
 
 
 class ServingCollector(Collector):
-    """Collects the metrics of the server of `model` anew for each scrape.
+    """Collects the metrics of a model server at each scrape.
 
     Args:
-        model: its name.
-        notices: returns what each worker says of itself.
-        ended: returns the traffic of workers which ended, or None.
+        model: name of the model.
+        statuses: returns the status of each worker.
+        ended_traffic: returns the summed traffic of ended workers, or None.
     """
 
     def __init__(
-        self, model: str, notices: Callable[[], Sequence[Notice]], ended: Callable[[], Mapping[str, Any] | None]
+        self,
+        model: str,
+        statuses: Callable[[], Sequence[WorkerStatus]],
+        ended_traffic: Callable[[], Mapping[str, Any] | None],
     ) -> None:
         self._model = model
-        self._notices = notices
-        self._ended = ended
+        self._statuses = statuses
+        self._ended_traffic = ended_traffic
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the families."""
-        notices = self._notices()
-        ended = self._ended()
-        traffic = Traffic.summed([notice["traffic"] for notice in notices] + ([ended] if ended else []))
-        yield from self._counted(traffic)
-        yield from self._states(notices)
+        """Yield the metric families."""
+        statuses = self._statuses()
+        ended = self._ended_traffic()
+        parts = [status["traffic"] for status in statuses] + ([ended] if ended else [])
+        yield from self._traffic(Traffic.summed(parts))
+        yield from self._states(statuses)
 
-    def _counted(self, traffic: Traffic) -> Iterable[Metric]:
-        requests = CounterMetricFamily("tidemill_requests", "Answered requests.", labels=["model", "version", "code"])
-        for (version, status), count in sorted(traffic.requests.items()):
-            requests.add_metric([self._model, version, str(status)], count)
-        yield requests
+    def _traffic(self, traffic: Traffic) -> Iterable[Metric]:
+        requests = {(version, str(code)): count for (version, code), count in sorted(traffic.requests.items())}
+        yield self._counter("tidemill_requests", "Answered requests.", requests, "version", "code")
+        difference = "Absolute difference between the answers of the shadow and of the model."
         for name, text, histogram in (
             ("tidemill_request_seconds", "Time from request to answer.", traffic.seconds),
             ("tidemill_request_rows", "Rows of an answered request.", traffic.request_rows),
             ("tidemill_batch_rows", "Rows in one call of the model.", traffic.call_rows),
             ("tidemill_call_seconds", "Time of one call of the model.", traffic.call_seconds),
-            (
-                "tidemill_shadow_difference",
-                "Absolute difference between the shadow's answer and the one which was given.",
-                traffic.shadow_difference,
-            ),
+            ("tidemill_shadow_difference", difference, traffic.shadow_difference),
         ):
-            yield self._histogram(name, text, histogram)
-        # Shown also while they are nought: a series which appears with its first event hides it from `increase`.
+            family = HistogramMetricFamily(name, text, labels=["model"])
+            family.add_metric([self._model], histogram.cumulative(), histogram.total)
+            yield family
+        # Also shown at zero: `increase` does not see the first event of a series that starts with it.
         for name, text, count in (
             ("tidemill_captured_rows", "Rows captured.", traffic.captured),
-            ("tidemill_capture_dropped", "Rows answered and not captured.", traffic.dropped),
+            ("tidemill_capture_dropped", "Rows answered but not captured.", traffic.dropped),
             ("tidemill_labels", "Labels kept.", traffic.labels),
-            ("tidemill_shadow_rows", "Rows which the shadow answered too.", traffic.shadow_rows),
-            ("tidemill_shadow_dropped", "Rows which the shadow was too slow for.", traffic.shadow_dropped),
-            ("tidemill_shadow_disagreed", "Rows in which the shadow's answer was another.", traffic.shadow_disagreed),
+            ("tidemill_shadow_rows", "Rows that the shadow also answered.", traffic.shadow_rows),
+            ("tidemill_shadow_dropped", "Rows that the shadow was too slow for.", traffic.shadow_dropped),
+            ("tidemill_shadow_disagreed", "Rows that the shadow answered differently.", traffic.shadow_disagreed),
         ):
-            family = CounterMetricFamily(name, text, labels=["model"])
-            family.add_metric([self._model], count)
-            yield family
-        swaps = CounterMetricFamily("tidemill_swaps", "New versions, taken or not.", labels=["model", "outcome"])
-        for outcome, count in sorted(traffic.swaps.items()):
-            swaps.add_metric([self._model, outcome], count)
-        yield swaps
+            yield self._counter(name, text, {(): count})
+        swaps = {(outcome,): count for outcome, count in sorted(traffic.swaps.items())}
+        yield self._counter("tidemill_swaps", "Swaps to a new version.", swaps, "outcome")
 
-    def _histogram(self, name: str, text: str, histogram: Histogram) -> Metric:
-        family = HistogramMetricFamily(name, text, labels=["model"])
-        family.add_metric([self._model], histogram.cumulative(), histogram.total)
+    def _states(self, statuses: Sequence[WorkerStatus]) -> Iterable[Metric]:
+        served = {tuple(sorted(status["served"].items())): status["served"] for status in statuses if status["served"]}
+        info = {tuple(version[label] for label in _VERSION_LABELS): 1 for version in served.values()}
+        yield self._gauge("tidemill_model_info", "1 for a served version.", info, *_VERSION_LABELS)
+        engines = {(version["version"], version["engine"]): 1 for version in served.values()}
+        text = "1 for the engine that serves a version."
+        yield self._gauge("tidemill_model_engine", text, engines, "version", "engine")
+        failed = {(version,): 1 for version in sorted({status["failed"] for status in statuses if status["failed"]})}
+        yield self._gauge("tidemill_model_load_failed", "1 for a version that failed to load.", failed, "version")
+        missing = "1 if the registry answers but does not have the alias."
+        reachable = "1 if the registry answered the last request of every worker, or no registry is used."
+        waiting_rows = sum(status["waiting_rows"] for status in statuses)
+        for name, text, value in (
+            ("tidemill_champion_missing", missing, any(status["missing"] for status in statuses)),
+            ("tidemill_registry_reachable", reachable, all(status["reachable"] is not False for status in statuses)),
+            ("tidemill_workers", "Worker processes.", len(statuses)),
+            ("tidemill_waiting_rows", "Rows waiting for the model.", waiting_rows),
+        ):
+            yield self._gauge(name, text, {(): float(value)})
+
+    def _counter(self, name: str, text: str, samples: Mapping[tuple[str, ...], float], *labels: str) -> Metric:
+        family = CounterMetricFamily(name, text, labels=["model", *labels])
+        for values, count in samples.items():
+            family.add_metric([self._model, *values], count)
         return family
 
-    def _states(self, notices: Sequence[Notice]) -> Iterable[Metric]:
-        info = GaugeMetricFamily(
-            "tidemill_model_info",
-            "1 for a version which serves.",
-            labels=["model", "version", "alias", "lake_commit", "git_commit"],
-        )
-        engine = GaugeMetricFamily(
-            "tidemill_model_engine",
-            "1 for the engine by which a version is served.",
-            labels=["model", "version", "engine"],
-        )
-        served = {tuple(sorted(notice["served"].items())): notice["served"] for notice in notices if notice["served"]}
-        for version in served.values():
-            info.add_metric(
-                [self._model, *(version[key] for key in ("version", "alias", "lake_commit", "git_commit"))], 1
-            )
-            engine.add_metric([self._model, version["version"], version["engine"]], 1)
-        yield info
-        yield engine
-        failed = GaugeMetricFamily(
-            "tidemill_model_load_failed", "1 for a version which should serve and cannot.", labels=["model", "version"]
-        )
-        for version in sorted({notice["failed"] for notice in notices if notice["failed"]}):
-            failed.add_metric([self._model, version], 1)
-        yield failed
-        for name, text, value in (
-            (
-                "tidemill_champion_missing",
-                "1 when the registry answers and has no such alias.",
-                any(notice["missing"] for notice in notices),
-            ),
-            (
-                "tidemill_registry_reachable",
-                "1 when the registry answered every worker last time, or none is needed.",
-                all(notice["reachable"] is not False for notice in notices),
-            ),
-            ("tidemill_workers", "Processes which answer.", len(notices)),
-            ("tidemill_waiting_rows", "Rows which wait for the model.", sum(n["waiting_rows"] for n in notices)),
-        ):
-            gauge = GaugeMetricFamily(name, text, labels=["model"])
-            gauge.add_metric([self._model], float(value))
-            yield gauge
+    def _gauge(self, name: str, text: str, samples: Mapping[tuple[str, ...], float], *labels: str) -> Metric:
+        family = GaugeMetricFamily(name, text, labels=["model", *labels])
+        for values, value in samples.items():
+            family.add_metric([self._model, *values], value)
+        return family
 
 
-def registry_of(collector: ServingCollector) -> CollectorRegistry:
-    """Return a registry of its own with `collector`."""
+def create_registry(collector: ServingCollector) -> CollectorRegistry:
+    """Return a new registry with `collector` only."""
     registry = CollectorRegistry()
     registry.register(collector)
     return registry

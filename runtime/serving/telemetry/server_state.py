@@ -1,43 +1,42 @@
-"""How the server is: told to its siblings, to Prometheus, to probes and to people."""
+"""The state of the server, for other workers, Prometheus, probes and the status page."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from math import isfinite
-from typing import Any, Literal, cast
+from operator import itemgetter
+from typing import Any, Literal
 
 from ..inference.batch import COMPILED
 from ..inference.batcher import Batcher
-from ..page import Recent, merged
 from ..settings import ServingSettings
 from ..versions.alias_watcher import AliasWatcher
 from ..versions.model import ServedModel
 from ..versions.shadow import Shadow
-from .metrics import Notice, ServedVersion
+from .recent import Recent, merge_rates
 from .status_schema import ServingState, ShadowState, Status
 from .traffic import Traffic
-from .worker_status import Board
+from .worker_status import ServedVersion, WorkerStatus, WorkerStatuses
 
 __all__ = ["ServerState"]
 
 
 class ServerState:
-    """What one worker knows of itself and of its siblings."""
+    """The state of one worker, and what it knows about the other workers."""
 
     def __init__(
         self,
         settings: ServingSettings,
-        board: Board,
-        watcher: AliasWatcher,
+        statuses: WorkerStatuses,
+        alias_watcher: AliasWatcher,
         batcher: Batcher,
         traffic: Traffic,
         recent: Recent,
         shadow: Shadow | None,
     ) -> None:
         self._settings = settings
-        self._board = board
-        self._watcher = watcher
+        self._statuses = statuses
+        self._alias_watcher = alias_watcher
         self._batcher = batcher
         self._traffic = traffic
         self._recent = recent
@@ -46,17 +45,17 @@ class ServerState:
 
     @property
     def ready(self) -> bool:
-        """Whether predictions are answered and will be for a while."""
-        return self._watcher.current is not None and not self.draining
+        """Whether the worker answers predictions and is not about to stop."""
+        return self._alias_watcher.current is not None and not self.draining
 
-    def notice(self) -> Notice:
-        """Return what this worker says of itself."""
-        watcher, shadow = self._watcher, self._shadow
+    def worker_status(self) -> WorkerStatus:
+        """Return the status of this worker."""
+        watcher, shadow = self._alias_watcher, self._shadow
         current = watcher.current
         shadowing = shadow.alias_watcher.current if shadow else None
         self._traffic.swaps = dict(watcher.counts)
         return {
-            "index": self._board.index,
+            "index": self._statuses.index,
             "pid": os.getpid(),
             "traffic": self._traffic.to_json(),
             "recent": self._recent.to_json(),
@@ -70,18 +69,18 @@ class ServerState:
             "swaps": list(watcher.swaps),
         }
 
-    def notices(self) -> list[Notice]:
-        """Return what each worker says of itself, this one first."""
-        return [self.notice(), *(cast("Notice", notice) for notice in self._board.others())]
+    def worker_statuses(self) -> list[WorkerStatus]:
+        """Return the status of each worker, this one first."""
+        return [self.worker_status(), *self._statuses.others()]
 
-    def say(self) -> None:
-        """Tell the siblings."""
-        if self._board.shared:
-            self._board.say(cast("dict[str, Any]", self.notice()))
+    def publish(self) -> None:
+        """Publish the status of this worker to the others."""
+        if self._statuses.shared:
+            self._statuses.publish(self.worker_status())
 
     def error(self) -> str | None:
-        """Return what is wrong, one sentence, or None."""
-        watcher, settings = self._watcher, self._settings
+        """Return one sentence about what is wrong, or None."""
+        watcher, settings = self._alias_watcher, self._settings
         if watcher.failure is not None:
             return f"version {watcher.failure.info.version} cannot serve: {watcher.failure.error}"
         if watcher.trouble:
@@ -92,26 +91,31 @@ class ServerState:
             if settings.version is not None:
                 return f"the registry has no version {settings.version} of {settings.model}"
             return f"the registry has no alias {settings.alias} of {settings.model}"
-        # A model in a process of its own may be gone for a while.
+        # The process of an isolated model may be restarting.
         trouble: str | None = getattr(watcher.current.engine, "trouble", None) if watcher.current else None
         return trouble
 
     @property
     def registry(self) -> Literal["reachable", "unreachable", "unknown", "none"]:
-        """How the registry was found last time."""
+        """Whether the registry answered the last request."""
         if self._settings.registry is None:
             return "none"
-        if self._watcher.reachable is None:
+        if self._alias_watcher.reachable is None:
             return "unknown"
-        return "reachable" if self._watcher.reachable else "unreachable"
+        return "reachable" if self._alias_watcher.reachable else "unreachable"
+
+    @property
+    def _alias(self) -> str | None:
+        settings = self._settings
+        return settings.alias if settings.version is None and settings.path is None else None
 
     def readiness(self) -> dict[str, Any]:
         """Return the document at `/readyz`."""
-        settings, current = self._settings, self._watcher.current
+        current = self._alias_watcher.current
         state: dict[str, Any] = {
             "ready": self.ready,
-            "model": settings.model,
-            "alias": settings.alias if settings.version is None and settings.path is None else None,
+            "model": self._settings.model,
+            "alias": self._alias,
             "registry": self.registry,
         }
         if current is not None:
@@ -129,30 +133,30 @@ class ServerState:
         if self._shadow is not None:
             shadowing = self._shadow.alias_watcher.current
             state["shadow"] = shadowing.info.version if shadowing else None
-        if self._board.shared:
+        if self._statuses.shared:
             state["workers"] = [
                 {
-                    "index": notice["index"],
-                    "pid": notice["pid"],
-                    "version": notice["served"]["version"] if notice["served"] else None,
+                    "index": status["index"],
+                    "pid": status["pid"],
+                    "version": status["served"]["version"] if status["served"] else None,
                 }
-                for notice in sorted(self.notices(), key=lambda notice: notice["index"])
+                for status in sorted(self.worker_statuses(), key=itemgetter("index"))
             ]
         if self.draining:
-            state["error"] = "the server is ending"
+            state["error"] = "the server is shutting down"
         elif (error := self.error()) is not None:
             state["error"] = error
         return state
 
     def status(self) -> Status:
         """Return the document at `/status`."""
-        notices = self.notices()
-        ended = self._board.ended()
-        traffic = Traffic.summed([notice["traffic"] for notice in notices] + ([ended] if ended else []))
-        settings, current = self._settings, self._watcher.current
+        statuses = self.worker_statuses()
+        ended = self._statuses.ended_traffic()
+        traffic = Traffic.summed([status["traffic"] for status in statuses] + ([ended] if ended else []))
+        settings, current = self._settings, self._alias_watcher.current
         return {
             "model": settings.model,
-            "alias": settings.alias if settings.version is None and settings.path is None else None,
+            "alias": self._alias,
             "ready": self.ready,
             "registry": self.registry,
             "error": self.error(),
@@ -161,16 +165,16 @@ class ServerState:
             "capture": {"written": traffic.captured, "dropped": traffic.dropped} if settings.capture else None,
             "workers": [
                 {
-                    "pid": notice["pid"],
-                    "version": notice["served"]["version"] if notice["served"] else None,
-                    "engine": notice["served"]["engine"] if notice["served"] else None,
-                    "ready": notice["served"] is not None,
-                    "requests": notice["requests"],
+                    "pid": status["pid"],
+                    "version": status["served"]["version"] if status["served"] else None,
+                    "engine": status["served"]["engine"] if status["served"] else None,
+                    "ready": status["served"] is not None,
+                    "requests": status["requests"],
                 }
-                for notice in sorted(notices, key=lambda notice: notice["index"])
+                for status in sorted(statuses, key=itemgetter("index"))
             ],
-            "swaps": list(self._watcher.swaps),
-            "rates": merged([notice["recent"] for notice in notices]),
+            "swaps": list(self._alias_watcher.swaps),
+            "rates": merge_rates([status["recent"] for status in statuses]),
         }
 
     def _shadowing(self, traffic: Traffic) -> ShadowState | None:
@@ -218,11 +222,7 @@ def _serving(model: ServedModel) -> ServingState:
         },
         "metrics": {name: value if isfinite(value) else None for name, value in model.metrics.items()},
         "columns": [
-            {"name": column.name, "kind": column.kind, "required": column.required} for column in _columns(model)
+            {"name": column.name, "kind": column.kind, "required": column.required} for column in model.contract.columns
         ],
         "example": list(model.example),
     }
-
-
-def _columns(model: ServedModel) -> Sequence[Any]:
-    return model.contract.columns

@@ -1,4 +1,4 @@
-"""The document at `/status`, which the page is filled from: plain JSON, and one worker's answer speaks for all."""
+"""The schema of the JSON document at `/status`, which the status page shows. Any worker can answer for all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = [
 
 
 class Lineage(TypedDict):
-    """Where a version comes from; None is unknown."""
+    """The origin of a version; None is unknown."""
 
     git_commit: str | None
     lake_repository: str | None
@@ -26,12 +26,12 @@ class Lineage(TypedDict):
 
 
 class ColumnState(TypedDict):
-    """One input of the version which serves.
+    """An input column of the served version.
 
     Attributes:
         kind: its type in the signature: `boolean`, `integer`, `long`, `float`, `double`, `string`, `binary`,
             `datetime`, `tensor` or `json`.
-        required: it must be there and not be null.
+        required: whether it must be present and not null.
     """
 
     name: str
@@ -40,17 +40,17 @@ class ColumnState(TypedDict):
 
 
 class ServingState(TypedDict):
-    """The version which serves.
+    """The served version.
 
     Attributes:
-        loaded_at: RFC 3339, UTC.
-        engine: the name of its engine, such as `tl2cgen` or `sklearn`.
-        compiled: whether that is another form of the model than the one which was logged.
-        engine_note: why it is not compiled, or how far the compiled one is from the model itself.
+        loaded_at: RFC 3339 time in UTC.
+        engine: such as `tl2cgen` or `sklearn`.
+        compiled: whether the engine runs a compiled form of the logged model.
+        engine_note: why the model is not compiled, or the largest difference between compiled and original answers.
         output: `score`, `scores` or `prediction`.
-        metrics: those of its run when it was promoted; None is not a number, or infinite.
-        columns: what it takes.
-        example: a few rows, name -> JSON value, which the form is filled with.
+        metrics: of its run when it was promoted; None is NaN or infinite.
+        columns: its inputs.
+        example: a few rows (name -> JSON value) to fill the form with.
     """
 
     version: str
@@ -67,14 +67,14 @@ class ServingState(TypedDict):
 
 
 class ShadowState(TypedDict):
-    """The version which is asked the same besides.
+    """The shadow version, which gets the same requests.
 
     Attributes:
-        version: None while there is none.
-        rows: how many both have answered.
-        disagreement: how far apart the answers are, in words of `disagreement_is`; None before the first row.
-        disagreement_is: what that number is, such as `mean absolute difference`.
-        dropped: rows which were not asked for want of time.
+        version: None if no version has the alias.
+        rows: rows answered by both versions.
+        disagreement: difference between the answers, as `disagreement_is` defines it; None before the first row.
+        disagreement_is: such as `mean absolute difference`.
+        dropped: rows skipped because the shadow was too slow.
     """
 
     alias: str
@@ -86,19 +86,14 @@ class ShadowState(TypedDict):
 
 
 class CaptureState(TypedDict):
-    """Rows since the start."""
+    """Captured and dropped rows since the start."""
 
     written: int
     dropped: int
 
 
 class WorkerState(TypedDict):
-    """One process which answers.
-
-    Attributes:
-        version: what it serves; None is nothing.
-        requests: answered since its start.
-    """
+    """A worker process; `requests` counts since its start."""
 
     pid: int
     version: str | None
@@ -108,31 +103,19 @@ class WorkerState(TypedDict):
 
 
 # `from` is a keyword of Python.
-Swap = TypedDict(
-    "Swap",
-    {
-        "at": str,
-        "from": str | None,
-        "to": str,
-        "seconds": float,
-        "error": str | None,
-    },
-)
-"""A version which was taken, or could not be: when (RFC 3339, UTC), instead of which (None: of nothing), how long it
-took to load, and why it failed (None: it serves)."""
+Swap = TypedDict("Swap", {"at": str, "from": str | None, "to": str, "seconds": float, "error": str | None})
+"""A swap: its time (RFC 3339, UTC), the old version (None if none), the new one, the load time, and the error of a
+failed swap."""
 
 
 class Rates(TypedDict):
-    """The last minutes, second by second, oldest first; all lists are equally long.
+    """The rates of the last minutes per second, oldest first; all lists have the same length.
 
     Attributes:
-        seconds: Unix time of each, whole.
-        requests: answered in that second, errors among them.
-        errors: of these, not answered with a prediction.
-        p50_ms: half of the requests took no longer; None where there were none.
-        p99_ms: 99 % of them took no longer.
-        rows: rows of these requests.
-        batch_rows: mean number of rows in a call of the model; None where there was none.
+        seconds: Unix time.
+        errors: requests answered without a prediction.
+        p50_ms, p99_ms: percentiles of the latency; None without requests.
+        batch_rows: mean rows in a call of the model; None without calls.
     """
 
     seconds: list[int]
@@ -145,14 +128,14 @@ class Rates(TypedDict):
 
 
 class Status(TypedDict):
-    """What the page shows.
+    """The document at `/status`.
 
     Attributes:
-        alias: what the server follows; None where it serves one version or folder for good.
-        ready: whether predictions are answered.
-        registry: how it was found last time; `none` where a folder is served.
-        error: what is wrong, one sentence: the version which failed and why, an alias which is not there.
-        swaps: the newest first.
+        alias: the watched alias; None if the server serves a fixed version or folder.
+        ready: whether the server answers predictions.
+        registry: state at the last request; `none` if a folder is served.
+        error: one sentence about what is wrong, such as a version that failed to load or a missing alias.
+        swaps: newest first.
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""What is counted of the traffic. Plain numbers, since they are touched with every request; `metrics` shows them."""
+"""Traffic counts of one worker or several; plain numbers, because every request updates them."""
 
 from __future__ import annotations
 
@@ -31,39 +31,39 @@ class Histogram:
         self.total += value
 
     def cumulative(self) -> list[tuple[str, float]]:
-        """Return (bound, count up to it) as Prometheus wants them, the last one `+Inf`."""
-        found: list[tuple[str, float]] = []
+        """Return (upper bound, cumulative count) pairs in Prometheus's form; the last bound is `+Inf`."""
+        pairs: list[tuple[str, float]] = []
         count = 0
         for bound, more in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
             count += more
-            found.append((bound, float(count)))
-        return found
+            pairs.append((bound, float(count)))
+        return pairs
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
+        """Return the counts as a JSON document."""
         return {"counts": self.counts, "total": self.total}
 
     def add(self, other: Mapping[str, Any]) -> None:
-        """Add what `to_json` of another one with the same bounds gave."""
+        """Add the `to_json` of another histogram with the same bounds."""
         self.counts = [mine + more for mine, more in zip(self.counts, other["counts"], strict=True)]
         self.total += other["total"]
 
 
 @dataclass
 class Traffic:
-    """The counts of one worker, or of several added up.
+    """The counts of one worker, or the sum of several.
 
     Attributes:
-        requests: (version, status) -> answered requests; the version is empty where none answered.
-        seconds: from a request's head to its answer.
-        request_rows: rows of the requests which were answered.
+        requests: (version, status) -> answered requests; the version is empty if none answered.
+        seconds: time from request to answer.
+        request_rows: rows of each answered request.
         call_rows, call_seconds: rows and time of each call of the model.
-        captured, dropped: rows captured; rows answered and not captured.
+        captured, dropped: rows captured; rows answered but not captured.
         labels: labels kept.
-        swaps: outcome (`done`, `failed`) -> how often a new version was taken, or could not be.
-        shadow_rows, shadow_dropped: rows which the shadow answered too; rows which it was too slow for.
-        shadow_disagreed: rows in which its answer was another one.
-        shadow_difference: absolute difference of the two answers, where they are numbers.
+        swaps: outcome (`done`, `failed`) -> swaps to a new version.
+        shadow_rows, shadow_dropped: rows that the shadow also answered; rows that it was too slow for.
+        shadow_disagreed: rows that it answered differently.
+        shadow_difference: absolute difference between the two answers, if they are numbers.
     """
 
     requests: dict[tuple[str, int], int] = field(default_factory=dict[tuple[str, int], int])
@@ -84,7 +84,7 @@ class Traffic:
     _NUMBERS = ("captured", "dropped", "labels", "shadow_rows", "shadow_dropped", "shadow_disagreed")
 
     def answered(self, version: str, status: int, seconds: float, rows: int) -> None:
-        """Count one request; `rows` is 0 where none was read."""
+        """Count one request; `rows` is 0 if no row was read."""
         key = (version, status)
         self.requests[key] = self.requests.get(key, 0) + 1
         self.seconds.observe(seconds)
@@ -97,7 +97,7 @@ class Traffic:
         self.call_seconds.observe(seconds)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
+        """Return the counts as a JSON document."""
         return {
             "requests": [[version, status, count] for (version, status), count in self.requests.items()],
             "swaps": self.swaps,
@@ -106,7 +106,7 @@ class Traffic:
         }
 
     def add(self, other: Mapping[str, Any]) -> None:
-        """Add what `to_json` of another one gave."""
+        """Add the `to_json` of another Traffic."""
         for version, status, count in other["requests"]:
             self.requests[version, status] = self.requests.get((version, status), 0) + count
         for outcome, count in other["swaps"].items():
@@ -118,8 +118,8 @@ class Traffic:
 
     @classmethod
     def summed(cls, parts: Iterable[Mapping[str, Any]]) -> Traffic:
-        """Return the sum of what `to_json` of several gave."""
-        whole = cls()
+        """Return the sum of several `to_json` documents."""
+        total = cls()
         for part in parts:
-            whole.add(part)
-        return whole
+            total.add(part)
+        return total

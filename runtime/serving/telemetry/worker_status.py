@@ -1,9 +1,9 @@
-"""Where the workers of one server tell one another how they are: a file each in a folder that their parent made.
+"""How the workers of one server share their status: one file each, in a folder that their parent process creates.
 
-A worker's last word is kept when it dies, so that sums over workers never go back.
+The traffic of a worker is kept when it dies, so that sums over the workers never decrease.
 
-    <folder>/worker-<index>-<pid>.json    what a worker said last
-    <folder>/ended.json                   the added-up traffic of workers which ended
+    <folder>/worker-<index>-<pid>.json    the latest status of a worker
+    <folder>/ended.json                   the summed traffic of ended workers
 """
 
 from __future__ import annotations
@@ -11,22 +11,65 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+from .recent import RecentDocument
+from .status_schema import Swap
 from .traffic import Traffic
 
-__all__ = ["Board"]
+__all__ = ["ServedVersion", "WorkerStatus", "WorkerStatuses"]
 
 _log = logging.getLogger(__name__)
 
 
-class Board:
-    """The notices of the workers.
+class ServedVersion(TypedDict):
+    """The version that a worker serves."""
+
+    version: str
+    alias: str
+    engine: str
+    lake_commit: str
+    git_commit: str
+
+
+class WorkerStatus(TypedDict):
+    """The status of one worker.
+
+    Attributes:
+        traffic: its `Traffic.to_json`.
+        recent: its `Recent.to_json`.
+        requests: answered since its start.
+        served: None if it serves no version.
+        failed: the version that failed to load, or None.
+        missing: whether the registry answers but does not have the alias.
+        reachable: whether the registry answered the last request; None before the first one, and without a registry.
+        shadow: the shadow's version, or None.
+        waiting_rows: rows waiting for the model.
+        swaps: as in `/status`, newest first.
+    """
+
+    index: int
+    pid: int
+    traffic: dict[str, Any]
+    recent: RecentDocument
+    requests: int
+    served: ServedVersion | None
+    failed: str | None
+    missing: bool
+    reachable: bool | None
+    shadow: str | None
+    waiting_rows: int
+    swaps: list[Swap]
+
+
+class WorkerStatuses:
+    """The statuses of the workers of one server.
 
     Args:
-        folder: where they hang; None for a server of one process, which has nobody to tell.
-        index: the position of this worker among them.
+        folder: holds the files; None for a server with one process.
+        index: the number of this worker.
     """
 
     def __init__(self, folder: Path | None, index: int = 0) -> None:
@@ -36,52 +79,52 @@ class Board:
 
     @property
     def shared(self) -> bool:
-        """Whether there may be others."""
+        """Whether there can be other workers."""
         return self._folder is not None
 
-    def say(self, notice: dict[str, Any]) -> None:
-        """Hang up `notice` in place of this worker's last one."""
+    def publish(self, status: WorkerStatus) -> None:
+        """Replace the published status of this worker."""
         if self._own is None:
             return
         try:
-            _write(self._own, notice)
+            _write(self._own, status)
         except OSError as error:
-            _log.warning("the other workers cannot be told", extra={"error": str(error)})
+            _log.warning("the worker's status could not be written", extra={"error": str(error)})
 
-    def others(self) -> list[dict[str, Any]]:
-        """Return what the other workers said last."""
+    def others(self) -> list[WorkerStatus]:
+        """Return the latest statuses of the other workers."""
         if self._folder is None:
             return []
         found = (_read(path) for path in sorted(self._folder.glob("worker-*.json")) if path != self._own)
-        return [notice for notice in found if notice is not None]
+        return [status for status in found if status is not None]
 
-    def ended(self) -> dict[str, Any] | None:
-        """Return the traffic of the workers which ended, or None."""
+    def ended_traffic(self) -> dict[str, Any] | None:
+        """Return the summed traffic of ended workers, or None."""
         return None if self._folder is None else _read(self._folder / "ended.json")
 
-    def bury(self, index: int, pid: int) -> None:
-        """Keep the traffic of a worker which ended, and take its notice down. For the parent alone."""
+    def retire(self, index: int, pid: int) -> None:
+        """Keep the traffic of an ended worker and remove its status. Only the parent process calls it."""
         if self._folder is None:
             return
         path = self._folder / f"worker-{index}-{pid}.json"
-        last = _read(path)
-        if last is None:
+        status = _read(path)
+        if status is None:
             return
-        parts = [last["traffic"]]
-        if (before := self.ended()) is not None:
-            parts.append(before)
+        parts = [status["traffic"]]
+        if (ended := self.ended_traffic()) is not None:
+            parts.append(ended)
         _write(self._folder / "ended.json", Traffic.summed(parts).to_json())
         path.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
 
 
-def _write(path: Path, notice: dict[str, Any]) -> None:
-    work = path.with_suffix(f".{os.getpid()}.partial")
-    work.write_text(json.dumps(notice), encoding="utf-8")
-    work.replace(path)
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial.write_text(json.dumps(document), encoding="utf-8")
+    partial.replace(path)

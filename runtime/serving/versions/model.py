@@ -19,7 +19,7 @@ import pyarrow as pa
 from .. import engines
 from ..contract.model_contract import Contract
 from ..engines.errors import UnfitError
-from ..engines.prepared import Output, HasPreparationSettings, Prepared
+from ..engines.prepared import HasPreparationSettings, Output, Prepared
 from ..inference.batch import Batch, Engine, Outputs, is_finite
 
 __all__ = ["Output", "ServedModel", "UnfitError", "VersionInfo", "load", "to_json_value"]

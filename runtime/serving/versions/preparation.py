@@ -29,14 +29,22 @@ from filelock import FileLock, Timeout
 from ...common.errors import TidemillError
 from ..contract.model_contract import Contract
 from ..engines.errors import UnfitError
-from ..engines.prepared import COMPILED, HasPreparationSettings, Output, Prepared, fingerprint, output_type, write_sample
+from ..engines.prepared import (
+    COMPILED,
+    HasPreparationSettings,
+    Output,
+    Prepared,
+    fingerprint,
+    output_type,
+    write_sample,
+)
 from ..inference.batch import Batch, Engine, Outputs, is_finite
 from ..settings import CompileSettings, IsolationSettings
 from .child_process import run_child
 from .model import VersionInfo, to_json_value
 
 if TYPE_CHECKING:
-    from ..engines.engine_selection import SelectionTask, EngineChoice
+    from ..engines.engine_selection import EngineChoice, SelectionTask
     from ..engines.mlmodel import MLmodel
     from ..engines.sample_rows import Row
 
@@ -210,9 +218,7 @@ def _load_original(folder: Path, mlmodel: MLmodel, contract: Contract, settings:
             )
         from ..isolation.engine import IsolatedEngine
 
-        environment = ensure_environment(
-            mlmodel.folder, folder.parent.parent, seconds=settings.isolation.build_seconds
-        )
+        environment = ensure_environment(mlmodel.folder, folder.parent.parent, seconds=settings.isolation.build_seconds)
         engine = IsolatedEngine(environment, mlmodel.folder, contract)
         spec = {"name": "isolated", "environment": str(environment)}
         return _Original(spec, engine, contract, note=f"isolated: it requires {why}")
@@ -230,7 +236,12 @@ def _load_original(folder: Path, mlmodel: MLmodel, contract: Contract, settings:
 
 
 def _build(
-    folder: Path, mlmodel: MLmodel, contract: Contract, settings: HasPreparationSettings, key: dict[str, Any], work: Path
+    folder: Path,
+    mlmodel: MLmodel,
+    contract: Contract,
+    settings: HasPreparationSettings,
+    key: dict[str, Any],
+    work: Path,
 ) -> Prepared:
     from ..engines import sample_rows
     from ..engines.engine_selection import SelectionTask
@@ -261,7 +272,9 @@ def _build(
             spec["mergeable"] = True
         original.engine.mergeable = spec["mergeable"]
         if original.spec["name"] != "isolated":
-            task = SelectionTask(contract, original.engine, rows, settings.compile.engines, settings.compile.tolerance, work)
+            task = SelectionTask(
+                contract, original.engine, rows, settings.compile.engines, settings.compile.tolerance, work
+            )
             choice = _choose_engine(mlmodel, original, task)
             spec, note = choice.engine, _join_notes(choice.note, note)
     finally:
@@ -277,7 +290,7 @@ def _build(
 
 def _choose_engine(mlmodel: MLmodel, original: _Original, task: SelectionTask) -> EngineChoice:
     from ..engines.boosters import BOOSTERS
-    from ..engines.engine_selection import EngineChoice, select_engine, select_booster_engine
+    from ..engines.engine_selection import EngineChoice, select_booster_engine, select_engine
 
     if original.model is not None:
         return select_engine(original.model, mlmodel.method, task)

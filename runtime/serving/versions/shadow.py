@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from ..contract.model_contract import Contract
 from ..inference.batch import Batch, Outputs, is_finite
-from ..recording.writer import Captured
+from ..recording.writer import CapturedRequest
 from ..telemetry.traffic import Traffic
 from .alias_watcher import AliasWatcher
 from .in_flight import InFlightCalls
@@ -45,13 +45,15 @@ class Shadow:
         capture: captures a prediction.
     """
 
-    def __init__(self, alias_watcher: AliasWatcher, traffic: Traffic, capture: Callable[[Captured], None]) -> None:
+    def __init__(
+        self, alias_watcher: AliasWatcher, traffic: Traffic, capture: Callable[[CapturedRequest], None]
+    ) -> None:
         self.alias_watcher = alias_watcher
         self._traffic = traffic
         self._capture = capture
         self._in_flight = InFlightCalls()
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[tuple[ServedModel, Captured]] = deque()
+        self._queue: deque[tuple[ServedModel, CapturedRequest]] = deque()
         self._queued_rows = 0
         self._changed = threading.Condition()
         self._closing = False
@@ -59,7 +61,7 @@ class Shadow:
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
         self._thread.start()
 
-    def offer(self, answered: Captured, *, busy: bool) -> None:
+    def offer(self, answered: CapturedRequest, *, busy: bool) -> None:
         """Queue the rows of `answered` for the shadow; drop them if `busy` or if the queue is full."""
         model = self.alias_watcher.current
         if model is None or model.info.identity == answered.model.info.identity:
@@ -105,7 +107,9 @@ class Shadow:
                 return
 
     @staticmethod
-    def _mergeable(first: tuple[ServedModel, Captured], other: tuple[ServedModel, Captured], rows: int) -> bool:
+    def _mergeable(
+        first: tuple[ServedModel, CapturedRequest], other: tuple[ServedModel, CapturedRequest], rows: int
+    ) -> bool:
         return (
             first[0] is other[0]
             and first[0].engine.mergeable
@@ -115,7 +119,7 @@ class Shadow:
             and rows + other[1].batch.rows <= _MAX_CALL_ROWS
         )
 
-    def _predict(self, call: list[tuple[ServedModel, Captured]]) -> list[Captured] | None:
+    def _predict(self, call: list[tuple[ServedModel, CapturedRequest]]) -> list[CapturedRequest] | None:
         """Return the shadow's predictions for `call`, or None if it fails."""
         model = call[0][0]
         try:
@@ -128,7 +132,7 @@ class Shadow:
                 self._last_error = text
                 _log.warning("the shadow failed", extra={"version": model.info.version, "error": text})
             return None
-        predictions: list[Captured] = []
+        predictions: list[CapturedRequest] = []
         position = 0
         for (_, answered), batch in zip(call, batches, strict=True):
             end = position + batch.rows
@@ -137,7 +141,7 @@ class Shadow:
             position = end
         return predictions
 
-    def _done(self, call: list[tuple[ServedModel, Captured]], predictions: list[Captured] | None) -> None:
+    def _done(self, call: list[tuple[ServedModel, CapturedRequest]], predictions: list[CapturedRequest] | None) -> None:
         traffic = self._traffic
         for index, (model, answered) in enumerate(call):
             self._in_flight.end(model)

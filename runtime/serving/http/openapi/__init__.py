@@ -1,1 +1,1 @@
-"""The OpenAPI document of a model server."""
+"""The OpenAPI document of a model server, generated from the contract of the served version."""

@@ -1,325 +1,200 @@
-"""The OpenAPI document of a server, made from the signature of the version which serves."""
+"""The OpenAPI document: the paths of the server and their operations."""
 
 from __future__ import annotations
 
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from ...contract.json_schemas import any_value, column_schema, output_schema, row_schema, time_schema
-from ...contract.model_contract import Contract
-from ...settings import LimitSettings, ServingSettings
-from ..content_negotiation import ARROW, CSV, JSON
-from .parts import PROBLEM, REFUSALS, UUID7, answer, examples, ref, refusal, refusals
-from .paths import inference_paths, management_paths
+from ...protocols.open_inference import HEADER_LENGTH
+from ...settings import ServingSettings
+from ..content_negotiation import ARROW, CSV, JSON, OCTETS
+from .body_schemas import TEXT, UUID7, BodySchemas, ref
+from .examples import LABEL_EXAMPLES, inference_examples, invocation_examples, predict_examples
+from .operations import REFUSALS, answer, body, operation, problem, refusals, response
 
 if TYPE_CHECKING:
     from ...versions.model import ServedModel
 
 __all__ = ["openapi"]
 
-_REQUEST_ID = "0198c0de-0000-7000-8000-000000000001"
+_PREDICTIONS, _LABELS, _OPERATION, _INFERENCE = "predictions", "labels", "operation", "open inference protocol"
+_OBJECT = {"type": "object"}
 
 
 def openapi(model: ServedModel | None, settings: ServingSettings) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of a server.
 
     Args:
-        model: the version which serves; without one, rows are described as objects of any values.
-        settings: those of the server.
+        model: the served version; without one, rows are described as objects with any values.
+        settings: of the server.
     """
     name = settings.model
-    serves = f"Version {model.info.version} serves." if model is not None else "No version serves yet."
+    served = f"Version {model.info.version} is served." if model is not None else "No version is served yet."
+    schemas = BodySchemas(model, settings.limits)
+    responses = {status: problem(text) for status, text in REFUSALS.items()}
+    for status in ("429", "503"):
+        responses[status]["headers"] = {"Retry-After": {"description": "Seconds.", "schema": TEXT}}
     return {
         "openapi": "3.1.0",
         "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
         "info": {
             "title": f"tidemill: {name}",
             "version": version("tidemill"),
-            "description": f"Predictions of the model `{name}`. {serves} Every answer names the version it comes from.",
+            "description": f"Predictions of the model `{name}`. {served} Every answer names its version.",
         },
         "security": [{"bearer": []}, {"key": []}],
-        "paths": {
-            "/invocations": {"post": _invocations(model, settings.limits)},
-            "/predict": {"post": _predict(model, settings.limits)},
-            "/labels": {"post": _labels(settings.limits)},
-            **inference_paths(model, settings),
-            **management_paths(),
-        },
+        "paths": {**_hot_paths(model, schemas), **_inference_paths(model, name, schemas), **_management_paths(schemas)},
         "components": {
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "An API key as bearer token."},
                 "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
             },
-            "parameters": _parameters(),
-            "headers": {
+            "parameters": {
                 "RequestId": {
-                    "description": "The id by which this request is found again, a UUID of version 7.",
-                    "schema": {"type": "string", "pattern": UUID7},
-                },
-                "Version": {"description": "The version which answered.", "schema": {"type": "string"}},
+                    "name": "X-Request-Id",
+                    "in": "header",
+                    "required": False,
+                    "description": "The client's own id; the answer repeats it as `client_request_id`.",
+                    "schema": {**TEXT, "maxLength": 128, "pattern": "^[!-~](?:[ -~]*[!-~])?$"},
+                }
             },
-            "responses": {status: refusal(status, text) for status, text in REFUSALS.items()},
-            "schemas": _schemas(model, settings.limits),
-        },
-    }
-
-
-def _parameters() -> dict[str, Any]:
-    return {
-        "RequestId": {
-            "name": "X-Request-Id",
-            "in": "header",
-            "required": False,
-            "description": "The client's own id, which is said again as `client_request_id` and captured.",
-            "schema": {"type": "string", "maxLength": 128, "pattern": "^[!-~](?:[ -~]*[!-~])?$"},
-        }
-    }
-
-
-def _schemas(model: ServedModel | None, limits: LimitSettings) -> dict[str, Any]:
-    output = output_schema(model.output_type.field(0).type) if model is not None else {}
-    name = model.output if model is not None else "prediction"
-    about = {
-        "model": {"type": "string"},
-        "version": {"type": "string"},
-        "request_id": {"type": "string", "pattern": UUID7},
-        "client_request_id": {"type": "string"},
-    }
-    required = ["predictions", "model", "version", "request_id"]
-    named = {"type": "object", "properties": {name: output}, "required": [name], "additionalProperties": False}
-    schemas: dict[str, Any] = {
-        "AnyValue": any_value(limits),
-        "Row": row_schema(model.contract, limits) if model is not None else {"type": "object"},
-        "Predictions": {
-            "type": "object",
-            "properties": {"predictions": {"type": "array", "items": output}, **about},
-            "required": required,
-        },
-        "NamedPredictions": {
-            "type": "object",
-            "properties": {"predictions": {"type": "array", "items": named}, **about},
-            "required": required,
-        },
-        "Problem": {
-            "type": "object",
-            "description": "A problem document (RFC 9457).",
-            "properties": {
-                "type": {"type": "string"},
-                "title": {"type": "string"},
-                "status": {"type": "integer"},
-                "detail": {"type": "string"},
-                "error": {"type": "string", "description": "The detail again, for clients of the V2 protocol."},
-                "errors": {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
-                        "required": ["field", "message"],
-                    },
-                },
-                "request_id": {"type": "string"},
-                "client_request_id": {"type": "string"},
+            "headers": {
+                "RequestId": {"description": "The server's id of the request, a UUID version 7.", "schema": UUID7},
+                "Version": {"description": "The version that answered.", "schema": TEXT},
             },
-            "required": ["type", "title", "status", "detail", "error"],
+            "responses": responses,
+            "schemas": schemas.components(),
         },
     }
-    return schemas
 
 
-def _event_time() -> dict[str, Any]:
-    schema = time_schema()
-    schema["type"] = ["string", "null"]
-    schema["description"] = (
-        "When what the rows say was so; without it, when the request came. One time for all rows; a list with one time "
-        "for each row is taken too."
-    )
-    return schema
-
-
-def _rows_of(items: dict[str, Any], limits: LimitSettings) -> dict[str, Any]:
-    return {"type": "array", "items": items, "minItems": 1, "maxItems": limits.rows}
-
-
-def _form(key: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": {
-            key: schema,
-            "event_time": _event_time(),
-            "params": {"type": ["object", "null"], "maxProperties": 0},
-        },
-        "required": [key],
-        "additionalProperties": False,
+def _hot_paths(model: ServedModel | None, schemas: BodySchemas) -> dict[str, Any]:
+    arrow = {**TEXT, "contentMediaType": ARROW}
+    other = {
+        CSV: {**TEXT, "description": "A header with the column names, then the rows. An empty value is null."},
+        ARROW: {**arrow, "description": "An Arrow IPC stream with uncompressed buffers and named columns."},
     }
-
-
-def _invocations(model: ServedModel | None, limits: LimitSettings) -> dict[str, Any]:
-    row = ref("schemas", "Row")
-    forms = [_form("dataframe_records", _rows_of(row, limits))]
-    if model is not None:
-        forms += [_split(model.contract, limits), *_lists(model.contract, limits)]
-    text = (
-        "Rows in one of MLflow's forms. In `inputs` they may also stand column by column: an object with a list for "
-        "each column."
-    )
+    text = "Rows in one of MLflow's formats. `inputs` can also be an object with a list for each column."
+    rows = {"description": text, **body(schemas.invocations(), invocation_examples(model), other=other)}
+    predictions = {JSON: ref("schemas", "Predictions"), CSV: TEXT, ARROW: arrow}
+    named = {JSON: ref("schemas", "NamedPredictions")}
     return {
-        "operationId": "invocations",
-        "tags": ["predictions"],
-        "summary": "Predict, as MLflow's scoring server does",
-        "description": "Takes MLflow's JSON and CSV, and streams of Arrow for many rows; `Accept` chooses the form of "
-        "the answer.",
-        "parameters": [ref("parameters", "RequestId")],
-        "requestBody": {
-            "required": True,
-            "description": text,
-            "content": {
-                JSON: {"schema": {"anyOf": forms}, **examples(_invocation_examples(model))},
-                CSV: {
-                    "schema": {
-                        "type": "string",
-                        "description": "A header with the names of the columns, then the rows. Empty is null.",
-                    }
-                },
-                ARROW: {
-                    "schema": {
-                        "type": "string",
-                        "contentMediaType": ARROW,
-                        "description": "An Arrow IPC stream, its buffers not packed, columns told by their names.",
-                    }
-                },
-            },
+        "/invocations": {
+            "post": operation(
+                "invocations",
+                _PREDICTIONS,
+                "Predict, like MLflow's scoring server",
+                {"200": answer("One prediction for each row.", predictions), **refusals()},
+                description="Accepts MLflow's JSON and CSV, and Arrow streams for many rows; `Accept` selects the "
+                "media type of the answer.",
+                request_body=rows,
+            )
         },
-        "responses": {
-            "200": answer(
-                "One prediction a row.",
+        "/predict": {
+            "post": operation(
+                "predict",
+                _PREDICTIONS,
+                "Predict, with the names and types of the signature",
+                {"200": answer("One named prediction for each row.", named), **refusals()},
+                request_body=body(schemas.predict(), predict_examples(model)),
+            )
+        },
+        "/labels": {
+            "post": operation(
+                "labels",
+                _LABELS,
+                "Send the true values of predicted rows",
                 {
-                    JSON: {"schema": ref("schemas", "Predictions")},
-                    CSV: {"schema": {"type": "string"}},
-                    ARROW: {"schema": {"type": "string", "contentMediaType": ARROW}},
+                    "200": response("The labels are stored.", schemas.labels_answer),
+                    "404": problem("This server captures nothing, so it keeps no labels."),
+                    **refusals(without=("406", "500")),
                 },
-            ),
-            **refusals(),
+                description="Labels are written to disk before they are acknowledged. Sending a label twice changes "
+                "nothing; of two different labels, the later one counts.",
+                request_body=body(schemas.labels(), LABEL_EXAMPLES),
+            )
         },
     }
 
 
-def _split(contract: Contract, limits: LimitSettings) -> dict[str, Any]:
-    names = list(contract.names)
-    columns = {"type": "array", "const": names, "description": "Another order is taken too, with the data in it."}
-    required = ["columns", "data"] if contract.named else ["data"]
-    split = {
-        "type": "object",
-        "properties": {
-            "columns": columns,
-            "data": _rows_of(_list_row(contract, limits), limits),
-            "index": {"description": "Not looked at."},
+def _inference_paths(model: ServedModel | None, name: str, schemas: BodySchemas) -> dict[str, Any]:
+    versions = {} if model is None else {"enum": [model.info.version]}
+    in_path = {"in": "path", "required": True}
+    name_parameter = {"name": "name", **in_path, "schema": {**TEXT, "enum": [name]}}
+    version_parameter = {"name": "version", **in_path, "schema": {**TEXT, **versions}}
+    live, unavailable = response("Yes.", _OBJECT), {"503": response("No.", _OBJECT)}
+    paths: dict[str, Any] = {
+        "/v2": _get("v2Server", _INFERENCE, "Describe the server", schemas.server_metadata),
+        "/v2/health/live": {
+            "get": operation("v2Live", _INFERENCE, "Whether the server is alive", {"200": live}, public=True)
         },
-        "required": required,
-        "additionalProperties": False,
+        "/v2/health/ready": {
+            "get": operation(
+                "v2Ready", _INFERENCE, "Whether the server can answer", {"200": live, **unavailable}, public=True
+            )
+        },
     }
-    return _form("dataframe_split", split)
+    missing = {"404": problem("This server does not serve this model or version."), **refusals("503")}
+    for path, parameters, suffix in (
+        ("/v2/models/{name}", [name_parameter], ""),
+        ("/v2/models/{name}/versions/{version}", [name_parameter, version_parameter], "OfVersion"),
+    ):
+        shared = {"parameters": parameters}
+        summary = "Describe the inputs and outputs of the model"
+        about = _get(f"v2Model{suffix}", _INFERENCE, summary, schemas.model_metadata, missing)
+        ready = _get(f"v2ModelReady{suffix}", _INFERENCE, "Whether the model can answer", schemas.readiness, missing)
+        paths[path] = {**shared, **about}
+        paths[f"{path}/ready"] = {**shared, **ready}
+        paths[f"{path}/infer"] = {**shared, "post": _infer(model, schemas, suffix, missing)}
+    return paths
 
 
-def _list_row(contract: Contract, limits: LimitSettings) -> dict[str, Any]:
-    width = len(contract.columns)
+def _infer(model: ServedModel | None, schemas: BodySchemas, suffix: str, missing: dict[str, Any]) -> dict[str, Any]:
+    text = f"JSON, whose length is in {HEADER_LENGTH}, followed by the tensors."
+    binary = {OCTETS: {**TEXT, "contentMediaType": OCTETS, "description": text}}
+    answers = {JSON: schemas.inference_answer, **binary}
+    return operation(
+        f"v2Infer{suffix}",
+        _INFERENCE,
+        "Predict, with the Open Inference Protocol",
+        {
+            "200": answer("One prediction for each row, in one tensor.", answers),
+            **refusals(without=("406",)),
+            **missing,
+        },
+        description="One tensor for each column, with the shape [n] or [n, 1]; or, if all columns are numbers, one "
+        "tensor [n, k] with the columns in their order. Times are RFC 3339 text in BYTES. Requests and answers can use "
+        "the binary tensor data extension. The shapes must match the data and each other, which this schema cannot "
+        "express.",
+        request_body=body(schemas.inference(), inference_examples(model), other=binary),
+    )
+
+
+def _management_paths(schemas: BodySchemas) -> dict[str, Any]:
+    def public(identifier: str, summary: str, responses: dict[str, Any]) -> dict[str, Any]:
+        return {"get": operation(identifier, _OPERATION, summary, responses, public=True)}
+
+    ready = {
+        "200": response("It can answer.", schemas.readiness),
+        "503": response("It cannot answer.", schemas.readiness),
+    }
+    metrics = {"200": response("The metrics of all workers.", TEXT, "text/plain"), **refusals("401")}
+    status = "Show the served version, the load and the swaps"
     return {
-        "type": "array",
-        "prefixItems": [column_schema(column, limits) for column in contract.columns],
-        "items": False,
-        "minItems": width,
-        "maxItems": width,
+        "/healthz": public("healthz", "Whether the server is alive", {"200": response("Yes.", _OBJECT)}),
+        "/readyz": public("readyz", "Show which version is served", ready),
+        "/metrics": {"get": operation("metrics", _OPERATION, "Return the metrics in Prometheus's format", metrics)},
+        "/status": _get("status", _OPERATION, status, schemas.status),
+        "/openapi.json": _get("openapi", _OPERATION, "Return this document", _OBJECT),
+        "/": public("page", "Show the status page", {"200": response("The page.", TEXT, "text/html")}),
     }
 
 
-def _lists(contract: Contract, limits: LimitSettings) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = [ref("schemas", "Row")]
-    first = contract.columns[0]
-    if len(contract.columns) == 1 and first.kind != "json":
-        items.append(column_schema(first, limits))
-    if not contract.named and not contract.is_tensor:
-        items.append(_list_row(contract, limits))
-    kinds = [_rows_of(item, limits) for item in items]
-    rows = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
-    return [_form(key, rows) for key in ("instances", "inputs")]
-
-
-def _invocation_examples(model: ServedModel | None) -> dict[str, Any]:
-    if model is None or not model.example:
-        return {}
-    rows, names = model.example, model.contract.names
+def _get(
+    identifier: str, tag: str, summary: str, schema: dict[str, Any], responses: dict[str, Any] | None = None
+) -> dict[str, Any]:
     return {
-        "records": {"dataframe_records": rows},
-        "split": {
-            "dataframe_split": {"columns": list(names), "data": [[row.get(name) for name in names] for row in rows]}
-        },
-        "instances": {"instances": rows},
-        "inputs": {"inputs": {name: [row.get(name) for row in rows] for name in names}},
-    }
-
-
-def _predict(model: ServedModel | None, limits: LimitSettings) -> dict[str, Any]:
-    schema = {
-        "type": "object",
-        "properties": {"rows": _rows_of(ref("schemas", "Row"), limits), "event_time": _event_time()},
-        "required": ["rows"],
-        "additionalProperties": False,
-    }
-    example = {"rows": {"rows": model.example}} if model is not None and model.example else {}
-    return {
-        "operationId": "predict",
-        "tags": ["predictions"],
-        "summary": "Predict, with the names and types of the signature",
-        "parameters": [ref("parameters", "RequestId")],
-        "requestBody": {"required": True, "content": {JSON: {"schema": schema, **examples(example)}}},
-        "responses": {
-            "200": answer("One prediction a row, by its name.", {JSON: {"schema": ref("schemas", "NamedPredictions")}}),
-            **refusals(),
-        },
-    }
-
-
-def _labels(limits: LimitSettings) -> dict[str, Any]:
-    label = {
-        "type": "object",
-        "properties": {
-            "request_id": {"type": "string", "pattern": UUID7, "description": "The `request_id` of an answer."},
-            "row": {"type": "integer", "minimum": 0, "maximum": (1 << 31) - 1, "description": "Which row, from 0."},
-            "label": {
-                "type": "number",
-                "minimum": -((1 << 53) - 1),
-                "maximum": (1 << 53) - 1,
-                "description": "What turned out to be true.",
-            },
-        },
-        "required": ["request_id", "row", "label"],
-        "additionalProperties": False,
-    }
-    schema = {
-        "type": "object",
-        "properties": {"labels": _rows_of(label, limits)},
-        "required": ["labels"],
-        "additionalProperties": False,
-    }
-    accepted = {
-        "type": "object",
-        "properties": {"accepted": {"type": "integer"}, "request_id": {"type": "string"}},
-        "required": ["accepted", "request_id"],
-    }
-    example = {"label": {"labels": [{"request_id": _REQUEST_ID, "row": 0, "label": 1}]}}
-    return {
-        "operationId": "labels",
-        "tags": ["labels"],
-        "summary": "Tell what turned out to be true of rows which were predicted",
-        "description": "Kept on the disk before it is acknowledged. To send a label twice changes nothing; of two "
-        "which differ, the later counts.",
-        "parameters": [ref("parameters", "RequestId")],
-        "requestBody": {"required": True, "content": {JSON: {"schema": schema, **examples(example)}}},
-        "responses": {
-            "200": {"description": "They are kept.", "content": {JSON: {"schema": accepted}}},
-            "404": {
-                "description": "This server captures nothing, so it keeps no labels.",
-                "content": {PROBLEM: {"schema": ref("schemas", "Problem")}},
-            },
-            **refusals("406", "500"),
-        },
+        "get": operation(
+            identifier, tag, summary, {"200": response("Success.", schema), **refusals("401"), **(responses or {})}
+        )
     }

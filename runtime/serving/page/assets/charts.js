@@ -1,9 +1,9 @@
-// Small line charts of the last minutes.
+// Small line charts of the last five minutes.
 
 const WIDTH = 300;
 const HEIGHT = 100;
 
-// One chart: `lines` are drawn in order, each { name, style, area }.
+// A chart; draws `lines`, each { name, style, area }, in order.
 class Chart {
   constructor(title, unit, lines, format) {
     this.title = title;
@@ -39,7 +39,7 @@ class Chart {
     this.svg.addEventListener('pointerleave', () => this.unpoint());
   }
 
-  // Draw `series`, a list of values for each line; `current` is what is said in large.
+  // Draws `series`, a list of values for each line; `current` is shown in large type.
   draw(seconds, series, current) {
     Object.assign(this, { seconds, series, current });
     const highest = Math.max(0, ...series.flat().filter((value) => value !== null));
@@ -49,19 +49,19 @@ class Chart {
     series.forEach((values, index) => {
       const runs = points(values, ceiling);
       const { area, line } = this.paths[index];
-      line.setAttribute('d', runs.map(drawn).join(''));
-      area?.setAttribute('d', runs.map((run) => `${drawn(run)}V${HEIGHT}H${run[0][0]}Z`).join(''));
+      line.setAttribute('d', runs.map(pathOf).join(''));
+      area?.setAttribute('d', runs.map((run) => `${pathOf(run)}V${HEIGHT}H${run[0][0]}Z`).join(''));
     });
-    const told = this.lines.map(({ name }, index) => `${name} ${this.said(current[index])}`).join(', ');
-    this.svg.setAttribute('aria-label', `${this.title}: ${told}; highest ${this.said(highest)}`);
-    if (this.index === undefined) this.tell(current, 'now');
+    const values = this.lines.map(({ name }, index) => `${name} ${this.label(current[index])}`).join(', ');
+    this.svg.setAttribute('aria-label', `${this.title}: ${values}; highest ${this.label(highest)}`);
+    if (this.index === undefined) this.showValues(current, 'now');
   }
 
-  said(value) {
+  label(value) {
     return value === null ? 'none' : `${this.format(value)} ${this.unit}`;
   }
 
-  tell(values, when) {
+  showValues(values, when) {
     const parts = this.lines.map(({ name, style }, index) => {
       const value = values[index];
       return h(
@@ -86,17 +86,17 @@ class Chart {
     this.cursor.setAttribute('x1', x);
     this.cursor.setAttribute('x2', x);
     this.cursor.setAttribute('visibility', 'visible');
-    this.tell(this.series.map((values) => values[this.index]), clock(this.seconds[this.index]));
+    this.showValues(this.series.map((values) => values[this.index]), clock(this.seconds[this.index]));
   }
 
   unpoint() {
     this.index = undefined;
     this.cursor.setAttribute('visibility', 'hidden');
-    if (this.current) this.tell(this.current, 'now');
+    if (this.current) this.showValues(this.current, 'now');
   }
 }
 
-// Unbroken runs of points; where there is no value, there is no line.
+// Splits the values into runs without gaps; a missing value interrupts the line.
 function points(values, ceiling) {
   const runs = [];
   let run = null;
@@ -112,9 +112,9 @@ function points(values, ceiling) {
   return runs;
 }
 
-const drawn = (run) => `M${run.map(([x, y]) => `${x} ${y}`).join('L')}${run.length === 1 ? 'h0.1' : ''}`;
+const pathOf = (run) => `M${run.map(([x, y]) => `${x} ${y}`).join('L')}${run.length === 1 ? 'h0.1' : ''}`;
 
-// The next round number.
+// Returns the next round number.
 function roundUp(value) {
   if (value <= 0) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
@@ -127,7 +127,7 @@ class Charts {
   constructor(parent) {
     this.rate = new Chart('Requests', '/s', [{ name: 'all', style: 'a', area: true }, { name: 'errors', style: 'b' }], number);
     this.latency = new Chart('Latency', 'ms', [{ name: 'p50', style: 'a' }, { name: 'p99', style: 'c' }], (value) => number(value, 3));
-    this.batch = new Chart('Batch size', 'rows a call', [{ name: 'rows', style: 'a', area: true }], (value) => number(value, 3));
+    this.batch = new Chart('Batch size', 'rows per call', [{ name: 'rows', style: 'a', area: true }], (value) => number(value, 3));
     parent.replaceChildren(this.rate.element, this.latency.element, this.batch.element);
   }
 
@@ -135,7 +135,7 @@ class Charts {
     const recent = (values) => values.slice(-10);
     const mean = (values) => (values.length ? recent(values).reduce((sum, value) => sum + value, 0) / recent(values).length : null);
     const last = (values) => recent(values).findLast((value) => value !== null) ?? null;
-    // Where there are none there is no red line.
+    // No red line while there are no errors.
     const errors = rates.errors.map((value, index, all) => (value || all[index - 1] || all[index + 1] ? value : null));
     this.rate.draw(rates.seconds, [rates.requests, errors], [mean(rates.requests), mean(rates.errors)]);
     this.latency.draw(rates.seconds, [rates.p50_ms, rates.p99_ms], [last(rates.p50_ms), last(rates.p99_ms)]);

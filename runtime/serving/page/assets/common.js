@@ -1,11 +1,11 @@
-// What both pages use. All that comes from the server is shown as text nodes; no page ever reads it as HTML.
+// Shared by both pages. Everything from the server is shown as text nodes and never parsed as HTML.
 
 const SVG = 'http://www.w3.org/2000/svg';
 const KEY = 'tidemill.key';
 
 const at = (id) => document.getElementById(id);
 
-// An element with attributes and children; strings become text, and what is null is left out.
+// Creates an element with attributes and children; strings become text, null is left out.
 function h(name, attributes = {}, ...children) {
   return filled(document.createElement(name), attributes, children);
 }
@@ -23,20 +23,20 @@ function filled(element, attributes, children) {
   return element;
 }
 
-// A name which others chose: its direction of writing ends with it.
+// A name from outside, isolated so that its writing direction does not affect the text around it.
 const named = (text) => h('bdi', {}, String(text));
 const code = (text) => h('code', {}, named(text));
 
-// Fill `element` only where `data` is other than last time: what is read, selected or focused stays.
-const shown = new WeakMap();
+// Fills `element` only if `data` has changed, so that selection and focus stay.
+const filledWith = new WeakMap();
 function refill(element, data, make) {
   const now = JSON.stringify(data) ?? '';
-  if (shown.get(element) === now) return;
-  shown.set(element, now);
+  if (filledWith.get(element) === now) return;
+  filledWith.set(element, now);
   element.replaceChildren(...[make(data)].flat(Infinity).filter((part) => part !== null));
 }
 
-// JSON whose integers stay what they are where a number could not hold them: as their digits.
+// Parses JSON; integers that a number cannot represent exactly become strings of digits.
 function parseExact(text) {
   return JSON.parse(text, (_, value, context) =>
     typeof value === 'number' && Number.isInteger(value) && !Number.isSafeInteger(value) && context?.source
@@ -45,7 +45,7 @@ function parseExact(text) {
   );
 }
 
-// A number with so many digits that matter; whole ones keep all of theirs.
+// Formats a number with `digits` significant digits; integers keep all digits.
 function number(value, digits = 4) {
   if (typeof value !== 'number' || !Number.isFinite(value)) return String(value);
   const size = Math.abs(value);
@@ -60,23 +60,23 @@ function moment(text) {
   return h('time', { datetime: time.toISOString(), title: time.toISOString() }, time.toLocaleString());
 }
 
-// The key is in this tab's storage alone, so that it ends with the tab.
-let kept = null;
+// The key is only in this tab's storage, so that it disappears with the tab.
+let memoryKey = null;
 function storedKey() {
   try {
-    return sessionStorage.getItem(KEY) ?? kept;
+    return sessionStorage.getItem(KEY) ?? memoryKey;
   } catch {
-    return kept; // storage is switched off
+    return memoryKey; // storage is switched off
   }
 }
 
 function storeKey(key) {
-  kept = key;
+  memoryKey = key;
   try {
     if (key === null) sessionStorage.removeItem(KEY);
     else sessionStorage.setItem(KEY, key);
   } catch {
-    // It lives as long as the page.
+    // The key stays in memory until the page closes.
   }
 }
 
@@ -96,7 +96,7 @@ function request(path, { method = 'GET', body, seconds = 15 } = {}) {
   });
 }
 
-// Ask for the key with `message`; `proceed` is called when one was given.
+// Shows the form for the key with `message`; calls `proceed` when a key was entered.
 function askKey(message, proceed) {
   const gate = at('gate');
   const field = at('key');
@@ -112,7 +112,7 @@ function askKey(message, proceed) {
     event.preventDefault();
     const key = field.value.trim();
     if (!/^[\x21-\x7e]+$/.test(key)) {
-      at('key-error').textContent = 'A key is made of letters, digits and signs, without spaces.';
+      at('key-error').textContent = 'A key consists of letters, digits and punctuation, without spaces.';
       return;
     }
     storeKey(key);

@@ -1,4 +1,4 @@
-// The page at `/docs`: what `/openapi.json` says, readable.
+// The page at `/docs`: shows `/openapi.json`.
 
 const METHODS = ['get', 'post', 'put', 'patch', 'delete', 'head', 'options'];
 
@@ -39,10 +39,10 @@ function operationView(document, operation) {
     responses.map(([status, reference]) => {
       const response = resolved(document, reference);
       const style = status.startsWith('2') ? 'answer-code ok' : 'answer-code';
-      const said = [h('code', {}, named(status)), ' ', h('span', { dir: 'auto' }, marked(response.description ?? ''))];
+      const label = [h('code', {}, named(status)), ' ', h('span', { dir: 'auto' }, marked(response.description ?? ''))];
       return response.content
-        ? h('details', { class: style }, h('summary', {}, said), contents(document, response.content))
-        : h('div', { class: style }, said);
+        ? h('details', { class: style }, h('summary', {}, label), contents(document, response.content))
+        : h('div', { class: style }, label);
     }),
   );
 }
@@ -76,28 +76,28 @@ function show(document) {
     ].filter((part) => part !== null),
   );
   at('content').hidden = false;
-  // What the address names was not there when the browser looked for it.
+  // The target of the URL's fragment did not exist when the page loaded.
   if (location.hash) at(location.hash.slice(1))?.scrollIntoView();
 }
 
-async function look() {
+async function load() {
   trouble('');
   try {
     const response = await request('openapi.json');
     const text = await response.text();
     if (response.status === 401) {
       storeKey(null);
-      askKey('The server does not take this key.', look);
+      askKey('The server does not accept this key.', load);
     } else if (response.ok) {
       show(parseExact(text));
-      // A link alone would go there without the key.
+      // A plain link would request the file without the key.
       at('save').href = URL.createObjectURL(new Blob([text], { type: 'application/json' }));
       at('save').hidden = at('forget').hidden = false;
     } else {
-      trouble(`The server answers ${response.status} to the question for its description.`);
+      trouble(`The server answered ${response.status} to the request for its API description.`);
     }
   } catch (error) {
-    trouble(`The description of the server could not be shown: ${error.message}`);
+    trouble(`The API description could not be shown: ${error.message}`);
   }
 }
 
@@ -105,5 +105,5 @@ at('forget').addEventListener('click', () => {
   storeKey(null);
   location.reload();
 });
-if (storedKey() === null) askKey('', look);
-else look();
+if (storedKey() === null) askKey('', load);
+else load();

@@ -1,4 +1,4 @@
-// The form to try the model with, made from its signature.
+// The form to try the model, built from its signature.
 
 const TARGET = { path: 'predict', list: 'rows' };
 const WHOLE = new Set(['integer', 'long']);
@@ -14,9 +14,9 @@ class Field {
     this.wide = JSON_KINDS.has(column.kind) || examples.some((value) => typeof value === 'string' && /[\r\n]/.test(value));
     const id = `field-${index}`;
     const attributes = { id, name: id, 'aria-describedby': `${id}-error`, autocomplete: 'off', spellcheck: 'false' };
-    this.input = this.made(attributes, id, examples);
+    this.input = this.makeInput(attributes, id, examples);
     this.error = h('p', { class: 'error', id: `${id}-error` });
-    // Text may be empty and still be there, so that null has a box of its own.
+    // An empty text is a value, so null has its own checkbox.
     this.isNull = !column.required && ['string', 'binary'].includes(column.kind) ? h('input', { type: 'checkbox' }) : null;
     this.isNull?.addEventListener('change', () => this.dim());
     this.input.addEventListener('input', () => this.refuse(''));
@@ -36,7 +36,7 @@ class Field {
     );
   }
 
-  made(attributes, id, examples) {
+  makeInput(attributes, id, examples) {
     const { kind, required } = this.column;
     if (kind === 'boolean') {
       return h('select', attributes, ['true', 'false', ...(required ? [] : ['null'])].map((value) => h('option', { value }, value)));
@@ -70,7 +70,7 @@ class Field {
     this.input.disabled = this.isNull?.checked ?? false;
   }
 
-  // The value as JSON. What is no value of the kind goes as text, and the server says what it wants instead.
+  // Returns the value as JSON. A value of the wrong kind is sent as text, and the server reports the error.
   json() {
     const { kind, required } = this.column;
     const text = this.input.value;
@@ -79,7 +79,7 @@ class Field {
     const trimmed = text.trim();
     if (trimmed === '') return required ? JSON.stringify(text) : 'null';
     if (kind === 'boolean') return trimmed;
-    // As it was typed: a number of this language would lose digits.
+    // As typed: a JavaScript number would lose digits.
     if (WHOLE.has(kind) || REAL.has(kind)) return NUMBER.test(trimmed) ? trimmed : JSON.stringify(trimmed);
     if (JSON_KINDS.has(kind)) {
       try {
@@ -99,21 +99,21 @@ class Field {
 }
 
 class TryForm {
-  // `refused` is called where the key is not taken any more.
+  // Calls `refused` if the server no longer accepts the key.
   constructor(parent, refused) {
     this.parent = parent;
     this.refused = refused;
     this.made = '';
   }
 
-  // Show the form for `serving`; what was typed stays where the columns are the same.
+  // Shows the form for `serving`; keeps the typed values if the columns are the same.
   show(serving) {
     const columns = JSON.stringify(serving?.columns ?? null);
     this.examples = serving?.example ?? [];
     if (columns === this.made) return;
     this.made = columns;
     if (serving === null) {
-      this.parent.replaceChildren(h('p', { class: 'muted' }, 'No version serves yet.'));
+      this.parent.replaceChildren(h('p', { class: 'muted' }, 'No version is served yet.'));
       return;
     }
     this.fields = serving.columns.map(
@@ -149,7 +149,7 @@ class TryForm {
       const wanted = input.value.trim().toLowerCase();
       for (const field of this.fields) field.element.hidden = !field.column.name.toLowerCase().includes(wanted);
     });
-    // Enter in it looks for a column and sends nothing.
+    // Enter must not submit the form.
     input.addEventListener('keydown', (event) => event.key === 'Enter' && event.preventDefault());
     return h('div', { class: 'filter' }, input);
   }
@@ -176,7 +176,7 @@ class TryForm {
       if (response.status === 401) this.refused();
       else this.tell(response, text, seconds, body);
     } catch (error) {
-      this.say('bad', h('p', { class: 'value text' }, `The server gave no answer: ${error.message}`));
+      this.say('bad', h('p', { class: 'value text' }, `The server did not answer: ${error.message}`));
     } finally {
       this.button.disabled = false;
     }
@@ -187,7 +187,7 @@ class TryForm {
     try {
       answer = parseExact(text);
     } catch {
-      // Something before the server answered; its words are shown.
+      // A proxy answered; its text is shown.
     }
     const right = response.ok && answer !== null;
     const version = answer?.version ?? response.headers.get('x-tidemill-model-version');
@@ -202,14 +202,14 @@ class TryForm {
       facts([
         ['Version', version && named(version)],
         ['Request', id && code(id)],
-        ['Took', `${number(took, 3)} ms, with the way there and back`],
+        ['Took', `${number(took, 3)} ms, including the network`],
       ]),
-      h('details', {}, h('summary', {}, 'The whole answer'), h('pre', { tabindex: 0 }, text)),
-      h('details', {}, h('summary', {}, 'The same with curl'), h('pre', { tabindex: 0 }, curl(body))),
+      h('details', {}, h('summary', {}, 'Full answer'), h('pre', { tabindex: 0 }, text)),
+      h('details', {}, h('summary', {}, 'As a curl command'), h('pre', { tabindex: 0 }, curl(body))),
     );
   }
 
-  // The field which an error names, or a part of it; of a long name the server says the beginning.
+  // The field that an error names; the server shortens long names.
   at(path) {
     const of = (field) => `${TARGET.list}[0].${field.column.name}`;
     const cut = path.endsWith('...') ? path.slice(0, -3) : null;
@@ -226,7 +226,7 @@ class TryForm {
     this.answer.hidden = false;
   }
 
-  // Put each error beside its field; return those which have none here.
+  // Shows each error next to its field; returns the errors without a field.
   refuseFields(errors) {
     const left = [];
     let first = null;
@@ -249,7 +249,7 @@ const valueOf = (row, name) => (row !== null && typeof row === 'object' && Objec
 
 function predicted(answer) {
   const [output] = Array.isArray(answer.predictions) ? answer.predictions : [answer];
-  // `{"score": 0.5}`: which it is, is said under what serves.
+  // `{"score": 0.5}`: the panel "Served version" shows the name of the output.
   const [name, ...more] = Object.keys(output ?? {});
   const value = ['score', 'scores', 'prediction'].includes(name) && !more.length ? output[name] : output;
   if (Array.isArray(value)) return value.map((one) => (typeof one === 'number' ? number(one, 6) : JSON.stringify(one))).join(', ');

@@ -1,12 +1,12 @@
-// What serves and how it is, in words and tables.
+// The panels: served version, state, swaps and workers.
 
-// Facts as a list; those without a value are left out.
+// A list of facts; facts without a value are left out.
 function facts(pairs) {
   const known = pairs.filter(([, value]) => value !== null && value !== undefined && value !== '');
   return h('dl', { class: 'facts' }, known.map(([name, value]) => [h('dt', {}, name), h('dd', {}, value)]));
 }
 
-// The roles are said, since on a phone the style makes lists of the rows.
+// With explicit roles, because on a phone the style turns the rows into lists.
 function table(columns, rows) {
   const style = ({ number: right }) => (right ? 'number' : null);
   return h(
@@ -34,8 +34,8 @@ function table(columns, rows) {
 const pill = (style, text) => h('span', { class: `pill ${style}` }, text);
 const muted = (text) => h('p', { class: 'muted' }, text);
 
-function whatServes(serving) {
-  if (serving === null) return muted('No version serves yet.');
+function servedVersion(serving) {
+  if (serving === null) return muted('No version is served yet.');
   const { lineage, metrics } = serving;
   const engine = h(
     'span',
@@ -50,7 +50,7 @@ function whatServes(serving) {
       ['Version', named(serving.version)],
       ['Since', moment(serving.loaded_at)],
       ['Engine', engine],
-      ['Gives', named(serving.output)],
+      ['Output', named(serving.output)],
       ['Run', serving.run_id ? code(serving.run_id) : null],
       ['Git commit', lineage.git_commit ? code(lineage.git_commit) : null],
       ['Data', lineage.lake_repository ? named(lineage.lake_repository) : null],
@@ -59,14 +59,14 @@ function whatServes(serving) {
     h('h3', { class: 'part' }, 'Metrics at promotion'),
     names.length
       ? h('div', { class: 'long', tabindex: names.length > 8 ? 0 : null }, facts(names.map((name) => [named(name), metrics[name] === null ? 'not a number' : number(metrics[name], 6)])))
-      : muted('The run has none.'),
+      : muted('The run has no metrics.'),
   ];
 }
 
 const REGISTRIES = {
   reachable: ['good', 'reachable'],
   unreachable: ['bad', 'unreachable'],
-  unknown: ['', 'not asked yet'],
+  unknown: ['', 'not contacted yet'],
   none: ['', 'none: a folder is served'],
 };
 
@@ -89,8 +89,8 @@ function stateOf({ registry, capture, shadow }) {
       facts([
         ['Version', shadow.version === null ? 'none yet' : named(shadow.version)],
         ['Rows', number(shadow.rows)],
-        ['Disagreement', shadow.disagreement === null ? 'no row yet' : h('span', {}, number(shadow.disagreement), h('span', { class: 'note' }, named(shadow.disagreement_is)))],
-        ['Not asked', shadow.dropped ? `${number(shadow.dropped)} rows, for want of time` : null],
+        ['Disagreement', shadow.disagreement === null ? 'no rows yet' : h('span', {}, number(shadow.disagreement), h('span', { class: 'note' }, named(shadow.disagreement_is)))],
+        ['Skipped', shadow.dropped ? `${number(shadow.dropped)} rows, because the shadow was too slow` : null],
       ]),
     );
   }
@@ -107,13 +107,13 @@ function swapsTable(swaps) {
       swap.from === null ? '–' : named(swap.from),
       named(swap.to),
       `${number(swap.seconds, 3)} s`,
-      swap.error === null ? pill('good', 'serves') : h('span', {}, pill('bad', 'failed'), ' ', named(swap.error)),
+      swap.error === null ? pill('good', 'done') : h('span', {}, pill('bad', 'failed'), ' ', named(swap.error)),
     ]),
   );
 }
 
 function workersTable(workers) {
-  if (!workers.length) return muted('None has told of itself yet.');
+  if (!workers.length) return muted('No worker has reported yet.');
   const columns = [{ name: 'Process' }, { name: 'Version' }, { name: 'Engine' }, { name: 'State' }, { name: 'Requests', number: true }];
   return table(
     columns,

@@ -1,7 +1,7 @@
-// JSON schemas as nested lists. A reference is a link to its place, so that none is followed in circles.
+// Shows JSON schemas as nested lists. References are links, so that cycles are not followed.
 
 const DEEPEST = 8;
-const LONGEST = 60; // of a pattern or default; the rest is in the document itself
+const LONGEST = 60; // of a pattern or default; openapi.json has the full text
 const BOUNDS = {
   minimum: '≥',
   exclusiveMinimum: '>',
@@ -18,7 +18,7 @@ const BOUNDS = {
 };
 
 const schemaId = (name) => `schema-${encodeURIComponent(name)}`;
-// What stands in the document, or what it refers to in there.
+// Resolves references within the document.
 function resolved(document, value) {
   for (let step = 0; step < 5 && isObject(value) && typeof value.$ref === 'string'; step += 1) {
     value = value.$ref.replace(/^#\//, '').split('/').reduce((at, part) => at?.[part.replaceAll('~1', '/').replaceAll('~0', '~')], document);
@@ -27,7 +27,7 @@ function resolved(document, value) {
 }
 
 const isObject = (value) => value !== null && typeof value === 'object' && !Array.isArray(value);
-// Text in which what stands between backticks is code.
+// Text with code between backticks.
 const marked = (text) => String(text).split('`').map((part, index, all) => (index % 2 && index < all.length - 1 ? code(part) : index % 2 ? `\`${part}` : part));
 const prose = (text) => (text ? h('p', { class: 'text', dir: 'auto' }, marked(text)) : null);
 
@@ -40,7 +40,7 @@ function refName(reference) {
   }
 }
 
-// What a schema takes, in a line: text and links.
+// The type of a schema in one line: text and links.
 function typed(schema) {
   if (schema === true || schema === undefined) return ['anything'];
   if (!isObject(schema)) return ['nothing'];
@@ -48,7 +48,7 @@ function typed(schema) {
   if ('const' in schema) return [code(JSON.stringify(schema.const))];
   if (Array.isArray(schema.enum)) return ['one of ', ...between(schema.enum.map((value) => code(JSON.stringify(value))), ', ')];
   for (const [word, joint] of [['oneOf', ' or '], ['anyOf', ' or '], ['allOf', ' and ']]) {
-    if (Array.isArray(schema[word])) return between(unlike(schema[word].map(typed)), joint).flat();
+    if (Array.isArray(schema[word])) return between(withoutDuplicates(schema[word].map(typed)), joint).flat();
   }
   if (Array.isArray(schema.prefixItems)) return ['[', ...between(schema.prefixItems.map(typed), ', ').flat(), ']'];
   if (schema.type === 'array' || schema.items) return ['list of ', ...typed(schema.items)];
@@ -56,10 +56,10 @@ function typed(schema) {
   return [named(types.join(' or '))];
 }
 
-// Without those which read the same.
-function unlike(parts) {
-  const said = (part) => part.map((one) => one.textContent ?? one).join('');
-  return parts.filter((part, index) => parts.findIndex((other) => said(other) === said(part)) === index);
+// Removes parts with the same text.
+function withoutDuplicates(parts) {
+  const text = (part) => part.map((one) => one.textContent ?? one).join('');
+  return parts.filter((part, index) => parts.findIndex((other) => text(other) === text(part)) === index);
 }
 
 const between = (parts, joint) => parts.flatMap((part, index) => (index ? [joint.cloneNode?.(true) ?? joint, part] : [part]));
@@ -67,11 +67,11 @@ const between = (parts, joint) => parts.flatMap((part, index) => (index ? [joint
 function bounds(schema) {
   return Object.entries(BOUNDS)
     .filter(([word]) => isObject(schema) && word in schema)
-    .map(([word, said]) => [said, word === 'format' ? String(schema[word]) : JSON.stringify(schema[word]) ?? ''])
-    .map(([said, value]) => (value.length > LONGEST ? `${said} …` : `${said} ${value}`));
+    .map(([word, label]) => [label, word === 'format' ? String(schema[word]) : JSON.stringify(schema[word]) ?? ''])
+    .map(([label, value]) => (value.length > LONGEST ? `${label} …` : `${label} ${value}`));
 }
 
-// The members of a schema, or nothing where `typed` has said all.
+// The members of a schema; null if `typed` already shows everything.
 function members(schema, depth = 0) {
   if (!isObject(schema) || schema.$ref || depth > DEEPEST) return null;
   for (const word of ['oneOf', 'anyOf', 'allOf']) {

@@ -1,12 +1,12 @@
-// The page at `/`: asks for `/status` again and again, and shows what it says.
+// The page at `/`: polls `/status` and shows it.
 
-const EVERY = 2000;
-const SLOWEST = 30000;
+const POLL_MS = 2000;
+const MAX_POLL_MS = 30000;
 const charts = new Charts(at('charts'));
 const tryForm = new TryForm(at('try'), () => refused());
 let timer;
 let failures = 0;
-let asked = 0;
+let requests = 0;
 
 function show(status) {
   const { model, alias, serving } = status;
@@ -19,7 +19,7 @@ function show(status) {
   at('ready').className = `pill ${status.ready ? (status.error ? 'warn' : 'good') : 'bad'}`;
   at('error').hidden = !status.error;
   refill(at('error'), status.error, (error) => named(error ?? ''));
-  refill(at('what'), serving, whatServes);
+  refill(at('what'), serving, servedVersion);
   refill(at('state'), [status.registry, status.capture, status.shadow], ([registry, capture, shadow]) => stateOf({ registry, capture, shadow }));
   refill(at('swaps'), status.swaps, swapsTable);
   refill(at('workers'), status.workers, workersTable);
@@ -30,38 +30,38 @@ function show(status) {
 
 function refused() {
   clearTimeout(timer);
-  asked += 1;
+  requests += 1;
   const given = storedKey() !== null;
   storeKey(null);
   at('ready').textContent = '';
-  askKey(given ? 'The server does not take this key.' : '', look);
+  askKey(given ? 'The server does not accept this key.' : '', poll);
 }
 
-async function look() {
+async function poll() {
   clearTimeout(timer);
-  // An answer which comes after a newer question is not shown.
-  const mine = ++asked;
+  // Ignore an answer that arrives after a newer request.
+  const mine = ++requests;
   let problem = '';
   try {
     const response = await request('status');
     const text = await response.text();
-    if (mine !== asked) return;
+    if (mine !== requests) return;
     if (response.status === 401) return void refused();
     if (response.ok) {
       show(parseExact(text));
       at('forget').hidden = false;
     } else {
-      problem = `The server answers ${response.status} to the question how it is; what is shown is older.`;
+      problem = `The server answered ${response.status} to the status request; this page shows older data.`;
     }
   } catch (error) {
-    if (mine !== asked) return;
+    if (mine !== requests) return;
     problem = error instanceof TypeError || error.name === 'TimeoutError'
-      ? 'The server does not answer; what is shown is older.'
+      ? 'The server does not answer; this page shows older data.'
       : `The server's answer could not be shown: ${error.message}`;
   }
   failures = problem ? failures + 1 : 0;
   trouble(problem);
-  if (!document.hidden) timer = setTimeout(look, Math.min(SLOWEST, EVERY * 2 ** Math.min(failures, 8)));
+  if (!document.hidden) timer = setTimeout(poll, Math.min(MAX_POLL_MS, POLL_MS * 2 ** Math.min(failures, 8)));
 }
 
 at('forget').addEventListener('click', () => {
@@ -70,7 +70,7 @@ at('forget').addEventListener('click', () => {
 });
 document.addEventListener('visibilitychange', () => {
   if (document.hidden) clearTimeout(timer);
-  else if (storedKey() !== null) look();
+  else if (storedKey() !== null) poll();
 });
-if (storedKey() === null) askKey('', look);
-else look();
+if (storedKey() === null) askKey('', poll);
+else poll();

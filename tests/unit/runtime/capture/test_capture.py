@@ -29,7 +29,7 @@ from tidemill.runtime.capture import (
 from tidemill.runtime.capture.columns import Privacy
 from tidemill.runtime.common import ids
 from tidemill.runtime.common.files import create_locked
-from tidemill.runtime.serving.recording.rows import schema_of, to_batch
+from tidemill.runtime.serving.recording.rows import segment_schema, to_record_batch
 
 from tests.support.captured import captured, served_model
 
@@ -113,7 +113,7 @@ def test_the_last_label_counts_and_the_join_keeps_the_rows() -> None:
     }
     model = served_model()
     items = [captured(2, model=model, request_id="a"), captured(1, model=model, request_id="b")]
-    rows = pa.Table.from_batches([to_batch(items, schema_of(model, Privacy()), Privacy())])
+    rows = pa.Table.from_batches([to_record_batch(items, segment_schema(model, Privacy()), Privacy())])
     joined = join_labels(rows, labels)
     assert joined["label"].to_pylist() == [None, 1.0, 1.0]
     assert joined.drop_columns(["label"]).equals(rows)

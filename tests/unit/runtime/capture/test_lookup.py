@@ -30,7 +30,7 @@ from tidemill.runtime.capture.journal import Journal
 from tidemill.runtime.common.errors import ConfigError, NotFoundError
 from tidemill.runtime.common.ids import uuid7_at
 from tidemill.runtime.serving.contract.model_contract import Column
-from tidemill.runtime.serving.recording.rows import Captured, schema_of, to_batch
+from tidemill.runtime.serving.recording.rows import CapturedRequest, segment_schema, to_record_batch
 
 from tests.support.captured import captured, served_model
 
@@ -38,10 +38,12 @@ START = datetime(2026, 2, 1, tzinfo=UTC)
 PEOPLE = (Column("email", "string", required=False), Column("age", "long"))
 
 
-def keep(directory: Path, items: list[Captured], *, day: date | None = None, privacy: Privacy | None = None) -> Path:
+def keep(
+    directory: Path, items: list[CapturedRequest], *, day: date | None = None, privacy: Privacy | None = None
+) -> Path:
     """Write `items` as the segment which a writer would make, on `day`; return it."""
     done = privacy or Privacy()
-    table = pa.Table.from_batches([to_batch([item], schema_of(item.model, done), done) for item in items])
+    table = pa.Table.from_batches([to_record_batch([item], segment_schema(item.model, done), done) for item in items])
     segment = write_segment(table, directory, CAPTURE, identifier=uuid7_at(items[0].received_at))
     written = day or datetime.fromtimestamp(items[0].received_at, UTC).date()
     folder = directory / CAPTURE / f"date={written.isoformat()}"
@@ -49,7 +51,7 @@ def keep(directory: Path, items: list[Captured], *, day: date | None = None, pri
     return segment.path.rename(folder / segment.path.name)
 
 
-def at(seconds: float, rows: int = 1, **more: Any) -> Captured:
+def at(seconds: float, rows: int = 1, **more: Any) -> CapturedRequest:
     return captured(rows, received_at=START.timestamp() + seconds, **more)
 
 
@@ -122,12 +124,12 @@ def test_the_benchmark_finds_what_it_looks_for(capsys: pytest.CaptureFixture[str
 # --- forgetting -----------------------------------------------------------------------------------------------------
 
 
-def person(seconds: float, *emails: str | None, **more: Any) -> Captured:
+def person(seconds: float, *emails: str | None, **more: Any) -> CapturedRequest:
     rows = [(email, index) for index, email in enumerate(emails)]
     return at(seconds, len(rows), model=served_model("1", *PEOPLE), values=rows, **more)
 
 
-def label(directory: Path, item: Captured) -> None:
+def label(directory: Path, item: CapturedRequest) -> None:
     """Label every row of `item`."""
     rows = [
         {"request_id": item.request_id, "row": row, "label": 1.0, "received_at": START}
@@ -190,11 +192,11 @@ def test_forgetting_without_a_capture_says_so(tmp_path: Path) -> None:
 
 
 @contextmanager
-def journal(directory: Path, item: Captured) -> Iterator[Journal]:
+def journal(directory: Path, item: CapturedRequest) -> Iterator[Journal]:
     """Be a server which has `item` in its journal."""
-    schema = schema_of(item.model, Privacy())
+    schema = segment_schema(item.model, Privacy())
     made = Journal(directory, uuid7_at(item.received_at), schema)
-    made.append(to_batch([item], schema, Privacy()))
+    made.append(to_record_batch([item], schema, Privacy()))
     try:
         yield made
     finally:

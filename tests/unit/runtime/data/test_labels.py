@@ -88,7 +88,7 @@ def test_no_store_no_acknowledgement_and_it_goes_on_when_the_store_is_back(tmp_p
         store.unlink()
         made.submit(labels(3.0, request_id="r")).result(60)
     assert kept(store) == {("r", 0): 3.0}
-    with pytest.raises(OSError, match="ends"):
+    with pytest.raises(OSError, match="shutting down"):
         made.submit(labels(1.0, request_id="r")).result(60)
 
 
@@ -162,7 +162,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             if self.headers["authorization"] != "Bearer key" or self.path != "/labels":
-                return self.answer(401, {}, {"detail": "a valid API key is needed"})
+                return self.answer(401, {}, {"detail": "a valid API key is required"})
             if made.script:
                 status, headers = made.script.pop(0)
                 return self.answer(status, headers, {"detail": f"no: {status}"})

@@ -1,4 +1,4 @@
-"""Arrow leaves pandas alone until it is there, and then knows it."""
+"""Arrow does not import pandas, but recognises its data once a model has imported it."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ def run(code: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-LEAN = "import sys; from tidemill.runtime.serving.hide_pandas import arrow_without_pandas; arrow_without_pandas()\n"
+HIDE = "import sys; from tidemill.runtime.serving.hide_pandas import hide_pandas_from_arrow; hide_pandas_from_arrow()\n"
 
 
-def test_what_writes_brings_neither_pandas_nor_the_readers() -> None:
+def test_the_writers_import_neither_pandas_nor_mlflow() -> None:
     code = (
         "import tidemill.runtime.serving.recording.writer, tidemill.runtime.serving.recording.labels, pyarrow as pa\n"
         "pa.array(['x']), pa.repeat(pa.scalar('x'), 3)\n"
         "print([name for name in ('pandas', 'mlflow', 'sklearn') if name in sys.modules])\n"
     )
-    assert run(LEAN + code) == ["[]"]
+    assert run(HIDE + code) == ["[]"]
 
 
 @pytest.mark.parametrize("before", ["", "pa = __import__('pyarrow'); pa.array(['x']);"])
-def test_pandas_which_comes_later_is_known_to_arrow(before: str) -> None:
+def test_arrow_recognises_pandas_imported_later(before: str) -> None:
     plain = run(_USE)
-    assert [line.split(" <")[0] for line in run(f"{LEAN}{before}{_USE}")] == [line.split(" <")[0] for line in plain]
+    assert [line.split(" <")[0] for line in run(f"{HIDE}{before}{_USE}")] == [line.split(" <")[0] for line in plain]
     assert plain[0] == "1 1"
 
 
-def test_where_pandas_is_there_already_nothing_happens() -> None:
-    assert run(f"import pandas\n{LEAN}{_USE}")[0] == "1 1"
+def test_nothing_changes_if_pandas_is_already_imported() -> None:
+    assert run(f"import pandas\n{HIDE}{_USE}")[0] == "1 1"

@@ -128,7 +128,7 @@ def test_the_commands_for_a_server_alone(tmp_path: Path, capsys: pytest.CaptureF
     assert out.strip() not in err
     assert Keys("own", Path(file)).name_of(None, out.strip().encode()) == "dashboard"
     code, _, err = said(capsys, "keys", "add", "dashboard", "--file", file)
-    assert (code, "there is a key of that name" in err) == (2, True)
+    assert (code, "a key with this name exists" in err) == (2, True)
     assert said(capsys, "keys", "list", "--file", file)[1].startswith("dashboard  20")
     listed = json.loads(said(capsys, "keys", "list", "--file", file, "--json")[1])
     assert [sorted(key) for key in listed["keys"]] == [["created", "name"]]
@@ -150,7 +150,7 @@ def test_the_commands_for_a_server_alone(tmp_path: Path, capsys: pytest.CaptureF
         (["add", "boats", "a"], "tidemill up"),
         (["list"], "either a MODEL or --file"),
         (["list", "boats", "--file", "keys.json"], "either a MODEL or --file"),
-        (["add", "a", "--file", "absent/keys.json"], "no such folder"),
+        (["add", "a", "--file", "absent/keys.json"], "the folder does not exist"),
         ([], "Usage"),
     ],
 )

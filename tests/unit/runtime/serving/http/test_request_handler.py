@@ -1,4 +1,4 @@
-"""One request and its answer, at the level of ASGI: limits, refusals, ids, and what is counted."""
+"""The request handler as an ASGI application: limits, refusals, ids and counts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from tidemill.runtime.common.service import JsonFormatter
 from tidemill.runtime.serving.http.admission import Admission
+from tidemill.runtime.serving.http.deadlines import Deadlines
 from tidemill.runtime.serving.http.errors import Problem
 from tidemill.runtime.serving.http.keys import Keys
-from tidemill.runtime.serving.http.request_handler import Call, Exchange, Watch
+from tidemill.runtime.serving.http.request_context import RequestContext
+from tidemill.runtime.serving.http.request_handler import RequestHandler
 from tidemill.runtime.serving.protocols.base import EncodedResponse
 from tidemill.runtime.serving.settings import LimitSettings
 
@@ -22,24 +24,24 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 class Client:
-    """Asks an Exchange as a server would; notes what it was told to count."""
+    """Calls a RequestHandler like a server; records the counted requests."""
 
-    def __init__(self, work: Callable[[Call, bytes], Awaitable[EncodedResponse]], **limits: Any) -> None:
+    def __init__(self, work: Callable[[RequestContext, bytes], Awaitable[EncodedResponse]], **limits: Any) -> None:
         idle: Any = SimpleNamespace(waiting_rows=0, expected_wait=0.0)
         settings = LimitSettings(**{"body_bytes": 100, **limits})
         self.admission = Admission(Keys("token"), settings, idle)
-        self.watch = Watch()
+        self.deadlines = Deadlines()
         self.finished: list[tuple[str, int, int]] = []
-        self.calls: list[Call] = []
-        self._exchange = Exchange(work, self.admission, settings, self.watch, self._note)
+        self.calls: list[RequestContext] = []
+        self._handler = RequestHandler(work, self.admission, settings, self.deadlines, self._note)
 
-    def _note(self, call: Call, status: int, seconds: float) -> None:
+    def _note(self, call: RequestContext, status: int, seconds: float) -> None:
         assert seconds >= 0
         self.calls.append(call)
         self.finished.append((call.version, status, call.rows))
 
     async def ask(self, *parts: bytes | None, **headers: str) -> tuple[int, dict[str, str], bytes]:
-        """Send `parts`; None is a client which sends no more and stays, or which leaves where it is the last."""
+        """Send `parts`. None is a client that stops sending; as the last part, a client that leaves."""
         left = list(parts)
         never = asyncio.Event()
 
@@ -58,8 +60,8 @@ class Client:
 
         given = {"authorization": "Bearer token", **{name.replace("_", "-"): value for name, value in headers.items()}}
         raw = [(name.encode(), value.encode("latin-1")) for name, value in given.items()]
-        await self._exchange({"path": "/invocations", "headers": raw}, receive, send)
-        assert self.admission.requests == 0, "a request which is over is still counted as under way"
+        await self._handler({"path": "/invocations", "headers": raw}, receive, send)
+        assert self.admission.requests == 0, "a finished request is still counted as in flight"
         if not sent:
             return 0, {}, b""
         start, body = sent
@@ -68,7 +70,7 @@ class Client:
         return start["status"], told, body["body"]
 
 
-async def echo(call: Call, body: bytes) -> EncodedResponse:
+async def echo(call: RequestContext, body: bytes) -> EncodedResponse:
     call.version, call.rows = "3", 1
     return EncodedResponse(body, "text/plain", {"X-More": "yes"})
 
@@ -102,7 +104,7 @@ def test_an_answer_names_version_request_and_trace() -> None:
         assert client.calls[0].client_request_id == "mine"
         assert client.finished == [("3", 200, 1)]
         _, headers, _ = await client.ask(b"", traceparent="00-" + "0" * 32 + TRACE[35:])
-        assert "traceparent" not in headers, "one which is not valid is as good as none"
+        assert "traceparent" not in headers, "an invalid header is ignored"
 
     run(work())
 
@@ -129,7 +131,7 @@ def test_refusals_are_problem_documents_and_are_counted() -> None:
     run(work())
 
 
-def test_a_client_which_leaves_is_told_nothing() -> None:
+def test_a_client_that_leaves_gets_no_response() -> None:
     async def work() -> None:
         client = Client(echo)
         assert await client.ask(b"he", None) == (0, {}, b"")
@@ -138,9 +140,9 @@ def test_a_client_which_leaves_is_told_nothing() -> None:
     run(work())
 
 
-def test_a_body_which_does_not_come_and_an_answer_which_does_not_are_ended() -> None:
+def test_late_bodies_and_late_answers_end() -> None:
     async def work() -> None:
-        async def stuck(call: Call, _: bytes) -> EncodedResponse:
+        async def stuck(call: RequestContext, _: bytes) -> EncodedResponse:
             call.version = "3"
             await asyncio.Event().wait()
             raise AssertionError("nothing comes")
@@ -150,15 +152,15 @@ def test_a_body_which_does_not_come_and_an_answer_which_does_not_are_ended() -> 
             asking = asyncio.create_task(client.ask(*parts))
             while not asking.done():
                 await asyncio.sleep(0.02)
-                client.watch.look()
+                client.deadlines.check()
             assert problem(await asking)["status"] == status
 
     run(work())
 
 
-def test_a_request_which_is_cancelled_from_outside_stays_cancelled() -> None:
+def test_a_request_cancelled_from_outside_stays_cancelled() -> None:
     async def work() -> None:
-        async def stuck(_: Call, __: bytes) -> EncodedResponse:
+        async def stuck(_: RequestContext, __: bytes) -> EncodedResponse:
             await asyncio.Event().wait()
             raise AssertionError("nothing comes")
 
@@ -173,19 +175,19 @@ def test_a_request_which_is_cancelled_from_outside_stays_cancelled() -> None:
     run(work())
 
 
-def test_whatever_the_work_raises_is_an_answer(caplog: pytest.LogCaptureFixture) -> None:
+def test_any_exception_becomes_a_response(caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
-        async def broken(_: Call, __: bytes) -> EncodedResponse:
+        async def broken(_: RequestContext, __: bytes) -> EncodedResponse:
             raise ZeroDivisionError(" ".join(("secret", "detail")))
 
-        async def refusing(_: Call, __: bytes) -> EncodedResponse:
+        async def refusing(_: RequestContext, __: bytes) -> EncodedResponse:
             raise Problem(503, "busy", headers={"Retry-After": "1"})
 
         answer = await Client(broken).ask(b"")
         assert problem(answer)["status"] == 500
         assert b"secret detail" not in answer[2]
         [record] = caplog.records
-        assert "secret detail" not in JsonFormatter().format(record), "it may hold the features of the request"
+        assert "secret detail" not in JsonFormatter().format(record), "it may contain features of the request"
         assert '"error": "ZeroDivisionError"' in JsonFormatter().format(record)
         assert "in broken" in record.where
         status, headers, _ = await Client(refusing).ask(b"")

@@ -215,16 +215,16 @@ def test_keys_and_requests_under_way_are_bounded() -> None:
             {b"x-api-key": b""},
         ):
             with pytest.raises(Problem) as refused:
-                admission.enter(headers)
+                admission.admit(headers)
             assert refused.value.status == 401
-        entered = [admission.enter({b"authorization": b"Bearer token"}), admission.enter({b"x-api-key": b"token"})]
+        entered = [admission.admit({b"authorization": b"Bearer token"}), admission.admit({b"x-api-key": b"token"})]
         with pytest.raises(Problem) as refused:
-            admission.enter({b"x-api-key": b"token"})
+            admission.admit({b"x-api-key": b"token"})
         assert refused.value.status == 429
         for name in entered:
-            admission.leave(name)
+            admission.release(name)
         assert admission.requests == 0
-        admission.leave(admission.enter({b"x-api-key": b"token"}))
+        admission.release(admission.admit({b"x-api-key": b"token"}))
 
     run(work)
 

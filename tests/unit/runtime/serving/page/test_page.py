@@ -1,4 +1,4 @@
-"""The pages of the model server and what they are filled from, without a browser."""
+"""The pages of the model server and their data, without a browser."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidemill.runtime.serving.page import Recent, Served, merged, routes
+from tidemill.runtime.serving.page import Page, pages
 from tidemill.runtime.serving.telemetry import recent
-from tidemill.runtime.serving.telemetry.recent import WINDOW
+from tidemill.runtime.serving.telemetry.recent import WINDOW, Recent, merge_rates
 from tidemill.runtime.serving.telemetry.status_schema import Rates
 
 from tests.support.tree import ROOT
@@ -51,7 +51,7 @@ def test_each_second_is_counted_for_itself(clock: Clock) -> None:
     counted.called(10)
     counted.called(5)
     counted.record(0.1, 15, False)
-    rates = merged([json.loads(json.dumps(counted.to_json()))], now=START + 5.9)
+    rates = merge_rates([json.loads(json.dumps(counted.to_json()))], now=START + 5.9)
     assert rates["seconds"] == list(range(START + 5 - WINDOW, START + 5))
     at = rates["seconds"].index(START)
     assert rates["requests"][at:] == [2, 0, 1, 0, 0]
@@ -70,7 +70,7 @@ def test_the_second_under_way_is_not_shown_and_old_ones_are_gone(clock: Clock) -
     counted.record(0.001, 1, False)
     told = counted.to_json()
     assert len(told["seconds"].split()) <= (WINDOW + 2) * 8
-    rates = merged([told], now=clock.now)
+    rates = merge_rates([told], now=clock.now)
     assert rates["requests"] == [1] * WINDOW
     clock.now += WINDOW + 1
     assert counted.to_json() == {"seconds": ""}
@@ -83,7 +83,7 @@ def test_a_clock_which_is_set_back_counts_on(clock: Clock) -> None:
     counted.to_json()
     counted.record(0.001, 1, False)
     clock.now += 1
-    rates = merged([counted.to_json()], now=clock.now)
+    rates = merge_rates([counted.to_json()], now=clock.now)
     assert (rates["requests"][-1], sum(rates["requests"])) == (1, 1)
 
 
@@ -102,7 +102,7 @@ def test_percentiles_over_all_workers_are_nearly_those_of_the_latencies(workers:
             for seconds in latencies:
                 counted.record(seconds, 1, False)
             told.append(counted.to_json())
-    rates = merged(told, now=START + (1 if len(told) == 1 else 2))
+    rates = merge_rates(told, now=START + (1 if len(told) == 1 else 2))
     together = [1000 * seconds for latencies in workers for seconds in latencies]
     for name, share in (("p50_ms", 0.5), ("p99_ms", 0.99)):
         exact = np.quantile(together, share, method="inverted_cdf")
@@ -114,7 +114,7 @@ def test_no_latency_is_too_short_or_too_long(clock: Clock, seconds: float) -> No
     counted = Recent()
     counted.record(seconds, 1, False)
     clock.now += 1
-    rates = merged([counted.to_json()], now=clock.now)
+    rates = merge_rates([counted.to_json()], now=clock.now)
     assert rates["requests"][-1] == 1
     found = rates["p99_ms"][-1]
     assert found is not None
@@ -122,7 +122,7 @@ def test_no_latency_is_too_short_or_too_long(clock: Clock, seconds: float) -> No
 
 
 def test_without_workers_there_are_rates_all_the_same() -> None:
-    rates = merged([])
+    rates = merge_rates([])
     assert set(rates) == set(Rates.__annotations__)
     assert {len(values) for values in rates.values()} == {WINDOW}
 
@@ -130,7 +130,7 @@ def test_without_workers_there_are_rates_all_the_same() -> None:
 class Parts(HTMLParser):
     """What stands in a page: its elements, and the text of its styles and scripts."""
 
-    def __init__(self, page: Served) -> None:
+    def __init__(self, page: Page) -> None:
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.text: dict[str, list[str]] = {"style": [], "script": []}
@@ -153,7 +153,7 @@ class Parts(HTMLParser):
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
 def test_a_page_runs_its_own_script_alone(path: str) -> None:
-    page = routes()[path]
+    page = pages()[path]
     policy = dict(part.split(" ", 1) for part in page.headers["Content-Security-Policy"].split("; "))
     parts = Parts(page)
     for tag in ("script", "style"):
@@ -169,7 +169,7 @@ def test_a_page_runs_its_own_script_alone(path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
 def test_a_page_names_no_other_host(path: str) -> None:
-    text = routes()[path].body.decode()
+    text = pages()[path].body.decode()
     assert set(re.findall(r"(?:https?:)?//[\w.-]+\.\w+[^'\"\s]*", text)) <= {"http://www.w3.org/2000/svg"}
 
 
@@ -179,19 +179,19 @@ def test_nothing_is_read_as_html() -> None:
 
 
 def test_a_page_which_the_browser_holds_is_not_sent_again() -> None:
-    page = routes()["/"]
-    assert page.answer() == page.answer('"other"') == (200, page.headers, page.body)
+    page = pages()["/"]
+    assert page.respond() == page.respond('"other"') == (200, page.headers, page.body)
     for held in (page.etag, f"W/{page.etag}", f'"other", {page.etag}', "*"):
-        status, headers, body = page.answer(held)
+        status, headers, body = page.respond(held)
         assert (status, body, headers["ETag"]) == (304, b"", page.etag)
         assert headers["Content-Security-Policy"] == page.headers["Content-Security-Policy"]
-    assert routes()["/docs"].etag != page.etag
+    assert pages()["/docs"].etag != page.etag
 
 
 def test_all_assets_are_used_and_packaged() -> None:
     package_data = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     assert package_data["package-data"]["tidemill.runtime.serving.page"] == ["assets/*"]
-    sent = b"\n".join(page.body for page in routes().values()).decode()
+    sent = b"\n".join(page.body for page in pages().values()).decode()
     for path in ASSETS.iterdir():
         first = path.read_text(encoding="utf-8").splitlines()[0]
         assert first in sent, f"{path.name} is in no page"

@@ -1,4 +1,4 @@
-"""What workers tell one another, and what is made of it."""
+"""Shared state of the workers: traffic, statuses, keys, and comparisons with the shadow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tidemill.runtime.serving.http.key_file import add_key, revoke_key
 from tidemill.runtime.serving.http.keys import PLATFORM, Keys
 from tidemill.runtime.serving.inference.batch import Batch
 from tidemill.runtime.serving.telemetry.traffic import Histogram, Traffic
-from tidemill.runtime.serving.telemetry.worker_status import Board
+from tidemill.runtime.serving.telemetry.worker_status import WorkerStatuses
 from tidemill.runtime.serving.versions.shadow import adapt_batch, compare
 
 
@@ -35,28 +35,28 @@ def test_traffic_adds_up_over_json() -> None:
     assert whole.seconds.total == pytest.approx(3 * 20.0039)
 
 
-def test_buckets_hold_their_upper_bound_and_the_last_one_everything() -> None:
+def test_a_bucket_includes_its_upper_bound_and_the_last_one_everything() -> None:
     histogram = Histogram((1.0, 2.0))
     for value in (0.5, 1.0, 1.5, 2.0, 3.0):
         histogram.observe(value)
     assert histogram.cumulative() == [("1.0", 2), ("2.0", 4), ("+Inf", 5)]
 
 
-def test_what_a_dead_worker_counted_stays(tmp_path: Path) -> None:
+def test_the_traffic_of_a_dead_worker_is_kept(tmp_path: Path) -> None:
     import os
 
-    ours = Board(tmp_path, 0)
-    ours.say({"traffic": some_traffic().to_json()})
-    parent = Board(tmp_path, 9)
+    ours = WorkerStatuses(tmp_path, 0)
+    ours.publish({"traffic": some_traffic().to_json()})
+    parent = WorkerStatuses(tmp_path, 9)
     assert len(parent.others()) == 1
-    assert parent.ended() is None
-    parent.bury(0, os.getpid())
-    parent.bury(0, os.getpid())
+    assert parent.ended_traffic() is None
+    parent.retire(0, os.getpid())
+    parent.retire(0, os.getpid())
     assert parent.others() == []
-    ended = parent.ended()
+    ended = parent.ended_traffic()
     assert ended is not None
     assert Traffic.summed([ended]).requests == {("1", 200): 2, ("1", 503): 1}
-    assert Board(None).others() == []
+    assert WorkerStatuses(None).others() == []
 
 
 def test_keys_open_until_they_are_revoked_without_a_restart(tmp_path: Path) -> None:

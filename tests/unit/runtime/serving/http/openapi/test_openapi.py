@@ -1,4 +1,4 @@
-"""The document says what is taken: its schemas and the readers agree on every value."""
+"""The schemas of the OpenAPI document and the readers agree on every value."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def validator(document: dict[str, Any], path: str) -> Draft202012Validator:
 
 
 @pytest.mark.parametrize(("contract", "example"), CASES)
-def test_the_document_is_valid_and_its_examples_are_taken(contract: Contract, example: list[dict[str, Any]]) -> None:
+def test_the_document_is_valid_and_its_examples_are_accepted(contract: Contract, example: list[dict[str, Any]]) -> None:
     model = served(contract, example=example, kind=pa.list_(pa.float64()), output="scores")
     document = document_of(model)
     json.dumps(document, allow_nan=False)
@@ -78,11 +78,11 @@ def test_the_document_is_valid_and_its_examples_are_taken(contract: Contract, ex
         for name, said in content["examples"].items():
             body = json.dumps(said["value"]).encode()
             assert decode(model, InferenceRequest(body, "application/json"), LIMITS).batch.rows == 1, name
-            # The form by columns is described in words.
+            # The schema describes the format by columns only in words.
             assert (name == "inputs") or validator(document, path).is_valid(said["value"]), name
 
 
-def test_all_routes_and_both_ways_to_say_the_key_are_described() -> None:
+def test_the_document_describes_all_routes_and_both_key_headers() -> None:
     for document in (document_of(None), document_of(served(NUMBERS))):
         assert {
             "/invocations",
@@ -106,7 +106,7 @@ def test_all_routes_and_both_ways_to_say_the_key_are_described() -> None:
         schemathesis.openapi.from_dict(document_of(None)).validate()
 
 
-def taken(contract: Contract, document: Any) -> bool:
+def is_accepted(contract: Contract, document: Any) -> bool:
     body = json.dumps(document).encode()
     try:
         predict.decode(served(contract), InferenceRequest(body, "application/json"), LIMITS)
@@ -115,24 +115,24 @@ def taken(contract: Contract, document: Any) -> bool:
     return True
 
 
-def sayable(value: Any) -> bool:
-    """Not what JSON or JSON Schema see otherwise: NaN and infinity, 3.0 as an integer, halves of characters."""
+def is_json_value(value: Any) -> bool:
+    """Return whether JSON and JSON Schema see the value as Python does: no NaN, infinity, 3.0 or half characters."""
     if isinstance(value, float):
         return value == value and abs(value) != float("inf") and not value.is_integer()
     if isinstance(value, str):
         return not re.search("[\ud800-\udfff]", value)
     if isinstance(value, dict):
-        return all(sayable(key) and sayable(item) for key, item in value.items())
-    return not isinstance(value, list) or all(sayable(item) for item in value)
+        return all(is_json_value(key) and is_json_value(item) for key, item in value.items())
+    return not isinstance(value, list) or all(is_json_value(item) for item in value)
 
 
 @settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
-def test_what_the_schema_allows_is_taken_and_nothing_else(data: st.DataObject) -> None:
+def test_the_server_accepts_exactly_what_the_schema_allows(data: st.DataObject) -> None:
     contract = data.draw(contracts())
-    rows = data.draw(rows_of(contract, 0.1).filter(lambda rows: all(sayable(row) for row in rows)))
+    rows = data.draw(rows_of(contract, 0.1).filter(lambda rows: all(is_json_value(row) for row in rows)))
     document = {"rows": rows}
-    assert validator(document_of(served(contract)), "/predict").is_valid(document) == taken(contract, document)
+    assert validator(document_of(served(contract)), "/predict").is_valid(document) == is_accepted(contract, document)
 
 
 @pytest.mark.parametrize(
@@ -155,12 +155,14 @@ def test_what_the_schema_allows_is_taken_and_nothing_else(data: st.DataObject) -
         {"list": [], "any": "x" * 1_001},
     ],
 )
-def test_json_columns_are_described_as_they_are_read(row: dict[str, Any]) -> None:
+def test_the_schema_of_json_columns_matches_the_reader(row: dict[str, Any]) -> None:
     document = {"rows": [row]}
-    assert validator(document_of(served(JSON_COLUMNS)), "/predict").is_valid(document) == taken(JSON_COLUMNS, document)
+    assert validator(document_of(served(JSON_COLUMNS)), "/predict").is_valid(document) == is_accepted(
+        JSON_COLUMNS, document
+    )
 
 
-def test_times_are_described_as_they_are_read() -> None:
+def test_the_schema_of_times_matches_the_reader() -> None:
     pattern = re.compile(time_schema()["pattern"])
     day = datetime(1679, 1, 1, tzinfo=UTC)
     while day.year < 2261:

@@ -1,0 +1,191 @@
+"""Schemas of the request and response bodies, built from the schemas of the contract's columns and rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from ...codecs.tensors import DATATYPES
+from ...contract.json_schemas import (
+    any_value,
+    array_schema,
+    column_schema,
+    list_row_schema,
+    object_schema,
+    output_schema,
+    row_schema,
+    time_schema,
+)
+from ...contract.model_contract import Contract
+from ...settings import LimitSettings
+
+if TYPE_CHECKING:
+    from ...versions.model import ServedModel
+
+__all__ = ["TEXT", "UUID7", "BodySchemas", "ref"]
+
+TEXT: Final = {"type": "string"}
+UUID7: Final = {"type": "string", "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"}
+_BOOLEAN = {"type": "boolean"}
+_INTEGER = {"type": "integer"}
+_DATATYPE = {"type": "string", "enum": list(DATATYPES)}
+_PARAMETERS = {"type": ["object", "null"]}
+
+
+def ref(kind: str, name: str) -> dict[str, Any]:
+    """Return a reference to a component of the document."""
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
+_ROW = ref("schemas", "Row")
+
+
+class BodySchemas:
+    """The schemas of a server's request and response bodies.
+
+    Args:
+        model: the served version; without one, rows are objects with any values.
+        limits: of requests.
+    """
+
+    readiness: Final = object_schema({"ready": _BOOLEAN})
+    status: Final = object_schema({"model": TEXT, "ready": _BOOLEAN}, optional=("model", "ready"))
+    labels_answer: Final = object_schema({"accepted": _INTEGER, "request_id": TEXT})
+    server_metadata: Final = object_schema({"name": TEXT, "version": TEXT, "extensions": array_schema(TEXT)})
+    _tensors = array_schema(object_schema({"name": TEXT, "datatype": _DATATYPE, "shape": array_schema(_INTEGER)}))
+    model_metadata: Final = object_schema(
+        {"name": TEXT, "versions": array_schema(TEXT), "platform": TEXT, "inputs": _tensors, "outputs": _tensors},
+        optional=("versions",),
+    )
+    inference_answer: Final = object_schema(
+        {
+            "model_name": TEXT,
+            "model_version": TEXT,
+            "id": TEXT,
+            "parameters": {"type": "object"},
+            "outputs": array_schema({"type": "object"}),
+        },
+        optional=("id", "parameters"),
+    )
+
+    def __init__(self, model: ServedModel | None, limits: LimitSettings) -> None:
+        self._model = model
+        self._limits = limits
+
+    def components(self) -> dict[str, Any]:
+        """Return the schemas that the others refer to."""
+        model, limits = self._model, self._limits
+        output = output_schema(model.output_type.field(0).type) if model is not None else {}
+        name = model.output if model is not None else "prediction"
+        error = array_schema(object_schema({"field": TEXT, "message": TEXT}))
+        problem = {
+            "type": TEXT,
+            "title": TEXT,
+            "status": _INTEGER,
+            "detail": TEXT,
+            "error": {**TEXT, "description": "The detail again, for clients of the Open Inference Protocol."},
+            "errors": error,
+            "request_id": TEXT,
+            "client_request_id": TEXT,
+        }
+        return {
+            "AnyValue": any_value(limits),
+            "Row": row_schema(model.contract, limits) if model is not None else {"type": "object"},
+            "Predictions": _predictions(output),
+            "NamedPredictions": _predictions(object_schema({name: output}, closed=True)),
+            "Problem": {
+                "description": "A problem document (RFC 9457).",
+                **object_schema(problem, optional=("errors", "request_id", "client_request_id")),
+            },
+        }
+
+    def invocations(self) -> dict[str, Any]:
+        """Return the schema of MLflow's JSON formats."""
+        formats = {"dataframe_records": self._rows(_ROW)}
+        if self._model is not None:
+            contract = self._model.contract
+            formats["dataframe_split"] = self._split(contract)
+            formats["instances"] = formats["inputs"] = self._instances(contract)
+        params = {"type": ["object", "null"], "maxProperties": 0}
+        optional = {"event_time": _event_time(), "params": params}
+        return {
+            "anyOf": [
+                object_schema({key: schema, **optional}, optional=optional, closed=True)
+                for key, schema in formats.items()
+            ]
+        }
+
+    def predict(self) -> dict[str, Any]:
+        """Return the schema of `/predict`."""
+        properties = {"rows": self._rows(_ROW), "event_time": _event_time()}
+        return object_schema(properties, optional=("event_time",), closed=True)
+
+    def labels(self) -> dict[str, Any]:
+        """Return the schema of `/labels`."""
+        largest = (1 << 53) - 1
+        label = {
+            "request_id": {**UUID7, "description": "The `request_id` of an answer."},
+            "row": {**_INTEGER, "minimum": 0, "maximum": (1 << 31) - 1, "description": "The row's position, from 0."},
+            "label": {"type": "number", "minimum": -largest, "maximum": largest, "description": "The true value."},
+        }
+        return object_schema({"labels": self._rows(object_schema(label, closed=True))}, closed=True)
+
+    def inference(self) -> dict[str, Any]:
+        """Return the schema of the Open Inference Protocol."""
+        tensor = {
+            "name": {**TEXT, "description": "A column, or any other name for one tensor of all columns."},
+            "datatype": _DATATYPE,
+            "shape": array_schema({**_INTEGER, "minimum": 1}, minItems=1, maxItems=16),
+            "parameters": _PARAMETERS,
+            "data": array_schema({}),
+        }
+        inputs = object_schema(tensor, optional=("parameters", "data"), closed=True)
+        name = TEXT if self._model is None else {**TEXT, "enum": [self._model.output]}
+        outputs = object_schema({"name": name, "parameters": _PARAMETERS}, optional=("parameters",))
+        properties = {
+            "id": {"type": ["string", "null"], "description": "Repeated in the answer."},
+            "parameters": _PARAMETERS,
+            "inputs": array_schema(inputs, minItems=1, maxItems=self._limits.columns),
+            "outputs": array_schema(outputs, maxItems=1),
+        }
+        return object_schema(properties, optional=("id", "parameters", "outputs"), closed=True)
+
+    def _rows(self, items: dict[str, Any]) -> dict[str, Any]:
+        return array_schema(items, minItems=1, maxItems=self._limits.rows)
+
+    def _split(self, contract: Contract) -> dict[str, Any]:
+        columns = {"type": "array", "const": list(contract.names), "description": "Any order is accepted."}
+        properties = {
+            "columns": columns,
+            "data": self._rows(list_row_schema(contract, self._limits)),
+            "index": {"description": "Ignored."},
+        }
+        return object_schema(properties, optional=("index",) if contract.named else ("columns", "index"), closed=True)
+
+    def _instances(self, contract: Contract) -> dict[str, Any]:
+        items = [_ROW]
+        first = contract.columns[0]
+        if len(contract.columns) == 1 and first.kind != "json":
+            items.append(column_schema(first, self._limits))
+        if not contract.named and not contract.is_tensor:
+            items.append(list_row_schema(contract, self._limits))
+        kinds = [self._rows(item) for item in items]
+        return kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+
+
+def _predictions(items: dict[str, Any]) -> dict[str, Any]:
+    properties = {
+        "predictions": array_schema(items),
+        "model": TEXT,
+        "version": TEXT,
+        "request_id": UUID7,
+        "client_request_id": TEXT,
+    }
+    return object_schema(properties, optional=("client_request_id",))
+
+
+def _event_time() -> dict[str, Any]:
+    text = (
+        "When the event of the rows happened; default: when the request arrived. One time for all rows, or a list with "
+        "one time for each row."
+    )
+    return {**time_schema(), "type": ["string", "null"], "description": text}
