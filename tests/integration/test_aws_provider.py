@@ -91,7 +91,7 @@ def test_a_given_secret_is_put_there_and_changed(aws: AwsServer, context: Contex
     assert kind.diff(context, state, again).changes == ("value",)
     changed = kind.update(context, state, again)
     assert value_of(aws, inputs["secret"]) == "second"
-    assert changed["version"] != state["version"], "so that readers are started anew"
+    assert changed["version"] != state["version"], "so that readers restart"
     aws.client("secretsmanager").put_secret_value(SecretId=inputs["secret"], SecretString="somebody's")
     found = kind.read(context, changed)
     assert found is not None

@@ -138,7 +138,7 @@ class StandinStack:
         self.write(config or {})
 
     def write(self, config: Mapping[str, Any], *, target: str | None = None) -> None:
-        """Write the stack config anew, with `target` in place of the stack's where given."""
+        """Rewrite the stack config, with another `target` if given."""
         self.target = target or self.target
         whole = {"team": "harbour", "environment": "dev", "target": self.target, **config}
         self.stack = f"{whole['team']}-{whole['environment']}"

@@ -42,7 +42,7 @@ def id_of(token: str, name: str, inputs: Inputs) -> str:
 
 
 def outputs_of(token: str, name: str, inputs: Inputs) -> Inputs:
-    """Return what is told of a resource besides its inputs."""
+    """Return the outputs of a resource that are not inputs."""
     declared = {key: value for key, value in _declared(token, name).items() if key not in inputs}
     special = SPECIAL.get(token)
     return declared | (special(name, inputs) if special else {})

@@ -114,7 +114,7 @@ class Standin(provider_pb2_grpc.ResourceProviderServicer):
         return provider_pb2.CreateResponse(id=made, properties=_merged(request.properties, told))
 
     def told(self, token: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Return what a resource tells besides its inputs."""
+        """Return the outputs of a resource that are not inputs."""
         return outputs.outputs_of(token, name, inputs)
 
     def Update(self, request: Any, context: grpc.ServicerContext) -> Any:
