@@ -122,7 +122,7 @@ def test_a_lock_of_a_dead_process_is_removed_and_told(project: Path, start: Star
     lock = _lock(project, _dead_pid(), socket.gethostname())
     outcome = start().up()
     assert not lock.exists()
-    assert any("is dead" in note and "lock was removed" in note for note in outcome.notes)
+    assert any("is dead" in note and "removed the lock" in note for note in outcome.notes)
 
 
 @pytest.mark.parametrize("case", ["other host", "alive here"])
@@ -214,7 +214,7 @@ def test_a_killed_engine_is_told_and_the_next_run_recovers(start: Start) -> None
 
     with pytest.raises(PlatformError, match="engine was killed"):
         start(program).up()
-    assert any("lock was removed" in note for note in start().up().notes)
+    assert any("removed the lock" in note for note in start().up().notes)
 
 
 def test_an_error_of_the_program_arrives_as_itself(start: Start) -> None:

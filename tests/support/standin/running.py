@@ -2,7 +2,7 @@
 
     python -m tests.support.standin.running PACKAGE ADDRESS
 
-Under the names `docker` and `docker-build` it takes the place of the vendor's plugins where these cannot be had.
+Under the names `docker` and `docker-build` it replaces the vendor's plugins if these cannot be installed.
 `DOCKER_HOST` names the daemon.
 """
 
