@@ -76,7 +76,7 @@ class Jobs:
 class Scene:
     def __init__(self, folder: Path, **model: Any) -> None:
         self.folder = folder
-        self.said, self.jobs = FakePlatform(), Jobs()
+        self.platform, self.jobs = FakePlatform(), Jobs()
         values: dict[str, Any] = {
             "name": "flights", "code": folder, "command": ["python", "train.py"], "data": "flights/main/departures",
         } | model  # fmt: skip
@@ -87,7 +87,7 @@ class Scene:
     def service(self) -> Retrainer:
         models = {"flights": self.model}
         runtime = self.folder / "runtime.json"
-        return Retrainer(models, runtime=runtime, store=self.store, launcher=self.jobs, platform=self.said)
+        return Retrainer(models, runtime=runtime, store=self.store, launcher=self.jobs, platform=self.platform)
 
     def fire(self, reason: str = "no-champion", **more: Any):
         return self.retrainer.fire("flights", reason, why="it fires", **more)
@@ -107,7 +107,7 @@ class Scene:
         assert job
         self.jobs.states[job] = JobStatus("exited", 1.0, code)
         if version:
-            self.said.of_job[job] = Version(version, self.said.newest, "git-1")
+            self.platform.of_job[job] = Version(version, self.platform.newest, "git-1")
         self.step()
         return self.step()
 
@@ -137,7 +137,7 @@ def test_no_champion_trains_judges_and_promotes(scene: Scene) -> None:
         "data-1",
         "git-1",
     )
-    assert retraining.verdict == scene.said.verdict
+    assert retraining.verdict == scene.platform.verdict
     assert scene.store.outcomes() == [("flights", "no-champion", "done", 1)]
 
 
@@ -151,7 +151,7 @@ def test_an_alert_sent_again_opens_no_second_retraining(scene: Scene) -> None:
 
 def test_a_champion_meanwhile_ends_the_retraining_without_a_job(scene: Scene) -> None:
     scene.fire()
-    scene.said.aliases["champion"] = Version("7")
+    scene.platform.aliases["champion"] = Version("7")
     retraining = scene.step()
     assert (retraining.state, retraining.detail) == ("done", "the model already has a champion, version 7")
     assert not scene.jobs.specs
@@ -159,13 +159,13 @@ def test_a_champion_meanwhile_ends_the_retraining_without_a_job(scene: Scene) ->
 
 
 def test_drift_waits_for_newer_data_then_trains_and_cools_down(scene: Scene) -> None:
-    scene.said.aliases["champion"] = Version("1", "data-1")
+    scene.platform.aliases["champion"] = Version("1", "data-1")
     scene.fire("drift", served="1")
     retraining = scene.step()
     assert retraining.state == "waiting"
     assert "data-1" in retraining.detail
     assert not scene.jobs.specs
-    scene.said.newest = "data-2"
+    scene.platform.newest = "data-2"
     assert scene.step().state == "running"
     assert scene.end(version="2").state == "done"
     assert not scene.fire("drift", served="2").queued
@@ -174,8 +174,8 @@ def test_drift_waits_for_newer_data_then_trains_and_cools_down(scene: Scene) -> 
 
 
 def test_drift_of_a_version_which_no_longer_serves_trains_nothing(scene: Scene) -> None:
-    scene.said.aliases["champion"] = Version("2", "data-1")
-    scene.said.newest = "data-2"
+    scene.platform.aliases["champion"] = Version("2", "data-1")
+    scene.platform.newest = "data-2"
     scene.fire("drift", served="1")
     assert scene.step().state == "done"
     assert not scene.jobs.specs
@@ -201,13 +201,13 @@ def test_failures_are_tried_again_later_and_later(scene: Scene) -> None:
 
 
 def test_a_refused_version_is_a_refused_retraining_with_the_reasons(scene: Scene) -> None:
-    scene.said.verdict = VerdictRecord(accepted=False, reasons=["roc_auc is 0.4000, below the minimum of 0.6500"])
+    scene.platform.verdict = VerdictRecord(accepted=False, reasons=["roc_auc is 0.4000, below the minimum of 0.6500"])
     scene.fire()
     scene.step()
     retraining = scene.end()
     assert retraining.state == "refused"
     assert "0.4000" in retraining.detail
-    assert "champion" not in scene.said.aliases
+    assert "champion" not in scene.platform.aliases
 
 
 def test_a_job_which_registers_nothing_has_failed(scene: Scene) -> None:
@@ -221,7 +221,7 @@ def test_manual_promotion_stops_at_challenger_and_trains_no_second_one(tmp_path:
     scene.fire()
     scene.step()
     assert scene.end(version="4").state == "done"
-    assert set(scene.said.aliases) == {"challenger"}
+    assert set(scene.platform.aliases) == {"challenger"}
     assert scene.fire().queued
     assert "version 4 of flights is the challenger; to promote it" in scene.step().detail
     assert len(scene.jobs.specs) == 1
@@ -275,15 +275,15 @@ def test_a_job_past_its_time_is_ended(scene: Scene) -> None:
 
 def test_an_unreachable_registry_delays_and_fails_nothing(scene: Scene) -> None:
     scene.fire()
-    scene.said.down = True
+    scene.platform.down = True
     assert scene.step().state == "queued"
     assert "does not answer" in scene.retraining.detail
-    scene.said.down = False
+    scene.platform.down = False
     assert scene.step().state == "running"
 
 
 def test_a_resolved_alert_is_recorded_on_its_own_retraining(scene: Scene) -> None:
-    scene.said.aliases["champion"] = Version("1", "data-0")
+    scene.platform.aliases["champion"] = Version("1", "data-0")
     scene.fire("drift", served="1")
     scene.step()
     assert scene.retrainer.resolve("flights", "drift", served="2").retraining is None
