@@ -1,7 +1,7 @@
 """Prepares the folder which an image is built from: nothing but what goes into the image is in it.
 
     <folder>/
-      Dockerfile          rendered from `templates/images/Dockerfile.j2`
+      Dockerfile          rendered from `templates/images/services/Dockerfile.j2`
       requirements.txt    from the project's lock, with hashes
       lib/                tidemill's runtime as it is here, and its metadata; of one which trains, the sample team too
       project/            the project's files as Git knows them, where the image trains; with the commit they are of
@@ -94,7 +94,7 @@ def prepare(folder: Path, project: Path, spec: ImageSpec, *, python: str, arch: 
     text = requirements(project, spec.extras, python=python, own_extras=own, arch=arch)
     (folder / "requirements.txt").write_text(text, encoding="utf-8")
     (folder / "Dockerfile").write_text(
-        render("images/Dockerfile.j2", base=spec.base, trains=own is not None), encoding="utf-8"
+        render("images/services/Dockerfile.j2", base=spec.base, trains=own is not None), encoding="utf-8"
     )
     _copy_runtime(folder / "lib")
     if spec.content:
