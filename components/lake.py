@@ -10,7 +10,7 @@ import pulumi
 
 from ..runtime.common.errors import ConfigError
 from ..runtime.validation.action import action_yaml
-from .access import address_of, as_json, lake_settings, listen_settings, refuse_unreachable
+from .access import as_json, host_of, lake_settings, listen_settings, refuse_unreachable
 from .layout import find_project
 from .settings import RepositoryConfig
 from .targets.base import (
@@ -147,7 +147,7 @@ class Lake(pulumi.ComponentResource):
     def _bring(self, target: Target, existing: ExistingLake, child: pulumi.ResourceOptions) -> SecretRef:
         """Take the server which is there; return the secret by which the validation service knows it."""
         url = pulumi.Output.from_input(existing.url).apply(lambda text: text.rstrip("/"))
-        self.endpoint = EndpointRef("lakefs", url=url, public_url=url, address=url.apply(address_of), resource=self)
+        self.endpoint = EndpointRef("lakefs", url=url, public_url=url, address=url.apply(host_of), resource=self)
         self.key_id = target.secret("lakefs-key-id", SecretArgs(value=existing.key_id), child)
         self.secret = target.secret("lakefs-secret", SecretArgs(value=existing.secret), child)
         self.service = None

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pulumi
 
 from ..runtime.common.errors import ConfigError
-from .access import address_of, refuse_unreachable
+from .access import Login, host_of, refuse_unreachable
 from .targets.base import (
     DatabaseRef,
     EndpointArgs,
@@ -25,7 +25,7 @@ from .targets.base import (
     Target,
 )
 
-__all__ = ["ADMIN", "METRICS_USER", "ExistingRegistry", "Login", "Registry", "RegistryArgs"]
+__all__ = ["ADMIN", "METRICS_USER", "ExistingRegistry", "Registry", "RegistryArgs"]
 
 ADMIN = "admin"
 METRICS_USER = "metrics"
@@ -105,24 +105,6 @@ class RegistryArgs:
         refuse_unreachable(self.target, self.port)
 
 
-@dataclass(frozen=True)
-class Login:
-    """As whom a service of the stack asks the registry.
-
-    Attributes:
-        username: the user; None where the server asks for no credentials.
-        password: the secret with its password, or None.
-    """
-
-    username: str | None = None
-    password: SecretRef | None = None
-
-    @property
-    def secrets(self) -> list[SecretRef]:
-        """The secrets which a service needs to log in."""
-        return [self.password] if self.password else []
-
-
 @dataclass
 class _Parts:
     database: DatabaseRef
@@ -183,7 +165,7 @@ class Registry(pulumi.ComponentResource):
     def _bring(self, args: RegistryArgs, existing: ExistingRegistry, child: pulumi.ResourceOptions) -> None:
         target = args.target
         url = pulumi.Output.from_input(existing.url).apply(lambda text: text.rstrip("/"))
-        self.endpoint = EndpointRef("mlflow", url=url, public_url=url, address=url.apply(address_of), resource=self)
+        self.endpoint = EndpointRef("mlflow", url=url, public_url=url, address=url.apply(host_of), resource=self)
         self.service = None
         # A server which asks for no credentials does not look at those which it is shown.
         password = target.secret("mlflow-existing", SecretArgs(value=existing.password), child)

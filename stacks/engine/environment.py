@@ -83,8 +83,8 @@ def engine_environment(loaded: LoadedStack, environ: Mapping[str, str] = os.envi
     """
     require_shared_state(loaded, environ)
     mine: dict[str, str] = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
-    if loaded.config.target == "local":
-        # All it needs came with tidemill: nothing is asked for. The other targets need their vendors' providers.
+    if not loaded.config.spec.plugins:
+        # tidemill brings the only provider that it needs.
         mine["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
     folder = home(loaded.project)
     if _default_backend(loaded.project, environ):
@@ -101,9 +101,9 @@ def require_shared_state(loaded: LoadedStack, environ: Mapping[str, str] = os.en
     Whoever loses that folder, or works beside the one who has it, would make a second platform, or none at all.
 
     Raises:
-        UserError: the target is `aws`, and the state would be kept in a folder.
+        UserError: the target needs a shared state, and the state would be kept in a folder.
     """
-    if loaded.config.target != "aws":
+    if not loaded.config.spec.shared_state:
         return
     if _default_backend(loaded.project, environ):
         where = "no backend is named, and the default is a folder of this machine"
@@ -112,7 +112,7 @@ def require_shared_state(loaded: LoadedStack, environ: Mapping[str, str] = os.en
     else:
         return
     raise UserError(
-        f"the state of a stack on aws must be where the whole team and CI reach it: {where}",
+        f"the state of a stack on {loaded.config.target} must be where the whole team and CI reach it: {where}",
         field="PULUMI_BACKEND_URL",
         hint="set it, such as s3://BUCKET?region=REGION, or write `backend: { url: ... }` into Pulumi.yaml, or set "
         "PULUMI_ACCESS_TOKEN; `aws s3 mb s3://BUCKET` makes a bucket for it",

@@ -214,7 +214,7 @@ def problems(**changes: object) -> list[str]:
         ({"services": {"nothing": {}}}, "aws.services.nothing no such service"),
         ({"images": {"lakefs": "treeverse/lakefs"}}, "aws.images.lakefs is not pinned"),
         ({"images": {"lakefs": "treeverse/lakefs:latest"}}, "aws.images.lakefs is not pinned"),
-        ({"tags": {"tidemill:team": "other"}}, "aws.tags.tidemill:team is not yours to set"),
+        ({"tags": {"tidemill:team": "other"}}, "aws.tags.tidemill:team is a reserved prefix"),
         (
             {"network": {"existing": {"vpc": "vpc-1", "private_subnets": ["a", "b"], "public_subnets": ["c", "d"]}}},
             "aws.ingress.allow is missing",

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
+from ...images.container_layout import PORT
 from ..base import HealthCheck
-from .core import Core, after
-from .names import PORT, priority
+from ..options import after
+from .core import Core
+from .names import priority
 from .network import HTTPS, Network
 
 __all__ = ["Edge", "Entrance"]

@@ -10,7 +10,8 @@ import pulumi
 import pulumi_aws as aws
 import yaml
 
-from .core import Core, kept
+from ..options import protected
+from .core import Core
 
 __all__ = ["Metrics", "each_task"]
 
@@ -65,7 +66,7 @@ class Metrics:
             alias=core.names.of("metrics", 100),
             kms_key_arn=core.key.arn,
             tags=core.tags("metrics"),
-            opts=kept(core.options),
+            opts=protected(core.options),
         )
         self.arn = workspace.arn
         self.url = workspace.prometheus_endpoint.apply(lambda url: url.rstrip("/"))

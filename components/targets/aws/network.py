@@ -12,8 +12,9 @@ from ipaddress import ip_network
 import pulumi
 import pulumi_aws as aws
 
-from .core import Core, after
-from .names import PORT
+from ...images.container_layout import PORT
+from ..options import after
+from .core import Core
 from .settings import ExistingNetwork, NetworkArgs
 
 __all__ = ["Groups", "Network"]
@@ -101,7 +102,7 @@ class Network(pulumi.ComponentResource):
         aws.ec2.DefaultSecurityGroup(
             "closed", vpc_id=vpc.id, ingress=[], egress=[], tags=core.tags("closed"), opts=opts
         )
-        zones = aws.get_availability_zones_output(state="available", opts=core.asking).names
+        zones = aws.get_availability_zones_output(state="available", opts=core.invoke_options).names
         blocks = list(ip_network(args.cidr).subnets(prefixlen_diff=_SUBNET_BITS))
         private, edge = [], []
         for index in range(args.zones):

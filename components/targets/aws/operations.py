@@ -49,6 +49,10 @@ class AwsOperations:
         """See `Operations`."""
         return [_state(name, service) for name, service in sorted(self._found().items())]
 
+    def runs(self, service: str) -> bool:
+        """See `Operations`."""
+        return service in self.running()
+
     def url(self, service: str) -> str | None:
         """See `Operations`. Nobody outside the network reaches what is not behind the load balancer."""
         found = self._found().get(service)
@@ -208,7 +212,7 @@ class AwsOperations:
                 raise
             streams = []
         if not streams:
-            raise NotFoundError("it has written no log yet", field=name, value=group)
+            raise NotFoundError("has no log yet", field=name, value=group)
         events: list[tuple[int, str]] = []
         for stream in streams:
             found = self._logs.get_log_events(

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import pulumi
 import pulumi_aws as aws
 
-from .core import Core, after, kept
+from ..options import after, protected
+from .core import Core
 from .names import database_class
 from .network import Network
 from .stores import place
@@ -49,7 +50,7 @@ class Bucket:
             bucket=core.account.apply(lambda account: core.names.of(account, 63)),
             force_destroy=False,
             tags=core.tags("bucket"),
-            opts=kept(core.options),
+            opts=protected(core.options),
         )
         self.name, self.arn = bucket.bucket, bucket.arn
         self.resources = [bucket, *self._settings(bucket, expiring)]
@@ -232,7 +233,7 @@ class Postgres:
             performance_insights_kms_key_id=core.key.arn if core.production else None,
             enabled_cloudwatch_logs_exports=["postgresql", "upgrade"],
             tags=core.tags("database"),
-            opts=kept(opts),
+            opts=protected(opts),
         )
         self.host, self.port = server.address, 5432
         self.admin = server.master_user_secrets.apply(lambda found: str(found[0].secret_arn))
@@ -253,5 +254,5 @@ def lake_table(core: Core) -> aws.dynamodb.Table:
         server_side_encryption=aws.dynamodb.TableServerSideEncryptionArgs(enabled=True, kms_key_arn=core.key.arn),
         deletion_protection_enabled=True,
         tags=core.tags("lakefs"),
-        opts=kept(core.options),
+        opts=protected(core.options),
     )

@@ -1,4 +1,4 @@
-"""A folder as an object store which moves."""
+"""A folder as an object store of a migration."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CHUNK = 1 << 20
 class FolderStore:
     """The files below `folder`; see `Store`.
 
-    A file which is a SQLite database is read as of one moment, though others write to it.
+    Reading a SQLite database gives a consistent copy, even while others write to it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,11 +51,11 @@ class FolderStore:
         try:
             file = path.open("rb")
         except FileNotFoundError:
-            raise NotFoundError("it is gone", field="object", value=name) from None
+            raise NotFoundError("no longer exists", field="object", value=name) from None
         with file:
             if file.read(len(_SQLITE)) == _SQLITE:
-                with sqlite_copy(path) as copy, copy.open("rb") as whole:
-                    yield whole, copy.stat().st_size
+                with sqlite_copy(path) as copy, copy.open("rb") as copied:
+                    yield copied, copy.stat().st_size
                 return
             file.seek(0)
             yield file, os.fstat(file.fileno()).st_size
@@ -68,7 +68,7 @@ class FolderStore:
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             shutil.copyfileobj(source, file, _CHUNK)
             if file.tell() != size:
-                raise PlatformError("not all of it came", field="object", value=name)
+                raise PlatformError("ended before its size was reached", field="object", value=name)
             file.flush()
             os.fsync(file.fileno())
         partial.rename(path)
@@ -84,7 +84,7 @@ class FolderStore:
 
 @contextmanager
 def sqlite_copy(path: Path) -> Generator[Path]:
-    """Give a private copy of the SQLite database at `path` as of one moment; writers are not held up."""
+    """Give a consistent, private copy of the SQLite database at `path`, without blocking writers."""
     with tempfile.TemporaryDirectory(prefix="tidemill-") as folder:
         copy = Path(folder) / "copy.db"
         with (
@@ -92,7 +92,7 @@ def sqlite_copy(path: Path) -> Generator[Path]:
             closing(sqlite3.connect(copy)) as new,
         ):
             old.backup(new)
-            # Else the copy could not be opened where nothing may be written beside it.
+            # Otherwise the copy cannot be opened in a read-only folder.
             new.execute("pragma journal_mode = delete")
         yield copy
 
