@@ -140,8 +140,8 @@ def _complete(given: Mapping[str, Any], folder: Path, *, ask: bool) -> Answers:
         for key, text, read in questions:
             if key not in given:
                 found[key] = _asked(key, text, read, found)
-        if questions := TARGETS[found["target"]].questions:
-            found[found["target"]] = _asked_block(questions, dict(found.get(found["target"], {})))
+        if block := TARGETS[found["target"]].questions:
+            found[found["target"]] = _asked_block(block, dict(found.get(found["target"], {})))
         if "owner" not in given:
             found["owner"] = _asked("owner", "Who answers for the models (an address)", str, found)
     return Answers.of(found)

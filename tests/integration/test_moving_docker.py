@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from tidemill.components.layout import StackRoot
 from tidemill.components.provider.docker.daemon import connect
+from tidemill.components.images.container_layout import USER
 from tidemill.components.targets.docker.daemon import remove_volume, store_volume, volumes_of
 from tidemill.components.targets.docker.migration_import import DockerDestination
-from tidemill.components.targets.docker.naming import USER, Names
-from tidemill.components.targets.docker.scratch_container import Helper
+from tidemill.components.targets.docker.naming import Names
+from tidemill.components.targets.docker.scratch_container import ScratchContainer
 from tidemill.components.targets.docker.settings import DockerSettings
 from tidemill.components.targets.docker.volumes import VolumeStore
 from tidemill.runtime.common.errors import NotFoundError, PlatformError, RefusedError
@@ -46,21 +47,21 @@ def settings(daemon: Docker) -> Iterator[DockerSettings]:
 
 
 @pytest.fixture
-def helper(settings: DockerSettings) -> Iterator[Helper]:
+def container(settings: DockerSettings) -> Iterator[ScratchContainer]:
     """A container with the volume of the store `x`, which is empty."""
     client = connect(settings.host)
     remove_volume(client, NAMES.of("x"))
     volume = store_volume(client, NAMES, "x", USER)
     assert store_volume(client, NAMES, "x", USER) == volume, "it is there already"
-    with Helper(
+    with ScratchContainer(
         client, settings.base_image, NAMES.of("helper"), NAMES.labels(), volumes={"/data/x": volume}
     ) as running:
         yield running
     assert not client.containers.list(all=True, filters={"name": NAMES.of("helper")})
 
 
-def test_a_volume_gives_what_it_was_given(helper: Helper) -> None:
-    store = VolumeStore(helper, "/data/x")
+def test_a_volume_gives_what_it_was_given(container: ScratchContainer) -> None:
+    store = VolumeStore(container, "/data/x")
     big = bytes(range(256)) * 20_000
     files = {"a b/ü\n.txt": b"12345", "big": big, "empty": b"", "a b/c": b"c"}
     for name, content in files.items():
@@ -79,12 +80,12 @@ def test_a_volume_gives_what_it_was_given(helper: Helper) -> None:
     with pytest.raises(PlatformError, match="ended before its size was reached"):
         store.write("half", io.BytesIO(b"1"), 2)
     assert store.sha256("half") is None
-    assert list(VolumeStore(helper, "/data/x/a b").names()) == ["c", "ü\n.txt"]
-    assert list(VolumeStore(helper, "/data/none").names()) == []
+    assert list(VolumeStore(container, "/data/x/a b").names()) == ["c", "ü\n.txt"]
+    assert list(VolumeStore(container, "/data/none").names()) == []
 
 
-def test_a_database_in_a_volume_is_read_as_of_one_moment(helper: Helper, tmp_path: Path) -> None:
-    store = VolumeStore(helper, "/data/x")
+def test_a_database_in_a_volume_is_read_as_of_one_moment(container: ScratchContainer, tmp_path: Path) -> None:
+    store = VolumeStore(container, "/data/x")
     made = tmp_path / "turns.db"
     with closing(sqlite3.connect(made, isolation_level=None)) as database:
         database.execute("pragma journal_mode = wal")

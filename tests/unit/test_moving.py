@@ -292,7 +292,7 @@ def test_an_open_turn_does_not_stay_open_at_another_place(tmp_path: Path) -> Non
 def test_containers_do_not_take_the_volumes_of_an_import_which_was_not_finished(tmp_path: Path) -> None:
     root = tmp_path / "stacks" / "flights-dev"
     staging_folder(root).mkdir(parents=True)
-    with pytest.raises(RefusedError, match="flights-dev: an import into this stack was not finished"):
+    with pytest.raises(RefusedError, match="flights-dev: an import into this stack was interrupted"):
         DockerTarget("flights", "dev", root=root, project=tmp_path, settings=DockerSettings())
     staging_folder(root).rmdir()
     assert DockerTarget("flights", "dev", root=root, project=tmp_path, settings=DockerSettings()).name == "docker"

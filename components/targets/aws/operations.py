@@ -13,7 +13,7 @@ from ....runtime.common.errors import NotFoundError
 from ...provider.aws.awake import suspend
 from ...provider.aws.client import connect, error_code, talking
 from ...tools.table import IMAGES
-from ..http_get import get
+from ..http_get import http_get
 from ..operations import ServiceState
 from .names import Names
 from .settings import AwsSettings
@@ -153,7 +153,7 @@ class AwsOperations:
         if url is None:
             return None
         try:
-            return get(f"{url}{path}", token=self.secret(token) if token else None)
+            return http_get(f"{url}{path}", token=self.secret(token) if token else None)
         except NotFoundError:
             return None
 
