@@ -351,7 +351,11 @@ def test_the_databases_move_to_postgres_and_back(old: Old, archive: Path, postgr
     with pytest.raises(RefusedError, match="the database is not empty"):
         again = StackRoot(tmp_path / "stacks" / "again-dev")
         import_(
-            DatabaseDestination(again, {**urls, "mlflow": there.urls["mlflow"]}), SUBJECT, ["flights"], archive, PASSPHRASE
+            DatabaseDestination(again, {**urls, "mlflow": there.urls["mlflow"]}),
+            SUBJECT,
+            ["flights"],
+            archive,
+            PASSPHRASE,
         )
     assert not (tmp_path / "stacks" / "again-dev").exists()
 

@@ -10,9 +10,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tidemill.components.images.container_layout import USER
 from tidemill.components.layout import StackRoot
 from tidemill.components.provider.docker.daemon import connect
-from tidemill.components.images.container_layout import USER
 from tidemill.components.targets.docker.daemon import remove_volume, store_volume, volumes_of
 from tidemill.components.targets.docker.migration_import import DockerDestination
 from tidemill.components.targets.docker.naming import Names

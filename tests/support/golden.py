@@ -99,7 +99,10 @@ def dockerfiles() -> dict[str, str]:
     base = "python:3.11-slim-bookworm"
     own = {f"Dockerfile{'-training' * trains}": trains for trains in (False, True)}
     return {
-        **{f"images/services/{name}": render("images/services/Dockerfile.j2", base=base, trains=trains) for name, trains in own.items()},
+        **{
+            f"images/services/{name}": render("images/services/Dockerfile.j2", base=base, trains=trains)
+            for name, trains in own.items()
+        },
         "images/model/Dockerfile": render("images/model/Dockerfile.j2", **SERVING, isolated=False, files=False),
         "images/model/Dockerfile-isolated": render("images/model/Dockerfile.j2", **SERVING, isolated=True, files=True),
     }

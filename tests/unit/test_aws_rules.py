@@ -56,7 +56,7 @@ def test_a_task_is_one_which_fargate_offers(cpu: int, memory: int) -> None:
 
 
 def test_no_task_is_larger_than_fargate_has() -> None:
-    with pytest.raises(ConfigError, match="more than a task of Fargate can have"):
+    with pytest.raises(ConfigError, match="more than a Fargate task can have"):
         fit(256, 122881)
 
 
@@ -96,7 +96,7 @@ def test_rules_of_the_load_balancer_have_places_of_their_own() -> None:
 )
 def test_a_star_without_a_reason_is_refused(actions: list[str], resources: list[str]) -> None:
     statement = Statement(sid="Wide", actions=actions, resources=resources)
-    with pytest.raises(ConfigError, match=r"Wide: has a star and no reason"):
+    with pytest.raises(ConfigError, match=r"Wide: has a wildcard and no reason"):
         permissions.document([statement])
     reasoned = Statement(sid="Wide", actions=actions, resources=resources, reason="there is a reason")
     assert json.loads(permissions.document([reasoned]))["Statement"][0]["Sid"] == "Wide"

@@ -84,7 +84,9 @@ def test_what_is_copied_is_let_through(isolated: bool, files: bool) -> None:
         if line.startswith("COPY ") and "--from" not in line
         for word in line.split()[1:-1]
     }
-    let = {line.removeprefix("!") for line in render("images/model/dockerignore.j2").splitlines() if line.startswith("!")}
+    let = {
+        line.removeprefix("!") for line in render("images/model/dockerignore.j2").splitlines() if line.startswith("!")
+    }
     assert copied - {"tidemill-1-py3-none-any.whl"} <= let
     assert "*.whl" in let
     assert ("model.lock" in copied) == isolated
@@ -179,7 +181,9 @@ def self_signed(folder: Path) -> Path:
 @pytest.mark.parametrize(("status", "well"), [(200, True), (503, False)])
 def test_the_health_check_asks_the_way_the_server_listens(tmp_path: Path, tls: bool, status: int, well: bool) -> None:
     certificate = str(self_signed(tmp_path)) if tls else ""
-    text = render("images/model/healthcheck.py.j2").replace("/etc/tidemill/settings.json", str(tmp_path / "settings.json"))
+    text = render("images/model/healthcheck.py.j2").replace(
+        "/etc/tidemill/settings.json", str(tmp_path / "settings.json")
+    )
     argv = [sys.executable, "-c", _SERVER, str(status), certificate, str(tmp_path)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None

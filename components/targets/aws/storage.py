@@ -1,4 +1,4 @@
-"""The bucket of the stack, its Postgres server and lakeFS's table: what holds data, all of it protected."""
+"""Declares the bucket, the Postgres server and lakeFS's table. They contain data, so they are protected."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _POSTGRES = "17"
 
 
 class Bucket:
-    """The one bucket: private, versioned, encrypted, reached by TLS alone; each store is a place in it.
+    """The bucket: private, versioned, encrypted, accessible only by TLS. Each object store is a folder in it.
 
     Args:
-        core: what all parts share.
-        expiring: store -> days after which its objects go.
+        core: the stack's shared values.
+        expiring: store -> days after which its objects are deleted.
 
     Attributes:
-        name, arn: of the bucket.
-        resources: what must be there before it is used.
+        name, arn: name and ARN of the bucket.
+        resources: resources on which its users depend.
     """
 
     name: pulumi.Output[str]
@@ -92,7 +92,7 @@ class Bucket:
                         apply_server_side_encryption_by_default=default(
                             sse_algorithm="aws:kms", kms_master_key_id=core.key.arn
                         ),
-                        # One key of S3 for many objects: requests of KMS cost.
+                        # S3 derives one key for many objects, because calls of KMS cost money.
                         bucket_key_enabled=True,
                     )
                 ],
@@ -102,7 +102,7 @@ class Bucket:
                 "lifecycle",
                 bucket=bucket.id,
                 rules=_lifecycle(expiring),
-                # S3 takes rules about old versions only where there are versions.
+                # S3 accepts rules about old versions only on a versioned bucket.
                 opts=after(opts, [versioned]),
             ),
             aws.s3.BucketPolicy(
@@ -160,13 +160,16 @@ def _tls_only(arn: str) -> str:
 
 
 class Postgres:
-    """The one Postgres server; each word Database is a database and a role of its own in it.
+    """The Postgres server, created or existing.
+
+    Args:
+        core: the stack's shared values.
+        network: the network in which it runs.
 
     Attributes:
-        host, port: where it answers.
-        admin: ARN of the secret with `username` and `password` of who may make databases.
-        admin_key: ARN of the key which that secret is encrypted with, where it is the stack's.
-        resources: what must be there before it is used.
+        host, port: its address.
+        admin: ARN of the secret with `username` and `password` of its administrator.
+        resources: resources on which its users depend.
     """
 
     host: pulumi.Output[str]
@@ -183,7 +186,7 @@ class Postgres:
             self.admin = pulumi.Output.from_input(existing.secret)
             self.resources = []
             return
-        assert network.groups.database is not None  # noqa: S101 - made where none is brought
+        assert network.groups.database is not None  # noqa: S101 - created unless one exists
         opts = core.options
         subnets = aws.rds.SubnetGroup(
             "database",
@@ -213,7 +216,7 @@ class Postgres:
             storage_encrypted=True,
             kms_key_id=core.key.arn,
             username="postgres",
-            # RDS makes the password and changes it by itself; it is in no state.
+            # RDS generates and rotates the password; it never appears in the state.
             manage_master_user_password=True,
             master_user_secret_kms_key_id=core.key.arn,
             db_subnet_group_name=subnets.name,
@@ -224,7 +227,7 @@ class Postgres:
             backup_retention_period=35 if core.production else 7,
             copy_tags_to_snapshot=True,
             deletion_protection=True,
-            # Where all data is to be deleted in production, a last snapshot stays nevertheless.
+            # In production, a final snapshot remains even after all data is deleted.
             skip_final_snapshot=not core.production,
             final_snapshot_identifier=core.names.of("database-last", 255),
             auto_minor_version_upgrade=True,
@@ -241,7 +244,7 @@ class Postgres:
 
 
 def lake_table(core: Core) -> aws.dynamodb.Table:
-    """Make the table in which lakeFS keeps what it knows; its keys are lakeFS's own."""
+    """Declare the table for lakeFS's metadata, with the keys that lakeFS requires."""
     attribute = aws.dynamodb.TableAttributeArgs
     return aws.dynamodb.Table(
         "lakefs",
