@@ -108,12 +108,7 @@ class Monitoring(pulumi.ComponentResource):
                 argv=["@{python}", "-m", "tidemill.runtime.monitor", "--settings", "@{config}/settings.json"],
                 image="runtime",
                 endpoints=[endpoint],
-                secrets=[
-                    token,
-                    args.lake.key_id,
-                    args.lake.secret,
-                    *args.registry.logins["monitor"].secrets,
-                ],
+                secrets=[token, args.lake.key_id, args.lake.secret, *args.registry.logins["monitor"].secrets],
                 config_files={"settings.json": as_json(settings)},
                 stores=[store, *captures.values()],
             ),

@@ -110,10 +110,7 @@ class Platform(pulumi.ComponentResource):
             model: ModelService(
                 model,
                 ModelServiceArgs(
-                    target=target,
-                    registry=self.registry,
-                    serve=config.serve,
-                    port=ports.get(f"serving-{model}"),
+                    target=target, registry=self.registry, serve=config.serve, port=ports.get(f"serving-{model}")
                 ),
                 child,
             )

@@ -95,11 +95,7 @@ class ModelService(pulumi.ComponentResource):
                 argv=["@{python}", "-m", "tidemill.runtime.serving", "--settings", "@{config}/settings.json"],
                 image="serving",
                 endpoints=[self.endpoint],
-                secrets=[
-                    self.key,
-                    *args.registry.logins["serving"].secrets,
-                    *([hash_key] if hash_key else []),
-                ],
+                secrets=[self.key, *args.registry.logins["serving"].secrets, *([hash_key] if hash_key else [])],
                 config_files={"settings.json": as_json(settings)},
                 stores=[self.capture, access],
                 stop_seconds=10 + int(serve.drain.total_seconds()),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import pulumi
 
@@ -18,28 +17,20 @@ from .context import ImageSpec
 __all__ = ["Image", "ImageCatalog", "image_specs"]
 
 
-class _Settings(Protocol):
-    @property
-    def base_image(self) -> str: ...
-    @property
-    def training_extras(self) -> Sequence[str]: ...
-    @property
-    def images(self) -> dict[str, str]: ...
-
-
-def image_specs(settings: _Settings, *, cloud: bool) -> dict[str, ImageSpec]:
+def image_specs(base: str, training_extras: Sequence[str], *, cloud: bool) -> dict[str, ImageSpec]:
     """Return our images, by name.
 
     Args:
-        settings: the block of the target.
+        base: the base image.
+        training_extras: extras of the project for trainings and seeds.
         cloud: whether containers run in a cloud: then tasks fetch their files, and one image creates content.
     """
-    base, more = settings.base_image, ("cloud",) if cloud else ()
+    more = ("cloud",) if cloud else ()
     specs = [
         ImageSpec("mlflow", ("registry", *more), base),
         ImageSpec("serving", ("serve", "compiled"), base),
         ImageSpec("runtime", ("serve", "validation", "drift", *more), base),
-        ImageSpec("training", ("serve", "drift", *more), base, tuple(settings.training_extras)),
+        ImageSpec("training", ("serve", "drift", *more), base, tuple(training_extras)),
         *([ImageSpec("content", ("serve",), base, content=True)] if cloud else []),
     ]
     return {spec.name: spec for spec in specs}
@@ -73,15 +64,17 @@ class ImageCatalog(ABC):
     Args:
         project: the folder of Pulumi.yaml.
         folder: where build contexts are prepared.
-        settings: the block of the target.
-        cloud: see `image_specs`.
+        specs: our images, by name.
+        replacements: name -> image to use instead.
     """
 
-    def __init__(self, project: Path, folder: Path, settings: _Settings, *, cloud: bool = False) -> None:
+    def __init__(
+        self, project: Path, folder: Path, specs: Mapping[str, ImageSpec], replacements: Mapping[str, str]
+    ) -> None:
         self._project = project
         self._folder = folder
-        self._replacements = settings.images
-        self._specs = image_specs(settings, cloud=cloud)
+        self._specs = specs
+        self._replacements = replacements
         self._made: dict[str, Image] = {}
 
     def get(self, name: str) -> Image:

@@ -29,27 +29,16 @@ import pulumi
 from .options import protected
 
 __all__ = [
-    "Content",
-    "DatabaseRef",
-    "EndpointArgs",
-    "EndpointRef",
-    "HealthCheck",
-    "JobArgs",
-    "JobRef",
-    "LakeAccess",
-    "Launch",
-    "Limits",
-    "ProcessArgs",
-    "RegistryAccess",
-    "SecretArgs",
-    "SecretRef",
-    "ServiceArgs",
-    "ServiceRef",
-    "StoreRef",
-    "Target",
-    "TrainerArgs",
-    "TrainerRef",
-]
+    "Content", "DatabaseRef", "EndpointArgs", "EndpointRef", "HealthCheck", "JobArgs", "JobRef", "LakeAccess", "Launch",
+    "Limits", "ProcessArgs", "RegistryAccess", "SecretArgs", "SecretRef", "ServiceArgs", "ServiceRef", "StoreRef",
+    "Target", "TrainerArgs", "TrainerRef", "access_properties",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Ref:
+    name: str
+    resource: pulumi.Resource
 
 
 @dataclass(frozen=True)
@@ -97,28 +86,16 @@ class SecretArgs:
     value: pulumi.Output[str] | None = None
 
 
-@dataclass(frozen=True)
-class SecretRef:
+class SecretRef(_Ref):
     """A created secret. Its value never passes through the program."""
 
-    name: str
-    resource: pulumi.Resource
 
-
-@dataclass(frozen=True)
-class StoreRef:
+class StoreRef(_Ref):
     """A created object store."""
 
-    name: str
-    resource: pulumi.Resource
 
-
-@dataclass(frozen=True)
-class DatabaseRef:
+class DatabaseRef(_Ref):
     """A created database."""
-
-    name: str
-    resource: pulumi.Resource
 
 
 @dataclass(frozen=True)
@@ -195,12 +172,8 @@ class ServiceArgs(ProcessArgs):
     stop_seconds: float = 10.0
 
 
-@dataclass(frozen=True)
-class ServiceRef:
+class ServiceRef(_Ref):
     """A created service."""
-
-    name: str
-    resource: pulumi.Resource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,12 +189,8 @@ class JobArgs(ProcessArgs):
     triggers: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
 
 
-@dataclass(frozen=True)
-class JobRef:
+class JobRef(_Ref):
     """A created job."""
-
-    name: str
-    resource: pulumi.Resource
 
 
 @dataclass(frozen=True)
@@ -288,37 +257,43 @@ class RegistryAccess:
     password: SecretRef
 
 
+def access_properties(
+    access: LakeAccess | RegistryAccess, folder: str, password: SecretRef | None = None
+) -> dict[str, str]:
+    """Return the provider's properties that name the files of secrets in `folder`, and the administrator."""
+    if isinstance(access, LakeAccess):
+        found = {"key_id_file": access.key_id.name, "secret_file": access.secret.name}
+    else:
+        found = {"password_file": access.password.name}
+    found |= {"user_password_file": password.name} if password else {}
+    files = {key: f"{folder}/{name}" for key, name in found.items()}
+    return files if isinstance(access, LakeAccess) else {"admin": access.admin, **files}
+
+
 class Content(ABC):
     """Creates objects inside services: repositories, experiments, permissions.
 
-    A target implements `_lake` and `_registry`, which create one object by its type below `tidemill-native:`. Pass the
-    resources that an object depends on in `opts`.
+    A target implements `_create`. Pass the resources on which an object depends in `opts`.
     """
 
     @abstractmethod
-    def _lake(
-        self, kind: str, name: str, properties: dict[str, Any], lake: LakeAccess, opts: pulumi.ResourceOptions
-    ) -> pulumi.Resource:
-        """Create an object of lakeFS."""
-
-    @abstractmethod
-    def _registry(
+    def _create(
         self,
         kind: str,
         name: str,
         properties: dict[str, Any],
-        registry: RegistryAccess,
+        access: LakeAccess | RegistryAccess,
         opts: pulumi.ResourceOptions,
         password: SecretRef | None = None,
     ) -> pulumi.Resource:
-        """Create an object of MLflow; of a user, with its `password`."""
+        """Create an object by its type below `tidemill-native:`; a user with its `password`."""
 
     def repository(
         self, name: str, *, lake: LakeAccess, namespace: pulumi.Input[str], opts: pulumi.ResourceOptions
     ) -> pulumi.Resource:
         """Create a lakeFS repository. It contains data, so it is protected."""
         properties = {"name": name, "namespace": namespace, "default_branch": "main"}
-        return self._lake("lakefs:Repository", name, properties, lake, protected(opts))
+        return self._create("lakefs:Repository", name, properties, lake, protected(opts))
 
     def action(
         self,
@@ -333,28 +308,28 @@ class Content(ABC):
     ) -> pulumi.Resource:
         """Commit a lakeFS action file on `branch`."""
         properties = {"repository": repository, "branch": branch, "path": path, "content": content}
-        return self._lake("lakefs:Action", name, properties, lake, opts)
+        return self._create("lakefs:Action", name, properties, lake, opts)
 
     def branch_protection(
         self, name: str, *, lake: LakeAccess, repository: str, branches: Sequence[str], opts: pulumi.ResourceOptions
     ) -> pulumi.Resource:
         """Protect branches of a repository."""
         properties = {"repository": repository, "branches": list(branches)}
-        return self._lake("lakefs:BranchProtection", name, properties, lake, opts)
+        return self._create("lakefs:BranchProtection", name, properties, lake, opts)
 
     def experiment(self, name: str, *, registry: RegistryAccess, opts: pulumi.ResourceOptions) -> pulumi.Resource:
         """Create an MLflow experiment. It contains data, so it is protected."""
-        return self._registry("mlflow:Experiment", name, {"name": name}, registry, protected(opts))
+        return self._create("mlflow:Experiment", name, {"name": name}, registry, protected(opts))
 
     def registered_model(self, name: str, *, registry: RegistryAccess, opts: pulumi.ResourceOptions) -> pulumi.Resource:
         """Create a registered model. It contains data, so it is protected."""
-        return self._registry("mlflow:RegisteredModel", name, {"name": name}, registry, protected(opts))
+        return self._create("mlflow:RegisteredModel", name, {"name": name}, registry, protected(opts))
 
     def user(
         self, name: str, *, registry: RegistryAccess, password: SecretRef, opts: pulumi.ResourceOptions
     ) -> pulumi.Resource:
         """Create an MLflow user without permissions."""
-        return self._registry("mlflow:User", name, {"username": name}, registry, opts, password)
+        return self._create("mlflow:User", name, {"username": name}, registry, opts, password)
 
     def permission(
         self,
@@ -369,7 +344,7 @@ class Content(ABC):
     ) -> pulumi.Resource:
         """Give a user a permission on the experiment or registered model `target`."""
         properties = {"username": user, "kind": kind, "target": target, "permission": permission}
-        return self._registry("mlflow:Permission", name, properties, registry, opts)
+        return self._create("mlflow:Permission", name, properties, registry, opts)
 
 
 class Target(Protocol):

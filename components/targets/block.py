@@ -36,13 +36,10 @@ BaseImage = Annotated[
 ]
 TrainingExtras = Annotated[
     list[str],
-    Field(
-        description="Extras of the project's own package that training and seeds need, beyond its dependencies.",
-    ),
+    Field(description="Extras of the project's own package that training and seeds need, beyond its dependencies."),
 ]
 BuildArguments = Annotated[
-    dict[str, str],
-    Field(description="Build argument -> value; anyone can read them in the image."),
+    dict[str, str], Field(description="Build argument -> value; anyone can read them in the image.")
 ]
 
 

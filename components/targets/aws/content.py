@@ -9,7 +9,7 @@ import pulumi
 
 from ...images.container_layout import SECRETS
 from ...provider import resources as native
-from ..base import Content, LakeAccess, RegistryAccess, SecretRef
+from ..base import Content, LakeAccess, RegistryAccess, SecretRef, access_properties
 
 __all__ = ["ContentTask", "TaskContent"]
 
@@ -31,42 +31,29 @@ class TaskContent(Content):
         self._task = task
         self._url = url
 
-    def _make(
-        self, kind: str, name: str, properties: dict[str, Any], task: native.TaskInputs, opts: pulumi.ResourceOptions
-    ) -> pulumi.Resource:
-        # Experiments and models have the same names, and all content has one resource type here.
-        label = f"{kind.rpartition(':')[2].lower()}-{name}"
-        properties = {"stack": self._stack, **properties}
-        return native.AwsContent(
-            label, name=label, kind=f"tidemill-native:{kind}", properties=properties, opts=opts, **task
-        )
-
-    def _lake(
-        self, kind: str, name: str, properties: dict[str, Any], lake: LakeAccess, opts: pulumi.ResourceOptions
-    ) -> pulumi.Resource:
-        access = {
-            "url": self._url("lakefs"),
-            "key_id_file": f"{SECRETS}/{lake.key_id.name}",
-            "secret_file": f"{SECRETS}/{lake.secret.name}",
-        }
-        return self._make(kind, name, {**properties, **access}, self._task("lake", [lake.key_id, lake.secret]), opts)
-
-    def _registry(
+    def _create(
         self,
         kind: str,
         name: str,
         properties: dict[str, Any],
-        registry: RegistryAccess,
+        access: LakeAccess | RegistryAccess,
         opts: pulumi.ResourceOptions,
         password: SecretRef | None = None,
     ) -> pulumi.Resource:
-        access = {
-            "url": self._url("mlflow"),
-            "admin": registry.admin,
-            "password_file": f"{SECRETS}/{registry.password.name}",
-        }
-        if password is None:
-            return self._make(kind, name, {**properties, **access}, self._task("registry", [registry.password]), opts)
-        access["user_password_file"] = f"{SECRETS}/{password.name}"
-        task = self._task(f"registry-{password.name}", [registry.password, password])
-        return self._make(kind, name, {**properties, **access}, task, opts)
+        if isinstance(access, LakeAccess):
+            service, task, secrets = "lakefs", "lake", [access.key_id, access.secret]
+        else:
+            service, task, secrets = "mlflow", "registry", [access.password]
+        if password:
+            task, secrets = f"{task}-{password.name}", [*secrets, password]
+        # Experiments and models have the same names, and all content has one resource type here.
+        label = f"{kind.rpartition(':')[2].lower()}-{name}"
+        found = {"stack": self._stack, "url": self._url(service), **properties}
+        return native.AwsContent(
+            label,
+            name=label,
+            kind=f"tidemill-native:{kind}",
+            properties={**found, **access_properties(access, SECRETS, password)},
+            opts=opts,
+            **self._task(task, secrets),
+        )

@@ -40,7 +40,7 @@ class Databases:
     """
 
     def __init__(self, foundation: Foundation, secrets: Secrets) -> None:
-        self._foundation = foundation
+        self._base = foundation
         self._secrets = secrets
         self._roles: dict[str, str] = {}
         self._lake_in_table = foundation.core.settings.lake_metadata == "dynamodb"
@@ -51,17 +51,17 @@ class Databases:
 
     @cached_property
     def _postgres(self) -> Postgres:
-        return Postgres(self._foundation.core, self._foundation.network)
+        return Postgres(self._base.core, self._base.network)
 
     @cached_property
     def _table(self) -> aws.dynamodb.Table:
-        return lake_table(self._foundation.core)
+        return lake_table(self._base.core)
 
     def make(self, name: str, opts: pulumi.ResourceOptions) -> DatabaseRef:
         """Create a database and the role that owns it in Postgres, or the DynamoDB table of lakeFS."""
         if name == _LAKE and self._lake_in_table:
             return DatabaseRef(name, self._table)
-        base, postgres = self._foundation, self._postgres
+        base, postgres = self._base, self._postgres
         secret = self._secrets.make(f"database-{name}", SecretArgs(), opts)
         role = self._roles[name] = database_role(name)
         made = base.tasks.make(
@@ -124,7 +124,7 @@ class Databases:
             return {
                 "LAKEFS_DATABASE_TYPE": "dynamodb",
                 "LAKEFS_DATABASE_DYNAMODB_TABLE_NAME": self._table.name,
-                "LAKEFS_DATABASE_DYNAMODB_AWS_REGION": self._foundation.core.region,
+                "LAKEFS_DATABASE_DYNAMODB_AWS_REGION": self._base.core.region,
             }
         return {
             "LAKEFS_DATABASE_TYPE": "postgres",
@@ -135,7 +135,7 @@ class Databases:
         """Return the permissions of lakeFS on its table, or None if it has none."""
         if not self._lake_in_table:
             return None
-        known: pulumi.Output[Any] = pulumi.Output.all(self._table.arn, self._foundation.core.key.arn)
+        known: pulumi.Output[Any] = pulumi.Output.all(self._table.arn, self._base.core.key.arn)
         return known.apply(_use_table)
 
 

@@ -14,7 +14,7 @@ import pulumi_aws as aws
 import pulumi_docker_build as build
 
 from ...images import ImageSpec, prepare, python_of
-from ...images.catalog import Image, ImageCatalog
+from ...images.catalog import Image, ImageCatalog, image_specs
 from ...tools.base import ContainerImage
 from ..options import after
 from .core import Core
@@ -36,9 +36,11 @@ class EcrImages(ImageCatalog):
     """
 
     def __init__(self, core: Core, project: Path, folder: Path) -> None:
-        super().__init__(project, folder, core.settings, cloud=True)
+        settings = core.settings
+        specs = image_specs(settings.base_image, settings.training_extras, cloud=True)
+        super().__init__(project, folder, specs, settings.images)
         self._core = core
-        self._platform, self._machine = _MACHINES[core.settings.architecture]
+        self._platform, self._machine = _MACHINES[settings.architecture]
 
     def _existing(self, name: str, reference: str, upstream: ContainerImage | None) -> Image:
         del name

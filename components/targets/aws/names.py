@@ -12,17 +12,9 @@ from ...images.container_layout import DATA, MOUNT, SCRATCH
 from .settings import AwsSettings, TaskSize
 
 __all__ = [
-    "FILES",
-    "FOLDERS",
-    "HELPER_CPU",
-    "HELPER_MEMORY_MB",
-    "Names",
-    "database_class",
-    "fit",
-    "priority",
-    "size_of",
+    "FILES", "FOLDERS", "HELPER_CPU", "HELPER_MEMORY_MB", "Names", "database_class", "fit", "priority", "size_of",
     "task_size",
-]
+]  # fmt: skip
 
 FILES = "files"
 FOLDERS: Mapping[str, str] = {FILES: MOUNT, "data": DATA, "scratch": SCRATCH, "temporary": "/tmp"}  # noqa: S108

@@ -107,10 +107,7 @@ class Network(pulumi.ComponentResource):
         private, edge = [], []
         for index in range(args.zones):
             zone = zones[index]
-            for kind, found, block in (
-                ("private", private, blocks[index]),
-                ("edge", edge, blocks[args.zones + index]),
-            ):
+            for kind, found, block in (("private", private, blocks[index]), ("edge", edge, blocks[args.zones + index])):
                 label = f"{kind}-{index}"
                 found.append(
                     aws.ec2.Subnet(

@@ -16,23 +16,9 @@ from ....runtime.common.errors import ConfigError
 from .stores import Use, place
 
 __all__ = [
-    "SECRET_RULES",
-    "SecretRule",
-    "Statement",
-    "assume_tasks",
-    "check",
-    "check_readers",
-    "document",
-    "execution",
-    "launching",
-    "metrics_query",
-    "metrics_write",
-    "reasons",
-    "store",
-    "table",
-    "task_files",
-    "use_key",
-]
+    "SECRET_RULES", "SecretRule", "Statement", "assume_tasks", "check", "check_readers", "document", "execution",
+    "launching", "metrics_query", "metrics_write", "reasons", "store", "table", "task_files", "use_key",
+]  # fmt: skip
 
 _WILD = re.compile(r"[*?]")
 # IAM's maximum.
@@ -89,9 +75,7 @@ SECRET_RULES: tuple[SecretRule, ...] = (
         why="a model server needs no data, and is the one which strangers talk to",
     ),
     SecretRule(
-        "lakefs-signing",
-        only=("lakefs",),
-        why="with it links to objects can be made which ask for no credentials",
+        "lakefs-signing", only=("lakefs",), why="with it links to objects can be made which ask for no credentials"
     ),
     SecretRule("lakefs-encrypt", only=("lakefs",), why="it opens what lakeFS keeps of its keys"),
     SecretRule("mlflow-admin", only=("mlflow", "content-*"), why="the administrator of MLflow may delete every model"),

@@ -14,21 +14,10 @@ from ..block import BaseImage, BuildArguments, TargetBlock, TrainingExtras, imag
 from ..checks import Problem
 
 __all__ = [
-    "AwsBuildSettings",
-    "AwsSettings",
-    "BucketChoice",
-    "CertificateChoice",
-    "ClusterChoice",
-    "DatabaseChoice",
-    "ExistingDatabase",
-    "ExistingNetwork",
-    "IngressSettings",
-    "MetricsChoice",
-    "NetworkArgs",
-    "NetworkChoice",
-    "ScalingSettings",
-    "TaskSize",
-]
+    "AwsBuildSettings", "AwsSettings", "BucketChoice", "CertificateChoice", "ClusterChoice", "DatabaseChoice",
+    "ExistingDatabase", "ExistingNetwork", "IngressSettings", "MetricsChoice", "NetworkArgs", "NetworkChoice",
+    "ScalingSettings", "TaskSize",
+]  # fmt: skip
 
 # Room for six subnets of 256 addresses each.
 _SMALLEST_VPC = 20

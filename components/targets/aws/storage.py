@@ -106,10 +106,7 @@ class Bucket:
                 opts=after(opts, [versioned]),
             ),
             aws.s3.BucketPolicy(
-                "tls",
-                bucket=bucket.id,
-                policy=bucket.arn.apply(_tls_only),
-                opts=after(opts, [blocked]),
+                "tls", bucket=bucket.id, policy=bucket.arn.apply(_tls_only), opts=after(opts, [blocked])
             ),
         ]
 

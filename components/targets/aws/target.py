@@ -79,11 +79,11 @@ class AwsTarget:
         expiring: Mapping[str, int] | None = None,
     ) -> None:
         self._core = Core(Names(team, environment, settings.tags), settings)
-        self._foundation = Foundation(self._core, root=root, project=project, expiring=expiring or {})
+        self._base = Foundation(self._core, root=root, project=project, expiring=expiring or {})
         self._secrets = Secrets(self._core)
-        self._databases = Databases(self._foundation, self._secrets)
-        self._specs = TaskSpecs(self._foundation, self._secrets, self._databases)
-        self._content = TaskContent(self._core.names.stack, self._task_for_content, self._foundation.url)
+        self._databases = Databases(self._base, self._secrets)
+        self._specs = TaskSpecs(self._base, self._secrets, self._databases)
+        self._content = TaskContent(self._core.names.stack, self._task_for_content, self._base.url)
         self._names: dict[str, aws.servicediscovery.Service] = {}
         self._public: set[str] = set()
         self._content_tasks: dict[str, native.TaskInputs] = {}
@@ -95,9 +95,9 @@ class AwsTarget:
 
     def endpoint(self, name: str, args: EndpointArgs, opts: pulumi.ResourceOptions) -> EndpointRef:
         """Create a DNS name in the network; if it is public, use one below the stack's domain, too. Ignores `port`."""
-        cluster = self._foundation.cluster
+        cluster = self._base.cluster
         made = self._names[name] = cluster.named(name, opts)
-        url = public = pulumi.Output.from_input(self._foundation.url(name))
+        url = public = pulumi.Output.from_input(self._base.url(name))
         if args.public:
             self._public.add(name)
             public = pulumi.Output.from_input(f"https://{name}.{self._core.domain}")
@@ -106,7 +106,7 @@ class AwsTarget:
 
     def service(self, name: str, args: ServiceArgs, opts: pulumi.ResourceOptions) -> ServiceRef:
         """Run Fargate tasks and wait until they are healthy."""
-        base = self._foundation
+        base = self._base
         spec, waits = self._specs.make(name, args, opts)
         made = base.tasks.make(name, spec, opts)
         main = args.endpoints[0].name
@@ -142,8 +142,8 @@ class AwsTarget:
             name=name,
             timeout=args.timeout,
             triggers=dict(args.triggers),
-            opts=after(opts, [*waits, *self._foundation.network.ready]),
-            **self._foundation.run(self._foundation.tasks.make(name, spec, opts)),
+            opts=after(opts, [*waits, *self._base.network.ready]),
+            **self._base.run(self._base.tasks.make(name, spec, opts)),
         )
         return JobRef(name, job)
 
@@ -151,7 +151,7 @@ class AwsTarget:
         """Return a folder in the stack's bucket. The bucket is protected."""
         del opts
         # An existing bucket has no resource, so the network takes its place.
-        return StoreRef(name, next(iter(self._foundation.bucket.resources), self._foundation.network))
+        return StoreRef(name, next(iter(self._base.bucket.resources), self._base.network))
 
     def database(self, name: str, opts: pulumi.ResourceOptions) -> DatabaseRef:
         """Create a database and the role that owns it in Postgres, or the DynamoDB table of lakeFS."""
@@ -170,20 +170,18 @@ class AwsTarget:
         name = f"content-{label}"
         if name not in self._content_tasks:
             spec = TaskSpec(
-                image=self._foundation.images.get("content"),
+                image=self._base.images.get("content"),
                 command=["python", "-m", "tidemill.components.provider.apply"],
                 secrets=self._secrets.all_of(secrets),
                 size=CLIENT_SIZE,
                 group="content",
             )
-            self._content_tasks[name] = self._foundation.run(
-                self._foundation.tasks.make(name, spec, self._core.options)
-            )
+            self._content_tasks[name] = self._base.run(self._base.tasks.make(name, spec, self._core.options))
         return self._content_tasks[name]
 
     def trainer(self, args: TrainerArgs, opts: pulumi.ResourceOptions) -> TrainerRef:
         """Let the retraining service run one task definition per model, and no others."""
-        base = self._foundation
+        base = self._base
         trainings = Trainings(self._core, base.tasks, base.bucket, base.cluster)
         made = trainings.make(args, base.images.get("training"), self._secrets.all_of(args.secrets), opts)
         self._specs.more["retraining"] = trainings.launching(made)
@@ -193,7 +191,7 @@ class AwsTarget:
     def mlflow(self) -> Launch:
         """Start MLflow on Postgres and the bucket."""
         more = {
-            "_MLFLOW_SERVER_ARTIFACT_DESTINATION": self._foundation.bucket.uri("mlflow-artifacts"),
+            "_MLFLOW_SERVER_ARTIFACT_DESTINATION": self._base.bucket.uri("mlflow-artifacts"),
             "AWS_DEFAULT_REGION": self._core.region,
         }
         return replace(MLFLOW, env={**MLFLOW.env, **more})
@@ -204,5 +202,5 @@ class AwsTarget:
         return Launch(
             argv=["@{tool:lakefs}"],
             env={**self._databases.lake_env(), **blocks},
-            namespace=pulumi.Output.concat(self._foundation.bucket.uri("lakefs-objects"), "/"),
+            namespace=pulumi.Output.concat(self._base.bucket.uri("lakefs-objects"), "/"),
         )

@@ -41,7 +41,7 @@ class TaskSpecs:
     """
 
     def __init__(self, foundation: Foundation, secrets: Secrets, databases: Databases) -> None:
-        self._foundation = foundation
+        self._base = foundation
         self._secrets = secrets
         self._databases = databases
         self.more: dict[str, _Statements] = {}
@@ -56,7 +56,7 @@ class TaskSpecs:
         self, name: str, args: ProcessArgs, opts: pulumi.ResourceOptions
     ) -> tuple[TaskSpec, list[pulumi.Resource]]:
         """Return the spec of the task `name`, and the resources on which it depends."""
-        base, secrets, databases = self._foundation, self._secrets, self._databases
+        base, secrets, databases = self._base, self._secrets, self._databases
         service = args if isinstance(args, ServiceArgs) else None
         own = service is None and args.cwd is not None
         image = base.images.get("training" if own else args.image or "runtime")

@@ -215,11 +215,7 @@ class Tasks:
                 # A new value changes the digest, so tasks that read the secret restart.
                 "versions": {
                     secret: stored.version
-                    for secret, stored in (
-                        *spec.secrets.items(),
-                        *spec.values.items(),
-                        *spec.secret_env.values(),
-                    )
+                    for secret, stored in (*spec.secrets.items(), *spec.values.items(), *spec.secret_env.values())
                 },
             }
         )

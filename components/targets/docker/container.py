@@ -125,11 +125,7 @@ def declare_container(
             for port, internal in spec.ports
         ],
         healthcheck=docker.ContainerHealthcheckArgs(
-            tests=list(spec.health),
-            interval="5s",
-            timeout="5s",
-            retries=3,
-            start_period=f"{spec.start_seconds:.0f}s",
+            tests=list(spec.health), interval="5s", timeout="5s", retries=3, start_period=f"{spec.start_seconds:.0f}s"
         ),
         wait=True,
         wait_timeout=int(spec.start_seconds) + 30,

@@ -11,15 +11,9 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 __all__ = [
-    "STORE",
-    "ensure_image",
-    "make_volume",
-    "remove_container",
-    "remove_network",
-    "remove_volume",
-    "store_volume",
+    "STORE", "ensure_image", "make_volume", "remove_container", "remove_network", "remove_volume", "store_volume",
     "volumes_of",
-]
+]  # fmt: skip
 
 STORE = "tidemill.store"
 """Label of a volume with data; its value is the name of the store."""

@@ -31,7 +31,7 @@ class Databases:
     def __init__(
         self, foundation: Foundation, secret: Callable[[str, SecretArgs, pulumi.ResourceOptions], SecretRef]
     ) -> None:
-        self._foundation = foundation
+        self._base = foundation
         self._secret = secret
         self._passwords: dict[str, SecretRef] = {}
 
@@ -41,7 +41,7 @@ class Databases:
 
     def make(self, name: str, opts: pulumi.ResourceOptions) -> DatabaseRef:
         """Create a database and the role that owns it."""
-        base = self._foundation
+        base = self._base
         secret = self._passwords[name] = self._secret(f"database-{name}", SecretArgs(), opts)
         admin = self._admin
         files = base.files(
@@ -91,7 +91,7 @@ class Databases:
     @cached_property
     def _server(self) -> pulumi.Resource:
         """The Postgres server."""
-        base, admin = self._foundation, self._admin
+        base, admin = self._base, self._admin
         opts = pulumi.ResourceOptions()
         image = base.images.get("postgres")
         volume = base.volume("postgres", opts, owner=postgres.USER)

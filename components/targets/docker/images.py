@@ -10,7 +10,7 @@ import pulumi_docker as docker
 import pulumi_docker_build as build
 
 from ...images import ImageSpec, prepare, python_of
-from ...images.catalog import Image, ImageCatalog
+from ...images.catalog import Image, ImageCatalog, image_specs
 from ...tools.base import ContainerImage
 from .naming import Names
 from .settings import DockerSettings
@@ -29,7 +29,8 @@ class DockerImages(ImageCatalog):
     """
 
     def __init__(self, names: Names, project: Path, folder: Path, settings: DockerSettings) -> None:
-        super().__init__(project, folder, settings)
+        specs = image_specs(settings.base_image, settings.training_extras, cloud=False)
+        super().__init__(project, folder, specs, settings.images)
         self._names = names
         self._build = settings.build
 

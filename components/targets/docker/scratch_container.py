@@ -6,7 +6,7 @@ killed, the next run removes its container; otherwise the container ends after a
 
 from __future__ import annotations
 
-import importlib.resources
+import inspect
 import io
 import socket
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from ....runtime.common.errors import PlatformError
 from ...images.container_layout import USER
 from ...provider.docker.daemon import talking
+from .. import container_script
 from .daemon import ensure_image, remove_container
 from .naming import TMPFS
 
@@ -99,8 +100,8 @@ class ScratchContainer:
 
     def run_script(self, *arguments: str) -> ContainerProcess:
         """Start `container_script` with `arguments`; it ends when the container ends, at the latest."""
-        text = importlib.resources.files(__package__ or "").joinpath("container_script.py").read_text(encoding="utf-8")
-        process = ContainerProcess(self._client, self._name, [*_PYTHON, text, *arguments])
+        script = inspect.getsource(container_script)
+        process = ContainerProcess(self._client, self._name, [*_PYTHON, script, *arguments])
         self._processes.append(process)
         return process
 

@@ -166,12 +166,7 @@ class Servers:
             postgres.FOLDER: store_volume(self._client, self._names, POSTGRES, postgres.USER),
         }
         container = self._start(
-            POSTGRES,
-            ["postgres"],
-            mounts,
-            user=postgres.USER,
-            tmpfs=postgres.SERVER_TMPFS,
-            environment=_SERVER_ENV,
+            POSTGRES, ["postgres"], mounts, user=postgres.USER, tmpfs=postgres.SERVER_TMPFS, environment=_SERVER_ENV
         )
         self._wait(container, lambda: self._exec(container, postgres.HEALTH[1:])[0] == 0)
         return container

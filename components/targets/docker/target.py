@@ -76,16 +76,16 @@ class DockerTarget:
                 value=str(staging_folder(root)),
                 hint="run `tidemill import` again, or delete that folder and the stack's volumes",
             )
-        self._foundation = Foundation(Names(team, environment), root=root, project=project, settings=settings)
-        self._content = LocalContent(self._foundation.stack, root)
-        self._databases = Databases(self._foundation, self.secret)
+        self._base = Foundation(Names(team, environment), root=root, project=project, settings=settings)
+        self._content = LocalContent(self._base.stack, root)
+        self._databases = Databases(self._base, self.secret)
         self._published: dict[str, pulumi.Input[int]] = {}
         self._stores: dict[str, native.Volume] = {}
 
     @property
     def stack(self) -> str:
         """TEAM-ENVIRONMENT."""
-        return self._foundation.stack
+        return self._base.stack
 
     def endpoint(self, name: str, args: EndpointArgs, opts: pulumi.ResourceOptions) -> EndpointRef:
         """Give the service a name in its network; if it is public, also publish a port on the loopback interface.
@@ -95,10 +95,8 @@ class DockerTarget:
         url = pulumi.Output.from_input(f"http://{name}:{PORT}")
         address = pulumi.Output.from_input(f"{name}:{PORT}")
         if not args.public and args.port is None:
-            return EndpointRef(name, url=url, public_url=url, address=address, resource=self._foundation.private)
-        made = native.Endpoint(
-            name, stack=self._foundation.stack, root=self._foundation.root, port=args.port, opts=opts
-        )
+            return EndpointRef(name, url=url, public_url=url, address=address, resource=self._base.private)
+        made = native.Endpoint(name, stack=self._base.stack, root=self._base.root, port=args.port, opts=opts)
         port = made.port.apply(int)
         self._published[name] = port
         public = pulumi.Output.concat("http://", made.host, ":", port.apply(str))
@@ -106,20 +104,20 @@ class DockerTarget:
 
     def service(self, name: str, args: ServiceArgs, opts: pulumi.ResourceOptions) -> ServiceRef:
         """Run a container and wait until it is healthy."""
-        image = self._foundation.images.get(args.image or "runtime")
+        image = self._base.images.get(args.image or "runtime")
         published = [endpoint.name for endpoint in args.endpoints if endpoint.name in self._published]
         networks: list[tuple[pulumi.Input[str], Sequence[str]]] = [
-            (self._foundation.private.name, [endpoint.name for endpoint in args.endpoints])
+            (self._base.private.name, [endpoint.name for endpoint in args.endpoints])
         ]
         if published or name == _RUNNER:
-            networks.append((self._foundation.edge.name, []))
+            networks.append((self._base.edge.name, []))
         resolve = _placeholders(args, image)
         files = self._files(name, args, image, opts)
         env = {**(image.upstream.env if image.upstream else {}), **args.env}
         container = declare_container(
             name,
-            self._foundation.names,
-            self._foundation.settings,
+            self._base.names,
+            self._base.settings,
             ContainerSpec(
                 image=image,
                 entrypoint=entrypoint_of({variable: secret.name for variable, secret in args.secret_env.items()}),
@@ -130,44 +128,44 @@ class DockerTarget:
                 ports=[(self._published[endpoint], PORT) for endpoint in published],
                 health=health_command(args.health, image),
                 start_seconds=args.health.timeout,
-                limits=self._foundation.limits(name, args),
+                limits=self._base.limits(name, args),
                 open_files=args.limits.open_files,
                 stop_seconds=args.stop_seconds,
                 working_dir=self._folder(args),
                 digest=files.digest,
             ),
             after(
-                self._foundation.with_provider(opts),
+                self._base.with_provider(opts),
                 [*self._needs(args, image), *(database.resource for database in args.databases)],
             ),
         )
-        return ServiceRef(name, self._foundation.bounded(name, container, self._foundation.limits(name, args), opts))
+        return ServiceRef(name, self._base.bounded(name, container, self._base.limits(name, args), opts))
 
     def job(self, name: str, args: JobArgs, opts: pulumi.ResourceOptions) -> JobRef:
         """Run a container to its end, with the project's code if the command is the project's."""
-        image = self._foundation.images.get("training" if args.cwd is not None else args.image or "runtime")
+        image = self._base.images.get("training" if args.cwd is not None else args.image or "runtime")
         resolve = _placeholders(args, image)
         files = self._files(f"job-{name}", args, image, opts)
-        limits = self._foundation.limits(name, None)
+        limits = self._base.limits(name, None)
         made = native.ContainerJob(
             name,
-            stack=self._foundation.stack,
-            root=self._foundation.root,
-            host=self._foundation.host,
+            stack=self._base.stack,
+            root=self._base.root,
+            host=self._base.host,
             image=image.reference,
             argv=[resolve(part) for part in args.argv],
             entrypoint=entrypoint_of({variable: secret.name for variable, secret in args.secret_env.items()}) or None,
             env={key: resolve(value) for key, value in {"HOME": SCRATCH, **args.env}.items()},
             mounts=_mounts(files, self._volumes(f"job-{name}", args, opts)),
             # Seeds download their data.
-            networks=[self._foundation.private.name, self._foundation.edge.name],
+            networks=[self._base.private.name, self._base.edge.name],
             user=f"{USER}:{USER}",
             working_dir=self._folder(args),
             tmpfs=TMPFS,
             memory_mb=limits.memory_mb,
             cpus=limits.cpus,
             processes=limits.processes,
-            labels=self._foundation.names.labels(job=name),
+            labels=self._base.names.labels(job=name),
             timeout=args.timeout,
             triggers=dict(args.triggers),
             opts=after(opts, self._needs(args, image)),
@@ -176,7 +174,7 @@ class DockerTarget:
 
     def object_store(self, name: str, opts: pulumi.ResourceOptions) -> StoreRef:
         """Create a volume."""
-        self._stores[name] = self._foundation.volume(name, opts)
+        self._stores[name] = self._base.volume(name, opts)
         return StoreRef(name, self._stores[name])
 
     def database(self, name: str, opts: pulumi.ResourceOptions) -> DatabaseRef:
@@ -187,8 +185,8 @@ class DockerTarget:
         """Create a file of mode 0600 on this machine; containers get copies in their own volumes."""
         made = native.Secret(
             name,
-            stack=self._foundation.stack,
-            root=self._foundation.root,
+            stack=self._base.stack,
+            root=self._base.root,
             format=args.format,
             value=args.value,
             opts=protected(opts),
@@ -264,17 +262,17 @@ class DockerTarget:
             for database, secret in passwords.items()
         }
         waits = [secret.resource for secret in (*secrets.values(), *passwords.values())]
-        return self._foundation.files(name, files, sorted(secrets), after(opts, waits))
+        return self._base.files(name, files, sorted(secrets), after(opts, waits))
 
     def _volumes(self, name: str, args: ProcessArgs, opts: pulumi.ResourceOptions) -> Mapping[str, pulumi.Input[str]]:
         """Return path -> volume of a container's stores and of its scratch folder."""
         scratch = native.Scratch(
             f"scratch-{name}",
             name=f"scratch-{name}",
-            stack=self._foundation.stack,
-            host=self._foundation.host,
+            stack=self._base.stack,
+            host=self._base.host,
             owner=USER,
-            labels=self._foundation.names.labels(),
+            labels=self._base.names.labels(),
             opts=opts,
         )
         return {

@@ -10,7 +10,7 @@ import pulumi
 
 from ...layout import StackRoot
 from ...provider import resources as native
-from ..base import Content, LakeAccess, RegistryAccess, SecretRef
+from ..base import Content, LakeAccess, RegistryAccess, SecretRef, access_properties
 from ..options import after
 
 __all__ = ["LocalContent"]
@@ -36,28 +36,18 @@ class LocalContent(Content):
 
     def __init__(self, stack: str, root: Path) -> None:
         self._stack = stack
-        self._root = StackRoot(root)
+        self._secrets = StackRoot(root).secrets
 
-    def _file(self, secret: SecretRef) -> str:
-        return str(self._root.secrets / secret.name)
-
-    def _lake(
-        self, kind: str, name: str, properties: dict[str, Any], lake: LakeAccess, opts: pulumi.ResourceOptions
-    ) -> pulumi.Resource:
-        access = {"url": lake.url, "key_id_file": self._file(lake.key_id), "secret_file": self._file(lake.secret)}
-        return _RESOURCES[kind](name, stack=self._stack, **properties, **access, opts=opts)
-
-    def _registry(
+    def _create(
         self,
         kind: str,
         name: str,
         properties: dict[str, Any],
-        registry: RegistryAccess,
+        access: LakeAccess | RegistryAccess,
         opts: pulumi.ResourceOptions,
         password: SecretRef | None = None,
     ) -> pulumi.Resource:
-        access = {"url": registry.url, "admin": registry.admin, "password_file": self._file(registry.password)}
         if password:
-            properties = {**properties, "user_password_file": self._file(password)}
             opts = after(opts, [password.resource])
-        return _RESOURCES[kind](name, stack=self._stack, **properties, **access, opts=opts)
+        files = access_properties(access, str(self._secrets), password)
+        return _RESOURCES[kind](name, stack=self._stack, url=access.url, **properties, **files, opts=opts)

@@ -13,13 +13,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ....runtime.common.errors import NotFoundError, PlatformError
+from ..container_script import CHUNK, PARTIAL, SQLITE, file_names
 
 __all__ = ["FolderStore", "sqlite_copy"]
-
-_SQLITE = b"SQLite format 3\0"
-_COMPANIONS = ("-wal", "-shm", "-journal")
-_PARTIAL = ".tidemill-partial"
-_CHUNK = 1 << 20
 
 
 class FolderStore:
@@ -33,16 +29,7 @@ class FolderStore:
 
     def names(self) -> Iterator[str]:
         """See `Store`."""
-        for folder, folders, files in os.walk(self._folder):
-            folders.sort()
-            for name in sorted(files):
-                path = Path(folder, name)
-                if path.is_symlink() or not path.is_file() or name.endswith(_PARTIAL):
-                    continue
-                base = next((name.removesuffix(end) for end in _COMPANIONS if name.endswith(end)), None)
-                if base in files and _is_sqlite(path.with_name(str(base))):
-                    continue
-                yield path.relative_to(self._folder).as_posix()
+        return file_names(self._folder)
 
     @contextmanager
     def open(self, name: str) -> Generator[tuple[BinaryIO, int]]:
@@ -53,7 +40,7 @@ class FolderStore:
         except FileNotFoundError:
             raise NotFoundError("no longer exists", field="object", value=name) from None
         with file:
-            if file.read(len(_SQLITE)) == _SQLITE:
+            if file.read(len(SQLITE)) == SQLITE:
                 with sqlite_copy(path) as copy, copy.open("rb") as copied:
                     yield copied, copy.stat().st_size
                 return
@@ -64,9 +51,9 @@ class FolderStore:
         """See `Store`."""
         path = self._folder / name
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial = path.with_name(path.name[:100] + _PARTIAL)
+        partial = path.with_name(path.name[:100] + PARTIAL)
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            shutil.copyfileobj(source, file, _CHUNK)
+            shutil.copyfileobj(source, file, CHUNK)
             if file.tell() != size:
                 raise PlatformError("ended before its size was reached", field="object", value=name)
             file.flush()
@@ -95,8 +82,3 @@ def sqlite_copy(path: Path) -> Generator[Path]:
             # Otherwise the copy cannot be opened in a read-only folder.
             new.execute("pragma journal_mode = delete")
         yield copy
-
-
-def _is_sqlite(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(_SQLITE)) == _SQLITE
