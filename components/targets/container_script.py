@@ -3,8 +3,8 @@
     python3 -I -S -c TEXT store /data/NAME   serves requests of `docker.volumes.VolumeStore`, one line of JSON each
     python3 -I -S -c TEXT tunnel HOST PORT   connects its input and output to a server in the private network
 
-It imports only the standard library, because the image may not be one of ours. `local.store` uses parts of it. A response is a line with the number of
-bytes, followed by the bytes; -1 means that the file does not exist.
+It imports only the standard library, because the image may not be one of ours. A response is a line with the number of
+bytes, followed by the bytes; -1 means that the file does not exist. `local.store` uses parts of this module.
 """
 
 from __future__ import annotations
