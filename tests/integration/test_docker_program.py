@@ -375,7 +375,7 @@ def test_one_setting_changes_one_thing(dev: Story) -> None:
     changes = {
         # The vendor's provider changes memory in place.
         "limits": ({"docker": {"services": {"monitor": {"memory_mb": 512}}}}, {f"{CONTAINER} monitor"}, set[str]()),
-        # Another config is another volume, and a container made anew with it.
+        # A changed config is a new volume, which replaces the container.
         "capture": (
             {"models": {"boats": {**MODEL, "serve": {"capture": 0.5}}}},
             {f"{NATIVE}:docker:Files files-serving-boats", f"{CONTAINER} serving-boats"},
