@@ -12,7 +12,11 @@ from .spec import TargetSpec
 
 __all__ = ["DEFAULT_TARGET", "TARGETS", "TargetName", "names_where", "with_blocks", "with_optional_blocks"]
 
-_FOLDERS = ("local", "docker", "aws")
+_FOLDERS = (
+    "local",
+    "docker",
+    "aws",
+)
 
 TARGETS: dict[str, TargetSpec] = {
     name: cast("TargetSpec", importlib.import_module(f".{name}.spec", __package__).SPEC) for name in _FOLDERS
