@@ -1,34 +1,60 @@
-"""How the services and the training code of a stack reach its lake and its registry: settings as JSON text.
+"""The settings by which services and training code reach the lake and the registry, as JSON text.
 
-The text holds placeholders where only the target knows a path; see `components.targets.base`.
+The text contains placeholders where only the target knows a path; see `components.targets.base`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import pulumi
 
 from ..runtime.common.errors import ConfigError
+from .targets.base import EndpointRef, SecretRef, Target
 
-if TYPE_CHECKING:
-    from .lake import Lake
-    from .registry import Registry
-    from .targets.base import Target
+__all__ = ["Login", "as_json", "host_of", "lake_settings", "listen_settings", "refuse_unreachable", "registry_settings"]
 
-__all__ = ["address_of", "as_json", "lake_settings", "listen_settings", "refuse_unreachable", "registry_settings"]
+
+@dataclass(frozen=True)
+class Login:
+    """The account with which a service of the stack calls the registry.
+
+    Attributes:
+        username: the user; None if the server has no authentication.
+        password: the secret that holds its password, or None.
+    """
+
+    username: str | None = None
+    password: SecretRef | None = None
+
+    @property
+    def secrets(self) -> list[SecretRef]:
+        """The secrets that a service needs to log in."""
+        return [self.password] if self.password else []
+
+
+class _Lake(Protocol):
+    endpoint: EndpointRef
+    key_id: SecretRef
+    secret: SecretRef
+
+
+class _Registry(Protocol):
+    endpoint: EndpointRef
+    logins: Mapping[str, Login]
 
 
 def as_json(value: Mapping[str, Any]) -> pulumi.Output[str]:
-    """Return `value`, which may hold outputs at any depth, as JSON text with sorted keys."""
+    """Return `value`, which may contain outputs at any depth, as JSON text with sorted keys."""
     resolved: pulumi.Output[Any] = pulumi.Output.from_input(dict(value))
     return resolved.apply(lambda plain: json.dumps(plain, indent=2, sort_keys=True))
 
 
-def lake_settings(lake: Lake) -> dict[str, Any]:
+def lake_settings(lake: _Lake) -> dict[str, Any]:
     """Return the fields of `runtime.common.settings.LakeSettings`."""
     return {
         "endpoint": lake.endpoint.url,
@@ -37,7 +63,7 @@ def lake_settings(lake: Lake) -> dict[str, Any]:
     }
 
 
-def registry_settings(registry: Registry, role: str) -> dict[str, Any]:
+def registry_settings(registry: _Registry, role: str) -> dict[str, Any]:
     """Return the fields of `runtime.common.settings.RegistrySettings` for the service `role`."""
     login = registry.logins[role]
     if login.password is None:
@@ -50,29 +76,29 @@ def registry_settings(registry: Registry, role: str) -> dict[str, Any]:
 
 
 def listen_settings(token: str, target: Target) -> dict[str, Any]:
-    """Return the fields of `runtime.common.settings.ListenSettings`; the secret `token` opens the service."""
+    """Return the fields of `runtime.common.settings.ListenSettings`; clients send the secret `token`."""
     plain = {"plain_http": True} if target.plain_http else {}
     return {"host": "@{host}", "port": "@{port}", "token_file": f"@{{secret-file:{token}}}", **plain}
 
 
-def address_of(url: str) -> str:
-    """Return `host:port` of a server which was brought, or the host alone where the URL names no port."""
+def host_of(url: str) -> str:
+    """Return `host:port` of `url`, or only the host if the URL names no port."""
     return urlsplit(url).netloc
 
 
 def refuse_unreachable(target: Target, port: int | None) -> None:
-    """Refuse to bring a server where the stack's services could not reach it, or with a port of its own to choose.
+    """Refuse an existing server that the stack's services cannot reach, or one together with a fixed port.
 
     Raises:
-        ConfigError: services of the target reach nothing outside of the stack, or there is a port.
+        ConfigError: services of the target cannot reach servers outside the stack, or `port` is given.
     """
     if port is not None:
         raise ConfigError(
-            "exclude one another", field="port, existing", hint="the server which is there has a port: leave it out"
+            "exclude one another", field="port, existing", hint="remove `port`: the existing server has its own"
         )
-    if not target.reaches_out:
+    if not target.external_access:
         raise ConfigError(
-            f"services on the target {target.name} reach nothing outside of the stack",
+            f"services on the target {target.name} cannot reach servers outside the stack",
             field="existing",
-            hint="leave it out, so that the stack gets a server of its own",
+            hint="remove it, so that the stack creates its own server",
         )

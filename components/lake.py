@@ -1,4 +1,4 @@
-"""The lakeFS server, made or brought, its repositories, and the validation service which guards their merges."""
+"""The component `Lake`: lakeFS, its repositories, and the validation service that gates merges."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pulumi
 
 from ..runtime.common.errors import ConfigError
 from ..runtime.validation.action import action_yaml
-from .access import address_of, as_json, lake_settings, listen_settings, refuse_unreachable
+from .access import as_json, host_of, lake_settings, listen_settings, refuse_unreachable
 from .layout import find_project
 from .settings import RepositoryConfig
 from .targets.base import (
@@ -33,16 +33,16 @@ _ACTION = "_lakefs_actions/tidemill-gate.yaml"
 
 @dataclass(frozen=True)
 class ExistingLake:
-    """A lakeFS server which is there already: nothing is started, and it is not stopped or deleted either.
+    """An existing lakeFS server. The stack does not start, stop or delete it.
 
     Attributes:
-        url: where this machine, the services and their jobs reach it.
-        key_id: an access key of it which may make repositories, a secret output.
+        url: its URL for this machine, the services and their jobs.
+        key_id: an access key that can create repositories, a secret output.
         secret: the secret access key, a secret output.
-        namespace: what stands before a repository's name to say where the server keeps its objects: `s3://BUCKET/`.
-        hook: the value of the variable LAKEFSACTION_HOOK of that server, by which the validation service knows it, a
-            secret output. A repository with a gate needs it; the server must reach the validation service then.
-        metrics: whether the server shows its metrics below `/metrics`.
+        namespace: prefix of a repository's storage namespace, such as `s3://BUCKET/`.
+        hook: the server's variable LAKEFSACTION_HOOK, a secret output, with which it authenticates to the validation
+            service. Repositories with a gate need it, and the server must be able to reach the validation service.
+        metrics: whether the server has metrics at `/metrics`.
     """
 
     url: pulumi.Input[str]
@@ -55,15 +55,14 @@ class ExistingLake:
 
 @dataclass(frozen=True)
 class LakeArgs:
-    """What a lake needs.
+    """The arguments of a lake.
 
     Attributes:
-        target: the target to build on.
-        project: the folder of Pulumi.yaml, which paths in `repositories` are relative to; by default the running
-            program's.
-        repositories: name -> what protects it, what guards it, what seeds it.
-        port, validation_port: fixed ports of lakeFS (of a server which is made) and of the validation service, or None.
-        existing: a server which is there already; None makes one.
+        target: the target on which it runs.
+        project: the folder of Pulumi.yaml, the base of paths in `repositories`; by default that of the running program.
+        repositories: name -> its protected branches, gate and seed.
+        port, validation_port: fixed ports of lakeFS (unless it exists already) and of the validation service, or None.
+        existing: an existing server; None creates one.
     """
 
     target: Target
@@ -74,10 +73,10 @@ class LakeArgs:
     existing: ExistingLake | None = None
 
     def check(self) -> None:
-        """Check that the arguments do not exclude one another.
+        """Check that the arguments fit together.
 
         Raises:
-            ConfigError: they do, or services of the target reach nothing outside of the stack.
+            ConfigError: they do not, or services of the target cannot reach servers outside the stack.
         """
         if self.existing is None:
             return
@@ -85,23 +84,23 @@ class LakeArgs:
         gated = [name for name, config in self.repositories.items() if config.gate]
         if gated and self.existing.hook is None:
             raise ConfigError(
-                "is missing, and a repository has a gate",
+                "is missing, but a repository has a gate",
                 field="existing.hook",
                 value=gated[0],
-                hint="give the value which the server has as LAKEFSACTION_HOOK",
+                hint="give the value of the server's variable LAKEFSACTION_HOOK",
             )
 
 
 class Lake(pulumi.ComponentResource):
-    """LakeFS with its repositories, each guarded at the door by the validation service.
+    """LakeFS with its repositories; the validation service checks merges into repositories with a gate.
 
     Attributes:
-        endpoint: where lakeFS answers.
-        service: the server; None where it was brought.
-        metrics: whether it shows its metrics.
-        validation: where the validation service answers; None where no repository has a gate.
-        key_id, secret: lakeFS's one key pair.
-        content: name of a repository -> its last resource, to wait for.
+        endpoint: the endpoint of lakeFS.
+        service: the server; None if it existed.
+        metrics: whether it has metrics.
+        validation: the endpoint of the validation service; None if no repository has a gate.
+        key_id, secret: the key pair of lakeFS.
+        content: repository -> its last resource, on which its users depend.
     """
 
     endpoint: EndpointRef
@@ -118,7 +117,7 @@ class Lake(pulumi.ComponentResource):
         args.check()
         child = pulumi.ResourceOptions(parent=self)
         target = args.target
-        hook = self._bring(target, args.existing, child) if args.existing else self._make(args, child)
+        hook = self._use(target, args.existing, child) if args.existing else self._make(args, child)
         self.validation, self.validation_token, gate = None, None, None
         if any(config.gate for config in args.repositories.values()):
             self.validation = target.endpoint("validation", EndpointArgs(port=args.validation_port), child)
@@ -134,7 +133,7 @@ class Lake(pulumi.ComponentResource):
         self.register_outputs({"url": self.endpoint.public_url})
 
     def _make(self, args: LakeArgs, child: pulumi.ResourceOptions) -> SecretRef:
-        """Start a server; return the secret by which the validation service knows it."""
+        """Start a server; return the secret with which it authenticates to the validation service."""
         target = args.target
         self.endpoint = target.endpoint("lakefs", EndpointArgs(public=True, port=args.port), child)
         self.key_id = target.secret("lakefs-key-id", SecretArgs(format="lakefs-key-id"), child)
@@ -144,10 +143,10 @@ class Lake(pulumi.ComponentResource):
         self.metrics = True
         return hook
 
-    def _bring(self, target: Target, existing: ExistingLake, child: pulumi.ResourceOptions) -> SecretRef:
-        """Take the server which is there; return the secret by which the validation service knows it."""
+    def _use(self, target: Target, existing: ExistingLake, child: pulumi.ResourceOptions) -> SecretRef:
+        """Use an existing server; return the secret with which it authenticates to the validation service."""
         url = pulumi.Output.from_input(existing.url).apply(lambda text: text.rstrip("/"))
-        self.endpoint = EndpointRef("lakefs", url=url, public_url=url, address=url.apply(address_of), resource=self)
+        self.endpoint = EndpointRef("lakefs", url=url, public_url=url, address=url.apply(host_of), resource=self)
         self.key_id = target.secret("lakefs-key-id", SecretArgs(value=existing.key_id), child)
         self.secret = target.secret("lakefs-secret", SecretArgs(value=existing.secret), child)
         self.service = None
@@ -157,7 +156,7 @@ class Lake(pulumi.ComponentResource):
     def seed(
         self, repository: str, command: list[str], runtime: pulumi.Input[str], secrets: list[SecretRef]
     ) -> pulumi.Resource:
-        """Run `command` once against a new repository; `runtime` is the text of its RuntimeSettings."""
+        """Run `command` once to fill a new repository; `runtime` is the text of its RuntimeSettings."""
         job = self._target.job(
             f"seed-{repository}",
             JobArgs(
@@ -243,8 +242,8 @@ class Lake(pulumi.ComponentResource):
     ) -> pulumi.Resource:
         before = [self.service.resource] if self.service else [self.key_id.resource, self.secret.resource]
         after = pulumi.ResourceOptions(parent=self, depends_on=before)
-        place = pulumi.Output.concat(namespace, name)
-        last = target.content.repository(name, lake=access, namespace=place, opts=after)
+        storage = pulumi.Output.concat(namespace, name)
+        last = target.content.repository(name, lake=access, namespace=storage, opts=after)
         if config.gate and self.validation and gate:
             last = target.content.action(
                 f"gate-{name}",
@@ -255,7 +254,7 @@ class Lake(pulumi.ComponentResource):
                 content=self.validation.url.apply(
                     lambda url: action_yaml("tidemill-gate", config.protect, f"{url}/hooks/lakefs")
                 ),
-                # The gate is asked about the commit of its own action file already, and about what is seeded next.
+                # lakeFS calls the gate for the commit of the action file, and then for the seed.
                 opts=pulumi.ResourceOptions(parent=self, depends_on=[last, gate.resource]),
             )
         if config.protect:
@@ -273,7 +272,7 @@ def _python(part: str) -> str:
     return "@{python}" if part == "python" else part
 
 
-# Settings which are not secrets; https://docs.lakefs.io/reference/configuration/.
+# Settings without secrets; https://docs.lakefs.io/reference/configuration/.
 _LAKEFS = """\
 stats:
   enabled: false

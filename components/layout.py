@@ -1,19 +1,19 @@
-"""Where a stack of the `local` target keeps its things.
+"""The folders of a stack on this machine.
 
     <home>/                     TIDEMILL_HOME, else `.tidemill` beside Pulumi.yaml
-      passphrase                0600, made once
+      passphrase                0600, generated once
       state/                    the engine's default backend
       stacks/<team>-<env>/      the root of one stack, 0700
         secrets/NAME            0600
         services/NAME/          spec.json and config/ of one service
         data/NAME/              object stores and databases
         jobs/NAME/              spec.json, done.json of one job
-        logs/NAME.log           one log a service or job
+        logs/NAME.log           one log per service or job
         run/                    supervisord's files, run/NAME.json: pid and start time of each service
-        endpoints.json          the ports, kept
-        owner.json              which stack this root belongs to
+        endpoints.json          the assigned ports
+        owner.json              the stack to which this root belongs
 
-This module imports no Pulumi, so that the provider and the command line stay quick.
+This module imports no Pulumi, so that the provider and the command line start quickly.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SOCKET_LIMIT = 100
 
 
 def find_project(start: Path | None = None) -> Path:
-    """Return the nearest folder at or above `start` (default: the working directory) which holds a Pulumi.yaml.
+    """Return the nearest folder with a Pulumi.yaml at or above `start` (default: the working directory).
 
     Raises:
         NotFoundError: there is none.
@@ -48,14 +48,14 @@ def find_project(start: Path | None = None) -> Path:
 
 
 def home(project: Path) -> Path:
-    """Return the folder for everything tidemill keeps for `project` on this machine."""
+    """Return the folder in which tidemill keeps everything of `project` on this machine."""
     override = os.environ.get("TIDEMILL_HOME")
     return Path(override).expanduser().resolve() if override else project / ".tidemill"
 
 
 @dataclass(frozen=True)
 class StackRoot:
-    """The folders of one stack on the `local` target."""
+    """The folders of one stack."""
 
     path: Path
 
@@ -66,7 +66,7 @@ class StackRoot:
 
     @property
     def secrets(self) -> Path:
-        """Folder of the secrets, a 0600 file each."""
+        """Folder of the secrets, one file of mode 0600 each."""
         return self.path / "secrets"
 
     @property
@@ -81,12 +81,12 @@ class StackRoot:
 
     @property
     def endpoints(self) -> Path:
-        """File with the kept ports."""
+        """File with the assigned ports."""
         return self.path / "endpoints.json"
 
     @property
     def owner(self) -> Path:
-        """File with the ownership mark."""
+        """File that names the owner of this root."""
         return self.path / "owner.json"
 
     def service(self, name: str) -> Path:
@@ -107,18 +107,18 @@ class StackRoot:
 
     @property
     def conf(self) -> Path:
-        """Folder of supervisord's files, one a service."""
+        """Folder of supervisord's files, one per service."""
         return self.run / "conf.d"
 
     def record(self, name: str) -> Path:
-        """Record of the process of the service or job `name`: its number, start time and group."""
+        """Record of the process of the service or job `name`: its id, start time and group."""
         return self.run / f"{name}.json"
 
     @property
     def socket(self) -> Path:
-        """Supervisord's Unix socket, in a short private folder where the root's own path is too long.
+        """Supervisord's Unix socket, in a short private folder if the root's own path is too long.
 
-        Where that folder is depends on the caller's environment; the one chosen first is written down beside it.
+        That folder depends on the caller's environment, so the first choice is stored in `kept_socket`.
         """
         natural = self.run / "supervisor.sock"
         if len(os.fsencode(natural)) <= _SOCKET_LIMIT:
@@ -135,5 +135,5 @@ class StackRoot:
 
     @property
     def kept_socket(self) -> Path:
-        """File which holds the path of a socket that does not lie below the root."""
+        """File with the path of a socket outside the root."""
         return self.run / "socket"

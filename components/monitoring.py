@@ -1,4 +1,4 @@
-"""Prometheus, Alertmanager, Grafana where it can be had, and the monitor service which scores drift."""
+"""The component `Monitoring`: Prometheus, Alertmanager, Grafana, and the monitor service, which measures drift."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from .targets.base import EndpointArgs, EndpointRef, HealthCheck, SecretArgs, Se
 __all__ = ["ADMIN", "Monitoring", "MonitoringArgs"]
 
 ADMIN = "admin"
-_MANY = 25  # scrape intervals after which an alert which still stands is sent again
+_MANY = 25  # scrape intervals after which an alert that still fires is sent again
 
 
 @dataclass(frozen=True)
 class MonitoringArgs:
-    """What monitoring needs.
+    """The arguments of monitoring.
 
     Attributes:
-        target: the target to build on.
-        lake, registry, serving: what is watched.
+        target: the target on which it runs.
+        lake, registry, serving: the monitored components.
         config: intervals, retention, receivers.
-        retraining: what is told of drift; None where there is no model.
-        models: name -> model, with what counts as drift.
-        grafana: whether Grafana can be had and is wanted.
-        receivers: (kind, secret with the URL, channel) of those who hear of alerts.
+        retraining: the service that receives alerts; None without models.
+        models: name -> model, with its drift settings.
+        grafana: whether Grafana is started.
+        receivers: (kind, secret with the URL, channel) of each receiver of alerts.
         ports: service name -> fixed port.
     """
 
@@ -52,12 +52,12 @@ class MonitoringArgs:
 
 
 class Monitoring(pulumi.ComponentResource):
-    """The watch over a platform.
+    """The monitoring of a platform.
 
     Attributes:
-        prometheus, alertmanager: where they answer.
-        monitor: where the monitor service answers; None where there is no model.
-        grafana: where Grafana answers, or None.
+        prometheus, alertmanager: their endpoints.
+        monitor: the endpoint of the monitor service; None without models.
+        grafana: the endpoint of Grafana, or None.
     """
 
     prometheus: EndpointRef
@@ -100,7 +100,7 @@ class Monitoring(pulumi.ComponentResource):
             "interval_seconds": min(
                 (model.watch.interval.total_seconds() for model in args.models.values()), default=5.0
             ),
-            "models": [_watched(model, config, captures[model].name) for model, config in args.models.items()],
+            "models": [_monitored(model, config, captures[model].name) for model, config in args.models.items()],
         }
         return args.target.service(
             "monitor",
@@ -108,12 +108,7 @@ class Monitoring(pulumi.ComponentResource):
                 argv=["@{python}", "-m", "tidemill.runtime.monitor", "--settings", "@{config}/settings.json"],
                 image="runtime",
                 endpoints=[endpoint],
-                secrets=[
-                    token,
-                    args.lake.key_id,
-                    args.lake.secret,
-                    *args.registry.logins["monitor"].secrets,
-                ],
+                secrets=[token, args.lake.key_id, args.lake.secret, *args.registry.logins["monitor"].secrets],
                 config_files={"settings.json": as_json(settings)},
                 stores=[store, *captures.values()],
             ),
@@ -230,14 +225,14 @@ class Monitoring(pulumi.ComponentResource):
         )
 
     def _jobs(self, args: MonitoringArgs) -> list[tuple[dict[str, str | None], pulumi.Output[str]]]:
-        """Return what is scraped: name, path and credentials of each service, and its address."""
+        """Return the scrape jobs: name, path and credentials of each service, and its address."""
 
         def job(name: str, secret: SecretRef | None, user: str | None = None) -> dict[str, str | None]:
             return {"name": name, "path": "/metrics", "user": user, "secret": secret.name if secret else None}
 
         jobs: list[tuple[dict[str, str | None], pulumi.Output[str]]] = []
         if args.lake.metrics:
-            # lakeFS answers /metrics without credentials; that cannot be changed.
+            # lakeFS always serves /metrics without credentials.
             jobs.append((job("lakefs", None), args.lake.endpoint.address))
         if metrics := args.registry.logins.get(METRICS_USER):
             jobs.append((job("mlflow", metrics.password, metrics.username), args.registry.endpoint.address))
@@ -294,7 +289,7 @@ class Monitoring(pulumi.ComponentResource):
         return endpoint
 
 
-def _watched(name: str, config: ModelConfig, capture: str) -> dict[str, Any]:
+def _monitored(name: str, config: ModelConfig, capture: str) -> dict[str, Any]:
     return {
         "name": name,
         "capture": f"@{{store:{capture}}}",

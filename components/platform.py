@@ -1,4 +1,4 @@
-"""One team's platform: lake, registry, model services, monitoring and retraining, wired to one another."""
+"""The component `Platform`: a team's lake, registry, model services, monitoring and retraining, connected."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ __all__ = ["Platform", "PlatformArgs"]
 
 @dataclass(frozen=True)
 class PlatformArgs:
-    """What a platform is made of.
+    """The arguments of a platform.
 
     Attributes:
-        target: the target to build on.
-        project: the folder of Pulumi.yaml; by default the running program's.
-        lake: repositories.
-        existing_lake: a lakeFS server which is there already; None makes one.
-        existing_registry: an MLflow server which is there already; None makes one.
+        target: the target on which it runs.
+        project: the folder of Pulumi.yaml; by default that of the running program.
+        lake: its repositories.
+        existing_lake: an existing lakeFS server; None creates one.
+        existing_registry: an existing MLflow server; None creates one.
         models: name -> model.
         monitoring: intervals, retention, receivers.
         ports: service name -> fixed port.
-        secrets: values of the stack config's own secrets, by name.
-        grafana: whether Grafana can be had here.
-        skip: parts which are not made. Without monitoring nobody raises alerts; without retraining nobody follows them.
+        secrets: name -> value of secrets of the stack config.
+        grafana: whether Grafana is started.
+        skip: parts to leave out. Without monitoring there are no alerts; without retraining, alerts train no model.
     """
 
     target: Target
@@ -53,15 +53,15 @@ class PlatformArgs:
 
 
 class Platform(pulumi.ComponentResource):
-    """Everything one team needs in one environment.
+    """The platform of one team in one environment.
 
     Attributes:
-        target: what it is built on, for more beside it.
-        lake, registry: where data and models are.
+        target: the target on which it runs, for additional services.
+        lake, registry: the components for data and models.
         serving: model -> its server.
-        retraining: None where there is no model, or it is left out.
-        monitoring: None where it is left out.
-        urls: service -> where it answers.
+        retraining: None without models, or if it is skipped.
+        monitoring: None if it is skipped.
+        urls: service -> its URL.
     """
 
     target: Target
@@ -110,10 +110,7 @@ class Platform(pulumi.ComponentResource):
             model: ModelService(
                 model,
                 ModelServiceArgs(
-                    target=target,
-                    registry=self.registry,
-                    serve=config.serve,
-                    port=ports.get(f"serving-{model}"),
+                    target=target, registry=self.registry, serve=config.serve, port=ports.get(f"serving-{model}")
                 ),
                 child,
             )
@@ -135,17 +132,17 @@ class Platform(pulumi.ComponentResource):
             else None
         )
         self.monitoring = None if "monitoring" in args.skip else self._monitoring(args, child)
-        watch = self.monitoring
+        monitoring = self.monitoring
         self.urls = {
             "lakefs": self.lake.endpoint.public_url,
             "mlflow": self.registry.endpoint.public_url,
             **(
-                {"prometheus": watch.prometheus.public_url, "alertmanager": watch.alertmanager.public_url}
-                if watch
+                {"prometheus": monitoring.prometheus.public_url, "alertmanager": monitoring.alertmanager.public_url}
+                if monitoring
                 else {}
             ),
             **{f"serving-{model}": service.endpoint.public_url for model, service in self.serving.items()},
-            **({"grafana": watch.grafana.public_url} if watch and watch.grafana else {}),
+            **({"grafana": monitoring.grafana.public_url} if monitoring and monitoring.grafana else {}),
         }
         self.register_outputs({"urls": self.urls})
 

@@ -1,4 +1,4 @@
-"""The MLflow tracking server and model registry, made or brought, with its users."""
+"""The component `Registry`: MLflow's tracking server and model registry, with its users."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pulumi
 
 from ..runtime.common.errors import ConfigError
-from .access import address_of, refuse_unreachable
+from .access import Login, host_of, refuse_unreachable
 from .targets.base import (
     DatabaseRef,
     EndpointArgs,
@@ -25,14 +25,14 @@ from .targets.base import (
     Target,
 )
 
-__all__ = ["ADMIN", "METRICS_USER", "ExistingRegistry", "Login", "Registry", "RegistryArgs"]
+__all__ = ["ADMIN", "METRICS_USER", "ExistingRegistry", "Registry", "RegistryArgs"]
 
 ADMIN = "admin"
 METRICS_USER = "metrics"
 
 _Kind = Literal["experiment", "registered_model"]
 _Level = Literal["READ", "EDIT", "MANAGE"]
-# What each service may do with the experiments and the models of the stack (MLflow's own permission names).
+# Permissions of each service on experiments and on models, by MLflow's names.
 _GRANTS: Mapping[str, tuple[_Level, _Level]] = {
     "serving": ("READ", "READ"),
     "monitor": ("READ", "READ"),
@@ -42,15 +42,15 @@ _GRANTS: Mapping[str, tuple[_Level, _Level]] = {
 
 @dataclass(frozen=True)
 class ExistingRegistry:
-    """An MLflow server which is there already: nothing is started, and it is not stopped or deleted either.
+    """An existing MLflow server. The stack does not start, stop or delete it.
 
     Attributes:
-        url: where this machine, the services and their jobs reach it.
-        username: who asks; None where the server asks for no credentials.
+        url: its URL for this machine, the services and their jobs.
+        username: the user; None if the server has no authentication.
         password: that user's password, a secret output.
-        administrator: whether that user may make users. Each service then gets one of its own, which may do what it
-            must; otherwise all of them act as that user.
-        metrics: whether the server shows its metrics to that user, below `/metrics`.
+        administrator: whether that user can create users. Then each service gets its own user with the permissions it
+            needs; otherwise all services use this user.
+        metrics: whether that user can read the server's metrics at `/metrics`.
     """
 
     url: pulumi.Input[str]
@@ -66,24 +66,24 @@ class ExistingRegistry:
             ConfigError: they do not.
         """
         if (self.username is None) != (self.password is None):
-            raise ConfigError("go together", field="existing.username, existing.password", hint="give both or neither")
-        if self.administrator and self.username is None:
             raise ConfigError(
-                "needs somebody who is one", field="existing.administrator", hint="give `username` and `password`"
+                "belong together", field="existing.username, existing.password", hint="give both or neither"
             )
+        if self.administrator and self.username is None:
+            raise ConfigError("needs a user", field="existing.administrator", hint="give `username` and `password`")
 
 
 @dataclass(frozen=True)
 class RegistryArgs:
-    """What a registry needs.
+    """The arguments of a registry.
 
     Attributes:
-        target: the target to build on.
-        models: names of the models; each gets an experiment and a registered model of its name.
-        clients: whether the users of services and jobs are made: `serving`, `monitor`, `retraining`.
-        public: whether the team's clients reach it; of a server which is made.
-        port: a fixed port, or None; of a server which is made.
-        existing: a server which is there already; None makes one.
+        target: the target on which it runs.
+        models: names of the models; each gets an experiment and a registered model of that name.
+        clients: whether to create the users `serving`, `monitor` and `retraining`.
+        public: whether the team's clients reach it; ignored for an existing server.
+        port: a fixed port, or None.
+        existing: an existing server; None creates one.
     """
 
     target: Target
@@ -94,33 +94,15 @@ class RegistryArgs:
     existing: ExistingRegistry | None = None
 
     def check(self) -> None:
-        """Check that the arguments do not exclude one another.
+        """Check that the arguments fit together.
 
         Raises:
-            ConfigError: they do, or services of the target reach nothing outside of the stack.
+            ConfigError: they do not, or services of the target cannot reach servers outside the stack.
         """
         if self.existing is None:
             return
         self.existing.check()
         refuse_unreachable(self.target, self.port)
-
-
-@dataclass(frozen=True)
-class Login:
-    """As whom a service of the stack asks the registry.
-
-    Attributes:
-        username: the user; None where the server asks for no credentials.
-        password: the secret with its password, or None.
-    """
-
-    username: str | None = None
-    password: SecretRef | None = None
-
-    @property
-    def secrets(self) -> list[SecretRef]:
-        """The secrets which a service needs to log in."""
-        return [self.password] if self.password else []
 
 
 @dataclass
@@ -133,16 +115,16 @@ class _Parts:
 
 
 class Registry(pulumi.ComponentResource):
-    """MLflow with authentication on, nobody permitted anything by default, artifacts proxied, hosts checked.
+    """MLflow with authentication, no default permissions, proxied artifacts and an allow-list of hosts.
 
-    Where one is brought, its content is made in it: experiments, models, users, permissions.
+    In an existing server, only content is created: experiments, models, users, permissions.
 
     Attributes:
-        endpoint: where it answers.
-        service: the server; None where it was brought.
-        access: how Content reaches it, as its administrator.
-        logins: who the services are: `serving`, `monitor`, `retraining`, and `metrics` where it shows any.
-        content: every resource inside it, to wait for.
+        endpoint: its endpoint.
+        service: the server; None if it existed.
+        access: how the provider reaches it, as its administrator.
+        logins: account of each service: `serving`, `monitor`, `retraining`, and `metrics` if it has metrics.
+        content: all resources inside it, on which its users depend.
     """
 
     endpoint: EndpointRef
@@ -156,7 +138,7 @@ class Registry(pulumi.ComponentResource):
         args.check()
         child = pulumi.ResourceOptions(parent=self)
         if args.existing:
-            self._bring(args, args.existing, child)
+            self._use(args, args.existing, child)
         else:
             self._make(args, child)
         self.content = self._content(args)
@@ -180,23 +162,23 @@ class Registry(pulumi.ComponentResource):
         self.service = target.service("mlflow", _mlflow(target, self.endpoint, parts), child)
         self.access = RegistryAccess(url=self.endpoint.public_url, admin=ADMIN, password=parts.admin)
 
-    def _bring(self, args: RegistryArgs, existing: ExistingRegistry, child: pulumi.ResourceOptions) -> None:
+    def _use(self, args: RegistryArgs, existing: ExistingRegistry, child: pulumi.ResourceOptions) -> None:
         target = args.target
         url = pulumi.Output.from_input(existing.url).apply(lambda text: text.rstrip("/"))
-        self.endpoint = EndpointRef("mlflow", url=url, public_url=url, address=url.apply(address_of), resource=self)
+        self.endpoint = EndpointRef("mlflow", url=url, public_url=url, address=url.apply(host_of), resource=self)
         self.service = None
-        # A server which asks for no credentials does not look at those which it is shown.
+        # A server without authentication ignores the credentials.
         password = target.secret("mlflow-existing", SecretArgs(value=existing.password), child)
         self.access = RegistryAccess(url=url, admin=existing.username or ADMIN, password=password)
-        given = Login(existing.username, password) if existing.username else Login()
+        login = Login(existing.username, password) if existing.username else Login()
         roles = tuple(_GRANTS) if args.clients else ()
-        # Other stacks may have users of theirs on the same server.
+        # Other stacks can have users on the same server.
         self._accounts = {
             role: Login(f"{target.stack}-{role}", target.secret(f"mlflow-{role}", SecretArgs(), child))
             for role in (roles if existing.administrator else ())
         }
-        shown = {METRICS_USER: given} if existing.metrics else {}
-        self.logins = {**shown, **dict.fromkeys(roles, given), **self._accounts}
+        metrics = {METRICS_USER: login} if existing.metrics else {}
+        self.logins = {**metrics, **dict.fromkeys(roles, login), **self._accounts}
 
     def _content(self, args: RegistryArgs) -> list[pulumi.Resource]:
         target = args.target
@@ -243,7 +225,7 @@ def _mlflow(target: Target, endpoint: EndpointRef, parts: _Parts) -> ServiceArgs
         f"admin_username = {ADMIN}\n"
         "admin_password = @{secret:mlflow-admin}\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
-        # Pollers would otherwise cost one PBKDF2 run a request; a password which is changed is forgotten at once.
+        # Without it, each request costs one PBKDF2 run. A changed password leaves the cache immediately.
         "auth_cache_ttl_seconds = 300\n"
     )
     launch = target.mlflow()
@@ -254,7 +236,7 @@ def _mlflow(target: Target, endpoint: EndpointRef, parts: _Parts) -> ServiceArgs
         env={
             **launch.env,
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            # Whoever comes from outside comes under another name.
+            # Clients outside the stack use another host name.
             "MLFLOW_SERVER_ALLOWED_HOSTS": pulumi.Output.all(endpoint.address, endpoint.public_url).apply(_hosts),
             "MLFLOW_AUTH_CONFIG_PATH": "@{config}/basic_auth.ini",
             "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -269,5 +251,5 @@ def _mlflow(target: Target, endpoint: EndpointRef, parts: _Parts) -> ServiceArgs
 
 
 def _hosts(addresses: list[str]) -> str:
-    """Return the hosts of an address and a URL, each once, as MLflow wants them."""
+    """Return the hosts of addresses and URLs, each once, as MLflow expects them."""
     return ",".join(dict.fromkeys(urlsplit(f"//{text.rpartition('//')[2]}").netloc for text in addresses))

@@ -1,4 +1,4 @@
-"""The retraining service: an alert leads to one job, a gate judges, the alias moves."""
+"""The component `Retraining`: alerts start training jobs, a gate checks the result, the alias moves."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["Retraining", "RetrainingArgs", "runtime_settings"]
 
 @dataclass(frozen=True)
 class RetrainingArgs:
-    """What the retraining service needs.
+    """The arguments of the retraining service.
 
     Attributes:
-        target: the target to build on.
-        lake: where the data is.
-        registry: where the models are.
+        target: the target on which it runs.
+        lake: the lake with the data.
+        registry: the registry with the models.
         models: name -> model.
-        runtime: the text of the RuntimeSettings which its jobs get; None makes it of `models`.
-        after: what must be there before the first training: data and permissions.
+        runtime: the text of the RuntimeSettings for its jobs; None makes it from `models`.
+        after: resources on which it depends, such as data and permissions.
         port: a fixed port, or None.
     """
 
@@ -59,11 +59,11 @@ def runtime_settings(
 
 
 class Retraining(pulumi.ComponentResource):
-    """The service which turns alerts into promoted models.
+    """The service that trains and promotes models after alerts.
 
     Attributes:
-        endpoint: where it answers; Alertmanager posts to `/alerts`.
-        token: the bearer token which it asks for.
+        endpoint: its endpoint; Alertmanager posts to `/alerts`.
+        token: the bearer token for its clients.
     """
 
     endpoint: EndpointRef

@@ -1,4 +1,4 @@
-"""A model behind HTTP: the server which follows an alias, and the store of what it captures."""
+"""The component `ModelService`: the server of a model version behind an alias, and the store of captured traffic."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["ModelService", "ModelServiceArgs"]
 
 @dataclass(frozen=True)
 class ModelServiceArgs:
-    """What a model service needs.
+    """The arguments of a model service.
 
     Attributes:
-        target: the target to build on.
-        registry: where the model's versions are.
-        serve: how it answers.
-        alias: the alias it follows.
+        target: the target on which it runs.
+        registry: the registry with the model's versions.
+        serve: its serving settings.
+        alias: the alias whose version it serves.
         port: a fixed port, or None.
     """
 
@@ -39,8 +39,8 @@ class ModelService(pulumi.ComponentResource):
 
     Attributes:
         model: name of the model.
-        endpoint: where it answers.
-        key: the API key, which opens its metrics too.
+        endpoint: its endpoint.
+        key: the API key for predictions and metrics.
         capture: the store of captured requests and labels.
     """
 
@@ -58,7 +58,7 @@ class ModelService(pulumi.ComponentResource):
         self.endpoint = target.endpoint(f"serving-{name}", EndpointArgs(public=True, port=args.port), child)
         self.key = target.secret(f"serving-{name}-key", SecretArgs(), child)
         self.capture = target.object_store(f"capture-{name}", child)
-        # The named keys, which are hashes: kept apart from the capture, which may be deleted.
+        # Hashes of the named keys, separate from the capture store, which can be deleted.
         access = target.object_store(f"access-{name}", child)
         serve, capture = args.serve, args.serve.capture
         hash_key = target.secret(f"capture-{name}-hash", SecretArgs(), child) if capture.hash else None
@@ -95,11 +95,7 @@ class ModelService(pulumi.ComponentResource):
                 argv=["@{python}", "-m", "tidemill.runtime.serving", "--settings", "@{config}/settings.json"],
                 image="serving",
                 endpoints=[self.endpoint],
-                secrets=[
-                    self.key,
-                    *args.registry.logins["serving"].secrets,
-                    *([hash_key] if hash_key else []),
-                ],
+                secrets=[self.key, *args.registry.logins["serving"].secrets, *([hash_key] if hash_key else [])],
                 config_files={"settings.json": as_json(settings)},
                 stores=[self.capture, access],
                 stop_seconds=10 + int(serve.drain.total_seconds()),

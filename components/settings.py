@@ -1,7 +1,6 @@
-"""The sections of a stack config which belong to the components, as a team writes them.
+"""The sections of a stack config for components; `tidemill.stacks.settings` combines them.
 
-`tidemill.stacks.settings` composes them. This module imports no Pulumi, so that `validate`, `status` and editors
-work with the light install.
+This module imports no Pulumi, so that `validate`, `status` and editors work with the light install.
 """
 
 from __future__ import annotations
@@ -16,35 +15,20 @@ from ..runtime.common.settings import PromoteSettings, Settings
 from ..runtime.serving.settings import BatchSettings, CompileSettings, IsolationSettings, LimitSettings
 
 __all__ = [
-    "NAME_PATTERN",
-    "CaptureConfig",
-    "CommandLine",
-    "Duration",
-    "LakeConfig",
-    "ModelConfig",
-    "MonitoringConfig",
-    "Port",
-    "ReceiverConfig",
-    "RepositoryConfig",
-    "RetrainConfig",
-    "SecretName",
-    "ServeConfig",
-    "SlackConfig",
-    "WatchConfig",
-    "WebhookConfig",
-    "format_duration",
-    "parse_duration",
-]
+    "NAME_PATTERN", "CaptureConfig", "CommandLine", "Duration", "LakeConfig", "ModelConfig", "MonitoringConfig", "Port",
+    "ReceiverConfig", "RepositoryConfig", "RetrainConfig", "SecretName", "ServeConfig", "SlackConfig", "WatchConfig",
+    "WebhookConfig", "format_duration", "parse_duration",
+]  # fmt: skip
 
 NAME_PATTERN = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
-"""What a model may be called: it becomes part of service, file and metric names."""
+"""Pattern of a model's name, which becomes part of service, file and metric names."""
 
 _DURATION = r"^(0|[1-9][0-9]*)(ms|s|m|h|d|w)$"
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
 def parse_duration(value: Any) -> Any:
-    """Return the text `value` (a whole number and one of ms, s, m, h, d, w) as a timedelta; a timedelta stays one.
+    """Return the text `value` (a whole number and one of ms, s, m, h, d, w) as a timedelta; accept a timedelta, too.
 
     >>> parse_duration("30d").days
     30
@@ -61,7 +45,7 @@ def parse_duration(value: Any) -> Any:
 
 
 def format_duration(value: timedelta) -> str:
-    """Return `value` as one whole number and a unit, the form in which Prometheus and `parse_duration` read it.
+    """Return `value` as a whole number and a unit, as Prometheus and `parse_duration` read it.
 
     >>> format_duration(timedelta(minutes=90))
     '90m'
@@ -82,13 +66,13 @@ Duration = Annotated[
 """A length of time: `15s`, `10m`, `30d`."""
 
 CommandLine = Annotated[list[str], Field(min_length=1)]
-"""A program and its arguments; never passed through a shell. `python` is the one which has tidemill."""
+"""A program and its arguments; no shell runs it. `python` is the Python with tidemill."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class SecretName(Settings):
-    """A secret of the stack config, referred to by name."""
+    """The name of a secret in the stack config."""
 
     secret: str = Field(
         min_length=1, description="Key of the secret: `pulumi config set --secret KEY`.", examples=["slackUrl"]
@@ -98,173 +82,180 @@ class SecretName(Settings):
 class RepositoryConfig(Settings):
     """A lakeFS repository, one per data product."""
 
-    protect: list[str] = Field(
-        default=["main"], min_length=1, description="Branches which only gated merges may change."
-    )
+    protect: list[str] = Field(default=["main"], min_length=1, description="Branches that only merges can change.")
     gate: str | None = Field(
         default=None,
-        description="Expectations which data must meet before it is merged: a Great Expectations suite as JSON.",
+        description="Great Expectations suite, as JSON, that data must meet before a merge.",
         examples=["stacks/flights/expectations.json"],
     )
     seed: CommandLine | None = Field(
         default=None,
-        description="Command which fills the repository when it is made, run beside Pulumi.yaml.",
+        description="Command that fills a new repository; it runs in the folder of Pulumi.yaml.",
         examples=[["python", "stacks/flights/seed.py"]],
     )
 
 
 class LakeConfig(Settings):
-    """The versioned data of the team."""
+    """The team's versioned data."""
 
     repositories: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{2,62}$")], RepositoryConfig] = Field(
         default_factory=dict[str, RepositoryConfig],
-        description="Name -> repository. Without any, the team gets one which bears its name.",
+        description="Name -> repository. Default: one repository with the team's name.",
         examples=[{"flights": {"protect": ["main"]}}],
     )
 
 
 class CaptureConfig(Settings):
-    """What is kept of the traffic."""
+    """Which traffic is captured."""
 
-    fraction: float = Field(default=1.0, ge=0, le=1, description="Share of the requests which is captured.")
+    fraction: float = Field(default=1.0, ge=0, le=1, description="Share of requests to capture.")
     leave_out: list[str] = Field(
         default_factory=list[str],
-        description="Columns which are not kept: personal data, or what is too large.",
+        description="Columns to leave out, such as personal or very large data.",
         examples=[["passenger_name"]],
     )
     hash: list[str] = Field(
         default_factory=list[str],
-        description="Columns of which only a keyed hash is kept, by which the rows of one subject can still be found.",
+        description="Columns to store as a keyed hash, so that the rows of one subject can still be found.",
         examples=[["customer_id"]],
     )
     retention: Duration | None = Field(
-        default=None, description="Age at which captured rows and labels are deleted. Default: they are kept."
+        default=None, description="Age at which captured rows and labels are deleted. Default: never."
     )
-    segment_rows: int = Field(default=50_000, ge=1, description="A file is finished when it has this many rows,")
-    segment_seconds: float = Field(default=5.0, gt=0, description="or when its first row is this old.")
+    segment_rows: int = Field(default=50_000, ge=1, description="Rows after which a capture file is closed.")
+    segment_seconds: float = Field(
+        default=5.0, gt=0, description="Age of its first row, in seconds, after which a capture file is closed."
+    )
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 def _capture(value: Any) -> Any:
-    """Let a number stand for the fraction alone."""
+    """Accept a number as the fraction."""
     return {"fraction": value} if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
 class ServeConfig(Settings):
-    """How a model answers."""
+    """How a model is served."""
 
-    workers: int = Field(default=1, ge=1, le=64, description="Processes which answer on the one port.")
-    batch: BatchSettings = Field(default=BatchSettings(), description="How requests are answered together.")
+    workers: int = Field(default=1, ge=1, le=64, description="Worker processes on one port.")
+    batch: BatchSettings = Field(default=BatchSettings(), description="How requests are batched.")
     compile: CompileSettings = Field(
-        default=CompileSettings(), description="Whether a faster form of the model may serve, and when."
+        default=CompileSettings(),
+        description="Whether a compiled form of the model serves, and under which conditions.",
     )
     isolation: IsolationSettings = Field(
-        default=IsolationSettings(), description="What happens where a model's requirements differ from the server's."
+        default=IsolationSettings(), description="What to do if a model's requirements differ from the server's."
     )
     shadow: str | None = Field(
         default=None,
         min_length=1,
-        description="Alias of a version which is asked the same besides, such as challenger; it answers nobody.",
+        description="Alias of a second version that gets the same requests; clients never see its answers.",
         examples=["challenger"],
     )
     capture: Annotated[CaptureConfig, BeforeValidator(_capture, json_schema_input_type=CaptureConfig | Fraction)] = (
-        Field(
-            default=CaptureConfig(), description="What is kept of the traffic; a number is the share of the requests."
-        )
+        Field(default=CaptureConfig(), description="Which traffic is captured; a number is the share of requests.")
     )
     poll_seconds: float = Field(
-        default=2.0, gt=0, le=3600, description="Seconds between two looks at the registry's alias."
+        default=2.0, gt=0, le=3600, description="Seconds between two checks of the registry's alias."
     )
     limits: LimitSettings = Field(
-        default=LimitSettings(), description="Bounds on one request, and on all of them together."
+        default=LimitSettings(), description="Limits of a single request, and of all together."
     )
     access_log: float = Field(
-        default=1.0, ge=0, le=1, description="Share of the answered requests which are logged; refused ones always are."
+        default=1.0, ge=0, le=1, description="Share of successful requests to log; failed requests are always logged."
     )
     drain: Duration = Field(
-        default=timedelta(0), description="Time between not being ready any more and closing the port, at the end."
+        default=timedelta(0), description="Time, at shutdown, between reporting not ready and closing the port."
     )
 
 
 class WatchConfig(Settings):
-    """What counts as drift."""
+    """When drift is reported."""
 
-    window: Duration = Field(default=timedelta(days=30), description="Event time which is compared to the reference.")
-    label_delay: Duration = Field(default=timedelta(days=1), description="How late labels may come.")
-    min_rows: int = Field(default=200, ge=1, description="Rows a window needs before it is judged.")
+    window: Duration = Field(
+        default=timedelta(days=30), description="Period of event time that is compared with the reference."
+    )
+    label_delay: Duration = Field(default=timedelta(days=1), description="Maximum delay of labels.")
+    min_rows: int = Field(default=200, ge=1, description="Minimum number of rows in a window.")
     drift_threshold: float = Field(default=0.1, gt=0, description="Distance at which a feature counts as drifted.")
-    drift_share: float = Field(default=0.5, gt=0, le=1, description="Share of drifted features which raises the alert.")
-    publish_min_rows: int = Field(default=1000, ge=1, description="Labelled rows which are worth a commit in the lake.")
-    interval: Duration = Field(default=timedelta(seconds=5), description="Time between two looks at the capture.")
+    drift_share: float = Field(default=0.5, gt=0, le=1, description="Share of drifted features that raises the alert.")
+    publish_min_rows: int = Field(
+        default=1000, ge=1, description="Minimum number of labelled rows for a commit in the lake."
+    )
+    interval: Duration = Field(default=timedelta(seconds=5), description="Time between two checks of the capture.")
 
 
 class RetrainConfig(Settings):
-    """When a model is trained anew. The first model is always trained: having no champion is a reason of its own."""
+    """When a model is retrained. Without a champion, a model is always trained."""
 
-    triggers: list[Literal["drift"]] = Field(
-        default=["drift"], description="Alerts which lead to a new model, besides having none."
+    triggers: list[Literal["drift"]] = Field(default=["drift"], description="Alerts that start a training.")
+    cooldown: Duration = Field(
+        default=timedelta(days=1), description="Minimum time between two trainings after alerts."
     )
-    cooldown: Duration = Field(default=timedelta(days=1), description="Least time between two trainings for an alert.")
     promotion: Literal["automatic", "manual"] = Field(
-        default="automatic", description="`manual` stops before the alias champion and asks."
+        default="automatic", description="`manual` waits for approval before it moves the alias champion."
     )
-    timeout: Duration = Field(default=timedelta(hours=1), description="Time after which a training has failed.")
+    timeout: Duration = Field(
+        default=timedelta(hours=1), description="Time after which a training is stopped and has failed."
+    )
 
     @property
     def reasons(self) -> list[Literal["no-champion", "drift"]]:
-        """The reasons for which the retraining service trains, `no-champion` included."""
+        """The reasons for a training, including `no-champion`."""
         return ["no-champion", *self.triggers]
 
 
 class ModelConfig(Settings):
-    """A model: what it is for, who answers for it, what counts as good, and how it is kept fresh."""
+    """A model: its purpose and owner, its quality gate, and how it is served and retrained."""
 
-    owner: str = Field(min_length=1, description="Who answers for the model: an address.", examples=["ops@example.org"])
+    owner: str = Field(min_length=1, description="Owner of the model: an address.", examples=["ops@example.org"])
     purpose: str = Field(
-        min_length=1, description="The question it answers, one sentence.", examples=["will this flight leave late?"]
+        min_length=1,
+        description="The question that it answers, in one sentence.",
+        examples=["will this flight leave late?"],
     )
     code: str = Field(
-        min_length=1, description="Folder of its training code, relative to Pulumi.yaml.", examples=["stacks/flights"]
+        min_length=1, description="Folder with its training code, relative to Pulumi.yaml.", examples=["stacks/flights"]
     )
     train: CommandLine = Field(
-        description="Command which trains it, run inside `code`.", examples=[["python", "train.py"]]
+        description="Command that trains it; it runs in `code`.", examples=[["python", "train.py"]]
     )
     data: str = Field(
         pattern=r"^[^/\s]+/[^/\s]+/[^/\s].*$",
-        description="Where its data lives: REPOSITORY/BRANCH/PATH in the lake.",
+        description="Its training data in the lake: REPOSITORY/BRANCH/PATH.",
         examples=["flights/main/departures"],
     )
     target: str = Field(min_length=1, description="Name of the target column.", examples=["delayed"])
-    promote: PromoteSettings = Field(default=PromoteSettings(), description="The gate before the alias champion.")
-    serve: ServeConfig = Field(default=ServeConfig(), description="How it answers.")
-    watch: WatchConfig = Field(default=WatchConfig(), description="What counts as drift.")
-    retrain: RetrainConfig = Field(default=RetrainConfig(), description="When it is trained anew.")
+    promote: PromoteSettings = Field(default=PromoteSettings(), description="The gate for the alias champion.")
+    serve: ServeConfig = Field(default=ServeConfig(), description="How it is served.")
+    watch: WatchConfig = Field(default=WatchConfig(), description="When drift is reported.")
+    retrain: RetrainConfig = Field(default=RetrainConfig(), description="When it is retrained.")
 
     @property
     def repository(self) -> str:
-        """The repository in which its data lives."""
+        """The repository with its data."""
         return self.data.split("/", 2)[0]
 
 
 class SlackConfig(Settings):
-    """A Slack channel which hears of alerts."""
+    """A Slack channel that receives alerts."""
 
-    url: SecretName = Field(description="The incoming webhook's URL, a secret.")
+    url: SecretName = Field(description="URL of the incoming webhook, a secret.")
     channel: str | None = Field(
-        default=None, description="Channel, where the webhook leaves the choice.", examples=["#models"]
+        default=None, description="Channel, if the webhook does not fix it.", examples=["#models"]
     )
 
 
 class WebhookConfig(Settings):
-    """An HTTP server which hears of alerts in Alertmanager's JSON."""
+    """An HTTP server that receives alerts in Alertmanager's JSON format."""
 
-    url: SecretName = Field(description="Its URL, a secret.")
+    url: SecretName = Field(description="URL of the server, a secret.")
 
 
 class ReceiverConfig(Settings):
-    """Who hears of alerts: exactly one of `slack`, `webhook`."""
+    """A receiver of alerts: exactly one of `slack` and `webhook`."""
 
     slack: SlackConfig | None = None
     webhook: WebhookConfig | None = None
@@ -279,16 +270,16 @@ class ReceiverConfig(Settings):
     def url(self) -> SecretName:
         """The secret with its URL."""
         chosen = self.slack or self.webhook
-        assert chosen is not None  # noqa: S101 - the validator saw to it
+        assert chosen is not None  # noqa: S101 - the validator checked it
         return chosen.url
 
 
 class MonitoringConfig(Settings):
     """Metrics, rules, alerts, dashboards."""
 
-    grafana: Literal["auto", "off"] = Field(default="auto", description="`auto`: started where it can be had.")
-    retention: Duration = Field(default=timedelta(days=15), description="How long metrics are kept.")
+    grafana: Literal["auto", "off"] = Field(default="auto", description="`auto` starts Grafana if it is available.")
+    retention: Duration = Field(default=timedelta(days=15), description="Time for which metrics are kept.")
     scrape_interval: Duration = Field(default=timedelta(seconds=5), description="Time between two scrapes.")
     receivers: list[ReceiverConfig] = Field(
-        default_factory=list[ReceiverConfig], description="Who hears of alerts, besides the retraining service."
+        default_factory=list[ReceiverConfig], description="Receivers of alerts, in addition to the retraining service."
     )

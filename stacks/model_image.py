@@ -145,7 +145,7 @@ def _written(plan: Plan, folder: Path) -> Context:
         name: name for name in ("build.sh", "healthcheck.py")
     }
     for name, template in written.items():
-        (folder / name).write_text(render(f"serving/{template}.j2", **values), encoding="utf-8")
+        (folder / name).write_text(render(f"images/model/{template}.j2", **values), encoding="utf-8")
     return Context(folder, base, isolated)
 
 

@@ -1,4 +1,4 @@
-"""Chooses who operates a platform that is up; only the target in use is imported, and never Pulumi."""
+"""Returns the operations of a running platform. Imports only the target in use, and never Pulumi."""
 
 from __future__ import annotations
 
@@ -11,28 +11,15 @@ __all__ = ["local_root", "made_operations", "operations_of", "release"]
 
 
 def operations_of(loaded: LoadedStack) -> Operations:
-    """Return what operates the platform of `loaded`.
+    """Return the operations of the platform of `loaded`.
 
     Raises:
-        UserError: what its target imports is not installed.
+        UserError: modules that its target imports are not installed.
     """
-    from ..components.targets.extras import missing, missing_error
-
-    config = loaded.config
-    root = StackRoot.of(loaded.project, config.stack)
-    if config.target != "local" and missing(config.target):
-        raise missing_error(config.target)
-    if config.target == "docker":
-        from ..components.targets.docker.operations import DockerOperations
-
-        return DockerOperations(config.stack, root, config.docker)
-    if config.target == "aws":
-        from ..components.targets.aws.operations import AwsOperations
-
-        return AwsOperations(config.stack, config.aws)
-    from ..components.targets.local.operations import LocalOperations
-
-    return LocalOperations(root)
+    spec = loaded.config.spec
+    if not spec.light_operations:
+        spec.require()
+    return spec.operations(loaded.config.on_target(loaded.project))
 
 
 def made_operations(loaded: LoadedStack) -> Operations:
@@ -48,11 +35,9 @@ def made_operations(loaded: LoadedStack) -> Operations:
 
 
 def release(loaded: LoadedStack) -> None:
-    """Let go what the target itself keeps from being deleted, before all data of `loaded` is."""
-    if loaded.config.target == "aws":
-        from ..components.targets.aws.release import release as release_aws
-
-        release_aws(loaded.config.stack, loaded.config.aws)
+    """Remove what the target itself protects from deletion, before all data of `loaded` is deleted."""
+    if loaded.config.spec.release:
+        loaded.config.spec.release(loaded.config.on_target(loaded.project))
 
 
 def local_root(loaded: LoadedStack, what: str) -> StackRoot:
@@ -66,10 +51,9 @@ def local_root(loaded: LoadedStack, what: str) -> StackRoot:
         UserError: it never was up, or its target keeps that elsewhere.
     """
     made_operations(loaded)
-    target = loaded.config.target
-    if target != "local":
+    if not loaded.config.spec.host_files:
         raise UserError(
-            f"{what}: on {target} these are not kept on this machine",
+            f"{what}: on {loaded.config.target} these are not kept on this machine",
             field=loaded.config.stack,
             hint="run this command where the server runs, and name the folder or file",
         )

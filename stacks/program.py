@@ -69,8 +69,8 @@ def compose(loaded: LoadedStack) -> Platform:
             monitoring=config.monitoring,
             ports=config.ports,
             secrets={name: values.require_secret(name) for name in sorted(wanted)},
-            # Elsewhere it comes as an image.
-            grafana=config.monitoring.grafana == "auto" and (config.target != "local" or _have("grafana")),
+            # Targets without `host_tools` run Grafana's image.
+            grafana=config.monitoring.grafana == "auto" and (not config.spec.host_tools or _tool_installed("grafana")),
         ),
     )
     pulumi.export("platform", {"stack": config.stack, "target": config.target})
@@ -79,29 +79,21 @@ def compose(loaded: LoadedStack) -> Platform:
 
 
 def _target(loaded: LoadedStack) -> Target:
-    """Return the target of `loaded`; only the one in use is imported.
+    """Return the target of `loaded`; imports only that target.
 
     Raises:
-        UserError: what the target imports is not installed.
+        UserError: modules that the target imports are not installed.
     """
     from ..components.targets.factory import make_target
 
     config = loaded.config
     kept = {name: model.serve.capture.retention for name, model in config.models.items()}
-    return make_target(
-        config.target,
-        team=config.team,
-        environment=config.environment,
-        project=loaded.project,
-        docker=config.docker,
-        aws=config.aws,
-        # Whoever serves may not delete there: S3 itself forgets what is older.
-        expiring={f"capture-{name}": max(1, -(-days // timedelta(days=1))) for name, days in kept.items() if days},
-    )
+    expiring = {f"capture-{name}": max(1, -(-days // timedelta(days=1))) for name, days in kept.items() if days}
+    return make_target(config.target, config.on_target(loaded.project, expiring))
 
 
-def _have(tool: str) -> bool:
-    """Say whether `tool` is there already; the program fetches nothing."""
+def _tool_installed(tool: str) -> bool:
+    """Return whether `tool` is installed; the program downloads nothing."""
     from ..components import tools
     from ..runtime.common.errors import ToolError
 

@@ -11,16 +11,18 @@ This module imports no Pulumi.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, cast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, cast
 
 from pydantic import Field, model_validator
 
 from ..components.policies.settings import PolicyRule, policy_problems
 from ..components.settings import NAME_PATTERN, LakeConfig, ModelConfig, MonitoringConfig, Port
-from ..components.targets.aws.settings import AwsSettings
+from ..components.targets.block import TargetBlock
 from ..components.targets.checks import Problem
-from ..components.targets.docker.settings import DockerSettings
+from ..components.targets.registry import DEFAULT_TARGET, TARGETS, TargetName, with_blocks
+from ..components.targets.spec import TargetContext, TargetSpec
 from ..runtime.common.settings import Settings
 
 __all__ = ["StackConfig"]
@@ -28,8 +30,8 @@ __all__ = ["StackConfig"]
 _SERVICES = ("lakefs", "mlflow", "validation", "monitor", "retraining", "prometheus", "alertmanager", "grafana")
 
 
-class StackConfig(Settings):
-    """One team in one environment: one platform of its own."""
+class _Sections(Settings):
+    """The sections before the targets' blocks."""
 
     team: str = Field(
         pattern=NAME_PATTERN, min_length=3, max_length=30, description="Name of the team.", examples=["flights"]
@@ -40,7 +42,7 @@ class StackConfig(Settings):
         description="Name of the environment.",
         examples=["dev", "staging", "prod"],
     )
-    target: Literal["local", "docker", "aws"] = Field(default="local", description="Where the platform runs.")
+    target: TargetName = Field(default=DEFAULT_TARGET, description="Where the platform runs.")
     lake: LakeConfig = Field(default_factory=LakeConfig, description="The versioned data.")
     models: dict[Annotated[str, Field(pattern=NAME_PATTERN, max_length=40)], ModelConfig] = Field(
         default_factory=dict[str, ModelConfig], description="Name -> model."
@@ -52,8 +54,13 @@ class StackConfig(Settings):
         "On aws it does nothing: there each service has a name of its own.",
         examples=[{"grafana": 3000}],
     )
-    docker: DockerSettings = Field(default=DockerSettings(), description="How it runs on the target docker.")
-    aws: AwsSettings = Field(default=AwsSettings(), description="How it runs on the target aws.")
+
+
+class StackConfig(with_blocks(_Sections)):
+    """One team in one environment: one platform of its own.
+
+    The block of each target follows the sections, under the target's name.
+    """
 
     policies: dict[str, PolicyRule] = Field(
         default_factory=dict[str, PolicyRule],
@@ -70,17 +77,28 @@ class StackConfig(Settings):
         """Names of the services which the stack may have, on every target."""
         return [*_SERVICES, *(f"serving-{name}" for name in self.models)]
 
+    @property
+    def spec(self) -> TargetSpec:
+        """The target on which the stack runs."""
+        return TARGETS[self.target]
+
+    @property
+    def block(self) -> TargetBlock:
+        """The target's block; of a target without settings, an empty one."""
+        return cast("TargetBlock", getattr(self, self.target)) if self.spec.block else TargetBlock()
+
+    def on_target(self, project: Path, expiring: Mapping[str, int] | None = None) -> TargetContext:
+        """Return what the target's code needs to know about this stack of `project`; see `TargetContext`."""
+        return TargetContext(self.team, self.environment, project, self.block, expiring or {})
+
     def problems(self) -> Iterator[Problem]:
-        """Yield what does not hold on the target; the blocks of the others are not asked."""
+        """Yield what is wrong with the config on its target; blocks of other targets are not checked."""
         yield from policy_problems(self.policies)
-        if self.target == "docker":
-            yield from self.docker.problems(self.services)
-        elif self.target == "aws":
-            yield from self.aws.problems(self.services)
+        yield from self.block.problems(self.services)
 
     def notes(self) -> Iterator[Problem]:
-        """Yield what does nothing on the target, and may stay for a switch to another one."""
-        for name in self.ports if self.target == "aws" else ():
+        """Yield the settings that the target ignores."""
+        for name in () if self.spec.host_ports else self.ports:
             yield Problem(
                 ("ports", name),
                 f"does nothing on the target {self.target}",

@@ -19,7 +19,7 @@ def runtime_file(loaded: LoadedStack, operations: Operations) -> Path | None:
     Where a server of the stack cannot be reached from here, or a secret is not kept here, there is none either.
     """
     root = StackRoot.of(loaded.project, loaded.config.stack)
-    if loaded.config.target == "local":
+    if loaded.config.spec.host_files:
         made = root.service("retraining") / "config" / "runtime.json"
         return made if made.is_file() else None
     lake, registry = operations.url("lakefs"), operations.url("mlflow")

@@ -1,4 +1,4 @@
-"""Our own images: what goes into them, from the lock of the project and the files of this very tidemill."""
+"""The images of a stack: their contents, from the project's lock and this tidemill, and how containers use them."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""Prepares the folder which an image is built from: nothing but what goes into the image is in it.
+"""Prepares the build context of one of our images: a folder with only the files that go into the image.
 
     <folder>/
-      Dockerfile          rendered from `templates/images/Dockerfile.j2`
+      Dockerfile          rendered from `templates/images/services/Dockerfile.j2`
       requirements.txt    from the project's lock, with hashes
-      lib/                tidemill's runtime as it is here, and its metadata; of one which trains, the sample team too
-      project/            the project's files as Git knows them, where the image trains; with the commit they are of
+      lib/                the runtime of this tidemill and its metadata; for training, also the sample team
+      project/            for training: the project's files that Git lists, and the commit they belong to
 
-The same inputs give the same bytes, so that the digest of the folder names the image.
+The same inputs give the same bytes, so the digest of the folder identifies the image.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from .lock import requirements
 __all__ = ["BuildContext", "ImageSpec", "prepare", "python_of"]
 
 _SKIPPED = ("__pycache__", "*.pyc")
-_KEPT_OUT = (".tidemill", ".tidemill-template", ".venv", ".pulumi", ".git")
-# What says how the platform stands is no part of the code that trains: a changed setting is no other training.
+_EXCLUDED = (".tidemill", ".tidemill-template", ".venv", ".pulumi", ".git")
+# Platform settings are not part of the training code: changing them must not change the image.
 _CONFIGS = ("Pulumi.yaml", "Pulumi.*.yaml")
 _CONTENT = (
     "__init__.py",
@@ -43,14 +43,14 @@ _CONTENT = (
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """One of our own images.
+    """One of our images.
 
     Attributes:
         name: its name within the stack.
-        extras: extras of tidemill which its program needs.
-        base: the image it is built from.
-        project_extras: with the project's code and what that depends on, these extras of its included; None without.
-        content: with what makes content inside servers, for where that happens in a container.
+        extras: extras of tidemill to install.
+        base: its base image.
+        project_extras: extras of the project to install, with its dependencies and code; None leaves the project out.
+        content: whether it contains the code that creates content inside servers.
     """
 
     name: str
@@ -62,12 +62,12 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class BuildContext:
-    """A prepared folder.
+    """A prepared build context.
 
     Attributes:
-        folder: what is sent to the daemon.
+        folder: the folder.
         dockerfile: path of the Dockerfile.
-        digest: of everything in it.
+        digest: digest of all its files.
     """
 
     folder: Path
@@ -76,17 +76,17 @@ class BuildContext:
 
 
 def prepare(folder: Path, project: Path, spec: ImageSpec, *, python: str, arch: str = "x86_64") -> BuildContext:
-    """Make `folder` what `spec` is built from.
+    """Write the build context of `spec` into `folder`.
 
     Args:
-        folder: emptied first.
+        folder: the folder; its old contents are deleted.
         project: the folder of Pulumi.yaml and `uv.lock`.
         spec: the image.
         python: Python's version in the base image.
-        arch: the machine the image is for.
+        arch: architecture of the image, `x86_64` or `aarch64`.
 
     Raises:
-        TidemillError: there is no lock, or it has not what is asked for.
+        TidemillError: the lock does not exist, or lacks a package or extra.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True)
@@ -94,7 +94,7 @@ def prepare(folder: Path, project: Path, spec: ImageSpec, *, python: str, arch: 
     text = requirements(project, spec.extras, python=python, own_extras=own, arch=arch)
     (folder / "requirements.txt").write_text(text, encoding="utf-8")
     (folder / "Dockerfile").write_text(
-        render("images/Dockerfile.j2", base=spec.base, trains=own is not None), encoding="utf-8"
+        render("images/services/Dockerfile.j2", base=spec.base, trains=own is not None), encoding="utf-8"
     )
     _copy_runtime(folder / "lib")
     if spec.content:
@@ -106,7 +106,7 @@ def prepare(folder: Path, project: Path, spec: ImageSpec, *, python: str, arch: 
 
 
 def python_of(base: str) -> str:
-    """Return the version of Python in the image `base`, as its name tells it.
+    """Return the version of Python in the image `base`, according to its name.
 
     >>> python_of("python:3.12.9-slim")
     '3.12.9'
@@ -116,7 +116,7 @@ def python_of(base: str) -> str:
 
 
 def _copy_runtime(lib: Path) -> None:
-    """Put the runtime of this very tidemill into `lib`, and enough of its metadata to tell its version."""
+    """Copy the runtime of this tidemill into `lib`, and metadata with its version."""
     source = _package("tidemill.runtime")
     shutil.copytree(source, lib / "tidemill" / "runtime", ignore=shutil.ignore_patterns(*_SKIPPED))
     version = importlib.metadata.version("tidemill")
@@ -126,7 +126,7 @@ def _copy_runtime(lib: Path) -> None:
 
 
 def _copy_content(lib: Path) -> None:
-    """Put the provider's own parts which talk to servers beside the runtime: no more of it is ever imported there."""
+    """Copy the part of the provider that creates content; the container imports no other part."""
     source = Path(__file__).parents[1]
     for name in _CONTENT:
         target = lib / "tidemill" / "components" / name
@@ -135,7 +135,7 @@ def _copy_content(lib: Path) -> None:
 
 
 def _copy_sample(lib: Path) -> None:
-    """Put what the sample team's code imports of tidemill beside the runtime; elsewhere it is installed with it."""
+    """Copy the sample team's package, which its training code imports."""
     source = _package("tidemill.stacks.flights")
     to = lib / "tidemill" / "stacks"
     shutil.copytree(source, to / "flights", ignore=shutil.ignore_patterns(*_SKIPPED))
@@ -149,12 +149,12 @@ def _package(name: str) -> Path:
 
 
 def _copy_project(project: Path, to: Path) -> None:
-    """Copy the files which Git knows, or could add, and write down which commit they are of."""
+    """Copy the project's tracked and untracked files, except ignored ones, and record their commit."""
     to.mkdir()
-    for name in _listed(project):
+    for name in _git_files(project):
         source = project / name
-        unwanted = any(part in _KEPT_OUT for part in Path(name).parts) or any(map(Path(name).match, _CONFIGS))
-        if source.is_file() and not source.is_symlink() and not unwanted:
+        excluded = any(part in _EXCLUDED for part in Path(name).parts) or any(map(Path(name).match, _CONFIGS))
+        if source.is_file() and not source.is_symlink() and not excluded:
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, to / name)
     state = code_state(project, leave_out=_CONFIGS)
@@ -162,17 +162,17 @@ def _copy_project(project: Path, to: Path) -> None:
     (to / RECORDED).write_text(json.dumps(recorded, sort_keys=True), encoding="utf-8")
 
 
-def _listed(project: Path) -> Iterator[str]:
+def _git_files(project: Path) -> Iterator[str]:
     try:
         done = subprocess.run(
             ["git", "ls-files", "-coz", "--exclude-standard"], cwd=project, capture_output=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         raise ConfigError(
-            "is in no Git repository, so that it is not known which of its files are code and which are secrets",
+            "is not in a Git repository, so tidemill cannot tell code from secrets",
             field="project",
             value=str(project),
-            hint="run `git init` and commit it",
+            hint="run `git init` and commit the code",
         ) from None
     yield from sorted(filter(None, done.stdout.decode("utf-8", "surrogateescape").split("\0")))
 

@@ -1,4 +1,4 @@
-"""Reads what an image installs out of the project's `uv.lock`, with the hashes which pip then insists on."""
+"""Reads the requirements of an image, with their hashes, from the project's `uv.lock`."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ __all__ = ["requirements"]
 
 _SELF = "tidemill"
 
-# The files of uv.lock are TOML without a published schema for readers: only what is read here is relied on.
+# uv.lock is TOML without a published schema.
 _Entry = dict[str, Any]
 
 
 def requirements(
     project: Path, extras: Iterable[str], *, python: str, own_extras: Iterable[str] | None = None, arch: str = "x86_64"
 ) -> str:
-    """Return the text of a requirements file: tidemill's dependencies, and where asked those of the project.
+    """Return the text of a requirements file with tidemill's dependencies, and those of the project if requested.
 
-    Tidemill itself is not in it, nor is the project: both are put into the image as files.
+    It contains neither tidemill nor the project: both are copied into the image.
 
     Args:
         project: the folder of `uv.lock`.
         extras: extras of tidemill.
         python: Python's version in the image, such as `3.11`.
-        own_extras: extras of the project's own package, whose dependencies are then taken too; None leaves it out.
+        own_extras: extras of the project's own package, to include its dependencies; None leaves them out.
         arch: `x86_64` or `aarch64`.
 
     Raises:
         NotFoundError: there is no `uv.lock`.
-        ConfigError: it has not what is asked for, or something without a hash.
+        ConfigError: a package or extra is missing from it, or a package has no hash.
     """
     path = project / "uv.lock"
     try:
         lock = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise NotFoundError(
-            "no lock of what images install", field="uv.lock", value=str(path), hint="run `uv lock` beside Pulumi.yaml"
+            "images need a lock file", field="uv.lock", value=str(path), hint="run `uv lock` beside Pulumi.yaml"
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"is not TOML ({error})", field="uv.lock", value=str(path), hint="run `uv lock`") from None
@@ -70,7 +70,7 @@ def _environment(python: str, arch: str) -> dict[str, str]:
 
 
 class _Closure:
-    """What is reached from some packages of a lock by their dependencies."""
+    """Selected packages of a lock and all their dependencies."""
 
     def __init__(self, path: Path, packages: list[_Entry], environment: Mapping[str, str]) -> None:
         self._path = path
@@ -81,20 +81,23 @@ class _Closure:
         self._taken: dict[tuple[str, str], set[str]] = {}
 
     def own(self) -> str | None:
-        """Return the name of the project's own package, where it is another one than tidemill."""
+        """Return the name of the project's own package; tidemill only if there is no other."""
         names = [name for name, entries in self._known.items() for entry in entries if _is_own(entry)]
         return next((name for name in names if name != _SELF), names[0] if names else None)
 
     def take(self, name: str, extras: Iterable[str]) -> None:
-        """Take `name` with `extras`, and all that these depend on."""
+        """Add `name` with `extras`, and all dependencies."""
         if name not in self._known:
             raise ConfigError(
-                "is not in the lock", field=str(self._path), value=name, hint=f"add {name} to pyproject.toml, `uv lock`"
+                "is not in the lock",
+                field=str(self._path),
+                value=name,
+                hint=f"add {name} to pyproject.toml and run `uv lock`",
             )
         self._follow(self._one(name, None), set(extras))
 
     def text(self) -> str:
-        """Return a line for each package, its hashes below; what has no wheel is named as the one to be built here."""
+        """Return a line per package, followed by its hashes. Packages without a wheel are allowed to be built."""
         lines: list[str] = []
         sources: list[str] = []
         for name, version in sorted(self._taken):
@@ -105,10 +108,10 @@ class _Closure:
             hashes = sorted({str(file["hash"]) for file in files if "hash" in file})
             if not hashes:
                 raise ConfigError(
-                    "has no hash in the lock, so that an image cannot install it safely",
+                    "has no hash in the lock, so an image cannot install it safely",
                     field=str(self._path),
                     value=name,
-                    hint="take it from a package registry",
+                    hint="install it from a package registry",
                 )
             lines.append(" \\\n".join([f"{name}=={version}", *(f"    --hash={found}" for found in hashes)]))
             if not entry.get("wheels"):
@@ -120,7 +123,7 @@ class _Closure:
         first = key not in self._taken
         new = extras - self._taken.setdefault(key, set())
         self._taken[key] |= new
-        wanted: list[_Entry] = list(entry.get("dependencies", ())) if first else []
+        dependencies: list[_Entry] = list(entry.get("dependencies", ())) if first else []
         groups: dict[str, list[_Entry]] = entry.get("optional-dependencies", {})
         for extra in sorted(new):
             if extra not in groups:
@@ -131,14 +134,14 @@ class _Closure:
                         value=extra,
                         hint=f"use some of {', '.join(groups) or 'none'}",
                     )
-                continue  # an extra which a release has not; installers say so and go on
-            wanted += groups[extra]
-        for dependency in wanted:
+                continue  # this release lacks the extra; installers only warn about it
+            dependencies += groups[extra]
+        for dependency in dependencies:
             if self._applies(dependency.get("marker")):
                 self._follow(self._one(dependency["name"], dependency.get("version")), set(dependency.get("extra", ())))
 
     def _one(self, name: str, version: str | None) -> _Entry:
-        """Return the entry of `name`; where the lock has several, the one for this Python."""
+        """Return the entry of `name`; if the lock has several, the one for this Python."""
         entries = self._known[name]
         if version is not None:
             return next(entry for entry in entries if entry["version"] == version)

@@ -1,60 +1,52 @@
-"""The primitives a component speaks: Endpoint, Service, Job, ObjectStore, Database, Secret, Content.
+"""The primitives: Endpoint, Service, Job, ObjectStore, Database, Secret, Content.
 
-A component says what it needs; a target knows how to give it. No component asks which target it is on.
-Text which only the target can know is written as a placeholder, resolved where the process runs:
+A component asks for primitives and a target creates them. No component asks which target it is on. Texts contain
+placeholders for what only the target knows; they are resolved where the process runs:
 
     @{config}             folder of this service's config files
-    @{secret-file:NAME}   file which holds the secret NAME
-    @{secret:NAME}        its value; in config files only, which are then private
-    @{bcrypt:NAME}        its bcrypt hash; in config files only
+    @{secret-file:NAME}   file with the secret NAME
+    @{secret:NAME}        its value; only in config files, which are then private
+    @{bcrypt:NAME}        its bcrypt hash; only in config files
     @{store:NAME}         folder (or URI) of the object store NAME
     @{database:NAME}      SQLAlchemy URI of the database NAME
     @{tool:NAME}          the program NAME of the tools table
-    @{tool-home:NAME}     the folder with what that program was installed with
-    @{python}             the Python which has tidemill
-    @{host}, @{port}      what the service binds to, its first endpoint
-    @{scratch}            a private folder which may be lost at any restart
+    @{tool-home:NAME}     the folder in which that program is installed
+    @{python}             the Python with tidemill
+    @{host}, @{port}      address of the service's first endpoint, to listen on
+    @{scratch}            a private folder that can be lost at any restart
     @{project}            the team's project, the folder of Pulumi.yaml
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import pulumi
 
+from .options import protected
+
 __all__ = [
-    "Content",
-    "DatabaseRef",
-    "EndpointArgs",
-    "EndpointRef",
-    "HealthCheck",
-    "JobArgs",
-    "JobRef",
-    "LakeAccess",
-    "Launch",
-    "Limits",
-    "ProcessArgs",
-    "RegistryAccess",
-    "SecretArgs",
-    "SecretRef",
-    "ServiceArgs",
-    "ServiceRef",
-    "StoreRef",
-    "Target",
-    "TrainerArgs",
-    "TrainerRef",
-]
+    "Content", "DatabaseRef", "EndpointArgs", "EndpointRef", "HealthCheck", "JobArgs", "JobRef", "LakeAccess", "Launch",
+    "Limits", "ProcessArgs", "RegistryAccess", "SecretArgs", "SecretRef", "ServiceArgs", "ServiceRef", "StoreRef",
+    "Target", "TrainerArgs", "TrainerRef", "access_properties",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Ref:
+    name: str
+    resource: pulumi.Resource
 
 
 @dataclass(frozen=True)
 class EndpointArgs:
-    """An address, made before the service behind it so that services can refer to one another.
+    """An address, created before the service behind it so that services can refer to each other.
 
     Attributes:
-        public: reached by the team's clients, not only by the stack's own services.
+        public: whether the team's clients reach it, and not only the stack's services.
         port: a fixed port; None lets the target choose one and keep it.
     """
 
@@ -64,14 +56,14 @@ class EndpointArgs:
 
 @dataclass(frozen=True)
 class EndpointRef:
-    """A made endpoint.
+    """A created endpoint.
 
     Attributes:
         name: its name within the stack.
-        url: how the stack's own services reach it, without a trailing slash.
-        public_url: how this machine's user (and the provider) reaches it.
-        address: `host:port` of `url`, as scrape configs want it.
-        resource: what a service behind it depends on.
+        url: its URL for the stack's services, without a trailing slash.
+        public_url: its URL for this machine's user and for the provider.
+        address: `host:port` of `url`, for scrape configs.
+        resource: the resource on which the service behind it depends.
     """
 
     name: str
@@ -83,49 +75,37 @@ class EndpointRef:
 
 @dataclass(frozen=True)
 class SecretArgs:
-    """A secret, by default a random one, generated once and kept as long as the data it opens.
+    """A secret, by default a random one, which is generated once and kept with the data it protects.
 
     Attributes:
-        format: `token` (43 characters of base64url, 256 bits) or the shapes lakeFS wants for its key pair.
-        value: a value which the user brings, marked secret; None generates one.
+        format: `token` (43 characters of base64url, 256 bits) or one of the formats of lakeFS's key pair.
+        value: an existing value, a secret output; None generates one.
     """
 
     format: Literal["token", "lakefs-key-id", "lakefs-secret"] = "token"
     value: pulumi.Output[str] | None = None
 
 
-@dataclass(frozen=True)
-class SecretRef:
-    """A made secret; its value never passes through the program."""
-
-    name: str
-    resource: pulumi.Resource
+class SecretRef(_Ref):
+    """A created secret. Its value never passes through the program."""
 
 
-@dataclass(frozen=True)
-class StoreRef:
-    """A made object store."""
-
-    name: str
-    resource: pulumi.Resource
+class StoreRef(_Ref):
+    """A created object store."""
 
 
-@dataclass(frozen=True)
-class DatabaseRef:
-    """A made database."""
-
-    name: str
-    resource: pulumi.Resource
+class DatabaseRef(_Ref):
+    """A created database."""
 
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """What answers 200 when a service is alive.
+    """The health check of a service, which answers 200 if it is healthy.
 
     Attributes:
-        path: HTTP path on the service's first endpoint, without credentials unless `secret` names them.
+        path: HTTP path on the service's first endpoint.
         timeout: seconds until creation fails.
-        basic: (user, secret name) for HTTP basic authentication.
+        basic: (user, name of the secret) for HTTP basic authentication; None sends no credentials.
     """
 
     path: str = "/healthz"
@@ -135,12 +115,12 @@ class HealthCheck:
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on a service.
+    """Resource limits of a service.
 
     Attributes:
-        open_files: RLIMIT_NOFILE, or None for the system's.
-        memory_mb: for targets which can enforce it.
-        cpu: share of a core, for targets which can enforce it.
+        open_files: RLIMIT_NOFILE, or None for the system's limit.
+        memory_mb: on targets that can enforce it.
+        cpu: cores, on targets that can enforce it.
     """
 
     open_files: int | None = None
@@ -150,16 +130,16 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessArgs:
-    """What a service and a job have in common.
+    """The arguments that services and jobs share.
 
     Attributes:
-        argv: the command where the target runs processes; placeholders allowed.
-        image: the name of the image in the tools table or templates where the target runs containers.
-        env: plain settings; placeholders allowed.
-        secret_env: environment variable -> secret whose value it gets.
-        secrets: further secrets whose files it reads.
+        argv: the command; placeholders allowed.
+        image: the name of its image, from the tools table or `components.images`, on targets that run containers.
+        env: environment variables; placeholders allowed.
+        secret_env: environment variable -> secret that is its value.
+        secrets: other secrets whose files it reads.
         config_files: name -> text; placeholders allowed.
-        stores: object stores which hold its data.
+        stores: object stores that it uses.
         cwd: working directory relative to the project, or None for a scratch folder.
     """
 
@@ -175,13 +155,13 @@ class ProcessArgs:
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceArgs(ProcessArgs):
-    """A server which runs until stopped.
+    """A server that runs until it is stopped.
 
     Attributes:
-        endpoints: what it listens on; the first is the one its health is asked on.
-        databases: databases which hold its data.
-        health: when it counts as alive.
-        limits: bounds on it.
+        endpoints: where it listens; the health check uses the first one.
+        databases: databases that it uses.
+        health: its health check.
+        limits: its resource limits.
         stop_seconds: from SIGTERM to SIGKILL.
     """
 
@@ -192,41 +172,33 @@ class ServiceArgs(ProcessArgs):
     stop_seconds: float = 10.0
 
 
-@dataclass(frozen=True)
-class ServiceRef:
-    """A made service."""
-
-    name: str
-    resource: pulumi.Resource
+class ServiceRef(_Ref):
+    """A created service."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobArgs(ProcessArgs):
-    """A command which runs once, to its end; run again when `triggers` change.
+    """A command that runs once, to its end. It runs again when `triggers` change.
 
     Attributes:
-        timeout: seconds until it is ended and fails.
-        triggers: text by which a changed job is told from the one which ran.
+        timeout: seconds after which it is killed and has failed.
+        triggers: values that cause a new run when they change.
     """
 
     timeout: float = 1800.0
     triggers: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
 
 
-@dataclass(frozen=True)
-class JobRef:
-    """A made job."""
-
-    name: str
-    resource: pulumi.Resource
+class JobRef(_Ref):
+    """A created job."""
 
 
 @dataclass(frozen=True)
 class TrainerArgs:
-    """What runs trainings long after `up`, for the retraining service.
+    """The trainings that the retraining service starts after `up` has ended.
 
     Attributes:
-        runtime: the text of the RuntimeSettings which trainings get; placeholders allowed.
+        runtime: the text of the RuntimeSettings for trainings; placeholders allowed.
         secrets: the secrets whose files that text names.
         trainings: model -> (command, folder of its code relative to the project).
     """
@@ -238,13 +210,13 @@ class TrainerArgs:
 
 @dataclass(frozen=True)
 class TrainerRef:
-    """What was made for that.
+    """How the retraining service starts trainings.
 
     Attributes:
-        launcher: the field `launcher` of `runtime.retraining.settings.RetrainingSettings`, in which outputs and
-            placeholders may stand; empty where trainings are processes beside the service.
-        secrets: secrets whose files that names.
-        resources: what must be there before the retraining service.
+        launcher: the field `launcher` of `runtime.retraining.settings.RetrainingSettings`; outputs and placeholders
+            allowed; empty if trainings are processes beside the service.
+        secrets: secrets whose files it names.
+        resources: resources on which the retraining service depends.
     """
 
     launcher: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -254,12 +226,12 @@ class TrainerRef:
 
 @dataclass(frozen=True)
 class Launch:
-    """What differs between targets in how a server is started.
+    """How a server starts on one target.
 
     Attributes:
         argv: the command; placeholders allowed.
-        env: settings of where its data lives; placeholders allowed.
-        namespace: what stands before a repository's name to say where lakeFS keeps its objects.
+        env: environment variables that say where its data is; placeholders allowed.
+        namespace: prefix of a repository's storage namespace in lakeFS.
     """
 
     argv: Sequence[str]
@@ -267,17 +239,61 @@ class Launch:
     namespace: pulumi.Input[str] = "local://"
 
 
-class Content(Protocol):
-    """What lives inside a service: repositories, experiments, permissions.
+@dataclass(frozen=True)
+class LakeAccess:
+    """How the provider reaches lakeFS."""
 
-    Every method takes the resources it must wait for in `opts`.
+    url: pulumi.Input[str]
+    key_id: SecretRef
+    secret: SecretRef
+
+
+@dataclass(frozen=True)
+class RegistryAccess:
+    """How the provider reaches the registry, as its administrator."""
+
+    url: pulumi.Input[str]
+    admin: str
+    password: SecretRef
+
+
+def access_properties(
+    access: LakeAccess | RegistryAccess, folder: str, password: SecretRef | None = None
+) -> dict[str, str]:
+    """Return the provider's properties that name the files of secrets in `folder`, and the administrator."""
+    if isinstance(access, LakeAccess):
+        found = {"key_id_file": access.key_id.name, "secret_file": access.secret.name}
+    else:
+        found = {"password_file": access.password.name}
+    found |= {"user_password_file": password.name} if password else {}
+    files = {key: f"{folder}/{name}" for key, name in found.items()}
+    return files if isinstance(access, LakeAccess) else {"admin": access.admin, **files}
+
+
+class Content(ABC):
+    """Creates objects inside services: repositories, experiments, permissions.
+
+    A target implements `_create`. Pass the resources on which an object depends in `opts`.
     """
+
+    @abstractmethod
+    def _create(
+        self,
+        kind: str,
+        name: str,
+        properties: dict[str, Any],
+        access: LakeAccess | RegistryAccess,
+        opts: pulumi.ResourceOptions,
+        password: SecretRef | None = None,
+    ) -> pulumi.Resource:
+        """Create an object by its type below `tidemill-native:`; a user with its `password`."""
 
     def repository(
         self, name: str, *, lake: LakeAccess, namespace: pulumi.Input[str], opts: pulumi.ResourceOptions
     ) -> pulumi.Resource:
-        """A lakeFS repository; holds data, so it is protected."""
-        ...
+        """Create a lakeFS repository. It contains data, so it is protected."""
+        properties = {"name": name, "namespace": namespace, "default_branch": "main"}
+        return self._create("lakefs:Repository", name, properties, lake, protected(opts))
 
     def action(
         self,
@@ -290,28 +306,30 @@ class Content(Protocol):
         content: pulumi.Input[str],
         opts: pulumi.ResourceOptions,
     ) -> pulumi.Resource:
-        """A lakeFS action file, committed on `branch`."""
-        ...
+        """Commit a lakeFS action file on `branch`."""
+        properties = {"repository": repository, "branch": branch, "path": path, "content": content}
+        return self._create("lakefs:Action", name, properties, lake, opts)
 
     def branch_protection(
         self, name: str, *, lake: LakeAccess, repository: str, branches: Sequence[str], opts: pulumi.ResourceOptions
     ) -> pulumi.Resource:
-        """The protected branches of a repository."""
-        ...
+        """Protect branches of a repository."""
+        properties = {"repository": repository, "branches": list(branches)}
+        return self._create("lakefs:BranchProtection", name, properties, lake, opts)
 
     def experiment(self, name: str, *, registry: RegistryAccess, opts: pulumi.ResourceOptions) -> pulumi.Resource:
-        """An MLflow experiment; holds data, so it is protected."""
-        ...
+        """Create an MLflow experiment. It contains data, so it is protected."""
+        return self._create("mlflow:Experiment", name, {"name": name}, registry, protected(opts))
 
     def registered_model(self, name: str, *, registry: RegistryAccess, opts: pulumi.ResourceOptions) -> pulumi.Resource:
-        """A registered model; holds data, so it is protected."""
-        ...
+        """Create a registered model. It contains data, so it is protected."""
+        return self._create("mlflow:RegisteredModel", name, {"name": name}, registry, protected(opts))
 
     def user(
         self, name: str, *, registry: RegistryAccess, password: SecretRef, opts: pulumi.ResourceOptions
     ) -> pulumi.Resource:
-        """An MLflow user without any permission of its own."""
-        ...
+        """Create an MLflow user without permissions."""
+        return self._create("mlflow:User", name, {"username": name}, registry, opts, password)
 
     def permission(
         self,
@@ -324,54 +342,36 @@ class Content(Protocol):
         permission: Literal["READ", "EDIT", "MANAGE"],
         opts: pulumi.ResourceOptions,
     ) -> pulumi.Resource:
-        """What a user may do with an experiment or a registered model, named by `target`."""
-        ...
-
-
-@dataclass(frozen=True)
-class LakeAccess:
-    """How Content reaches the lake."""
-
-    url: pulumi.Input[str]
-    key_id: SecretRef
-    secret: SecretRef
-
-
-@dataclass(frozen=True)
-class RegistryAccess:
-    """How Content reaches the registry, as its administrator."""
-
-    url: pulumi.Input[str]
-    admin: str
-    password: SecretRef
+        """Give a user a permission on the experiment or registered model `target`."""
+        properties = {"username": user, "kind": kind, "target": target, "permission": permission}
+        return self._create("mlflow:Permission", name, properties, registry, opts)
 
 
 class Target(Protocol):
-    """How one target gives what the primitives ask for. Names are unique within the stack and deterministic.
+    """Creates the primitives on one target. Names are unique within the stack and deterministic.
 
     Attributes:
         name: its name in a stack config.
-        stack: the stack which is built, TEAM-ENVIRONMENT.
-        reaches_out: whether services reach servers outside of the stack.
-        plain_http: whether services listen beyond the loopback interface without TLS, because the target keeps their
-            network to themselves, or ends TLS before it.
+        external_access: whether services can reach servers outside the stack.
+        plain_http: whether services listen beyond the loopback interface without TLS, because the target isolates
+            their network or terminates TLS in front of them.
     """
 
     name: str
-    reaches_out: bool
+    external_access: bool
     plain_http: bool
 
     @property
     def stack(self) -> str:
-        """The stack which is built."""
+        """The name of the stack, TEAM-ENVIRONMENT."""
         ...
 
     def endpoint(self, name: str, args: EndpointArgs, opts: pulumi.ResourceOptions) -> EndpointRef:
-        """Make an endpoint."""
+        """Create an endpoint."""
         ...
 
     def service(self, name: str, args: ServiceArgs, opts: pulumi.ResourceOptions) -> ServiceRef:
-        """Make a service, and wait until it is alive."""
+        """Create a service, and wait until it is healthy."""
         ...
 
     def job(self, name: str, args: JobArgs, opts: pulumi.ResourceOptions) -> JobRef:
@@ -379,30 +379,30 @@ class Target(Protocol):
         ...
 
     def object_store(self, name: str, opts: pulumi.ResourceOptions) -> StoreRef:
-        """Make an object store; it is protected."""
+        """Create an object store; it is protected."""
         ...
 
     def database(self, name: str, opts: pulumi.ResourceOptions) -> DatabaseRef:
-        """Make a database; it is protected."""
+        """Create a database; it is protected."""
         ...
 
     def secret(self, name: str, args: SecretArgs, opts: pulumi.ResourceOptions) -> SecretRef:
-        """Make a secret; it is protected."""
+        """Create a secret; it is protected."""
         ...
 
     @property
     def content(self) -> Content:
-        """Apply what lives inside services."""
+        """Creates objects inside services."""
         ...
 
     def trainer(self, args: TrainerArgs, opts: pulumi.ResourceOptions) -> TrainerRef:
-        """Make what runs trainings long after `up`."""
+        """Create what runs trainings after `up` has ended."""
         ...
 
     def mlflow(self) -> Launch:
-        """How MLflow is started here: databases `mlflow` and `mlflow-accounts`, object store `mlflow-artifacts`."""
+        """Return how MLflow starts, on the databases `mlflow`, `mlflow-accounts` and the store `mlflow-artifacts`."""
         ...
 
     def lakefs(self) -> Launch:
-        """How lakeFS is started here, on the database `lakefs` and the object store `lakefs-objects`."""
+        """Return how lakeFS starts, on the database `lakefs` and the object store `lakefs-objects`."""
         ...

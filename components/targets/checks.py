@@ -1,4 +1,4 @@
-"""What a target says of a stack config which names it, beyond what its own block says by itself. Imports no Pulumi."""
+"""A problem of a stack config on its target. Imports no Pulumi."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["Problem"]
 
 @dataclass(frozen=True)
 class Problem:
-    """Something a stack config lacks, or has too much of, on its target.
+    """A value of a stack config that is missing or wrong on its target.
 
     Attributes:
-        path: keys below `tidemill:stack` which lead to it.
+        path: keys below `tidemill:stack` that lead to it.
         message: what is wrong, one sentence without a full stop.
         value: the value found there, or None.
-        hint: what to do about it, an imperative sentence without a full stop.
+        hint: how to fix it, an imperative sentence without a full stop.
     """
 
     path: tuple[str | int, ...]

@@ -1,12 +1,18 @@
-"""One GET of a service over HTTP, with no proxy between; imports no Pulumi."""
+"""Sends one HTTP GET to a service, without a proxy. Imports no Pulumi."""
 
 from __future__ import annotations
 
-__all__ = ["get"]
+__all__ = ["http_get", "is_healthy"]
 
 
-def get(url: str, *, token: str | None = None, timeout: float = 5.0) -> tuple[int, bytes] | None:
-    """Return status and body of what `url` answers, or None when it does not; `token` is shown as bearer token."""
+def http_get(url: str, *, token: str | None = None, timeout: float = 5.0) -> tuple[int, bytes] | None:
+    """Return status and body of `GET url`, or None if there is no answer.
+
+    Args:
+        url: what to get.
+        token: the bearer token to send.
+        timeout: seconds for each step of the request.
+    """
     import httpx
 
     headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -16,3 +22,9 @@ def get(url: str, *, token: str | None = None, timeout: float = 5.0) -> tuple[in
     except httpx.HTTPError:
         return None
     return answer.status_code, answer.content
+
+
+def is_healthy(url: str) -> bool:
+    """Return whether `GET url` answers 200."""
+    answer = http_get(url)
+    return answer is not None and answer[0] == 200

@@ -1,6 +1,6 @@
-"""What a stack's contents are read from and written to when they move; each target gives its own two ends.
+"""`MigrationSource` and `MigrationDestination`: what `export` reads from a target and `import` writes to one.
 
-Imports no Pulumi, and neither do the modules `ends` of the targets.
+This module and the modules `migration` of the targets import no Pulumi.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-__all__ = ["LakeServer", "NewEnds", "OldEnds", "Store"]
+__all__ = ["LakeServer", "MigrationDestination", "MigrationSource", "Store"]
 
 
 @dataclass(frozen=True)
 class LakeServer:
-    """A lakeFS server which answers.
+    """A running lakeFS server.
 
     Attributes:
-        url: where it answers, without a trailing slash.
+        url: its URL, without a trailing slash.
         key_id, secret: its key pair.
     """
 
@@ -29,34 +29,34 @@ class LakeServer:
 
 
 class Store(Protocol):
-    """An object store, or the part of one below a prefix. Names are relative, with `/` between their parts."""
+    """An object store, or the objects of one below a prefix. Names are relative paths with `/`."""
 
     def names(self) -> Iterator[str]:
         """Yield the names of all objects, sorted within their folders."""
         ...
 
     def open(self, name: str) -> AbstractContextManager[tuple[BinaryIO, int]]:
-        """Give the object's bytes and how many they are, as they are at this moment.
+        """Open an object; give its bytes, as of this moment, and their number.
 
         Raises:
-            NotFoundError: it is gone.
+            NotFoundError: the object no longer exists.
         """
         ...
 
     def write(self, name: str, source: BinaryIO, size: int) -> None:
-        """Write `size` bytes of `source` as one object, whole or not at all."""
+        """Write `size` bytes of `source` as one object, completely or not at all."""
         ...
 
     def sha256(self, name: str) -> str | None:
-        """Return the hash of an object which an earlier attempt wrote; None where there is none, or it is not known."""
+        """Return the hash of an object that an earlier attempt wrote, or None if there is none or it is unknown."""
         ...
 
 
-class OldEnds(Protocol):
-    """Where the contents of a stack are read; the stack stays up meanwhile."""
+class MigrationSource(Protocol):
+    """A stack whose contents are read while it stays up."""
 
     def lake(self) -> AbstractContextManager[LakeServer]:
-        """Give the lake's server.
+        """Give the lakeFS server.
 
         Raises:
             UnreachableError: it does not run.
@@ -64,49 +64,49 @@ class OldEnds(Protocol):
         ...
 
     def objects(self, namespace: str) -> Store:
-        """Return the store of one repository's objects, which lakeFS calls its storage namespace."""
+        """Return the objects of one repository, by its storage namespace."""
         ...
 
     def relative(self, namespace: str, address: str) -> str | None:
-        """Return the name in `objects(namespace)` of the object at a physical address; None where it lies elsewhere."""
+        """Return the name in `objects(namespace)` of the object at a physical address, or None if it is elsewhere."""
         ...
 
     def store(self, name: str) -> Store | None:
-        """Return the object store `name`; None where the stack has none of that name."""
+        """Return the object store `name`, or None if the stack has none of that name."""
         ...
 
     def database(self, name: str) -> AbstractContextManager[str]:
-        """Give the SQLAlchemy URL of a copy or a view of the database `name` which nobody changes meanwhile."""
+        """Give the SQLAlchemy URL of a copy or view of the database `name` that does not change."""
         ...
 
     def secrets(self) -> Mapping[str, str]:
-        """Return the secrets which move with the contents: name -> value."""
+        """Return the secrets that move with the contents: name -> value."""
         ...
 
     def jobs(self) -> Mapping[str, str]:
-        """Return the jobs which ran to a good end: name -> digest of what triggers them."""
+        """Return the jobs that succeeded: name -> digest of their triggers."""
         ...
 
 
-class NewEnds(Protocol):
-    """Where the contents of a stack are written, which nobody sees until `finish`.
+class MigrationDestination(Protocol):
+    """A stack whose contents are written; they become visible with `finish`.
 
-    The order is `obstacle`, `begin`, then all that writes, then `finish`.
+    Call `obstacle`, then `begin`, then the methods that write, then `finish`.
     """
 
     def obstacle(self) -> str | None:
-        """Say why nothing can be written here: what is there already. None where there is nothing."""
+        """Return what exists already and prevents an import, or None."""
         ...
 
     def lake_version(self) -> str | None:
-        """Return the version of lakeFS here; None where it is not known."""
+        """Return the version of lakeFS here, or None if unknown."""
         ...
 
     def begin(self, archive: str) -> bool:
-        """Get ready to write what `archive`, an identifier, holds.
+        """Prepare to write the contents of `archive`, an identifier.
 
         Returns:
-            Whether an earlier attempt with the same archive was interrupted, and is gone on with.
+            Whether this resumes an interrupted attempt with the same archive.
         """
         ...
 
@@ -119,33 +119,33 @@ class NewEnds(Protocol):
         ...
 
     def store(self, name: str) -> Store:
-        """Return the object store `name`, made where it is not there."""
+        """Return the object store `name`; create it if needed."""
         ...
 
     def namespace(self, repository: str) -> str:
-        """Return the storage namespace of a repository of that name."""
+        """Return the storage namespace of a repository."""
         ...
 
     def objects(self, repository: str) -> Store:
-        """Return the store of the objects in that namespace."""
+        """Return the objects in that namespace."""
         ...
 
     def load_lake(self, dump: Path) -> None:
-        """Put entries into the lake's key-value store, which is new; `dump` is a file as `lakefs kv load` reads it."""
+        """Load `dump`, a file for `lakefs kv load`, into the new key-value store of lakeFS."""
         ...
 
     def lake(self) -> AbstractContextManager[LakeServer]:
-        """Give the lake's server, running on what was written, with the key pair of the secrets which were written."""
+        """Give a lakeFS server on the written contents, with the written key pair."""
         ...
 
     def database(self, name: str) -> str:
-        """Return the SQLAlchemy URL of the database `name`, which is empty: an earlier attempt's is done away with."""
+        """Return the SQLAlchemy URL of the empty database `name`; remove that of an earlier attempt."""
         ...
 
     def job(self, name: str, digest: str) -> None:
-        """Note down that a job ran to a good end."""
+        """Record that a job succeeded."""
         ...
 
     def finish(self) -> None:
-        """Let the stack have what was written, all at once."""
+        """Make all that was written the contents of the stack."""
         ...

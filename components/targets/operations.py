@@ -1,6 +1,6 @@
-"""What the command line does with a platform that is up, without the engine; each target does it in its own way.
+"""`Operations`: what the command line does with a running platform, without the engine.
 
-Imports no Pulumi, and neither do the modules `operations` of the targets.
+This module and the modules `operations` of the targets import no Pulumi.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ __all__ = ["Operations", "ServiceState"]
 
 @dataclass(frozen=True)
 class ServiceState:
-    """A service as its target sees it.
+    """The state of a service as its target reports it.
 
     Attributes:
         name: the service.
-        state: running, starting, stopped, or failing (it ends and is started again).
-        pid: number of its process on this machine, or None.
-        memory_mb: memory it uses, or None where that is not known.
+        state: running, starting, stopped, or failing (it ends and is restarted).
+        pid: id of its process on this machine, or None.
+        memory_mb: memory it uses, or None if unknown.
         uptime_seconds: since its last start, or None.
-        problem: what the target itself knows to be wrong with it: empty where it knows it to be well, None where it
-            does not know, and the service is to be asked.
+        problem: why the target considers it unhealthy; empty if it is healthy, None if only the service can tell.
     """
 
     name: str
@@ -36,30 +35,34 @@ class ServiceState:
 
 
 class Operations(Protocol):
-    """A platform that is up. Where it cannot be reached, every method raises UnreachableError."""
+    """A platform that is up. Every method raises UnreachableError if the target cannot be reached."""
 
     def made(self) -> bool:
-        """Tell whether anything of the stack is, or was, up."""
+        """Return whether anything of the stack exists, running or not."""
         ...
 
     def services(self) -> list[ServiceState]:
-        """Return every service which was made, running or not, by name."""
+        """Return all services of the stack, running or not, by name."""
+        ...
+
+    def runs(self, service: str) -> bool:
+        """Return whether `service` runs."""
         ...
 
     def url(self, service: str) -> str | None:
-        """Return where this machine reaches `service`, without a trailing slash; None where it does not."""
+        """Return the URL of `service` for this machine, without a trailing slash, or None if it is not reachable."""
         ...
 
     def version(self, service: str) -> str | None:
-        """Return the version of the program behind `service`, or None where it is not known."""
+        """Return the version of the program behind `service`, or None if unknown."""
         ...
 
     def stop(self) -> int:
-        """Stop every service and return how many ran; data, models, keys and addresses are kept."""
+        """Stop all services and return how many ran. Keeps data, models, keys and addresses."""
         ...
 
     def start(self) -> None:
-        """Start every service which was made."""
+        """Start all services of the stack."""
         ...
 
     def restart(self, service: str) -> None:
@@ -67,19 +70,24 @@ class Operations(Protocol):
         ...
 
     def logged(self) -> list[str]:
-        """Return the names of the services and jobs which have a log."""
+        """Return the names of the services and jobs that have a log."""
         ...
 
     def logs(self, name: str, lines: int, *, follow: bool = False) -> Iterator[str]:
-        """Yield the last lines of the log of a service or job, without line ends; with `follow` go on as it grows.
+        """Yield the last lines of the log of a service or job, without line ends.
+
+        Args:
+            name: the service or job.
+            lines: how many lines.
+            follow: whether to continue as the log grows.
 
         Raises:
-            NotFoundError: it has written no log yet.
+            NotFoundError: there is no log yet.
         """
         ...
 
     def log_place(self, name: str) -> str:
-        """Return where that log is kept, for people."""
+        """Return where the log of a service or job is kept, for people."""
         ...
 
     def secret(self, name: str) -> str:
@@ -91,19 +99,19 @@ class Operations(Protocol):
         ...
 
     def secret_place(self, name: str) -> str:
-        """Return where a secret is kept, for people: never its value."""
+        """Return where a secret is kept, for people."""
         ...
 
     def secret_file(self, name: str) -> Path | None:
-        """Return the file of this machine which holds a secret, or None where there is none."""
+        """Return the file on this machine that contains a secret, or None if there is none."""
         ...
 
     def ask(self, service: str, path: str, *, token: str | None = None) -> tuple[int, bytes] | None:
-        """Return status and body of `GET path` of `service`; None when it does not answer or cannot be reached.
+        """Return status and body of `GET path` of `service`, or None if it does not answer.
 
         Args:
             service: the service.
-            path: the path with its leading slash.
-            token: the secret which is shown as bearer token.
+            path: the path, with its leading slash.
+            token: name of the secret to send as bearer token.
         """
         ...

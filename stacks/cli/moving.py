@@ -48,15 +48,15 @@ def export(
 ) -> None:  # fmt: skip
     """Write a stack's data, models, traffic and keys into an archive; the stack stays as it is, and up."""
     from ..moving.export import export as write
-    from ..moving.factory import old_ends_of, require_ends, subject_of
+    from ..moving.factory import require_migration, source_of, subject_of
     from ..operations import made_operations
 
     loaded = choose(stack)
-    require_ends(loaded)
+    require_migration(loaded)
     made_operations(loaded)
     passphrase = _passphrase(passphrase_file, new=True)
-    with _working(quiet=as_json) as bar, old_ends_of(loaded) as ends:
-        manifest = write(ends, subject_of(loaded), archive, passphrase, bar.show)
+    with _working(quiet=as_json) as bar, source_of(loaded) as source:
+        manifest = write(source, subject_of(loaded), archive, passphrase, bar.show)
     if as_json:
         typer.echo(json.dumps({"archive": str(archive), **_summary(manifest)}))
         return
@@ -76,23 +76,23 @@ def import_(
 ) -> None:  # fmt: skip
     """Give a stack which was never up what an archive holds; `tidemill up` then brings it up with that."""
     from ..engine.locks import run_lock
-    from ..moving.factory import new_ends_of, require_ends, subject_of
+    from ..moving.factory import destination_of, require_migration, subject_of
     from ..moving.import_ import import_ as write
 
     loaded = choose(stack)
-    require_ends(loaded)
+    require_migration(loaded)
     passphrase = _passphrase(passphrase_file, new=False)
     repositories = loaded.config.lake.repositories
     with (
         run_lock(home(loaded.project), loaded.config.stack),
         _working(quiet=as_json) as bar,
-        new_ends_of(loaded) as ends,
+        destination_of(loaded) as destination,
     ):
         try:
-            done = write(ends, subject_of(loaded), repositories, archive, passphrase, bar.show)
+            done = write(destination, subject_of(loaded), repositories, archive, passphrase, bar.show)
         except KeyboardInterrupt:
             bar.clear()
-            typer.echo(f"interrupted; import again to go on, or delete {ends.place()} if it is there", err=True)
+            typer.echo(f"interrupted; import again to go on, or delete {destination.place()} if it is there", err=True)
             raise
     if as_json:
         facts = {"stack": loaded.config.stack, "resumed": done.resumed, "kept": done.kept}

@@ -83,8 +83,8 @@ def engine_environment(loaded: LoadedStack, environ: Mapping[str, str] = os.envi
     """
     require_shared_state(loaded, environ)
     mine: dict[str, str] = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
-    if loaded.config.target == "local":
-        # Only tidemill's own provider is needed; the other targets need providers of vendors.
+    if not loaded.config.spec.plugins:
+        # tidemill brings the only provider that it needs.
         mine["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
     folder = home(loaded.project)
     if _default_backend(loaded.project, environ):
@@ -101,9 +101,9 @@ def require_shared_state(loaded: LoadedStack, environ: Mapping[str, str] = os.en
     Without a shared state, a colleague or CI would create a second platform, and a lost folder would lose the platform.
 
     Raises:
-        UserError: the target is `aws`, and the backend is a folder.
+        UserError: the target needs a shared state, and the backend is a folder.
     """
-    if loaded.config.target != "aws":
+    if not loaded.config.spec.shared_state:
         return
     if _default_backend(loaded.project, environ):
         where = "no backend is set, and the default is a folder on this machine"
@@ -112,7 +112,7 @@ def require_shared_state(loaded: LoadedStack, environ: Mapping[str, str] = os.en
     else:
         return
     raise UserError(
-        f"the whole team and CI must reach the state of a stack on aws: {where}",
+        f"the whole team and CI must reach the state of a stack on {loaded.config.target}: {where}",
         field="PULUMI_BACKEND_URL",
         hint="set it, such as s3://BUCKET?region=REGION, or write `backend: { url: ... }` into Pulumi.yaml, or set "
         "PULUMI_ACCESS_TOKEN; `aws s3 mb s3://BUCKET` creates a bucket",

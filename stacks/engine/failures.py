@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ...components.layout import home
 from ...components.provider.base import PACKAGE
+from ...components.targets.registry import TARGETS
 from ...runtime.common.errors import PlatformError, RefusedError, TidemillError, UserError
 from ..loading import LoadedStack
 from .events import Event
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["explain"]
 
+# `docker-build` before `docker`, which its name contains.
+_PLUGINS = sorted({name for spec in TARGETS.values() for name in spec.plugins}, key=len, reverse=True)
 _KILLED = re.compile(r"^ code: -\d+$", re.MULTILINE)
 _PLUGIN_SIGNS = (
     "no resource plugin",
@@ -88,9 +91,9 @@ def explain(
 
 def _plugin_hint(line: str, loaded: LoadedStack) -> str:
     """Return how to install the plugin that `line` misses: tidemill's own, or one of a vendor."""
-    vendor = next((name for name in ("docker-build", "docker", "aws") if re.search(rf"\b{name}\b", line)), None)
+    vendor = next((name for name in _PLUGINS if re.search(rf"\b{name}\b", line)), None)
     if vendor is None or PACKAGE in line:
-        extra = "platform" if loaded.config.target == "local" else loaded.config.target
+        extra = loaded.config.spec.extra
         return (
             f"install tidemill with its extra {extra} next to Pulumi.yaml: `uv sync`, or "
             f'`.venv/bin/pip install "tidemill[{extra}]"`'

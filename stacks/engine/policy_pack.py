@@ -26,6 +26,7 @@ from ...components.policies.rules import RULES
 from ...components.policies.rules import rule as rule_of
 from ...components.policies.settings import PolicyRule
 from ...components.provider.parent import end_with_parent
+from ...components.targets.block import PRODUCTION
 from ...runtime.common.errors import TidemillError
 from ..loading import load_stack
 
@@ -36,7 +37,6 @@ _SIGNATURE = "4dabf18193072939515e22adb298388d"
 _SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - a mark of the wire format
 _MARK = "tidemill:secret"
 _READER = "deserialize_properties"
-PRODUCTION = frozenset({"prod", "production"})
 _LEVELS = {
     "mandatory": policy.EnforcementLevel.MANDATORY,
     "advisory": policy.EnforcementLevel.ADVISORY,
@@ -77,9 +77,7 @@ class StackValues:
             return cls(stack.rpartition("-")[2] in PRODUCTION)  # another program than tidemill's
         # The config in the engine's environment lacks the base config that it extends.
         config = load_stack(find_project(engine), stack).config
-        if config.target == "aws":
-            return cls(config.aws.is_production(config.environment), config.policies)
-        return cls(config.environment in PRODUCTION, config.policies)
+        return cls(config.block.is_production(config.environment), config.policies)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the rules in the engine's form."""

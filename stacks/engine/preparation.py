@@ -7,7 +7,6 @@ from pathlib import Path
 
 from ...components import tools
 from ...components.layout import StackRoot
-from ...components.provider.local import launch
 from ...components.provider.local.files import read_json
 from ...components.provider.local.ports import holder_of
 from ...runtime.common.errors import PlatformError, ToolError
@@ -23,8 +22,8 @@ def require_free_ports(loaded: LoadedStack) -> None:
     Raises:
         PlatformError: names the setting, the port and the process that uses it.
     """
-    if loaded.config.target == "aws":
-        return  # its services do not listen on this machine
+    if not loaded.config.spec.host_ports:
+        return
     for name, port in loaded.config.ports.items():
         holder = holder_of(port)
         if holder is None or _is_ours(loaded, name, port):
@@ -43,9 +42,7 @@ def _is_ours(loaded: LoadedStack, name: str, port: int) -> bool:
     root = StackRoot.of(loaded.project, loaded.config.stack)
     if (read_json(root.endpoints) or {}).get(name) != port:
         return False
-    if loaded.config.target == "local":
-        return bool(launch.recorded(root.record(name)))
-    return any(service.name == name and service.state == "running" for service in operations_of(loaded).services())
+    return operations_of(loaded).runs(name)
 
 
 def ensure_tools(loaded: LoadedStack, note: Callable[[str], None]) -> None:
@@ -61,8 +58,8 @@ def ensure_tools(loaded: LoadedStack, note: Callable[[str], None]) -> None:
     Raises:
         ToolError: a tool cannot be installed.
     """
-    if loaded.config.target != "local":
-        get_tool("pulumi", note)  # the other tools are in images
+    if not loaded.config.spec.host_tools:
+        get_tool("pulumi", note)
         return
     services = StackRoot.of(loaded.project, loaded.config.stack).path / "services"
     is_new = not (services.is_dir() and any(services.iterdir()))

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from ...components.targets.migration import OldEnds, Store
+from ...components.targets.migration import MigrationSource, Store
 from ...runtime.common.errors import NotFoundError, PlatformError, RefusedError
 from ...runtime.common.ids import uuid7
 from ...runtime.common.tags import LAKE_COMMIT, LAKE_REPOSITORY
@@ -61,7 +61,7 @@ class Subject:
 class _Run:
     """One export at work."""
 
-    ends: OldEnds
+    source: MigrationSource
     subject: Subject
     writer: ArchiveWriter
     seal: Seal
@@ -74,7 +74,7 @@ class _Run:
 
     def copy_store(self, name: str, *, sealed: bool) -> None:
         """Copy an object store, as far as the stack has it."""
-        store = self.ends.store(name)
+        store = self.source.store(name)
         if store is None:
             return
         self.tell(Step(f"store {name}"))
@@ -83,7 +83,7 @@ class _Run:
     def copy_database(self, name: str) -> None:
         """Write the rows of a database."""
         self.tell(Step(f"database {name}"))
-        with self.ends.database(name) as url, old_database(url, name) as database:
+        with self.source.database(name) as url, old_database(url, name) as database:
             tables = {table: database.digest(table) for table in database.tables()}
             kept = {table: found for table, found in tables.items() if found.rows}
             for table in kept:
@@ -94,7 +94,7 @@ class _Run:
 
     def copy_lake(self) -> str:
         """Copy every repository; return lakeFS's version."""
-        with self.ends.lake() as server:
+        with self.source.lake() as server:
             lake = LakeClient(server)
             names = lake.repositories()
             self.unresolved += [
@@ -106,10 +106,10 @@ class _Run:
 
     def copy_secrets(self) -> list[str]:
         """Write the secrets, encrypted, and the notes of what ran; return the secrets' names."""
-        secrets = dict(self.ends.secrets())
+        secrets = dict(self.source.secrets())
         text = json.dumps(secrets).encode()
         self.writer.add_bytes(SECRETS, self.seal.close(SECRETS, text))
-        self.writer.add_bytes(JOBS, json.dumps(dict(self.ends.jobs())).encode())
+        self.writer.add_bytes(JOBS, json.dumps(dict(self.source.jobs())).encode())
         return sorted(secrets)
 
     def _pin(self, database: OldDatabase) -> None:
@@ -128,7 +128,9 @@ class _Run:
         self._add_lines(runs_file(name), (line.encode() for line in runs), sealed=False)
         commits = "".join(f"{commit}\n" for commit in sorted(snapshot.commits))
         self.writer.add_bytes(commits_file(name), commits.encode())
-        objects = self._copy(self.ends.objects(snapshot.namespace), objects_prefix(name), sealed=False, vanishing=False)
+        objects = self._copy(
+            self.source.objects(snapshot.namespace), objects_prefix(name), sealed=False, vanishing=False
+        )
         self._require_objects(lake, snapshot)
         self.repositories[name] = Repository(
             default_branch=snapshot.default_branch,
@@ -156,7 +158,7 @@ class _Run:
         prefix = objects_prefix(snapshot.name)
         for commit in {*snapshot.branches.values(), *snapshot.tags.values(), *snapshot.pinned}:
             for path, address, size in lake.addresses(snapshot.name, commit):
-                relative = self.ends.relative(snapshot.namespace, address)
+                relative = self.source.relative(snapshot.namespace, address)
                 field = f"{snapshot.name}/{commit[:12]}/{path}"
                 if relative is None:
                     raise RefusedError(
@@ -199,13 +201,15 @@ class _Run:
             self._add(name, cast("BinaryIO", file), size, sealed=sealed)
 
 
-def export(ends: OldEnds, subject: Subject, path: Path, passphrase: str, tell: Tell = lambda _: None) -> Manifest:
+def export(
+    source: MigrationSource, subject: Subject, path: Path, passphrase: str, tell: Tell = lambda _: None
+) -> Manifest:
     """Write the contents of a stack into an archive at `path`, a tar file where that is its ending, else a folder.
 
     What refers to something is read before that: traffic and retraining before MLflow, MLflow before the lake.
 
     Args:
-        ends: where the contents are.
+        source: where the contents are.
         subject: what stack they are of.
         path: where the archive will be; it appears whole or not at all.
         passphrase: encrypts what is secret, and vouches for all.
@@ -232,7 +236,7 @@ def export(ends: OldEnds, subject: Subject, path: Path, passphrase: str, tell: T
         tell(Step(what, done))
 
     with writer_of(path, count) as writer:
-        run = _Run(ends, subject, writer, seal, said)
+        run = _Run(source, subject, writer, seal, said)
         for name, sealed in stores_of(subject.models):
             run.copy_store(name, sealed=sealed)
         for name in DATABASES:

@@ -1,81 +1,62 @@
-"""Chooses the ends of a stack whose contents move; only the target in use is imported, and never Pulumi."""
+"""Opens the source and the destination of a migration for a stack. Imports only the target in use, and never Pulumi."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from typing import NoReturn
 
-from ...components.layout import StackRoot
-from ...components.targets.extras import missing, missing_error
-from ...components.targets.migration import NewEnds, OldEnds
+from ...components.targets.migration import MigrationDestination, MigrationSource
+from ...components.targets.registry import names_where
 from ...runtime.common.errors import UserError
 from ..loading import LoadedStack
 from .export import Subject
 
-__all__ = ["new_ends_of", "old_ends_of", "require_ends", "subject_of"]
+__all__ = ["destination_of", "require_migration", "source_of", "subject_of"]
 
 
 def subject_of(loaded: LoadedStack) -> Subject:
-    """Return what is said of the stack in an archive."""
+    """Return the description of the stack that an archive contains."""
     config = loaded.config
     return Subject(config.stack, config.team, config.target, tuple(config.models))
 
 
-def require_ends(loaded: LoadedStack) -> None:
-    """Refuse a stack whose contents neither command can move.
+def require_migration(loaded: LoadedStack) -> None:
+    """Check that `export` and `import` support the stack's target.
 
     Raises:
-        UserError: its target has no ends, or what it imports is not installed.
+        UserError: they do not, or modules that the target imports are not installed.
     """
-    target = loaded.config.target
-    if target not in ("local", "docker"):
-        raise UserError(
-            "`tidemill export` and `tidemill import` know local and docker alone",
-            field="target",
-            value=target,
-            hint=f'move it by hand, as docs/moving.md says under "By hand, on {target}"',
-        )
-    if missing(target):
-        raise missing_error(target)
+    if loaded.config.spec.source is None:
+        _refuse(loaded.config.target)
+    loaded.config.spec.require()
 
 
-@contextmanager
-def old_ends_of(loaded: LoadedStack) -> Generator[OldEnds]:
-    """Give what the contents of the stack are read from.
+def source_of(loaded: LoadedStack) -> AbstractContextManager[MigrationSource]:
+    """Open the stack for reading its contents.
 
     Raises:
-        UserError: its target has no such ends.
+        UserError: see `require_migration`.
     """
-    require_ends(loaded)
-    config, root = loaded.config, StackRoot.of(loaded.project, loaded.config.stack)
-    if config.target == "local":
-        from ...components.targets.local.migration import LocalOldEnds
-
-        yield LocalOldEnds(root)
-        return
-    from ...components.targets.docker.migration_export import DockerOldEnds
-    from ...components.targets.docker.naming import Names
-
-    with DockerOldEnds(Names(config.team, config.environment), root, config.docker) as ends:
-        yield ends
+    require_migration(loaded)
+    opened = loaded.config.spec.source or _refuse(loaded.config.target)
+    return opened(loaded.config.on_target(loaded.project))
 
 
-@contextmanager
-def new_ends_of(loaded: LoadedStack) -> Generator[NewEnds]:
-    """Give what contents are written to, for the stack.
+def destination_of(loaded: LoadedStack) -> AbstractContextManager[MigrationDestination]:
+    """Open the stack, which is not up, for writing contents.
 
     Raises:
-        UserError: its target has no such ends.
+        UserError: see `require_migration`.
     """
-    require_ends(loaded)
-    config, root = loaded.config, StackRoot.of(loaded.project, loaded.config.stack)
-    if config.target == "local":
-        from ...components.targets.local.migration import LocalNewEnds
+    require_migration(loaded)
+    opened = loaded.config.spec.destination or _refuse(loaded.config.target)
+    return opened(loaded.config.on_target(loaded.project))
 
-        yield LocalNewEnds(root)
-        return
-    from ...components.targets.docker.migration_import import DockerNewEnds
-    from ...components.targets.docker.naming import Names
 
-    with DockerNewEnds(Names(config.team, config.environment), root, config.docker) as ends:
-        yield ends
+def _refuse(target: str) -> NoReturn:
+    raise UserError(
+        f"`tidemill export` and `tidemill import` support only {names_where('source')}",
+        field="target",
+        value=target,
+        hint=f'move the contents as docs/moving.md says under "By hand, on {target}"',
+    )

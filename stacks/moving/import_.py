@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from ...components.provider.content.base import OWNER
-from ...components.targets.migration import NewEnds, Store
+from ...components.targets.migration import MigrationDestination, Store
 from ...runtime.common.errors import PlatformError, RefusedError
 from .archive import Archive, open_archive
 from .contents import (
@@ -63,7 +63,7 @@ class Imported:
 class _Run:
     """One import at work, whose archive is verified."""
 
-    ends: NewEnds
+    destination: MigrationDestination
     subject: Subject
     archive: Archive
     manifest: Manifest
@@ -76,13 +76,13 @@ class _Run:
         """Write the secrets, and the notes of what ran."""
         secrets = cast("dict[str, str]", json.loads(self.seal.open(SECRETS, self.archive.read(SECRETS))))
         for name, value in secrets.items():
-            self.ends.secret(name, value)
+            self.destination.secret(name, value)
         for name, digest in cast("dict[str, str]", json.loads(self.archive.read(JOBS))).items():
-            self.ends.job(name, digest)
+            self.destination.job(name, digest)
 
     def write_store(self, name: str, *, sealed: bool) -> None:
         """Write an object store."""
-        store = self.ends.store(name)
+        store = self.destination.store(name)
         prefix = store_prefix(name)
         for entry in self.archive.below(prefix):
             if sealed:
@@ -101,7 +101,7 @@ class _Run:
         """Write the objects of every repository, and let lakeFS find commits, branches, tags and runs in them."""
         for name, about in self.manifest.repositories.items():
             prefix = objects_prefix(name)
-            store = self.ends.objects(name)
+            store = self.destination.objects(name)
             files = self.archive.below(prefix)
             if len(files) != about.objects.files:
                 raise PlatformError("the archive does not have as many objects as it says", field=name)
@@ -110,8 +110,8 @@ class _Run:
         with tempfile.TemporaryDirectory(prefix="tidemill-") as folder:
             dump = Path(folder) / "runs.json"
             dump.write_text(dump_of((name, run) for name in self.manifest.repositories for run in self._runs(name)))
-            self.ends.load_lake(dump)
-        with self.ends.lake() as server:
+            self.destination.load_lake(dump)
+        with self.destination.lake() as server:
             lake = LakeClient(server)
             for name, about in self.manifest.repositories.items():
                 self._restore(lake, name, about)
@@ -119,7 +119,7 @@ class _Run:
     def write_database(self, name: str) -> None:
         """Fill a database."""
         found = self.manifest.databases[name]
-        with new_database(self.ends.database(name), name, self.tables) as database:
+        with new_database(self.destination.database(name), name, self.tables) as database:
             database.fill({table: partial(self._lines, table_file(name, table)) for table in found.tables})
             database.compare(found.tables)
             if name == TRACKING:
@@ -134,7 +134,7 @@ class _Run:
     def _restore(self, lake: LakeClient, name: str, about: Repository) -> None:
         metadata = {**about.metadata, OWNER: self.subject.stack}
         refs = Refs(about.commits_range, about.branches_range, about.tags_range)
-        lake.restore(name, self.ends.namespace(name), about.default_branch, refs, metadata, about.protected)
+        lake.restore(name, self.destination.namespace(name), about.default_branch, refs, metadata, about.protected)
         if lake.heads(name) != (about.branches, about.tags):
             raise PlatformError("lakeFS did not restore its branches and tags as they were", field=name)
         if lake.rules(name) != about.protected:
@@ -176,7 +176,7 @@ class _Run:
 
 
 def import_(
-    ends: NewEnds, subject: Subject, repositories: Iterable[str], path: Path, passphrase: str,
+    destination: MigrationDestination, subject: Subject, repositories: Iterable[str], path: Path, passphrase: str,
     tell: Tell = lambda _: None,
 ) -> Imported:  # fmt: skip
     """Write the contents of the archive at `path` into a stack which is not there yet.
@@ -185,7 +185,7 @@ def import_(
     when all of them are there, and none before; after an interruption the same import goes on where that one was.
 
     Args:
-        ends: where the contents will be.
+        destination: where the contents will be.
         subject: the stack.
         repositories: names of the repositories which its config has.
         path: the archive.
@@ -206,7 +206,7 @@ def import_(
         done += more
         tell(Step(what, done, total))
 
-    if obstacle := ends.obstacle():
+    if obstacle := destination.obstacle():
         raise RefusedError(
             f"the stack is not empty: {obstacle}",
             field=subject.stack,
@@ -217,9 +217,9 @@ def import_(
         what, total = "verifying", manifest.bytes
         archive.verify(manifest, count)
         _require_fit(manifest, subject, set(repositories))
-        _require_programs(manifest, tables.revisions(), ends.lake_version())
-        resumed = ends.begin(manifest.id)
-        run = _Run(ends, subject, archive, manifest, seal, tables, count)
+        _require_programs(manifest, tables.revisions(), destination.lake_version())
+        resumed = destination.begin(manifest.id)
+        run = _Run(destination, subject, archive, manifest, seal, tables, count)
         done, what = 0, "writing"
         try:
             run.write_secrets()
@@ -233,9 +233,9 @@ def import_(
                     what = f"store {name}"
                     run.write_store(name, sealed=sealed)
         except PlatformError as error:
-            error.hint = error.hint or f"import again to go on, or delete {ends.place()}"
+            error.hint = error.hint or f"import again to go on, or delete {destination.place()}"
             raise
-        ends.finish()
+        destination.finish()
     return Imported(manifest, resumed, run.kept)
 
 

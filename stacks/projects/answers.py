@@ -10,34 +10,36 @@ from __future__ import annotations
 
 import keyword
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, ValidationError, field_validator
 
 from ...components.settings import NAME_PATTERN
-from ...components.targets.aws.settings import AwsSettings
+from ...components.targets.block import TargetBlock
+from ...components.targets.registry import DEFAULT_TARGET, TARGETS, TargetName, with_optional_blocks
 from ...runtime.common.errors import ConfigError
 from ...runtime.common.settings import Settings
 from ..loading import nearest
 from ..settings import StackConfig
 
-__all__ = ["PYTHON_VERSIONS", "Answers", "Target", "module_of"]
+__all__ = ["BLOCKS", "PYTHON_VERSIONS", "Answers", "module_of"]
 
-Target = Literal["local", "docker", "aws"]
+BLOCKS = tuple(name for name, spec in TARGETS.items() if spec.questions)
+"""Targets whose blocks are among the answers."""
 
 PYTHON_VERSIONS = ("3.11", "3.12", "3.13")
 """The versions of Python which a project may be made for."""
 
 # The engine hands config of such a project to the provider of that name; a package of tidemill's own name is its own.
-_RESERVED = frozenset({"aws", "docker", "docker-build", "pulumi", "tidemill", "tidemill-native"})
+_RESERVED = frozenset({"pulumi", "tidemill", "tidemill-native"}.union(*(spec.plugins for spec in TARGETS.values())))
 
 _Environment = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*$", max_length=16)]
 _Model = Annotated[str, Field(pattern=NAME_PATTERN, max_length=40)]
 _Repository = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{2,62}$")]
 
 
-class Answers(Settings):
-    """What a team says of its project."""
+class _Questions(Settings):
+    """The answers before the targets' blocks."""
 
     team: str = Field(pattern=NAME_PATTERN, min_length=3, max_length=30, description="Name of the team.")
     project: str = Field(pattern=NAME_PATTERN, min_length=3, max_length=50, description="Name of the project.")
@@ -45,16 +47,12 @@ class Answers(Settings):
     environments: list[_Environment] = Field(
         min_length=1, max_length=20, description="Names of the environments, such as dev and prod; each is a stack."
     )
-    target: Target = Field(default="local", description="Where the stacks run.")
+    target: TargetName = Field(default=DEFAULT_TARGET, description="Where the stacks run.")
     models: list[_Model] = Field(min_length=1, max_length=50, description="Names of the models.")
     repositories: list[_Repository] = Field(
         min_length=1, max_length=50, description="Names of the data repositories; the models read the first one."
     )
     python: Literal["3.11", "3.12", "3.13"] = Field(default="3.11", description="Version of Python.")
-    aws: AwsSettings | None = Field(
-        default=None,
-        description="The block `aws` which all stacks share, for the target aws; each answers at ENVIRONMENT.DOMAIN.",
-    )
 
     @field_validator("project")
     @classmethod
@@ -77,6 +75,10 @@ class Answers(Settings):
         if not value.isprintable() or not value.strip():
             raise ValueError("holds characters which cannot be seen; write an address, such as ops@example.org")
         return value
+
+
+class Answers(with_optional_blocks(_Questions)):
+    """The answers of a team, with the block of each target that needs one, under the target's name."""
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Answers:
@@ -102,9 +104,8 @@ class Answers(Settings):
         Raises:
             ConfigError: names the answer.
         """
-        if self.target != "aws":
-            return
-        block = self.aws or AwsSettings()
+        model = TARGETS[self.target].block
+        block = getattr(self, self.target, None) or (model or TargetBlock)()
         services = [f"serving-{name}" for name in self.models]
         for problem in block.problems([*StackConfig(team=self.team, environment="dev").services, *services]):
             raise ConfigError(
@@ -121,8 +122,14 @@ class Answers(Settings):
 
     def to_mapping(self) -> dict[str, Any]:
         """Return what `of` reads, in plain types and always in the same order."""
-        plain = self.model_dump(mode="json", exclude={"aws"})
-        return plain if self.aws is None else {**plain, "aws": self.aws.model_dump(mode="json", exclude_unset=True)}
+        return {
+            **self.model_dump(mode="json", exclude=set(BLOCKS)),
+            **{
+                name: block.model_dump(mode="json", exclude_unset=True)
+                for name in BLOCKS
+                if (block := cast("TargetBlock | None", getattr(self, name)))
+            },
+        }
 
 
 def module_of(model: str) -> str:

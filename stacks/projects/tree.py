@@ -24,7 +24,7 @@ from typing import Any
 
 from ...runtime.common.errors import TidemillError
 from ...templates.rendering import render_from
-from .answers import Answers, module_of
+from .answers import BLOCKS, Answers, module_of
 
 __all__ = ["TEMPLATE_VERSION", "Rendered", "rendered", "template_folder"]
 
@@ -97,7 +97,7 @@ def _values(answers: Answers) -> dict[str, Any]:
     plain = answers.to_mapping()
     return {
         **plain,
-        "aws": plain.get("aws", {}),
+        **{name: plain.get(name, {}) for name in BLOCKS},
         "modules": {name: module_of(name) for name in answers.models},
         "template_version": TEMPLATE_VERSION,
     }

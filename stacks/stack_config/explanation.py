@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from ...components.targets.registry import TARGETS
 from ...runtime.common.errors import NotFoundError
 from ..loading import LoadedStack
 from .schema_errors import KeyPath, nearest, schema_at
@@ -17,7 +18,7 @@ __all__ = ["DEFAULT", "Explained", "explain", "resolved"]
 DEFAULT = "default"
 """What is said of the origin of a value which no file names."""
 
-_TARGETS = ("docker", "aws")
+_BLOCKS = tuple(name for name, spec in TARGETS.items() if spec.block)
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Explained:
 def resolved(loaded: LoadedStack) -> dict[str, Any]:
     """Return the config with every default in it, as JSON; what no file names of other targets is left out."""
     whole = loaded.config.model_dump(mode="json")
-    for target in _TARGETS:
+    for target in _BLOCKS:
         if target != loaded.config.target and (target,) not in loaded.marks:
             del whole[target]
     return whole

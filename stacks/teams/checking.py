@@ -130,7 +130,7 @@ def stack_problems(config: StackConfig, rules: TeamsRules) -> Iterator[Problem]:
     yield from _names(config, rules)
     yield from _quotas(config, rules)
     ports = rules.teams[config.team].ports if config.team in rules.teams else None
-    if ports and config.target != "aws":
+    if ports and config.spec.host_ports:
         for service, port in config.ports.items():
             if not ports.first <= port <= ports.last:
                 hint = f"use one of {ports.first}-{ports.last}"
@@ -166,8 +166,9 @@ def _names(config: StackConfig, rules: TeamsRules) -> Iterator[Problem]:
         *((names.model, ("models", name), name) for name in config.models),
         *((names.owner, ("models", name, "owner"), model.owner) for name, model in config.models.items()),
     ]
-    if config.target == "aws" and config.aws.domain:
-        asked.append((names.domain, ("aws", "domain"), config.aws.domain))
+    asked += [
+        (getattr(names, key), (config.target, key), name) for key, name in config.block.restricted_names().items()
+    ]
     for pattern, path, name in asked:
         if pattern is not None and not re.fullmatch(pattern, name):
             yield Problem(path, f"does not match {pattern}, as {RULES_FILE} asks", name, "choose another name")
@@ -214,32 +215,17 @@ def _meetings(stacks: Sequence[tuple[Examined, StackConfig]], *, one_host: bool)
 
 def _claims(config: StackConfig, *, one_host: bool) -> Iterator[tuple[tuple[str, ...], Problem]]:
     """Yield what the stack takes for itself alone, and what is wrong where another has it."""
-    if config.target != "aws" and one_host:
+    if config.spec.host_ports and one_host:
         for service, port in config.ports.items():
             hint = "give each its own, or leave it out: a free one is found and kept"
             yield ("port", str(port)), Problem(("ports", service), "is the fixed port of", port, hint)
-    if config.target == "local":
+    namespace = config.block.namespace()
+    if namespace is None:
         return
-    place = (config.target, config.aws.region or "") if config.target == "aws" else (config.target,)
     # A team may be called what is another's stack and service in one: both would give a thing the same name.
     for service in (*config.services, "postgres"):
         name = f"{_FOR_ALL}{config.stack}-{service}"
         path = ("models", service.removeprefix("serving-")) if service.startswith("serving-") else ("team",)
         message, hint = f"its service {service} would have the name of one of", "rename the team or the model"
-        yield (*place, "name", name), Problem(path, message, name, hint)
-    if config.target == "aws":
-        yield from _brought(config)
-
-
-def _brought(config: StackConfig) -> Iterator[tuple[tuple[str, ...], Problem]]:
-    aws = config.aws
-    own = "give each its own"
-    if aws.bucket.existing:
-        path = ("aws", "bucket", "existing")
-        yield ("bucket", aws.bucket.existing), Problem(path, "is the bucket of", aws.bucket.existing, own)
-    if aws.domain:
-        yield ("domain", aws.domain), Problem(("aws", "domain"), "is the domain of", aws.domain, own)
-    if aws.database.existing:
-        host = aws.database.existing.host
-        path = ("aws", "database", "existing", "host")
-        yield ("database", host), Problem(path, "is the database of", host, own)
+        yield (config.target, *namespace, "name", name), Problem(path, message, name, hint)
+    yield from config.block.exclusive()

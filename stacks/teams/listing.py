@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from ...components.layout import StackRoot
 from ...runtime.common.errors import TidemillError
 from ..engine.environment import state_folder
 from ..engine.locks import EngineLock
 from ..engine.state import read_checkpoint
 from ..loading import examine_stack, project_settings, stack_names
+from ..settings import StackConfig
 from ..stack_config.sources import Files
 
 __all__ = ["StackView", "list_stacks"]
@@ -73,7 +73,7 @@ def list_stacks(project: Path, environ: Mapping[str, str] = os.environ) -> list[
             state, resources, detail = _state(folder, name, stack)
         else:
             state, resources, detail = elsewhere.get(stack) or elsewhere.get("", ("not up", 0, ""))
-        if state == "up" and target == "local" and not _runs(project, stack):
+        if state == "up" and config and config.spec.light_operations and not _runs(config, project):
             state = "stopped"
         views.append(
             StackView(
@@ -126,11 +126,9 @@ def _lock(folder: Path, project: str, stack: str) -> EngineLock | None:
     return None
 
 
-def _runs(project: Path, stack: str) -> bool:
-    """Whether any service of the stack runs on this machine."""
-    from ...components.provider.local.supervisor import Supervisor
-
-    return any(process.pid for process in Supervisor(StackRoot.of(project, stack)).processes())
+def _runs(config: StackConfig, project: Path) -> bool:
+    """Return whether any service of the stack runs."""
+    return any(service.pid for service in config.spec.operations(config.on_target(project)).services())
 
 
 def _asked(project: Path, environ: Mapping[str, str]) -> dict[str, _State]:

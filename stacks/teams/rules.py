@@ -10,11 +10,12 @@ quotas: { models: 5 }
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
 from ...components.settings import NAME_PATTERN, Port
+from ...components.targets.registry import TargetName
 from ...runtime.common.settings import Settings
 
 __all__ = ["EnvironmentRules", "NameRules", "PortRange", "Quotas", "TeamRules", "TeamsRules"]
@@ -63,7 +64,7 @@ class Quotas(Settings):
 class EnvironmentRules(Settings):
     """What the stacks of one environment keep to."""
 
-    targets: list[Literal["local", "docker", "aws"]] | None = Field(
+    targets: list[TargetName] | None = Field(
         default=None, min_length=1, description="Where they may run. Default: anywhere.", examples=[["local", "docker"]]
     )
     quotas: Quotas = Field(default=Quotas(), description="What one of them may have.")

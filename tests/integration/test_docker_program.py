@@ -375,7 +375,7 @@ def test_one_setting_changes_one_thing(dev: Story) -> None:
     changes = {
         # The vendor's provider changes memory in place.
         "limits": ({"docker": {"services": {"monitor": {"memory_mb": 512}}}}, {f"{CONTAINER} monitor"}, set[str]()),
-        # A changed config gets a new volume, and a new container.
+        # A changed config is a new volume, which replaces the container.
         "capture": (
             {"models": {"boats": {**MODEL, "serve": {"capture": 0.5}}}},
             {f"{NATIVE}:docker:Files files-serving-boats", f"{CONTAINER} serving-boats"},

@@ -187,7 +187,7 @@ print(json.dumps([ready, call("/invocations", body)]))
 def _serve(docker: Docker, folder: Path, known: dict[str, Any]) -> None:
     key = folder / "key"
     key.write_text("key-of-the-test-" + "0" * 32)
-    key.chmod(0o444)  # any user of the container can read it
+    key.chmod(0o444)  # the user of the container reads it
     container = docker.run(
         *("run", "--detach", "--network", "none", "--read-only", "--cap-drop", "ALL"),
         *("--tmpfs", "/tmp", "--tmpfs", "/var/lib/tidemill:uid=10001,gid=10001"),  # noqa: S108 - the container's own

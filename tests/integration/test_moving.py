@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from tidemill.components.layout import StackRoot
-from tidemill.components.targets.local.migration import LocalNewEnds
+from tidemill.components.targets.local.migration import LocalDestination
 from tidemill.components.targets.migration import LakeServer
 from tidemill.runtime import data
 from tidemill.runtime.common.errors import PlatformError, RefusedError
@@ -27,7 +27,7 @@ from tidemill.stacks.moving.import_ import import_
 from tidemill.stacks.moving.lake import LakeClient, Snapshot
 
 from tests.support.gate import GatedLake, gated_lake
-from tests.support.moving import PASSPHRASE, SUBJECT, DatabaseEnds, ServerEnds, write_file
+from tests.support.moving import PASSPHRASE, SUBJECT, DatabaseDestination, ServerSource, write_file
 from tests.support.postgres import Postgres, postgres_server
 from tests.support.servers import Server, lakefs_server, mlflow_server, secret_file
 
@@ -44,14 +44,14 @@ class Old:
     """A stack's old place, and what is in it.
 
     Attributes:
-        ends: where it is read.
+        source: where it is read.
         gated: the lake.
         commit: a commit which passed the gate, and which a model was trained on.
         dangling: a commit which another model was trained on, and whose branch is gone.
         run: id of the first model's run.
     """
 
-    ends: ServerEnds
+    source: ServerSource
     gated: GatedLake
     mlflow: Server
     commit: str
@@ -87,13 +87,13 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Old]:
             "mlflow": f"sqlite:///{folder}/mlflow/mlflow.db",
             "mlflow-accounts": f"sqlite:///{folder}/mlflow/accounts.db",
         }
-        yield Old(ServerEnds(gated.lakefs, urls, folder, kept), gated, mlflow, commit, dangling, run)
+        yield Old(ServerSource(gated.lakefs, urls, folder, kept), gated, mlflow, commit, dangling, run)
 
 
 @pytest.fixture(scope="module")
 def archive(old: Old, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("archives") / "flights"
-    export(old.ends, SUBJECT, path, PASSPHRASE)
+    export(old.source, SUBJECT, path, PASSPHRASE)
     return path
 
 
@@ -215,7 +215,7 @@ def _check_mlflow(http: httpx.Client, old: Old) -> None:
 def test_everything_moves_and_still_holds_together(old: Old, archive: Path, tmp_path: Path) -> None:
     told: list[Step] = []
     root = StackRoot(tmp_path / "stacks" / "flights-dev")
-    done = import_(LocalNewEnds(root), SUBJECT, ["flights"], archive, PASSPHRASE, told.append)
+    done = import_(LocalDestination(root), SUBJECT, ["flights"], archive, PASSPHRASE, told.append)
     assert (done.resumed, done.kept) == (False, 0)
     assert {step.what for step in told} >= {"verifying", "database mlflow", "repositories", "store capture-flights"}
     assert max(step.done for step in told) == done.manifest.bytes, "all of it was told of"
@@ -225,12 +225,12 @@ def test_everything_moves_and_still_holds_together(old: Old, archive: Path, tmp_
     assert done.manifest.unresolved == [f"flights@{'f' * 64}"]
     assert set(about.pinned) == {old.commit, old.dangling}
     assert [path.name for path in (tmp_path / "stacks").iterdir()] == ["flights-dev"], "nothing is left beside it"
-    for name, value in old.ends.secrets().items():
+    for name, value in old.source.secrets().items():
         assert (root.secrets / name).read_text() == value
         assert (root.secrets / name).stat().st_mode & 0o777 == 0o600
     for name in ("capture-flights", "access-flights"):
-        for path in (old.ends.folder / "stores" / name).rglob("*.*"):
-            moved = root.data(name) / path.relative_to(old.ends.folder / "stores" / name)
+        for path in (old.source.folder / "stores" / name).rglob("*.*"):
+            moved = root.data(name) / path.relative_to(old.source.folder / "stores" / name)
             assert moved.is_dir() == path.is_dir()
             assert path.is_dir() or moved.read_bytes() == path.read_bytes()
     assert not root.data("prometheus").exists()
@@ -296,7 +296,7 @@ def _with_commits(client: LakeClient, server: Server, pins: tuple[str, ...]) -> 
 def test_nothing_secret_is_readable_and_any_change_is_found(old: Old, archive: Path, tmp_path: Path) -> None:
     files = sorted(path for path in archive.rglob("*") if path.is_file())
     assert len(files) > 40
-    hidden = [value.encode() for value in old.ends.secrets().values()] + [b"pbkdf2", b"scrypt:", b"dashboard"]
+    hidden = [value.encode() for value in old.source.secrets().values()] + [b"pbkdf2", b"scrypt:", b"dashboard"]
     for path in files:
         held = path.read_bytes()
         assert not [value for value in hidden if value in held], path
@@ -316,7 +316,7 @@ def test_nothing_secret_is_readable_and_any_change_is_found(old: Old, archive: P
     victim.write_bytes(held[::-1] + b"x")
     try:
         with pytest.raises(RefusedError, match="nothing was imported"):
-            import_(LocalNewEnds(StackRoot(tmp_path / "s" / "x-dev")), SUBJECT, ["flights"], archive, PASSPHRASE)
+            import_(LocalDestination(StackRoot(tmp_path / "s" / "x-dev")), SUBJECT, ["flights"], archive, PASSPHRASE)
     finally:
         victim.write_bytes(held)
     assert list(tmp_path.iterdir()) == []
@@ -325,9 +325,9 @@ def test_nothing_secret_is_readable_and_any_change_is_found(old: Old, archive: P
 def test_the_databases_move_to_postgres_and_back(old: Old, archive: Path, postgres: Postgres, tmp_path: Path) -> None:
     urls = {name: postgres.new_database(name) for name in ("mlflow", "mlflow-accounts", "lakefs")}
     root = StackRoot(tmp_path / "stacks" / "flights-dev")
-    first = import_(DatabaseEnds(root, urls), SUBJECT, ["flights"], archive, PASSPHRASE).manifest
+    first = import_(DatabaseDestination(root, urls), SUBJECT, ["flights"], archive, PASSPHRASE).manifest
 
-    there = ServerEnds(old.gated.lakefs, urls, old.ends.folder, old.ends.kept)
+    there = ServerSource(old.gated.lakefs, urls, old.source.folder, old.source.kept)
     second = export(there, SUBJECT, tmp_path / "back.tar", PASSPHRASE)
     assert second.databases == first.databases, "row for row"
     assert not list(root.data("lakefs").iterdir()), "lakeFS kept its commits, branches and runs in Postgres too"
@@ -340,7 +340,7 @@ def test_the_databases_move_to_postgres_and_back(old: Old, archive: Path, postgr
 
     back = StackRoot(tmp_path / "stacks" / "back-dev")
     subject = Subject("back-dev", "back", "local", ("flights",))
-    third = import_(LocalNewEnds(back), subject, ["flights"], tmp_path / "back.tar", PASSPHRASE).manifest
+    third = import_(LocalDestination(back), subject, ["flights"], tmp_path / "back.tar", PASSPHRASE).manifest
     assert third.databases == first.databases
     urls = {name: f"sqlite:///{back.data(name)}/{name}.db" for name in ("mlflow", "mlflow-accounts")}
     with _moved_mlflow(tmp_path / "mlflow-back", old, urls, back.data("mlflow-artifacts")) as http:
@@ -351,7 +351,11 @@ def test_the_databases_move_to_postgres_and_back(old: Old, archive: Path, postgr
     with pytest.raises(RefusedError, match="the database is not empty"):
         again = StackRoot(tmp_path / "stacks" / "again-dev")
         import_(
-            DatabaseEnds(again, {**urls, "mlflow": there.urls["mlflow"]}), SUBJECT, ["flights"], archive, PASSPHRASE
+            DatabaseDestination(again, {**urls, "mlflow": there.urls["mlflow"]}),
+            SUBJECT,
+            ["flights"],
+            archive,
+            PASSPHRASE,
         )
     assert not (tmp_path / "stacks" / "again-dev").exists()
 
@@ -362,7 +366,7 @@ def test_an_interrupted_import_shows_nothing_and_goes_on(
     root = StackRoot(tmp_path / "stacks" / "flights-dev")
     place = tmp_path / "stacks" / ".flights-dev.importing"
 
-    class Interrupted(LocalNewEnds):
+    class Interrupted(LocalDestination):
         def lake(self) -> Any:
             raise KeyboardInterrupt
 
@@ -373,9 +377,9 @@ def test_an_interrupted_import_shows_nothing_and_goes_on(
     with monkeypatch.context() as patched:
         patched.setattr(LakeClient, "commits", lambda *_: frozenset())
         with pytest.raises(PlatformError, match=r"did not restore its commits.*import again to go on"):
-            import_(LocalNewEnds(root), SUBJECT, ["flights"], archive, PASSPHRASE)
+            import_(LocalDestination(root), SUBJECT, ["flights"], archive, PASSPHRASE)
     assert not root.path.exists()
-    done = import_(LocalNewEnds(root), SUBJECT, ["flights"], archive, PASSPHRASE)
+    done = import_(LocalDestination(root), SUBJECT, ["flights"], archive, PASSPHRASE)
     assert done.resumed
     assert done.kept == done.manifest.repositories["flights"].objects.files
     assert root.path.is_dir()
@@ -388,7 +392,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(archive: Path, 
 
     def refused(subject: Subject, repositories: list[str], passphrase: str = PASSPHRASE) -> str:
         with pytest.raises(RefusedError) as error:
-            import_(LocalNewEnds(root), subject, repositories, archive, passphrase)
+            import_(LocalDestination(root), subject, repositories, archive, passphrase)
         return str(error.value)
 
     assert "has models which the stack's config does not, got 'flights'" in refused(other, ["flights"])
@@ -413,10 +417,10 @@ def test_an_object_which_the_lake_does_not_own_cannot_be_left_behind_unnoticed(o
         _lakefs(lakefs, "POST", f"{route}/objects", params={"path": "x"}, content=b"x")
         _lakefs(lakefs, "POST", f"{route}/commits", json={"message": "x"})
         (held,) = [path for path in (lakefs.folder / "objects/flights/data").rglob("*") if path.is_file()]
-        ends = ServerEnds(lakefs, old.ends.urls, old.ends.folder, old.ends.kept)
+        source = ServerSource(lakefs, old.source.urls, old.source.folder, old.source.kept)
         held.write_bytes(b"longer")
         with pytest.raises(PlatformError, match="does not have this object as it was written"):
-            export(ends, SUBJECT, tmp_path / "a.tar", PASSPHRASE)
+            export(source, SUBJECT, tmp_path / "a.tar", PASSPHRASE)
         held.write_bytes(b"x")
         outside = tmp_path / "outside" / "big.parquet"
         write_file(outside, b"big")
@@ -425,5 +429,5 @@ def test_an_object_which_the_lake_does_not_own_cannot_be_left_behind_unnoticed(o
         while not (said := _lakefs(lakefs, "GET", f"{route}/import", params={"id": started["id"]}).json())["completed"]:
             assert not said.get("error"), said
         with pytest.raises(RefusedError, match="lies outside of the lake's own store"):
-            export(ends, SUBJECT, tmp_path / "a.tar", PASSPHRASE)
+            export(source, SUBJECT, tmp_path / "a.tar", PASSPHRASE)
     assert not [path for path in tmp_path.iterdir() if "tar" in path.name]

@@ -10,12 +10,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tidemill.components.images.container_layout import USER
 from tidemill.components.layout import StackRoot
 from tidemill.components.provider.docker.daemon import connect
 from tidemill.components.targets.docker.daemon import remove_volume, store_volume, volumes_of
-from tidemill.components.targets.docker.migration_import import DockerNewEnds
-from tidemill.components.targets.docker.naming import USER, Names
-from tidemill.components.targets.docker.scratch_container import Helper
+from tidemill.components.targets.docker.migration_import import DockerDestination
+from tidemill.components.targets.docker.naming import Names
+from tidemill.components.targets.docker.scratch_container import ScratchContainer
 from tidemill.components.targets.docker.settings import DockerSettings
 from tidemill.components.targets.docker.volumes import VolumeStore
 from tidemill.runtime.common.errors import NotFoundError, PlatformError, RefusedError
@@ -46,21 +47,21 @@ def settings(daemon: Docker) -> Iterator[DockerSettings]:
 
 
 @pytest.fixture
-def helper(settings: DockerSettings) -> Iterator[Helper]:
+def container(settings: DockerSettings) -> Iterator[ScratchContainer]:
     """A container with the volume of the store `x`, which is empty."""
     client = connect(settings.host)
     remove_volume(client, NAMES.of("x"))
     volume = store_volume(client, NAMES, "x", USER)
     assert store_volume(client, NAMES, "x", USER) == volume, "it is there already"
-    with Helper(
+    with ScratchContainer(
         client, settings.base_image, NAMES.of("helper"), NAMES.labels(), volumes={"/data/x": volume}
     ) as running:
         yield running
     assert not client.containers.list(all=True, filters={"name": NAMES.of("helper")})
 
 
-def test_a_volume_gives_what_it_was_given(helper: Helper) -> None:
-    store = VolumeStore(helper, "/data/x")
+def test_a_volume_gives_what_it_was_given(container: ScratchContainer) -> None:
+    store = VolumeStore(container, "/data/x")
     big = bytes(range(256)) * 20_000
     files = {"a b/ü\n.txt": b"12345", "big": big, "empty": b"", "a b/c": b"c"}
     for name, content in files.items():
@@ -76,15 +77,15 @@ def test_a_volume_gives_what_it_was_given(helper: Helper) -> None:
     assert store.sha256("none") is store.sha256("a b") is None
     with pytest.raises(NotFoundError), store.open("gone"):
         pass
-    with pytest.raises(PlatformError, match="not all of it came"):
+    with pytest.raises(PlatformError, match="ended before its size was reached"):
         store.write("half", io.BytesIO(b"1"), 2)
     assert store.sha256("half") is None
-    assert list(VolumeStore(helper, "/data/x/a b").names()) == ["c", "ü\n.txt"]
-    assert list(VolumeStore(helper, "/data/none").names()) == []
+    assert list(VolumeStore(container, "/data/x/a b").names()) == ["c", "ü\n.txt"]
+    assert list(VolumeStore(container, "/data/none").names()) == []
 
 
-def test_a_database_in_a_volume_is_read_as_of_one_moment(helper: Helper, tmp_path: Path) -> None:
-    store = VolumeStore(helper, "/data/x")
+def test_a_database_in_a_volume_is_read_as_of_one_moment(container: ScratchContainer, tmp_path: Path) -> None:
+    store = VolumeStore(container, "/data/x")
     made = tmp_path / "retrainings.db"
     with closing(sqlite3.connect(made, isolation_level=None)) as database:
         database.execute("pragma journal_mode = wal")
@@ -107,10 +108,10 @@ def test_nobody_s_and_other_stacks_volumes_are_not_taken(settings: DockerSetting
     volume = NAMES.of("monitor")
     client.api.create_volume(name=volume, labels={"tidemill.stack": "other-dev"})
     try:
-        with DockerNewEnds(NAMES, root, settings) as ends:
-            ends.begin("one")
+        with DockerDestination(NAMES, root, settings) as destination:
+            destination.begin("one")
             with pytest.raises(RefusedError, match="belongs to the stack 'other-dev'"):
-                ends.store("monitor")
+                destination.store("monitor")
     finally:
         remove_volume(client, volume)
 
@@ -122,29 +123,29 @@ def test_an_import_which_was_interrupted_goes_on_and_one_of_another_archive_begi
     for volume in volumes_of(client, NAMES.stack):
         remove_volume(client, str(volume["Name"]))
     root = StackRoot(tmp_path / "stacks" / NAMES.stack)
-    with DockerNewEnds(NAMES, root, settings) as ends:
-        assert ends.obstacle() is None
-        assert ends.begin("one") is False
-        ends.store("x").write("a", io.BytesIO(b"a"), 1)
+    with DockerDestination(NAMES, root, settings) as destination:
+        assert destination.obstacle() is None
+        assert destination.begin("one") is False
+        destination.store("x").write("a", io.BytesIO(b"a"), 1)
         left = client.containers.list(filters={"label": f"tidemill.stack={NAMES.stack}"})
         assert [container.name for container in left] == [NAMES.of("importing-store-x")]
         assert not root.path.exists()
     assert not client.containers.list(all=True, filters={"label": f"tidemill.stack={NAMES.stack}"})
     # A killed one would leave its container.
     client.containers.create(settings.base_image, name=NAMES.of("importing-store-x"), labels=NAMES.labels())
-    with DockerNewEnds(NAMES, root, settings) as ends:
-        assert ends.obstacle() is None
-        assert str(root.path.with_name(f".{NAMES.stack}.importing")) in ends.place()
-        assert ends.begin("one") is True
-        assert ends.store("x").sha256("a") == hashlib.sha256(b"a").hexdigest()
-    with DockerNewEnds(NAMES, root, settings) as ends:
-        assert ends.begin("two") is False
+    with DockerDestination(NAMES, root, settings) as destination:
+        assert destination.obstacle() is None
+        assert str(root.path.with_name(f".{NAMES.stack}.importing")) in destination.place()
+        assert destination.begin("one") is True
+        assert destination.store("x").sha256("a") == hashlib.sha256(b"a").hexdigest()
+    with DockerDestination(NAMES, root, settings) as destination:
+        assert destination.begin("two") is False
         assert not volumes_of(client, NAMES.stack)
-        ends.store("x").write("b", io.BytesIO(b"b"), 1)
-        ends.secret("token", "a secret")
-        ends.finish()
+        destination.store("x").write("b", io.BytesIO(b"b"), 1)
+        destination.secret("token", "a secret")
+        destination.finish()
     assert (root.secrets / "token").read_text() == "a secret"
     assert [path.name for path in root.path.parent.iterdir()] == [NAMES.stack]
-    assert DockerNewEnds(NAMES, root, settings).obstacle() == f"{root.path} exists"
+    assert DockerDestination(NAMES, root, settings).obstacle() == f"{root.path} exists"
     other = StackRoot(tmp_path / "elsewhere" / NAMES.stack)
-    assert DockerNewEnds(NAMES, other, settings).obstacle() == f"the volume {NAMES.of('x')} exists"
+    assert DockerDestination(NAMES, other, settings).obstacle() == f"the volume {NAMES.of('x')} exists"

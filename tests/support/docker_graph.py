@@ -50,7 +50,7 @@ def connect() -> docker.DockerClient:
 
 
 def make(token: str, inputs: Inputs) -> tuple[str, Outputs]:
-    """Create the resource that `inputs` describe; return its id and its further outputs."""
+    """Make what `inputs` say; return its id and further outputs."""
     makers: dict[str, Callable[[docker.DockerClient, dict[str, Any]], tuple[str, Outputs]]] = {
         CONTAINER: _container,
         NETWORK: _network,
@@ -79,7 +79,7 @@ def exists(token: str, id_: str) -> bool:
 
 
 def change(token: str, id_: str, inputs: Inputs) -> Outputs:
-    """Build an image again, or change the limits of a container in place; return the further outputs."""
+    """Rebuild an image, or change the limits of a container in place; return further outputs."""
     if token != CONTAINER:
         return make(token, inputs)[1]
     api: Any = connect().api

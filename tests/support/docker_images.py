@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tidemill.components import tools
 from tidemill.components.images import requirements
-from tidemill.components.targets.docker.images import specs
+from tidemill.components.images.catalog import image_specs
 from tidemill.components.targets.docker.postgres import USER as POSTGRES
 from tidemill.components.targets.docker.settings import DockerSettings
 from tidemill.components.tools.table import IMAGES
@@ -70,7 +70,7 @@ def _wheels(python: str, extras: list[str]) -> Path:
     """Return a folder with all that our own images install: wheels, and where there is none what one is built from."""
     wheels: set[str] = set()
     sources: set[str] = set()
-    for spec in specs(DockerSettings(training_extras=extras)).values():
+    for spec in image_specs(DockerSettings().base_image, extras, cloud=False).values():
         text = requirements(ROOT, spec.extras, python=python, own_extras=spec.project_extras)
         for block in re.findall(r"^[a-z0-9].*(?:\n    .*)*", text, re.MULTILINE):
             (sources if f"--no-binary {block.partition('==')[0]}\n" in text else wheels).add(block)

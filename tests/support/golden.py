@@ -1,6 +1,6 @@
 """Every kind of rendered file, from inputs which never change, and the files in tests/golden which they must be.
 
-`python -m tests.support.golden` writes them again, to show what a change of a template does.
+`python -m tests.support.golden` rewrites those files, to show the effect of a changed template.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def monitoring(folder: Path, config: str = CONFIG) -> dict[str, str]:
 
 
 def grafana() -> dict[str, str]:
-    """Return the files of Grafana, which a stack has only where Grafana can be had."""
+    """Return the files of Grafana, which a stack has only if Grafana is available."""
     user = {"user": "admin", "secret": "grafana-admin"}
     return {
         "grafana/grafana.ini": render("monitoring/grafana.ini.j2", **user, store="grafana"),
@@ -99,9 +99,12 @@ def dockerfiles() -> dict[str, str]:
     base = "python:3.11-slim-bookworm"
     own = {f"Dockerfile{'-training' * trains}": trains for trains in (False, True)}
     return {
-        **{f"images/{name}": render("images/Dockerfile.j2", base=base, trains=trains) for name, trains in own.items()},
-        "serving/Dockerfile": render("serving/Dockerfile.j2", **SERVING, isolated=False, files=False),
-        "serving/Dockerfile-isolated": render("serving/Dockerfile.j2", **SERVING, isolated=True, files=True),
+        **{
+            f"images/services/{name}": render("images/services/Dockerfile.j2", base=base, trains=trains)
+            for name, trains in own.items()
+        },
+        "images/model/Dockerfile": render("images/model/Dockerfile.j2", **SERVING, isolated=False, files=False),
+        "images/model/Dockerfile-isolated": render("images/model/Dockerfile.j2", **SERVING, isolated=True, files=True),
     }
 
 
@@ -121,7 +124,7 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def write() -> None:
-    """Write the golden files again."""
+    """Rewrite the golden files."""
     with tempfile.TemporaryDirectory() as folder:
         found = files(Path(folder))
     shutil.rmtree(GOLDEN, ignore_errors=True)

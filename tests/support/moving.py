@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tidemill.components.layout import StackRoot
-from tidemill.components.targets.local.migration import LocalNewEnds, LocalOldEnds
+from tidemill.components.targets.local.migration import LocalDestination, LocalSource
 from tidemill.components.targets.local.store import FolderStore, sqlite_copy
 from tidemill.components.targets.migration import LakeServer
 from tidemill.stacks.moving.export import Subject
@@ -23,8 +23,8 @@ SUBJECT = Subject("flights-dev", "flights", "local", ("flights",))
 
 
 @dataclass
-class ServerEnds(LocalOldEnds):
-    """The old ends of a stack whose lake is a server of a test, and whose other things lie in `folder`.
+class ServerSource(LocalSource):
+    """The source of a stack whose lake is a server of a test, and whose other things lie in `folder`.
 
     Attributes:
         lakefs: the lake.
@@ -69,8 +69,8 @@ class ServerEnds(LocalOldEnds):
         return {"seed-flights": "0" * 64}
 
 
-class DatabaseEnds(LocalNewEnds):
-    """New ends whose databases are elsewhere: MLflow's, and under the name `lakefs` lakeFS's key-value store."""
+class DatabaseDestination(LocalDestination):
+    """A destination whose databases are elsewhere: MLflow's, and under the name `lakefs` lakeFS's key-value store."""
 
     def __init__(self, root: StackRoot, urls: Mapping[str, str]) -> None:
         super().__init__(root)

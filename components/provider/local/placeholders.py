@@ -17,11 +17,11 @@ from typing import Final
 from ....runtime.common.errors import ConfigError
 from ....runtime.common.files import write_private
 from ...layout import StackRoot
+from ...placeholders import PLACEHOLDER, substitute
 from .files import locked, secret_value
 
 __all__ = ["Placeholders", "check_placeholders"]
 
-_PATTERN = re.compile(r"@\{([a-z-]+)(?::([^{}]*))?\}")
 _NAMED: Final = frozenset({"secret-file", "secret", "bcrypt", "store", "database", "tool", "tool-home"})
 _PLAIN: Final = frozenset({"config", "python", "host", "port", "scratch"})
 _SECRET: Final = frozenset({"secret", "bcrypt"})
@@ -45,7 +45,7 @@ def check_placeholders(text: str, field: str, *, secrets: bool) -> None:
     Raises:
         ConfigError: a placeholder does not exist, or a secret's value would be visible to others.
     """
-    for found in _PATTERN.finditer(text):
+    for found in PLACEHOLDER.finditer(text):
         kind, name = found[1], found[2]
         known = kind in _NAMED if name is not None else kind in _PLAIN
         if not known or (name is not None and not _NAME.fullmatch(name)):
@@ -85,7 +85,7 @@ class Placeholders:
             NotFoundError: there is no such secret.
             ToolError: the program cannot be installed.
         """
-        return _PATTERN.sub(lambda found: self._value(found[1], found[2] or "", found[0]), text)
+        return substitute(text, self._value)
 
     def _value(self, kind: str, name: str, whole: str) -> str:
         match kind:

@@ -1,1 +1,1 @@
-"""The `aws` target: ECS Fargate and what belongs to it. `settings` imports no Pulumi."""
+"""The target `aws`: tasks of ECS Fargate. `spec`, `settings` and `operations` import no Pulumi."""

@@ -1,38 +1,29 @@
-"""What every part of the target shares: names, the vendor's provider, the account, the stack's key."""
+"""Names, the AWS provider, the account and the encryption key of a stack."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 
 import pulumi
 import pulumi_aws as aws
 
+from ..options import protected
 from .names import Names
 from .settings import AwsSettings
 
-__all__ = ["Core", "after", "kept"]
-
-
-def kept(opts: pulumi.ResourceOptions) -> pulumi.ResourceOptions:
-    """Return `opts` for what holds data, or the secrets which open it."""
-    return pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(protect=True))
-
-
-def after(opts: pulumi.ResourceOptions, resources: Sequence[pulumi.Resource]) -> pulumi.ResourceOptions:
-    """Return `opts` of what waits for `resources`."""
-    return pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(resources)))
+__all__ = ["Core"]
 
 
 class Core:
-    """Made once a stack.
+    """The shared values of a stack.
 
     Args:
-        names: what things are called.
+        names: names of the stack in AWS.
         settings: the block `aws` of the stack config.
 
     Attributes:
-        production: whether the stack is guarded as production.
+        production: whether the stack is protected as production.
+        region, domain: of the block.
     """
 
     def __init__(self, names: Names, settings: AwsSettings) -> None:
@@ -47,39 +38,39 @@ class Core:
 
     @cached_property
     def options(self) -> pulumi.ResourceOptions:
-        """Options of the vendor's resources which belong to no component."""
+        """Options for resources of the AWS provider."""
         return pulumi.ResourceOptions(provider=self._provider)
 
-    def of(self, opts: pulumi.ResourceOptions) -> pulumi.ResourceOptions:
-        """Return `opts` for a resource of the vendor's."""
+    def with_provider(self, opts: pulumi.ResourceOptions) -> pulumi.ResourceOptions:
+        """Return `opts` for a resource of the AWS provider."""
         return pulumi.ResourceOptions.merge(opts, self.options)
 
     @property
-    def asking(self) -> pulumi.InvokeOutputOptions:
-        """Options of what is asked of AWS while the program runs."""
+    def invoke_options(self) -> pulumi.InvokeOutputOptions:
+        """Options for calls of AWS while the program runs."""
         return pulumi.InvokeOutputOptions(provider=self._provider)
 
     def tags(self, name: str) -> dict[str, str]:
-        """Return the tags of the stack's thing `name`."""
+        """Return the tags of the stack's `name`."""
         return self.names.tags(name)
 
     @cached_property
     def account(self) -> pulumi.Output[str]:
-        """The number of the account."""
-        return aws.get_caller_identity_output(opts=self.asking).account_id
+        """The id of the account."""
+        return aws.get_caller_identity_output(opts=self.invoke_options).account_id
 
     @cached_property
     def partition(self) -> pulumi.Output[str]:
-        """`aws`, or the name of a part of AWS of its own."""
-        return aws.get_partition_output(opts=self.asking).partition
+        """The partition of AWS, mostly `aws`."""
+        return aws.get_partition_output(opts=self.invoke_options).partition
 
     def arn(self, service: str, path: pulumi.Input[str]) -> pulumi.Output[str]:
-        """Return the ARN of a thing of this account and region."""
+        """Return the ARN of a resource in this account and region."""
         return pulumi.Output.concat("arn:", self.partition, f":{service}:{self.region}:", self.account, ":", path)
 
     @cached_property
     def key(self) -> aws.kms.Key:
-        """The one key which everything of the stack is encrypted with; without it all data is lost."""
+        """The KMS key that encrypts all data of the stack. Without it, all data is lost."""
         names, region = self.names, self.region
         root = pulumi.Output.concat("arn:", self.partition, ":iam::", self.account, ":root")
         policy = pulumi.Output.json_dumps(
@@ -87,7 +78,7 @@ class Core:
                 "Version": "2012-10-17",
                 "Statement": [
                     {
-                        # AWS's own default: permissions to use the key are IAM's matter. `*` is the key itself.
+                        # AWS's default: IAM policies decide who can use the key. `*` is the key itself.
                         "Sid": "Account",
                         "Effect": "Allow",
                         "Principal": {"AWS": root},
@@ -119,7 +110,7 @@ class Core:
             deletion_window_in_days=30,
             policy=policy,
             tags=self.tags("key"),
-            opts=kept(self.options),
+            opts=protected(self.options),
         )
         aws.kms.Alias("key", name=f"alias/{names.of('key')}", target_key_id=key.key_id, opts=self.options)
         return key

@@ -1,4 +1,4 @@
-"""The stack's databases: each is one of its own, with a role of its own, in one Postgres; lakeFS's may be a table."""
+"""Creates the stack's databases in one Postgres server, each with its own role. lakeFS can use DynamoDB instead."""
 
 from __future__ import annotations
 
@@ -9,45 +9,41 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
+from ...images.container_layout import CONFIG, SECRETS
 from ...provider import resources as native
 from ..base import DatabaseRef, SecretArgs
+from ..options import after
+from ..postgres_access import database_role, pass_file
 from . import permissions
-from .core import after
 from .foundation import Foundation
-from .names import CONFIG, SECRETS
 from .permissions import Statement
 from .secrets import Secrets
 from .settings import TaskSize
 from .storage import Postgres, lake_table
-from .tasks import Held, Work
+from .tasks import StoredSecret, TaskSpec
 
-__all__ = ["HELPER", "Databases", "pass_file"]
+__all__ = ["CLIENT_SIZE", "Databases"]
 
-HELPER = TaskSize(cpu=256, memory_mb=512)
-"""What a task gets which only asks others."""
+CLIENT_SIZE = TaskSize(cpu=256, memory_mb=512)
+"""Size of a task that only calls other servers."""
 
 _GRAFANA = "grafana"
 _LAKE = "lakefs"
 
 
-def pass_file(database: str) -> str:
-    """Return the config file with the password of `database`."""
-    return f"pgpass-{database}"
-
-
 class Databases:
-    """Makes databases, and knows where each of them is.
+    """Creates databases.
 
     Args:
-        foundation: what everything stands on.
+        foundation: the shared parts of the stack.
         secrets: the stack's secrets.
     """
 
     def __init__(self, foundation: Foundation, secrets: Secrets) -> None:
-        self._on = foundation
+        self._base = foundation
         self._secrets = secrets
         self._roles: dict[str, str] = {}
-        self._table_is_lakes = foundation.core.settings.lake_metadata == "dynamodb"
+        self._lake_in_table = foundation.core.settings.lake_metadata == "dynamodb"
 
     def __contains__(self, name: str) -> bool:
         """Return whether the database `name` is in Postgres."""
@@ -55,23 +51,23 @@ class Databases:
 
     @cached_property
     def _postgres(self) -> Postgres:
-        return Postgres(self._on.core, self._on.network)
+        return Postgres(self._base.core, self._base.network)
 
     @cached_property
     def _table(self) -> aws.dynamodb.Table:
-        return lake_table(self._on.core)
+        return lake_table(self._base.core)
 
     def make(self, name: str, opts: pulumi.ResourceOptions) -> DatabaseRef:
-        """Make a database, and a role which owns it, in the stack's Postgres; or lakeFS's table."""
-        if name == _LAKE and self._table_is_lakes:
+        """Create a database and the role that owns it in Postgres, or the DynamoDB table of lakeFS."""
+        if name == _LAKE and self._lake_in_table:
             return DatabaseRef(name, self._table)
-        on, postgres = self._on, self._postgres
+        base, postgres = self._base, self._postgres
         secret = self._secrets.make(f"database-{name}", SecretArgs(), opts)
-        role = self._roles[name] = name.replace("-", "_")
-        made = on.tasks.make(
+        role = self._roles[name] = database_role(name)
+        made = base.tasks.make(
             f"databases-{name}",
-            Work(
-                image=on.images.get("mlflow"),
+            TaskSpec(
+                image=base.images.get("mlflow"),
                 command=["python", "-m", "tidemill.runtime.cloud.databases", role, f"{SECRETS}/{secret.name}"],
                 env={"PGHOST": postgres.host, "PGPORT": str(postgres.port)},
                 secrets=self._secrets.all_of([secret]),
@@ -79,7 +75,7 @@ class Databases:
                     variable: (pulumi.Output.concat(postgres.admin, f":{key}::"), postgres.admin)
                     for variable, key in (("PGUSER", "username"), ("PGPASSWORD", "password"))
                 },
-                size=HELPER,
+                size=CLIENT_SIZE,
                 group="databases",
             ),
             opts,
@@ -89,18 +85,18 @@ class Databases:
             name=f"database-{name}",
             timeout=600.0,
             triggers={"files": made.files},
-            opts=after(opts, [*postgres.resources, *on.network.ready]),
-            **on.run(made, postgres=True),
+            opts=after(opts, [*postgres.resources, *base.network.ready]),
+            **base.run(made, postgres=True),
         )
         return DatabaseRef(name, job)
 
     def grafana(
         self,
         env: dict[str, pulumi.Input[str]],
-        secret_env: dict[str, tuple[str, Held]],
+        secret_env: dict[str, tuple[str, StoredSecret]],
         opts: pulumi.ResourceOptions,
     ) -> DatabaseRef:
-        """Have Grafana keep what people make in Postgres: the disk of a task ends with it."""
+        """Let Grafana store its data in Postgres, because the disk of a task is deleted with the task."""
         database = self.make(_GRAFANA, opts)
         postgres = self._postgres
         env |= {
@@ -110,11 +106,11 @@ class Databases:
             "GF_DATABASE_USER": _GRAFANA,
             "GF_DATABASE_SSL_MODE": "require",
         }
-        secret_env["GF_DATABASE_PASSWORD"] = (f"database-{_GRAFANA}", self._secrets.held(f"database-{_GRAFANA}"))
+        secret_env["GF_DATABASE_PASSWORD"] = (f"database-{_GRAFANA}", self._secrets.stored(f"database-{_GRAFANA}"))
         return database
 
     def url(self, name: str) -> pulumi.Output[str]:
-        """Return the URL of a database without its password: that is read from a file."""
+        """Return the URL of a database; libpq reads the password from a file."""
         role, postgres = self._roles[name], self._postgres
         return pulumi.Output.concat(
             f"postgresql://{role}@",
@@ -123,12 +119,12 @@ class Databases:
         )
 
     def lake_env(self) -> dict[str, pulumi.Input[str]]:
-        """Return lakeFS's settings of where its metadata is."""
-        if self._table_is_lakes:
+        """Return the environment variables that tell lakeFS where its metadata is."""
+        if self._lake_in_table:
             return {
                 "LAKEFS_DATABASE_TYPE": "dynamodb",
                 "LAKEFS_DATABASE_DYNAMODB_TABLE_NAME": self._table.name,
-                "LAKEFS_DATABASE_DYNAMODB_AWS_REGION": self._on.core.region,
+                "LAKEFS_DATABASE_DYNAMODB_AWS_REGION": self._base.core.region,
             }
         return {
             "LAKEFS_DATABASE_TYPE": "postgres",
@@ -136,11 +132,11 @@ class Databases:
         }
 
     def lake_statements(self) -> pulumi.Output[Sequence[Statement]] | None:
-        """Return what lakeFS may do with its table; None where it has none."""
-        if not self._table_is_lakes:
+        """Return the permissions of lakeFS on its table, or None if it has none."""
+        if not self._lake_in_table:
             return None
-        both: pulumi.Output[Any] = pulumi.Output.all(self._table.arn, self._on.core.key.arn)
-        return both.apply(_use_table)
+        known: pulumi.Output[Any] = pulumi.Output.all(self._table.arn, self._base.core.key.arn)
+        return known.apply(_use_table)
 
 
 def _use_table(found: list[str]) -> Sequence[Statement]:

@@ -1,8 +1,8 @@
-"""The containers of a task, in the words of ECS. Imports no Pulumi: values may be outputs, which are not looked into.
+"""The container definitions of a task, as ECS expects them. Values can be outputs.
 
-prepare   puts files in place and restores folders, then ends; the others wait for it
-keep      keeps folders in S3, until after the main container's end; where there is one to keep
-main      what the task is for
+prepare   writes files and restores folders, then ends; the other containers wait for it
+keep      mirrors folders to S3 until the main container has ended; only if the task has such folders
+main      the service or job
 """
 
 from __future__ import annotations
@@ -12,42 +12,44 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ....runtime.cloud import VARIABLE, secret_variable
+from ...images.container_layout import PORT, SCRATCH, USER
+from ...images.health import upstream_health
 from ..base import HealthCheck
-from .names import FILES, FOLDERS, HELPER_CPU, HELPER_MEMORY_MB, PORT, SCRATCH, USER
+from .names import FILES, FOLDERS, HELPER_CPU, HELPER_MEMORY_MB
 
-__all__ = ["MAIN", "TaskSpec", "containers", "volumes"]
+__all__ = ["MAIN", "ContainerSpec", "containers", "volumes"]
 
 MAIN, PREPARE, KEEP = "main", "prepare", "keep"
-# Fargate waits no longer from SIGTERM to SIGKILL.
+# Fargate's maximum from SIGTERM to SIGKILL.
 _STOP_LIMIT = 120
 _START_LIMIT = 300
-# All that Docker gives a container besides what changing owners and modes of files needs.
+# All default capabilities of Docker, except those for changing owners and modes of files.
 _DROPPED = [
     *("AUDIT_WRITE", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "NET_RAW", "SETFCAP", "SETGID", "SETPCAP"),
     *("SETUID", "SYS_CHROOT"),
 ]
-_ASK = "import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=4)"
+_PROBE = "import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=4)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskSpec:
-    """What a task is made of; texts have no placeholders any more.
+class ContainerSpec:
+    """The containers of a task. All placeholders are resolved.
 
     Attributes:
-        image, helper: references of the images of the main container and of the two beside it.
-        ours: whether the main image is ours, so that there is a Python in it.
-        command: what the main container runs.
-        env: its plain settings.
-        secret_env: variable -> ARN of the secret whose value it gets; JSON keys as ECS writes them.
+        image, helper: references of the images of the main container and of the other two.
+        ours: whether the main image is one of ours, which contain Python.
+        command: the command of the main container.
+        env: its environment variables.
+        secret_env: variable -> ARN of the secret that is its value, with a JSON key in ECS's syntax.
         files: s3:// URL of the `TaskFiles`.
-        secrets: secret -> its ARN, of those which become files or stand in config files.
-        keeps: whether folders are kept while it runs.
+        secrets: secret -> ARN, of secrets that become files or parts of config files.
+        keeps: whether the task has a container `keep`.
         log_group, region: where it logs.
-        health: when it is alive; None for what runs once.
+        health: its health check; None for jobs.
         stop_seconds: from SIGTERM to SIGKILL.
-        open_files: how many files it may open, or None for ECS's own limit.
-        folder: where it starts.
-        listens: whether it answers at the port.
+        open_files: limit of open files, or None for ECS's own limit.
+        folder: its working directory.
+        listens: whether it listens on the port.
     """
 
     image: Any
@@ -69,11 +71,11 @@ class TaskSpec:
 
 
 def volumes() -> list[str]:
-    """Return the names of a task's volumes; what they hold ends with the task."""
+    """Return the names of a task's volumes, which are deleted with the task."""
     return list(FOLDERS)
 
 
-def containers(spec: TaskSpec) -> list[dict[str, Any]]:
+def containers(spec: ContainerSpec) -> list[dict[str, Any]]:
     """Return the containers of the task."""
     found = [_prepare(spec)]
     if spec.keeps:
@@ -81,25 +83,25 @@ def containers(spec: TaskSpec) -> list[dict[str, Any]]:
     return [*found, _main(spec)]
 
 
-def _prepare(spec: TaskSpec) -> dict[str, Any]:
+def _prepare(spec: ContainerSpec) -> dict[str, Any]:
     return {
         **_common(spec, PREPARE),
         "image": spec.helper,
         "essential": False,
-        # Volumes are root's; it gives them to the user of the others, and ends.
+        # Volumes belong to root; this container gives them to the user of the others.
         "user": "0:0",
         "linuxParameters": {"capabilities": {"drop": _DROPPED}, "initProcessEnabled": True},
         "command": ["python", "-m", "tidemill.runtime.cloud", "prepare"],
         "environment": _pairs({VARIABLE: spec.files}),
-        "secrets": _handed({secret_variable(name): arn for name, arn in spec.secrets.items()}),
+        "secrets": _secret_references({secret_variable(name): arn for name, arn in spec.secrets.items()}),
     }
 
 
-def _keep(spec: TaskSpec) -> dict[str, Any]:
+def _keep(spec: ContainerSpec) -> dict[str, Any]:
     return {
         **_common(spec, KEEP),
         "image": spec.helper,
-        # Its own failure ends no service; it is started again.
+        # If it fails, ECS restarts it; the service continues.
         "essential": False,
         "restartPolicy": {"enabled": True, "restartAttemptPeriod": 60},
         "user": f"{USER}:{USER}",
@@ -113,10 +115,10 @@ def _keep(spec: TaskSpec) -> dict[str, Any]:
     }
 
 
-def _main(spec: TaskSpec) -> dict[str, Any]:
+def _main(spec: ContainerSpec) -> dict[str, Any]:
     waits = [{"containerName": PREPARE, "condition": "SUCCESS"}]
     if spec.keeps:
-        # What is waited for is also ended after: the keeper sees what was written last.
+        # ECS stops a dependency last, so `keep` sees the last writes.
         waits.append({"containerName": KEEP, "condition": "START"})
     first, *rest = spec.command
     files = spec.open_files
@@ -129,7 +131,7 @@ def _main(spec: TaskSpec) -> dict[str, Any]:
         "entryPoint": [first],
         "command": rest,
         "environment": _pairs({"HOME": SCRATCH, "LOGNAME": "tidemill", **spec.env}),
-        "secrets": _handed(spec.secret_env),
+        "secrets": _secret_references(spec.secret_env),
         "dependsOn": waits,
         "workingDirectory": spec.folder,
         "stopTimeout": min(_STOP_LIMIT, max(2, round(spec.stop_seconds))),
@@ -139,7 +141,7 @@ def _main(spec: TaskSpec) -> dict[str, Any]:
     }
 
 
-def _common(spec: TaskSpec, name: str) -> dict[str, Any]:
+def _common(spec: ContainerSpec, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "readonlyRootFilesystem": True,
@@ -153,7 +155,7 @@ def _common(spec: TaskSpec, name: str) -> dict[str, Any]:
                 "awslogs-group": spec.log_group,
                 "awslogs-region": spec.region,
                 "awslogs-stream-prefix": MAIN,
-                # A log which cannot be written must not hold up an answer.
+                # A full log buffer must not block the service.
                 "mode": "non-blocking",
                 "max-buffer-size": "10m",
             },
@@ -162,17 +164,9 @@ def _common(spec: TaskSpec, name: str) -> dict[str, Any]:
 
 
 def _health(check: HealthCheck, ours: bool) -> dict[str, Any]:
-    url = f"http://127.0.0.1:{PORT}{check.path}"
-    if ours:
-        command = ["CMD", "python", "-c", _ASK, url]
-    elif check.basic:
-        # A password in the arguments of a command could be read: who refuses, lives.
-        script = f"said=$(wget -q -O /dev/null {url} 2>&1) || case \"$said\" in *' 401 '*) ;; *) exit 1 ;; esac"
-        command = ["CMD-SHELL", script]
-    else:
-        command = ["CMD", "wget", "-q", "-O", "/dev/null", url]
+    probe = ["CMD", "python", "-c", _PROBE, f"http://127.0.0.1:{PORT}{check.path}"]
     return {
-        "command": command,
+        "command": probe if ours else upstream_health(check),
         "interval": 10,
         "timeout": 5,
         "retries": 3,
@@ -184,5 +178,5 @@ def _pairs(env: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"name": name, "value": value} for name, value in sorted(env.items())]
 
 
-def _handed(secrets: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _secret_references(secrets: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"name": name, "valueFrom": arn} for name, arn in sorted(secrets.items())]

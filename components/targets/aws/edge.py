@@ -1,4 +1,4 @@
-"""The load balancer: the only way in, by TLS, for services which clients reach, each under a name of its own."""
+"""Declares the load balancer, through which clients reach public services by TLS, each under its own host name."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
+from ...images.container_layout import PORT
 from ..base import HealthCheck
-from .core import Core, after
-from .names import PORT, priority
+from ..options import after
+from .core import Core
+from .names import priority
 from .network import HTTPS, Network
 
 __all__ = ["Edge", "Entrance"]
@@ -21,13 +23,13 @@ _METRICS_RULE = 1
 
 @dataclass(frozen=True)
 class Entrance:
-    """What leads to one service.
+    """The target of one service in the load balancer.
 
     Attributes:
-        group: where the load balancer sends its requests.
-        rule: what makes it do so.
-        url: how clients reach it.
-        label: what its requests are counted under.
+        group: its target group.
+        rule: the rule that forwards requests to the group.
+        url: its URL for clients.
+        label: the label of its request count in CloudWatch.
     """
 
     group: aws.lb.TargetGroup
@@ -37,10 +39,10 @@ class Entrance:
 
 
 class Edge(pulumi.ComponentResource):
-    """The load balancer with its certificate and names.
+    """The load balancer with its certificate and DNS names.
 
     Attributes:
-        address: its own name, which `*.DOMAIN` is pointed at where no zone is named.
+        address: its DNS name; if the config names no zone, the user points `*.DOMAIN` at it.
     """
 
     address: pulumi.Output[str]
@@ -64,7 +66,7 @@ class Edge(pulumi.ComponentResource):
             tags=core.tags("balancer"),
             opts=after(self._opts, network.ready),
         )
-        certificate, proofs = self._certificate()
+        certificate, validations = self._certificate()
         self._listener = aws.lb.Listener(
             "https",
             load_balancer_arn=self._balancer.arn,
@@ -74,9 +76,9 @@ class Edge(pulumi.ComponentResource):
             certificate_arn=certificate,
             default_actions=[self._refuse("no such service")],
             tags=core.tags("https"),
-            opts=after(self._opts, proofs),
+            opts=after(self._opts, validations),
         )
-        # lakeFS answers /metrics to everybody, and Prometheus asks within the network.
+        # lakeFS serves /metrics without credentials, and Prometheus scrapes inside the network.
         aws.lb.ListenerRule(
             "no-metrics",
             listener_arn=self._listener.arn,
@@ -108,14 +110,14 @@ class Edge(pulumi.ComponentResource):
         if existing:
             return existing, []
         assert zone is not None  # noqa: S101 - `problems` saw to it
-        made = aws.acm.Certificate(
+        certificate = aws.acm.Certificate(
             "certificate",
             domain_name=f"*.{core.domain}",
             validation_method="DNS",
             tags=core.tags("certificate"),
             opts=self._opts,
         )
-        option = made.domain_validation_options.apply(lambda found: found[0])
+        option = certificate.domain_validation_options.apply(lambda found: found[0])
         record = aws.route53.Record(
             "certificate",
             zone_id=zone,
@@ -126,10 +128,10 @@ class Edge(pulumi.ComponentResource):
             allow_overwrite=True,
             opts=self._opts,
         )
-        shown = aws.acm.CertificateValidation(
-            "certificate", certificate_arn=made.arn, validation_record_fqdns=[record.fqdn], opts=self._opts
+        validation = aws.acm.CertificateValidation(
+            "certificate", certificate_arn=certificate.arn, validation_record_fqdns=[record.fqdn], opts=self._opts
         )
-        return shown.certificate_arn, [shown]
+        return validation.certificate_arn, [validation]
 
     def _names(self, zone: str) -> None:
         aws.route53.Record(
@@ -155,7 +157,7 @@ class Edge(pulumi.ComponentResource):
         )
 
     def entrance(self, name: str, health: HealthCheck, *, drain: int) -> Entrance:
-        """Let clients reach the service `name`."""
+        """Forward requests of clients to the service `name`; `drain` is in seconds."""
         core = self._core
         group = aws.lb.TargetGroup(
             name,
@@ -167,7 +169,7 @@ class Edge(pulumi.ComponentResource):
             deregistration_delay=drain,
             health_check=aws.lb.TargetGroupHealthCheckArgs(
                 path=health.path,
-                # A service which asks for a password before it says how it is, lives where it asks.
+                # A service with a password in front of its health check is healthy if it answers 401.
                 matcher="200,401" if health.basic else "200",
                 interval=15,
                 timeout=5,

@@ -1,4 +1,4 @@
-"""What everything of a stack stands on: network, cluster, bucket, load balancer, task definitions."""
+"""The shared parts of a stack on AWS: network, cluster, bucket, load balancer, task definitions."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from pathlib import Path
 
 import pulumi
 
+from ...images.container_layout import PORT
 from ...provider import resources as native
 from .core import Core
 from .edge import Edge
-from .images import Images
+from .images import EcrImages
 from .metrics import Metrics
-from .names import PORT
 from .network import Network
 from .services import Cluster
 from .storage import Bucket
-from .tasks import Made, Tasks
+from .tasks import DeclaredTask, Tasks
 
 __all__ = ["Foundation"]
 
 
 class Foundation:
-    """Each part is made when it is first asked for.
+    """Creates each shared part when it is first used.
 
     Args:
-        core: what all parts share.
-        root: a folder of this machine for what images are built from.
+        core: the stack's shared values.
+        root: a folder on this machine for build contexts.
         project: the folder of Pulumi.yaml.
-        expiring: store -> days after which what is in it goes.
+        expiring: store -> days after which its objects are deleted.
     """
 
     def __init__(self, core: Core, *, root: Path, project: Path, expiring: Mapping[str, int]) -> None:
         self.core = core
-        self.images = Images(core, project, root / "images")
+        self.images = EcrImages(core, project, root / "images")
         self._expiring = expiring
 
     @cached_property
     def metrics(self) -> Metrics | None:
-        """Where metrics are kept, or None where they are not."""
+        """The workspace for metrics, or None if the config skips it."""
         return None if self.core.settings.metrics.skip else Metrics(self.core)
 
     @cached_property
@@ -52,37 +52,37 @@ class Foundation:
 
     @cached_property
     def cluster(self) -> Cluster:
-        """Where tasks run, and the names they have."""
+        """The cluster, and the DNS names of services."""
         return Cluster(self.core, self.network)
 
     @cached_property
     def edge(self) -> Edge:
-        """The load balancer; its address is an output of the stack."""
+        """The load balancer. Its address is an output of the stack."""
         edge = Edge("edge", self.core, self.network)
         pulumi.export("load_balancer", edge.address)
         return edge
 
     @cached_property
     def bucket(self) -> Bucket:
-        """Where all object stores are."""
+        """The bucket with all object stores."""
         return Bucket(self.core, self._expiring)
 
     @cached_property
     def tasks(self) -> Tasks:
-        """What makes task definitions."""
+        """Declares task definitions."""
         return Tasks(self.core, self.bucket, self.images.get("runtime"))
 
     def url(self, service: str) -> str:
-        """Return how the stack's own tasks reach `service`."""
+        """Return the URL of `service` inside the network."""
         return f"http://{service}.{self.cluster.zone}:{PORT}"
 
     def groups(self, *, postgres: bool) -> list[pulumi.Input[str]]:
-        """Return the security groups of a task, which reaches Postgres or not."""
+        """Return the security groups of a task; `postgres` lets it connect to Postgres."""
         groups = self.network.groups
         return [groups.services.id, *([groups.clients.id] if postgres else [])]
 
-    def run(self, made: Made, *, postgres: bool = False) -> native.TaskInputs:
-        """Return how our provider runs a task of `made` once."""
+    def run(self, made: DeclaredTask, *, postgres: bool = False) -> native.TaskInputs:
+        """Return the inputs with which our provider runs the task `made` once."""
         return native.TaskInputs(
             stack=self.core.names.stack,
             region=self.core.region,

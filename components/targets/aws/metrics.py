@@ -1,4 +1,4 @@
-"""Metrics in Amazon Managed Prometheus: the Prometheus task scrapes, judges the rules and sends everything there."""
+"""Sends metrics to Amazon Managed Prometheus. The Prometheus task scrapes and evaluates the rules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pulumi
 import pulumi_aws as aws
 import yaml
 
-from .core import Core, kept
+from ..options import protected
+from .core import Core
 
 __all__ = ["Metrics", "each_task"]
 
@@ -20,10 +21,10 @@ _UID = "tidemill-prometheus"
 
 
 def each_task(config: Mapping[str, pulumi.Input[str]]) -> dict[str, pulumi.Input[str]]:
-    """Return the files of Prometheus in which every task behind a name is scraped, and not one of them by chance."""
+    """Return the config files of Prometheus, changed so that it scrapes every task behind a DNS name."""
 
-    def resolved(whole: dict[str, Any]) -> None:
-        for job in whole["scrape_configs"]:
+    def use_dns(document: dict[str, Any]) -> None:
+        for job in document["scrape_configs"]:
             targets = [target for static in job.pop("static_configs") for target in static["targets"]]
             job["dns_sd_configs"] = [
                 {"names": [target.rpartition(":")[0]], "type": "A", "port": int(target.rpartition(":")[2])}
@@ -31,21 +32,24 @@ def each_task(config: Mapping[str, pulumi.Input[str]]) -> dict[str, pulumi.Input
             ]
 
     text = pulumi.Output.from_input(config[_CONFIG])
-    return {**config, _CONFIG: text.apply(lambda found: _changed(found, resolved))}
+    return {**config, _CONFIG: text.apply(lambda found: _changed(found, use_dns))}
 
 
 def _changed(text: str, change: Callable[[dict[str, Any]], None]) -> str:
-    whole: dict[str, Any] = yaml.safe_load(text)
-    change(whole)
-    return yaml.safe_dump(whole, sort_keys=False)
+    document: dict[str, Any] = yaml.safe_load(text)
+    change(document)
+    return yaml.safe_dump(document, sort_keys=False)
 
 
 class Metrics:
-    """A workspace, made or brought.
+    """A workspace, created or existing.
+
+    Args:
+        core: the stack's shared values.
 
     Attributes:
-        arn: of the workspace.
-        url: where it answers, without a trailing slash.
+        arn: ARN of the workspace.
+        url: its URL, without a trailing slash.
     """
 
     arn: pulumi.Output[str]
@@ -65,30 +69,30 @@ class Metrics:
             alias=core.names.of("metrics", 100),
             kms_key_arn=core.key.arn,
             tags=core.tags("metrics"),
-            opts=kept(core.options),
+            opts=protected(core.options),
         )
         self.arn = workspace.arn
         self.url = workspace.prometheus_endpoint.apply(lambda url: url.rstrip("/"))
 
     def writing(self, config: Mapping[str, pulumi.Input[str]]) -> dict[str, pulumi.Input[str]]:
-        """Return the files of Prometheus with the remote write added, signed with the task's own role."""
+        """Return the config files of Prometheus with a remote write to the workspace, signed with the task's role."""
 
-        def added(found: list[str]) -> str:
+        def with_write(found: list[str]) -> str:
             text, url = found
-            wanted = {
+            remote = {
                 "url": f"{url}/api/v1/remote_write",
                 "sigv4": {"region": self._region},
                 "queue_config": {"max_samples_per_send": 1000, "max_shards": 50, "capacity": 2500},
             }
-            return _changed(text, lambda whole: whole.update({"remote_write": [wanted]}))
+            return _changed(text, lambda document: document.update({"remote_write": [remote]}))
 
-        return {**config, _CONFIG: pulumi.Output.all(config[_CONFIG], self.url).apply(added)}
+        return {**config, _CONFIG: pulumi.Output.all(config[_CONFIG], self.url).apply(with_write)}
 
     def reading(self, config: Mapping[str, pulumi.Input[str]]) -> dict[str, pulumi.Input[str]]:
-        """Return the files of Grafana with the workspace as the source of its dashboards."""
+        """Return the config files of Grafana with the workspace as data source."""
 
         def source(url: str) -> str:
-            wanted = {
+            sources = {
                 "apiVersion": 1,
                 "datasources": [
                     {
@@ -107,6 +111,6 @@ class Metrics:
                     }
                 ],
             }
-            return json.dumps(wanted, indent=2) + "\n"
+            return json.dumps(sources, indent=2) + "\n"
 
         return {**config, _SOURCE: self.url.apply(source)}

@@ -1,4 +1,4 @@
-"""What things are called on AWS, how large tasks are, and where things are within a container. Imports no Pulumi."""
+"""Names on AWS, and sizes of tasks and databases. Imports no Pulumi."""
 
 from __future__ import annotations
 
@@ -8,44 +8,20 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from ....runtime.common.errors import ConfigError
+from ...images.container_layout import DATA, MOUNT, SCRATCH
 from .settings import AwsSettings, TaskSize
 
 __all__ = [
-    "CONFIG",
-    "DATA",
-    "FILES",
-    "FOLDERS",
-    "HELPER_CPU",
-    "HELPER_MEMORY_MB",
-    "MOUNT",
-    "PORT",
-    "PROJECT",
-    "SCRATCH",
-    "SECRETS",
-    "USER",
-    "Names",
-    "database_class",
-    "fit",
-    "priority",
-    "size_of",
-    "whole",
-]
+    "FILES", "FOLDERS", "HELPER_CPU", "HELPER_MEMORY_MB", "Names", "database_class", "fit", "priority", "size_of",
+    "task_size",
+]  # fmt: skip
 
-USER = 10001
-"""The user of every container but the one which prepares the others' folders."""
-
-PORT = 8080
-"""What every service listens on within its task."""
-
-MOUNT = "/run/tidemill"
-CONFIG, SECRETS = f"{MOUNT}/config", f"{MOUNT}/secrets"
-DATA, SCRATCH, PROJECT = "/data", "/scratch", "/project"
 FILES = "files"
 FOLDERS: Mapping[str, str] = {FILES: MOUNT, "data": DATA, "scratch": SCRATCH, "temporary": "/tmp"}  # noqa: S108
-"""Volume of a task -> where its containers find it; a task's disk is encrypted, and ends with the task."""
+"""Volume of a task -> its path in containers. The disk of a task is encrypted and deleted with the task."""
 
 HELPER_CPU, HELPER_MEMORY_MB = 64, 256
-"""What the container beside the main one gets."""
+"""Resources of the helper container beside the main one."""
 
 _HASHED = 8
 _MOST_CPU, _MOST_MEMORY_MB = 16384, 122880
@@ -53,11 +29,11 @@ _MOST_CPU, _MOST_MEMORY_MB = 16384, 122880
 
 @dataclass(frozen=True)
 class Names:
-    """Names in AWS, where all stacks of an account share one space of them.
+    """Names in AWS, which all stacks of an account share.
 
     Attributes:
-        team, environment: they name the stack.
-        extra: further tags of everything.
+        team, environment: together the stack's name.
+        extra: additional tags of all resources.
     """
 
     team: str
@@ -70,25 +46,25 @@ class Names:
         return f"{self.team}-{self.environment}"
 
     def of(self, name: str, limit: int = 64) -> str:
-        """Return what the stack's thing `name` is called, in at most `limit` characters.
+        """Return the name in AWS of the stack's `name`, in at most `limit` characters.
 
         >>> Names("flights", "dev").of("mlflow")
         'tidemill-flights-dev-mlflow'
         >>> len(Names("flights", "dev").of("serving-departures", 32))
         32
         """
-        whole = f"tidemill-{self.stack}-{name}"
-        if len(whole) <= limit:
-            return whole
-        mark = hashlib.sha256(whole.encode()).hexdigest()[:_HASHED]
-        return f"{whole[: limit - _HASHED - 1].rstrip('-')}-{mark}".ljust(limit, "0")[:limit]
+        full = f"tidemill-{self.stack}-{name}"
+        if len(full) <= limit:
+            return full
+        mark = hashlib.sha256(full.encode()).hexdigest()[:_HASHED]
+        return f"{full[: limit - _HASHED - 1].rstrip('-')}-{mark}".ljust(limit, "0")[:limit]
 
     def path(self, name: str) -> str:
-        """Return the name of what is called by a path: log groups, secrets, repositories."""
+        """Return the path that names a log group, secret or repository."""
         return f"tidemill/{self.stack}/{name}"
 
     def tags(self, name: str) -> dict[str, str]:
-        """Return the tags of the stack's thing `name`; team and environment tell costs apart."""
+        """Return the tags of the stack's `name`; team and environment allow cost reports."""
         return {
             **self.extra,
             "Name": self.of(name, 128),
@@ -114,7 +90,7 @@ _OFFERED: Mapping[int, tuple[int, int, int]] = {
 
 
 def fit(cpu: int, memory_mb: int) -> tuple[int, int]:
-    """Return the smallest task of Fargate which has at least `cpu` units and `memory_mb` MiB.
+    """Return the smallest size of a Fargate task with at least `cpu` units and `memory_mb` MiB.
 
     >>> fit(640, 1300)
     (1024, 2048)
@@ -130,19 +106,19 @@ def fit(cpu: int, memory_mb: int) -> tuple[int, int]:
             wanted = 2048
         return units, wanted
     raise ConfigError(
-        "is more than a task of Fargate can have",
+        "is more than a Fargate task can have",
         field="aws.services",
         value=f"cpu {cpu}, memory_mb {memory_mb}",
         hint=f"use at most {_MOST_CPU} units and {_MOST_MEMORY_MB} MiB",
     )
 
 
-def whole(size: TaskSize, *, helped: bool) -> tuple[int, int]:
-    """Return units and MiB of the task of a main container of `size`, with a helper beside it where it is `helped`.
+def task_size(size: TaskSize, *, helper: bool) -> tuple[int, int]:
+    """Return CPU units and MiB of a task with a main container of `size`, and a helper if `helper`.
 
-    The largest task has no more room for the helper: it takes its share.
+    In the largest task, the main container shares its resources with the helper.
     """
-    cpu, memory = (HELPER_CPU, HELPER_MEMORY_MB) if helped else (0, 0)
+    cpu, memory = (HELPER_CPU, HELPER_MEMORY_MB) if helper else (0, 0)
     return fit(min(size.cpu + cpu, _MOST_CPU), min(size.memory_mb + memory, _MOST_MEMORY_MB))
 
 
@@ -190,7 +166,7 @@ _DATABASES: Mapping[str, tuple[str, int]] = {
 
 
 def size_of(settings: AwsSettings, name: str) -> TaskSize:
-    """Return what the main container of `name` gets: what the config says of it, or its size in general."""
+    """Return the size of the main container of `name`: that of the config, else that of the environment's size."""
     if name in settings.services:
         return settings.services[name]
     sizes = _SIZES[settings.size]
@@ -198,14 +174,14 @@ def size_of(settings: AwsSettings, name: str) -> TaskSize:
 
 
 def database_class(settings: AwsSettings) -> tuple[str, int]:
-    """Return the class of the Postgres server and its disk in GiB."""
+    """Return the instance class of the Postgres server and its disk in GiB."""
     return _DATABASES[settings.size]
 
 
 def priority(name: str, taken: Collection[int]) -> int:
-    """Return the place of a rule of the load balancer, the same each time for the same name.
+    """Return the priority of a service's rule in the load balancer, derived from its name.
 
-    Places below 100 are kept for rules of all services.
+    Priorities below 100 are reserved for rules that apply to all services.
     """
     place = zlib.crc32(name.encode()) % 49_900
     while place + 100 in taken:

@@ -1,6 +1,6 @@
-"""The network: a VPC with private subnets, ways to AWS within it, and who may talk to whom.
+"""Declares the network: a VPC with private subnets, endpoints for AWS services, and security groups.
 
-Nothing has an address of the internet but the load balancer, where the config gives it one, and the way out.
+Only NAT gateways have public addresses, and the load balancer if the config says so.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from ipaddress import ip_network
 import pulumi
 import pulumi_aws as aws
 
-from .core import Core, after
-from .names import PORT
+from ...images.container_layout import PORT
+from ..options import after
+from .core import Core
 from .settings import ExistingNetwork, NetworkArgs
 
 __all__ = ["Groups", "Network"]
 
 HTTPS, POSTGRES = 443, 5432
-# What tasks ask of AWS; each endpoint costs by the hour and zone.
+# AWS services that tasks call. Each endpoint costs per hour and zone.
 _INTERFACES = ("ecr.api", "ecr.dkr", "logs", "secretsmanager", "ecs")
 _METRICS = "aps-workspaces"
 _GATEWAYS = ("s3", "dynamodb")
@@ -31,10 +32,10 @@ class Groups:
     """The security groups.
 
     Attributes:
-        balancer: of the load balancer.
-        services: of every task.
-        clients: of tasks which use Postgres besides.
-        database: of Postgres, where it is made.
+        balancer: for the load balancer.
+        services: for all tasks.
+        clients: for tasks that use Postgres, in addition.
+        database: for Postgres, if the stack creates it.
     """
 
     balancer: aws.ec2.SecurityGroup
@@ -44,14 +45,14 @@ class Groups:
 
 
 class Network(pulumi.ComponentResource):
-    """A VPC which is made, or one which is brought.
+    """A VPC, created or existing.
 
     Attributes:
         vpc: its id.
         private: ids of the subnets of tasks and database.
         edge: ids of the subnets of the load balancer.
-        groups: who may talk to whom.
-        ready: what must be there before a task starts.
+        groups: its security groups.
+        ready: resources on which tasks depend.
     """
 
     vpc: pulumi.Output[str]
@@ -80,7 +81,7 @@ class Network(pulumi.ComponentResource):
         self.register_outputs({"vpc": self.vpc})
 
     def _take(self, existing: ExistingNetwork) -> None:
-        """Take what is there: its routes, endpoints and ways out are its owner's matter."""
+        """Use an existing VPC. Its owner maintains routes, endpoints and gateways."""
         self.vpc = pulumi.Output.from_input(existing.vpc)
         self.private = existing.private_subnets
         self.edge = existing.public_subnets
@@ -97,19 +98,16 @@ class Network(pulumi.ComponentResource):
             opts=opts,
         )
         self.vpc = vpc.id
-        # Who forgets to name a group gets one which lets nobody in and nothing out.
+        # Resources without an explicit group get this one, which allows no traffic.
         aws.ec2.DefaultSecurityGroup(
             "closed", vpc_id=vpc.id, ingress=[], egress=[], tags=core.tags("closed"), opts=opts
         )
-        zones = aws.get_availability_zones_output(state="available", opts=core.asking).names
+        zones = aws.get_availability_zones_output(state="available", opts=core.invoke_options).names
         blocks = list(ip_network(args.cidr).subnets(prefixlen_diff=_SUBNET_BITS))
         private, edge = [], []
         for index in range(args.zones):
             zone = zones[index]
-            for kind, found, block in (
-                ("private", private, blocks[index]),
-                ("edge", edge, blocks[args.zones + index]),
-            ):
+            for kind, found, block in (("private", private, blocks[index]), ("edge", edge, blocks[args.zones + index])):
                 label = f"{kind}-{index}"
                 found.append(
                     aws.ec2.Subnet(
@@ -190,11 +188,11 @@ class Network(pulumi.ComponentResource):
         self.ready += made.values()
 
     def _endpoints(self, groups: Groups, services: Sequence[str]) -> None:
-        """Make ways to AWS which do not leave the network; in production in every zone, else in one."""
+        """Create endpoints for AWS services: in production in every zone, else in one."""
         core, opts = self._core, self._opts
-        inside = self._group("endpoints", "Ways to AWS")
-        self._ingress("endpoints-services", inside, HTTPS, groups.services)
-        self._egress("services-endpoints", groups.services, HTTPS, inside)
+        group = self._group("endpoints", "Ways to AWS")
+        self._ingress("endpoints-services", group, HTTPS, groups.services)
+        self._egress("services-endpoints", groups.services, HTTPS, group)
         subnets = self.private if core.production else self.private[:1]
         for service in services:
             made = aws.ec2.VpcEndpoint(
@@ -204,7 +202,7 @@ class Network(pulumi.ComponentResource):
                 vpc_endpoint_type="Interface",
                 private_dns_enabled=True,
                 subnet_ids=subnets,
-                security_group_ids=[inside.id],
+                security_group_ids=[group.id],
                 tags=core.tags(service),
                 opts=opts,
             )
@@ -219,7 +217,7 @@ class Network(pulumi.ComponentResource):
         )
 
     def _group(self, name: str, does: str) -> aws.ec2.SecurityGroup:
-        # Without rules of its own: each rule is a resource, and what is no resource does not stay.
+        # No inline rules: each rule is a separate resource, and inline rules would conflict with them.
         return aws.ec2.SecurityGroup(
             name,
             name=self._core.names.of(name, 255),
@@ -303,7 +301,7 @@ class Network(pulumi.ComponentResource):
         )
 
     def reach(self, existing: str) -> None:
-        """Let the clients of Postgres reach a server which was brought, behind its own group."""
+        """Let tasks in the group `clients` reach an existing Postgres server in the security group `existing`."""
         aws.vpc.SecurityGroupEgressRule(
             "clients-database",
             security_group_id=self.groups.clients.id,

@@ -1,4 +1,4 @@
-"""A platform that is up on the `aws` target: ECS, CloudWatch and Secrets Manager are asked. Imports no Pulumi."""
+"""Operations on AWS, through ECS, CloudWatch and Secrets Manager. Imports no Pulumi."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ....runtime.common.errors import NotFoundError
 from ...provider.aws.awake import suspend
 from ...provider.aws.client import connect, error_code, talking
 from ...tools.table import IMAGES
-from ..http_get import get
+from ..http_get import http_get
 from ..operations import ServiceState
 from .names import Names
 from .settings import AwsSettings
@@ -22,12 +22,12 @@ __all__ = ["AwsOperations"]
 
 _AT_ONCE = 10
 _STREAMS = 10
-_LOOK_EVERY = 2.0
+_POLL_SECONDS = 2.0
 _STACK, _NAME, _TASKS = "tidemill:stack", "tidemill:name", "tidemill:tasks"
 
 
 class AwsOperations:
-    """The services of a stack's cluster; see `Operations`.
+    """The ECS services of a stack; see `Operations`.
 
     Args:
         stack: TEAM-ENVIRONMENT.
@@ -49,8 +49,12 @@ class AwsOperations:
         """See `Operations`."""
         return [_state(name, service) for name, service in sorted(self._found().items())]
 
+    def runs(self, service: str) -> bool:
+        """See `Operations`."""
+        return service in self.running()
+
     def url(self, service: str) -> str | None:
-        """See `Operations`. Nobody outside the network reaches what is not behind the load balancer."""
+        """See `Operations`. Only services behind the load balancer have one."""
         found = self._found().get(service)
         if not found or not found.get("loadBalancers"):
             return None
@@ -63,7 +67,7 @@ class AwsOperations:
         return metadata.version("mlflow" if service == "mlflow" else "tidemill")
 
     def stop(self) -> int:
-        """See `Operations`. Postgres goes on, and so do its costs."""
+        """See `Operations`. Postgres keeps running and costs money."""
         running = {name: found for name, found in self._found().items() if found["desiredCount"]}
         for name, found in running.items():
             with talking(name):
@@ -72,7 +76,7 @@ class AwsOperations:
         return len(running)
 
     def running(self) -> list[str]:
-        """Return the names of the services of which a task still runs."""
+        """Return the names of services that still have a running task."""
         return [name for name, found in self._found().items() if found["runningCount"] or found.get("pendingCount")]
 
     def start(self) -> None:
@@ -85,7 +89,7 @@ class AwsOperations:
                 suspend(self._client("application-autoscaling"), self._resource(found), suspended=False)
 
     def restart(self, service: str) -> None:
-        """See `Operations`. Where two may answer at once, the new task answers before the old one ends."""
+        """See `Operations`. A service that allows two tasks starts the new one before the old one stops."""
         found = self._service(service)
         with talking(service):
             self._ecs.update_service(cluster=self._cluster, service=found["serviceName"], forceNewDeployment=True)
@@ -99,7 +103,7 @@ class AwsOperations:
         return sorted(group.removeprefix(prefix) for group in groups)
 
     def logs(self, name: str, lines: int, *, follow: bool = False) -> Iterator[str]:
-        """See `Operations`. The tasks of a service log into one group."""
+        """See `Operations`. All tasks of a service share a log group."""
         group = self.log_place(name)
         with talking(name):
             last = self._last(name, group, lines)
@@ -107,7 +111,7 @@ class AwsOperations:
         seen = last[-1][0] if last else int(time.time() * 1000)
         known = {event for event in last if event[0] == seen}
         while follow:
-            time.sleep(_LOOK_EVERY)
+            time.sleep(_POLL_SECONDS)
             with talking(name):
                 found = self._since(group, seen)
             for event in found:
@@ -140,16 +144,16 @@ class AwsOperations:
         return self._names.path(name)
 
     def secret_file(self, name: str) -> Path | None:
-        """Return None: no file of this machine holds a secret."""
+        """Return None: secrets are not on this machine."""
         del name
 
     def ask(self, service: str, path: str, *, token: str | None = None) -> tuple[int, bytes] | None:
-        """See `Operations`. What is not behind the load balancer cannot be asked from here."""
+        """See `Operations`. Only services behind the load balancer can be reached."""
         url = self.url(service)
         if url is None:
             return None
         try:
-            return get(f"{url}{path}", token=self.secret(token) if token else None)
+            return http_get(f"{url}{path}", token=self.secret(token) if token else None)
         except NotFoundError:
             return None
 
@@ -183,7 +187,7 @@ class AwsOperations:
             for index in range(0, len(arns), _AT_ONCE):
                 part = arns[index : index + _AT_ONCE]
                 found += self._ecs.describe_services(cluster=self._cluster, services=part, include=["TAGS"])["services"]
-        # A cluster which was brought may hold services of others.
+        # An existing cluster can contain other services.
         return {
             _tags(service)[_NAME]: service
             for service in found
@@ -208,14 +212,14 @@ class AwsOperations:
                 raise
             streams = []
         if not streams:
-            raise NotFoundError("it has written no log yet", field=name, value=group)
+            raise NotFoundError("has no log yet", field=name, value=group)
         events: list[tuple[int, str]] = []
         for stream in streams:
             found = self._logs.get_log_events(
                 logGroupName=group, logStreamName=stream["logStreamName"], limit=lines, startFromHead=False
             )["events"]
             events += [(int(event["timestamp"]), str(event["message"]).rstrip("\n")) for event in found]
-        # Sorted by time alone: lines of one moment stay as they came.
+        # Sorted only by time, so lines with the same time keep their order.
         return sorted(events, key=lambda event: event[0])[-lines:]
 
     def _since(self, group: str, start: int) -> Sequence[tuple[int, str]]:
@@ -238,14 +242,14 @@ def _state(name: str, service: Mapping[str, Any]) -> ServiceState:
     changing = any(one.get("rolloutState") == "IN_PROGRESS" for one in deployments)
     if running == 0:
         if failed or not changing:
-            return ServiceState(name, "failing", problem=_said(service))
-        return ServiceState(name, "starting", problem="its task starts")
+            return ServiceState(name, "failing", problem=_last_event(service))
+        return ServiceState(name, "starting", problem="its task is starting")
     if running < wanted:
         return ServiceState(name, "running", problem=f"{running} of {wanted} tasks run")
-    # ECS asks for the health itself; a service which is not well soon has fewer tasks than it should.
+    # ECS checks the health itself: an unhealthy service soon has too few tasks.
     return ServiceState(name, "running", problem=None if changing else "")
 
 
-def _said(service: Mapping[str, Any]) -> str:
+def _last_event(service: Mapping[str, Any]) -> str:
     events: Sequence[Mapping[str, Any]] = service.get("events", ())
-    return str(events[0]["message"]) if events else "no task of it runs"
+    return str(events[0]["message"]) if events else "it has no running task"

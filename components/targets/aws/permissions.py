@@ -1,6 +1,6 @@
-"""What each service may do on AWS, as data: statements, the rules they must keep, and their JSON. Imports no Pulumi.
+"""The permissions of services on AWS, as data: statements, the rules for them, and their JSON. Imports no Pulumi.
 
-An action or a resource with a star is refused unless the statement says why it cannot be narrower.
+A wildcard in an action or a resource needs a reason.
 """
 
 from __future__ import annotations
@@ -16,40 +16,26 @@ from ....runtime.common.errors import ConfigError
 from .stores import Use, place
 
 __all__ = [
-    "SECRET_RULES",
-    "SecretRule",
-    "Statement",
-    "assume_tasks",
-    "check",
-    "check_readers",
-    "document",
-    "execution",
-    "launching",
-    "metrics_query",
-    "metrics_write",
-    "reasons",
-    "store",
-    "table",
-    "task_files",
-    "use_key",
-]
+    "SECRET_RULES", "SecretRule", "Statement", "assume_tasks", "check", "check_readers", "document", "execution",
+    "launching", "metrics_query", "metrics_write", "reasons", "store", "table", "task_files", "use_key",
+]  # fmt: skip
 
 _WILD = re.compile(r"[*?]")
-# IAM takes no longer description.
+# IAM's maximum.
 _DESCRIPTION = 1000
 Conditions = Mapping[str, Mapping[str, str | Sequence[str]]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
-    """One permission.
+    """One statement of an IAM policy.
 
     Attributes:
         sid: its name, letters and digits.
-        actions: what is allowed.
-        resources: on what.
-        conditions: IAM's own operators and keys.
-        reason: why an action or a resource has a star, one sentence; empty where none has.
+        actions: the allowed actions.
+        resources: ARNs of the resources.
+        conditions: operator -> key -> value.
+        reason: why an action or a resource has a wildcard, one sentence; empty if none has.
     """
 
     sid: str
@@ -61,11 +47,13 @@ class Statement:
 
 @dataclass(frozen=True)
 class SecretRule:
-    """Who may read secrets of the name `secret`, a pattern.
+    """Which services and jobs can read secrets.
 
     Attributes:
-        only: patterns of the services and jobs which may; empty for all but `never`.
-        never: patterns of those which may not.
+        secret: pattern of the secrets' names.
+        only: patterns of the only readers; empty allows all except `never`.
+        never: patterns of forbidden readers.
+        why: the reason.
     """
 
     secret: str
@@ -87,9 +75,7 @@ SECRET_RULES: tuple[SecretRule, ...] = (
         why="a model server needs no data, and is the one which strangers talk to",
     ),
     SecretRule(
-        "lakefs-signing",
-        only=("lakefs",),
-        why="with it links to objects can be made which ask for no credentials",
+        "lakefs-signing", only=("lakefs",), why="with it links to objects can be made which ask for no credentials"
     ),
     SecretRule("lakefs-encrypt", only=("lakefs",), why="it opens what lakeFS keeps of its keys"),
     SecretRule("mlflow-admin", only=("mlflow", "content-*"), why="the administrator of MLflow may delete every model"),
@@ -97,14 +83,14 @@ SECRET_RULES: tuple[SecretRule, ...] = (
     SecretRule("database-*", only=("mlflow", "lakefs", "grafana", "databases-*"), why="each database has one client"),
     SecretRule("grafana-admin", only=("grafana",), why="nobody else speaks to Grafana as its administrator"),
 )
-"""Every rule which fits a name must be kept; a secret without a rule may be read by whoever names it."""
+"""All rules that match a secret apply. A secret without a rule has no restriction."""
 
 
 def check_readers(reader: str, secrets: Iterable[str]) -> None:
-    """Refuse a service or job which would read what the rules keep from it.
+    """Check that a service or job reads only allowed secrets.
 
     Raises:
-        ConfigError: names the secret, the reader and why.
+        ConfigError: it does not; names the secret, the reader and the reason.
     """
     for name in secrets:
         for rule in SECRET_RULES:
@@ -116,25 +102,29 @@ def check_readers(reader: str, secrets: Iterable[str]) -> None:
 
 
 def check(statements: Iterable[Statement]) -> None:
-    """Refuse a star which has no reason.
+    """Check that each wildcard has a reason.
 
     Raises:
-        ConfigError: names the statement.
+        ConfigError: one has none; names the statement.
     """
     for statement in statements:
         wild = [text for text in (*statement.actions, *statement.resources) if _WILD.search(text)]
         if wild and not statement.reason:
-            raise ConfigError("has a star and no reason", field=statement.sid, value=wild[0])
+            raise ConfigError("has a wildcard and no reason", field=statement.sid, value=wild[0])
 
 
 def reasons(statements: Iterable[Statement]) -> str:
-    """Return `Sid: reason` of each statement with a star, as the description of the policy says it to people."""
+    """Return `Sid: reason` of each statement with a wildcard, for the description of the policy."""
     text = "; ".join(f"{one.sid}: {one.reason}" for one in statements if one.reason)
     return text if len(text) <= _DESCRIPTION else f"{text[: _DESCRIPTION - 3]}..."
 
 
 def document(statements: Sequence[Statement]) -> str:
-    """Return the policy as JSON text, after `check`."""
+    """Return the policy as JSON text.
+
+    Raises:
+        ConfigError: a wildcard has no reason.
+    """
     check(statements)
     return json.dumps({"Version": "2012-10-17", "Statement": [_plain(one) for one in statements]}, sort_keys=True)
 
@@ -151,7 +141,7 @@ def _plain(statement: Statement) -> dict[str, Any]:
 
 
 def assume_tasks(account: str) -> str:
-    """Return who may take the role of a task: ECS, on behalf of this account alone."""
+    """Return the trust policy of a task's role: only ECS, on behalf of this account, can assume it."""
     statement = {
         "Effect": "Allow",
         "Principal": {"Service": "ecs-tasks.amazonaws.com"},
@@ -162,7 +152,7 @@ def assume_tasks(account: str) -> str:
 
 
 def execution(repositories: Sequence[str], log_group: str, secrets: Sequence[str], key: str) -> list[Statement]:
-    """What ECS does before a task runs: pull its images, hand it its secrets, open its log."""
+    """Allow ECS to prepare a task: to pull its images, read its secrets and open its log."""
     found = [
         Statement(sid="Log", actions=["logs:CreateLogStream", "logs:PutLogEvents"], resources=[f"{log_group}:*"],
                   reason="the streams of a group, which bear the ids of tasks"),
@@ -190,13 +180,13 @@ def execution(repositories: Sequence[str], log_group: str, secrets: Sequence[str
 
 
 def use_key(key: str, *, write: bool) -> list[Statement]:
-    """Use the stack's key on what is encrypted with it."""
+    """Allow decryption with the stack's key, and encryption if `write`."""
     actions = ["kms:Decrypt", *(["kms:GenerateDataKey"] if write else [])]
     return [Statement(sid="Key" if write else "KeyRead", actions=actions, resources=[key])]
 
 
 def task_files(bucket: str, name: str) -> list[Statement]:
-    """Read the files which the stack has written down for the task."""
+    """Allow the task `name` to read its files."""
     return [Statement(sid="Files", actions=["s3:GetObject"], resources=[f"{bucket}/tasks/{name}/*"], reason=_FILES)]
 
 
@@ -214,7 +204,7 @@ _STORE_ACTIONS: Mapping[Use, tuple[str, ...]] = {
 
 
 def store(bucket: str, name: str, use: Use) -> list[Statement]:
-    """Do with a store what `use` says, and nothing else in the bucket."""
+    """Allow the given use of one store in the bucket."""
     actions = _STORE_ACTIONS[use]
     if not actions:
         return []
@@ -229,12 +219,12 @@ def store(bucket: str, name: str, use: Use) -> list[Statement]:
 
 
 def table(arn: str, key: str) -> list[Statement]:
-    """Use one table of DynamoDB as a key-value store; neither make nor delete one."""
+    """Allow use of a DynamoDB table as a key-value store, without creating or deleting tables."""
     actions = [
         *("dynamodb:DescribeTable", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem", "dynamodb:Query"),
         *("dynamodb:BatchGetItem", "dynamodb:BatchWriteItem", "dynamodb:UpdateItem"),
     ]
-    # DynamoDB uses the key in the name of whoever asks.
+    # DynamoDB uses the key on behalf of its caller.
     through = {"StringLike": {"kms:ViaService": "dynamodb.*.amazonaws.com"}}
     return [
         Statement(sid="Table", actions=actions, resources=[arn]),
@@ -248,12 +238,12 @@ def table(arn: str, key: str) -> list[Statement]:
 
 
 def metrics_write(workspace: str) -> list[Statement]:
-    """Send metrics to the workspace."""
+    """Allow writing metrics to the workspace."""
     return [Statement(sid="MetricsWrite", actions=["aps:RemoteWrite"], resources=[workspace])]
 
 
 def metrics_query(workspace: str) -> list[Statement]:
-    """Ask the workspace for metrics."""
+    """Allow queries of the workspace."""
     actions = ["aps:QueryMetrics", "aps:GetSeries", "aps:GetLabels", "aps:GetMetricMetadata"]
     return [Statement(sid="MetricsQuery", actions=actions, resources=[workspace])]
 
@@ -261,7 +251,7 @@ def metrics_query(workspace: str) -> list[Statement]:
 def launching(
     *, cluster: str, families: Sequence[str], roles: Sequence[str], log_group: str, tasks: str
 ) -> list[Statement]:
-    """Run the stack's trainings as tasks, look after them, and run nothing else."""
+    """Allow running and watching the stack's trainings as tasks, and no other tasks."""
     in_cluster = {"ArnEquals": {"ecs:cluster": cluster}}
     return [
         Statement(

@@ -1,4 +1,4 @@
-"""Before all data of a stack is deleted: what AWS itself keeps from being deleted is let go. Imports no Pulumi."""
+"""Removes the deletion protection of a stack's data on AWS, before all of it is deleted. Imports no Pulumi."""
 
 from __future__ import annotations
 
@@ -23,16 +23,21 @@ _GONE = {
     "NoSuchBucket",
 }
 _STACK = "tidemill:stack"
-# A task has two minutes from SIGTERM on, for each of two containers in turn.
+# A task needs up to two minutes after SIGTERM for each of two containers.
 _WAIT = 420.0
 _LOOK_EVERY = 3.0
 
 
 def release(stack: str, settings: AwsSettings, *, wait: float = _WAIT) -> None:
-    """End all services, lift the deletion protection of what `stack` has made, and empty its bucket.
+    """Stop all services, remove the deletion protection of the stack's resources, and empty its bucket.
 
-    What was brought is not touched, and neither is a bucket which does not bear the stack's name as a tag. The services
-    end first: what keeps their folders would fill the bucket again.
+    Existing resources that the config names are not changed, nor is a bucket without the stack's tag. Services stop
+    first, because `keep` would write to the bucket again.
+
+    Args:
+        stack: TEAM-ENVIRONMENT.
+        settings: the block `aws` of its config.
+        wait: seconds to wait for tasks to end.
 
     Raises:
         PlatformError: AWS refuses, or a task does not end.
@@ -49,28 +54,30 @@ def release(stack: str, settings: AwsSettings, *, wait: float = _WAIT) -> None:
     if settings.database.existing is None:
         rds = connect("rds", region)
         identifier = names.of("database", 63)
-        _let("database", lambda: rds.modify_db_instance(DBInstanceIdentifier=identifier, DeletionProtection=False))
+        _ignore_missing(
+            "database", lambda: rds.modify_db_instance(DBInstanceIdentifier=identifier, DeletionProtection=False)
+        )
     if settings.lake_metadata == "dynamodb":
         dynamodb = connect("dynamodb", region)
         table = names.of("lakefs", 255)
-        _let("lakefs", lambda: dynamodb.update_table(TableName=table, DeletionProtectionEnabled=False))
+        _ignore_missing("lakefs", lambda: dynamodb.update_table(TableName=table, DeletionProtectionEnabled=False))
     balancing = connect("elbv2", region)
-    _let("balancer", lambda: _release_balancer(balancing, names.of("balancer", 32)))
+    _ignore_missing("balancer", lambda: _release_balancer(balancing, names.of("balancer", 32)))
     if settings.bucket.existing is None:
         account = connect("sts", region)
         with talking("bucket"):
             bucket = names.of(str(account.get_caller_identity()["Account"]), 63)
         s3 = connect("s3", region)
-        _let("bucket", lambda: _empty(s3, bucket, stack))
+        _ignore_missing("bucket", lambda: _empty(s3, bucket, stack))
 
 
-def _let(name: str, do: Callable[[], object]) -> None:
-    """Do it; what is not there needs nothing."""
+def _ignore_missing(name: str, call: Callable[[], object]) -> None:
+    """Call AWS; ignore that the resource does not exist."""
     from botocore.exceptions import ClientError
 
     with talking(name):
         try:
-            do()
+            call()
         except ClientError as error:
             if error_code(error) not in _GONE:
                 raise

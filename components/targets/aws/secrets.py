@@ -1,4 +1,4 @@
-"""The stack's secrets in Secrets Manager."""
+"""Creates the stack's secrets in Secrets Manager."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pulumi_aws as aws
 
 from ...provider import resources as native
 from ..base import SecretArgs, SecretRef
-from .core import Core, kept
-from .tasks import Held
+from ..options import protected
+from .core import Core
+from .tasks import StoredSecret
 
 __all__ = ["Secrets"]
 
@@ -18,18 +19,18 @@ _RECOVERY_DAYS = {False: 0, True: 30}
 
 
 class Secrets:
-    """Makes secrets, and knows them by their names.
+    """Creates secrets.
 
     Args:
-        core: what all parts share.
+        core: the stack's shared values.
     """
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._made: dict[str, Held] = {}
+        self._made: dict[str, StoredSecret] = {}
 
     def make(self, name: str, args: SecretArgs, opts: pulumi.ResourceOptions) -> SecretRef:
-        """Make a secret; a generated value is nowhere else."""
+        """Create a secret. A generated value is stored nowhere else."""
         core = self._core
         stack = core.names.stack
         secret = aws.secretsmanager.Secret(
@@ -39,7 +40,7 @@ class Secrets:
             kms_key_id=core.key.arn,
             recovery_window_in_days=_RECOVERY_DAYS[core.production],
             tags=core.tags(name),
-            opts=kept(core.of(opts)),
+            opts=protected(core.with_provider(opts)),
         )
         value = native.SecretValue(
             name,
@@ -49,15 +50,15 @@ class Secrets:
             secret=secret.arn,
             format=args.format,
             value=args.value,
-            opts=kept(opts),
+            opts=protected(opts),
         )
-        self._made[name] = Held(secret.arn, value.version, value)
+        self._made[name] = StoredSecret(secret.arn, value.version, value)
         return SecretRef(name, value)
 
-    def held(self, name: str) -> Held:
-        """Return the secret `name`, which was made."""
+    def stored(self, name: str) -> StoredSecret:
+        """Return the secret `name`."""
         return self._made[name]
 
-    def all_of(self, secrets: Iterable[SecretRef]) -> dict[str, Held]:
-        """Return name -> secret of those referred to."""
+    def all_of(self, secrets: Iterable[SecretRef]) -> dict[str, StoredSecret]:
+        """Return name -> secret for references to secrets."""
         return {secret.name: self._made[secret.name] for secret in secrets}

@@ -1,4 +1,4 @@
-"""Services of ECS: their names in the network, their tasks, and how many there are."""
+"""Declares ECS services: their DNS names, their tasks, and their scaling."""
 
 from __future__ import annotations
 
@@ -8,36 +8,37 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
+from ...images.container_layout import PORT
 from ...provider import resources as native
-from .core import Core, after
+from ..options import after
+from .core import Core
 from .definitions import MAIN
 from .edge import Entrance
-from .names import PORT
 from .network import Network
-from .tasks import Made
+from .tasks import DeclaredTask
 
-__all__ = ["Cluster", "Running"]
+__all__ = ["Cluster", "ServiceSpec"]
 
 _GRACE_SECONDS = 300
 _TTL = 10
 
 
 @dataclass(frozen=True)
-class Running:
-    """How a service runs.
+class ServiceSpec:
+    """An ECS service.
 
     Attributes:
-        made: its task definition.
-        names: the names it has in the network.
-        entrance: what leads clients to it, or None.
-        count: how many tasks there are, at least.
-        several: whether an old task and a new one may run beside one another.
-        scaled: whether its load says how many there are.
+        task: its task definition.
+        names: its DNS names in the network.
+        entrance: its target of the load balancer, or None.
+        count: the minimum number of tasks.
+        several: whether an old and a new task can run at the same time.
+        scaled: whether its load decides the number of tasks.
         groups: ids of its security groups.
-        grace: seconds until it counts as failed.
+        grace: seconds until it has failed to start.
     """
 
-    made: Made
+    task: DeclaredTask
     names: Sequence[aws.servicediscovery.Service]
     entrance: Entrance | None
     count: int
@@ -48,11 +49,11 @@ class Running:
 
 
 class Cluster:
-    """The cluster and the names within the network.
+    """The cluster, and the DNS namespace of its services.
 
     Attributes:
-        arn, name: of the cluster.
-        zone: the domain of the network's names.
+        arn, name: ARN and name of the cluster.
+        zone: the domain of the DNS names.
     """
 
     arn: pulumi.Output[str]
@@ -89,7 +90,7 @@ class Cluster:
         )
 
     def named(self, name: str, opts: pulumi.ResourceOptions) -> aws.servicediscovery.Service:
-        """Give `name` a place in the network's names, whoever will answer there."""
+        """Create a DNS name for a service that is declared later."""
         core = self._core
         return aws.servicediscovery.Service(
             name,
@@ -100,12 +101,12 @@ class Cluster:
                 dns_records=[aws.servicediscovery.ServiceDnsConfigDnsRecordArgs(type="A", ttl=_TTL)],
             ),
             tags=core.tags(name),
-            opts=core.of(opts),
+            opts=core.with_provider(opts),
         )
 
-    def service(self, name: str, running: Running, opts: pulumi.ResourceOptions) -> pulumi.Resource:
-        """Run a service, and wait until its tasks are well."""
-        core, entrance = self._core, running.entrance
+    def service(self, name: str, spec: ServiceSpec, opts: pulumi.ResourceOptions) -> pulumi.Resource:
+        """Declare a service, and wait until its tasks are healthy."""
+        core, entrance = self._core, spec.entrance
         balanced = (
             [
                 aws.ecs.ServiceLoadBalancerArgs(
@@ -116,37 +117,37 @@ class Cluster:
             else None
         )
         waits: list[pulumi.Resource] = [*self._network.ready, *([entrance.rule] if entrance else [])]
-        scaled = pulumi.ResourceOptions(ignore_changes=["desiredCount"]) if running.scaled else None
+        scaled = pulumi.ResourceOptions(ignore_changes=["desiredCount"]) if spec.scaled else None
         made = aws.ecs.Service(
             name,
-            # A cluster which was brought may hold services of others.
+            # An existing cluster can contain other services.
             name=core.names.of(name, 255),
             cluster=self.arn,
-            task_definition=running.made.definition.arn,
-            desired_count=running.count,
+            task_definition=spec.task.definition.arn,
+            desired_count=spec.count,
             launch_type="FARGATE",
             platform_version="1.4.0",
             network_configuration=aws.ecs.ServiceNetworkConfigurationArgs(
-                subnets=self._network.private, security_groups=running.groups, assign_public_ip=False
+                subnets=self._network.private, security_groups=spec.groups, assign_public_ip=False
             ),
-            # The first name alone is ECS's to keep; the others of a service are none so far.
-            service_registries=aws.ecs.ServiceServiceRegistriesArgs(registry_arn=running.names[0].arn),
+            # ECS maintains only the first name. No service has more than one so far.
+            service_registries=aws.ecs.ServiceServiceRegistriesArgs(registry_arn=spec.names[0].arn),
             load_balancers=balanced,
-            health_check_grace_period_seconds=int(max(running.grace, _GRACE_SECONDS)) if entrance else None,
-            # A state which has one owner has never two, not even while tasks change.
-            deployment_minimum_healthy_percent=100 if running.several else 0,
-            deployment_maximum_percent=200 if running.several else 100,
+            health_check_grace_period_seconds=int(max(spec.grace, _GRACE_SECONDS)) if entrance else None,
+            # State with a single owner must never have two, not even during a deployment.
+            deployment_minimum_healthy_percent=100 if spec.several else 0,
+            deployment_maximum_percent=200 if spec.several else 100,
             deployment_circuit_breaker=aws.ecs.ServiceDeploymentCircuitBreakerArgs(enable=True, rollback=True),
             enable_ecs_managed_tags=True,
             enable_execute_command=False,
             propagate_tags="SERVICE",
             wait_for_steady_state=True,
-            tags={**core.tags(name), "tidemill:tasks": str(running.count)},
-            opts=pulumi.ResourceOptions.merge(after(core.of(opts), waits), scaled),
+            tags={**core.tags(name), "tidemill:tasks": str(spec.count)},
+            opts=pulumi.ResourceOptions.merge(after(core.with_provider(opts), waits), scaled),
         )
-        if not running.scaled or entrance is None:
+        if not spec.scaled or entrance is None:
             return made
-        self._scaled(name, running, entrance, made, opts)
+        self._scaled(name, spec, entrance, made, opts)
         return native.Awake(
             f"awake-{name}",
             name=name,
@@ -154,24 +155,24 @@ class Cluster:
             region=core.region,
             cluster=self.arn,
             service=made.name,
-            at_least=running.count,
+            at_least=spec.count,
             opts=after(opts, [made]),
         )
 
     def _scaled(
-        self, name: str, running: Running, entrance: Entrance, made: aws.ecs.Service, opts: pulumi.ResourceOptions
+        self, name: str, spec: ServiceSpec, entrance: Entrance, made: aws.ecs.Service, opts: pulumi.ResourceOptions
     ) -> None:
-        """Let the number of requests say how many tasks there are."""
+        """Scale the number of tasks by the number of requests."""
         core, scaling = self._core, self._core.settings.scaling
         target = aws.appautoscaling.Target(
             name,
-            min_capacity=running.count,
-            max_capacity=max(running.count, scaling.at_most),
+            min_capacity=spec.count,
+            max_capacity=max(spec.count, scaling.at_most),
             resource_id=pulumi.Output.concat("service/", self.name, "/", made.name),
             scalable_dimension="ecs:service:DesiredCount",
             service_namespace="ecs",
             tags=core.tags(name),
-            opts=after(core.of(opts), [made]),
+            opts=after(core.with_provider(opts), [made]),
         )
         metric = aws.appautoscaling.PolicyTargetTrackingScalingPolicyConfigurationPredefinedMetricSpecificationArgs
         aws.appautoscaling.Policy(
@@ -186,9 +187,9 @@ class Cluster:
                     predefined_metric_type="ALBRequestCountPerTarget", resource_label=entrance.label
                 ),
                 target_value=float(scaling.requests_per_minute),
-                # Out at once; in only when the load has been less for a while, since a new task loads its model first.
+                # Scale out immediately. Scale in slowly, because a new task must load its model first.
                 scale_out_cooldown=60,
                 scale_in_cooldown=300,
             ),
-            opts=core.of(opts),
+            opts=core.with_provider(opts),
         )

@@ -1,4 +1,4 @@
-"""The bucket of the stack, its Postgres server and lakeFS's table: what holds data, all of it protected."""
+"""Declares the bucket, the Postgres server and lakeFS's table. They contain data, so they are protected."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import pulumi
 import pulumi_aws as aws
 
-from .core import Core, after, kept
+from ..options import after, protected
+from .core import Core
 from .names import database_class
 from .network import Network
 from .stores import place
@@ -21,15 +22,15 @@ _POSTGRES = "17"
 
 
 class Bucket:
-    """The one bucket: private, versioned, encrypted, reached by TLS alone; each store is a place in it.
+    """The bucket: private, versioned, encrypted, accessible only by TLS. Each object store is a folder in it.
 
     Args:
-        core: what all parts share.
-        expiring: store -> days after which its objects go.
+        core: the stack's shared values.
+        expiring: store -> days after which its objects are deleted.
 
     Attributes:
-        name, arn: of the bucket.
-        resources: what must be there before it is used.
+        name, arn: name and ARN of the bucket.
+        resources: resources on which its users depend.
     """
 
     name: pulumi.Output[str]
@@ -49,7 +50,7 @@ class Bucket:
             bucket=core.account.apply(lambda account: core.names.of(account, 63)),
             force_destroy=False,
             tags=core.tags("bucket"),
-            opts=kept(core.options),
+            opts=protected(core.options),
         )
         self.name, self.arn = bucket.bucket, bucket.arn
         self.resources = [bucket, *self._settings(bucket, expiring)]
@@ -91,7 +92,7 @@ class Bucket:
                         apply_server_side_encryption_by_default=default(
                             sse_algorithm="aws:kms", kms_master_key_id=core.key.arn
                         ),
-                        # One key of S3 for many objects: requests of KMS cost.
+                        # S3 derives one key for many objects, because calls of KMS cost money.
                         bucket_key_enabled=True,
                     )
                 ],
@@ -101,14 +102,11 @@ class Bucket:
                 "lifecycle",
                 bucket=bucket.id,
                 rules=_lifecycle(expiring),
-                # S3 takes rules about old versions only where there are versions.
+                # S3 accepts rules about old versions only on a versioned bucket.
                 opts=after(opts, [versioned]),
             ),
             aws.s3.BucketPolicy(
-                "tls",
-                bucket=bucket.id,
-                policy=bucket.arn.apply(_tls_only),
-                opts=after(opts, [blocked]),
+                "tls", bucket=bucket.id, policy=bucket.arn.apply(_tls_only), opts=after(opts, [blocked])
             ),
         ]
 
@@ -159,13 +157,16 @@ def _tls_only(arn: str) -> str:
 
 
 class Postgres:
-    """The one Postgres server; each word Database is a database and a role of its own in it.
+    """The Postgres server, created or existing.
+
+    Args:
+        core: the stack's shared values.
+        network: the network in which it runs.
 
     Attributes:
-        host, port: where it answers.
-        admin: ARN of the secret with `username` and `password` of who may make databases.
-        admin_key: ARN of the key which that secret is encrypted with, where it is the stack's.
-        resources: what must be there before it is used.
+        host, port: its address.
+        admin: ARN of the secret with `username` and `password` of its administrator.
+        resources: resources on which its users depend.
     """
 
     host: pulumi.Output[str]
@@ -182,7 +183,7 @@ class Postgres:
             self.admin = pulumi.Output.from_input(existing.secret)
             self.resources = []
             return
-        assert network.groups.database is not None  # noqa: S101 - made where none is brought
+        assert network.groups.database is not None  # noqa: S101 - created unless one exists
         opts = core.options
         subnets = aws.rds.SubnetGroup(
             "database",
@@ -212,7 +213,7 @@ class Postgres:
             storage_encrypted=True,
             kms_key_id=core.key.arn,
             username="postgres",
-            # RDS makes the password and changes it by itself; it is in no state.
+            # RDS generates and rotates the password; it never appears in the state.
             manage_master_user_password=True,
             master_user_secret_kms_key_id=core.key.arn,
             db_subnet_group_name=subnets.name,
@@ -223,7 +224,7 @@ class Postgres:
             backup_retention_period=35 if core.production else 7,
             copy_tags_to_snapshot=True,
             deletion_protection=True,
-            # Where all data is to be deleted in production, a last snapshot stays nevertheless.
+            # In production, a final snapshot remains even after all data is deleted.
             skip_final_snapshot=not core.production,
             final_snapshot_identifier=core.names.of("database-last", 255),
             auto_minor_version_upgrade=True,
@@ -232,7 +233,7 @@ class Postgres:
             performance_insights_kms_key_id=core.key.arn if core.production else None,
             enabled_cloudwatch_logs_exports=["postgresql", "upgrade"],
             tags=core.tags("database"),
-            opts=kept(opts),
+            opts=protected(opts),
         )
         self.host, self.port = server.address, 5432
         self.admin = server.master_user_secrets.apply(lambda found: str(found[0].secret_arn))
@@ -240,7 +241,7 @@ class Postgres:
 
 
 def lake_table(core: Core) -> aws.dynamodb.Table:
-    """Make the table in which lakeFS keeps what it knows; its keys are lakeFS's own."""
+    """Declare the table for lakeFS's metadata, with the keys that lakeFS requires."""
     attribute = aws.dynamodb.TableAttributeArgs
     return aws.dynamodb.Table(
         "lakefs",
@@ -253,5 +254,5 @@ def lake_table(core: Core) -> aws.dynamodb.Table:
         server_side_encryption=aws.dynamodb.TableServerSideEncryptionArgs(enabled=True, kms_key_arn=core.key.arn),
         deletion_protection_enabled=True,
         tags=core.tags("lakefs"),
-        opts=kept(core.options),
+        opts=protected(core.options),
     )

@@ -1,7 +1,7 @@
-"""What becomes of each object store on AWS, and who may do what with it: a table. Imports no Pulumi.
+"""How services use object stores on AWS: a table of rules. Imports no Pulumi.
 
-Every store is a place below `stores/` in the stack's bucket. A program which speaks S3 uses it directly; for the others
-a helper beside them in the task mirrors a folder (`tidemill.runtime.cloud.folder_mirror`).
+Each store is a folder below `stores/` in the stack's bucket. Programs with S3 support use it directly. For others, a
+helper container in the task mirrors a folder (`tidemill.runtime.cloud.folder_mirror`).
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Literal
 __all__ = ["LEFT", "STORES", "StoreRule", "Use", "place", "use_of"]
 
 Use = Literal["direct", "keep", "send", "fetch", "lost"]
-"""`direct`: the program reads and writes the bucket itself. `keep`: the one owner's folder, restored at its start.
-`send`: finished segments of one of several writers; it never reads. `fetch`: what others wrote. `lost`: nothing is
-kept, because it is kept elsewhere."""
+"""`direct`: the program reads and writes the bucket itself. `keep`: mirror the folder of a single owner, and restore it
+at the start. `send`: upload finished segments of one of several writers. `fetch`: download what others wrote. `lost`:
+do not keep the folder, because the data is elsewhere."""
 
 
 @dataclass(frozen=True)
 class StoreRule:
-    """What `service` does with `store`; both are patterns, and the first rule that fits holds."""
+    """How `service` uses `store`, and why. Both are patterns; the first matching rule applies."""
 
     store: str
     service: str
@@ -39,11 +39,11 @@ STORES: tuple[StoreRule, ...] = (
     StoreRule("*", "*", "keep", "the state of a service of which there is one"),
 )
 LEFT = "stores"
-"""The folder of all stores in the bucket."""
+"""Folder of all stores in the bucket."""
 
 
 def use_of(store: str, service: str) -> Use:
-    """Return what `service` does with `store`.
+    """Return how `service` uses `store`.
 
     >>> use_of("capture-flights", "serving-flights"), use_of("capture-flights", "monitor")
     ('send', 'fetch')
@@ -52,5 +52,5 @@ def use_of(store: str, service: str) -> Use:
 
 
 def place(store: str) -> str:
-    """Return where `store` is in the bucket."""
+    """Return the folder of `store` in the bucket."""
     return f"{LEFT}/{store}"

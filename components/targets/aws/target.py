@@ -1,7 +1,7 @@
-"""The `aws` target: every service is a task of Fargate in private subnets, what holds data is in S3, RDS and DynamoDB.
+"""The target `aws`: services are Fargate tasks in private subnets; data is in S3, RDS and DynamoDB.
 
-What the vendor's provider has not (the values of secrets, tasks which run once, content) is a resource of ours
-(`components.provider.aws`); all else is the vendor's.
+Values of secrets, jobs and content are resources of our provider (`components.provider.aws`). Everything else is a
+resource of the AWS provider.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 import pulumi
 import pulumi_aws as aws
 
+from ...images.container_layout import PORT
 from ...provider import resources as native
 from ..base import (
     Content,
@@ -30,40 +31,41 @@ from ..base import (
     TrainerArgs,
     TrainerRef,
 )
+from ..options import after
 from ..server_commands import MLFLOW
 from .content import TaskContent
-from .core import Core, after
-from .databases import HELPER, Databases
+from .core import Core
+from .databases import CLIENT_SIZE, Databases
 from .edge import Entrance
 from .foundation import Foundation
-from .names import PORT, Names
+from .names import Names
 from .secrets import Secrets
-from .services import Running
+from .services import ServiceSpec
 from .settings import AwsSettings
-from .task_spec import Works
-from .tasks import Work
+from .task_spec import TaskSpecs
+from .tasks import TaskSpec
 from .trainings import Trainings
 
 __all__ = ["AwsTarget"]
 
-# Of these two tasks may answer at once: all that they know is in Postgres, DynamoDB and S3.
+# They can run as two tasks: all their state is in Postgres, DynamoDB and S3.
 _SEVERAL = ("mlflow", "lakefs")
 _SERVING = "serving-"
 
 
 class AwsTarget:
-    """Gives the primitives on AWS.
+    """Creates the primitives on AWS.
 
     Args:
-        team, environment: they name the stack.
-        root: a folder of this machine for what images are built from.
+        team, environment: together the stack's name.
+        root: a folder on this machine for build contexts.
         project: the folder of Pulumi.yaml.
         settings: the block `aws` of the stack config.
-        expiring: store -> days after which what is in it goes.
+        expiring: store -> days after which its objects are deleted.
     """
 
     name = "aws"
-    reaches_out = False
+    external_access = False
     plain_http = True
 
     def __init__(
@@ -77,14 +79,14 @@ class AwsTarget:
         expiring: Mapping[str, int] | None = None,
     ) -> None:
         self._core = Core(Names(team, environment, settings.tags), settings)
-        self._on = Foundation(self._core, root=root, project=project, expiring=expiring or {})
+        self._base = Foundation(self._core, root=root, project=project, expiring=expiring or {})
         self._secrets = Secrets(self._core)
-        self._databases = Databases(self._on, self._secrets)
-        self._works = Works(self._on, self._secrets, self._databases)
-        self._content = TaskContent(self._core.names.stack, self._task_for_content, self._on.url)
+        self._databases = Databases(self._base, self._secrets)
+        self._specs = TaskSpecs(self._base, self._secrets, self._databases)
+        self._content = TaskContent(self._core.names.stack, self._task_for_content, self._base.url)
         self._names: dict[str, aws.servicediscovery.Service] = {}
         self._public: set[str] = set()
-        self._tasked: dict[str, native.TaskInputs] = {}
+        self._content_tasks: dict[str, native.TaskInputs] = {}
 
     @property
     def stack(self) -> str:
@@ -92,10 +94,10 @@ class AwsTarget:
         return self._core.names.stack
 
     def endpoint(self, name: str, args: EndpointArgs, opts: pulumi.ResourceOptions) -> EndpointRef:
-        """Name the service in the network, and where clients come, under the stack's domain; `port` does nothing."""
-        cluster = self._on.cluster
+        """Create a DNS name in the network; if it is public, use one below the stack's domain, too. Ignores `port`."""
+        cluster = self._base.cluster
         made = self._names[name] = cluster.named(name, opts)
-        url = public = pulumi.Output.from_input(self._on.url(name))
+        url = public = pulumi.Output.from_input(self._base.url(name))
         if args.public:
             self._public.add(name)
             public = pulumi.Output.from_input(f"https://{name}.{self._core.domain}")
@@ -103,10 +105,10 @@ class AwsTarget:
         return EndpointRef(name, url=url, public_url=public, address=address, resource=made)
 
     def service(self, name: str, args: ServiceArgs, opts: pulumi.ResourceOptions) -> ServiceRef:
-        """Run tasks of Fargate and wait until they are healthy."""
-        on = self._on
-        work, waits = self._works.make(name, args, opts)
-        made = on.tasks.make(name, work, opts)
+        """Run Fargate tasks and wait until they are healthy."""
+        base = self._base
+        spec, waits = self._specs.make(name, args, opts)
+        made = base.tasks.make(name, spec, opts)
         main = args.endpoints[0].name
         serves = name.startswith(_SERVING)
         several = serves or name in _SEVERAL
@@ -115,17 +117,17 @@ class AwsTarget:
             count = self._core.settings.scaling.at_least
         entrance: Entrance | None = None
         if main in self._public:
-            entrance = on.edge.entrance(main, args.health, drain=int(args.stop_seconds))
-        resource = on.cluster.service(
+            entrance = base.edge.entrance(main, args.health, drain=int(args.stop_seconds))
+        resource = base.cluster.service(
             name,
-            Running(
-                made=made,
+            ServiceSpec(
+                task=made,
                 names=[self._names[endpoint.name] for endpoint in args.endpoints],
                 entrance=entrance,
                 count=count,
                 several=several,
                 scaled=serves,
-                groups=on.groups(postgres=self._works.uses_postgres(name, args)),
+                groups=base.groups(postgres=self._specs.uses_postgres(name, args)),
                 grace=args.health.timeout,
             ),
             after(opts, [*waits, *(endpoint.resource for endpoint in args.endpoints)]),
@@ -133,63 +135,63 @@ class AwsTarget:
         return ServiceRef(name, resource)
 
     def job(self, name: str, args: JobArgs, opts: pulumi.ResourceOptions) -> JobRef:
-        """Run a task to its end; with the project's code where the command is the project's."""
-        work, waits = self._works.make(name, args, opts)
+        """Run a task to its end, with the project's code if the command is the project's."""
+        spec, waits = self._specs.make(name, args, opts)
         job = native.TaskJob(
             name,
             name=name,
             timeout=args.timeout,
             triggers=dict(args.triggers),
-            opts=after(opts, [*waits, *self._on.network.ready]),
-            **self._on.run(self._on.tasks.make(name, work, opts)),
+            opts=after(opts, [*waits, *self._base.network.ready]),
+            **self._base.run(self._base.tasks.make(name, spec, opts)),
         )
         return JobRef(name, job)
 
     def object_store(self, name: str, opts: pulumi.ResourceOptions) -> StoreRef:
-        """Give a place in the stack's bucket, which is protected as a whole."""
+        """Return a folder in the stack's bucket. The bucket is protected."""
         del opts
-        # For a bucket which was brought stands what is there in any case.
-        return StoreRef(name, next(iter(self._on.bucket.resources), self._on.network))
+        # An existing bucket has no resource, so the network takes its place.
+        return StoreRef(name, next(iter(self._base.bucket.resources), self._base.network))
 
     def database(self, name: str, opts: pulumi.ResourceOptions) -> DatabaseRef:
-        """Make a database, and a role which owns it, in the stack's Postgres; or lakeFS's table."""
+        """Create a database and the role that owns it in Postgres, or the DynamoDB table of lakeFS."""
         return self._databases.make(name, opts)
 
     def secret(self, name: str, args: SecretArgs, opts: pulumi.ResourceOptions) -> SecretRef:
-        """Make a secret of Secrets Manager; a generated value is nowhere else."""
+        """Create a secret in Secrets Manager. A generated value is stored nowhere else."""
         return self._secrets.make(name, args, opts)
 
     @property
     def content(self) -> Content:
-        """Applied by tasks within the network."""
+        """Created by tasks inside the network."""
         return self._content
 
     def _task_for_content(self, label: str, secrets: Sequence[SecretRef]) -> native.TaskInputs:
         name = f"content-{label}"
-        if name not in self._tasked:
-            work = Work(
-                image=self._on.images.get("content"),
+        if name not in self._content_tasks:
+            spec = TaskSpec(
+                image=self._base.images.get("content"),
                 command=["python", "-m", "tidemill.components.provider.apply"],
                 secrets=self._secrets.all_of(secrets),
-                size=HELPER,
+                size=CLIENT_SIZE,
                 group="content",
             )
-            self._tasked[name] = self._on.run(self._on.tasks.make(name, work, self._core.options))
-        return self._tasked[name]
+            self._content_tasks[name] = self._base.run(self._base.tasks.make(name, spec, self._core.options))
+        return self._content_tasks[name]
 
     def trainer(self, args: TrainerArgs, opts: pulumi.ResourceOptions) -> TrainerRef:
-        """Let the retraining service run tasks of a definition for each model, and no others."""
-        on = self._on
-        trainings = Trainings(self._core, on.tasks, on.bucket, on.cluster)
-        made = trainings.make(args, on.images.get("training"), self._secrets.all_of(args.secrets), opts)
-        self._works.more["retraining"] = trainings.launching(made)
-        launcher = trainings.launcher(made, list(on.network.private), on.groups(postgres=False))
+        """Let the retraining service run one task definition per model, and no others."""
+        base = self._base
+        trainings = Trainings(self._core, base.tasks, base.bucket, base.cluster)
+        made = trainings.make(args, base.images.get("training"), self._secrets.all_of(args.secrets), opts)
+        self._specs.more["retraining"] = trainings.launching(made)
+        launcher = trainings.launcher(made, list(base.network.private), base.groups(postgres=False))
         return TrainerRef(launcher=launcher, resources=[one.definition for one in made.values()])
 
     def mlflow(self) -> Launch:
-        """Start it as everywhere, on Postgres and the bucket."""
+        """Start MLflow on Postgres and the bucket."""
         more = {
-            "_MLFLOW_SERVER_ARTIFACT_DESTINATION": self._on.bucket.uri("mlflow-artifacts"),
+            "_MLFLOW_SERVER_ARTIFACT_DESTINATION": self._base.bucket.uri("mlflow-artifacts"),
             "AWS_DEFAULT_REGION": self._core.region,
         }
         return replace(MLFLOW, env={**MLFLOW.env, **more})
@@ -200,5 +202,5 @@ class AwsTarget:
         return Launch(
             argv=["@{tool:lakefs}"],
             env={**self._databases.lake_env(), **blocks},
-            namespace=pulumi.Output.concat(self._on.bucket.uri("lakefs-objects"), "/"),
+            namespace=pulumi.Output.concat(self._base.bucket.uri("lakefs-objects"), "/"),
         )

@@ -1,4 +1,4 @@
-"""What the task of a service or job is made of: image, settings, files, secrets, permissions, size."""
+"""Translates the arguments of a service or job into the spec of its task."""
 
 from __future__ import annotations
 
@@ -8,89 +8,93 @@ from pathlib import PurePosixPath
 import pulumi
 
 from ....runtime.common.errors import ConfigError
+from ...images.container_layout import PROJECT, SCRATCH
+from ...images.container_placeholders import ContainerPlaceholders
 from ..base import ProcessArgs, ServiceArgs
+from ..postgres_access import pass_file, pass_line
 from . import permissions
-from .databases import Databases, pass_file
+from .databases import Databases
 from .foundation import Foundation
 from .metrics import each_task
-from .names import PROJECT, SCRATCH, size_of
+from .names import size_of
 from .permissions import Statement
-from .placeholders import Texts
 from .secrets import Secrets
 from .settings import AwsSettings, TaskSize
 from .stores import use_of
-from .tasks import Work
+from .tasks import TaskSpec
 
-__all__ = ["Works"]
+__all__ = ["TaskSpecs"]
 
 _Statements = pulumi.Output[Sequence[Statement]]
 
 
-class Works:
-    """Translates what a component asks for.
+class TaskSpecs:
+    """Makes task specs.
 
     Args:
-        foundation: what everything stands on.
+        foundation: the shared parts of the stack.
         secrets: the stack's secrets.
         databases: the stack's databases.
 
     Attributes:
-        more: service -> permissions which it gets besides.
+        more: service -> its additional permissions.
     """
 
     def __init__(self, foundation: Foundation, secrets: Secrets, databases: Databases) -> None:
-        self._on = foundation
+        self._base = foundation
         self._secrets = secrets
         self._databases = databases
         self.more: dict[str, _Statements] = {}
 
     def uses_postgres(self, name: str, args: ProcessArgs) -> bool:
-        """Return whether the task `name` asks Postgres."""
+        """Return whether the task `name` connects to Postgres."""
         if name == "grafana":
             return True
         return isinstance(args, ServiceArgs) and any(one.name in self._databases for one in args.databases)
 
-    def make(self, name: str, args: ProcessArgs, opts: pulumi.ResourceOptions) -> tuple[Work, list[pulumi.Resource]]:
-        """Return what the task `name` is made of, and what it waits for."""
-        on, secrets, databases = self._on, self._secrets, self._databases
+    def make(
+        self, name: str, args: ProcessArgs, opts: pulumi.ResourceOptions
+    ) -> tuple[TaskSpec, list[pulumi.Resource]]:
+        """Return the spec of the task `name`, and the resources on which it depends."""
+        base, secrets, databases = self._base, self._secrets, self._databases
         service = args if isinstance(args, ServiceArgs) else None
         own = service is None and args.cwd is not None
-        image = on.images.get("training" if own else args.image or "runtime")
+        image = base.images.get("training" if own else args.image or "runtime")
         used = list(service.databases) if service else []
         config = dict(args.config_files)
         env = {**(image.upstream.env if image.upstream else {}), **args.env}
-        secret_env = {variable: (ref.name, secrets.held(ref.name)) for variable, ref in args.secret_env.items()}
+        secret_env = {variable: (ref.name, secrets.stored(ref.name)) for variable, ref in args.secret_env.items()}
         statements = [self.more[name]] if name in self.more else []
         match name:
             case "lakefs" if table := databases.lake_statements():
                 statements.append(table)
             case "grafana":
                 used.append(databases.grafana(env, secret_env, opts))
-                if on.metrics:
-                    config = on.metrics.reading(config)
+                if base.metrics:
+                    config = base.metrics.reading(config)
                     env |= {"GF_AUTH_SIGV4_AUTH_ENABLED": "true", "AWS_SDK_LOAD_CONFIG": "true"}
-                    statements.append(on.metrics.arn.apply(permissions.metrics_query))
+                    statements.append(base.metrics.arn.apply(permissions.metrics_query))
             case "prometheus":
                 config = each_task(config)
-                if on.metrics:
-                    config = on.metrics.writing(config)
-                    statements.append(on.metrics.arn.apply(permissions.metrics_write))
+                if base.metrics:
+                    config = base.metrics.writing(config)
+                    statements.append(base.metrics.arn.apply(permissions.metrics_write))
             case _:
                 pass
         in_postgres = [one.name for one in used if one.name in databases]
-        texts = Texts(image.upstream, {database: databases.url(database) for database in in_postgres})
-        config |= {pass_file(database): f"*:*:*:*:@{{secret:database-{database}}}\n" for database in in_postgres}
-        return Work(
+        resolve = ContainerPlaceholders(image.upstream, {database: databases.url(database) for database in in_postgres})
+        config |= {pass_file(database): pass_line(f"@{{secret:database-{database}}}") for database in in_postgres}
+        return TaskSpec(
             image=image,
-            command=[texts.later(part) for part in args.argv],
-            env={key: texts.later(value) for key, value in env.items()},
-            config={file: texts.later(text) for file, text in config.items()},
+            command=[resolve(part) for part in args.argv],
+            env={key: resolve(value) for key, value in env.items()},
+            config={file: resolve(text) for file, text in config.items()},
             secrets=secrets.all_of(args.secrets),
-            values={label: secrets.held(label) for label in (f"database-{database}" for database in in_postgres)},
+            values={label: secrets.stored(label) for label in (f"database-{database}" for database in in_postgres)},
             secret_env=secret_env,
             stores={store.name: use_of(store.name, name) for store in args.stores},
             statements=pulumi.Output.all(*statements).apply(lambda found: [one for part in found for one in part]),
-            size=_size(on.core.settings, name, service),
+            size=_size(base.core.settings, name, service),
             health=service.health if service else None,
             stop_seconds=service.stop_seconds if service else 30.0,
             open_files=service.limits.open_files if service else None,
@@ -100,10 +104,10 @@ class Works:
 
 
 def _size(settings: AwsSettings, name: str, service: ServiceArgs | None) -> TaskSize:
-    """Return what the main container gets, and no less than the component asks for.
+    """Return the size of the main container: at least the limits of the component, unless the config sets it.
 
     Raises:
-        ConfigError: no task can have that much.
+        ConfigError: no Fargate task is that large.
     """
     if service is None:
         return size_of(settings, "jobs")
@@ -115,5 +119,5 @@ def _size(settings: AwsSettings, name: str, service: ServiceArgs | None) -> Task
         return TaskSize(cpu=cpu, memory_mb=max(size.memory_mb, limits.memory_mb or 0), disk_gb=size.disk_gb)
     except ValueError:
         raise ConfigError(
-            "asks for more than a task of Fargate can have", field=f"aws.services.{name}", value=limits
+            "needs more than a Fargate task can have", field=f"aws.services.{name}", value=limits
         ) from None

@@ -1,4 +1,4 @@
-"""Task definitions with the roles of their own, and the files which their containers find."""
+"""Declares task definitions with their roles, and the files that their containers read."""
 
 from __future__ import annotations
 
@@ -11,31 +11,33 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
+from ...images.catalog import Image
+from ...images.container_layout import SCRATCH
 from ..base import HealthCheck
+from ..options import after
 from . import permissions
-from .core import Core, after
-from .definitions import TaskSpec, containers, volumes
-from .images import Image
-from .names import SCRATCH, whole
+from .core import Core
+from .definitions import ContainerSpec, containers, volumes
+from .names import task_size
 from .permissions import Statement
 from .settings import TaskSize
 from .storage import Bucket
 from .stores import Use
 
-__all__ = ["Held", "Made", "Tasks", "Work"]
+__all__ = ["DeclaredTask", "StoredSecret", "TaskSpec", "Tasks"]
 
 _LOG_DAYS = {False: 14, True: 90}
-_PARAMETERS = frozenset({"keep", "send", "fetch"})
+_MIRRORED = frozenset({"keep", "send", "fetch"})
 
 
 @dataclass(frozen=True)
-class Held:
-    """A secret of the stack.
+class StoredSecret:
+    """A secret of the stack in Secrets Manager.
 
     Attributes:
-        arn: of the secret.
-        version: of its value.
-        resource: what must be done before it is read.
+        arn: ARN of the secret.
+        version: version of its value.
+        resource: the resource on which its readers depend.
     """
 
     arn: pulumi.Output[str]
@@ -44,31 +46,31 @@ class Held:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
-    """What a task definition is for.
+class TaskSpec:
+    """The task of a service or job.
 
     Attributes:
-        image: of the main container.
-        command, env, folder, open_files, stop_seconds, health: as in `TaskSpec`.
-        config: config files, in which secrets may stand.
-        secrets: name -> those which become files.
-        values: name -> those which stand in config files only.
-        secret_env: variable -> secret.
-        raw_env: variable -> (reference of ECS to a part of a foreign secret, its ARN).
-        stores: name -> what is done with it.
-        statements: further permissions of what runs in it.
-        writes: whether those write what is encrypted with the stack's key.
-        size: of the main container.
-        group: the name of its log group, where it is not its own.
+        image: image of the main container.
+        command, env, folder, open_files, stop_seconds, health, listens: as in `ContainerSpec`.
+        config: config files, which can contain placeholders of secrets.
+        secrets: name -> secret that becomes a file.
+        values: name -> secret that appears only in config files.
+        secret_env: variable -> (name, secret).
+        raw_env: variable -> (reference in ECS's syntax to a part of another secret, ARN of that secret).
+        stores: name -> how the task uses it.
+        statements: additional permissions of the task.
+        writes: whether those permissions write data encrypted with the stack's key.
+        size: size of the main container.
+        group: name of its log group; None for its own.
     """
 
     image: Image
     command: Sequence[pulumi.Input[str]]
     env: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
     config: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
-    secrets: Mapping[str, Held] = field(default_factory=dict[str, Held])
-    values: Mapping[str, Held] = field(default_factory=dict[str, Held])
-    secret_env: Mapping[str, tuple[str, Held]] = field(default_factory=dict[str, tuple[str, Held]])
+    secrets: Mapping[str, StoredSecret] = field(default_factory=dict[str, StoredSecret])
+    values: Mapping[str, StoredSecret] = field(default_factory=dict[str, StoredSecret])
+    secret_env: Mapping[str, tuple[str, StoredSecret]] = field(default_factory=dict[str, tuple[str, StoredSecret]])
     raw_env: Mapping[str, tuple[pulumi.Input[str], pulumi.Input[str]]] = field(
         default_factory=dict[str, tuple[pulumi.Input[str], pulumi.Input[str]]]
     )
@@ -85,13 +87,13 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Made:
-    """A task definition, and what it rests on.
+class DeclaredTask:
+    """A declared task definition.
 
     Attributes:
         definition: the task definition.
-        files: digest of the files it finds.
-        log_group: where it logs.
+        files: digest of its files.
+        log_group: its log group.
         roles: ARNs of its two roles.
     """
 
@@ -102,12 +104,12 @@ class Made:
 
 
 class Tasks:
-    """Makes task definitions.
+    """Declares task definitions.
 
     Args:
-        core: what all parts share.
-        bucket: where their files are.
-        helper: the image of the containers beside the main ones.
+        core: the stack's shared values.
+        bucket: the bucket with their files.
+        helper: the image of the containers `prepare` and `keep`.
     """
 
     def __init__(self, core: Core, bucket: Bucket, helper: Image) -> None:
@@ -117,7 +119,7 @@ class Tasks:
         self._groups: dict[str, aws.cloudwatch.LogGroup] = {}
 
     def log_group(self, name: str) -> aws.cloudwatch.LogGroup:
-        """Return the log group `name`, made once; logs are kept for a while and are no data."""
+        """Return the log group `name`. Logs expire and are not protected."""
         if name not in self._groups:
             core = self._core
             self._groups[name] = aws.cloudwatch.LogGroup(
@@ -130,42 +132,42 @@ class Tasks:
             )
         return self._groups[name]
 
-    def make(self, name: str, work: Work, opts: pulumi.ResourceOptions) -> Made:
+    def make(self, name: str, spec: TaskSpec, opts: pulumi.ResourceOptions) -> DeclaredTask:
         """Declare the task definition `name`.
 
         Raises:
-            ConfigError: it would read a secret which the rules keep from it.
+            ConfigError: it would read a secret that the rules forbid.
         """
         core = self._core
-        named = {**work.secrets, **work.values}
-        worn = dict(work.secret_env.values())
-        permissions.check_readers(name, {**named, **worn})
-        group = self.log_group(work.group or name)
-        files, digest, written = self._files(name, work, opts)
-        execution = self._execution_role(name, work, {**named, **worn}, group, opts)
-        task, granted = self._task_role(name, work, opts)
-        spec = TaskSpec(
-            image=work.image.reference,
+        read = {**spec.secrets, **spec.values}
+        exported = dict(spec.secret_env.values())
+        permissions.check_readers(name, {**read, **exported})
+        group = self.log_group(spec.group or name)
+        files, digest, written = self._files(name, spec, opts)
+        execution = self._execution_role(name, spec, {**read, **exported}, group, opts)
+        task, granted = self._task_role(name, spec, opts)
+        containers_spec = ContainerSpec(
+            image=spec.image.reference,
             helper=self._helper.reference,
-            ours=work.image.ours,
-            command=work.command,
-            env=work.env,
+            ours=spec.image.ours,
+            command=spec.command,
+            env=spec.env,
             secret_env={
-                **{variable: held.arn for variable, (_, held) in work.secret_env.items()},
-                **{variable: reference for variable, (reference, _) in work.raw_env.items()},
+                **{variable: stored.arn for variable, (_, stored) in spec.secret_env.items()},
+                **{variable: reference for variable, (reference, _) in spec.raw_env.items()},
             },
             files=files,
-            secrets={secret: held.arn for secret, held in named.items()},
-            keeps=any(use in _PARAMETERS for use in work.stores.values()),
+            secrets={secret: stored.arn for secret, stored in read.items()},
+            keeps=any(use in _MIRRORED for use in spec.stores.values()),
             log_group=group.name,
             region=core.region,
-            health=work.health,
-            stop_seconds=work.stop_seconds,
-            open_files=work.open_files,
-            folder=work.folder,
-            listens=work.listens,
+            health=spec.health,
+            stop_seconds=spec.stop_seconds,
+            open_files=spec.open_files,
+            folder=spec.folder,
+            listens=spec.listens,
         )
-        cpu, memory = whole(work.size, helped=spec.keeps)
+        cpu, memory = task_size(spec.size, helper=containers_spec.keeps)
         definition = aws.ecs.TaskDefinition(
             f"task-{name}",
             family=core.names.of(name, 255),
@@ -176,48 +178,44 @@ class Tasks:
             runtime_platform=aws.ecs.TaskDefinitionRuntimePlatformArgs(
                 operating_system_family="LINUX", cpu_architecture=core.settings.architecture
             ),
-            ephemeral_storage=aws.ecs.TaskDefinitionEphemeralStorageArgs(size_in_gib=work.size.disk_gb),
+            ephemeral_storage=aws.ecs.TaskDefinitionEphemeralStorageArgs(size_in_gib=spec.size.disk_gb),
             execution_role_arn=execution.arn,
             task_role_arn=task.arn,
             volumes=[aws.ecs.TaskDefinitionVolumeArgs(name=volume) for volume in volumes()],
-            container_definitions=pulumi.Output.json_dumps(containers(spec), sort_keys=True),
+            container_definitions=pulumi.Output.json_dumps(containers(containers_spec), sort_keys=True),
             tags=core.tags(name),
             opts=after(
-                core.of(opts),
+                core.with_provider(opts),
                 [
                     written,
                     *granted,
-                    *work.image.resources,
+                    *spec.image.resources,
                     *self._helper.resources,
-                    *(held.resource for held in (*named.values(), *worn.values())),
+                    *(stored.resource for stored in (*read.values(), *exported.values())),
                 ],
             ),
         )
-        return Made(definition, digest, group, (task.arn, execution.arn))
+        return DeclaredTask(definition, digest, group, (task.arn, execution.arn))
 
     def _files(
-        self, name: str, work: Work, opts: pulumi.ResourceOptions
+        self, name: str, spec: TaskSpec, opts: pulumi.ResourceOptions
     ) -> tuple[pulumi.Output[str], pulumi.Output[str], pulumi.Resource]:
-        """Write down what the containers find, under a name which its contents give it."""
+        """Write the task's files to an object whose name is the digest of its contents."""
         stores = {
             store: {"uri": self._bucket.uri(store), "use": use}
-            for store, use in work.stores.items()
-            if use in _PARAMETERS
+            for store, use in spec.stores.items()
+            if use in _MIRRORED
         }
         known: pulumi.Output[Any] = pulumi.Output.from_input(
             {
-                "config": dict(work.config),
-                "secrets": sorted(work.secrets),
-                "values": sorted(work.values),
+                "config": dict(spec.config),
+                "secrets": sorted(spec.secrets),
+                "values": sorted(spec.values),
                 "stores": stores,
-                # Other values are other files, so that the tasks which read them are started anew.
+                # A new value changes the digest, so tasks that read the secret restart.
                 "versions": {
-                    secret: held.version
-                    for secret, held in (
-                        *work.secrets.items(),
-                        *work.values.items(),
-                        *work.secret_env.values(),
-                    )
+                    secret: stored.version
+                    for secret, stored in (*spec.secrets.items(), *spec.values.items(), *spec.secret_env.values())
                 },
             }
         )
@@ -230,21 +228,21 @@ class Tasks:
             content=text,
             content_type="application/json",
             tags={key: value for key, value in self._core.tags(f"files-{name}").items() if key != "Name"},
-            opts=after(self._core.of(opts), self._bucket.resources),
+            opts=after(self._core.with_provider(opts), self._bucket.resources),
         )
         return pulumi.Output.concat("s3://", self._bucket.name, "/", written.key), digest, written
 
     def _execution_role(
         self,
         name: str,
-        work: Work,
-        secrets: Mapping[str, Held],
+        spec: TaskSpec,
+        secrets: Mapping[str, StoredSecret],
         group: aws.cloudwatch.LogGroup,
         opts: pulumi.ResourceOptions,
     ) -> aws.iam.Role:
-        """Make the role with which ECS starts the task: it alone reads secrets, and those of this task alone."""
-        arns = [held.arn for held in secrets.values()] + [arn for _, arn in work.raw_env.values()]
-        repositories = [*work.image.repositories, *self._helper.repositories]
+        """Create the role with which ECS starts the task. Only this role reads secrets, and only those of the task."""
+        arns = [stored.arn for stored in secrets.values()] + [arn for _, arn in spec.raw_env.values()]
+        repositories = [*spec.image.repositories, *self._helper.repositories]
         known = pulumi.Output.all(repositories=repositories, group=group.arn, secrets=arns, key=self._core.key.arn)
 
         def statements(found: Mapping[str, Any]) -> Sequence[Statement]:
@@ -257,22 +255,22 @@ class Tasks:
         return role
 
     def _task_role(
-        self, name: str, work: Work, opts: pulumi.ResourceOptions
+        self, name: str, spec: TaskSpec, opts: pulumi.ResourceOptions
     ) -> tuple[aws.iam.Role, list[pulumi.Resource]]:
-        """Make the role of what runs in the task: its files, its stores, and what else it is for."""
+        """Create the role of the containers: for the task's files, its stores, and its additional permissions."""
         role = self._role(name, f"Runs {name}", opts)
         known: pulumi.Output[Any] = pulumi.Output.all(
-            bucket=self._bucket.arn, key=self._core.key.arn, more=work.statements
+            bucket=self._bucket.arn, key=self._core.key.arn, more=spec.statements
         )
 
         def statements(found: Mapping[str, Any]) -> Sequence[Statement]:
-            writes = work.writes or any(use in {"direct", "keep", "send"} for use in work.stores.values())
+            writes = spec.writes or any(use in {"direct", "keep", "send"} for use in spec.stores.values())
             return [
                 *permissions.task_files(found["bucket"], name),
                 *permissions.use_key(found["key"], write=writes),
                 *(
                     one
-                    for store, use in sorted(work.stores.items())
+                    for store, use in sorted(spec.stores.items())
                     for one in permissions.store(found["bucket"], store, use)
                 ),
                 *found["more"],
@@ -288,23 +286,23 @@ class Tasks:
             description=f"{does} of the tidemill stack {core.names.stack}",
             assume_role_policy=core.account.apply(permissions.assume_tasks),
             tags=core.tags(name),
-            opts=core.of(opts),
+            opts=core.with_provider(opts),
         )
 
     def _grant(
         self, name: str, role: aws.iam.Role, statements: pulumi.Output[Any], opts: pulumi.ResourceOptions
     ) -> list[pulumi.Resource]:
-        """Give `role` what `statements` say; the description says why there is a star in one."""
+        """Attach a policy with `statements` to `role`. Its description gives the reason for each wildcard."""
         core = self._core
         policy = aws.iam.Policy(
-            # Named by Pulumi: another description is another policy, which is made before the old one goes.
+            # Pulumi chooses the physical name: a new description replaces the policy, and the new one comes first.
             f"role-{name}",
             description=statements.apply(permissions.reasons),
             policy=statements.apply(permissions.document),
             tags=core.tags(name),
-            opts=core.of(opts),
+            opts=core.with_provider(opts),
         )
         attached = aws.iam.RolePolicyAttachment(
-            f"role-{name}", role=role.name, policy_arn=policy.arn, opts=core.of(opts)
+            f"role-{name}", role=role.name, policy_arn=policy.arn, opts=core.with_provider(opts)
         )
         return [attached]

@@ -1,4 +1,4 @@
-"""Trainings on AWS: a task definition for each model, and what the retraining service may do with them."""
+"""Trainings on AWS: a task definition for each model, and the permissions of the retraining service."""
 
 from __future__ import annotations
 
@@ -8,34 +8,35 @@ from typing import Any
 
 import pulumi
 
+from ...images.catalog import Image
+from ...images.container_layout import PROJECT
+from ...images.container_placeholders import ContainerPlaceholders
 from ..base import TrainerArgs
 from . import permissions
 from .core import Core
-from .images import Image
-from .names import PROJECT, size_of
+from .names import size_of
 from .permissions import Statement
-from .placeholders import Texts
 from .services import Cluster
 from .storage import Bucket
-from .tasks import Held, Made, Tasks, Work
+from .tasks import DeclaredTask, StoredSecret, Tasks, TaskSpec
 
 __all__ = ["Trainings"]
 
 _JOBS = "jobs"
-"""The place in the bucket of their records."""
+"""Folder of the records of trainings in the bucket."""
 
 _GROUP = "training"
 _BY_ID = "jobs are named by ids which are made when they start"
 
 
 class Trainings:
-    """What trains.
+    """The trainings of a stack.
 
     Args:
-        core: what all parts share.
-        tasks: what makes task definitions.
-        bucket: where records are kept.
-        cluster: where they run.
+        core: the stack's shared values.
+        tasks: declares task definitions.
+        bucket: the bucket with their records.
+        cluster: the cluster on which they run.
     """
 
     def __init__(self, core: Core, tasks: Tasks, bucket: Bucket, cluster: Cluster) -> None:
@@ -45,19 +46,19 @@ class Trainings:
         self._cluster = cluster
 
     def make(
-        self, args: TrainerArgs, image: Image, secrets: Mapping[str, Held], opts: pulumi.ResourceOptions
-    ) -> dict[str, Made]:
-        """Make the task definition of each model."""
+        self, args: TrainerArgs, image: Image, secrets: Mapping[str, StoredSecret], opts: pulumi.ResourceOptions
+    ) -> dict[str, DeclaredTask]:
+        """Declare the task definition of each model."""
         return {
             model: self._tasks.make(
                 _name(model),
-                Work(
+                TaskSpec(
                     image=image,
-                    # The retraining service says what is run; by itself the task does nothing.
+                    # The retraining service overrides the command.
                     command=["python", "-m", "tidemill.runtime.cloud"],
-                    config={"runtime.json": Texts().later(args.runtime)},
+                    config={"runtime.json": ContainerPlaceholders()(args.runtime)},
                     secrets={secret.name: secrets[secret.name] for secret in args.secrets},
-                    statements=self._bucket.arn.apply(_leave_word),
+                    statements=self._bucket.arn.apply(_write_exit),
                     writes=True,
                     size=size_of(self._core.settings, "training"),
                     folder=f"{PROJECT}/{PurePosixPath(code)}",
@@ -68,8 +69,8 @@ class Trainings:
             for model, (_, code) in args.trainings.items()
         }
 
-    def launching(self, made: Mapping[str, Made]) -> pulumi.Output[Sequence[Statement]]:
-        """Return what the retraining service may do: run these definitions here, and nothing else."""
+    def launching(self, made: Mapping[str, DeclaredTask]) -> pulumi.Output[Sequence[Statement]]:
+        """Return the permissions of the retraining service: to run these definitions on this cluster."""
         core = self._core
         known: pulumi.Output[Any] = pulumi.Output.all(
             cluster=self._cluster.arn,
@@ -82,12 +83,15 @@ class Trainings:
 
         def statements(found: Mapping[str, Any]) -> Sequence[Statement]:
             given = {key: value for key, value in found.items() if key != "bucket"}
-            return [*permissions.launching(**given), *_keep_records(found["bucket"])]
+            return [*permissions.launching(**given), *_use_records(found["bucket"])]
 
         return known.apply(statements)
 
     def launcher(
-        self, made: Mapping[str, Made], subnets: Sequence[pulumi.Input[str]], groups: Sequence[pulumi.Input[str]]
+        self,
+        made: Mapping[str, DeclaredTask],
+        subnets: Sequence[pulumi.Input[str]],
+        groups: Sequence[pulumi.Input[str]],
     ) -> dict[str, Any]:
         """Return the settings of `runtime.retraining.jobs.ecs.TaskLauncher`."""
         tags = self._core.tags("training")
@@ -107,17 +111,17 @@ def _name(model: str) -> str:
     return f"training-{model}"
 
 
-def _leave_word(bucket: str) -> Sequence[Statement]:
-    """What a training may do in the bucket: say how it ended."""
+def _write_exit(bucket: str) -> Sequence[Statement]:
+    """Return the permission of a training to write its exit record."""
     place = f"{bucket}/{_JOBS}/*/exit.json"
     return [Statement(sid="LeaveWord", actions=["s3:PutObject"], resources=[place], reason=_BY_ID)]
 
 
-def _keep_records(bucket: str) -> Sequence[Statement]:
-    """What the retraining service may do in the bucket besides its own store."""
+def _use_records(bucket: str) -> Sequence[Statement]:
+    """Return the permissions of the retraining service on the records of trainings."""
     place, listed = f"{bucket}/{_JOBS}/*", {"StringLike": {"s3:prefix": [f"{_JOBS}/*"]}}
     return [
         Statement(sid="Records", actions=["s3:GetObject", "s3:PutObject"], resources=[place], reason=_BY_ID),
-        # Without it S3 does not tell what is not there from what may not be seen.
+        # Without it, S3 answers 403 instead of 404 for objects that do not exist.
         Statement(sid="RecordsList", actions=["s3:ListBucket"], resources=[bucket], conditions=listed),
     ]

@@ -1,1 +1,1 @@
-"""The `docker` target: containers of one Docker daemon. `settings` imports no Pulumi."""
+"""The target `docker`: containers of one Docker daemon. `spec`, `settings` and `operations` import no Pulumi."""

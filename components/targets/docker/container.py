@@ -1,4 +1,4 @@
-"""One container, with everything that keeps it in its place."""
+"""Declares one container, with the restrictions that all containers have."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 import pulumi
 import pulumi_docker as docker
 
+from ...images.catalog import Image
+from ...images.container_layout import MOUNT, PORT, SCRATCH, USER
+from ...images.health import upstream_health
 from ..base import HealthCheck
-from .images import Image
-from .naming import MOUNT, PORT, SCRATCH, TMPFS, USER, Names
+from .naming import TMPFS, Names
 from .settings import ContainerLimits, DockerSettings
 
-__all__ = ["Mounts", "Spec", "health_of", "make"]
+__all__ = ["ContainerSpec", "Mounts", "declare_container", "health_command"]
 
-# Asked every few seconds of every container: no module is loaded which it can do without.
-_ASK = (
+# Runs every few seconds in every container, so it imports as little as possible.
+_PROBE = (
     "import socket, sys; s = socket.create_connection(('127.0.0.1', int(sys.argv[1])), 4); "
     "s.sendall(f'GET {sys.argv[2]} HTTP/1.0\\r\\nHost: 127.0.0.1:{sys.argv[1]}\\r\\n\\r\\n'.encode()); "
     "sys.exit(s.recv(64).split(None, 2)[1:2] != [b'200'])"
@@ -26,44 +28,48 @@ _HOME = {"HOME": SCRATCH, "LOGNAME": "tidemill"}
 
 @dataclass(frozen=True)
 class Mounts:
-    """The volumes of a container: path -> volume."""
+    """The volumes of a container.
+
+    Attributes:
+        files: the volume with its config files and secrets, mounted read-only.
+        volumes: path -> volume.
+    """
 
     files: pulumi.Input[str]
     volumes: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
 
     def args(self) -> list[docker.ContainerMountArgs]:
-        """Return them as the vendor's provider wants them."""
-        # Each has its owner already. Docker would give an empty one that of the folder in the image, and it makes the
-        # working folder, as root, where an image has none.
-        as_it_is = docker.ContainerMountVolumeOptionsArgs(no_copy=True)
-        kept = [
-            docker.ContainerMountArgs(type="volume", source=source, target=target, volume_options=as_it_is)
+        """Return them for the Docker provider."""
+        # Each volume has its owner already. Docker would give an empty one the owner of the folder in the image.
+        no_copy = docker.ContainerMountVolumeOptionsArgs(no_copy=True)
+        writable = [
+            docker.ContainerMountArgs(type="volume", source=source, target=target, volume_options=no_copy)
             for target, source in sorted(self.volumes.items())
         ]
-        return [docker.ContainerMountArgs(type="volume", source=self.files, target=MOUNT, read_only=True), *kept]
+        return [docker.ContainerMountArgs(type="volume", source=self.files, target=MOUNT, read_only=True), *writable]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spec:
+class ContainerSpec:
     """A container.
 
     Attributes:
-        image: what it is made of.
-        command: what it runs; where `entrypoint` is None, what the image's own is given.
-        entrypoint: what runs the command; empty for nothing.
-        env: its environment.
+        image: its image.
+        command: the command; if `entrypoint` is None, the arguments of the image's own entry point.
+        entrypoint: the entry point; empty for none.
+        env: environment variables.
         mounts: its volumes.
-        networks: name -> aliases.
-        ports: ports of this machine's loopback interface -> its own.
-        health: whether it is alive, as Docker asks it.
-        start_seconds: until it counts as failed.
-        user: whom it runs as.
-        tmpfs: folders in memory.
-        limits: what it may use.
-        open_files: how many files it may open, or None for the daemon's own limit.
+        networks: (network, aliases).
+        ports: (port on the loopback interface of this machine, port of the container).
+        health: the command with which Docker checks its health.
+        start_seconds: time after which the start has failed.
+        user: user and group of its process.
+        tmpfs: path -> options of folders in memory.
+        limits: its resource limits.
+        open_files: limit of open files, or None for the daemon's own limit.
         stop_seconds: from SIGTERM to SIGKILL.
-        working_dir: where it starts.
-        digest: of its files, so that it is made anew when they are others.
+        working_dir: its working directory.
+        digest: digest of its files; a change replaces the container.
     """
 
     image: Image
@@ -84,22 +90,17 @@ class Spec:
     digest: pulumi.Input[str]
 
 
-def health_of(check: HealthCheck, image: Image) -> list[str]:
-    """Return the command by which Docker asks whether a service is alive."""
+def health_command(check: HealthCheck, image: Image) -> list[str]:
+    """Return the command with which Docker checks the health of a service."""
     if image.ours:
-        return ["CMD", "python", "-I", "-S", "-c", _ASK, str(PORT), check.path]
-    url = f"http://127.0.0.1:{PORT}{check.path}"
-    if check.basic:
-        # It answers nobody without a password, and one in the arguments of a command could be read: who refuses, lives.
-        script = f"said=$(wget -q -O /dev/null {url} 2>&1) || case \"$said\" in *' 401 '*) ;; *) exit 1 ;; esac"
-        return ["CMD-SHELL", script]
-    return ["CMD", "wget", "-q", "-O", "/dev/null", url]
+        return ["CMD", "python", "-I", "-S", "-c", _PROBE, str(PORT), check.path]
+    return upstream_health(check)
 
 
-def make(
-    name: str, names: Names, settings: DockerSettings, spec: Spec, opts: pulumi.ResourceOptions
+def declare_container(
+    name: str, names: Names, settings: DockerSettings, spec: ContainerSpec, opts: pulumi.ResourceOptions
 ) -> docker.Container:
-    """Declare the container of the service `name`; it counts as made when it is healthy."""
+    """Declare the container of the service `name`; the engine waits until it is healthy."""
     logs = settings.logs
     files = spec.open_files
     labels = {**names.labels(service=name), "tidemill.files": spec.digest}
@@ -120,15 +121,11 @@ def make(
             for network, aliases in spec.networks
         ],
         ports=[
-            docker.ContainerPortArgs(internal=own, external=port, ip="127.0.0.1", protocol="tcp")
-            for port, own in spec.ports
+            docker.ContainerPortArgs(internal=internal, external=port, ip="127.0.0.1", protocol="tcp")
+            for port, internal in spec.ports
         ],
         healthcheck=docker.ContainerHealthcheckArgs(
-            tests=list(spec.health),
-            interval="5s",
-            timeout="5s",
-            retries=3,
-            start_period=f"{spec.start_seconds:.0f}s",
+            tests=list(spec.health), interval="5s", timeout="5s", retries=3, start_period=f"{spec.start_seconds:.0f}s"
         ),
         wait=True,
         wait_timeout=int(spec.start_seconds) + 30,
@@ -140,7 +137,7 @@ def make(
         capabilities=docker.ContainerCapabilitiesArgs(drops=["ALL"]),
         security_opts=["no-new-privileges:true"],
         memory=spec.limits.memory_mb,
-        # As much as the memory itself: none of it is swapped.
+        # Equal to the memory: no swap.
         memory_swap=spec.limits.memory_mb,
         cpus=f"{spec.limits.cpus:g}",
         ulimits=[docker.ContainerUlimitArgs(name="nofile", soft=files, hard=files)] if files else None,
@@ -149,7 +146,7 @@ def make(
         log_driver="json-file",
         log_opts={"max-size": f"{logs.max_size_mb}m", "max-file": str(logs.max_files)},
         labels=[docker.ContainerLabelArgs(label=key, value=value) for key, value in sorted(labels.items())],
-        # Its name is its own, so that the old one must go first.
+        # The name is fixed, so the old container must go first.
         opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(delete_before_replace=True)),
     )
 

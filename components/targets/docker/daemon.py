@@ -1,4 +1,4 @@
-"""What is asked of the daemon when contents move: volumes, networks, images, containers of one's own. No Pulumi."""
+"""Calls of the Docker daemon for migrations: volumes, networks, images, containers. Imports no Pulumi."""
 
 from __future__ import annotations
 
@@ -11,25 +11,19 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 __all__ = [
-    "STORE",
-    "have_image",
-    "make_volume",
-    "remove_container",
-    "remove_network",
-    "remove_volume",
-    "store_volume",
+    "STORE", "ensure_image", "make_volume", "remove_container", "remove_network", "remove_volume", "store_volume",
     "volumes_of",
-]
+]  # fmt: skip
 
 STORE = "tidemill.store"
-"""Label of a volume which holds data, with the name of its store."""
+"""Label of a volume with data; its value is the name of the store."""
 
 
-def have_image(client: DockerClient, image: str) -> None:
-    """Pull `image` where the daemon has it not.
+def ensure_image(client: DockerClient, image: str) -> None:
+    """Pull `image` unless the daemon has it.
 
     Raises:
-        PlatformError: it cannot be had.
+        PlatformError: it cannot be pulled.
     """
     import docker.errors
 
@@ -41,7 +35,7 @@ def have_image(client: DockerClient, image: str) -> None:
 
 
 def remove_container(client: DockerClient, name: str, *, grace: int = 0) -> None:
-    """Remove a container, if it is there; it has `grace` seconds to end in peace."""
+    """Remove a container if it exists; give it `grace` seconds to end."""
     import docker.errors
 
     with talking(name):
@@ -54,7 +48,7 @@ def remove_container(client: DockerClient, name: str, *, grace: int = 0) -> None
 
 
 def remove_network(client: DockerClient, name: str) -> None:
-    """Remove a network, if it is there."""
+    """Remove a network if it exists."""
     with talking(name):
         for network in client.api.networks(names=[name]):
             if network["Name"] == name:
@@ -62,17 +56,17 @@ def remove_network(client: DockerClient, name: str) -> None:
 
 
 def volumes_of(client: DockerClient, stack: str) -> list[dict[str, Any]]:
-    """Return the volumes of a stack, as the daemon tells of them."""
+    """Return the volumes of a stack as the daemon describes them, by name."""
     with talking("volumes"):
         found: Any = client.api.volumes(filters={"label": f"{STACK}={stack}"})
     return sorted(found["Volumes"] or (), key=lambda volume: str(volume["Name"]))
 
 
 def store_volume(client: DockerClient, names: Names, name: str, owner: int) -> str:
-    """Return the volume of the store `name`; where it is not there, it is made as `up` would.
+    """Return the volume of the store `name`; create it, as `up` does, if it does not exist.
 
     Raises:
-        RefusedError: it is another stack's, or nobody's.
+        RefusedError: a volume of that name belongs to another stack, or to none.
     """
     import docker.errors
 
@@ -94,14 +88,14 @@ def make_volume(
     owner: int,
     files: dict[str, tuple[bytes, int]] | None = None,
 ) -> None:
-    """Make a volume of the user `owner` with `files`: path -> content and mode."""
+    """Create a volume that belongs to the user `owner`, with `files`: path -> (content, mode)."""
     with talking(volume):
         client.api.create_volume(name=volume, labels=labels)
         put(client, volume, files or {}, owner)
 
 
 def remove_volume(client: DockerClient, volume: str) -> None:
-    """Remove a volume and all in it, if it is there."""
+    """Remove a volume and its contents if it exists."""
     import docker.errors
 
     with talking(volume):

@@ -1,4 +1,4 @@
-"""The stack's databases: each is one of its own, with a role of its own, in one Postgres."""
+"""Creates the stack's databases in one Postgres server, each with its own role."""
 
 from __future__ import annotations
 
@@ -7,56 +7,59 @@ from functools import cached_property
 
 import pulumi
 
+from ...images.container_layout import CONFIG, MOUNT
 from ...provider import resources as native
 from ..base import DatabaseRef, SecretArgs, SecretRef
+from ..options import after
+from ..postgres_access import pass_line
 from . import postgres
-from .container import Mounts, Spec, make
-from .foundation import Foundation, after
-from .naming import CONFIG, MOUNT, TMPFS
+from .container import ContainerSpec, Mounts, declare_container
+from .foundation import Foundation
+from .naming import TMPFS
 
 __all__ = ["Databases"]
 
 
 class Databases:
-    """Makes databases.
+    """Creates databases, and the server with the first of them.
 
     Args:
-        foundation: what containers stand on.
-        secret: makes a secret.
+        foundation: networks, images and volumes of the stack.
+        secret: creates a secret.
     """
 
     def __init__(
         self, foundation: Foundation, secret: Callable[[str, SecretArgs, pulumi.ResourceOptions], SecretRef]
     ) -> None:
-        self._on = foundation
+        self._base = foundation
         self._secret = secret
         self._passwords: dict[str, SecretRef] = {}
 
     def password(self, name: str) -> SecretRef:
-        """Return the password of the database `name`, which was made."""
+        """Return the secret with the password of the database `name`."""
         return self._passwords[name]
 
     def make(self, name: str, opts: pulumi.ResourceOptions) -> DatabaseRef:
-        """Make a database, and a role which owns it, in the stack's Postgres."""
-        on = self._on
+        """Create a database and the role that owns it."""
+        base = self._base
         secret = self._passwords[name] = self._secret(f"database-{name}", SecretArgs(), opts)
         admin = self._admin
-        files = on.files(
+        files = base.files(
             f"database-{name}",
             {
                 "config/make.sql": postgres.make_database(name, secret.name),
-                "config/pgpass": postgres.pass_line(admin.name),
+                "config/pgpass": pass_line(f"@{{secret:{admin.name}}}"),
             },
             [secret.name],
             after(opts, [admin.resource, secret.resource]),
             owner=postgres.USER,
         )
-        image = on.images.get("postgres")
+        image = base.images.get("postgres")
         job = native.ContainerJob(
             f"database-{name}",
-            stack=on.stack,
-            root=on.root,
-            host=on.host,
+            stack=base.stack,
+            root=base.root,
+            host=base.host,
             image=image.reference,
             entrypoint=["psql"],
             argv=["--no-psqlrc", "--quiet", "--file", f"{CONFIG}/make.sql"],
@@ -68,13 +71,13 @@ class Databases:
                 "HOME": "/tmp",  # noqa: S108 - within the container
             },
             mounts=[native.MountInputs(volume=files.volume, target=MOUNT, readOnly=True)],
-            networks=[on.private.name],
+            networks=[base.private.name],
             user=f"{postgres.USER}:{postgres.USER}",
             tmpfs=TMPFS,
             memory_mb=256,
             cpus=1.0,
             processes=64,
-            labels=on.names.labels(job=f"database-{name}"),
+            labels=base.names.labels(job=f"database-{name}"),
             timeout=120.0,
             triggers={"files": files.digest},
             opts=after(opts, [self._server, *image.resources]),
@@ -87,34 +90,34 @@ class Databases:
 
     @cached_property
     def _server(self) -> pulumi.Resource:
-        """The one Postgres server, made when the first database is asked for."""
-        on, admin = self._on, self._admin
+        """The Postgres server."""
+        base, admin = self._base, self._admin
         opts = pulumi.ResourceOptions()
-        image = on.images.get("postgres")
-        volume = on.volume("postgres", opts, owner=postgres.USER)
-        files = on.files("postgres", None, [admin.name], after(opts, [admin.resource]), owner=postgres.USER)
-        limits = on.limits("postgres", None)
-        container = make(
+        image = base.images.get("postgres")
+        volume = base.volume("postgres", opts, owner=postgres.USER)
+        files = base.files("postgres", None, [admin.name], after(opts, [admin.resource]), owner=postgres.USER)
+        limits = base.limits("postgres", None)
+        container = declare_container(
             "postgres",
-            on.names,
-            on.settings,
-            Spec(
+            base.names,
+            base.settings,
+            ContainerSpec(
                 image=image,
                 entrypoint=None,
                 command=["postgres"],
                 env=postgres.SERVER_ENV,
                 mounts=Mounts(files.volume, {postgres.FOLDER: volume.volume}),
-                networks=[(on.private.name, ["postgres"])],
+                networks=[(base.private.name, ["postgres"])],
                 health=postgres.HEALTH,
                 start_seconds=60.0,
                 user=postgres.USER,
                 tmpfs=postgres.SERVER_TMPFS,
                 limits=limits,
-                # A server which is not let end in peace has to recover at its next start.
+                # A server that is killed must recover at its next start.
                 stop_seconds=60.0,
                 working_dir=None,
                 digest=files.digest,
             ),
-            after(on.options, [volume, files, *image.resources]),
+            after(base.options, [volume, files, *image.resources]),
         )
-        return on.bounded("postgres", container, limits, opts)
+        return base.bounded("postgres", container, limits, opts)

@@ -1,4 +1,4 @@
-"""What the containers of a stack stand on: networks, images, volumes, and what each may use."""
+"""The shared parts of a stack on docker: networks, images, volumes, limits."""
 
 from __future__ import annotations
 
@@ -9,37 +9,29 @@ from pathlib import Path
 import pulumi
 import pulumi_docker as docker
 
+from ...images.container_layout import USER
 from ...provider import resources as native
 from ..base import ServiceArgs
-from .images import Images
-from .naming import USER, Names
+from ..options import after, protected
+from .images import DockerImages
+from .naming import Names
 from .settings import ContainerLimits, DockerSettings
 
-__all__ = ["Foundation", "after", "kept"]
-
-
-def kept(opts: pulumi.ResourceOptions) -> pulumi.ResourceOptions:
-    """Return `opts` for what holds data, or the secrets which open it."""
-    return pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(protect=True))
-
-
-def after(opts: pulumi.ResourceOptions, resources: Sequence[pulumi.Resource]) -> pulumi.ResourceOptions:
-    """Return `opts` of what waits for `resources`."""
-    return pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(resources)))
+__all__ = ["Foundation"]
 
 
 class Foundation:
-    """Each part is made when it is first asked for.
+    """Creates each shared part when it is first used.
 
     Args:
-        names: what things are called.
+        names: names of the stack in Docker.
         root: the stack's folder on this machine.
         project: the folder of Pulumi.yaml.
         settings: the block `docker` of the stack config.
 
     Attributes:
         stack: the stack's name.
-        host: the daemon, where the config names one.
+        host: the daemon that the config names, or None.
     """
 
     def __init__(self, names: Names, *, root: Path, project: Path, settings: DockerSettings) -> None:
@@ -52,29 +44,27 @@ class Foundation:
 
     @cached_property
     def options(self) -> pulumi.ResourceOptions:
-        """Options of the vendor's resources: the daemon, where the config names one."""
+        """Options for resources of the Docker provider."""
         provider = docker.Provider("docker", host=self.host) if self.host else None
         return pulumi.ResourceOptions(provider=provider)
 
-    def of(self, opts: pulumi.ResourceOptions) -> pulumi.ResourceOptions:
-        """Return `opts` for a resource of the vendor's."""
+    def with_provider(self, opts: pulumi.ResourceOptions) -> pulumi.ResourceOptions:
+        """Return `opts` for a resource of the Docker provider."""
         return pulumi.ResourceOptions.merge(opts, self.options)
 
     @cached_property
-    def images(self) -> Images:
-        """The images which containers are made of."""
-        # Images are built through BuildKit, whose provider finds the daemon by itself.
-        folder = Path(self.root) / "images"
-        return Images(self.names, self._project, folder, self.settings, pulumi.ResourceOptions())
+    def images(self) -> DockerImages:
+        """The images of the containers."""
+        return DockerImages(self.names, self._project, Path(self.root) / "images", self.settings)
 
     @cached_property
     def private(self) -> docker.Network:
-        """The network of all services, from which nothing leads out."""
+        """The network of all services, without access to the outside."""
         return self._network("private", internal=True)
 
     @cached_property
     def edge(self) -> docker.Network:
-        """The network of those which are published, or may ask the world something."""
+        """The network of services with published ports, and of jobs that need the internet."""
         return self._network("edge", internal=False)
 
     def _network(self, name: str, *, internal: bool) -> docker.Network:
@@ -89,21 +79,21 @@ class Foundation:
         )
 
     def limits(self, name: str, args: ServiceArgs | None) -> ContainerLimits:
-        """Return what a container may use: what the config says of it, or the component, or the config in general."""
+        """Return a container's limits: those of the config for it, else the component's, else the config's default."""
         if name in self.settings.services:
             return self.settings.services[name]
-        asked = args.limits if args else None
+        own = args.limits if args else None
         return self.settings.limits.model_copy(
             update={
-                **({"memory_mb": asked.memory_mb} if asked and asked.memory_mb else {}),
-                **({"cpus": asked.cpu} if asked and asked.cpu else {}),
+                **({"memory_mb": own.memory_mb} if own and own.memory_mb else {}),
+                **({"cpus": own.cpu} if own and own.cpu else {}),
             }
         )
 
     def bounded(
         self, name: str, container: docker.Container, limits: ContainerLimits, opts: pulumi.ResourceOptions
     ) -> native.Bounds:
-        """Bound the number of processes; who depends on this depends on the container."""
+        """Limit the number of processes; resources that depend on the container depend on this."""
         return native.Bounds(
             f"bounds-{name}",
             name=name,
@@ -115,14 +105,14 @@ class Foundation:
         )
 
     def volume(self, name: str, opts: pulumi.ResourceOptions, *, owner: int = USER) -> native.Volume:
-        """Make a volume which holds data."""
+        """Create a volume for data."""
         return native.Volume(
             name,
             stack=self.stack,
             host=self.host,
             owner=owner,
             labels=self.names.labels(store=name),
-            opts=kept(opts),
+            opts=protected(opts),
         )
 
     def files(
@@ -134,7 +124,7 @@ class Foundation:
         *,
         owner: int = USER,
     ) -> native.Files:
-        """Make the volume with the config files and secrets of a container, which `owner` alone can read."""
+        """Create the volume with the config files and secrets of a container; only `owner` can read them."""
         return native.Files(
             f"files-{name}",
             name=name,

@@ -1,4 +1,4 @@
-"""Where the contents of a stack in containers are written before the stack is there. Imports no Pulumi."""
+"""Writes the contents of a stack on docker before the stack exists. Imports no Pulumi."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from ....runtime.common.errors import NotFoundError
+from ...images.container_layout import DATA, USER
 from ...layout import StackRoot
 from ...provider.content.lakefs import set_up
 from ...provider.content.rest import Rest
@@ -17,28 +18,28 @@ from ...provider.docker.daemon import STACK, connect, talking
 from ...provider.local.files import secret_value
 from ...provider.secret_formats import FORMATS
 from ..migration import LakeServer
-from ..staged_import import Attempt
+from ..staged_import import StagedImport, lake_server
 from .daemon import remove_container, remove_network, remove_volume, store_volume, volumes_of
-from .naming import DATA, USER, Names
-from .scratch_container import Helper
+from .naming import Names
+from .scratch_container import ScratchContainer
 from .servers import LAKE, OBJECTS, POSTGRES, STOP_SECONDS, Servers, image_of
 from .settings import DockerSettings
 from .volumes import VolumeStore
 
-__all__ = ["DockerNewEnds"]
+__all__ = ["DockerDestination"]
 
 _SCHEME = "local://"
 
 
-class DockerNewEnds(Attempt):
-    """A stack which is not there yet; see `NewEnds`. Used with `with`.
+class DockerDestination(StagedImport):
+    """A stack that does not exist yet; see `MigrationDestination`. Use it with `with`.
 
-    Volumes get the names which `up` looks for; what opens them lies in a folder beside the stack's, which at the end
-    becomes the stack's. Until then the target refuses to bring the stack up.
+    Volumes get the names that `up` expects. Secrets and jobs are written into a folder beside the stack's, which at the
+    end becomes the stack's. Until then the target refuses `up`.
 
     Args:
-        names: the stack's.
-        root: where its folder will be.
+        names: names of the stack in Docker.
+        root: the folder that the stack will have.
         settings: the block `docker` of its config.
     """
 
@@ -49,7 +50,7 @@ class DockerNewEnds(Attempt):
         self._client = connect(settings.host)
         self._servers = Servers(self._client, names, settings, self._secret)
         self._open = ExitStack()
-        self._helpers: dict[str, Helper] = {}
+        self._containers: dict[str, ScratchContainer] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -60,52 +61,52 @@ class DockerNewEnds(Attempt):
         self._close()
 
     def obstacle(self) -> str | None:
-        """See `NewEnds`."""
+        """See `MigrationDestination`."""
         if self._final.path.exists():
             return f"{self._final.path} exists"
-        if self._attempt.exists():
-            return None  # what there is, an earlier attempt made
+        if self._staging.exists():
+            return None  # an earlier attempt created the volumes
         found = volumes_of(self._client, self._names.stack)
         return f"the volume {found[0]['Name']} exists" if found else None
 
     def lake_version(self) -> str | None:
-        """See `NewEnds`."""
+        """See `MigrationDestination`."""
         tag = image_of(self._settings, LAKE).partition("@")[0].rpartition(":")[2]
         found = re.search(r"\d+\.\d+(\.\d+)?", tag)
         return found[0] if found else None
 
     def begin(self, archive: str) -> bool:
-        """See `NewEnds`."""
-        again = self.go_on_with(archive)
+        """See `MigrationDestination`."""
+        resumed = self.resume_or_begin(archive)
         self._remove_own()
         for volume in volumes_of(self._client, self._names.stack):
-            if not again or volume["Name"] == self._names.of(POSTGRES):
+            if not resumed or volume["Name"] == self._names.of(POSTGRES):
                 remove_volume(self._client, str(volume["Name"]))
-        return again
+        return resumed
 
     def place(self) -> str:
-        """See `NewEnds`."""
-        return f"{self._attempt} and what `docker volume ls --filter label={STACK}={self._names.stack}` lists"
+        """See `MigrationDestination`."""
+        return f"{self._staging} and what `docker volume ls --filter label={STACK}={self._names.stack}` lists"
 
     def store(self, name: str) -> VolumeStore:
-        """See `NewEnds`."""
-        return VolumeStore(self._helper(name), f"{DATA}/{name}")
+        """See `MigrationDestination`."""
+        return VolumeStore(self._container(name), f"{DATA}/{name}")
 
     def namespace(self, repository: str) -> str:
-        """See `NewEnds`."""
+        """See `MigrationDestination`."""
         return f"{_SCHEME}{repository}"
 
     def objects(self, repository: str) -> VolumeStore:
-        """See `NewEnds`."""
-        return VolumeStore(self._helper(OBJECTS), f"{DATA}/{OBJECTS}/{repository}")
+        """See `MigrationDestination`."""
+        return VolumeStore(self._container(OBJECTS), f"{DATA}/{OBJECTS}/{repository}")
 
     def database(self, name: str) -> str:
-        """See `NewEnds`."""
+        """See `MigrationDestination`."""
         self._servers.make_database(name)
         return self._servers.database(name)
 
     def load_lake(self, dump: Path) -> None:
-        """See `NewEnds`."""
+        """See `MigrationDestination`."""
         self._servers.make_database(LAKE)
         self._servers.start_lakefs(dump.read_bytes())
         with self.lake() as server:
@@ -114,12 +115,11 @@ class DockerNewEnds(Attempt):
 
     @contextmanager
     def lake(self) -> Generator[LakeServer]:
-        """See `NewEnds`."""
-        key_id, secret = (secret_value(self._root, f"lakefs-{name}") for name in ("key-id", "secret"))
-        yield LakeServer(self._servers.lakefs_url(), key_id, secret)
+        """See `MigrationDestination`."""
+        yield lake_server(self._servers.lakefs_url(), self._root)
 
     def finish(self) -> None:
-        """See `NewEnds`. The servers end in peace before their volumes are anybody's."""
+        """See `MigrationDestination`. The servers stop gracefully before the stack can use their volumes."""
         self._close()
         super().finish()
 
@@ -127,22 +127,22 @@ class DockerNewEnds(Attempt):
         with self._open:
             self._servers.close()
 
-    def _helper(self, name: str) -> Helper:
-        """Return a container which has the volume of the store `name`."""
-        if name not in self._helpers:
+    def _container(self, name: str) -> ScratchContainer:
+        """Return a container with the volume of the store `name`."""
+        if name not in self._containers:
             volume = store_volume(self._client, self._names, name, USER)
-            helper = Helper(
+            container = ScratchContainer(
                 self._client,
                 self._settings.base_image,
                 self._servers.own(f"store-{name}"),
                 self._names.labels(),
                 volumes={f"{DATA}/{name}": volume},
             )
-            self._helpers[name] = self._open.enter_context(helper)
-        return self._helpers[name]
+            self._containers[name] = self._open.enter_context(container)
+        return self._containers[name]
 
     def _secret(self, name: str) -> str:
-        """Return a secret, made where the archive has none of that name."""
+        """Return the value of a secret; generate it if the archive has none of that name."""
         try:
             return secret_value(self._root, name)
         except NotFoundError:
@@ -150,7 +150,7 @@ class DockerNewEnds(Attempt):
             return secret_value(self._root, name)
 
     def _remove_own(self) -> None:
-        """Remove what a killed import left, but for the stack's volumes."""
+        """Remove what a killed import left, except the stack's volumes."""
         prefix = self._servers.own("")
         with talking("containers"):
             containers = self._client.api.containers(all=True, filters={"label": f"{STACK}={self._names.stack}"})

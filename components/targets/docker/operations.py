@@ -1,4 +1,4 @@
-"""A platform that is up on the `docker` target: the daemon is asked through its SDK. Imports no Pulumi."""
+"""Operations on docker, through the daemon's SDK. Imports no Pulumi."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ....runtime.common.errors import NotFoundError
+from ...images.container_layout import PORT, SECRETS
 from ...layout import StackRoot
 from ...provider.docker.daemon import SERVICE, STACK, connect, talking
 from ...tools.table import IMAGES
-from ..http_get import get
+from ..http_get import http_get
 from ..local.operations import LocalOperations
 from ..operations import ServiceState
-from .naming import PORT, SECRETS
 from .settings import DockerSettings
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["DockerOperations"]
 
 _STOP_SECONDS = 60
-# Run in a container of ours, for a service whose port is not published; the secret's file is read there.
-_ASK = """
+# Runs in the container of a service without a published port, and reads the secret's file there.
+_GET_SCRIPT = """
 import json, sys, urllib.error, urllib.request
 request = urllib.request.Request(sys.argv[1])
 if len(sys.argv) > 2:
@@ -43,7 +43,7 @@ print(json.dumps([answer.status, answer.read().decode()]))
 
 
 class DockerOperations:
-    """The containers of a stack, and its files below `root`; see `Operations`.
+    """The containers of a stack and its files on this machine; see `Operations`.
 
     Args:
         stack: TEAM-ENVIRONMENT.
@@ -55,7 +55,7 @@ class DockerOperations:
         self._stack = stack
         self._root = root
         self._host = settings.host
-        # Ports, secrets and the logs of jobs are kept on this machine as they are on `local`.
+        # Ports, secrets and logs of jobs are kept on this machine, as on `local`.
         self._files = LocalOperations(root)
 
     def made(self) -> bool:
@@ -71,6 +71,10 @@ class DockerOperations:
         with talking("containers"), ThreadPoolExecutor(max_workers=16) as pool:
             return list(pool.map(_state, repeat(client), containers))
 
+    def runs(self, service: str) -> bool:
+        """See `Operations`."""
+        return any(found.name == service and found.state == "running" for found in self.services())
+
     def url(self, service: str) -> str | None:
         """See `Operations`."""
         return self._files.url(service)
@@ -83,7 +87,7 @@ class DockerOperations:
         return metadata.version("mlflow" if service == "mlflow" else "tidemill")
 
     def stop(self) -> int:
-        """See `Operations`. What others need is stopped last."""
+        """See `Operations`. Stops Postgres last."""
         containers = [container for container in self._containers() if container.status == "running"]
         others = [container for container in containers if _name(container) != "postgres"]
         with talking("containers"), ThreadPoolExecutor(max_workers=16) as pool:
@@ -94,7 +98,7 @@ class DockerOperations:
         return len(containers)
 
     def start(self) -> None:
-        """See `Operations`. What others need is started first."""
+        """See `Operations`. Starts Postgres first."""
         with talking("containers"):
             for container in sorted(self._containers(), key=lambda container: _name(container) != "postgres"):
                 container.start()
@@ -112,7 +116,7 @@ class DockerOperations:
     def logs(self, name: str, lines: int, *, follow: bool = False) -> Iterator[str]:
         """See `Operations`."""
         if name not in map(_name, self._containers()):
-            yield from self._files.logs(name, lines, follow=follow)  # a job's
+            yield from self._files.logs(name, lines, follow=follow)  # of a job
             return
         container = self._container(name)
         with talking(name):
@@ -141,11 +145,11 @@ class DockerOperations:
         return self._files.secret_file(name)
 
     def ask(self, service: str, path: str, *, token: str | None = None) -> tuple[int, bytes] | None:
-        """See `Operations`. Where no port is published, the container itself is asked to ask."""
+        """See `Operations`. If no port is published, a script in the container sends the request."""
         url = self.url(service)
         if url is not None:
             try:
-                return get(f"{url}{path}", token=self.secret(token) if token else None)
+                return http_get(f"{url}{path}", token=self.secret(token) if token else None)
             except NotFoundError:
                 return None
         try:
@@ -156,7 +160,7 @@ class DockerOperations:
             return None
         files = [f"{SECRETS}/{token}"] if token else []
         with talking(service):
-            done: Any = container.exec_run(["python", "-c", _ASK, f"http://127.0.0.1:{PORT}{path}", *files])
+            done: Any = container.exec_run(["python", "-c", _GET_SCRIPT, f"http://127.0.0.1:{PORT}{path}", *files])
         if done.exit_code != 0:
             return None
         status, body = json.loads(done.output)
@@ -198,8 +202,8 @@ def _state(client: DockerClient, container: Container) -> ServiceState:
         return ServiceState(name, "failing", problem=f"ended with exit code {state.get('ExitCode')}")
     if not state.get("Running"):
         return ServiceState(name, "stopped", problem="does not run")
-    said = health.get("Status", "healthy")
-    problem = {"healthy": "", "starting": "is starting"}.get(said)
+    status = health.get("Status", "healthy")
+    problem = {"healthy": "", "starting": "is starting"}.get(status)
     if problem is None:
         log: list[dict[str, Any]] = health.get("Log") or [{}]
         problem = f"does not answer ({str(log[-1].get('Output', '')).strip()[-200:]})"
@@ -207,7 +211,7 @@ def _state(client: DockerClient, container: Container) -> ServiceState:
     started = datetime.fromisoformat(str(state["StartedAt"])[:19]).replace(tzinfo=UTC)
     return ServiceState(
         name,
-        "starting" if said == "starting" else "running",
+        "starting" if status == "starting" else "running",
         memory_mb=round(used["usage"] / 1e6, 1) if "usage" in used else None,
         uptime_seconds=max(0.0, (datetime.now(UTC) - started).total_seconds()),
         problem=problem,

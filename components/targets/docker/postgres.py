@@ -1,22 +1,24 @@
-"""What is said to the one Postgres server of a stack; each word Database is a database and a role of its own in it."""
+"""Settings and scripts of a stack's Postgres server, in which each database has its own role."""
 
 from __future__ import annotations
 
-from .naming import SECRETS, TMPFS, database_role
+from ...images.container_layout import SECRETS
+from ..postgres_access import database_role
+from .naming import TMPFS
 
-__all__ = ["ADMIN_SECRET", "FOLDER", "HEALTH", "SERVER_ENV", "SERVER_TMPFS", "USER", "make_database", "pass_line"]
+__all__ = ["ADMIN_SECRET", "FOLDER", "HEALTH", "SERVER_ENV", "SERVER_TMPFS", "USER", "make_database"]
 
 USER = 999
-"""The user `postgres` of the image; the server insists on one which has a name."""
+"""The user `postgres` of the image; the server requires a user with a name."""
 
 ADMIN_SECRET = "postgres-admin"  # noqa: S105 - its name
 FOLDER = "/var/lib/postgresql/data"
-"""Where the image declares a volume, which would be a nameless one if ours were mounted elsewhere."""
+"""Where the image declares a volume. Mounting ours elsewhere would leave an anonymous volume here."""
 
 SERVER_ENV = {
     "PGDATA": f"{FOLDER}/server",
     "POSTGRES_PASSWORD_FILE": f"{SECRETS}/{ADMIN_SECRET}",
-    # Nobody comes in without a password, and it never crosses the network.
+    # Require a password from everyone, and never send it over the network.
     "POSTGRES_INITDB_ARGS": "--auth=scram-sha-256",
 }
 SERVER_TMPFS = {**TMPFS, "/var/run/postgresql": "rw,nosuid,nodev,size=16m,mode=1777"}
@@ -24,12 +26,12 @@ HEALTH = ["CMD", "pg_isready", "--quiet", "--username", "postgres", "--host", "1
 
 
 def make_database(name: str, secret: str) -> str:
-    """Return the script for psql which makes the database `name`, or gives its role the password of now.
+    """Return the psql script that creates the database `name` and its role, or updates the role's password.
 
-    psql reads the password out of its file, so that it stands neither here nor in an argument.
+    psql reads the password from the file of `secret`, so it appears neither here nor in an argument.
     """
     role = database_role(name)
-    # The name is one of ours, of letters, digits and `_`.
+    # The name is one of ours: letters, digits and `_`.
     return f"""\\set ON_ERROR_STOP on
 -- A statement which fails is repeated in the server's log, and a password stands in one.
 SET log_min_error_statement TO panic;
@@ -40,8 +42,3 @@ SELECT 'CREATE DATABASE "{role}" OWNER "{role}"' WHERE NOT EXISTS (SELECT FROM p
 \\gexec
 REVOKE ALL ON DATABASE "{role}" FROM PUBLIC;
 """  # noqa: S608 - see above
-
-
-def pass_line(secret: str) -> str:
-    """Return the text of a file in which libpq finds a password, whatever it connects to."""
-    return f"*:*:*:*:@{{secret:{secret}}}\n"

@@ -1,12 +1,12 @@
-"""A container which does nothing but hold volumes and a place in a network, until something is run in it.
+"""A temporary container for access to volumes and to a network.
 
-It is made of any image with Python, keeps no capability and its root read-only, and is removed at the end; one which
-a killed run left is removed by the next, and ends by itself after a day.
+It runs any image with Python, without capabilities and with a read-only root, and is removed at the end. If a run is
+killed, the next run removes its container; otherwise the container ends after a day.
 """
 
 from __future__ import annotations
 
-import importlib.resources
+import inspect
 import io
 import socket
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from ....runtime.common.errors import PlatformError
+from ...images.container_layout import USER
 from ...provider.docker.daemon import talking
-from .daemon import have_image, remove_container
-from .naming import TMPFS, USER
+from .. import container_script
+from .daemon import ensure_image, remove_container
+from .naming import TMPFS
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
-__all__ = ["Conversation", "Helper"]
+__all__ = ["ContainerProcess", "ScratchContainer"]
 
 _DAY = "import time; time.sleep(86400)"
 _PYTHON = ("python3", "-I", "-S", "-c")
@@ -29,16 +31,16 @@ _HEADER = 8
 _STDOUT = 1
 
 
-class Helper:
-    """Such a container; used with `with`.
+class ScratchContainer:
+    """Runs the container; use it with `with`.
 
     Args:
-        client: the daemon's.
-        image: what it is made of.
-        name: what it is called.
+        client: the daemon's client.
+        image: its image.
+        name: its name.
         labels: its labels.
         volumes: path -> volume.
-        network: what it is on; none, where that is None.
+        network: its network, or None for none.
     """
 
     def __init__(
@@ -57,11 +59,11 @@ class Helper:
         self._labels = labels
         self._volumes = volumes or {}
         self._network = network
-        self._talks: list[Conversation] = []
+        self._processes: list[ContainerProcess] = []
 
     def __enter__(self) -> Self:
         api = self._client.api
-        have_image(self._client, self._image)
+        ensure_image(self._client, self._image)
         remove_container(self._client, self._name)
         with talking(self._name):
             host = api.create_host_config(
@@ -92,81 +94,87 @@ class Helper:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for talk in self._talks:
-            talk.close()
+        for process in self._processes:
+            process.close()
         remove_container(self._client, self._name)
 
-    def ask(self, *arguments: str) -> Conversation:
-        """Run `inside` with `arguments` in it; it ends with the container at the latest."""
-        text = importlib.resources.files(__package__ or "").joinpath("container_script.py").read_text(encoding="utf-8")
-        talk = Conversation(self._client, self._name, [*_PYTHON, text, *arguments])
-        self._talks.append(talk)
-        return talk
+    def run_script(self, *arguments: str) -> ContainerProcess:
+        """Start `container_script` with `arguments`; it ends when the container ends, at the latest."""
+        script = inspect.getsource(container_script)
+        process = ContainerProcess(self._client, self._name, [*_PYTHON, script, *arguments])
+        self._processes.append(process)
+        return process
 
 
-class Conversation:
-    """A program which runs in a container: what is sent is its input, what is read its output."""
+class ContainerProcess:
+    """A process in a container, with its input and output.
+
+    Args:
+        client: the daemon's client.
+        container: the name of the container.
+        argv: the command.
+    """
 
     def __init__(self, client: DockerClient, container: str, argv: Sequence[str]) -> None:
         with talking(container):
             made: Any = client.api.exec_create(container, list(argv), stdin=True)
-            # The response is kept by what holds its socket.
+            # Keep the response: it owns the socket.
             self._raw: Any = client.api.exec_start(made["Id"], socket=True)
         self._socket: socket.socket = self._raw._sock
         self._socket.settimeout(None)
         self._container = container
         self._left = 0
-        self._said = b""
+        self._errors = b""
         self._output = io.BufferedReader(_Output(self), 1 << 16)
 
     def send(self, data: bytes | memoryview) -> None:
-        """Send it.
+        """Write `data` to its input.
 
         Raises:
-            PlatformError: the program has ended.
+            PlatformError: the process has ended.
         """
         try:
             self._socket.sendall(data)
         except OSError:
-            raise self.ended() from None
+            raise self.exit_error() from None
 
-    def end(self) -> None:
-        """Say that nothing more is sent."""
+    def close_input(self) -> None:
+        """Close its input."""
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError:
             return
 
     def close(self) -> None:
-        """Hang up; the program sees its input end."""
-        self.end()
+        """Close the connection; the process sees the end of its input."""
+        self.close_input()
         self._raw._response.close()
         self._socket.close()
 
     def line(self) -> bytes:
-        """Return the next line.
+        """Return the next line of its output, without the line end.
 
         Raises:
-            PlatformError: the program has ended.
+            PlatformError: the process has ended.
         """
         found = self._output.readline()
         if not found.endswith(b"\n"):
-            raise self.ended()
+            raise self.exit_error()
         return found[:-1]
 
     def read(self, size: int) -> bytes:
-        """Return the next bytes, `size` at most; none at the end."""
+        """Return at most `size` bytes of its output, or none at the end."""
         return self._output.read1(size)
 
-    def ended(self) -> PlatformError:
-        """Return the error that it ended too early, with what it said."""
-        said = self._said.decode(errors="replace").strip().splitlines()
+    def exit_error(self) -> PlatformError:
+        """Return the error that the process ended too early, with the last line of its standard error."""
+        lines = self._errors.decode(errors="replace").strip().splitlines()
         return PlatformError(
-            f"what moves files ended ({said[-1] if said else 'no reason given'})", field=self._container
+            f"the process that moves files ended ({lines[-1] if lines else 'no reason given'})", field=self._container
         )
 
-    def _more(self, size: int) -> bytes:
-        """Return bytes of the next frame of the output; none at the end."""
+    def _next_output(self, size: int) -> bytes:
+        """Return at most `size` bytes of the output's next frame, or none at the end."""
         while not self._left:
             header = self._exactly(_HEADER)
             if len(header) < _HEADER:
@@ -175,7 +183,7 @@ class Conversation:
             if header[0] == _STDOUT:
                 self._left = length
             else:
-                self._said = (self._said + self._exactly(length))[-4000:]
+                self._errors = (self._errors + self._exactly(length))[-4000:]
         data = self._socket.recv(min(self._left, size))
         self._left -= len(data)
         return data
@@ -188,19 +196,19 @@ class Conversation:
 
 
 class _Output(io.RawIOBase):
-    """The output of a conversation."""
+    """The output of a process as a raw stream."""
 
-    def __init__(self, talk: Conversation) -> None:
+    def __init__(self, process: ContainerProcess) -> None:
         super().__init__()
-        self._talk = talk
+        self._process = process
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: object) -> int:
-        """Fill some of `buffer`."""
+        """Read into `buffer`; return the number of bytes."""
         view = memoryview(cast("bytearray", buffer))
-        data = self._talk._more(len(view))  # pyright: ignore[reportPrivateUsage] - they are one
+        data = self._process._next_output(len(view))  # pyright: ignore[reportPrivateUsage]
         view[: len(data)] = data
         return len(data)

@@ -1,7 +1,7 @@
-"""Postgres and lakeFS which run while contents are imported, on the volumes which the stack will have.
+"""Postgres and lakeFS servers for an import, on the volumes that the stack will have.
 
-They are held to what the target holds its containers to, are alone with the import in a network, and get secrets as
-files. Of lakeFS a port of the loopback interface is published, of Postgres none.
+They have the restrictions of the target's containers, a separate network, and secrets as files. lakeFS has a published
+port on the loopback interface; Postgres has none.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from ....runtime.common.errors import ServiceError
+from ...images.container_layout import CONFIG, DATA, MOUNT, PORT, SCRATCH, USER
 from ...provider.docker.daemon import talking
 from ...tools.table import IMAGES
-from ..http_get import get
+from ..http_get import is_healthy
 from ..local.migration import LAKEFS_CONFIG, LAKEFS_ENV
+from ..postgres_access import pass_file, pass_line
 from . import postgres
-from .daemon import have_image, make_volume, remove_container, remove_network, remove_volume, store_volume
-from .naming import CONFIG, DATA, MOUNT, PORT, SCRATCH, TMPFS, USER, Names, database_url, entrypoint_of, pass_file
-from .scratch_container import Helper
+from .daemon import ensure_image, make_volume, remove_container, remove_network, remove_volume, store_volume
+from .naming import TMPFS, Names, database_url, entrypoint_of
+from .scratch_container import ScratchContainer
 from .settings import DockerSettings
 from .tunnel import postgres_tunnel
 
@@ -60,18 +62,18 @@ _LAKEFS = [IMAGES[LAKE].programs["lakefs"], "--config", f"{CONFIG}/lakefs.yaml"]
 
 
 def image_of(settings: DockerSettings, name: str) -> str:
-    """Return the image which the stack's config, or else the table, names for a program which is not ours."""
+    """Return the image of another vendor's program: that of the stack's config, else of the tools table."""
     return settings.images.get(name) or IMAGES[name].reference
 
 
 class Servers:
-    """Both servers, each started when it is first asked for; `close` ends them in peace.
+    """Both servers. Each starts when it is first used; `close` stops them gracefully.
 
     Args:
-        client: the daemon's.
-        names: the stack's.
+        client: the daemon's client.
+        names: names of the stack in Docker.
         settings: the block `docker` of its config.
-        secret: returns a secret of the stack by its name.
+        secret: returns the value of a secret of the stack.
     """
 
     def __init__(
@@ -84,27 +86,29 @@ class Servers:
         self._open = ExitStack()
 
     def close(self) -> None:
-        """End them, and remove what was there for them alone."""
+        """Stop the servers, and remove what only they used."""
         self._open.close()
 
     def own(self, name: str) -> str:
-        """Return what a thing is called which is there for the import alone."""
+        """Return the name in Docker of something that only the import uses."""
         return self._names.of(f"importing-{name}")
 
     def make_database(self, name: str) -> None:
-        """Make a database in Postgres, and the role which owns it."""
+        """Create a database in Postgres and the role that owns it."""
         self._run(self._postgres, ["psql", "--no-psqlrc", "--quiet", "--file", f"{CONFIG}/{name}.sql"])
 
     def database(self, name: str) -> str:
-        """Return the SQLAlchemy URL of a database which was made."""
-        return self._open.enter_context(postgres_tunnel(self._way, POSTGRES, name, self._secret(f"database-{name}")))
+        """Return the SQLAlchemy URL of the database `name`."""
+        return self._open.enter_context(
+            postgres_tunnel(self._client_container, POSTGRES, name, self._secret(f"database-{name}"))
+        )
 
     def start_lakefs(self, dump: bytes) -> None:
-        """Start lakeFS on the database of its name; `dump` is for `load_lakefs`."""
+        """Start lakeFS on its database; `load_lakefs` loads `dump`."""
         files = {
             "lakefs.yaml": LAKEFS_CONFIG,
             "runs.json": dump.decode(),
-            pass_file(LAKE): _pass_line(self._secret(f"database-{LAKE}")),
+            pass_file(LAKE): pass_line(self._secret(f"database-{LAKE}")),
         }
         mounts = {
             MOUNT: self._files(LAKE, USER, files, _LAKE_SECRETS.values()),
@@ -122,19 +126,15 @@ class Servers:
             published=True,
         )
 
-        def answers() -> bool:
-            answer = get(f"{self.lakefs_url()}/_health")
-            return answer is not None and answer[0] == 200
-
-        self._wait(container, answers)
+        self._wait(container, lambda: is_healthy(f"{self.lakefs_url()}/_health"))
 
     def load_lakefs(self) -> None:
-        """Put the dump's entries into lakeFS's key-value store."""
+        """Load the dump into lakeFS's key-value store."""
         load = [*_LAKEFS, "kv", "load", "--input", f"{CONFIG}/runs.json", "--strategy", "overwrite"]
         self._run(self.own(LAKE), [*entrypoint_of(_LAKE_SECRETS), *load])
 
     def lakefs_url(self) -> str:
-        """Return where lakeFS answers on this machine."""
+        """Return the URL of lakeFS on this machine."""
         with talking(LAKE):
             found: dict[str, Any] = self._client.api.inspect_container(self.own(LAKE))
         bound: list[dict[str, str]] = found["NetworkSettings"]["Ports"].get(f"{PORT}/tcp") or [{"HostPort": "0"}]
@@ -149,28 +149,24 @@ class Servers:
         return name
 
     @cached_property
-    def _way(self) -> Helper:
-        """A container in the network, through which databases are reached."""
+    def _client_container(self) -> ScratchContainer:
+        """A container in the network, through which this machine reaches the databases."""
         image, labels = self._settings.base_image, self._names.labels()
-        return self._open.enter_context(Helper(self._client, image, self.own("way"), labels, network=self._network))
+        container = ScratchContainer(self._client, image, self.own("way"), labels, network=self._network)
+        return self._open.enter_context(container)
 
     @cached_property
     def _postgres(self) -> str:
-        """The container of Postgres, which takes connections."""
+        """The container of Postgres, which accepts connections."""
         files = {f"{name}.sql": postgres.make_database(name, f"database-{name}") for name in DATABASES}
-        files["pgpass"] = _pass_line(self._secret(postgres.ADMIN_SECRET))
+        files["pgpass"] = pass_line(self._secret(postgres.ADMIN_SECRET))
         secrets = [postgres.ADMIN_SECRET, *(f"database-{name}" for name in DATABASES)]
         mounts = {
             MOUNT: self._files(POSTGRES, postgres.USER, files, secrets),
             postgres.FOLDER: store_volume(self._client, self._names, POSTGRES, postgres.USER),
         }
         container = self._start(
-            POSTGRES,
-            ["postgres"],
-            mounts,
-            user=postgres.USER,
-            tmpfs=postgres.SERVER_TMPFS,
-            environment=_SERVER_ENV,
+            POSTGRES, ["postgres"], mounts, user=postgres.USER, tmpfs=postgres.SERVER_TMPFS, environment=_SERVER_ENV
         )
         self._wait(container, lambda: self._exec(container, postgres.HEALTH[1:])[0] == 0)
         return container
@@ -200,7 +196,7 @@ class Servers:
     ) -> str:
         """Start a server; `mounts` are path -> volume."""
         container, image, api = self.own(name), image_of(self._settings, name), self._client.api
-        have_image(self._client, image)
+        ensure_image(self._client, image)
         network = self._network
         limits = self._settings.services.get(name, self._settings.limits)
         with talking(container):
@@ -241,7 +237,7 @@ class Servers:
         """Wait until a server is ready.
 
         Raises:
-            ServiceError: it ended, or is not within time.
+            ServiceError: it ended, or is not ready in time.
         """
         end = time.monotonic() + _START_SECONDS
         while True:
@@ -251,29 +247,24 @@ class Servers:
                 return
             if not runs or time.monotonic() > end:
                 with talking(container):
-                    said = self._client.api.logs(container, tail=40).decode(errors="replace")
-                raise ServiceError("does not start", field=container, log_tail=said[-2000:])
+                    log = self._client.api.logs(container, tail=40).decode(errors="replace")
+                raise ServiceError("does not start", field=container, log_tail=log[-2000:])
             time.sleep(_EVERY)
 
     def _exec(self, container: str, argv: Sequence[str]) -> tuple[int, str]:
         api = self._client.api
         with talking(container):
             made: Any = api.exec_create(container, list(argv))
-            said: Any = api.exec_start(made["Id"])
+            output: Any = api.exec_start(made["Id"])
             code: Any = api.exec_inspect(made["Id"])["ExitCode"]
-        return int(code), bytes(said).decode(errors="replace")
+        return int(code), bytes(output).decode(errors="replace")
 
     def _run(self, container: str, argv: Sequence[str]) -> None:
-        """Run a command which must succeed.
+        """Run a command in a container.
 
         Raises:
-            ServiceError: it does not.
+            ServiceError: it fails.
         """
-        code, said = self._exec(container, argv)
+        code, output = self._exec(container, argv)
         if code != 0:
-            raise ServiceError("did not take its entries", field=container, log_tail=said[-2000:])
-
-
-def _pass_line(password: str) -> str:
-    """Return the text of a file in which libpq finds a password, whatever it connects to."""
-    return f"*:*:*:*:{password}\n"
+            raise ServiceError("could not be loaded", field=container, log_tail=output[-2000:])

@@ -1,7 +1,7 @@
-"""The `docker` target: every service is a container of one daemon, on networks of the stack's own.
+"""The target `docker`: each service is a container of one daemon, on networks of the stack.
 
-What holds data or secrets, and what must be asked of the daemon in words the vendor's provider has not, is a resource
-of ours (`components.provider.docker`); networks, images and containers are the vendor's.
+Volumes, secrets, jobs and process limits are resources of our provider (`components.provider.docker`). Networks, images
+and containers are resources of the Docker provider.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from typing import Any
 import pulumi
 
 from ....runtime.common.errors import RefusedError
+from ...images.catalog import Image
+from ...images.container_layout import DATA, MOUNT, PORT, PROJECT, SCRATCH, USER
+from ...images.container_placeholders import ContainerPlaceholders
 from ...provider import resources as native
 from ..base import (
     Content,
@@ -33,14 +36,14 @@ from ..base import (
     TrainerRef,
 )
 from ..local.content import LocalContent
+from ..options import after, protected
+from ..postgres_access import pass_file, pass_line
 from ..server_commands import MLFLOW
-from ..staged_import import attempt_at
-from . import postgres
-from .container import Mounts, Spec, health_of, make
+from ..staged_import import staging_folder
+from .container import ContainerSpec, Mounts, declare_container, health_command
 from .databases import Databases
-from .foundation import Foundation, after, kept
-from .images import Image
-from .naming import DATA, MOUNT, PORT, PROJECT, SCRATCH, TMPFS, USER, Names, Texts, entrypoint_of, pass_file
+from .foundation import Foundation
+from .naming import TMPFS, Names, database_url, entrypoint_of
 from .settings import DockerSettings
 
 __all__ = ["DockerTarget"]
@@ -49,51 +52,51 @@ _RUNNER = "runner"
 
 
 class DockerTarget:
-    """Gives the primitives in containers.
+    """Creates the primitives in containers.
 
     Args:
-        team, environment: they name the stack.
+        team, environment: together the stack's name.
         root: the stack's folder on this machine, see `components.layout`.
         project: the folder of Pulumi.yaml.
         settings: the block `docker` of the stack config.
 
     Raises:
-        RefusedError: an import of contents into the stack was not finished; its half-filled volumes would be taken.
+        RefusedError: an import into the stack was interrupted; `up` would use its incomplete volumes.
     """
 
     name = "docker"
-    reaches_out = False
+    external_access = False
     plain_http = True
 
     def __init__(self, team: str, environment: str, *, root: Path, project: Path, settings: DockerSettings) -> None:
-        if attempt_at(root).exists():
+        if staging_folder(root).exists():
             raise RefusedError(
-                "an import into this stack was not finished",
+                "an import into this stack was interrupted",
                 field=f"{team}-{environment}",
-                value=str(attempt_at(root)),
+                value=str(staging_folder(root)),
                 hint="run `tidemill import` again, or delete that folder and the stack's volumes",
             )
-        self._on = Foundation(Names(team, environment), root=root, project=project, settings=settings)
-        self._content = LocalContent(self._on.stack, root)
-        self._databases = Databases(self._on, self.secret)
+        self._base = Foundation(Names(team, environment), root=root, project=project, settings=settings)
+        self._content = LocalContent(self._base.stack, root)
+        self._databases = Databases(self._base, self.secret)
         self._published: dict[str, pulumi.Input[int]] = {}
         self._stores: dict[str, native.Volume] = {}
 
     @property
     def stack(self) -> str:
         """TEAM-ENVIRONMENT."""
-        return self._on.stack
+        return self._base.stack
 
     def endpoint(self, name: str, args: EndpointArgs, opts: pulumi.ResourceOptions) -> EndpointRef:
-        """Name the service in its network, and publish a port of the loopback interface where clients come.
+        """Give the service a name in its network; if it is public, also publish a port on the loopback interface.
 
-        A port which the config fixes is published for a private service too: somebody asked for it.
+        A private service is published, too, if the config gives it a fixed port.
         """
         url = pulumi.Output.from_input(f"http://{name}:{PORT}")
         address = pulumi.Output.from_input(f"{name}:{PORT}")
         if not args.public and args.port is None:
-            return EndpointRef(name, url=url, public_url=url, address=address, resource=self._on.private)
-        made = native.Endpoint(name, stack=self._on.stack, root=self._on.root, port=args.port, opts=opts)
+            return EndpointRef(name, url=url, public_url=url, address=address, resource=self._base.private)
+        made = native.Endpoint(name, stack=self._base.stack, root=self._base.root, port=args.port, opts=opts)
         port = made.port.apply(int)
         self._published[name] = port
         public = pulumi.Output.concat("http://", made.host, ":", port.apply(str))
@@ -101,65 +104,68 @@ class DockerTarget:
 
     def service(self, name: str, args: ServiceArgs, opts: pulumi.ResourceOptions) -> ServiceRef:
         """Run a container and wait until it is healthy."""
-        image = self._on.images.get(args.image or "runtime")
+        image = self._base.images.get(args.image or "runtime")
         published = [endpoint.name for endpoint in args.endpoints if endpoint.name in self._published]
         networks: list[tuple[pulumi.Input[str], Sequence[str]]] = [
-            (self._on.private.name, [endpoint.name for endpoint in args.endpoints])
+            (self._base.private.name, [endpoint.name for endpoint in args.endpoints])
         ]
         if published or name == _RUNNER:
-            networks.append((self._on.edge.name, []))
-        texts = Texts(image.upstream)
+            networks.append((self._base.edge.name, []))
+        resolve = _placeholders(args, image)
         files = self._files(name, args, image, opts)
         env = {**(image.upstream.env if image.upstream else {}), **args.env}
-        container = make(
+        container = declare_container(
             name,
-            self._on.names,
-            self._on.settings,
-            Spec(
+            self._base.names,
+            self._base.settings,
+            ContainerSpec(
                 image=image,
                 entrypoint=entrypoint_of({variable: secret.name for variable, secret in args.secret_env.items()}),
-                command=[texts(part) for part in args.argv],
-                env={key: texts(value) for key, value in env.items()},
+                command=[resolve(part) for part in args.argv],
+                env={key: resolve(value) for key, value in env.items()},
                 mounts=Mounts(files.volume, self._volumes(name, args, opts)),
                 networks=networks,
                 ports=[(self._published[endpoint], PORT) for endpoint in published],
-                health=health_of(args.health, image),
+                health=health_command(args.health, image),
                 start_seconds=args.health.timeout,
-                limits=self._on.limits(name, args),
+                limits=self._base.limits(name, args),
                 open_files=args.limits.open_files,
                 stop_seconds=args.stop_seconds,
                 working_dir=self._folder(args),
                 digest=files.digest,
             ),
-            after(self._on.of(opts), [*self._needs(args, image), *(database.resource for database in args.databases)]),
+            after(
+                self._base.with_provider(opts),
+                [*self._needs(args, image), *(database.resource for database in args.databases)],
+            ),
         )
-        return ServiceRef(name, self._on.bounded(name, container, self._on.limits(name, args), opts))
+        return ServiceRef(name, self._base.bounded(name, container, self._base.limits(name, args), opts))
 
     def job(self, name: str, args: JobArgs, opts: pulumi.ResourceOptions) -> JobRef:
-        """Run a container to its end; with the project's code where the command is the project's."""
-        image = self._on.images.get("training" if args.cwd is not None else args.image or "runtime")
-        texts = Texts(image.upstream)
+        """Run a container to its end, with the project's code if the command is the project's."""
+        image = self._base.images.get("training" if args.cwd is not None else args.image or "runtime")
+        resolve = _placeholders(args, image)
         files = self._files(f"job-{name}", args, image, opts)
-        limits = self._on.limits(name, None)
+        limits = self._base.limits(name, None)
         made = native.ContainerJob(
             name,
-            stack=self._on.stack,
-            root=self._on.root,
-            host=self._on.host,
+            stack=self._base.stack,
+            root=self._base.root,
+            host=self._base.host,
             image=image.reference,
-            argv=[texts(part) for part in args.argv],
+            argv=[resolve(part) for part in args.argv],
             entrypoint=entrypoint_of({variable: secret.name for variable, secret in args.secret_env.items()}) or None,
-            env={key: texts(value) for key, value in {"HOME": SCRATCH, **args.env}.items()},
+            env={key: resolve(value) for key, value in {"HOME": SCRATCH, **args.env}.items()},
             mounts=_mounts(files, self._volumes(f"job-{name}", args, opts)),
-            # A seed fetches what it seeds with.
-            networks=[self._on.private.name, self._on.edge.name],
+            # Seeds download their data.
+            networks=[self._base.private.name, self._base.edge.name],
             user=f"{USER}:{USER}",
             working_dir=self._folder(args),
             tmpfs=TMPFS,
             memory_mb=limits.memory_mb,
             cpus=limits.cpus,
             processes=limits.processes,
-            labels=self._on.names.labels(job=name),
+            labels=self._base.names.labels(job=name),
             timeout=args.timeout,
             triggers=dict(args.triggers),
             opts=after(opts, self._needs(args, image)),
@@ -167,28 +173,33 @@ class DockerTarget:
         return JobRef(name, made)
 
     def object_store(self, name: str, opts: pulumi.ResourceOptions) -> StoreRef:
-        """Make a volume."""
-        self._stores[name] = self._on.volume(name, opts)
+        """Create a volume."""
+        self._stores[name] = self._base.volume(name, opts)
         return StoreRef(name, self._stores[name])
 
     def database(self, name: str, opts: pulumi.ResourceOptions) -> DatabaseRef:
-        """Make a database, and a role which owns it, in the stack's Postgres."""
+        """Create a database and the role that owns it in the stack's Postgres."""
         return self._databases.make(name, opts)
 
     def secret(self, name: str, args: SecretArgs, opts: pulumi.ResourceOptions) -> SecretRef:
-        """Make a file of mode 0600 on this machine; containers get copies of it in volumes of their own."""
+        """Create a file of mode 0600 on this machine; containers get copies in their own volumes."""
         made = native.Secret(
-            name, stack=self._on.stack, root=self._on.root, format=args.format, value=args.value, opts=kept(opts)
+            name,
+            stack=self._base.stack,
+            root=self._base.root,
+            format=args.format,
+            value=args.value,
+            opts=protected(opts),
         )
         return SecretRef(name, made)
 
     @property
     def content(self) -> Content:
-        """Applied by the provider through the published ports of the loopback interface."""
+        """Created by the provider through the published ports."""
         return self._content
 
     def trainer(self, args: TrainerArgs, opts: pulumi.ResourceOptions) -> TrainerRef:
-        """Run trainings in a container of its own, which has the project's code and no socket of the daemon."""
+        """Run trainings in a separate container with the project's code and without the daemon's socket."""
         endpoint = self.endpoint(_RUNNER, EndpointArgs(), opts)
         token = self.secret(f"{_RUNNER}-token", SecretArgs(), opts)
         store = self.object_store(_RUNNER, opts)
@@ -225,7 +236,7 @@ class DockerTarget:
         return TrainerRef(launcher=access, secrets=[token], resources=[made.resource])
 
     def mlflow(self) -> Launch:
-        """Start it as everywhere, on Postgres and a volume of artifacts."""
+        """Start MLflow on Postgres and a volume of artifacts."""
         return MLFLOW
 
     def lakefs(self) -> Launch:
@@ -241,27 +252,27 @@ class DockerTarget:
         )
 
     def _files(self, name: str, args: ProcessArgs, image: Image, opts: pulumi.ResourceOptions) -> native.Files:
-        """Make the volume with the config files and secrets of a container."""
-        texts = Texts(image.upstream)
+        """Create the volume with the config files and secrets of a container."""
+        resolve = _placeholders(args, image)
         secrets = {secret.name: secret for secret in (*args.secrets, *args.secret_env.values())}
-        databases = args.databases if isinstance(args, ServiceArgs) else ()
-        files = {f"config/{file}": texts(text) for file, text in args.config_files.items()}
-        passwords = {database.name: self._databases.password(database.name) for database in databases}
+        files = {f"config/{file}": resolve(text) for file, text in args.config_files.items()}
+        passwords = {database.name: self._databases.password(database.name) for database in _databases(args)}
         files |= {
-            f"config/{pass_file(database)}": postgres.pass_line(secret.name) for database, secret in passwords.items()
+            f"config/{pass_file(database)}": pass_line(f"@{{secret:{secret.name}}}")
+            for database, secret in passwords.items()
         }
         waits = [secret.resource for secret in (*secrets.values(), *passwords.values())]
-        return self._on.files(name, files, sorted(secrets), after(opts, waits))
+        return self._base.files(name, files, sorted(secrets), after(opts, waits))
 
     def _volumes(self, name: str, args: ProcessArgs, opts: pulumi.ResourceOptions) -> Mapping[str, pulumi.Input[str]]:
-        """Return path -> volume of what a container keeps, and of its scratch folder."""
+        """Return path -> volume of a container's stores and of its scratch folder."""
         scratch = native.Scratch(
             f"scratch-{name}",
             name=f"scratch-{name}",
-            stack=self._on.stack,
-            host=self._on.host,
+            stack=self._base.stack,
+            host=self._base.host,
             owner=USER,
-            labels=self._on.names.labels(),
+            labels=self._base.names.labels(),
             opts=opts,
         )
         return {
@@ -276,6 +287,16 @@ class DockerTarget:
         secrets = [secret.resource for secret in (*args.secrets, *args.secret_env.values())]
         endpoints = [endpoint.resource for endpoint in args.endpoints] if isinstance(args, ServiceArgs) else []
         return [*secrets, *(store.resource for store in args.stores), *endpoints, *image.resources]
+
+
+def _databases(args: ProcessArgs) -> Sequence[DatabaseRef]:
+    return args.databases if isinstance(args, ServiceArgs) else ()
+
+
+def _placeholders(args: ProcessArgs, image: Image) -> ContainerPlaceholders:
+    return ContainerPlaceholders(
+        image.upstream, {database.name: database_url(database.name) for database in _databases(args)}
+    )
 
 
 def _mounts(files: native.Files, volumes: Mapping[str, pulumi.Input[str]]) -> list[native.MountInputs]:

@@ -1,7 +1,7 @@
-"""A way from this machine to a database in a private network, whose port is not published.
+"""Connects this machine to a database in a private network, without publishing a port.
 
-A Unix socket in a folder of this user's own stands for the server, as libpq wants it; each connection to it becomes a
-program in a container of that network, which connects to the server and passes on what it is given.
+libpq connects to a Unix socket in a private folder. For each connection, a process in a container of that network
+connects to the server and forwards the bytes.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from ....runtime.common.files import write_private
-from .naming import database_role
-from .scratch_container import Conversation, Helper
+from ..postgres_access import database_role, pass_line
+from .scratch_container import ContainerProcess, ScratchContainer
 
 __all__ = ["postgres_tunnel"]
 
@@ -26,53 +26,57 @@ _CHUNK = 1 << 16
 
 
 @contextmanager
-def postgres_tunnel(helper: Helper, server: str, name: str, password: str) -> Generator[str]:
-    """Give the SQLAlchemy URL of the database `name` on `server`; the password stands in a file, not in it.
+def postgres_tunnel(container: ScratchContainer, server: str, name: str, password: str) -> Generator[str]:
+    """Give the SQLAlchemy URL of the database `name` on `server`. A file, not the URL, contains the password.
 
     Args:
-        helper: a container in the server's network, which runs.
-        server: the server's name there.
-        name: the database, as the stack calls it.
-        password: of the role which owns it.
+        container: a running container in the server's network.
+        server: the server's name in that network.
+        name: the database, by its name in the stack.
+        password: the password of the role that owns it.
     """
     role = database_role(name)
-    with tempfile.TemporaryDirectory(prefix="tidemill-") as text, socket.socket(socket.AF_UNIX) as door:
+    with tempfile.TemporaryDirectory(prefix="tidemill-") as text, socket.socket(socket.AF_UNIX) as listener:
         folder = Path(text)
-        write_private(folder / "pgpass", f"*:*:*:*:{password}\n")
-        door.bind(str(folder / f".s.PGSQL.{_PORT}"))
-        door.listen()
-        guard = threading.Thread(target=_let_in, args=(door, helper, server), daemon=True)
-        guard.start()
+        write_private(folder / "pgpass", pass_line(password))
+        listener.bind(str(folder / f".s.PGSQL.{_PORT}"))
+        listener.listen()
+        thread = threading.Thread(target=_accept, args=(listener, container, server), daemon=True)
+        thread.start()
         try:
             query = urlencode({"host": str(folder), "passfile": str(folder / "pgpass")})
             yield f"postgresql+psycopg2://{role}@/{role}?{query}"
         finally:
-            door.shutdown(socket.SHUT_RDWR)
-            guard.join()
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
-def _let_in(door: socket.socket, helper: Helper, server: str) -> None:
+def _accept(listener: socket.socket, container: ScratchContainer, server: str) -> None:
     while True:
         try:
-            client, _ = door.accept()
+            client, _ = listener.accept()
         except OSError:
-            return  # the door is shut
-        threading.Thread(target=_pass_on, args=(client, helper, server), daemon=True).start()
+            return  # the tunnel was closed
+        threading.Thread(target=_forward, args=(client, container, server), daemon=True).start()
 
 
-def _pass_on(client: socket.socket, helper: Helper, server: str) -> None:
-    # A connection which breaks is the client's to tell of: its library says that the server is gone.
-    with client, contextlib.suppress(Exception), contextlib.closing(helper.ask("tunnel", server, str(_PORT))) as talk:
-        back = threading.Thread(target=_bring_back, args=(talk, client), daemon=True)
+def _forward(client: socket.socket, container: ScratchContainer, server: str) -> None:
+    # The client's library reports a broken connection.
+    with (
+        client,
+        contextlib.suppress(Exception),
+        contextlib.closing(container.run_script("tunnel", server, str(_PORT))) as process,
+    ):
+        back = threading.Thread(target=_forward_back, args=(process, client), daemon=True)
         back.start()
         while data := client.recv(_CHUNK):
-            talk.send(data)
-        talk.end()
+            process.send(data)
+        process.close_input()
         back.join()
 
 
-def _bring_back(talk: Conversation, client: socket.socket) -> None:
+def _forward_back(process: ContainerProcess, client: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        while data := talk.read(_CHUNK):
+        while data := process.read(_CHUNK):
             client.sendall(data)
         client.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""A volume as an object store which moves; its files are read and written within a container."""
+"""A volume as an object store of a migration; a script in a container reads and writes its files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import BinaryIO, cast
 
 from ....runtime.common.errors import NotFoundError, PlatformError
-from .scratch_container import Conversation, Helper
+from .scratch_container import ContainerProcess, ScratchContainer
 
 __all__ = ["VolumeStore"]
 
@@ -18,104 +18,104 @@ _CHUNK = 1 << 20
 
 
 class VolumeStore:
-    """The files below `folder`, as the container has it; see `Store`.
+    """The files below a folder of a container; see `Store`.
 
-    A file which is a SQLite database is read as of one moment, though others write to it.
+    Reading a SQLite database gives a consistent copy, even while others write to it.
 
     Args:
-        helper: the container, which runs.
-        folder: a path in it.
+        container: the running container.
+        folder: the path in it.
     """
 
-    def __init__(self, helper: Helper, folder: str) -> None:
-        self._helper = helper
+    def __init__(self, container: ScratchContainer, folder: str) -> None:
+        self._container = container
         self._folder = folder
-        self._opened: Conversation | None = None
+        self._opened: ContainerProcess | None = None
 
     @property
-    def _talk(self) -> Conversation:
+    def _process(self) -> ContainerProcess:
         if self._opened is None:
-            self._opened = self._helper.ask("store", self._folder)
+            self._opened = self._container.run_script("store", self._folder)
         return self._opened
 
     def names(self) -> Iterator[str]:
         """See `Store`."""
-        with self._asked("names", "") as (answer, _):
+        with self._response_to("names", "") as (answer, _):
             listed = json.loads(answer.read())
         yield from listed
 
     @contextmanager
     def open(self, name: str) -> Generator[tuple[BinaryIO, int]]:
         """See `Store`."""
-        with self._asked("read", name) as (answer, size):
+        with self._response_to("read", name) as (answer, size):
             if size < 0:
-                raise NotFoundError("it is gone", field="object", value=name)
+                raise NotFoundError("no longer exists", field="object", value=name)
             yield answer, size
 
     def write(self, name: str, source: BinaryIO, size: int) -> None:
-        """See `Store`. What came is compared by its hash."""
+        """See `Store`. The hash of the received bytes is compared."""
         digest = hashlib.sha256()
-        self._ask("write", name, size)
+        self._send("write", name, size)
         left = size
         try:
             while left:
                 data = source.read(min(left, _CHUNK))
                 if not data:
-                    raise PlatformError("not all of it came", field="object", value=name)
-                self._talk.send(data)
+                    raise PlatformError("ended before its size was reached", field="object", value=name)
+                self._process.send(data)
                 digest.update(data)
                 left -= len(data)
         except BaseException:
-            # What follows would be taken for the rest of this file.
-            self._talk.close()
+            # The script would take the next request for the rest of this file.
+            self._process.close()
             self._opened = None
             raise
-        with self._answered() as (answer, _):
+        with self._response() as (answer, _):
             if answer.read().decode() != digest.hexdigest():
-                raise PlatformError("is not what was sent", field="object", value=name)
+                raise PlatformError("was not received as it was sent", field="object", value=name)
 
     def sha256(self, name: str) -> str | None:
         """See `Store`."""
-        with self._asked("hash", name) as (answer, _):
+        with self._response_to("hash", name) as (answer, _):
             return answer.read().decode() or None
 
-    def _ask(self, kind: str, name: str, size: int = 0) -> None:
-        self._talk.send(json.dumps([kind, name, size]).encode() + b"\n")
+    def _send(self, kind: str, name: str, size: int = 0) -> None:
+        self._process.send(json.dumps([kind, name, size]).encode() + b"\n")
 
     @contextmanager
-    def _asked(self, kind: str, name: str) -> Generator[tuple[BinaryIO, int]]:
-        self._ask(kind, name)
-        with self._answered() as answer:
+    def _response_to(self, kind: str, name: str) -> Generator[tuple[BinaryIO, int]]:
+        self._send(kind, name)
+        with self._response() as answer:
             yield answer
 
     @contextmanager
-    def _answered(self) -> Generator[tuple[BinaryIO, int]]:
-        """Give the answer and its size, and read on to its end."""
-        size = int(self._talk.line())
-        answer = _Answer(self._talk, max(size, 0))
+    def _response(self) -> Generator[tuple[BinaryIO, int]]:
+        """Give the response and its size; at the end, skip what was not read."""
+        size = int(self._process.line())
+        answer = _Response(self._process, max(size, 0))
         yield cast("BinaryIO", io.BufferedReader(answer, _CHUNK)), size
         while answer.left and answer.readinto(bytearray(_CHUNK)):
             pass
 
 
-class _Answer(io.RawIOBase):
-    """The next `left` bytes of a conversation."""
+class _Response(io.RawIOBase):
+    """The next `left` bytes of a process's output."""
 
-    def __init__(self, talk: Conversation, left: int) -> None:
+    def __init__(self, process: ContainerProcess, left: int) -> None:
         super().__init__()
-        self._talk = talk
+        self._process = process
         self.left = left
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: object) -> int:
-        """Fill some of `buffer`."""
+        """Read into `buffer`; return the number of bytes."""
         view = memoryview(cast("bytearray", buffer))
-        data = self._talk.read(min(self.left, len(view))) if self.left else b""
+        data = self._process.read(min(self.left, len(view))) if self.left else b""
         if self.left and not data:
-            raise self._talk.ended()
+            raise self._process.exit_error()
         view[: len(data)] = data
         self.left -= len(data)
         return len(data)

@@ -1,1 +1,1 @@
-"""The `local` target: real processes under supervisord. `operations` imports no Pulumi."""
+"""The target `local`: processes under supervisord. `spec` and `operations` import no Pulumi."""

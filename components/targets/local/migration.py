@@ -1,4 +1,4 @@
-"""The ends of a stack on this machine: its folders, its SQLite files, its lakeFS."""
+"""Reads and writes the contents of a stack on this machine: folders, SQLite files, lakeFS. Imports no Pulumi."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from typing import Final
 
 import psutil
 
-from ....runtime.common.errors import NotFoundError, PlatformError, ServiceError, UnreachableError
+from ....runtime.common.errors import NotFoundError, PlatformError, ServiceError
 from ...layout import StackRoot
 from ...provider.local.files import secret_value
-from ..http_get import get
+from ..http_get import is_healthy
 from ..migration import LakeServer
-from ..staged_import import Attempt, jobs_in, secrets_in
+from ..staged_import import StagedImport, finished_jobs, lake_server, read_secrets, running_lake
 from .operations import LocalOperations
 from .store import FolderStore, sqlite_copy
 
-__all__ = ["LAKEFS_CONFIG", "LAKEFS_ENV", "LocalNewEnds", "LocalOldEnds"]
+__all__ = ["LAKEFS_CONFIG", "LAKEFS_ENV", "LocalDestination", "LocalSource"]
 
 _SCHEME = "local://"
 _OBJECTS = "lakefs-objects"
@@ -42,49 +42,49 @@ LAKEFS_ENV: Final[Mapping[str, str]] = {
     "LAKEFS_INSTALLATION_USER_NAME": "tidemill",
     "LAKEFS_LOGGING_LEVEL": "WARN",
 }
-"""Environment of a lakeFS which runs for a move alone, on any target."""
+"""Environment of a lakeFS server that only a migration uses, on any target."""
 
 LAKEFS_CONFIG = 'security:\n  audit_check_url: ""\n'
-"""The same in a file, because lakeFS ignores an empty variable."""
+"""Config file of that server; lakeFS ignores an empty environment variable."""
 
 
-class LocalOldEnds:
-    """A stack below `root` which is up; see `OldEnds`."""
+class LocalSource:
+    """A stack that is up; see `MigrationSource`.
+
+    Args:
+        root: the stack's folder.
+    """
 
     def __init__(self, root: StackRoot) -> None:
         self._root = root
 
     @contextmanager
     def lake(self) -> Generator[LakeServer]:
-        """See `OldEnds`."""
-        url = LocalOperations(self._root).url(_LAKE)
-        answer = get(f"{url}/_health") if url else None
-        if url is None or answer is None or answer[0] != 200:
-            raise UnreachableError("lakeFS does not run", field=_LAKE, hint="run `tidemill start`")
-        yield LakeServer(url, secret_value(self._root, "lakefs-key-id"), secret_value(self._root, "lakefs-secret"))
+        """See `MigrationSource`."""
+        yield running_lake(LocalOperations(self._root).url(_LAKE), self._root)
 
     def objects(self, namespace: str) -> FolderStore:
-        """See `OldEnds`."""
+        """See `MigrationSource`."""
         name = namespace.removeprefix(_SCHEME)
         folder = self._root.data(_OBJECTS)
         if name == namespace or not (folder / name).resolve().is_relative_to(folder.resolve()):
-            raise PlatformError("its objects do not lie on this machine", field="lake", value=namespace)
+            raise PlatformError("its objects are not on this machine", field="lake", value=namespace)
         return FolderStore(folder / name)
 
     def relative(self, namespace: str, address: str) -> str | None:
-        """See `OldEnds`."""
+        """See `MigrationSource`."""
         path = Path(os.path.normpath(address.removeprefix(_SCHEME)))
         folder = self._root.data(_OBJECTS) / namespace.removeprefix(_SCHEME)
         return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else None
 
     def store(self, name: str) -> FolderStore | None:
-        """See `OldEnds`."""
+        """See `MigrationSource`."""
         folder = self._root.data(name)
         return FolderStore(folder) if folder.is_dir() else None
 
     @contextmanager
     def database(self, name: str) -> Generator[str]:
-        """See `OldEnds`."""
+        """See `MigrationSource`."""
         path = _database(self._root, name)
         if not path.is_file():
             raise NotFoundError("the stack has no such database", field="database", value=name)
@@ -92,60 +92,60 @@ class LocalOldEnds:
             yield f"sqlite:///{copy}"
 
     def secrets(self) -> Mapping[str, str]:
-        """See `OldEnds`."""
-        return secrets_in(self._root)
+        """See `MigrationSource`."""
+        return read_secrets(self._root)
 
     def jobs(self) -> Mapping[str, str]:
-        """See `OldEnds`."""
-        return jobs_in(self._root)
+        """See `MigrationSource`."""
+        return finished_jobs(self._root)
 
 
-class LocalNewEnds(Attempt):
-    """A stack which is not there yet; see `NewEnds`.
+class LocalDestination(StagedImport):
+    """A stack that does not exist yet; see `MigrationDestination`.
 
     Args:
-        root: where the stack will be.
+        root: the folder that the stack will have.
     """
 
     def obstacle(self) -> str | None:
-        """See `NewEnds`."""
+        """See `MigrationDestination`."""
         return f"{self._final.path} exists" if self._final.path.exists() else None
 
     def lake_version(self) -> str | None:
-        """See `NewEnds`."""
+        """See `MigrationDestination`."""
         return LocalOperations(self._root).version(_LAKE)
 
     def begin(self, archive: str) -> bool:
-        """See `NewEnds`."""
-        self._end_leftover()
-        again = self.go_on_with(archive)
+        """See `MigrationDestination`."""
+        self._kill_leftover()
+        resumed = self.resume_or_begin(archive)
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self._root.data(_LAKE))
-        return again
+        return resumed
 
     def place(self) -> str:
-        """See `NewEnds`."""
-        return str(self._attempt)
+        """See `MigrationDestination`."""
+        return str(self._staging)
 
     def store(self, name: str) -> FolderStore:
-        """See `NewEnds`."""
+        """See `MigrationDestination`."""
         return FolderStore(self._data(name))
 
     def namespace(self, repository: str) -> str:
-        """See `NewEnds`."""
+        """See `MigrationDestination`."""
         return f"{_SCHEME}{repository}"
 
     def objects(self, repository: str) -> FolderStore:
-        """See `NewEnds`."""
+        """See `MigrationDestination`."""
         return FolderStore(self._data(_OBJECTS) / repository)
 
     def load_lake(self, dump: Path) -> None:
-        """See `NewEnds`."""
+        """See `MigrationDestination`."""
         argv = [*self._lakefs(), "kv", "load", "--input", str(dump), "--strategy", "overwrite"]
         done = subprocess.run(
             argv,
             env=self._lake_env(0),
-            cwd=self._attempt,
+            cwd=self._staging,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -154,28 +154,28 @@ class LocalNewEnds(Attempt):
             check=False,
         )
         if done.returncode != 0:
-            raise ServiceError("did not take its entries", field=_LAKE, log_tail=(done.stderr or done.stdout)[-2000:])
+            raise ServiceError("could not load its entries", field=_LAKE, log_tail=(done.stderr or done.stdout)[-2000:])
 
     @contextmanager
     def lake(self) -> Generator[LakeServer]:
-        """See `NewEnds`."""
+        """See `MigrationDestination`."""
         port = _free_port()
-        log = self._attempt / "lakefs.log"
+        log = self._staging / "lakefs.log"
         with open(log, "wb", opener=_private) as file:
             process = subprocess.Popen(
                 [*self._lakefs(), "run"],
                 env=self._lake_env(port),
-                cwd=self._attempt,
+                cwd=self._staging,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                # What interrupts this process ends it in our own order.
+                # A signal to this process must not reach lakeFS: `finally` stops it.
                 start_new_session=True,
             )
         try:
             url = f"http://127.0.0.1:{port}"
             _wait(process, f"{url}/_health", log)
-            yield LakeServer(url, secret_value(self._root, "lakefs-key-id"), secret_value(self._root, "lakefs-secret"))
+            yield lake_server(url, self._root)
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -185,7 +185,7 @@ class LocalNewEnds(Attempt):
                 process.wait()
 
     def database(self, name: str) -> str:
-        """See `NewEnds`."""
+        """See `MigrationDestination`."""
         path = _database(self._root, name)
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(path.parent)
@@ -193,11 +193,11 @@ class LocalNewEnds(Attempt):
         path.touch(mode=0o600)
         return f"sqlite:///{path}"
 
-    def _end_leftover(self) -> None:
-        """End the server of an attempt which was killed: it would write where this one does."""
+    def _kill_leftover(self) -> None:
+        """Kill the server of an attempt that was killed: both would write to the same files."""
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if str(self._attempt / "lakefs.yaml") in process.cmdline():
+                if str(self._staging / "lakefs.yaml") in process.cmdline():
                     process.kill()
                     process.wait(_STOP_SECONDS)
 
@@ -209,7 +209,7 @@ class LocalNewEnds(Attempt):
     def _lakefs(self) -> list[str]:
         from ... import tools
 
-        config = self._attempt / "lakefs.yaml"
+        config = self._staging / "lakefs.yaml"
         config.write_text(LAKEFS_CONFIG, encoding="utf-8")
         return [str(tools.ensure("lakefs")), "--config", str(config)]
 
@@ -218,14 +218,14 @@ class LocalNewEnds(Attempt):
         return {
             **kept,
             **LAKEFS_ENV,
-            "HOME": str(self._attempt),
+            "HOME": str(self._staging),
             "LAKEFS_LISTEN_ADDRESS": f"127.0.0.1:{port}",
             "LAKEFS_DATABASE_TYPE": "local",
             "LAKEFS_DATABASE_LOCAL_PATH": str(self._data(_LAKE)),
             "LAKEFS_BLOCKSTORE_TYPE": "local",
             "LAKEFS_BLOCKSTORE_LOCAL_PATH": str(self._data(_OBJECTS)),
             "LAKEFS_BLOCKSTORE_SIGNING_SECRET_KEY": secrets.token_urlsafe(32),
-            "LAKEFS_COMMITTED_LOCAL_CACHE_DIR": str(self._attempt / "cache"),
+            "LAKEFS_COMMITTED_LOCAL_CACHE_DIR": str(self._staging / "cache"),
             "LAKEFS_AUTH_ENCRYPT_SECRET_KEY": secret_value(self._root, "lakefs-encrypt"),
             "LAKEFS_INSTALLATION_ACCESS_KEY_ID": secret_value(self._root, "lakefs-key-id"),
             "LAKEFS_INSTALLATION_SECRET_ACCESS_KEY": secret_value(self._root, "lakefs-secret"),
@@ -252,7 +252,6 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
         if process.poll() is not None or time.monotonic() > end:
             tail = log.read_text(encoding="utf-8", errors="replace")[-2000:]
             raise ServiceError("does not start", field=_LAKE, log_tail=tail)
-        answer = get(url)
-        if answer is not None and answer[0] == 200:
+        if is_healthy(url):
             return
         time.sleep(0.1)

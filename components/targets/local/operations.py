@@ -1,4 +1,4 @@
-"""A platform that is up on the `local` target: its supervisord is asked, and its files are read."""
+"""Operations on this machine, through supervisord and the stack's files. Imports no Pulumi."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from typing import Literal
 from ....runtime.common.errors import NotFoundError, TidemillError
 from ...layout import StackRoot
 from ...provider.local.files import secret_value
+from ...provider.local.launch import recorded
 from ...provider.local.supervisor import ProcessInfo, Supervisor
-from ..http_get import get
+from ..http_get import http_get
 from ..operations import ServiceState
 
 __all__ = ["LocalOperations", "follow_file", "kept_ports"]
@@ -34,7 +35,7 @@ _LOOK_EVERY = 0.3
 
 
 def kept_ports(root: StackRoot) -> dict[str, int]:
-    """Return endpoint -> port of the stack, as far as they are kept."""
+    """Return endpoint -> port of the stack; empty if none were assigned yet."""
     try:
         found = json.loads(root.endpoints.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -43,7 +44,11 @@ def kept_ports(root: StackRoot) -> dict[str, int]:
 
 
 class LocalOperations:
-    """The processes and files below `root`; see `Operations`."""
+    """The processes and files of a stack; see `Operations`.
+
+    Args:
+        root: the stack's folder.
+    """
 
     def __init__(self, root: StackRoot) -> None:
         self._root = root
@@ -68,6 +73,10 @@ class LocalOperations:
             )
             for process in sorted(processes, key=lambda process: process.name)
         ]
+
+    def runs(self, service: str) -> bool:
+        """See `Operations`. A service can run even if its supervisord has died."""
+        return bool(recorded(self._root.record(service)))
 
     def url(self, service: str) -> str | None:
         """See `Operations`."""
@@ -106,7 +115,7 @@ class LocalOperations:
         """See `Operations`."""
         path = self._root.log(name)
         if not path.exists():
-            raise NotFoundError("it has written no log yet", field=name, value=str(path))
+            raise NotFoundError("has no log yet", field=name, value=str(path))
         with path.open(encoding="utf-8", errors="replace") as file:
             yield from (line.rstrip("\n") for line in deque(file, maxlen=lines))
         if follow:
@@ -135,10 +144,10 @@ class LocalOperations:
         if url is None:
             return None
         try:
-            shown = self.secret(token) if token else None
+            value = self.secret(token) if token else None
         except NotFoundError:
             return None
-        return get(f"{url}{path}", token=shown)
+        return http_get(f"{url}{path}", token=value)
 
     def _made(self) -> list[str]:
         folder = self._root.path / "services"
@@ -146,7 +155,7 @@ class LocalOperations:
 
 
 def follow_file(path: Path) -> Iterator[str]:
-    """Yield what is added to `path`, line by line, over its rotations, until the caller has enough."""
+    """Yield the lines that are appended to `path`, across rotations, until the caller stops."""
     file = path.open(encoding="utf-8", errors="replace")
     file.seek(0, 2)
     try:

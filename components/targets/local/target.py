@@ -1,6 +1,6 @@
-"""The `local` target: every word becomes a resource of our provider on this machine.
+"""The target `local`: each primitive is a resource of our provider on this machine.
 
-All processes run as one user: it is for development, and no trust boundary.
+All processes run as one user. It is for development and not a trust boundary.
 """
 
 from __future__ import annotations
@@ -27,36 +27,24 @@ from ..base import (
     TrainerArgs,
     TrainerRef,
 )
+from ..options import after, protected
 from ..server_commands import MLFLOW
 from .content import LocalContent
 
 __all__ = ["LocalTarget"]
 
 
-def _kept(opts: pulumi.ResourceOptions) -> pulumi.ResourceOptions:
-    """Return `opts` for what holds data, or the secrets which open it."""
-    return pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(protect=True))
-
-
-def _after(opts: pulumi.ResourceOptions, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
-    return pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(resources)))
-
-
 def _secrets(args: ProcessArgs) -> dict[str, SecretRef]:
     return {secret.name: secret for secret in (*args.secrets, *args.secret_env.values())}
 
 
-def _needs(args: ProcessArgs) -> list[pulumi.Resource]:
+def _dependencies(args: ProcessArgs) -> list[pulumi.Resource]:
     secrets = [secret.resource for secret in _secrets(args).values()]
     return [*secrets, *(store.resource for store in args.stores)]
 
 
-def _whole(port: float) -> str:
-    return str(int(port))
-
-
 class LocalTarget:
-    """Gives the primitives on this machine.
+    """Creates the primitives on this machine.
 
     Args:
         stack: TEAM-ENVIRONMENT.
@@ -65,7 +53,7 @@ class LocalTarget:
     """
 
     name = "local"
-    reaches_out = True
+    external_access = True
     plain_http = False
 
     def __init__(self, stack: str, root: Path, project: Path) -> None:
@@ -80,14 +68,14 @@ class LocalTarget:
         return self._stack
 
     def endpoint(self, name: str, args: EndpointArgs, opts: pulumi.ResourceOptions) -> EndpointRef:
-        """Take a free port of the loopback interface and keep it."""
+        """Choose a free port on the loopback interface and keep it."""
         made = native.Endpoint(name, stack=self._stack, root=str(self._root), port=args.port, opts=opts)
-        address = pulumi.Output.concat(made.host, ":", made.port.apply(_whole))
+        address = pulumi.Output.concat(made.host, ":", made.port.apply(lambda port: str(int(port))))
         url = pulumi.Output.concat("http://", address)
         return EndpointRef(name, url=url, public_url=url, address=address, resource=made)
 
     def service(self, name: str, args: ServiceArgs, opts: pulumi.ResourceOptions) -> ServiceRef:
-        """Run a process under supervisord and wait until it is alive."""
+        """Run a process under supervisord and wait until it is healthy."""
         basic = args.health.basic
         made = native.Service(
             name,
@@ -100,11 +88,13 @@ class LocalTarget:
             },
             open_files=args.limits.open_files,
             stop_seconds=args.stop_seconds,
-            opts=_after(
+            opts=after(
                 opts,
-                *(endpoint.resource for endpoint in args.endpoints),
-                *_needs(args),
-                *(database.resource for database in args.databases),
+                [
+                    *(endpoint.resource for endpoint in args.endpoints),
+                    *_dependencies(args),
+                    *(database.resource for database in args.databases),
+                ],
             ),
         )
         return ServiceRef(name, made)
@@ -116,37 +106,37 @@ class LocalTarget:
             **self._process(args),
             timeout=args.timeout,
             triggers=dict(args.triggers),
-            opts=_after(opts, *_needs(args)),
+            opts=after(opts, _dependencies(args)),
         )
         return JobRef(name, made)
 
     def object_store(self, name: str, opts: pulumi.ResourceOptions) -> StoreRef:
-        """Make a folder."""
-        return StoreRef(name, native.Folder(name, stack=self._stack, root=str(self._root), opts=_kept(opts)))
+        """Create a folder."""
+        return StoreRef(name, native.Folder(name, stack=self._stack, root=str(self._root), opts=protected(opts)))
 
     def database(self, name: str, opts: pulumi.ResourceOptions) -> DatabaseRef:
-        """Make a folder for SQLite or an embedded key-value store."""
-        return DatabaseRef(name, native.Folder(name, stack=self._stack, root=str(self._root), opts=_kept(opts)))
+        """Create a folder for SQLite or an embedded key-value store."""
+        return DatabaseRef(name, native.Folder(name, stack=self._stack, root=str(self._root), opts=protected(opts)))
 
     def secret(self, name: str, args: SecretArgs, opts: pulumi.ResourceOptions) -> SecretRef:
-        """Make a file of mode 0600."""
+        """Create a file of mode 0600."""
         made = native.Secret(
-            name, stack=self._stack, root=str(self._root), format=args.format, value=args.value, opts=_kept(opts)
+            name, stack=self._stack, root=str(self._root), format=args.format, value=args.value, opts=protected(opts)
         )
         return SecretRef(name, made)
 
     @property
     def content(self) -> Content:
-        """Applied by the provider directly: it runs on the machine the services run on."""
+        """Created by the provider directly; it runs on the same machine as the services."""
         return self._content
 
     def trainer(self, args: TrainerArgs, opts: pulumi.ResourceOptions) -> TrainerRef:
-        """Make nothing: trainings are processes beside the retraining service."""
+        """Create nothing: the retraining service starts trainings as processes."""
         del args, opts
         return TrainerRef()
 
     def mlflow(self) -> Launch:
-        """Start it as everywhere, on SQLite and a folder of artifacts."""
+        """Start MLflow on SQLite and a folder of artifacts."""
         return MLFLOW
 
     def lakefs(self) -> Launch:

@@ -104,7 +104,7 @@ def test_the_runtime_settings_fit_their_model() -> None:
 def test_grafana_where_it_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     from tidemill.stacks import program
 
-    monkeypatch.setattr(program, "_have", lambda tool: True)
+    monkeypatch.setattr(program, "_tool_installed", lambda tool: True)
     recorded = record(functools.partial(compose, load_stack(ROOT, "flights-dev")))
     grafana = recorded.of("Service")["grafana"]
     files = grafana["configFiles"]
@@ -212,7 +212,7 @@ def test_a_registry_which_asks_for_nothing_is_shown_nothing_by_the_services() ->
         ({"username": "x"}, {}, "existing.username, existing.password"),
         ({"administrator": True}, {}, "existing.administrator"),
         ({}, {"port": 8080}, "port, existing"),
-        ({}, {"target": "docker"}, "nothing outside of the stack"),
+        ({}, {"target": "docker"}, "cannot reach servers outside the stack"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_anything_is_made(
@@ -224,7 +224,7 @@ def test_what_does_not_go_together_is_refused_before_anything_is_made(
     from tidemill.runtime.common.errors import ConfigError
 
     name = more.pop("target", "local")
-    target: Any = SimpleNamespace(name=name, reaches_out=name == "local")
+    target: Any = SimpleNamespace(name=name, external_access=name == "local")
     args = RegistryArgs(target=target, existing=ExistingRegistry(url="https://mlflow.example.org", **existing), **more)
     with pytest.raises(ConfigError) as caught:
         args.check()
@@ -242,7 +242,7 @@ def test_the_target_here_is_named_after_the_stack_or_the_project(tmp_path: Any, 
     for stack, wanted in (("dev", "harbour-dev"), ("north-quay-prod", "north-quay-prod")):
         monkeypatch.setattr(pulumi, "get_stack", lambda stack=stack: stack)
         target = target_here()
-        assert (target.name, target.stack, target.reaches_out) == ("local", wanted, True)
+        assert (target.name, target.stack, target.external_access) == ("local", wanted, True)
     monkeypatch.setattr(pulumi, "get_stack", lambda: "Dev")
     with pytest.raises(ConfigError, match="TEAM-ENVIRONMENT"):
         target_here()

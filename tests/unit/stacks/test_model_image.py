@@ -50,8 +50,8 @@ _SPECIAL = st.sampled_from(['"', "\\", "$HOME", "${BASE}", '\\"', "a b", "# x", 
 def test_labels_stay_labels(parts: list[str]) -> None:
     value = "".join(parts)
     labels = {"tidemill.model": "flights", "tidemill.git.commit": value}
-    plain = instructions(render("serving/Dockerfile.j2", **{**VALUES, "labels": dict.fromkeys(labels, "x")}))
-    hostile = instructions(render("serving/Dockerfile.j2", **{**VALUES, "labels": labels}))
+    plain = instructions(render("images/model/Dockerfile.j2", **{**VALUES, "labels": dict.fromkeys(labels, "x")}))
+    hostile = instructions(render("images/model/Dockerfile.j2", **{**VALUES, "labels": labels}))
     assert len(hostile) == len(plain)
     [line] = [line for line in hostile if line.startswith("LABEL tidemill.git.commit=")]
     assert unquoted(line.partition("=")[2]) == value
@@ -63,7 +63,7 @@ def test_labels_stay_labels(parts: list[str]) -> None:
 @pytest.mark.parametrize("value", ["a\nRUN rm -rf /", "a\rb", "\0", "a\x85b", "a\u2028b"])
 def test_what_would_begin_a_line_is_refused(value: str) -> None:
     with pytest.raises(TidemillError, match="control characters"):
-        render("serving/Dockerfile.j2", **{**VALUES, "labels": {"tidemill.git.commit": value}})
+        render("images/model/Dockerfile.j2", **{**VALUES, "labels": {"tidemill.git.commit": value}})
 
 
 @given(st.from_regex(r"[A-Za-z0-9_.-]{1,80}", fullmatch=True), st.from_regex(r"[1-9][0-9]{0,5}", fullmatch=True))
@@ -77,14 +77,16 @@ def test_the_default_name_is_one_which_docker_takes(name: str, version: str) -> 
 @pytest.mark.parametrize("isolated", [True, False])
 @pytest.mark.parametrize("files", [True, False])
 def test_what_is_copied_is_let_through(isolated: bool, files: bool) -> None:
-    dockerfile = render("serving/Dockerfile.j2", **{**VALUES, "isolated": isolated, "files": files})
+    dockerfile = render("images/model/Dockerfile.j2", **{**VALUES, "isolated": isolated, "files": files})
     copied = {
         word.strip('"')
         for line in instructions(dockerfile)
         if line.startswith("COPY ") and "--from" not in line
         for word in line.split()[1:-1]
     }
-    let = {line.removeprefix("!") for line in render("serving/dockerignore.j2").splitlines() if line.startswith("!")}
+    let = {
+        line.removeprefix("!") for line in render("images/model/dockerignore.j2").splitlines() if line.startswith("!")
+    }
     assert copied - {"tidemill-1-py3-none-any.whl"} <= let
     assert "*.whl" in let
     assert ("model.lock" in copied) == isolated
@@ -179,7 +181,9 @@ def self_signed(folder: Path) -> Path:
 @pytest.mark.parametrize(("status", "well"), [(200, True), (503, False)])
 def test_the_health_check_asks_the_way_the_server_listens(tmp_path: Path, tls: bool, status: int, well: bool) -> None:
     certificate = str(self_signed(tmp_path)) if tls else ""
-    text = render("serving/healthcheck.py.j2").replace("/etc/tidemill/settings.json", str(tmp_path / "settings.json"))
+    text = render("images/model/healthcheck.py.j2").replace(
+        "/etc/tidemill/settings.json", str(tmp_path / "settings.json")
+    )
     argv = [sys.executable, "-c", _SERVER, str(status), certificate, str(tmp_path)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from pulumi.automation import CommandResult
 from pulumi.automation.errors import create_command_error
-from tidemill.components.targets import extras
+from tidemill.components.targets.registry import TARGETS
 from tidemill.runtime.common.errors import UserError
 from tidemill.stacks.cli.app import run
 from tidemill.stacks.engine.environment import current_login, engine_environment, require_shared_state
@@ -103,13 +104,13 @@ def test_a_fixed_port_which_does_nothing_is_told_and_may_stay(
 
 @pytest.mark.parametrize("target", ["docker", "aws"])
 def test_a_missing_extra_is_named(project: Path, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
-    monkeypatch.setitem(extras.TARGETS, target, ("no_such_module",))
+    monkeypatch.setitem(TARGETS, target, dataclasses.replace(TARGETS[target], modules=("no_such_module",)))
     loaded = load(project, target)
     for use in (compose, operations_of):
         with pytest.raises(UserError) as caught:
             use(loaded)
         assert str(caught.value) == (
-            f"target: needs more than is installed, got '{target}'; run `pip install \"tidemill[{target}]\"`"
+            f"target: its modules are not installed, got '{target}'; run `pip install \"tidemill[{target}]\"`"
         )
 
 

@@ -68,8 +68,8 @@ def test_a_target_without_ends_says_so_and_names_the_way(
     code, text = said(capsys, command, "a.tar")
     assert code == 2
     assert text == (
-        "tidemill: target: `tidemill export` and `tidemill import` know local and docker alone, got 'aws'; "
-        'move it by hand, as docs/moving.md says under "By hand, on aws"'
+        "tidemill: target: `tidemill export` and `tidemill import` support only local and docker, got 'aws'; "
+        'move the contents as docs/moving.md says under "By hand, on aws"'
     )
     assert "### By hand, on aws\n" in TEXT
 

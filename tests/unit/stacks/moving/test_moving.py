@@ -17,7 +17,7 @@ import pytest
 from tidemill.components.targets.docker.settings import DockerSettings
 from tidemill.components.targets.docker.target import DockerTarget
 from tidemill.components.targets.local.store import FolderStore
-from tidemill.components.targets.staged_import import attempt_at
+from tidemill.components.targets.staged_import import staging_folder
 from tidemill.runtime.common.errors import NotFoundError, PlatformError, RefusedError, UserError
 from tidemill.runtime.retraining.retrainings import Retraining, RetrainingStore
 from tidemill.stacks.moving.archive import open_archive
@@ -264,7 +264,7 @@ def test_a_folder_gives_a_database_as_of_one_moment_and_whole_files_only(tmp_pat
             assert copy.stat().st_size == size
     with closing(sqlite3.connect(copy)) as database:
         assert database.execute("select x from t").fetchall() == [(1,)]
-    with pytest.raises(PlatformError, match="not all of it came"):
+    with pytest.raises(PlatformError, match="ended before its size was reached"):
         store.write("half", io.BytesIO(b"1"), 2)
     assert store.sha256("half") is None
     assert store.sha256("a/b") == "5994471abb01112afcc18159f6cc74b4f511b99806da59b3caf5a9c173cacfc5"
@@ -291,8 +291,8 @@ def test_an_open_retraining_does_not_stay_open_at_another_place(tmp_path: Path) 
 
 def test_containers_do_not_take_the_volumes_of_an_import_which_was_not_finished(tmp_path: Path) -> None:
     root = tmp_path / "stacks" / "flights-dev"
-    attempt_at(root).mkdir(parents=True)
-    with pytest.raises(RefusedError, match="flights-dev: an import into this stack was not finished"):
+    staging_folder(root).mkdir(parents=True)
+    with pytest.raises(RefusedError, match="flights-dev: an import into this stack was interrupted"):
         DockerTarget("flights", "dev", root=root, project=tmp_path, settings=DockerSettings())
-    attempt_at(root).rmdir()
+    staging_folder(root).rmdir()
     assert DockerTarget("flights", "dev", root=root, project=tmp_path, settings=DockerSettings()).name == "docker"

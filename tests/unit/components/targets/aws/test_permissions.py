@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tidemill.components.images.container_placeholders import ContainerPlaceholders
 from tidemill.components.targets.aws import permissions, stores
-from tidemill.components.targets.aws.names import Names, fit, priority, size_of, whole
+from tidemill.components.targets.aws.names import Names, fit, priority, size_of, task_size
 from tidemill.components.targets.aws.permissions import Statement
-from tidemill.components.targets.aws.placeholders import Texts
 from tidemill.components.targets.aws.settings import AwsSettings, TaskSize
 from tidemill.components.tools.table import IMAGES
 from tidemill.runtime.common.errors import ConfigError
@@ -56,7 +56,7 @@ def test_a_task_is_one_which_fargate_offers(cpu: int, memory: int) -> None:
 
 
 def test_no_task_is_larger_than_fargate_has() -> None:
-    with pytest.raises(ConfigError, match="more than a task of Fargate can have"):
+    with pytest.raises(ConfigError, match="more than a Fargate task can have"):
         fit(256, 122881)
 
 
@@ -65,7 +65,7 @@ def test_every_size_fits_with_the_container_beside_it(size: str) -> None:
     settings = AwsSettings.model_validate({**GOOD, "size": size})
     for name in ("mlflow", "lakefs", "validation", "monitor", "prometheus", "serving-x", "training", "jobs", "grafana"):
         found = size_of(settings, name)
-        cpu, memory = whole(found, helped=True)
+        cpu, memory = task_size(found, helper=True)
         assert cpu >= found.cpu and memory >= found.memory_mb
 
 
@@ -96,7 +96,7 @@ def test_rules_of_the_load_balancer_have_places_of_their_own() -> None:
 )
 def test_a_star_without_a_reason_is_refused(actions: list[str], resources: list[str]) -> None:
     statement = Statement(sid="Wide", actions=actions, resources=resources)
-    with pytest.raises(ConfigError, match=r"Wide: has a star and no reason"):
+    with pytest.raises(ConfigError, match=r"Wide: has a wildcard and no reason"):
         permissions.document([statement])
     reasoned = Statement(sid="Wide", actions=actions, resources=resources, reason="there is a reason")
     assert json.loads(permissions.document([reasoned]))["Statement"][0]["Sid"] == "Wide"
@@ -184,15 +184,15 @@ def test_a_store_is_listed_below_its_own_place_alone() -> None:
 
 
 def test_placeholders_become_paths_and_secrets_stay() -> None:
-    texts = Texts(IMAGES["lakefs"], {"mlflow": "postgresql://mlflow@db/mlflow"})
-    assert texts("@{tool:lakefs} @{config} @{port} @{store:x} @{secret:y}") == (
+    placeholders = ContainerPlaceholders(IMAGES["lakefs"], {"mlflow": "postgresql://mlflow@db/mlflow"})
+    assert placeholders.resolve("@{tool:lakefs} @{config} @{port} @{store:x} @{secret:y}") == (
         "/app/lakefs /run/tidemill/config 8080 /data/x @{secret:y}"
     )
-    assert texts.later("@{secret-file:key}") == "/run/tidemill/secrets/key"
+    assert placeholders("@{secret-file:key}") == "/run/tidemill/secrets/key"
     with pytest.raises(ConfigError, match="cannot be resolved in this image"):
-        texts("@{tool:prometheus}")
+        placeholders.resolve("@{tool:prometheus}")
     with pytest.raises(ConfigError, match="cannot be resolved"):
-        Texts()("@{database:mlflow}")
+        ContainerPlaceholders().resolve("@{database:mlflow}")
 
 
 def problems(**changes: object) -> list[str]:
@@ -206,7 +206,7 @@ def problems(**changes: object) -> list[str]:
         ({}, None),
         ({"region": None}, "aws.region is missing"),
         ({"domain": None}, "aws.domain is missing"),
-        ({"zone": None}, "aws.certificate can only be made where Route 53"),
+        ({"zone": None}, "aws.certificate can only be created if Route 53"),
         ({"zone": None, "certificate": {"existing": "arn:aws:acm:eu-central-1:1:certificate/x"}}, None),
         ({"ingress": {"public": True}}, "aws.ingress.allow is missing"),
         ({"ingress": {"public": True, "allow": ["192.0.2.0/24"]}}, None),
@@ -214,7 +214,7 @@ def problems(**changes: object) -> list[str]:
         ({"services": {"nothing": {}}}, "aws.services.nothing no such service"),
         ({"images": {"lakefs": "treeverse/lakefs"}}, "aws.images.lakefs is not pinned"),
         ({"images": {"lakefs": "treeverse/lakefs:latest"}}, "aws.images.lakefs is not pinned"),
-        ({"tags": {"tidemill:team": "other"}}, "aws.tags.tidemill:team is not yours to set"),
+        ({"tags": {"tidemill:team": "other"}}, "aws.tags.tidemill:team is a reserved prefix"),
         (
             {"network": {"existing": {"vpc": "vpc-1", "private_subnets": ["a", "b"], "public_subnets": ["c", "d"]}}},
             "aws.ingress.allow is missing",
