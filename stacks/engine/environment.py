@@ -82,7 +82,10 @@ def engine_environment(loaded: LoadedStack, environ: Mapping[str, str] = os.envi
         UserError: the target wants a state which others can reach, and the backend is a folder of this machine.
     """
     require_shared_state(loaded, environ)
-    mine: dict[str, str] = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
+    mine: dict[str, str] = {
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+        "PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER": "true",  # where the config does not hold the salt
+    }
     if loaded.config.target == "local":
         # All it needs came with tidemill: nothing is asked for. The other targets need their vendors' providers.
         mine["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
