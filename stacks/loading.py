@@ -17,16 +17,16 @@ from pydantic import ValidationError
 from ..runtime.common.errors import ConfigError, NotFoundError
 from .settings import StackConfig
 from .stack_config import cross_checks
-from .stack_config.findings import Finding, first_of
-from .stack_config.schema_errors import KeyPath, nearest, problems_of
-from .stack_config.sources import STACK_KEY, Files, Layer, Source, relative
-from .stack_config.yaml_positions import Mark, read_yaml
+from .stack_config.findings import Finding, first_error
+from .stack_config.schema_errors import KeyPath, nearest, schema_problems
+from .stack_config.sources import STACK_KEY, FileCache, Layer, Source, relative_path
+from .stack_config.yaml_positions import Position, read_yaml
 
 __all__ = [
-    "Examined",
+    "CheckedStack",
     "LoadedStack",
     "config_folder",
-    "examine_stack",
+    "check_stack",
     "load_stack",
     "nearest",
     "project_settings",
@@ -45,7 +45,7 @@ class LoadedStack:
         project: the folder of Pulumi.yaml.
         secrets: names of the secrets which the file holds, encrypted.
         secrets_provider: the engine's secrets provider if the file names one, such as `awskms://...`.
-        marks: path of each value -> file and line it came from.
+        positions: path of each value -> file and line it came from.
         layers: the file's own values and those of its bases, each laid over the ones after it.
     """
 
@@ -54,23 +54,23 @@ class LoadedStack:
     project: Path
     secrets: frozenset[str] = frozenset()
     secrets_provider: str | None = None
-    marks: dict[KeyPath, Mark] = field(default_factory=dict[KeyPath, Mark], repr=False)
+    positions: dict[KeyPath, Position] = field(default_factory=dict[KeyPath, Position], repr=False)
     layers: tuple[Layer, ...] = field(default=(), repr=False)
 
     def origin(self, path: str) -> str | None:
         """Return `file:line` of the value at the dotted `path`, or None where it is a default."""
-        for where, mark in self.marks.items():
+        for where, position in self.positions.items():
             if ".".join(map(str, where)) == path:
-                return mark.text(self.project)
+                return position.text(self.project)
         return None
 
     def notes(self) -> list[str]:
         """Return what in the config does nothing on its target, a sentence each."""
-        return _told(self.config, self.file, self.marks, self.project)
+        return _told(self.config, self.file, self.positions, self.project)
 
 
 @dataclass(frozen=True)
-class Examined:
+class CheckedStack:
     """A stack config as it was found.
 
     Attributes:
@@ -93,7 +93,7 @@ class Examined:
         """Return what in the config does nothing on its target, a sentence each."""
         if self.config is None or self.source is None:
             return []
-        return _told(self.config, self.file, self.source.marks(), self.source.project)
+        return _told(self.config, self.file, self.source.positions(), self.source.project)
 
 
 @functools.lru_cache(maxsize=8)
@@ -132,10 +132,10 @@ def load_stack(project: Path, stack: str) -> LoadedStack:
         NotFoundError: there is no such stack.
         ConfigError: the config does not hold; names file, line, path, value and what to do.
     """
-    files = Files(project)
-    found = examine_stack(files, stack)
+    files = FileCache(project)
+    found = check_stack(files, stack)
     if found.findings:
-        raise first_of(found.findings)
+        raise first_error(found.findings)
     assert found.config is not None  # noqa: S101 - what has no finding has both
     assert found.source is not None  # noqa: S101
     provider = cast("dict[str, Any]", files.content(found.file)[0]).get("secretsprovider")
@@ -145,12 +145,12 @@ def load_stack(project: Path, stack: str) -> LoadedStack:
         project=project,
         secrets=found.secrets,
         secrets_provider=provider if isinstance(provider, str) else None,
-        marks=found.source.marks(),
+        positions=found.source.positions(),
         layers=tuple(found.source.layers),
     )
 
 
-def examine_stack(files: Files, stack: str) -> Examined:
+def check_stack(files: FileCache, stack: str) -> CheckedStack:
     """Read the config of `stack` and find all that does not hold in it.
 
     Raises:
@@ -161,7 +161,7 @@ def examine_stack(files: Files, stack: str) -> Examined:
     if not file.is_file():
         known = stack_names(project)
         close = nearest(stack, known)
-        hint = f"write {relative(file, project)}"
+        hint = f"write {relative_path(file, project)}"
         if known:
             hint = f"did you mean {close}?" if close else f"known: {', '.join(known)}"
         raise NotFoundError("no such stack", field="stack", value=stack, hint=hint)
@@ -170,7 +170,7 @@ def examine_stack(files: Files, stack: str) -> Examined:
         config, raw = _stack_object(content[0], file, project)
         source = Source(files, file, raw, content)
     except ConfigError as error:
-        return Examined(stack, file, None, None, findings=(Finding.of(error, stack),))
+        return CheckedStack(stack, file, None, None, findings=(Finding.from_error(error, stack),))
     merged = source.merged()
     problems = list(cross_checks.placeholders(merged))
     secrets, plain = _secrets(project, config)
@@ -179,14 +179,14 @@ def examine_stack(files: Files, stack: str) -> Examined:
         model = StackConfig.model_validate(merged, strict=True)
         problems += cross_checks.problems(model, project, stack, secrets, plain)
     except ValidationError as error:
-        problems += problems_of(error)
+        problems += schema_problems(error)
     findings = tuple(source.finding(problem, stack) for problem in problems)
-    return Examined(stack, file, model, source, frozenset(secrets), findings)
+    return CheckedStack(stack, file, model, source, frozenset(secrets), findings)
 
 
-def _told(config: StackConfig, file: Path, marks: Mapping[KeyPath, Mark], project: Path) -> list[str]:
+def _told(config: StackConfig, file: Path, positions: Mapping[KeyPath, Position], project: Path) -> list[str]:
     return [
-        f"{marks[note.path].text(project) if note.path in marks else file.name}: "
+        f"{positions[note.path].text(project) if note.path in positions else file.name}: "
         f"{'.'.join(map(str, note.path))} {note.message}; {note.hint}"
         for note in config.notes()
     ]
@@ -199,7 +199,7 @@ def _stack_object(top: object, file: Path, project: Path) -> tuple[dict[str, Any
     if not isinstance(raw, dict):
         raise ConfigError(
             f"no object `{STACK_KEY}` under `config`",
-            field=relative(file, project),
+            field=relative_path(file, project),
             hint=f"write `config: {{ '{STACK_KEY}': {{ team: TEAM, environment: ENVIRONMENT }} }}`",
         )
     return cast("dict[str, Any]", config), cast("dict[str, Any]", raw)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..runtime.serving.isolation.requirements import Needs
     from ..runtime.serving.versions.model import VersionInfo
 
-__all__ = ["Context", "Plan", "default_tag", "write_context"]
+__all__ = ["Context", "Plan", "default_tag", "write_build_context"]
 
 # Pinned by tag; `--base` takes another, such as a mirror's.
 BASES = {
@@ -94,7 +94,7 @@ def default_tag(info: VersionInfo) -> str:
     return f"tidemill/{name}:{info.version}"
 
 
-def write_context(plan: Plan, folder: Path) -> Context:
+def write_build_context(plan: Plan, folder: Path) -> Context:
     """Write the build context into `folder`, which is new or empty.
 
     Raises:

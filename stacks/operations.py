@@ -7,10 +7,10 @@ from ..components.targets.operations import Operations
 from ..runtime.common.errors import UserError
 from .loading import LoadedStack
 
-__all__ = ["local_root", "made_operations", "operations_of", "release"]
+__all__ = ["local_root", "deployed_operations", "stack_operations", "release"]
 
 
-def operations_of(loaded: LoadedStack) -> Operations:
+def stack_operations(loaded: LoadedStack) -> Operations:
     """Return what operates the platform of `loaded`.
 
     Raises:
@@ -35,13 +35,13 @@ def operations_of(loaded: LoadedStack) -> Operations:
     return LocalOperations(root)
 
 
-def made_operations(loaded: LoadedStack) -> Operations:
+def deployed_operations(loaded: LoadedStack) -> Operations:
     """Return what operates a platform which is, or was, up.
 
     Raises:
         UserError: it never was.
     """
-    operations = operations_of(loaded)
+    operations = stack_operations(loaded)
     if not operations.made():
         raise UserError("the stack is not up", field=loaded.config.stack, hint="run `tidemill up`")
     return operations
@@ -65,7 +65,7 @@ def local_root(loaded: LoadedStack, what: str) -> StackRoot:
     Raises:
         UserError: it never was up, or its target keeps that elsewhere.
     """
-    made_operations(loaded)
+    deployed_operations(loaded)
     target = loaded.config.target
     if target != "local":
         raise UserError(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .loading import project_settings
 
-__all__ = ["own_program", "run_own"]
+__all__ = ["own_program", "run_own_program"]
 
 _OURS = ast.dump(ast.parse("from tidemill.stacks.program import main\n\nmain()\n"))
 
@@ -32,7 +32,7 @@ def own_program(project: Path) -> Path | None:
     return None if ours else main
 
 
-def run_own(main: Path) -> None:
+def run_own_program(main: Path) -> None:
     """Run the program as the language host does: in its folder, which comes first on `sys.path`."""
     folder = main if main.is_dir() else main.parent
     # It stays the working directory: what the program wants done with outputs is done after its last line.

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from ..components.layout import find_project
 from .loading import LoadedStack, load_stack
-from .own_program import own_program, run_own
-from .teams.checking import keep_rules
+from .own_program import own_program, run_own_program
+from .teams.checking import require_rules
 
 if TYPE_CHECKING:
     from ..components.platform import Platform
     from ..components.targets.base import Target
 
-__all__ = ["compose", "main", "program_of"]
+__all__ = ["compose", "main", "stack_program"]
 
 
 def main() -> Platform:
@@ -35,11 +35,11 @@ def main() -> Platform:
         raise pulumi.RunError(str(error)) from None
 
 
-def program_of(loaded: LoadedStack) -> Callable[[], None]:
+def stack_program(loaded: LoadedStack) -> Callable[[], None]:
     """Return the program of `loaded` for the Automation API: the project's own where it has one."""
     own = own_program(loaded.project)
     if own:
-        return functools.partial(run_own, own)
+        return functools.partial(run_own_program, own)
 
     def program() -> None:
         compose(loaded)
@@ -54,7 +54,7 @@ def compose(loaded: LoadedStack) -> Platform:
     from ..components.platform import Platform, PlatformArgs
 
     config = loaded.config
-    keep_rules(loaded)
+    require_rules(loaded)
     for note in loaded.notes():
         pulumi.log.warn(note)
     values = pulumi.Config()

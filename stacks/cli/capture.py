@@ -14,7 +14,7 @@ from ...runtime.common.errors import ConfigError, NotFoundError, PlatformError, 
 from ...runtime.common.secrets import read_secret
 from ..operations import local_root
 from . import completion
-from .context import JsonOption, StackOption, YesOption, choose, known_model
+from .context import JsonOption, StackOption, YesOption, load_chosen_stack, require_model
 
 if TYPE_CHECKING:
     from ...runtime.capture import Found
@@ -123,15 +123,15 @@ def _folders(directory: Path | None, stack: str | None) -> list[Path]:
         if not directory.is_dir():
             raise NotFoundError("there is no capture", field="directory", value=str(directory))
         return [directory]
-    loaded = choose(stack)
+    loaded = load_chosen_stack(stack)
     root = local_root(loaded, "what servers capture")
     return [folder for name in loaded.config.models if (folder := root.data(f"capture-{name}")).is_dir()]
 
 
 def _of_model(model: str, stack: str | None) -> tuple[Path, Path | None]:
     """Return the capture folder of `model` in the stack, and the file with the key of its hashes, if it has one."""
-    loaded = choose(stack)
-    known_model(loaded, model)
+    loaded = load_chosen_stack(stack)
+    require_model(loaded, model)
     root = local_root(loaded, "what servers capture")
     key = root.secrets / f"capture-{model}-hash"
     return root.data(f"capture-{model}"), key if key.is_file() else None

@@ -60,10 +60,10 @@ def targets(incomplete: str) -> list[str]:
 
 
 def _meant(ctx: typer.Context) -> LoadedStack:
-    from .context import chosen_name
+    from .context import chosen_stack_name
 
     project = find_project()
-    return load_stack(project, chosen_name(project, ctx.params.get("stack")))
+    return load_stack(project, chosen_stack_name(project, ctx.params.get("stack")))
 
 
 def _offered(incomplete: str, known: Callable[[], Iterable[str]]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from . import completion
-from .context import JsonOption, StackOption, choose
+from .context import JsonOption, StackOption, load_chosen_stack
 
 __all__ = ["config"]
 
@@ -26,9 +26,9 @@ def config(explain: ExplainOption = None, stack: StackOption = None, as_json: Js
     """Print a stack's config with its bases and defaults in it, or say where a value of it came from."""
     from ..stack_config import explanation
 
-    loaded = choose(stack)
+    loaded = load_chosen_stack(stack)
     if explain is None:
-        whole = explanation.resolved(loaded)
+        whole = explanation.resolved_config(loaded)
         if as_json:
             typer.echo(json.dumps(whole, indent=2))
             return

@@ -13,7 +13,7 @@ from ...runtime.common.errors import NotFoundError, UserError
 from ..loading import LoadedStack, load_stack, nearest, stack_names
 from . import completion
 
-__all__ = ["JsonOption", "ModelNameArgument", "StackOption", "YesOption", "choose", "chosen_name", "known_model"]
+__all__ = ["JsonOption", "ModelNameArgument", "StackOption", "YesOption", "load_chosen_stack", "chosen_stack_name", "require_model"]
 
 StackOption = Annotated[
     str | None,
@@ -27,7 +27,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
-def chosen_name(project: Path, stack: str | None) -> str:
+def chosen_stack_name(project: Path, stack: str | None) -> str:
     """Return the stack which is meant.
 
     Raises:
@@ -46,13 +46,13 @@ def chosen_name(project: Path, stack: str | None) -> str:
     )
 
 
-def choose(stack: str | None) -> LoadedStack:
+def load_chosen_stack(stack: str | None) -> LoadedStack:
     """Return the config of the stack which is meant, checked."""
     project = find_project()
-    return load_stack(project, chosen_name(project, stack))
+    return load_stack(project, chosen_stack_name(project, stack))
 
 
-def known_model(loaded: LoadedStack, model: str) -> None:
+def require_model(loaded: LoadedStack, model: str) -> None:
     """Check that the stack has such a model.
 
     Raises:

@@ -13,7 +13,7 @@ import typer
 
 from ...runtime.common.errors import UserError
 from ..loading import LoadedStack, nearest
-from .context import JsonOption, StackOption, YesOption, choose
+from .context import JsonOption, StackOption, YesOption, load_chosen_stack
 from .progress import Progress, summary
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def _working(
 ) -> Generator[tuple[Engine, Progress]]:
     """Give an engine which shows what it does; SIGTERM ends it as carefully as Ctrl-C."""
     from ..engine.run import Engine
-    from ..program import program_of
+    from ..program import stack_program
 
     def interrupt(_signal: int, _frame: object) -> None:
         raise KeyboardInterrupt
@@ -40,7 +40,7 @@ def _working(
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         with Progress(as_json=as_json, future=future, looking=looking) as progress:
-            yield Engine(loaded, program_of(loaded), listener=progress, policy=policy), progress
+            yield Engine(loaded, stack_program(loaded), listener=progress, policy=policy), progress
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -78,7 +78,7 @@ def up(
     """Bring the platform up, or make it what the config says now."""
     from .follow import first_steps, follow
 
-    loaded = choose(stack)
+    loaded = load_chosen_stack(stack)
     if not yes:
         _preview_and_ask(loaded, as_json=as_json, policy=policy)
     elif policy:
@@ -126,7 +126,7 @@ def _check_names(engine: Engine, names: list[str]) -> None:
 
 def preview(stack: StackOption = None, as_json: JsonOption = False, policy: PolicyOption = False) -> None:
     """Say what `up` would do."""
-    loaded = choose(stack)
+    loaded = load_chosen_stack(stack)
     with _working(loaded, as_json=as_json, future=True, policy=policy) as (engine, progress):
         outcome = engine.preview()
         said = summary(outcome.changes)
@@ -138,7 +138,7 @@ def preview(stack: StackOption = None, as_json: JsonOption = False, policy: Poli
 
 def refresh(stack: StackOption = None, as_json: JsonOption = False) -> None:
     """Look at what is really there and keep it in the state; changes nothing of the platform."""
-    loaded = choose(stack)
+    loaded = load_chosen_stack(stack)
     with _working(loaded, as_json=as_json, looking=True) as (engine, progress):
         outcome = engine.refresh()
         text = "all is as it was made"
@@ -156,7 +156,7 @@ def destroy(
     ] = False,
 ) -> None:
     """Remove the platform; refuses while it holds data, unless told to delete that too."""
-    loaded = choose(stack)
+    loaded = load_chosen_stack(stack)
     name = loaded.config.stack
     with _working(loaded, as_json=as_json) as (engine, _):
         deployment = engine.deployment()

@@ -8,7 +8,7 @@ from pathlib import Path
 from ...components.layout import StackRoot
 from ...runtime.common.errors import PlatformError, RefusedError
 from ..loading import LoadedStack
-from ..operations import operations_of
+from ..operations import stack_operations
 from ..overview import LOGINS, ModelView, Turn, ready, turns
 from .progress import Progress
 
@@ -24,7 +24,7 @@ def follow(loaded: LoadedStack, progress: Progress, timeout: float) -> None:
         RefusedError: the gate refused the first version of a model.
         PlatformError: a training failed, or the time is over.
     """
-    operations = operations_of(loaded)
+    operations = stack_operations(loaded)
     waiting = dict.fromkeys(loaded.config.models, "")
     until = time.monotonic() + timeout
     before: set[str] | None = None
@@ -91,7 +91,7 @@ def _serves(view: ModelView) -> str:
 
 def first_steps(loaded: LoadedStack, progress: Progress) -> None:
     """Print where everything is, and a first request; keys are named by their file, never shown."""
-    operations = operations_of(loaded)
+    operations = stack_operations(loaded)
     progress.say("")
     for name, (user, secret) in LOGINS.items():
         url = operations.url(name)

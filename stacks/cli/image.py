@@ -72,7 +72,7 @@ def image(
     no_build: Annotated[bool, typer.Option("--no-build", help="Write the context and build nothing.")] = False,
 ) -> int:  # fmt: skip
     """Build an image which serves one model version, with its requirements in it and nothing to fetch at its start."""
-    from ..model_image import Plan, default_tag, write_context
+    from ..model_image import Plan, default_tag, write_build_context
 
     need_serving(tracking_uri)
     if tag is not None and not _TAG.fullmatch(tag):
@@ -91,7 +91,7 @@ def image(
         wheel=wheel,
     )
     where = context.absolute() if context is not None else Path(tempfile.mkdtemp(prefix="tidemill-image-"))
-    written = write_context(plan, where)
+    written = write_build_context(plan, where)
     if written.isolated:
         typer.echo(f"the model gets an environment of its own: {written.isolated}", err=True)
     tag = tag or default_tag(info)

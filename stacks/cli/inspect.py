@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..operations import operations_of
-from .context import JsonOption, StackOption, choose
+from ..operations import stack_operations
+from .context import JsonOption, StackOption, load_chosen_stack
 from .terminal import console
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def status(stack: StackOption = None, as_json: JsonOption = False) -> None:
     """Show what runs where and how it is; exit code 1 when a service is not well."""
     from ..overview import overview
 
-    loaded = choose(stack)
-    view = overview(loaded, operations_of(loaded))
+    loaded = load_chosen_stack(stack)
+    view = overview(loaded, stack_operations(loaded))
     if as_json:
         typer.echo(json.dumps(view.as_json(), indent=2))
     else:

@@ -11,7 +11,7 @@ import typer
 from ...runtime.common.errors import UserError
 from ..operations import local_root
 from . import completion
-from .context import JsonOption, StackOption, choose, known_model
+from .context import JsonOption, StackOption, load_chosen_stack, require_model
 
 __all__ = ["app"]
 
@@ -33,8 +33,8 @@ WordsArgument = Annotated[
 
 def _file_of(model: str, stack: str | None) -> Path:
     """Return the keys file of `model`'s server in the stack which is meant."""
-    loaded = choose(stack)
-    known_model(loaded, model)
+    loaded = load_chosen_stack(stack)
+    require_model(loaded, model)
     folder = local_root(loaded, "the named keys of a server").data(f"access-{model}")
     if not folder.is_dir():
         raise UserError("its server is not up", field="model", value=model, hint="run `tidemill up`")

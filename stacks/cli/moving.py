@@ -16,7 +16,7 @@ import typer
 
 from ...components.layout import home
 from ...runtime.common.errors import NotFoundError, UserError
-from .context import JsonOption, StackOption, choose
+from .context import JsonOption, StackOption, load_chosen_stack
 from .terminal import lively
 
 if TYPE_CHECKING:
@@ -49,11 +49,11 @@ def export(
     """Write a stack's data, models, traffic and keys into an archive; the stack stays as it is, and up."""
     from ..moving.export import export as write
     from ..moving.factory import old_ends_of, require_ends, subject_of
-    from ..operations import made_operations
+    from ..operations import deployed_operations
 
-    loaded = choose(stack)
+    loaded = load_chosen_stack(stack)
     require_ends(loaded)
-    made_operations(loaded)
+    deployed_operations(loaded)
     passphrase = _passphrase(passphrase_file, new=True)
     with _working(quiet=as_json) as bar, old_ends_of(loaded) as ends:
         manifest = write(ends, subject_of(loaded), archive, passphrase, bar.show)
@@ -79,7 +79,7 @@ def import_(
     from ..moving.factory import new_ends_of, require_ends, subject_of
     from ..moving.import_ import import_ as write
 
-    loaded = choose(stack)
+    loaded = load_chosen_stack(stack)
     require_ends(loaded)
     passphrase = _passphrase(passphrase_file, new=False)
     repositories = loaded.config.lake.repositories

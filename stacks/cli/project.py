@@ -14,9 +14,9 @@ import typer
 from ...components.targets.operations import Operations
 from ...runtime.common.errors import PlatformError, ToolError, UserError
 from ...runtime.common.settings import ENVIRONMENT_VARIABLE
-from ..operations import made_operations, operations_of
+from ..operations import deployed_operations, stack_operations
 from ..training_settings import runtime_file
-from .context import ModelNameArgument, StackOption, choose, known_model
+from .context import ModelNameArgument, StackOption, load_chosen_stack, require_model
 
 __all__ = ["env", "schema", "train"]
 
@@ -26,13 +26,13 @@ def env(stack: StackOption = None) -> None:
     from ...components import tools
     from ..engine.environment import engine_environment
 
-    loaded = choose(stack)
+    loaded = load_chosen_stack(stack)
     variables = engine_environment(loaded)
     # The user's own shell may fetch plugins; only our runs must not.
     variables.pop("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", None)
     variables["PULUMI_STACK"] = loaded.config.stack
     variables["TIDEMILL_STACK"] = loaded.config.stack
-    operations = operations_of(loaded)
+    operations = stack_operations(loaded)
     if operations.made():
         variables |= _serving(operations, loaded.config.models)
         if runtime := runtime_file(loaded, operations):
@@ -74,9 +74,9 @@ def train(
     stack: StackOption = None,
 ) -> None:
     """Train a model here and now, with the command of the config; the new version is registered, not promoted."""
-    loaded = choose(stack)
-    known_model(loaded, model)
-    runtime = runtime_file(loaded, made_operations(loaded))
+    loaded = load_chosen_stack(stack)
+    require_model(loaded, model)
+    runtime = runtime_file(loaded, deployed_operations(loaded))
     if runtime is None:
         raise UserError(
             "lake and registry of the stack are not reached from here",

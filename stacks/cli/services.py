@@ -11,9 +11,9 @@ import typer
 from ...components.targets.operations import Operations
 from ...runtime.common.errors import NotFoundError, PlatformError, UserError
 from ..loading import LoadedStack, nearest
-from ..operations import made_operations
+from ..operations import deployed_operations
 from . import completion
-from .context import JsonOption, StackOption, choose
+from .context import JsonOption, StackOption, load_chosen_stack
 from .terminal import waiting
 
 __all__ = ["logs", "open_", "restart", "start", "stop"]
@@ -35,8 +35,8 @@ def _known(name: str, names: Iterable[str]) -> None:
 
 def stop(stack: StackOption = None) -> None:
     """Stop every service; data, models, keys and ports are kept."""
-    loaded = choose(stack)
-    operations = made_operations(loaded)
+    loaded = load_chosen_stack(stack)
+    operations = deployed_operations(loaded)
     with waiting("stopping every service"):
         ran = operations.stop()
     typer.echo(f"{loaded.config.stack}: {ran} services stopped, everything kept; `tidemill start` brings them back")
@@ -47,8 +47,8 @@ def start(
     timeout: Annotated[float, typer.Option(help="Seconds until every service must be well.", min=1)] = _START_SECONDS,
 ) -> None:
     """Start every service that was there, after `stop`, a reboot, or a killed supervisord."""
-    loaded = choose(stack)
-    operations = made_operations(loaded)
+    loaded = load_chosen_stack(stack)
+    operations = deployed_operations(loaded)
     if not operations.services():
         raise UserError("it has no services yet", field=loaded.config.stack, hint="run `tidemill up`")
     with waiting("starting every service"):
@@ -76,7 +76,7 @@ def _well(loaded: LoadedStack, operations: Operations, timeout: float) -> int:
 
 def restart(service: ServiceArgument, stack: StackOption = None) -> None:
     """Stop one service and start it again."""
-    operations = made_operations(choose(stack))
+    operations = deployed_operations(load_chosen_stack(stack))
     _known(service, (found.name for found in operations.services()))
     with waiting(f"starting {service} again"):
         operations.restart(service)
@@ -90,7 +90,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows.")] = False,
 ) -> None:
     """Print the last lines of a service's or job's log."""
-    operations = made_operations(choose(stack))
+    operations = deployed_operations(load_chosen_stack(stack))
     _known(service, operations.logged())
     for line in operations.logs(service, lines, follow=follow):
         typer.echo(line)
@@ -103,7 +103,7 @@ def open_(service: ServiceArgument, stack: StackOption = None, as_json: JsonOpti
 
     from ..overview import LOGINS
 
-    operations = made_operations(choose(stack))
+    operations = deployed_operations(load_chosen_stack(stack))
     _known(service, (found.name for found in operations.services()))
     url = operations.url(service)
     if url is None:

@@ -8,7 +8,7 @@ import typer
 
 from ...components.layout import find_project
 from ...runtime.common.errors import UserError
-from ..stack_config.sources import relative
+from ..stack_config.sources import relative_path
 from .context import JsonOption, StackOption
 
 __all__ = ["validate"]
@@ -25,7 +25,7 @@ def validate(stack: StackOption = None, as_json: JsonOption = False) -> None:
     ill = {one.stack for one in report.findings}
     if as_json:
         stacks = [
-            {"name": found.stack, "file": relative(found.file, project), "holds": found.stack not in ill}
+            {"name": found.stack, "file": relative_path(found.file, project), "holds": found.stack not in ill}
             for found in report.stacks
         ]
         problems = [one.as_json() for one in report.findings]
@@ -33,7 +33,7 @@ def validate(stack: StackOption = None, as_json: JsonOption = False) -> None:
     else:
         for found in report.stacks:
             if found.stack not in ill:
-                typer.echo(f"{relative(found.file, project)}: holds")
+                typer.echo(f"{relative_path(found.file, project)}: holds")
                 for note in found.notes():
                     typer.echo(f"note: {note}")
         for one in report.findings:

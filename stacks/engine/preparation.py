@@ -12,7 +12,7 @@ from ...components.provider.local.files import read_json
 from ...components.provider.local.ports import holder_of
 from ...runtime.common.errors import PlatformError, ToolError
 from ..loading import LoadedStack
-from ..operations import operations_of
+from ..operations import stack_operations
 
 __all__ = ["ensure_tools", "get_tool", "require_free_ports"]
 
@@ -45,7 +45,7 @@ def _is_ours(loaded: LoadedStack, name: str, port: int) -> bool:
         return False
     if loaded.config.target == "local":
         return bool(launch.recorded(root.record(name)))
-    return any(service.name == name and service.state == "running" for service in operations_of(loaded).services())
+    return any(service.name == name and service.state == "running" for service in stack_operations(loaded).services())
 
 
 def ensure_tools(loaded: LoadedStack, note: Callable[[str], None]) -> None:

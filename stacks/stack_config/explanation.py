@@ -12,7 +12,7 @@ from ..loading import LoadedStack
 from .schema_errors import KeyPath, nearest, schema_at
 from .sources import Layer
 
-__all__ = ["DEFAULT", "Explained", "explain", "resolved"]
+__all__ = ["DEFAULT", "Explanation", "explain", "resolved_config"]
 
 DEFAULT = "default"
 """What is said of the origin of a value which no file names."""
@@ -21,7 +21,7 @@ _TARGETS = ("docker", "aws")
 
 
 @dataclass(frozen=True)
-class Explained:
+class Explanation:
     """A value of a config.
 
     Attributes:
@@ -52,22 +52,22 @@ class Explained:
         }
 
 
-def resolved(loaded: LoadedStack) -> dict[str, Any]:
+def resolved_config(loaded: LoadedStack) -> dict[str, Any]:
     """Return the config with every default in it, as JSON; what no file names of other targets is left out."""
     whole = loaded.config.model_dump(mode="json")
     for target in _TARGETS:
-        if target != loaded.config.target and (target,) not in loaded.marks:
+        if target != loaded.config.target and (target,) not in loaded.positions:
             del whole[target]
     return whole
 
 
-def explain(loaded: LoadedStack, path: str = "") -> list[Explained]:
+def explain(loaded: LoadedStack, path: str = "") -> list[Explanation]:
     """Return where the value at the dotted `path` came from, or each value below it.
 
     Raises:
         NotFoundError: there is no such value.
     """
-    leaves = list(_leaves(resolved(loaded)))
+    leaves = list(_leaves(resolved_config(loaded)))
     wanted = [(keys, value) for keys, value in leaves if not path or _dotted(keys) == path]
     wanted = wanted or [(keys, value) for keys, value in leaves if _dotted(keys).startswith(f"{path}.")]
     if not wanted:
@@ -92,10 +92,10 @@ def _leaves(value: object, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
         yield path, value
 
 
-def _explained(loaded: LoadedStack, keys: KeyPath, value: object) -> Explained:
+def _explained(loaded: LoadedStack, keys: KeyPath, value: object) -> Explanation:
     told = list(_told(loaded.layers, keys, value, loaded.project))
     schema = schema_at(keys)
-    return Explained(
+    return Explanation(
         path=_dotted(keys),
         value=value,
         origin=told[0][0] if told else DEFAULT,
@@ -121,5 +121,5 @@ def _told(layers: Sequence[Layer], keys: KeyPath, whole: object, project: Path) 
             return  # a short form of something that a file above writes in full: replaced as a whole
         if depth < len(keys) and value != whole:
             return  # a short form, which leaves this part of it as it is by default
-        mark = layer.keys.get(keys[:depth]) or layer.marks[keys[:depth]]
-        yield mark.text(project), value
+        position = layer.keys.get(keys[:depth]) or layer.positions[keys[:depth]]
+        yield position.text(project), value

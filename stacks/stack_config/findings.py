@@ -9,7 +9,7 @@ from typing import Any
 
 from ...runtime.common.errors import ConfigError, UserError
 
-__all__ = ["Finding", "first_of"]
+__all__ = ["Finding", "first_error"]
 
 _PLACE = re.compile(r"(?P<file>.*?)(?::(?P<line>\d+))?(?:: (?P<path>.*))?")
 
@@ -19,7 +19,7 @@ class Finding:
     """Something in a config file that does not hold.
 
     Attributes:
-        file: the file, relative to the project.
+        file: the file, relative_path to the project.
         line: its line, counted from one, or None where the file as a whole is meant.
         path: keys which lead to the value, joined by dots; empty for the file.
         message: what is wrong, one sentence without a full stop.
@@ -65,6 +65,6 @@ def _visible(text: str) -> str:
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
-def first_of(findings: Sequence[Finding]) -> ConfigError:
+def first_error(findings: Sequence[Finding]) -> ConfigError:
     """Return the first of `findings` as an error which says how many follow."""
     return findings[0].error(len(findings) - 1)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from ...components.targets.checks import Problem
 from ..settings import StackConfig
 
-__all__ = ["KeyPath", "nearest", "problems_of", "schema_at"]
+__all__ = ["KeyPath", "nearest", "schema_problems", "schema_at"]
 
 KeyPath = tuple[str | int, ...]
 """Keys and indices which lead to a value."""
@@ -61,7 +61,7 @@ def _resolve(whole: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
     return node
 
 
-def problems_of(error: ValidationError, model: type[BaseModel] = StackConfig) -> Iterator[Problem]:
+def schema_problems(error: ValidationError, model: type[BaseModel] = StackConfig) -> Iterator[Problem]:
     """Yield what `model` has against a file, the likely causes of others first."""
     told = error.errors(include_url=False)
     # An unknown key is likely the cause of a missing one: tell it first.

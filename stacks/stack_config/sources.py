@@ -10,22 +10,22 @@ from ...components.targets.checks import Problem
 from ...runtime.common.errors import ConfigError
 from .findings import Finding
 from .schema_errors import KeyPath
-from .yaml_positions import Mark, read_yaml
+from .yaml_positions import Position, read_yaml
 
-__all__ = ["STACK_KEY", "Files", "Layer", "Source", "placed", "relative"]
+__all__ = ["STACK_KEY", "FileCache", "Layer", "Source", "located_finding", "relative_path"]
 
 STACK_KEY = "tidemill:stack"
-_Marks = dict[KeyPath, Mark]
-_Content = tuple[Any, _Marks, _Marks]
+_Positions = dict[KeyPath, Position]
+_Content = tuple[Any, _Positions, _Positions]
 
 
-def relative(file: Path, project: Path) -> str:
-    """Return `file` as it is shown: relative to `project` where it lies inside."""
+def relative_path(file: Path, project: Path) -> str:
+    """Return `file` as it is shown: relative_path to `project` where it lies inside."""
     return str(file.relative_to(project)) if file.is_relative_to(project) else str(file)
 
 
-class Files:
-    """Files which are read once, however many stacks share them."""
+class FileCache:
+    """FileCache which are read once, however many stacks share them."""
 
     def __init__(self, project: Path) -> None:
         self.project = project
@@ -49,14 +49,14 @@ class Layer:
     Attributes:
         file: the file.
         values: what it says of the stack, without `extends`.
-        marks: path of each value -> its place.
+        positions: path of each value -> its place.
         keys: path of each key -> its place.
     """
 
     file: Path
     values: dict[str, Any] = field(repr=False)
-    marks: _Marks = field(repr=False)
-    keys: _Marks = field(repr=False)
+    positions: _Positions = field(repr=False)
+    keys: _Positions = field(repr=False)
 
 
 class Source:
@@ -68,27 +68,27 @@ class Source:
         content: what `files` says of it.
     """
 
-    def __init__(self, files: Files, file: Path, raw: dict[str, Any], content: _Content) -> None:
+    def __init__(self, files: FileCache, file: Path, raw: dict[str, Any], content: _Content) -> None:
         self.project = files.project
         self.file = file
         self.layers: list[Layer] = []
         self._extend(files, raw, _layer(file, raw, content, ("config", STACK_KEY)))
 
-    def _extend(self, files: Files, raw: dict[str, Any], layer: Layer) -> None:
+    def _extend(self, files: FileCache, raw: dict[str, Any], layer: Layer) -> None:
         """Add `layer`, and the bases below it."""
         self.layers.append(layer)
         if raw.get("extends") is None:
             return
         base: Any = raw["extends"]
-        mark = layer.keys[("extends",)]
-        where = f"{mark.text(self.project)}: extends"
+        position = layer.keys[("extends",)]
+        where = f"{position.text(self.project)}: extends"
         if not isinstance(base, str):
-            raise ConfigError("not a path", field=where, value=base, hint="name one file, relative to Pulumi.yaml")
+            raise ConfigError("not a path", field=where, value=base, hint="name one file, relative_path to Pulumi.yaml")
         file = (self.project / base).resolve()
         if file in [one.file for one in self.layers]:
             raise ConfigError("the configs extend one another in a circle", field=where, value=base, hint="cut it")
         if not file.is_file():
-            raise ConfigError("no such file", field=where, value=base, hint="paths are relative to Pulumi.yaml")
+            raise ConfigError("no such file", field=where, value=base, hint="paths are relative_path to Pulumi.yaml")
         content = files.content(file)
         value, prefix = content[0], cast("KeyPath", ())
         if isinstance(value, dict) and "config" in value:
@@ -107,32 +107,32 @@ class Source:
             whole = _merge(whole, layer.values)
         return whole
 
-    def marks(self) -> _Marks:
+    def positions(self) -> _Positions:
         """Return the place of each value that counts; of what a layer replaces as a whole nothing is left."""
-        found: _Marks = {}
+        found: _Positions = {}
         for layer in reversed(self.layers):
-            found |= layer.marks
+            found |= layer.positions
         whole = self.merged()
-        return {path: mark for path, mark in found.items() if _is_there(whole, path)}
+        return {path: position for path, position in found.items() if _is_there(whole, path)}
 
-    def place(self, path: KeyPath) -> Mark | None:
+    def place(self, path: KeyPath) -> Position | None:
         """Return where the nearest thing to `path` stands that stands anywhere."""
         for length in range(len(path), -1, -1):
             for layer in self.layers:
-                if mark := layer.keys.get(path[:length]) or layer.marks.get(path[:length]):
-                    return mark
+                if position := layer.keys.get(path[:length]) or layer.positions.get(path[:length]):
+                    return position
         return None
 
     def finding(self, problem: Problem, stack: str) -> Finding:
         """Return `problem` with its place."""
-        return placed(problem, self.place(problem.path), self.file, self.project, stack)
+        return located_finding(problem, self.place(problem.path), self.file, self.project, stack)
 
 
-def placed(problem: Problem, mark: Mark | None, file: Path, project: Path, stack: str) -> Finding:
-    """Return `problem`, which stands at `mark`, or somewhere in `file`."""
+def located_finding(problem: Problem, position: Position | None, file: Path, project: Path, stack: str) -> Finding:
+    """Return `problem`, which stands at `position`, or somewhere in `file`."""
     return Finding(
-        relative(mark.file if mark else file, project),
-        mark.line if mark else None,
+        relative_path(position.file if position else file, project),
+        position.line if position else None,
         ".".join(str(part) for part in problem.path),
         problem.message,
         problem.value,
@@ -146,10 +146,10 @@ def _layer(file: Path, raw: dict[str, Any], content: _Content, prefix: KeyPath) 
     return Layer(file, values, _below(content[1], prefix), _below(content[2], prefix))
 
 
-def _below(marks: _Marks, prefix: KeyPath) -> _Marks:
+def _below(positions: _Positions, prefix: KeyPath) -> _Positions:
     if not prefix:
-        return marks
-    return {path[len(prefix) :]: mark for path, mark in marks.items() if path[: len(prefix)] == prefix}
+        return positions
+    return {path[len(prefix) :]: position for path, position in positions.items() if path[: len(prefix)] == prefix}
 
 
 def _is_there(value: object, path: KeyPath) -> bool:

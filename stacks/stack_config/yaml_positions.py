@@ -15,14 +15,14 @@ import yaml
 
 from ...runtime.common.errors import ConfigError
 
-__all__ = ["Mark", "read_yaml"]
+__all__ = ["Position", "read_yaml"]
 
 _BOOLEAN_KEYS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false"})
 _DEPTH = 50
 
 
 @dataclass(frozen=True)
-class Mark:
+class Position:
     """A line of a file, counted from one."""
 
     file: Path
@@ -67,8 +67,8 @@ _CoreLoader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 _Path = tuple[str | int, ...]
 
 
-def read_yaml(file: Path, project: Path) -> tuple[Any, dict[_Path, Mark], dict[_Path, Mark]]:
-    """Return the value in `file`, the marks of its values and the marks of its keys, both by path.
+def read_yaml(file: Path, project: Path) -> tuple[Any, dict[_Path, Position], dict[_Path, Position]]:
+    """Return the value in `file`, the positions of its values and the positions of its keys, both by path.
 
     Raises:
         ConfigError: it cannot be read or is not YAML, has a key twice, or one which YAML 1.1 reads as a boolean.
@@ -95,7 +95,7 @@ def read_yaml(file: Path, project: Path) -> tuple[Any, dict[_Path, Mark], dict[_
         raise ConfigError("nested too deeply", field=shown, hint="flatten it") from None
     finally:
         loader.dispose()
-    return value, reader.marks, reader.keys
+    return value, reader.positions, reader.keys
 
 
 class _Reader:
@@ -103,12 +103,12 @@ class _Reader:
 
     def __init__(self, loader: _CoreLoader, file: Path, shown: str) -> None:
         self.loader, self.file, self.shown = loader, file, shown
-        self.marks: dict[_Path, Mark] = {}
-        self.keys: dict[_Path, Mark] = {}
+        self.positions: dict[_Path, Position] = {}
+        self.keys: dict[_Path, Position] = {}
 
     def value(self, node: yaml.Node, path: _Path) -> Any:
         line = node.start_mark.line + 1
-        self.marks[path] = Mark(self.file, line)
+        self.positions[path] = Position(self.file, line)
         if len(path) > _DEPTH:
             raise ConfigError("nested too deeply", field=f"{self.shown}:{line}", hint="flatten it")
         if isinstance(node, yaml.SequenceNode):
@@ -129,6 +129,6 @@ class _Reader:
                 raise ConfigError("a key may not be a boolean", field=at, value=key, hint=hint)
             if key in found and number >= merged and not merged:
                 raise ConfigError("the key is there twice", field=at, value=key, hint="keep one of them")
-            self.keys[*path, key] = Mark(self.file, key_node.start_mark.line + 1)
+            self.keys[*path, key] = Position(self.file, key_node.start_mark.line + 1)
             found[key] = self.value(value_node, (*path, key))
         return found

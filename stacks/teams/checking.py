@@ -15,14 +15,14 @@ from pydantic import ValidationError
 
 from ...components.targets.checks import Problem
 from ...runtime.common.errors import ConfigError
-from ..loading import Examined, LoadedStack, config_folder, examine_stack, stack_names
+from ..loading import CheckedStack, LoadedStack, config_folder, check_stack, stack_names
 from ..settings import StackConfig
-from ..stack_config.findings import Finding, first_of
-from ..stack_config.schema_errors import nearest, problems_of
-from ..stack_config.sources import Files, placed, relative
+from ..stack_config.findings import Finding, first_error
+from ..stack_config.schema_errors import nearest, schema_problems
+from ..stack_config.sources import FileCache, located_finding, relative_path
 from .rules import TeamsRules
 
-__all__ = ["RULES_FILE", "Report", "check_project", "keep_rules", "rules_of", "stack_problems"]
+__all__ = ["RULES_FILE", "Report", "check_project", "require_rules", "load_rules", "rule_problems"]
 
 RULES_FILE = "teams.yaml"
 """The name of the rules' file, in the folder of the stack configs."""
@@ -40,7 +40,7 @@ class Report:
         findings: what does not hold, file by file.
     """
 
-    stacks: Sequence[Examined]
+    stacks: Sequence[CheckedStack]
     rules: bool
     findings: Sequence[Finding]
 
@@ -56,22 +56,22 @@ def check_project(project: Path, only: Iterable[str] | None = None) -> Report:
         NotFoundError: there is no such stack.
         ConfigError: Pulumi.yaml cannot be read.
     """
-    files = Files(project)
+    files = FileCache(project)
     names = stack_names(project)
     wanted = list(only) if only is not None else names
-    examined = [examine_stack(files, name) for name in sorted({*names, *wanted})]
+    examined = [check_stack(files, name) for name in sorted({*names, *wanted})]
     findings: list[Finding] = []
     rules: TeamsRules | None = None
     try:
-        rules = rules_of(files, config_folder(project))
+        rules = load_rules(files, config_folder(project))
     except ConfigError as error:
-        findings.append(Finding.of(error))
+        findings.append(Finding.from_error(error))
     findings += [one for found in examined for one in found.findings]
     good = [(found, found.config) for found in examined if found.config and not found.findings]
     for found, config in good:
-        problems = stack_problems(config, rules) if rules else ()
-        findings += _placed(found, problems)
-    stacks_of: dict[str, list[Examined]] = defaultdict(list)
+        problems = rule_problems(config, rules) if rules else ()
+        findings += _located(found, problems)
+    stacks_of: dict[str, list[CheckedStack]] = defaultdict(list)
     for found, config in good:
         stacks_of[config.team].append(found)
     for team, own in stacks_of.items():
@@ -85,7 +85,7 @@ def check_project(project: Path, only: Iterable[str] | None = None) -> Report:
     )
 
 
-def rules_of(files: Files, folder: Path) -> TeamsRules | None:
+def load_rules(files: FileCache, folder: Path) -> TeamsRules | None:
     """Return the rules in the folder of the stack configs, or None where it has no file of them.
 
     Raises:
@@ -94,37 +94,37 @@ def rules_of(files: Files, folder: Path) -> TeamsRules | None:
     file = folder / RULES_FILE
     if not file.is_file():
         return None
-    value, marks, keys = files.content(file)
+    value, positions, keys = files.content(file)
     try:
         return TeamsRules.model_validate({} if value is None else value, strict=True)
     except ValidationError as error:
-        problem = next(problems_of(error, TeamsRules))
+        problem = next(schema_problems(error, TeamsRules))
         place = next(
             found
             for length in range(len(problem.path), -1, -1)
-            if (found := keys.get(problem.path[:length]) or marks.get(problem.path[:length]))
+            if (found := keys.get(problem.path[:length]) or positions.get(problem.path[:length]))
         )
         path = ".".join(map(str, problem.path))
         where = place.text(files.project) + (f": {path}" if path else "")
         raise ConfigError(problem.message, field=where, value=problem.value, hint=problem.hint) from None
 
 
-def keep_rules(loaded: LoadedStack) -> None:
+def require_rules(loaded: LoadedStack) -> None:
     """Let a stack pass which keeps to the rules of its project; other stacks are not looked at.
 
     Raises:
         ConfigError: it does not, or the file of rules does not hold.
     """
-    rules = rules_of(Files(loaded.project), loaded.file.parent)
+    rules = load_rules(FileCache(loaded.project), loaded.file.parent)
     found = [
-        placed(problem, loaded.marks.get(problem.path), loaded.file, loaded.project, loaded.config.stack)
-        for problem in (stack_problems(loaded.config, rules) if rules else ())
+        located_finding(problem, loaded.positions.get(problem.path), loaded.file, loaded.project, loaded.config.stack)
+        for problem in (rule_problems(loaded.config, rules) if rules else ())
     ]
     if found:
-        raise first_of(found)
+        raise first_error(found)
 
 
-def stack_problems(config: StackConfig, rules: TeamsRules) -> Iterator[Problem]:
+def rule_problems(config: StackConfig, rules: TeamsRules) -> Iterator[Problem]:
     """Yield where `config` does not keep to `rules`."""
     yield from _who(config, rules)
     yield from _names(config, rules)
@@ -186,30 +186,30 @@ def _quotas(config: StackConfig, rules: TeamsRules) -> Iterator[Problem]:
             yield Problem(path, f"{config.team} may have {most} {what} in {config.environment}", count, hint)
 
 
-def _too_many(team: str, own: Sequence[Examined], rules: TeamsRules) -> Iterator[Finding]:
+def _too_many(team: str, own: Sequence[CheckedStack], rules: TeamsRules) -> Iterator[Finding]:
     quotas = rules.teams[team].quotas.over(rules.quotas) if team in rules.teams else rules.quotas
     if quotas.stacks is not None and len(own) > quotas.stacks:
         message = f"{team} may have {quotas.stacks} stacks"
         for found in own[quotas.stacks :]:
             problem = Problem(("team",), message, len(own), f"remove some, or raise the quota in {RULES_FILE}")
-            yield from _placed(found, [problem])
+            yield from _located(found, [problem])
 
 
-def _placed(found: Examined, problems: Iterable[Problem]) -> list[Finding]:
+def _located(found: CheckedStack, problems: Iterable[Problem]) -> list[Finding]:
     source = found.source
     return [source.finding(problem, found.stack) for problem in problems] if source else []
 
 
-def _meetings(stacks: Sequence[tuple[Examined, StackConfig]], *, one_host: bool) -> Iterator[Finding]:
+def _meetings(stacks: Sequence[tuple[CheckedStack, StackConfig]], *, one_host: bool) -> Iterator[Finding]:
     """Yield what two stacks both claim, and only one can have."""
-    taken: dict[tuple[str, ...], Examined] = {}
+    taken: dict[tuple[str, ...], CheckedStack] = {}
     for found, config in stacks:
         for claim, problem in _claims(config, one_host=one_host):
             first = taken.setdefault(claim, found)
             if first is not found:
-                where = relative(first.file, found.source.project) if found.source else str(first.file)
+                where = relative_path(first.file, found.source.project) if found.source else str(first.file)
                 message = f"{problem.message} {first.stack} ({where}) too"
-                yield from _placed(found, [Problem(problem.path, message, problem.value, problem.hint)])
+                yield from _located(found, [Problem(problem.path, message, problem.value, problem.hint)])
 
 
 def _claims(config: StackConfig, *, one_host: bool) -> Iterator[tuple[tuple[str, ...], Problem]]:

@@ -15,8 +15,8 @@ from ...runtime.common.errors import TidemillError
 from ..engine.environment import state_folder
 from ..engine.locks import EngineLock
 from ..engine.state import read_checkpoint
-from ..loading import examine_stack, project_settings, stack_names
-from ..stack_config.sources import Files
+from ..loading import check_stack, project_settings, stack_names
+from ..stack_config.sources import FileCache
 
 __all__ = ["StackView", "list_stacks"]
 
@@ -59,14 +59,14 @@ def list_stacks(project: Path, environ: Mapping[str, str] = os.environ) -> list[
     Raises:
         ConfigError: Pulumi.yaml cannot be read.
     """
-    files = Files(project)
+    files = FileCache(project)
     name = str(project_settings(project)["name"])
     folder = state_folder(project, environ)
     names = stack_names(project)
     elsewhere = _asked(project, environ) if folder is None and names else {}
     views: list[StackView] = []
     for stack in names:
-        found = examine_stack(files, stack)
+        found = check_stack(files, stack)
         config = found.config
         target = config.target if config else None
         if folder is not None:

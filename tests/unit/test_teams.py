@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from tidemill.runtime.common.errors import ConfigError, NotFoundError
 from tidemill.stacks.cli import app
 from tidemill.stacks.loading import load_stack
-from tidemill.stacks.program import program_of
+from tidemill.stacks.program import stack_program
 from tidemill.stacks.stack_config.explanation import explain
 from tidemill.stacks.stack_config.json_schema import stack_schema, teams_schema
 from tidemill.stacks.teams.checking import check_project
@@ -100,7 +100,7 @@ def test_the_rules_are_kept(project: Path, text: str, says: str) -> None:
 
 
 def test_a_stack_which_breaks_the_rules_is_not_composed(project: Path) -> None:
-    compose = program_of(load_stack(project, "team1-dev"))
+    compose = stack_program(load_stack(project, "team1-dev"))
     rules(project, "quotas: { workers: 0 }\nteams: { team0: {}, team2: {} }")
     with pytest.raises(
         ConfigError, match=r"Pulumi\.team1-dev\.yaml:\d+: team: is not a team of teams\.yaml, got 'team1'"
