@@ -1,4 +1,4 @@
-"""Chooses who operates a platform that is up; only the target in use is imported, and never Pulumi."""
+"""Selects the operations of the stack's target. It imports only the target in use, and never Pulumi."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from ..components.targets.operations import Operations
 from ..runtime.common.errors import UserError
 from .loading import LoadedStack
 
-__all__ = ["local_root", "deployed_operations", "stack_operations", "release"]
+__all__ = ["deployed_operations", "local_root", "remove_deletion_protection", "stack_operations"]
 
 
 def stack_operations(loaded: LoadedStack) -> Operations:
-    """Return what operates the platform of `loaded`.
+    """Return the operations of the platform of `loaded`.
 
     Raises:
-        UserError: what its target imports is not installed.
+        UserError: packages of its target are not installed.
     """
     from ..components.targets.extras import missing, missing_error
 
@@ -36,10 +36,10 @@ def stack_operations(loaded: LoadedStack) -> Operations:
 
 
 def deployed_operations(loaded: LoadedStack) -> Operations:
-    """Return what operates a platform which is, or was, up.
+    """Return the operations of a platform that was created by `up`.
 
     Raises:
-        UserError: it never was.
+        UserError: it was not.
     """
     operations = stack_operations(loaded)
     if not operations.made():
@@ -47,8 +47,8 @@ def deployed_operations(loaded: LoadedStack) -> Operations:
     return operations
 
 
-def release(loaded: LoadedStack) -> None:
-    """Let go what the target itself keeps from being deleted, before all data of `loaded` is."""
+def remove_deletion_protection(loaded: LoadedStack) -> None:
+    """Remove the target's own deletion protection, before all data of `loaded` is deleted."""
     if loaded.config.target == "aws":
         from ..components.targets.aws.release import release as release_aws
 
@@ -56,20 +56,20 @@ def release(loaded: LoadedStack) -> None:
 
 
 def local_root(loaded: LoadedStack, what: str) -> StackRoot:
-    """Return the folders of a stack which is, or was, up, and whose files lie on this machine.
+    """Return the folders of a stack whose files are on this machine.
 
     Args:
         loaded: the stack.
-        what: what is looked for there, in words.
+        what: the files to find, for the error.
 
     Raises:
-        UserError: it never was up, or its target keeps that elsewhere.
+        UserError: the stack was never up, or its target keeps the files elsewhere.
     """
     deployed_operations(loaded)
     target = loaded.config.target
     if target != "local":
         raise UserError(
-            f"{what}: on {target} these are not kept on this machine",
+            f"the target {target} does not keep {what} on this machine",
             field=loaded.config.stack,
             hint="run this command where the server runs, and name the folder or file",
         )

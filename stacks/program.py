@@ -1,4 +1,4 @@
-"""The program which a plain `pulumi up` runs, and which `tidemill up` runs through the Automation API."""
+"""The Pulumi program of a stack, for `pulumi up` and for `tidemill up` (through the Automation API)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ __all__ = ["compose", "main", "stack_program"]
 
 
 def main() -> Platform:
-    """Compose the stack which the engine has chosen, in the project of the working directory; return its platform."""
+    """Declare the resources of the engine's current stack; return the platform.
+
+    The project is the one of the working directory.
+    """
     import pulumi
 
     from ..runtime.common.errors import TidemillError
@@ -36,7 +39,7 @@ def main() -> Platform:
 
 
 def stack_program(loaded: LoadedStack) -> Callable[[], None]:
-    """Return the program of `loaded` for the Automation API: the project's own where it has one."""
+    """Return the program of `loaded` for the Automation API; the project's own if it has one."""
     own = own_program(loaded.project)
     if own:
         return functools.partial(run_own_program, own)
@@ -48,7 +51,7 @@ def stack_program(loaded: LoadedStack) -> Callable[[], None]:
 
 
 def compose(loaded: LoadedStack) -> Platform:
-    """Declare the platform which `loaded` describes, and the outputs of its stack; return the platform."""
+    """Declare the platform of `loaded` and the stack's outputs; return the platform."""
     import pulumi
 
     from ..components.platform import Platform, PlatformArgs
@@ -58,7 +61,7 @@ def compose(loaded: LoadedStack) -> Platform:
     for note in loaded.notes():
         pulumi.log.warn(note)
     values = pulumi.Config()
-    wanted = {receiver.url.secret for receiver in config.monitoring.receivers}
+    secret_names = {receiver.url.secret for receiver in config.monitoring.receivers}
     platform = Platform(
         "platform",
         PlatformArgs(
@@ -68,9 +71,9 @@ def compose(loaded: LoadedStack) -> Platform:
             models=config.models,
             monitoring=config.monitoring,
             ports=config.ports,
-            secrets={name: values.require_secret(name) for name in sorted(wanted)},
-            # Elsewhere it comes as an image.
-            grafana=config.monitoring.grafana == "auto" and (config.target != "local" or _have("grafana")),
+            secrets={name: values.require_secret(name) for name in sorted(secret_names)},
+            # On other targets, Grafana is an image.
+            grafana=config.monitoring.grafana == "auto" and (config.target != "local" or _is_installed("grafana")),
         ),
     )
     pulumi.export("platform", {"stack": config.stack, "target": config.target})
@@ -79,10 +82,10 @@ def compose(loaded: LoadedStack) -> Platform:
 
 
 def _target(loaded: LoadedStack) -> Target:
-    """Return the target of `loaded`; only the one in use is imported.
+    """Return the target of `loaded`; import only this one.
 
     Raises:
-        UserError: what the target imports is not installed.
+        UserError: packages of the target are not installed.
     """
     from ..components.targets.factory import make_target
 
@@ -95,13 +98,13 @@ def _target(loaded: LoadedStack) -> Target:
         project=loaded.project,
         docker=config.docker,
         aws=config.aws,
-        # Whoever serves may not delete there: S3 itself forgets what is older.
+        # Servers must not delete there; S3 itself deletes older objects.
         expiring={f"capture-{name}": max(1, -(-days // timedelta(days=1))) for name, days in kept.items() if days},
     )
 
 
-def _have(tool: str) -> bool:
-    """Say whether `tool` is there already; the program fetches nothing."""
+def _is_installed(tool: str) -> bool:
+    """Return whether `tool` is installed; the program downloads nothing."""
     from ..components import tools
     from ..runtime.common.errors import ToolError
 

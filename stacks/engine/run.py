@@ -20,7 +20,7 @@ from pulumi.automation.errors import CommandError, ConcurrentUpdateError, Invali
 from ...components.layout import StackRoot, home
 from ...runtime.common.errors import RefusedError, TidemillError, UserError
 from ..loading import LoadedStack, project_settings
-from ..operations import release
+from ..operations import remove_deletion_protection
 from .command import EngineCommand
 from .config_file import config_restored, config_with_salt
 from .environment import backend_folder, engine_environment
@@ -153,7 +153,7 @@ class Engine:
                 raise self.refusal(deployment)
             if delete_data:
                 self._environment["TIDEMILL_DELETE_DATA"] = self.stack
-                release(self.loaded)
+                remove_deletion_protection(self.loaded)
             if deployment.pending:
                 self._clear_pending(deployment)
             if deployment.protected:

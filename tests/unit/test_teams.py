@@ -46,7 +46,7 @@ def rules(project: Path, text: str) -> None:
 
 
 def told(project: Path) -> list[str]:
-    return [str(one.error()) for one in check_project(project).findings]
+    return [str(one.as_error()) for one in check_project(project).findings]
 
 
 def test_teams_which_keep_the_rules_hold(project: Path) -> None:
@@ -240,7 +240,7 @@ def test_where_each_value_came_from(project: Path, capsys: pytest.CaptureFixture
 
     own = "config/Pulumi.team0-dev.yaml"
     assert origin("monitoring.retention") == ("30d", "base.yaml:2")
-    assert explain(loaded, "monitoring.retention")[0].given_way == [("root.yaml:2", "9d")]
+    assert explain(loaded, "monitoring.retention")[0].overridden == [("root.yaml:2", "9d")]
     assert origin("monitoring.grafana") == ("off", "root.yaml:3")
     assert origin("monitoring.scrape_interval") == ("5s", "default")
     assert origin("ports.mlflow") == (2001, f"{own}:8")
