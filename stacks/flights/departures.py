@@ -36,7 +36,7 @@ LATE_MINUTES = 15
 
 _WEATHER = ("temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib")
 NUMERIC = ("hour", "distance", "weekday", *_WEATHER)
-"""Local hour of departure, miles, 0 = Monday, °F, °F, %, mph, inches, mbar, miles; floats, since some values are missing."""
+"""Local hour of departure, miles, 0 = Monday, °F, °F, %, mph, inches, mbar, miles; floats, since some are missing."""
 CATEGORICAL = ("carrier", "origin")
 FEATURES = ("hour", "distance", "weekday", "carrier", "origin", *_WEATHER)
 TARGET = "delayed"

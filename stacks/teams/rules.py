@@ -109,8 +109,8 @@ class TeamsRules(Settings):
     )
     one_host: bool = Field(
         default=True,
-        description="Whether stacks on local and docker share one machine, so that fixed ports must differ. Set `false` "
-        "if each stack has its own machine.",
+        description="Whether stacks on local and docker share one machine, so that fixed ports must differ. Set "
+        "`false` if each stack has its own machine.",
     )
 
     def quotas_of(self, team: str, environment: str) -> Quotas:

@@ -40,7 +40,7 @@ def find(
     stack: StackOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the captured rows of a request and their files; exit code 1 if there are none."""
+    """Show the captured rows of a request and their files. Exit code 1 if there are none."""
     from ....runtime.capture import find as find_rows
     from ....runtime.serving.hide_pandas import arrow_without_pandas
 
@@ -86,7 +86,7 @@ def forget(
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete a person's captured rows and their labels; servers can keep running.
+    """Delete a person's captured rows and their labels. Servers can keep running.
 
     Data already published to the lake, and models trained on it, stay.
     """

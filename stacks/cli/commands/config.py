@@ -24,7 +24,7 @@ ExplainOption = Annotated[
 
 
 def config(explain: ExplainOption = None, stack: StackOption = None, as_json: JsonOption = False) -> None:
-    """Print a stack's config with its bases and defaults, or the source of a value."""
+    """Print a stack's complete config, or the source of a value."""
     from ...stack_config import explanation
 
     loaded = load_chosen_stack(stack)

@@ -24,7 +24,7 @@ def destroy(
         bool, typer.Option("--delete-data", help="Also delete the data, the models and the keys.")
     ] = False,
 ) -> None:
-    """Remove the platform; refuses while it holds data, unless --delete-data is given."""
+    """Remove the platform. Refuses while it holds data, unless --delete-data is given."""
     loaded = load_chosen_stack(stack)
     name = loaded.config.stack
     with engine_with_progress(loaded, as_json=as_json) as (engine, _):

@@ -15,7 +15,7 @@ __all__ = ["doctor"]
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Show where each tool comes from and how to get missing ones; exit code 1 if one is unavailable."""
+    """Show the external tools and how to get missing ones. Exit code 1 if one is unavailable."""
     from ....components.tools.doctor import rows
 
     tools = rows()

@@ -20,7 +20,7 @@ __all__ = ["env"]
 
 
 def env(stack: StackOption = None) -> None:
-    """Print the shell variables that `pulumi` and training code need; use it as `eval "$(tidemill env)"`."""
+    """Print shell variables for `pulumi` and training code. Use it as `eval "$(tidemill env)"`."""
     from ....components import tools
     from ...engine.environment import engine_environment
 

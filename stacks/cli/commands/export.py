@@ -34,7 +34,7 @@ def export(
     passphrase_file: PassphraseOption = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
-    """Write the data, models, traffic and keys of a stack into an archive; the stack keeps running."""
+    """Write a stack's data, models, traffic and keys to an archive. The stack keeps running."""
     from ...moving.export import export as write
     from ...moving.factory import old_ends_of, require_ends, subject_of
     from ...operations import deployed_operations

@@ -71,7 +71,7 @@ def image(
     name: ModelNameOption = None,
     no_build: Annotated[bool, typer.Option("--no-build", help="Only write the build context.")] = False,
 ) -> int:  # fmt: skip
-    """Build an image that serves one model version, with all its requirements; it downloads nothing at start."""
+    """Build an image that serves one model version. It has all requirements, and downloads nothing at start."""
     from ...model_image import ImageSpec, default_tag, write_build_context
 
     require_server_packages(tracking_uri)

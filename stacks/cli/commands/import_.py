@@ -26,7 +26,7 @@ def import_(
     passphrase_file: PassphraseOption = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
-    """Load an archive into a stack that was never up; `tidemill up` then starts it with those contents."""
+    """Load an archive into a stack that was never up. `tidemill up` then starts it with this content."""
     from ...engine.locks import run_lock
     from ...moving.factory import new_ends_of, require_ends, subject_of
     from ...moving.import_ import import_ as write

@@ -56,7 +56,7 @@ def _file_and_name(names: list[str], stack: str | None, file: Path | None) -> tu
 
 @app.command()
 def add(names: NamesArgument, stack: StackOption = None, file: FileOption = None) -> None:
-    """Create a key and print it once, alone on standard output; only its hash is stored."""
+    """Create a key and print it once, alone on standard output. Only its hash is stored."""
     from ....runtime.serving.http.key_file import add_key
 
     path, name = _file_and_name(names, stack, file)
@@ -93,7 +93,7 @@ def list_(
 
 @app.command()
 def revoke(names: NamesArgument, stack: StackOption = None, file: FileOption = None) -> None:
-    """Revoke a key; servers refuse it within seconds, without a restart."""
+    """Revoke a key. Servers refuse it within seconds, without a restart."""
     from ....runtime.serving.http.key_file import revoke_key
 
     path, name = _file_and_name(names, stack, file)

@@ -15,7 +15,7 @@ __all__ = ["open_"]
 
 
 def open_(service: ServiceArgument, stack: StackOption = None, as_json: JsonOption = False) -> None:
-    """Open a service in the browser, and print its user and where its password is."""
+    """Open a service in the browser. Prints its user and where its password is."""
     import webbrowser
 
     from ...overview import LOGINS

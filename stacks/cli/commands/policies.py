@@ -19,7 +19,7 @@ def policies(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the rules of the policy pack, and its folder for `pulumi preview --policy-pack`."""
+    """List the rules of the policy pack. Also prints its folder, for `pulumi preview --policy-pack`."""
     from ....components.policies.rules import RULES
     from ...engine.policies import PACK
 

@@ -10,7 +10,7 @@ __all__ = ["refresh"]
 
 
 def refresh(stack: StackOption = None, as_json: JsonOption = False) -> None:
-    """Update the state from what actually exists; changes nothing in the platform."""
+    """Update the state to match what actually exists. Changes nothing in the platform."""
     loaded = load_chosen_stack(stack)
     with engine_with_progress(loaded, as_json=as_json, mode="refresh") as (engine, progress):
         outcome = engine.refresh()

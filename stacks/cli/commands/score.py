@@ -51,7 +51,7 @@ def score(
     tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
-    """Score every row of IN; OUT has one row for each, in the same order. Memory use is constant."""
+    """Score every row of IN with a model. OUT has one row for each, in the same order; memory use is constant."""
     require_server_packages(tracking_uri)
     if compiled:
         require_compilers()

@@ -71,7 +71,7 @@ def serve(
     name: ModelNameOption = None,
     settings: SettingsOption = None,
 ) -> None:  # fmt: skip
-    """Serve one model over HTTP, in the foreground, until SIGTERM or Ctrl-C."""
+    """Serve one model over HTTP until SIGTERM or Ctrl-C."""
     from ....runtime.batch_scoring.model_uri import ModelUri, cache_folder, folder_name, registry_settings, state_folder
 
     require_server_packages(tracking_uri)

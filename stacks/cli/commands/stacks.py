@@ -14,7 +14,7 @@ __all__ = ["stacks"]
 
 
 def stacks(as_json: JsonOption = False) -> None:
-    """List the stacks of all teams with target and state; reads only files and the engine's state."""
+    """List the stacks of all teams with target and state. Reads only files and the engine's state."""
     from ...teams.listing import list_stacks
 
     found = list_stacks(find_project())

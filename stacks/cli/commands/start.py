@@ -26,7 +26,7 @@ def start(
         float, typer.Option(help="Longest wait until all services are healthy, in seconds.", min=1)
     ] = 90.0,
 ) -> None:
-    """Start all services again, after `stop`, a reboot, or a killed supervisord."""
+    """Start all services again. Use it after `stop`, a reboot, or a killed supervisord."""
     loaded = load_chosen_stack(stack)
     operations = deployed_operations(loaded)
     if not operations.services():

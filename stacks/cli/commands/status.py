@@ -21,7 +21,7 @@ __all__ = ["status"]
 
 
 def status(stack: StackOption = None, as_json: JsonOption = False) -> None:
-    """Show all services with their health and address; exit code 1 if one is unhealthy."""
+    """Show the health and address of all services. Exit code 1 if one is unhealthy."""
     from ...overview import overview
 
     loaded = load_chosen_stack(stack)

@@ -17,7 +17,7 @@ __all__ = ["train"]
 
 
 def train(model: ModelNameArgument, stack: StackOption = None) -> None:
-    """Train a model on this machine with the command in the config; registers the version without promoting it."""
+    """Train a model on this machine. Runs the command in the config, and registers the version without promoting it."""
     loaded = load_chosen_stack(stack)
     require_model(loaded, model)
     runtime = runtime_file(loaded, deployed_operations(loaded))

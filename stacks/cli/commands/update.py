@@ -29,7 +29,7 @@ def update(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> int:  # fmt: skip
-    """Apply a newer project template and keep the team's changes; exit code 1 with conflicts."""
+    """Apply a newer project template. Keeps the team's changes; exit code 1 with conflicts."""
     from ...projects.supply import Supply
     from ...projects.updating import update as apply_update
 

@@ -15,7 +15,7 @@ __all__ = ["validate"]
 
 
 def validate(stack: StackOption = None, as_json: JsonOption = False) -> None:
-    """Check the configs of all stacks, or of one, each alone and against the others; changes nothing."""
+    """Check the stack configs, each alone and all together. Changes nothing."""
     from ...teams.checking import RULES_FILE, check_project
 
     project = find_project()
