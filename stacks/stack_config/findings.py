@@ -49,7 +49,7 @@ class Finding:
         field = f"{place}: {self.path}" if self.path else place
         hint = self.hint.rstrip(".") if self.hint else None
         if more:
-            hint = f"{hint or 'fix it'} (and {more} more problems)"
+            hint = f"{hint or 'fix it'} (and {more} more)"
         return ConfigError(_escape(self.message), field=_escape(field), value=self.value, hint=hint and _escape(hint))
 
     def as_json(self) -> dict[str, Any]:

@@ -94,11 +94,11 @@ def test_a_fixed_port_which_does_nothing_is_told_and_may_stay(
     monkeypatch.chdir(project)
     assert run(["validate"]) == 0
     said, *notes = capsys.readouterr().out.splitlines()
-    assert said == f"Pulumi.{STACK}.yaml: holds"
-    assert [note.split(" does ")[0] for note in notes] == [
+    assert said == f"Pulumi.{STACK}.yaml: valid"
+    assert [note.split(" has ")[0] for note in notes] == [
         f"note: Pulumi.{STACK}.yaml:5: ports.{name}" for name in idle
     ]
-    assert all(note.endswith("or take it out") for note in notes)
+    assert all(note.endswith("or remove it") for note in notes)
 
 
 @pytest.mark.parametrize("target", ["docker", "aws"])

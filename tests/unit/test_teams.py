@@ -73,23 +73,23 @@ def test_every_problem_of_every_file_is_told_with_its_place(project: Path) -> No
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("names: { model: '[a-z]+' }", r"models\.model-0: does not match \[a-z\]\+, as teams\.yaml asks"),
+        ("names: { model: '[a-z]+' }", r"models\.model-0: does not match \[a-z\]\+, which teams\.yaml requires"),
         ("names: { repository: 'lake-.*' }", r"lake\.repositories\.team0: does not match"),
         ("names: { owner: '.+@harbour' }", r"models\.model-0\.owner: does not match"),
         ("names: { team: 'crew[0-9]' }", r": team: does not match crew"),
-        ("quotas: { models: 1 }", r"models: team0 may have 1 models in dev, got 2; leave some out, or raise"),
-        ("quotas: { workers: 3 }", r"team0 may have 3 workers in dev, got 4"),
-        ("quotas: { repositories: 1 }", r"lake\.repositories: team0 may have 1 repositories in dev, got 2"),
-        ("quotas: { stacks: 1 }", r"Pulumi\.team0-prod\.yaml:4: team: team0 may have 1 stacks, got 2"),
-        ("environments: { dev: {}, test: {} }", r"environment: is not one which team0 may have, got 'prod'"),
-        ("environments: { dev: { targets: [local] }, prod: {} }", r"target: dev may not run there, got 'docker'"),
-        ("environments: { dev: { quotas: { models: 1 } }, prod: {} }", r"team0-dev\S+ models: team0 may have 1 models"),
-        ("teams: { team0: {}, team1: {}, team22: {} }", r"team: is not a team of teams\.yaml, got 'team2'; did you"),
-        ("teams: { team0: { environments: [dev] }, team1: {}, team2: {} }", r"which team0 may have, got 'prod'"),
-        ("teams: { team0: { ports: { first: 1, last: 9 } }, team1: {}, team2: {} }", r"ports\.grafana: is not one of"),
+        ("quotas: { models: 1 }", r"models: team0 may have at most 1 models in dev, got 2; remove some, or raise"),
+        ("quotas: { workers: 3 }", r"team0 may have at most 3 workers in dev, got 4"),
+        ("quotas: { repositories: 1 }", r"lake\.repositories: team0 may have at most 1 repositories in dev, got 2"),
+        ("quotas: { stacks: 1 }", r"Pulumi\.team0-prod\.yaml:4: team: team0 may have at most 1 stacks, got 2"),
+        ("environments: { dev: {}, test: {} }", r"environment: is not allowed for team0, got 'prod'"),
+        ("environments: { dev: { targets: [local] }, prod: {} }", r"target: is not allowed for dev, got 'docker'"),
+        ("environments: { dev: { quotas: { models: 1 } }, prod: {} }", r"team0-dev\S+ models: team0 may have at most 1 models"),
+        ("teams: { team0: {}, team1: {}, team22: {} }", r"team: is not a team in teams\.yaml, got 'team2'; did you"),
+        ("teams: { team0: { environments: [dev] }, team1: {}, team2: {} }", r"environment: is not allowed for team0, got 'prod'"),
+        ("teams: { team0: { ports: { first: 1, last: 9 } }, team1: {}, team2: {} }", r"ports\.grafana: is outside the ports of team0"),
         ("quotas: { modls: 1 }", r"teams\.yaml:1: quotas\.modls: unknown key, got 1; did you mean models"),
         ("names: { model: '[' }", r"teams\.yaml:1: names\.model: not a regular expression"),
-        ("teams: { team0: { ports: { first: 9, last: 1 } } }", r"last comes before first, got .*; exchange them"),
+        ("teams: { team0: { ports: { first: 9, last: 1 } } }", r"last is less than first, got .*; swap them"),
         ("- 1", r"config/teams\.yaml:1"),
     ],
 )  # fmt: skip
@@ -103,7 +103,7 @@ def test_a_stack_which_breaks_the_rules_is_not_composed(project: Path) -> None:
     compose = stack_program(load_stack(project, "team1-dev"))
     rules(project, "quotas: { workers: 0 }\nteams: { team0: {}, team2: {} }")
     with pytest.raises(
-        ConfigError, match=r"Pulumi\.team1-dev\.yaml:\d+: team: is not a team of teams\.yaml, got 'team1'"
+        ConfigError, match=r"Pulumi\.team1-dev\.yaml:\d+: team: is not a team in teams\.yaml, got 'team1'"
     ):
         compose()
 
@@ -111,9 +111,9 @@ def test_a_stack_which_breaks_the_rules_is_not_composed(project: Path) -> None:
 def test_a_teams_own_quota_goes_before_the_environments_and_that_before_all(project: Path) -> None:
     rules(project, "quotas: { models: 0 }\nenvironments: { dev: { quotas: { models: 1 } }, prod: {} }\n"
                    "teams: { team0: { quotas: { models: 9 } }, team1: {}, team2: {} }\n")  # fmt: skip
-    assert [re.search(r"team\d may have \d models in \w+", one)[0] for one in told(project)] == [  # type: ignore[index]
-        "team1 may have 1 models in dev", "team1 may have 0 models in prod",
-        "team2 may have 1 models in dev", "team2 may have 0 models in prod",
+    assert [re.search(r"team\d may have at most \d models in \w+", one)[0] for one in told(project)] == [  # type: ignore[index]
+        "team1 may have at most 1 models in dev", "team1 may have at most 0 models in prod",
+        "team2 may have at most 1 models in dev", "team2 may have at most 0 models in prod",
     ]  # fmt: skip
 
 
@@ -121,8 +121,8 @@ def test_a_port_is_there_once_on_one_host(project: Path) -> None:
     change(project, "team1-dev", "grafana: 2020", "grafana: 2000")
     (found,) = told(project)
     assert found == (
-        "config/Pulumi.team1-dev.yaml:8: ports.grafana: is the fixed port of team0-dev "
-        "(config/Pulumi.team0-dev.yaml) too, got 2000; give each its own, or leave it out: a free one is found and kept"
+        "config/Pulumi.team1-dev.yaml:8: ports.grafana: is also the fixed port of team0-dev "
+        "(config/Pulumi.team0-dev.yaml), got 2000; give each its own port, or remove it to get a free one"
     )
     rules(project, "one_host: false\n")
     assert told(project) == []
@@ -138,8 +138,8 @@ AWS = (
     ("first", "second", "says"),
     [
         (("eu-west-1", "a", "bucket: { existing: lake-x }"), ("eu-west-1", "b", "bucket: { existing: lake-x }"),
-         "aws.bucket.existing: is the bucket of team0-dev"),
-        (("eu-west-1", "a", "size: small"), ("us-east-1", "a", "size: small"), "aws.domain: is the domain of"),
+         "aws.bucket.existing: is also the bucket of team0-dev"),
+        (("eu-west-1", "a", "size: small"), ("us-east-1", "a", "size: small"), "aws.domain: is also the domain of"),
         (("eu-west-1", "a", "size: small"), ("eu-west-1", "b", "size: small"), None),
     ],
 )  # fmt: skip
@@ -161,7 +161,7 @@ def test_names_which_two_teams_would_give_to_two_things_are_told(project: Path) 
         (project / f"config/Pulumi.{team}-dev.yaml").write_text(text)
     found = told(project)
     assert len(found) == 1
-    assert "its service lakefs would have the name of one of quay-dev" in found[0]
+    assert "its service lakefs would have the same name as one of quay-dev" in found[0]
     assert "tidemill-quay-dev-serving-x-dev-lakefs" in found[0]
 
 
@@ -174,11 +174,11 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str
 def test_validate_for_people_and_programs(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = said(capsys, "validate")
     assert (code, err) == (0, "")
-    assert out.count(": holds\n") == 6
-    assert "the rules of teams.yaml are kept" in out
+    assert out.count(": valid\n") == 6
+    assert "all stacks keep the rules of teams.yaml" in out
     change(project, "team0-dev", "code: code", "code: cod")
     code, out, err = said(capsys, "validate")
-    assert (code, out.count(": holds\n"), err.count("no such folder")) == (2, 5, 2)
+    assert (code, out.count(": valid\n"), err.count("no such folder")) == (2, 5, 2)
     assert "2 problems in 1 file; nothing was started" in err
     assert said(capsys, "validate", "--stack", "team1-dev")[0] == 0
     code, out, err = said(capsys, "validate", "--json")
@@ -221,7 +221,7 @@ def test_stacks_are_listed_with_their_state(project: Path, capsys: pytest.Captur
     code, out, err = said(capsys, "stacks")
     assert (code, err) == (0, "")
     assert "changing: by ann@elsewhere, process 7" in out
-    assert "`tidemill validate` tells" in out
+    assert "`tidemill validate` shows" in out
     code, out, _ = said(capsys, "stacks", "--json")
     assert json.loads(out)[0] == {
         "name": "team0-dev", "team": "team0", "environment": "dev", "target": "docker",

@@ -74,7 +74,7 @@ def init(
     ] = None,
     defaults: Annotated[bool, typer.Option("--defaults", help="Use the defaults instead of asking.")] = False,
 ) -> None:  # fmt: skip
-    """Create a team's project. It has configs, a sample model, tests and a CI workflow, and is ready for `tidemill up`."""
+    """Create a team's project. It has configs, a sample model, tests and a CI workflow, ready for `tidemill up`."""
     from ...projects.create import check_folder, create
 
     flags: dict[str, Any] = {
