@@ -12,7 +12,7 @@ from .findings import Finding
 from .schema_errors import KeyPath
 from .yaml_positions import Position, read_yaml
 
-__all__ = ["STACK_KEY", "FileCache", "Layer", "Source", "located_finding", "relative_path"]
+__all__ = ["STACK_KEY", "FileCache", "Layer", "Source", "located_finding", "merge_objects", "relative_path"]
 
 STACK_KEY = "tidemill:stack"
 _Positions = dict[KeyPath, Position]
@@ -103,7 +103,7 @@ class Source:
         """Return the merged config; each layer overrides the next."""
         merged: dict[str, Any] = {}
         for layer in reversed(self.layers):
-            merged = _merge(merged, layer.values)
+            merged = merge_objects(merged, layer.values)
         return merged
 
     def positions(self) -> _Positions:
@@ -162,11 +162,15 @@ def _exists(value: object, path: KeyPath) -> bool:
     return True
 
 
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Override `base` with `over`; objects are merged, all other values replaced."""
+def merge_objects(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return `base` with the values of `over`; objects are merged, all other values replaced.
+
+    >>> merge_objects({"limits": {"rows": 5}, "capture": {"fraction": 0.1}}, {"capture": {"directory": "here"}})
+    {'limits': {'rows': 5}, 'capture': {'fraction': 0.1, 'directory': 'here'}}
+    """
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
         both = isinstance(old, dict) and isinstance(value, dict)
-        merged[key] = _merge(cast("dict[str, Any]", old), cast("dict[str, Any]", value)) if both else value
+        merged[key] = merge_objects(cast("dict[str, Any]", old), cast("dict[str, Any]", value)) if both else value
     return merged

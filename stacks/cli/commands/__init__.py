@@ -1,1 +1,1 @@
-"""The commands of `tidemill`, one module each. `app.py` lists them and says how to add one."""
+"""The commands of `tidemill`, one module each; its public function or `app` is the command. `app.py` lists them."""

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from ...projects.merging import Change
 
-__all__ = ["app"]
-
 app = typer.Typer(name="add", help="Add a model, an environment or a repository to the project.", no_args_is_help=True)
 
 

@@ -20,8 +20,6 @@ from ..selection import load_chosen_stack, require_model
 if TYPE_CHECKING:
     from ....runtime.capture import Found
 
-__all__ = ["app"]
-
 app = typer.Typer(name="capture", help="Find or delete requests that model servers captured.", no_args_is_help=True)
 
 DirectoryOption = Annotated[

@@ -12,8 +12,6 @@ from .. import completion
 from ..options import JsonOption, StackOption
 from ..selection import load_chosen_stack
 
-__all__ = ["config"]
-
 ExplainOption = Annotated[
     str | None,
     typer.Option(

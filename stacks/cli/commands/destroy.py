@@ -13,8 +13,6 @@ from ..progress import summary
 from ..selection import load_chosen_stack
 from ..terminal import require_confirmation
 
-__all__ = ["destroy"]
-
 
 def destroy(
     stack: StackOption = None,

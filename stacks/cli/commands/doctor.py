@@ -11,8 +11,6 @@ import typer
 from ..options import JsonOption
 from ..terminal import print_tables, table_with
 
-__all__ = ["doctor"]
-
 
 def doctor(as_json: JsonOption = False) -> None:
     """Show the external tools and how to get missing ones. Exit code 1 if one is unavailable."""

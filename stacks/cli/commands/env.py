@@ -16,8 +16,6 @@ from ...training_settings import runtime_file
 from ..options import StackOption
 from ..selection import load_chosen_stack
 
-__all__ = ["env"]
-
 
 def env(stack: StackOption = None) -> None:
     """Print shell variables for `pulumi` and training code. Use it as `eval "$(tidemill env)"`."""

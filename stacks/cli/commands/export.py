@@ -20,8 +20,6 @@ from ..options import JsonOption, StackOption
 from ..selection import load_chosen_stack
 from ..terminal import interruptible
 
-__all__ = ["export"]
-
 _MOST_WARNINGS = 10
 
 

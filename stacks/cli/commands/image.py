@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from ....runtime.serving.versions.model import VersionInfo
     from ...model_image import BuildContext
 
-__all__ = ["image"]
-
 _TAG = re.compile(r"[a-z0-9][a-z0-9._/:@-]*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?")
 _NAME_AND_VERSION = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)@(?P<version>[A-Za-z0-9_.-]+)")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")

@@ -14,8 +14,6 @@ from ..options import JsonOption, StackOption
 from ..selection import load_chosen_stack
 from ..terminal import interruptible
 
-__all__ = ["import_"]
-
 
 def import_(
     archive: Annotated[

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from ...projects.answers import Answers
     from ...projects.create import Created
 
-__all__ = ["init"]
-
 _SAMPLE = {"team": "flights", "model": "late-flights", "environment": "dev"}
 
 

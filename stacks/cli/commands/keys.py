@@ -14,8 +14,6 @@ from .. import completion
 from ..options import JsonOption, StackOption
 from ..selection import load_chosen_stack, require_model
 
-__all__ = ["app"]
-
 app = typer.Typer(name="keys", help="Manage the named API keys of a model server.", no_args_is_help=True)
 
 FileOption = Annotated[

@@ -10,8 +10,6 @@ from ...operations import deployed_operations
 from ..options import ServiceArgument, StackOption
 from ..selection import load_chosen_stack, require_service
 
-__all__ = ["logs"]
-
 
 def logs(
     service: ServiceArgument,

@@ -11,8 +11,6 @@ from ...operations import deployed_operations
 from ..options import JsonOption, ServiceArgument, StackOption
 from ..selection import load_chosen_stack, require_service
 
-__all__ = ["open_"]
-
 
 def open_(service: ServiceArgument, stack: StackOption = None, as_json: JsonOption = False) -> None:
     """Open a service in the browser. Prints its user and where its password is."""

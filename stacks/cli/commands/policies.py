@@ -10,8 +10,6 @@ import typer
 from ..options import JsonOption
 from ..terminal import print_tables, table_with
 
-__all__ = ["policies"]
-
 
 def policies(
     path: Annotated[

@@ -7,8 +7,6 @@ from ..options import JsonOption, StackOption
 from ..progress import summary
 from ..selection import load_chosen_stack
 
-__all__ = ["preview"]
-
 
 def preview(stack: StackOption = None, as_json: JsonOption = False, policy: PolicyOption = False) -> None:
     """Show what `up` would change."""

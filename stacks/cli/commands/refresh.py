@@ -6,8 +6,6 @@ from ..engine_run import engine_with_progress, print_outcome
 from ..options import JsonOption, StackOption
 from ..selection import load_chosen_stack
 
-__all__ = ["refresh"]
-
 
 def refresh(stack: StackOption = None, as_json: JsonOption = False) -> None:
     """Update the state to match what actually exists. Changes nothing in the platform."""

@@ -9,8 +9,6 @@ from ..options import ServiceArgument, StackOption
 from ..selection import load_chosen_stack, require_service
 from ..terminal import waiting
 
-__all__ = ["restart"]
-
 
 def restart(service: ServiceArgument, stack: StackOption = None) -> None:
     """Stop one service and start it again."""

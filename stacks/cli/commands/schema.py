@@ -6,8 +6,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["schema"]
-
 
 def schema(
     teams: Annotated[bool, typer.Option("--teams", help="Print the schema of teams.yaml instead.")] = False,

@@ -21,8 +21,6 @@ from ..terminal import StatusLine, interruptible
 if TYPE_CHECKING:
     from ....runtime.batch_scoring import Progress, Scored
 
-__all__ = ["score"]
-
 _STAGES = {"model": "loading the model", "publish": "writing the result"}
 
 

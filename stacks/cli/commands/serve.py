@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from ....runtime.common.errors import ConfigError, NotFoundError, PlatformError, UserError
+from ...stack_config.sources import merge_objects
 from ..serving_options import (
     CompileOption,
     ModelArgument,
@@ -27,8 +28,6 @@ from ..serving_options import (
 if TYPE_CHECKING:
     from ....runtime.batch_scoring.model_uri import ModelUri
     from ....runtime.serving.settings import ServingSettings
-
-__all__ = ["serve"]
 
 _BY_OPTION = ("listen", "model", "alias", "version", "path", "registry", "cache")
 
@@ -100,7 +99,7 @@ def serve(
         "compile": {"engines": []} if compiled is False else None,
     }
     values |= {key: value for key, value in optional.items() if value is not None}
-    server = _validate(_merge(read_settings(settings, _BY_OPTION), values), settings)
+    server = _validate(merge_objects(read_settings(settings, _BY_OPTION), values), settings)
     if server.keys_file is not None and not server.keys_file.parent.is_dir():
         raise NotFoundError("no such folder", field="--keys-file", value=str(server.keys_file.parent))
     _run(uri, server, state)
@@ -181,19 +180,6 @@ def _key_file(given: Path | None, own: Path) -> Path:
         finally:
             work.unlink()
     return own
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Return `base` with the values of `over`, section by section.
-
-    >>> _merge({"limits": {"rows": 5}, "capture": {"fraction": 0.1}}, {"capture": {"directory": "here"}})
-    {'limits': {'rows': 5}, 'capture': {'fraction': 0.1, 'directory': 'here'}}
-    """
-    merged = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
 
 
 def _validate(raw: dict[str, Any], file: Path | None) -> ServingSettings:

@@ -10,8 +10,6 @@ from ....components.layout import find_project
 from ..options import JsonOption
 from ..terminal import print_tables, table_with
 
-__all__ = ["stacks"]
-
 
 def stacks(as_json: JsonOption = False) -> None:
     """List the stacks of all teams with target and state. Reads only files and the engine's state."""

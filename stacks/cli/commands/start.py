@@ -15,8 +15,6 @@ from ..options import StackOption
 from ..selection import load_chosen_stack
 from ..terminal import waiting
 
-__all__ = ["start"]
-
 _POLL_SECONDS = 0.5
 
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from ...overview import Overview
 
-__all__ = ["status"]
-
 
 def status(stack: StackOption = None, as_json: JsonOption = False) -> None:
     """Show the health and address of all services. Exit code 1 if one is unhealthy."""

@@ -9,8 +9,6 @@ from ..options import StackOption
 from ..selection import load_chosen_stack
 from ..terminal import waiting
 
-__all__ = ["stop"]
-
 
 def stop(stack: StackOption = None) -> None:
     """Stop all services; keeps data, models, keys and ports."""

@@ -13,8 +13,6 @@ from ...training_settings import runtime_file
 from ..options import ModelNameArgument, StackOption
 from ..selection import load_chosen_stack, require_model
 
-__all__ = ["train"]
-
 
 def train(model: ModelNameArgument, stack: StackOption = None) -> None:
     """Train a model on this machine. Runs the command in the config, and registers the version without promoting it."""

@@ -19,8 +19,6 @@ from ..terminal import require_confirmation, require_terminal
 if TYPE_CHECKING:
     from ...engine.run import Engine
 
-__all__ = ["up"]
-
 
 def up(
     stack: StackOption = None,

@@ -15,8 +15,6 @@ from ..terminal import waiting
 if TYPE_CHECKING:
     from ...projects.updating import Update
 
-__all__ = ["update"]
-
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the changes without writing them.")]
 
 

@@ -11,8 +11,6 @@ from ....runtime.common.errors import UserError
 from ...stack_config.sources import relative_path
 from ..options import JsonOption, StackOption
 
-__all__ = ["validate"]
-
 
 def validate(stack: StackOption = None, as_json: JsonOption = False) -> None:
     """Check the stack configs, each alone and all together. Changes nothing."""
