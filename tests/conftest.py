@@ -11,7 +11,7 @@ pytest.register_assert_rewrite("tests.support.scenario", "tests.support.platform
 from tests.support.platform import RunningPlatform, copy_project  # noqa: E402 - what is rewritten is imported after
 from tests.support.scenario import standing  # noqa: E402
 
-pytest_plugins = ["tests.support.prepare", "tests.support.docker_told"]
+pytest_plugins = ["tests.support.prepare", "tests.support.docker_told", "tests.support.grouping"]
 
 
 @pytest.fixture(scope="session")

@@ -36,10 +36,8 @@ _KEPT_OUT = (".tidemill", ".tidemill-template", ".venv", ".pulumi", ".git")
 _CONFIGS = ("Pulumi.yaml", "Pulumi.*.yaml")
 _CONTENT = (
     "__init__.py",
-    *(
-        f"provider/{name}.py"
-        for name in ("__init__", "apply", "base", "content", "lakefs", "lakefs_action", "mlflow", "rest")
-    ),
+    *(f"provider/{name}.py" for name in ("__init__", "apply", "base")),
+    *(f"provider/content/{name}.py" for name in ("__init__", "base", "lakefs", "lakefs_action", "mlflow", "rest")),
 )
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.scenario import Circle
+from tests.support.scenario import circle
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
 
-class TestCircle(Circle):
-    """On `target: local`."""
+test_circle = circle

@@ -19,7 +19,7 @@ from tidemill.runtime.capture.reading import read_capture, read_labels
 from tests.support.docker import docker_daemon
 from tests.support.docker_platform import DockerPlatform
 from tests.support.platform import wait_for
-from tests.support.scenario import Circle, ask, ready, standing
+from tests.support.scenario import ask, circle, ready, standing
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
@@ -59,8 +59,7 @@ def _code(platform: DockerPlatform) -> int:
         return 0
 
 
-class TestCircle(Circle):
-    """On `target: docker`."""
+test_circle = circle
 
 
 def test_every_container_is_healthy_and_held_to_what_was_recorded(platform: DockerPlatform) -> None:

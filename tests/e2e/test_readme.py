@@ -1,4 +1,4 @@
-"""README's examples, run as a reader would paste them."""
+"""Runs the README's examples as a reader would paste them."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ import bcrypt
 import pandas as pd
 import pyarrow as pa
 import pytest
+from botocore.awsrequest import AWSResponse
 from tidemill.runtime.capture import CAPTURE, LABEL_SCHEMA, LABELS, Journal, list_segments, read_segment, write_segment
 from tidemill.runtime.cloud import sidecar, task_files, training_task
 from tidemill.runtime.cloud.folder_mirror import Fetch, Keep, Send
@@ -437,6 +438,21 @@ def test_a_model_without_a_task_definition_is_refused(aws: AwsServer, launcher: 
 
 
 def test_a_refusal_of_ecs_is_said(aws: AwsServer, s3: Any, cluster: Cluster) -> None:
-    wrong = settings_of(cluster).model_copy(update={"cluster": "arn:aws:ecs:eu-central-1:123456789012:cluster/none"})
-    with pytest.raises(ServiceError, match=r"cannot be (started|asked)"):
-        TaskLauncher(wrong).launch(spec())
+    """ECS refuses as its documentation says; the answer is parsed by botocore, as a real one."""
+    ecs = aws.client("ecs")
+    body = json.dumps({"__type": "ClusterNotFoundException", "message": "Cluster not found."}).encode()
+    answer = AWSResponse("https://ecs.example.org/", 400, {"Content-Type": "application/x-amz-json-1.1"}, Raw(body))
+    ecs.meta.events.register("before-send.ecs.RunTask", lambda **_: answer)
+    with pytest.raises(ServiceError, match=r"the task cannot be started .*ClusterNotFound"):
+        TaskLauncher(settings_of(cluster), ecs=ecs).launch(spec())
+    assert tasks(aws) == {}
+
+
+class Raw:
+    """The body of an HTTP answer, as botocore reads it."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def stream(self) -> Iterator[bytes]:
+        yield self._body

@@ -7,6 +7,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -268,11 +269,23 @@ def test_unreachable_is_not_gone(lake: Server, context: Context, monkeypatch: py
     assert Repository().read(context, state) == state
 
 
-def test_lakefs_called_nobody(lake: Server, outside: Outside) -> None:
+def test_lakefs_called_nobody(lake: Server, outside: Outside, tmp_path: Path) -> None:
+    # A lakeFS that may ask its vendor about itself shows that calls are caught, and how long after the start they come.
+    with Outside() as heard, lakefs_server(tmp_path, env=heard.env, config="{}\n") as control:
+        control.stop()
+        begun = time.monotonic()
+        control.start()
+        while not (calls := heard.calls()):
+            assert time.monotonic() - begun < 60, "no call of lakeFS is caught"
+            time.sleep(0.1)
+        took = time.monotonic() - begun
+    assert calls[0].startswith("CONNECT "), calls
     lake.stop()
+    begun = time.monotonic()
     lake.start()
-    time.sleep(2)
-    assert outside.calls() == []
+    while time.monotonic() - begun < 1 + 2 * took:
+        assert outside.calls() == []
+        time.sleep(0.2)
 
 
 def _wait_until_protected(http: httpx.Client, name: str) -> None:

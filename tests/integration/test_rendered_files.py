@@ -24,7 +24,7 @@ from tidemill.templates import render
 
 from tests.support.docker import cache_folder
 from tests.support.golden import files
-from tests.unit.test_formats import HOSTILE
+from tests.support.hostile_text import HOSTILE
 
 pytestmark = pytest.mark.integration
 

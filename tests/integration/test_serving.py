@@ -15,6 +15,7 @@ from tidemill.runtime.capture import join_labels, read_capture, read_labels
 
 from tests.support.servers import mlflow_server
 from tests.support.serving import MODEL, ModelServer, Registry, model_server, small_pipeline
+from tests.support.steps import in_order
 
 pytestmark = pytest.mark.integration
 
@@ -44,7 +45,7 @@ def expected(registry: Registry, version: str, rows: list[dict[str, Any]]) -> li
     return registry.models[version].predict_proba(pd.DataFrame(rows))[:, 1].tolist()
 
 
-def test_without_champion(served: ModelServer) -> None:
+def without_champion(served: ModelServer) -> None:
     served.wait(lambda: served.get("/readyz").json()["registry"] == "reachable")
     assert served.get("/readyz").status_code == 503
     with served.client() as client:
@@ -54,7 +55,7 @@ def test_without_champion(served: ModelServer) -> None:
         assert f'tidemill_champion_missing{{model="{MODEL}"}} 1.0' in client.get("/metrics").text
 
 
-def test_first_champion_answers_with_lineage(registry: Registry, served: ModelServer) -> None:
+def first_champion_answers_with_lineage(registry: Registry, served: ModelServer) -> None:
     version = registry.register(*small_pipeline(1), tags=TAGS)
     registry.alias(version)
     served.wait_version(version)
@@ -98,7 +99,7 @@ def test_first_champion_answers_with_lineage(registry: Registry, served: ModelSe
         ("/labels", {"labels": [{"request_id": "1", "row": 0, "label": 1}]}, {}, 422, "labels[0].request_id"),
     ],
 )
-def test_refusals_are_problem_documents(
+def refusals_are_problem_documents(
     served: ModelServer, path: str, body: Any, headers: dict[str, str], status: int, field: str | None
 ) -> None:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -114,7 +115,7 @@ def test_refusals_are_problem_documents(
         assert problem["errors"][0]["field"] == field
 
 
-def test_other_paths_and_metrics_are_closed(served: ModelServer) -> None:
+def other_paths_and_metrics_are_closed(served: ModelServer) -> None:
     with served.client() as client:
         assert client.get("/metrics", headers={"Authorization": ""}).status_code == 401
         assert client.get("/nothing").headers["content-type"] == "application/problem+json"
@@ -122,7 +123,7 @@ def test_other_paths_and_metrics_are_closed(served: ModelServer) -> None:
         assert client.get("/openapi.json", headers={"Authorization": ""}).status_code == 401
 
 
-def test_the_capture_holds_what_was_sent_and_labels_find_it(registry: Registry, served: ModelServer) -> None:
+def the_capture_holds_what_was_sent_and_labels_find_it(registry: Registry, served: ModelServer) -> None:
     rows = [ROW, ROW | {"carrier": "B6", "distance": 3}]
     times = ["2013-07-01T12:00:00Z", "2013-07-01T14:30:00.25+02:00"]
     with served.client() as client:
@@ -156,7 +157,7 @@ def test_the_capture_holds_what_was_sent_and_labels_find_it(registry: Registry, 
     assert {(row["client_request_id"], row["role"]) for row in captured} == {("captured", "champion")}
 
 
-def test_swap_under_load_fails_no_request(registry: Registry, served: ModelServer) -> None:
+def swap_under_load_fails_no_request(registry: Registry, served: ModelServer) -> None:
     first = served.get("/readyz").json()["version"]
     second = registry.register(*small_pipeline(2))
     right = {version: expected(registry, version, [ROW]) for version in (first, second)}
@@ -187,7 +188,7 @@ def test_swap_under_load_fails_no_request(registry: Registry, served: ModelServe
     assert all(predictions == pytest.approx(right[version]) for _, version, predictions in answers)
 
 
-def test_broken_versions_never_replace_a_working_one(registry: Registry, served: ModelServer) -> None:
+def broken_versions_never_replace_a_working_one(registry: Registry, served: ModelServer) -> None:
     works = served.get("/readyz").json()["version"]
     pickled = registry.register(*small_pipeline(3), serialization_format="cloudpickle")
     more = registry.register(*small_pipeline(3, ("distance", "hour", "carrier", "extra")))
@@ -205,7 +206,7 @@ def test_broken_versions_never_replace_a_working_one(registry: Registry, served:
     served.wait(lambda: "error" not in served.get("/readyz").json())
 
 
-def test_drain_then_registry_down(registry: Registry, served: ModelServer) -> None:
+def drain_then_registry_down(registry: Registry, served: ModelServer) -> None:
     """The last test: it ends the registry."""
     version = served.get("/readyz").json()["version"]
 
@@ -239,3 +240,15 @@ def test_drain_then_registry_down(registry: Registry, served: ModelServer) -> No
         answer = client.post("/invocations", json={"dataframe_records": [ROW]}).json()
     assert answer["predictions"] == pytest.approx(expected(registry, version, [ROW]))
     assert "Traceback" not in served.log
+
+
+test_a_server_from_its_first_champion_to_its_end = in_order(
+    without_champion,
+    first_champion_answers_with_lineage,
+    refusals_are_problem_documents,
+    other_paths_and_metrics_are_closed,
+    the_capture_holds_what_was_sent_and_labels_find_it,
+    swap_under_load_fails_no_request,
+    broken_versions_never_replace_a_working_one,
+    drain_then_registry_down,
+)

@@ -11,6 +11,7 @@ import pytest
 from tests.support.browser import Browser, browser
 from tests.support.servers import Server
 from tests.support.serving import ModelServer, Registry, model_server, small_pipeline
+from tests.support.steps import in_order
 
 pytestmark = pytest.mark.integration
 
@@ -63,7 +64,7 @@ def fact(page: Browser, within: str, name: str) -> str:
     return page.all(f"{within} dd")[names.index(name)].text
 
 
-def test_without_a_key_nothing_is_shown(page: Browser, served: ModelServer) -> None:
+def without_a_key_nothing_is_shown(page: Browser, served: ModelServer) -> None:
     page.wait(lambda: page.find("#gate").is_displayed())
     assert page.listen() == []
     page.find("#key").send_keys("wrong\n")
@@ -73,7 +74,7 @@ def test_without_a_key_nothing_is_shown(page: Browser, served: ModelServer) -> N
     page.console.clear()
 
 
-def test_a_server_without_a_champion_says_so(page: Browser, served: ModelServer) -> None:
+def a_server_without_a_champion_says_so(page: Browser, served: ModelServer) -> None:
     served.wait(lambda: served.get("/readyz").json()["registry"] == "reachable")
     page.find("#key").send_keys(f"{served.key}\n")
     shown(page, "#ready", "not ready")
@@ -82,7 +83,7 @@ def test_a_server_without_a_champion_says_so(page: Browser, served: ModelServer)
     assert page.text("#serves") == "no version as champion"
 
 
-def test_the_champion_appears_with_its_lineage(page: Browser, registry: Registry, served: ModelServer) -> None:
+def the_champion_appears_with_its_lineage(page: Browser, registry: Registry, served: ModelServer) -> None:
     version = registry.register(*hostile_pipeline(1), tags=TAGS)
     registry.alias(version)
     shown(page, "#serves", f"version {version} as champion", 120)
@@ -96,7 +97,7 @@ def test_the_champion_appears_with_its_lineage(page: Browser, registry: Registry
     assert "serves" in page.text("#swaps tbody tr:first-child")
 
 
-def test_the_form_answers_as_the_model_does(page: Browser, registry: Registry, served: ModelServer) -> None:
+def the_form_answers_as_the_model_does(page: Browser, registry: Registry, served: ModelServer) -> None:
     import pandas as pd
 
     labels = [str(label.get_attribute("textContent")) for label in page.all("#try .name label")]
@@ -114,7 +115,7 @@ def test_the_form_answers_as_the_model_does(page: Browser, registry: Registry, s
     assert page.listen() == []
 
 
-def test_wrong_values_are_told_beside_their_fields(page: Browser) -> None:
+def wrong_values_are_told_beside_their_fields(page: Browser) -> None:
     page.run("arguments[0].value = 'far'", page.find("#field-0"))
     page.run("arguments[0].value = '1.5'", page.find("#field-1"))
     page.find("#try button[type=submit]").click()
@@ -126,7 +127,7 @@ def test_wrong_values_are_told_beside_their_fields(page: Browser) -> None:
     page.console.clear()
 
 
-def test_the_charts_follow_the_traffic(page: Browser, served: ModelServer) -> None:
+def the_charts_follow_the_traffic(page: Browser, served: ModelServer) -> None:
     before = page.find("#charts path.a").get_attribute("d")
     row = {"distance": 1.0, "hour": 1, COLUMN: VALUE}
     with served.client() as client:
@@ -142,7 +143,7 @@ def test_the_charts_follow_the_traffic(page: Browser, served: ModelServer) -> No
     page.wait(lambda: page.text("#charts figure:nth-child(3) .now")[0].isdigit())
 
 
-def test_swaps_and_failures_appear(page: Browser, registry: Registry, served: ModelServer) -> None:
+def swaps_and_failures_appear(page: Browser, registry: Registry, served: ModelServer) -> None:
     [first] = registry.models
     second = registry.register(*hostile_pipeline(2))
     registry.alias(second)
@@ -160,7 +161,7 @@ def test_swaps_and_failures_appear(page: Browser, registry: Registry, served: Mo
     page.wait(lambda: page.text("#ready") == "ready")
 
 
-def test_the_reference_is_that_of_the_model(page: Browser, served: ModelServer) -> None:
+def the_reference_is_that_of_the_model(page: Browser, served: ModelServer) -> None:
     page.open(f"{served.url}/docs")
     page.wait(lambda: page.find("#operations").is_displayed())
     listed = [link.text for link in page.all("#contents li")]
@@ -172,7 +173,7 @@ def test_the_reference_is_that_of_the_model(page: Browser, served: ModelServer) 
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
-def test_nothing_hostile_ran_and_nobody_else_was_asked(page: Browser, served: ModelServer, path: str) -> None:
+def nothing_hostile_ran_and_nobody_else_was_asked(page: Browser, served: ModelServer, path: str) -> None:
     page.open(f"{served.url}{path}")
     page.wait(lambda: page.find("#content").is_displayed())
     assert page.run("return window.hit") is None
@@ -188,3 +189,16 @@ def test_nothing_hostile_ran_and_nobody_else_was_asked(page: Browser, served: Mo
         again = client.get(path, headers={"If-None-Match": answer.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
         assert client.get("/status", headers={"Authorization": ""}).status_code == 401
+
+
+test_the_page_from_the_key_to_the_reference = in_order(
+    without_a_key_nothing_is_shown,
+    a_server_without_a_champion_says_so,
+    the_champion_appears_with_its_lineage,
+    the_form_answers_as_the_model_does,
+    wrong_values_are_told_beside_their_fields,
+    the_charts_follow_the_traffic,
+    swaps_and_failures_appear,
+    the_reference_is_that_of_the_model,
+    nothing_hostile_ran_and_nobody_else_was_asked,
+)

@@ -1,4 +1,4 @@
-"""Several workers on one port, a shadow, keys, and the ends of a server. The tests build on one another, in order."""
+"""Several workers on one port, a shadow, keys, and the ends of a server."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tidemill.runtime.serving.http.key_file import add_key, revoke_key
 
 from tests.support.servers import Server
 from tests.support.serving import ModelServer, Registry, model_server, small_pipeline
+from tests.support.steps import in_order
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -98,7 +99,7 @@ def expected(registry: Registry, version: str) -> float:
     return float(registry.models[version].predict_proba(pd.DataFrame([ROW]))[0, 1])
 
 
-def test_metrics_are_those_of_all_workers(served: ModelServer) -> None:
+def metrics_are_those_of_all_workers(served: ModelServer) -> None:
     before = metric(served, "tidemill_requests_total")
     asked: dict[int, int] = {}
     # A connection stays with the worker which took it: many of them reach both.
@@ -113,7 +114,7 @@ def test_metrics_are_those_of_all_workers(served: ModelServer) -> None:
     assert metric(served, "tidemill_workers") == 2
 
 
-def test_all_workers_swap_and_no_request_fails(registry: Registry, served: ModelServer) -> None:
+def all_workers_swap_and_no_request_fails(registry: Registry, served: ModelServer) -> None:
     version = registry.register(*small_pipeline(2))
     with Load(served) as load:
         registry.alias(version)
@@ -128,7 +129,7 @@ def test_all_workers_swap_and_no_request_fails(registry: Registry, served: Model
     assert len(prepared) == 2, "a version is prepared once for all workers"
 
 
-def test_a_killed_worker_comes_back_while_the_other_answers(served: ModelServer) -> None:
+def a_killed_worker_comes_back_while_the_other_answers(served: ModelServer) -> None:
     # Workers tell each other once a second what they counted; what a killed one had not told is lost.
     time.sleep(1.5)
     before = metric(served, "tidemill_requests_total")
@@ -144,7 +145,7 @@ def test_a_killed_worker_comes_back_while_the_other_answers(served: ModelServer)
     served.wait(lambda: metric(served, "tidemill_requests_total") >= before + len(load.answers) - lost)
 
 
-def test_the_shadow_is_asked_the_same_and_answers_nobody(registry: Registry, served: ModelServer) -> None:
+def the_shadow_is_asked_the_same_and_answers_nobody(registry: Registry, served: ModelServer) -> None:
     with served.client() as client:
         champion = client.post("/invocations", json=BODY).raise_for_status().json()["version"]
     challenger = registry.register(*small_pipeline(5))
@@ -184,7 +185,7 @@ def test_the_shadow_is_asked_the_same_and_answers_nobody(registry: Registry, ser
     assert (shadow["alias"], shadow["version"]) == ("challenger", challenger)
 
 
-def test_named_keys_open_and_are_revoked_without_a_restart(served: ModelServer) -> None:
+def named_keys_open_and_are_revoked_without_a_restart(served: ModelServer) -> None:
     file = served.folder / "keys.json"
 
     def status(key: str) -> int:
@@ -200,7 +201,7 @@ def test_named_keys_open_and_are_revoked_without_a_restart(served: ModelServer) 
     assert key not in file.read_text()
 
 
-def test_the_access_log_has_no_features(served: ModelServer) -> None:
+def the_access_log_has_no_features(served: ModelServer) -> None:
     with served.client() as client:
         answer = client.post(
             "/invocations",
@@ -213,7 +214,7 @@ def test_the_access_log_has_no_features(served: ModelServer) -> None:
     assert "1400.0" not in served.log
 
 
-def test_no_child_is_left(served: ModelServer) -> None:
+def no_child_is_left(served: ModelServer) -> None:
     before = family(served)
     assert len(before) >= 2
     assert served.stop() == 0, served.log[-2000:]
@@ -227,3 +228,14 @@ def test_no_child_is_left(served: ModelServer) -> None:
     assert "Traceback" not in served.log
     assert not list(Path(served.folder).glob("core*"))
     served.start()
+
+
+test_workers_a_shadow_keys_and_the_end = in_order(
+    metrics_are_those_of_all_workers,
+    all_workers_swap_and_no_request_fails,
+    a_killed_worker_comes_back_while_the_other_answers,
+    the_shadow_is_asked_the_same_and_answers_nobody,
+    named_keys_open_and_are_revoked_without_a_restart,
+    the_access_log_has_no_features,
+    no_child_is_left,
+)

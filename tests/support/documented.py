@@ -1,4 +1,4 @@
-"""Tables of settings in docs/serving.md, as the models have them; `python -m tests.support.documented` renews them."""
+"""Generates the tables of settings in docs/serving.md; `python -m tests.support.documented` updates them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HEAD = "| key | default | |\n|---|---|---|\n"
 
 
 def rows(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Yield the line of the table for each setting."""
+    """Yield one table row for each setting."""
     for name, field in model.model_fields.items():
         found = [field.annotation, *get_args(field.annotation)]
         nested = next((kind for kind in found if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
@@ -38,12 +38,12 @@ def _default(field: Any) -> str:
 
 
 def section(text: str, heading: str) -> str:
-    """Return what stands below a heading of the third level."""
+    """Return the text below a third-level heading."""
     return text.split(f"### {heading}")[1].split("\n### ")[0]
 
 
 def renewed(text: str) -> str:
-    """Return the page with its tables as they should be."""
+    """Return the page with its tables updated."""
     for heading, model in TABLES.items():
         old = section(text, heading)
         table = "".join(f"{row}\n" for row in rows(model))

@@ -149,7 +149,8 @@ def processes_of(root: StackRoot) -> list[psutil.Process]:
 class RunningPlatform:
     """A platform which a test drives: the command line, and the servers' own interfaces."""
 
-    def __init__(self, project: Path, stack: str) -> None:
+    def __init__(self, project: Path, stack: str, *, bin_folder: Path = BIN) -> None:
+        self.bin = bin_folder
         self.project = project
         self.stack = stack
         self.root = StackRoot(project / ".tidemill" / "stacks" / stack)
@@ -163,12 +164,12 @@ class RunningPlatform:
             k: v for k, v in os.environ.items() if not k.startswith(("TIDEMILL_", "PULUMI_")) or k == "TIDEMILL_CACHE"
         }
         kept |= self.extra
-        return {**kept, "PATH": f"{BIN}{os.pathsep}{kept.get('PATH', '')}", **extra}
+        return {**kept, "PATH": f"{self.bin}{os.pathsep}{kept.get('PATH', '')}", **extra}
 
     def run(self, *args: str, timeout: float = 600, **env: str) -> subprocess.CompletedProcess[str]:
         """Run `tidemill ARGS` in the project."""
         return subprocess.run(
-            [str(BIN / "tidemill"), *args],
+            [str(self.bin / "tidemill"), *args],
             cwd=self.project,
             env=self.environment(**env),
             capture_output=True,
@@ -187,7 +188,7 @@ class RunningPlatform:
     def python(self, *args: str, timeout: float = 900) -> str:
         """Run `python ARGS` in the project; it must succeed."""
         done = subprocess.run(
-            [sys.executable, *args],
+            [str(self.bin / "python"), *args],
             cwd=self.project,
             env=self.environment(TIDEMILL_STACK=self.stack),
             capture_output=True,
@@ -202,7 +203,7 @@ class RunningPlatform:
     def start(self, *args: str, stdin: int = subprocess.DEVNULL, **env: str) -> subprocess.Popen[str]:
         """Start `tidemill ARGS` in the project, in a session of its own; both its outputs are one pipe."""
         return subprocess.Popen(
-            [str(BIN / "tidemill"), *args],
+            [str(self.bin / "tidemill"), *args],
             cwd=self.project,
             env=self.environment(**env),
             stdin=stdin,

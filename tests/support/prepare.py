@@ -5,20 +5,33 @@ Without it a fresh machine would build for minutes inside the first test: silent
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
-_UNIT = Path(__file__).resolve().parents[1] / "unit"
+_UNIT = "tests/unit/"
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    if session.config.option.collectonly or all(item.path.is_relative_to(_UNIT) for item in session.items):
+    # With pytest-xdist the processes that collect are not the one that has the terminal; see below.
+    if not session.config.option.collectonly and not hasattr(session.config, "workerinput"):
+        _prepare(session.config, (item.nodeid for item in session.items))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: Iterable[str]) -> None:
+    """Get the tools in the process that spreads the tests; it waits here before it hands out the first."""
+    _prepare(node.config, ids)
+
+
+def _prepare(config: pytest.Config, ids: Iterable[str]) -> None:
+    if all(name.startswith(_UNIT) for name in ids):
         return
     from tidemill.components import tools
     from tidemill.runtime.common.errors import ToolError
 
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
     assert reporter is not None
 
     def say(text: str) -> None:

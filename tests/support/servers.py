@@ -158,10 +158,12 @@ def _lakefs_binary() -> str:
 
 
 @contextmanager
-def lakefs_server(folder: Path, *, env: Mapping[str, str] | None = None) -> Generator[Server]:
+def lakefs_server(
+    folder: Path, *, env: Mapping[str, str] | None = None, config: str = 'security: {audit_check_url: ""}\n'
+) -> Generator[Server]:
     """Run lakeFS in `folder`, as the `local` target does; `files` holds `key_id` and `secret`.
 
-    `env` adds settings, such as `LAKEFSACTION_HOOK` with the secret of a hook.
+    `env` adds settings, such as `LAKEFSACTION_HOOK` with the secret of a hook; `config` is the text of its file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
@@ -191,14 +193,14 @@ def lakefs_server(folder: Path, *, env: Mapping[str, str] | None = None) -> Gene
         "LAKEFS_LOGGING_LEVEL": "WARN",
     }
     # In a file, because lakeFS ignores an empty variable.
-    config = folder / "lakefs.yaml"
-    config.write_text('security: {audit_check_url: ""}\n')
+    config_file = folder / "lakefs.yaml"
+    config_file.write_text(config)
     server = Server(
         url=f"http://127.0.0.1:{port}",
         auth=auth,
         folder=folder,
         health="/_health",
-        argv=[_lakefs_binary(), "run", "--config", str(config)],
+        argv=[_lakefs_binary(), "run", "--config", str(config_file)],
         env={**settings, **(env or {})},
         files={"key_id": key_id, "secret": secret},
     )

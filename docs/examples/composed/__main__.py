@@ -1,4 +1,4 @@
-"""A lake, and a service of our own beside it."""
+"""Composes a lake and a service of our own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tidemill.components import (
 
 
 class Catalogue(pulumi.ComponentResource):
-    """Answers what is at the head of each repository; catalogue.py is its program."""
+    """A service that returns the head commit of each repository; it runs catalogue.py."""
 
     def __init__(
         self, name: str, target: Target, lake: Lake, repositories: list[str], opts: pulumi.ResourceOptions | None = None

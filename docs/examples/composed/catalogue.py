@@ -1,4 +1,4 @@
-"""Answers `GET /heads` with the commit at the head of each repository, to whoever shows the token."""
+"""Answers `GET /heads` with the head commit of each repository. Requires the bearer token."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tidemill.runtime.data.lake_client import Lake
 
 
 class Settings(ServiceSettings):
-    """What the program puts into settings.json."""
+    """The contents of settings.json."""
 
     lake: LakeSettings
     repositories: list[str]
@@ -25,13 +25,13 @@ app = FastAPI()
 
 @app.get("/healthz")
 def healthz() -> dict[str, str]:
-    """Say that this process is alive; `up` waits for it."""
+    """Report that the process is alive; `up` waits for this."""
     return {"status": "ok"}
 
 
 @app.get("/heads", dependencies=[Depends(bearer(token_of(settings.listen)))])
 def heads() -> dict[str, str]:
-    """Return repository -> commit."""
+    """Return the head commit of each repository's `main`."""
     return {name: lake.head(name, "main").id for name in settings.repositories}
 
 

@@ -1,4 +1,4 @@
-"""A model, served from an MLflow server which was there before."""
+"""Serves a model from an existing MLflow server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ registry = Registry(
             url=config.require("mlflow"),
             username=config.require("user"),
             password=config.require_secret("password"),
-            administrator=True,  # so the model server gets a user of its own, which may read this model and no more
+            administrator=True,  # so the model server gets its own user, which can read only this model
         ),
     ),
 )

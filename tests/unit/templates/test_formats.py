@@ -21,15 +21,8 @@ from ruamel.yaml import YAML
 from tidemill.runtime.common.errors import TidemillError
 from tidemill.templates.formats import FILTERS
 
-HOSTILE = (
-    '"', "'", "\\", "\\n", "\n", "\r\n", "\n  - x: 1", ": ", " #", "#", "- ", "{{ 1 }}", "{% x %}", "${{ secrets.A }}",
-    "$(id)", "`id`", "${HOME}", "$HOME", ";", "&&", "|", ">", "]", "}", "@{secret:admin}", "%", "\0", "\x85", "\u2028",
-    "\ufeff", "\U0001f600", "é", "no", "null", "1e3", "~", "<<", "*a", "&a", "!!python/object:os.system", "'''", '"""',
-    "<script>", "](x)", "**", "RUN id", "\x7f", "\ud800",
-)  # fmt: skip
+from tests.support.hostile_text import texts, whole
 
-texts = st.lists(st.sampled_from(HOSTILE) | st.text(max_size=8), max_size=6).map("".join)
-whole = texts.filter(lambda text: not any("\ud800" <= character <= "\udfff" for character in text))
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | whole
 trees = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(whole, inner, max_size=3), max_leaves=6

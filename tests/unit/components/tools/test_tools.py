@@ -24,7 +24,7 @@ from tidemill.runtime.common.errors import NotFoundError, ToolError
 
 from tests.support.fake_tools import FakeWay, package, script
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 @pytest.fixture

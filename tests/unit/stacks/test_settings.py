@@ -12,7 +12,7 @@ from tidemill.runtime.common.errors import ConfigError, NotFoundError, UserError
 from tidemill.stacks.loading import load_stack, stack_names
 from tidemill.stacks.stack_config.json_schema import stack_schema_text
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 HEAD = "config:\n  tidemill:stack:\n    team: harbour\n    environment: dev\n"
 MODEL = """\
     models:

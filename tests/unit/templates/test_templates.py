@@ -11,7 +11,7 @@ from tidemill.templates import render
 from tidemill.templates.formats import FILTERS
 from tidemill.templates.rendering import render_from
 
-TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
+TEMPLATES = Path(__file__).resolve().parents[3] / "templates"
 ALL = sorted(path.relative_to(TEMPLATES).as_posix() for path in TEMPLATES.rglob("*.j2"))
 
 

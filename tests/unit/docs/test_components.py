@@ -1,4 +1,4 @@
-"""docs/components.md leaves nothing out which a program may import, and what it shows runs."""
+"""docs/components.md names everything that a program can import, and its examples run."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def test_a_killed_server_loses_no_label_which_it_acknowledged(tmp_path: Path) ->
     acknowledged: set[str] = set()
     for turn in range(3):
         argv = [sys.executable, "-c", _CHILD, str(tmp_path), str(turn)]
-        root = Path(__file__).parents[2]
+        root = Path(__file__).parents[4]
         with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=root) as process:
             assert process.stdout
             acknowledged |= {process.stdout.readline().strip() for _ in range(23)}

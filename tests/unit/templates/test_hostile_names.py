@@ -23,8 +23,8 @@ from tidemill.stacks.projects.tree import rendered
 from tidemill.templates import render
 
 from tests.support import golden
+from tests.support.hostile_text import HOSTILE, whole
 from tests.support.recorded import record
-from tests.unit.test_formats import HOSTILE, whole
 
 names = st.lists(st.sampled_from((*HOSTILE[:-1], "a", "b-c", "9")), min_size=1, max_size=4).map("".join)
 FREE = ("owner", "purpose", "argument", "column", "channel")

@@ -354,7 +354,7 @@ def server(
     directory: Path, *, rows: int, name: str, segment_seconds: float = 1000
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a process which captures `rows` requests, and kill it at the end."""
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[5]
     argv = [sys.executable, "-c", _CHILD, str(directory), str(segment_seconds), str(rows), name]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=root) as process:
         try:
