@@ -95,9 +95,7 @@ def test_a_fixed_port_which_does_nothing_is_told_and_may_stay(
     assert run(["validate"]) == 0
     said, *notes = capsys.readouterr().out.splitlines()
     assert said == f"Pulumi.{STACK}.yaml: valid"
-    assert [note.split(" has ")[0] for note in notes] == [
-        f"note: Pulumi.{STACK}.yaml:5: ports.{name}" for name in idle
-    ]
+    assert [note.split(" has ")[0] for note in notes] == [f"note: Pulumi.{STACK}.yaml:5: ports.{name}" for name in idle]
     assert all(note.endswith("or remove it") for note in notes)
 
 
