@@ -1,1 +1,1 @@
-"""The program, its settings and the command line."""
+"""The Pulumi program, the stack config and the command line."""

@@ -1,7 +1,7 @@
-"""Reads a stack config: the file of the team, the base it extends, errors that say where.
+"""Loads and checks stack configs; errors name file and line. Imports no Pulumi.
 
-The engine's own file is read, not what the engine makes of it, because only the file has lines to point at and a
-base to extend. Scalars follow YAML 1.2 as the engine reads them: `off` is a word, not False. This imports no Pulumi.
+It reads the file itself and not the engine's config, because only the file has line numbers and a base to extend.
+Scalars follow YAML 1.2, as in the engine: `off` is a word, not False.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from pydantic import ValidationError
 
 from ..runtime.common.errors import ConfigError, NotFoundError
 from .settings import StackConfig
-from .stack_config import cross_checks
-from .stack_config.findings import Finding, first_of
-from .stack_config.schema_errors import KeyPath, nearest, problems_of
-from .stack_config.sources import STACK_KEY, Files, Layer, Source, relative
-from .stack_config.yaml_positions import Mark, read_yaml
+from .stack_config.cross_checks import cross_check, find_placeholders
+from .stack_config.findings import Finding, first_error
+from .stack_config.schema_errors import KeyPath, nearest, schema_problems
+from .stack_config.sources import STACK_KEY, FileCache, Layer, Source, relative_path
+from .stack_config.yaml_positions import Position, read_yaml
 
 __all__ = [
-    "Examined",
+    "CheckedStack",
     "LoadedStack",
+    "check_stack",
     "config_folder",
-    "examine_stack",
     "load_stack",
     "nearest",
     "project_settings",
@@ -37,16 +37,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class LoadedStack:
-    """A stack config which holds together.
+    """A valid stack config.
 
     Attributes:
         config: the config.
-        file: where it was read.
+        file: its file.
         project: the folder of Pulumi.yaml.
-        secrets: names of the secrets which the file holds, encrypted.
+        secrets: names of the encrypted secrets in the file.
         secrets_provider: the engine's secrets provider if the file names one, such as `awskms://...`.
-        marks: path of each value -> file and line it came from.
-        layers: the file's own values and those of its bases, each laid over the ones after it.
+        positions: path -> file and line of the value.
+        layers: the values of the file and of its bases; each overrides the next.
     """
 
     config: StackConfig
@@ -54,32 +54,32 @@ class LoadedStack:
     project: Path
     secrets: frozenset[str] = frozenset()
     secrets_provider: str | None = None
-    marks: dict[KeyPath, Mark] = field(default_factory=dict[KeyPath, Mark], repr=False)
+    positions: dict[KeyPath, Position] = field(default_factory=dict[KeyPath, Position], repr=False)
     layers: tuple[Layer, ...] = field(default=(), repr=False)
 
     def origin(self, path: str) -> str | None:
-        """Return `file:line` of the value at the dotted `path`, or None where it is a default."""
-        for where, mark in self.marks.items():
+        """Return `file:line` of the value at the dotted `path`, or None for a default."""
+        for where, position in self.positions.items():
             if ".".join(map(str, where)) == path:
-                return mark.text(self.project)
+                return position.text(self.project)
         return None
 
     def notes(self) -> list[str]:
-        """Return what in the config does nothing on its target, a sentence each."""
-        return _told(self.config, self.file, self.marks, self.project)
+        """Return a sentence for each setting that the target ignores."""
+        return _note_texts(self.config, self.file, self.positions, self.project)
 
 
 @dataclass(frozen=True)
-class Examined:
-    """A stack config as it was found.
+class CheckedStack:
+    """A stack config, valid or not.
 
     Attributes:
-        stack: the name of its file.
+        stack: the stack name in the file name.
         file: the file.
-        config: the config, or None where it cannot be made out.
-        source: where its values came from, or None where that cannot be made out.
-        secrets: names of the secrets which the file holds, encrypted.
-        findings: what does not hold.
+        config: the config, or None if it is invalid.
+        source: the sources of its values, or None if the file cannot be read.
+        secrets: names of the encrypted secrets in the file.
+        findings: its problems.
     """
 
     stack: str
@@ -90,22 +90,22 @@ class Examined:
     findings: tuple[Finding, ...] = ()
 
     def notes(self) -> list[str]:
-        """Return what in the config does nothing on its target, a sentence each."""
+        """Return a sentence for each setting that the target ignores."""
         if self.config is None or self.source is None:
             return []
-        return _told(self.config, self.file, self.source.marks(), self.source.project)
+        return _note_texts(self.config, self.file, self.source.positions(), self.source.project)
 
 
 @functools.lru_cache(maxsize=8)
 def project_settings(project: Path) -> dict[str, Any]:
-    """Return Pulumi.yaml of `project`.
+    """Return the contents of Pulumi.yaml.
 
     Raises:
-        ConfigError: it is no YAML mapping with a name.
+        ConfigError: it is not a YAML mapping with a name.
     """
     value, _, _ = read_yaml(project / "Pulumi.yaml", project)
     if not isinstance(value, dict) or not isinstance(cast("dict[str, Any]", value).get("name"), str):
-        raise ConfigError("not a Pulumi project", field=str(project / "Pulumi.yaml"), hint="give it a `name`")
+        raise ConfigError("not a Pulumi project", field=str(project / "Pulumi.yaml"), hint="add a `name`")
     return cast("dict[str, Any]", value)
 
 
@@ -115,12 +115,12 @@ def config_folder(project: Path) -> Path:
 
 
 def stack_file(project: Path, stack: str) -> Path:
-    """Return the config file of `stack`, which may not exist."""
+    """Return the path of the config of `stack`, which may not exist."""
     return config_folder(project) / f"Pulumi.{stack}.yaml"
 
 
 def stack_names(project: Path) -> list[str]:
-    """Return the stacks which have a config file in `project`, sorted."""
+    """Return the sorted names of the stacks that have a config in `project`."""
     found = config_folder(project).glob("Pulumi.*.yaml")
     return sorted(path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in found)
 
@@ -130,28 +130,28 @@ def load_stack(project: Path, stack: str) -> LoadedStack:
 
     Raises:
         NotFoundError: there is no such stack.
-        ConfigError: the config does not hold; names file, line, path, value and what to do.
+        ConfigError: the config is invalid; the error has file, line, path, value and hint.
     """
-    files = Files(project)
-    found = examine_stack(files, stack)
-    if found.findings:
-        raise first_of(found.findings)
-    assert found.config is not None  # noqa: S101 - what has no finding has both
-    assert found.source is not None  # noqa: S101
-    provider = cast("dict[str, Any]", files.content(found.file)[0]).get("secretsprovider")
+    files = FileCache(project)
+    checked = check_stack(files, stack)
+    if checked.findings:
+        raise first_error(checked.findings)
+    assert checked.config is not None  # noqa: S101 - a config without findings has both
+    assert checked.source is not None  # noqa: S101
+    provider = cast("dict[str, Any]", files.content(checked.file)[0]).get("secretsprovider")
     return LoadedStack(
-        config=found.config,
-        file=found.file,
+        config=checked.config,
+        file=checked.file,
         project=project,
-        secrets=found.secrets,
+        secrets=checked.secrets,
         secrets_provider=provider if isinstance(provider, str) else None,
-        marks=found.source.marks(),
-        layers=tuple(found.source.layers),
+        positions=checked.source.positions(),
+        layers=tuple(checked.source.layers),
     )
 
 
-def examine_stack(files: Files, stack: str) -> Examined:
-    """Read the config of `stack` and find all that does not hold in it.
+def check_stack(files: FileCache, stack: str) -> CheckedStack:
+    """Read the config of `stack` and find all its problems.
 
     Raises:
         NotFoundError: there is no such stack.
@@ -161,7 +161,7 @@ def examine_stack(files: Files, stack: str) -> Examined:
     if not file.is_file():
         known = stack_names(project)
         close = nearest(stack, known)
-        hint = f"write {relative(file, project)}"
+        hint = f"write {relative_path(file, project)}"
         if known:
             hint = f"did you mean {close}?" if close else f"known: {', '.join(known)}"
         raise NotFoundError("no such stack", field="stack", value=stack, hint=hint)
@@ -170,43 +170,43 @@ def examine_stack(files: Files, stack: str) -> Examined:
         config, raw = _stack_object(content[0], file, project)
         source = Source(files, file, raw, content)
     except ConfigError as error:
-        return Examined(stack, file, None, None, findings=(Finding.of(error, stack),))
+        return CheckedStack(stack, file, None, None, findings=(Finding.from_error(error, stack),))
     merged = source.merged()
-    problems = list(cross_checks.placeholders(merged))
+    problems = list(find_placeholders(merged))
     secrets, plain = _secrets(project, config)
     model = None
     try:
         model = StackConfig.model_validate(merged, strict=True)
-        problems += cross_checks.problems(model, project, stack, secrets, plain)
+        problems += cross_check(model, project, stack, secrets, plain)
     except ValidationError as error:
-        problems += problems_of(error)
+        problems += schema_problems(error)
     findings = tuple(source.finding(problem, stack) for problem in problems)
-    return Examined(stack, file, model, source, frozenset(secrets), findings)
+    return CheckedStack(stack, file, model, source, frozenset(secrets), findings)
 
 
-def _told(config: StackConfig, file: Path, marks: Mapping[KeyPath, Mark], project: Path) -> list[str]:
+def _note_texts(config: StackConfig, file: Path, positions: Mapping[KeyPath, Position], project: Path) -> list[str]:
     return [
-        f"{marks[note.path].text(project) if note.path in marks else file.name}: "
+        f"{positions[note.path].text(project) if note.path in positions else file.name}: "
         f"{'.'.join(map(str, note.path))} {note.message}; {note.hint}"
         for note in config.notes()
     ]
 
 
 def _stack_object(top: object, file: Path, project: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the engine's config in a file, and our object in it."""
+    """Return the `config` mapping of a file, and the `tidemill:stack` object in it."""
     config = cast("dict[str, Any]", top).get("config") if isinstance(top, dict) else None
     raw = cast("dict[str, Any]", config).get(STACK_KEY) if isinstance(config, dict) else None
     if not isinstance(raw, dict):
         raise ConfigError(
             f"no object `{STACK_KEY}` under `config`",
-            field=relative(file, project),
+            field=relative_path(file, project),
             hint=f"write `config: {{ '{STACK_KEY}': {{ team: TEAM, environment: ENVIRONMENT }} }}`",
         )
     return cast("dict[str, Any]", config), cast("dict[str, Any]", raw)
 
 
 def _secrets(project: Path, config: dict[str, Any]) -> tuple[set[str], set[str]]:
-    """Return the names of the config values which are encrypted, and of those which are not."""
+    """Return the names of the encrypted config values, and of the others."""
     name = str(project_settings(project)["name"])
     encrypted: set[str] = set()
     plain: set[str] = set()

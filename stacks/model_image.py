@@ -1,11 +1,11 @@
-"""What goes into the image of one model version: a Docker build context which holds all of it, and no secret.
+"""Writes the Docker build context of an image with one model version. The context contains no secret.
 
 Dockerfile, .dockerignore, build.sh, healthcheck.py
-server.lock        the server's environment, with hashes; the model's requirements are in it where both go together
-model.lock         else the environment of the model, with hashes
-tidemill-*.whl     this tidemill, unless it came from an index
+server.lock        the packages of the server with hashes, and those of the model if both fit in one environment
+model.lock         otherwise the packages of the model with hashes
+tidemill-*.whl     this tidemill, unless it was installed from an index
 version/           version.json, and the model as MLflow saved it
-settings.json      of the server
+settings.json      settings of the server
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ from ..runtime.common import tags
 from ..runtime.common.errors import PlatformError, UserError
 from ..templates.rendering import render
 from .uv_command import run_uv
-from .wheels import origin, own_wheel
+from .wheels import install_origin, own_wheel
 
 if TYPE_CHECKING:
     from ..runtime.serving.isolation.requirements import ModelRequirements
     from ..runtime.serving.versions.model import VersionInfo
 
-__all__ = ["Context", "Plan", "default_tag", "write_context"]
+__all__ = ["BuildContext", "ImageSpec", "default_tag", "write_build_context"]
 
-# Pinned by tag; `--base` takes another, such as a mirror's.
+# `--base` replaces these, for example by a mirror.
 BASES = {
     "3.11": "python:3.11.14-slim-bookworm",
     "3.12": "python:3.12.12-slim-bookworm",
     "3.13": "python:3.13.9-slim-bookworm",
 }
-INSIDE = "/opt/tidemill/version/model"
+MODEL_FOLDER = "/opt/tidemill/version/model"
 _SECONDS = 900.0
-_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,500}")
-_SYSTEM = {"lightgbm": "libgomp1"}  # what a wheel needs and slim images do not have
+_IMAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,500}")
+_SYSTEM_PACKAGES = {"lightgbm": "libgomp1"}  # libraries that a wheel needs and slim images do not have
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is asked for.
+class ImageSpec:
+    """What the image contains.
 
     Attributes:
-        info: the version.
+        info: the model version.
         model: its folder, as MLflow saved it.
-        base: image to start from; None takes one with the model's Python.
-        port: where the server listens in the container.
-        plain_http: whether TLS ends before it.
-        compiled: whether compilers go into the image.
-        settings: further settings of the server.
+        base: base image; None selects one with the model's Python.
+        port: port of the server in the container.
+        plain_http: listen without TLS, behind a proxy that terminates it.
+        compiled: install compilers.
+        settings: more settings of the server.
         wheel: the wheel of tidemill; None finds or builds that of this installation.
     """
 
@@ -71,11 +71,11 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Context:
+class BuildContext:
     """A written build context.
 
     Attributes:
-        isolated: why the model runs in an environment of its own; empty where it does not.
+        isolated: why the model needs its own environment; empty if it shares that of the server.
     """
 
     folder: Path
@@ -84,7 +84,7 @@ class Context:
 
 
 def default_tag(info: VersionInfo) -> str:
-    """Return a name which any registry takes for the image of `info`.
+    """Return an image name that every registry accepts.
 
     >>> from tidemill.runtime.serving.versions.model import VersionInfo
     >>> default_tag(VersionInfo("Flights__EU.", "3", "", "", "", {}))
@@ -94,59 +94,59 @@ def default_tag(info: VersionInfo) -> str:
     return f"tidemill/{name}:{info.version}"
 
 
-def write_context(plan: Plan, folder: Path) -> Context:
+def write_build_context(spec: ImageSpec, folder: Path) -> BuildContext:
     """Write the build context into `folder`, which is new or empty.
 
     Raises:
-        UserError: something asked for does not fit.
+        UserError: the folder is not empty, or the specification is invalid.
         PlatformError: the requirements cannot be locked.
     """
     if folder.exists() and any(folder.iterdir()):
         raise UserError("the folder is not empty", field="--context", value=str(folder), hint="name a new one")
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        return _written(plan, folder)
+        return _write_files(spec, folder)
     except BaseException:
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         raise
 
 
-def _written(plan: Plan, folder: Path) -> Context:
+def _write_files(spec: ImageSpec, folder: Path) -> BuildContext:
     from ..runtime.serving.isolation.requirements import ModelRequirements
 
     (folder / "version").mkdir()
-    shutil.copytree(plan.model, folder / "version" / "model", ignore=shutil.ignore_patterns("__pycache__"))
-    version = json.dumps({**plan.info.as_dict(), "alias": ""}, indent=1)
+    shutil.copytree(spec.model, folder / "version" / "model", ignore=shutil.ignore_patterns("__pycache__"))
+    version = json.dumps({**spec.info.as_dict(), "alias": ""}, indent=1)
     (folder / "version" / "version.json").write_text(version, encoding="utf-8")
     needs = ModelRequirements.of(folder / "version" / "model")
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
     python = needs.python if needs.python in BASES else own
-    base = plan.base or BASES[python]
-    if not _IMAGE.fullmatch(base):
-        raise UserError("not the name of an image", field="--base", value=base)
-    wheel = _wheel(plan.wheel, folder)
-    isolated = _lock(needs, wheel, python, folder, compiled=plan.compiled)
-    settings = _settings(plan)
+    base = spec.base or BASES[python]
+    if not _IMAGE_NAME.fullmatch(base):
+        raise UserError("not an image name", field="--base", value=base)
+    wheel = _add_wheel(spec.wheel, folder)
+    isolated = _write_locks(needs, wheel, python, folder, compiled=spec.compiled)
+    settings = _server_settings(spec)
     (folder / "settings.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
     locked = (folder / "server.lock").read_text(encoding="utf-8")
     if isolated:
         locked += (folder / "model.lock").read_text(encoding="utf-8")
     values: dict[str, object] = {
         "base": base,
-        "apt": sorted(package for name, package in _SYSTEM.items() if f"\n{name}==" in f"\n{locked}"),
+        "apt": sorted(package for name, package in _SYSTEM_PACKAGES.items() if f"\n{name}==" in f"\n{locked}"),
         "wheel": wheel.name if wheel else "",
         "isolated": bool(isolated),
         "files": bool(needs.files),
-        "labels": _labels(plan.info),
-        "port": plan.port,
+        "labels": _labels(spec.info),
+        "port": spec.port,
     }
-    written = {"Dockerfile": "Dockerfile", ".dockerignore": "dockerignore"} | {
+    templates = {"Dockerfile": "Dockerfile", ".dockerignore": "dockerignore"} | {
         name: name for name in ("build.sh", "healthcheck.py")
     }
-    for name, template in written.items():
+    for name, template in templates.items():
         (folder / name).write_text(render(f"images/model/{template}.j2", **values), encoding="utf-8")
-    return Context(folder, base, isolated)
+    return BuildContext(folder, base, isolated)
 
 
 def _labels(info: VersionInfo) -> dict[str, str]:
@@ -164,19 +164,19 @@ def _labels(info: VersionInfo) -> dict[str, str]:
     return {name: value for name, value in labels.items() if value}
 
 
-def _settings(plan: Plan) -> dict[str, Any]:
+def _server_settings(spec: ImageSpec) -> dict[str, Any]:
     from pydantic import ValidationError
 
     from ..runtime.serving.settings import ServingSettings
 
-    listen: dict[str, Any] = {"host": "0.0.0.0", "port": plan.port, "token_file": "/run/secrets/tidemill-key"}  # noqa: S104 - paths in a container, where loopback reaches nobody
-    if plan.plain_http:
+    listen: dict[str, Any] = {"host": "0.0.0.0", "port": spec.port, "token_file": "/run/secrets/tidemill-key"}  # noqa: S104 - in a container, loopback is unreachable from outside
+    if spec.plain_http:
         listen["plain_http"] = True
     else:
         secrets = "/run/secrets/tidemill-tls"
         listen |= {"tls_cert_file": f"{secrets}-cert", "tls_key_file": f"{secrets}-key"}
-    given = {"model": plan.info.model, "path": INSIDE, "cache": "/var/lib/tidemill/cache", "listen": listen}
-    settings = {**plan.settings, **given}
+    given = {"model": spec.info.model, "path": MODEL_FOLDER, "cache": "/var/lib/tidemill/cache", "listen": listen}
+    settings = {**spec.settings, **given}
     try:
         ServingSettings.model_validate(settings)
     except ValidationError as error:
@@ -186,53 +186,55 @@ def _settings(plan: Plan) -> dict[str, Any]:
     return settings
 
 
-def _server(wheel: Path | None, extras: str) -> str:
+def _server_requirement(wheel: Path | None, extras: str) -> str:
     if wheel is None:
         return f"tidemill[{extras}]=={metadata.version('tidemill')}"
     return f"tidemill[{extras}] @ {wheel.absolute().as_uri()}"
 
 
-def _lock(needs: ModelRequirements, wheel: Path | None, python: str, folder: Path, *, compiled: bool) -> str:
-    """Write the locks; return why the model needs one of its own, or nothing where it goes with the server."""
+def _write_locks(needs: ModelRequirements, wheel: Path | None, python: str, folder: Path, *, compiled: bool) -> str:
+    """Write the lock files; return why the model needs its own, or an empty text if one file is enough."""
     from ..runtime.serving.isolation.environment import environment_requirements
     from ..runtime.serving.isolation.requirements import covered_by_own_mlflow, without_credentials
 
-    if refused := _compile(["uv"], (), python, folder / "tools.lock", ()):
-        raise PlatformError(f"uv cannot be locked: {refused}", field="tools.lock")
+    if refused := _pip_compile(["uv"], (), python, folder / "tools.lock", ()):
+        raise PlatformError(f"cannot lock uv: {refused}", field="tools.lock")
     options = [without_credentials(line) for line in needs.lines if line.startswith("-")]
     own = needs.python or python
     why = f"it was trained with Python {own}" if own != python else ""
     if not why:
-        # What merely loads the model is the server's own.
+        # The server has its own packages for loading the model.
         lines = [line for line in needs.lines if not covered_by_own_mlflow(line)]
-        server = _server(wheel, "serve,compiled" if compiled else "serve")
-        why = _compile([server, *lines], needs.constraints, python, folder / "server.lock", options)
+        server = _server_requirement(wheel, "serve,compiled" if compiled else "serve")
+        why = _pip_compile([server, *lines], needs.constraints, python, folder / "server.lock", options)
     if why:
-        # Only what the server loads itself is compiled.
-        refused = _compile([_server(wheel, "serve")], (), python, folder / "server.lock", ())
-        refused = refused or _compile(
+        # The server compiles only models that it loads itself.
+        refused = _pip_compile([_server_requirement(wheel, "serve")], (), python, folder / "server.lock", ())
+        refused = refused or _pip_compile(
             environment_requirements(needs), needs.constraints, own, folder / "model.lock", options
         )
         if refused:
-            raise PlatformError(f"the requirements cannot be locked: {refused}", field="requirements.txt")
+            raise PlatformError(f"cannot lock the requirements: {refused}", field="requirements.txt")
     return why
 
 
-def _compile(lines: Sequence[str], constraints: Sequence[str], python: str, lock: Path, options: Sequence[str]) -> str:
-    """Lock `lines` for any platform, with hashes; return why that is not possible, or nothing."""
+def _pip_compile(
+    lines: Sequence[str], constraints: Sequence[str], python: str, lock: Path, options: Sequence[str]
+) -> str:
+    """Lock the requirements `lines` for all platforms with hashes; return the error, or an empty text."""
     from ..runtime.serving.isolation.environment import failure_reason
 
     with tempfile.TemporaryDirectory() as work:
-        wanted, limits = Path(work) / "requirements.in", Path(work) / "constraints.in"
-        wanted.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        requirements, limits = Path(work) / "requirements.in", Path(work) / "constraints.in"
+        requirements.write_text("\n".join(lines) + "\n", encoding="utf-8")
         limits.write_text("\n".join(constraints) + "\n", encoding="utf-8")
         done = run_uv(
             [
                 *("pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header", "--no-annotate"),
                 *("--python-version", python, "-o", str(lock)),
-                # A wheel of ours is installed by itself: what it was built from is no matter of the lock.
+                # Our own wheel is installed separately; the lock must not contain its path.
                 *(("--no-emit-package", "tidemill") if any(" @ file:" in line for line in lines) else ()),
-                *("-c", str(limits), str(wanted)),
+                *("-c", str(limits), str(requirements)),
             ],
             Path(work),
             seconds=_SECONDS,
@@ -241,18 +243,18 @@ def _compile(lines: Sequence[str], constraints: Sequence[str], python: str, lock
         lock.unlink(missing_ok=True)
         return failure_reason(done.stderr)
     locked = lock.read_text(encoding="utf-8")
-    # Wheels which lie beside the model are where the image has it.
+    # Wheels next to the model have another path in the image.
     model = (lock.parent / "version" / "model").resolve()
     for place in (model.as_uri(), model.as_posix()):
-        locked = locked.replace(place, f"file://{INSIDE}" if place.startswith("file:") else INSIDE)
+        locked = locked.replace(place, f"file://{MODEL_FOLDER}" if place.startswith("file:") else MODEL_FOLDER)
     lock.write_text("".join(f"{line}\n" for line in options) + locked, encoding="utf-8")
     return ""
 
 
-def _wheel(given: Path | None, folder: Path) -> Path | None:
-    """Put the wheel of tidemill into `folder`; None where it is to come from an index, as this one did."""
+def _add_wheel(given: Path | None, folder: Path) -> Path | None:
+    """Put the wheel of tidemill into `folder`; return None if tidemill was installed from an index."""
     if given is not None:
         if not re.fullmatch(r"tidemill-[A-Za-z0-9.+_]+-py3-none-any\.whl", given.name) or not given.is_file():
             raise UserError("not a wheel of tidemill", field="--wheel", value=str(given))
         return Path(shutil.copy(given, folder))
-    return None if origin().kind == "index" else own_wheel(folder)[0]
+    return None if install_origin().kind == "index" else own_wheel(folder)[0]

@@ -1,4 +1,4 @@
-"""Returns the operations of a running platform. Imports only the target in use, and never Pulumi."""
+"""Selects the operations of the stack's target. It imports only the target in use, and never Pulumi."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from ..components.targets.operations import Operations
 from ..runtime.common.errors import UserError
 from .loading import LoadedStack
 
-__all__ = ["local_root", "made_operations", "operations_of", "release"]
+__all__ = ["deployed_operations", "local_root", "remove_deletion_protection", "stack_operations"]
 
 
-def operations_of(loaded: LoadedStack) -> Operations:
+def stack_operations(loaded: LoadedStack) -> Operations:
     """Return the operations of the platform of `loaded`.
 
     Raises:
-        UserError: modules that its target imports are not installed.
+        UserError: packages of its target are not installed.
     """
     spec = loaded.config.spec
     if not spec.light_operations:
@@ -22,38 +22,38 @@ def operations_of(loaded: LoadedStack) -> Operations:
     return spec.operations(loaded.config.on_target(loaded.project))
 
 
-def made_operations(loaded: LoadedStack) -> Operations:
-    """Return what operates a platform which is, or was, up.
+def deployed_operations(loaded: LoadedStack) -> Operations:
+    """Return the operations of a platform that was created by `up`.
 
     Raises:
-        UserError: it never was.
+        UserError: it was not.
     """
-    operations = operations_of(loaded)
+    operations = stack_operations(loaded)
     if not operations.made():
         raise UserError("the stack is not up", field=loaded.config.stack, hint="run `tidemill up`")
     return operations
 
 
-def release(loaded: LoadedStack) -> None:
-    """Remove what the target itself protects from deletion, before all data of `loaded` is deleted."""
+def remove_deletion_protection(loaded: LoadedStack) -> None:
+    """Remove the target's own deletion protection, before all data of `loaded` is deleted."""
     if loaded.config.spec.release:
         loaded.config.spec.release(loaded.config.on_target(loaded.project))
 
 
 def local_root(loaded: LoadedStack, what: str) -> StackRoot:
-    """Return the folders of a stack which is, or was, up, and whose files lie on this machine.
+    """Return the folders of a stack whose files are on this machine.
 
     Args:
         loaded: the stack.
-        what: what is looked for there, in words.
+        what: the files to find, for the error.
 
     Raises:
-        UserError: it never was up, or its target keeps that elsewhere.
+        UserError: the stack was never up, or its target keeps the files elsewhere.
     """
-    made_operations(loaded)
+    deployed_operations(loaded)
     if not loaded.config.spec.host_files:
         raise UserError(
-            f"{what}: on {loaded.config.target} these are not kept on this machine",
+            f"the target {loaded.config.target} does not keep {what} on this machine",
             field=loaded.config.stack,
             hint="run this command where the server runs, and name the folder or file",
         )

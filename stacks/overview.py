@@ -1,4 +1,4 @@
-"""What runs and how it is, asked of the services themselves: no engine, no Pulumi."""
+"""Health of the stack's services and models, as the services report it. Needs neither the engine nor Pulumi."""
 
 from __future__ import annotations
 
@@ -13,9 +13,18 @@ from ..components.targets.operations import Operations, ServiceState
 from ..runtime.common.errors import TidemillError
 from .loading import LoadedStack
 
-__all__ = ["ModelView", "Overview", "RetrainingView", "ServiceView", "overview", "ready", "retrainings"]
+__all__ = [
+    "LOGINS",
+    "ModelView",
+    "Overview",
+    "RetrainingView",
+    "ServiceView",
+    "model_view",
+    "overview",
+    "retrainings",
+]
 
-# Where each tool says that it lives, and as whom to ask; our own services all have an open /healthz.
+# Health endpoint of each tool, and the login it requires. Our own services all have an open /healthz.
 _HEALTH: dict[str, tuple[str, tuple[str, str] | None]] = {
     "lakefs": ("/_health", None),
     "mlflow": ("/health", None),
@@ -30,7 +39,7 @@ LOGINS = {
     "alertmanager": ("admin", "alertmanager-admin"),
     "grafana": ("admin", "grafana-admin"),
 }
-"""Who may look at a service in the browser: user (for lakeFS the secret with it) and the secret with the password."""
+"""Browser login of each service: the user (for lakeFS, the secret that holds it) and the secret with the password."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +48,15 @@ class ServiceView:
 
     Attributes:
         name: the service.
-        state: running, starting, stopped, or failing (it ends and is started again).
-        healthy: whether it answers that it is well.
+        state: running, starting, stopped, or failing (it exits and is restarted).
+        healthy: whether its health check passes.
         url: where it listens, or None.
-        version: of the program, or None where it is not known.
+        version: version of the program, or None if unknown.
         pid: its process on this machine, or None.
         memory_mb: memory of its processes.
-        uptime_seconds: since its last start.
-        log: where its log is kept.
-        problem: why it is not healthy, or None.
+        uptime_seconds: time since its last start.
+        log: where its log is.
+        problem: why it is unhealthy, or None.
     """
 
     name: str
@@ -64,7 +73,7 @@ class ServiceView:
 
 @dataclass(frozen=True)
 class ModelView:
-    """A model as its server knows it."""
+    """A model as its server reports it."""
 
     name: str
     ready: bool
@@ -104,14 +113,14 @@ class RetrainingView:
 
 
 def overview(loaded: LoadedStack, operations: Operations) -> Overview:
-    """Ask every service of `loaded` how it is."""
+    """Check the health of every service and model of `loaded`."""
     found = operations.services()
 
-    def look(service: ServiceState) -> ServiceView:
+    def check(service: ServiceState) -> ServiceView:
         problem = service.problem
         url = operations.url(service.name)
         if problem is None and url is not None:
-            problem = _problem(operations, service.name, url)
+            problem = _health_problem(operations, service.name, url)
         return ServiceView(
             name=service.name,
             state=service.state,
@@ -126,28 +135,28 @@ def overview(loaded: LoadedStack, operations: Operations) -> Overview:
         )
 
     with ThreadPoolExecutor(max_workers=16) as pool:
-        services = list(pool.map(look, found))
-        models = list(pool.map(ready, repeat(operations), sorted(loaded.config.models)))
+        services = list(pool.map(check, found))
+        models = list(pool.map(model_view, repeat(operations), sorted(loaded.config.models)))
     running = any(service.state != "stopped" for service in found)
     return Overview(loaded.config.stack, loaded.config.target, running, services, models)
 
 
-def _problem(operations: Operations, name: str, url: str) -> str | None:
+def _health_problem(operations: Operations, name: str, url: str) -> str | None:
     import httpx
 
     path, login = _HEALTH.get(name, ("/healthz", None))
     try:
         auth = (login[0], operations.secret(login[1])) if login else None
-        with httpx.Client(timeout=5.0, trust_env=False) as client:  # no proxy stands between a machine and itself
+        with httpx.Client(timeout=5.0, trust_env=False) as client:  # no proxy for this machine
             answer = client.get(f"{url}{path}", auth=auth)
     except httpx.HTTPError as error:
         return f"does not answer ({type(error).__name__})"
     except TidemillError as error:
-        return f"its secret cannot be read ({error})"
+        return f"cannot read its secret ({error})"
     return None if answer.status_code == 200 else f"answers {answer.status_code} on {path}"
 
 
-def _object(body: bytes) -> dict[str, Any] | None:
+def _json_object(body: bytes) -> dict[str, Any] | None:
     try:
         found: Any = json.loads(body)
     except ValueError:
@@ -155,20 +164,20 @@ def _object(body: bytes) -> dict[str, Any] | None:
     return cast("dict[str, Any]", found) if isinstance(found, dict) else None
 
 
-def ready(operations: Operations, model: str) -> ModelView:
-    """Ask the server of `model` what it serves."""
+def model_view(operations: Operations, model: str) -> ModelView:
+    """Return what the server of `model` serves."""
     service = f"serving-{model}"
     url = operations.url(service)
     if url is None:
         return ModelView(model, ready=False, problem="it has no server yet")
     answer = operations.ask(service, "/readyz")
-    told = _object(answer[1]) if answer else None
-    if answer is None or told is None:
+    body = _json_object(answer[1]) if answer else None
+    if answer is None or body is None:
         return ModelView(model, ready=False, url=url, problem="its server does not answer")
     status = answer[0]
 
     def text(key: str) -> str | None:
-        value = told.get(key)
+        value = body.get(key)
         return None if value is None else str(value)
 
     return ModelView(
@@ -184,10 +193,9 @@ def ready(operations: Operations, model: str) -> ModelView:
 
 
 def retrainings(operations: Operations) -> list[RetrainingView]:
-    """Return the retrainings, newest first, or [] if the retraining service does not answer."""
+    """Return the retrainings, newest first; [] if the retraining service does not answer."""
     answer = operations.ask("retraining", "/status", token="retraining-token")  # noqa: S106 - the secret's name
-    told = _object(answer[1]) if answer and answer[0] == 200 else None
-    found = told or {}
+    body = (_json_object(answer[1]) if answer and answer[0] == 200 else None) or {}
     # A service of an earlier release that was not restarted yet answers with `turns`.
     return [
         RetrainingView(
@@ -198,5 +206,5 @@ def retrainings(operations: Operations) -> list[RetrainingView]:
             detail=str(entry.get("detail") or ""),
             log=entry.get("log"),
         )
-        for entry in cast("list[dict[str, Any]]", found.get("retrainings", found.get("turns", [])))
+        for entry in cast("list[dict[str, Any]]", body.get("retrainings", body.get("turns", [])))
     ]

@@ -1,4 +1,4 @@
-"""The program which a plain `pulumi up` runs, and which `tidemill up` runs through the Automation API."""
+"""The Pulumi program of a stack, for `pulumi up` and for `tidemill up` (through the Automation API)."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING
 
 from ..components.layout import find_project
 from .loading import LoadedStack, load_stack
-from .own_program import own_program, run_own
-from .teams.checking import keep_rules
+from .own_program import own_program, run_own_program
+from .teams.checking import require_rules
 
 if TYPE_CHECKING:
     from ..components.platform import Platform
     from ..components.targets.base import Target
 
-__all__ = ["compose", "main", "program_of"]
+__all__ = ["compose", "main", "stack_program"]
 
 
 def main() -> Platform:
-    """Compose the stack which the engine has chosen, in the project of the working directory; return its platform."""
+    """Declare the resources of the engine's current stack; return the platform.
+
+    The project is the one of the working directory.
+    """
     import pulumi
 
     from ..runtime.common.errors import TidemillError
@@ -35,11 +38,11 @@ def main() -> Platform:
         raise pulumi.RunError(str(error)) from None
 
 
-def program_of(loaded: LoadedStack) -> Callable[[], None]:
-    """Return the program of `loaded` for the Automation API: the project's own where it has one."""
+def stack_program(loaded: LoadedStack) -> Callable[[], None]:
+    """Return the program of `loaded` for the Automation API; the project's own if it has one."""
     own = own_program(loaded.project)
     if own:
-        return functools.partial(run_own, own)
+        return functools.partial(run_own_program, own)
 
     def program() -> None:
         compose(loaded)
@@ -48,17 +51,17 @@ def program_of(loaded: LoadedStack) -> Callable[[], None]:
 
 
 def compose(loaded: LoadedStack) -> Platform:
-    """Declare the platform which `loaded` describes, and the outputs of its stack; return the platform."""
+    """Declare the platform of `loaded` and the stack's outputs; return the platform."""
     import pulumi
 
     from ..components.platform import Platform, PlatformArgs
 
     config = loaded.config
-    keep_rules(loaded)
+    require_rules(loaded)
     for note in loaded.notes():
         pulumi.log.warn(note)
     values = pulumi.Config()
-    wanted = {receiver.url.secret for receiver in config.monitoring.receivers}
+    secret_names = {receiver.url.secret for receiver in config.monitoring.receivers}
     platform = Platform(
         "platform",
         PlatformArgs(
@@ -68,9 +71,9 @@ def compose(loaded: LoadedStack) -> Platform:
             models=config.models,
             monitoring=config.monitoring,
             ports=config.ports,
-            secrets={name: values.require_secret(name) for name in sorted(wanted)},
+            secrets={name: values.require_secret(name) for name in sorted(secret_names)},
             # Targets without `host_tools` run Grafana's image.
-            grafana=config.monitoring.grafana == "auto" and (not config.spec.host_tools or _tool_installed("grafana")),
+            grafana=config.monitoring.grafana == "auto" and (not config.spec.host_tools or _is_installed("grafana")),
         ),
     )
     pulumi.export("platform", {"stack": config.stack, "target": config.target})
@@ -79,20 +82,21 @@ def compose(loaded: LoadedStack) -> Platform:
 
 
 def _target(loaded: LoadedStack) -> Target:
-    """Return the target of `loaded`; imports only that target.
+    """Return the target of `loaded`; import only this one.
 
     Raises:
-        UserError: modules that the target imports are not installed.
+        UserError: packages of the target are not installed.
     """
     from ..components.targets.factory import make_target
 
     config = loaded.config
     kept = {name: model.serve.capture.retention for name, model in config.models.items()}
+    # Servers must not delete there; the store itself deletes older objects.
     expiring = {f"capture-{name}": max(1, -(-days // timedelta(days=1))) for name, days in kept.items() if days}
     return make_target(config.target, config.on_target(loaded.project, expiring))
 
 
-def _tool_installed(tool: str) -> bool:
+def _is_installed(tool: str) -> bool:
     """Return whether `tool` is installed; the program downloads nothing."""
     from ..components import tools
     from ..runtime.common.errors import ToolError

@@ -1,11 +1,11 @@
-"""The stack config: one object, `tidemill:stack`, composed of the sections which live beside their owners.
+"""The stack config: one object, `tidemill:stack`, composed of the settings of each section's owner.
 
     config:
       tidemill:stack:
         team: flights
         environment: dev
 
-stands up a platform with one repository and no model. `tidemill.stacks.loading` reads the file.
+creates a platform with one repository and no model. `tidemill.stacks.loading` reads the file.
 This module imports no Pulumi.
 """
 
@@ -43,28 +43,28 @@ class _Sections(Settings):
         examples=["dev", "staging", "prod"],
     )
     target: TargetName = Field(default=DEFAULT_TARGET, description="Where the platform runs.")
-    lake: LakeConfig = Field(default_factory=LakeConfig, description="The versioned data.")
+    lake: LakeConfig = Field(default_factory=LakeConfig, description="Versioned data.")
     models: dict[Annotated[str, Field(pattern=NAME_PATTERN, max_length=40)], ModelConfig] = Field(
         default_factory=dict[str, ModelConfig], description="Name -> model."
     )
     monitoring: MonitoringConfig = Field(default=MonitoringConfig(), description="Metrics, alerts, dashboards.")
     ports: dict[str, Port] = Field(
         default_factory=dict[str, int],
-        description="Service name -> fixed port of this machine; every other service keeps a free one. "
-        "On aws it does nothing: there each service has a name of its own.",
+        description="Service name -> fixed port on this machine. Other services get a free port and keep it. "
+        "Ignored on aws, where each service has its own name.",
         examples=[{"grafana": 3000}],
     )
 
 
 class StackConfig(with_blocks(_Sections)):
-    """One team in one environment: one platform of its own.
+    """One team in one environment, with its own platform.
 
     The block of each target follows the sections, under the target's name.
     """
 
     policies: dict[str, PolicyRule] = Field(
         default_factory=dict[str, PolicyRule],
-        description="Rule of the policy pack -> how it is asked, or its level alone; `tidemill policies` lists them.",
+        description="Rule of the policy pack -> its settings, or only its level; `tidemill policies` lists the rules.",
     )
 
     @property
@@ -74,7 +74,7 @@ class StackConfig(with_blocks(_Sections)):
 
     @property
     def services(self) -> list[str]:
-        """Names of the services which the stack may have, on every target."""
+        """Names of all services that the stack can have on any target."""
         return [*_SERVICES, *(f"serving-{name}" for name in self.models)]
 
     @property
@@ -92,24 +92,24 @@ class StackConfig(with_blocks(_Sections)):
         return TargetContext(self.team, self.environment, project, self.block, expiring or {})
 
     def problems(self) -> Iterator[Problem]:
-        """Yield what is wrong with the config on its target; blocks of other targets are not checked."""
+        """Yield the problems of the settings of the target in use and of the policies."""
         yield from policy_problems(self.policies)
         yield from self.block.problems(self.services)
 
     def notes(self) -> Iterator[Problem]:
-        """Yield the settings that the target ignores."""
+        """Yield the settings that the target ignores; they may stay for another target."""
         for name in () if self.spec.host_ports else self.ports:
             yield Problem(
                 ("ports", name),
-                f"does nothing on the target {self.target}",
+                f"has no effect on the target {self.target}",
                 self.ports[name],
-                "leave it for another target, or take it out",
+                "keep it for another target, or remove it",
             )
 
     @model_validator(mode="before")
     @classmethod
     def _team_repository(cls, data: Any) -> Any:
-        """Give a team which names no repository one that bears its name."""
+        """Add a repository with the team's name if the config has none."""
         if not isinstance(data, dict):
             return data
         raw = cast("dict[str, Any]", data)

@@ -1,4 +1,4 @@
-"""The settings by which training code on this machine reaches a running platform."""
+"""Writes the settings that connect training code on this machine to a running platform."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["runtime_file"]
 
 
 def runtime_file(loaded: LoadedStack, operations: Operations) -> Path | None:
-    """Return the file with the RuntimeSettings of this machine, made where the target makes none; None without a model.
+    """Return the file with the RuntimeSettings for this machine; write it if the target does not.
 
-    Where a server of the stack cannot be reached from here, or a secret is not kept here, there is none either.
+    Return None if the stack has no model, or if this machine cannot reach its servers or does not have its secrets.
     """
     root = StackRoot.of(loaded.project, loaded.config.stack)
     if loaded.config.spec.host_files:
-        made = root.service("retraining") / "config" / "runtime.json"
-        return made if made.is_file() else None
+        path = root.service("retraining") / "config" / "runtime.json"
+        return path if path.is_file() else None
     lake, registry = operations.url("lakefs"), operations.url("mlflow")
     files = [operations.secret_file(name) for name in ("lakefs-key-id", "lakefs-secret", "mlflow-retraining")]
     key_id, secret, password = files

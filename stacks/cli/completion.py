@@ -1,4 +1,4 @@
-"""What a shell offers where a name is wanted: asked at every press of a key, so it only reads files and never fails."""
+"""Completes names in the shell. It runs at every key press, so it only reads files, and it never fails."""
 
 from __future__ import annotations
 
@@ -10,64 +10,62 @@ from ...components.layout import StackRoot, find_project
 from ...components.targets.registry import TARGETS
 from ...runtime.common.errors import TidemillError
 from ..loading import LoadedStack, load_stack, stack_names
+from .selection import chosen_stack_name
 
-__all__ = ["models", "paths", "repositories", "services", "stacks", "targets"]
+__all__ = ["config_paths", "models", "repositories", "services", "stacks", "targets"]
 
 
 def stacks(incomplete: str) -> list[str]:
-    """Return the stacks of the project."""
-    return _offered(incomplete, lambda: stack_names(find_project()))
+    """Complete the name of a stack."""
+    return _completions(incomplete, lambda: stack_names(find_project()))
 
 
 def services(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Return the services of the stack which is meant: those which were made, or else may be."""
+    """Complete the name of a service: of those that were created, or else of all that the config allows."""
 
-    def known() -> Iterable[str]:
-        loaded = _meant(ctx)
+    def names() -> Iterable[str]:
+        loaded = _chosen_stack(ctx)
         folder = StackRoot.of(loaded.project, loaded.config.stack).path / "services"
-        made = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-        return made or loaded.config.services
+        created = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        return created or loaded.config.services
 
-    return _offered(incomplete, known)
+    return _completions(incomplete, names)
 
 
 def models(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Return the models of the stack which is meant."""
-    return _offered(incomplete, lambda: _meant(ctx).config.models)
+    """Complete the name of a model."""
+    return _completions(incomplete, lambda: _chosen_stack(ctx).config.models)
 
 
 def repositories(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Return the data repositories of the stack which is meant."""
-    return _offered(incomplete, lambda: _meant(ctx).config.lake.repositories)
+    """Complete the name of a data repository."""
+    return _completions(incomplete, lambda: _chosen_stack(ctx).config.lake.repositories)
 
 
-def paths(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Return the dotted paths of the values in the config of the stack which is meant, a key further at a time."""
+def config_paths(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete the dotted path of a config value, one more key at a time."""
 
-    def known() -> Iterable[str]:
+    def paths() -> Iterable[str]:
         from ..stack_config.explanation import explain
 
-        keys = incomplete.count(".") + 1
-        found = explain(_meant(ctx))
-        return dict.fromkeys(".".join(one.path.split(".")[:keys]) for one in found)
+        length = incomplete.count(".") + 1
+        return dict.fromkeys(".".join(value.path.split(".")[:length]) for value in explain(_chosen_stack(ctx)))
 
-    return _offered(incomplete, known)
+    return _completions(incomplete, paths)
 
 
 def targets(incomplete: str) -> list[str]:
-    """Return the targets which there are."""
-    return _offered(incomplete, lambda: TARGETS)
+    """Complete the name of a target."""
+    return _completions(incomplete, lambda: TARGETS)
 
 
-def _meant(ctx: typer.Context) -> LoadedStack:
-    from .context import chosen_name
-
+def _chosen_stack(ctx: typer.Context) -> LoadedStack:
     project = find_project()
-    return load_stack(project, chosen_name(project, ctx.params.get("stack")))
+    return load_stack(project, chosen_stack_name(project, ctx.params.get("stack")))
 
 
-def _offered(incomplete: str, known: Callable[[], Iterable[str]]) -> list[str]:
+def _completions(incomplete: str, names: Callable[[], Iterable[str]]) -> list[str]:
     try:
-        return [name for name in known() if name.startswith(incomplete)]
+        return [name for name in names() if name.startswith(incomplete)]
     except (TidemillError, OSError):
         return []

@@ -1,4 +1,4 @@
-"""Examples of every command: what `--help` shows and docs/commands.md lists. The tests parse each of them."""
+"""Examples of every command, for `--help` and docs/commands.md. The tests parse each of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["EXAMPLES", "FIRST", "Example", "epilog", "group_epilog"]
 
 
 class Example(NamedTuple):
-    """A command line, and what it is for."""
+    """A command line and its description."""
 
     line: str
     does: str
@@ -17,128 +17,133 @@ class Example(NamedTuple):
 
 EXAMPLES: dict[str, tuple[Example, ...]] = {
     "up": (
-        Example("tidemill up", "show what would be done, ask, and do it"),
-        Example("tidemill up --yes --no-wait", "ask nobody, and do not wait until models serve"),
-        Example("tidemill up --yes --recreate flights", "make a repository which is gone again, empty"),
+        Example("tidemill up", "show the changes, ask, and apply them"),
+        Example("tidemill up --yes --no-wait", "do not ask, and do not wait until the models serve"),
+        Example("tidemill up --yes --recreate flights", "create a lost repository again, empty"),
     ),
     "preview": (
-        Example("tidemill preview", "say what `up` would do"),
-        Example("tidemill preview --json --policy", "for CI: one JSON object a line, the policy pack asked"),
+        Example("tidemill preview", "show what `up` would change"),
+        Example("tidemill preview --json --policy", "for CI: one JSON object per line, checked by the policy pack"),
     ),
-    "refresh": (Example("tidemill refresh", "compare the state with what is really there"),),
+    "refresh": (Example("tidemill refresh", "compare the state with what actually exists"),),
     "destroy": (
         Example("tidemill destroy", "remove the platform; refuses while it holds data"),
-        Example("tidemill destroy --delete-data", "delete the data too, after a question"),
+        Example("tidemill destroy --delete-data", "also delete the data, after a confirmation"),
     ),
     "status": (
-        Example("tidemill status", "what runs where, and which version serves"),
-        Example("tidemill status -s flights-dev --json", "the same of a named stack, for programs"),
+        Example("tidemill status", "health and address of all services, and the served versions"),
+        Example("tidemill status -s flights-dev --json", "the same for one stack, as JSON"),
     ),
-    "stop": (Example("tidemill stop", "end every service and keep everything"),),
-    "start": (Example("tidemill start --timeout 180", "bring all back, and wait three minutes at most"),),
-    "restart": (Example("tidemill restart lakefs", "end one service and start it again"),),
+    "stop": (Example("tidemill stop", "stop all services, keep everything"),),
+    "start": (Example("tidemill start --timeout 180", "start all services, and wait up to three minutes"),),
+    "restart": (Example("tidemill restart lakefs", "stop one service and start it again"),),
     "logs": (
         Example("tidemill logs retraining -n 200", "the last 200 lines"),
-        Example("tidemill logs serving-flights --follow", "go on as it grows"),
+        Example("tidemill logs serving-flights --follow", "also print new lines as they appear"),
     ),
-    "open": (Example("tidemill open mlflow", "open it in the browser, and say who may enter"),),
-    "doctor": (Example("tidemill doctor", "where each tool comes from, and what to do about those which are missing"),),
+    "open": (Example("tidemill open mlflow", "open it in the browser, and print the login"),),
+    "doctor": (Example("tidemill doctor", "where each tool comes from, and how to get missing ones"),),
     "policies": (
-        Example("tidemill policies", "the rules, and how strict each is"),
-        Example('pulumi preview --policy-pack "$(tidemill policies --path)"', "ask them without tidemill"),
+        Example("tidemill policies", "the rules and the level of each"),
+        Example('pulumi preview --policy-pack "$(tidemill policies --path)"', "use them without tidemill"),
     ),
-    "env": (Example('eval "$(tidemill env)"', "let `pulumi` and training code find the stack"),),
+    "env": (Example('eval "$(tidemill env)"', "connect `pulumi` and training code to the stack"),),
     "validate": (
         Example("tidemill validate", "check the configs of all stacks"),
         Example("tidemill validate --stack flights-dev", "check one"),
-        Example("tidemill validate --json", "the same for programs: every problem with file, line, path and hint"),
+        Example("tidemill validate --json", "the same as JSON: each problem with file, line, path and hint"),
     ),
     "config": (
-        Example("tidemill config", "what the config comes to, with its bases and defaults in it"),
-        Example("tidemill config --explain models.flights.watch.window", "where one value came from"),
-        Example("tidemill config --explain monitoring --json", "where all below it came from, for programs"),
+        Example("tidemill config", "the complete config, with bases and defaults"),
+        Example("tidemill config --explain models.flights.watch.window", "the source of one value"),
+        Example("tidemill config --explain monitoring --json", "the sources of all values below it, as JSON"),
     ),
     "stacks": (
         Example("tidemill stacks", "the stacks of all teams, with target and state"),
-        Example("tidemill stacks --json", "the same for programs"),
+        Example("tidemill stacks --json", "the same as JSON"),
     ),
     "init": (
-        Example("tidemill init harbour", "ask for team, environments, target and models, and make the project"),
-        Example("tidemill init harbour --team harbour --env dev --env prod --model berths", "ask nothing"),
-        Example("tidemill init . --defaults", "the sample, in the folder where you are"),
+        Example("tidemill init harbour", "ask for team, environments, target and models, then create the project"),
+        Example(
+            "tidemill init harbour --team harbour --env dev --env prod --model berths", "create it without questions"
+        ),
+        Example("tidemill init . --defaults", "the sample project, in the current folder"),
     ),
     "update": (
-        Example("tidemill update", "take the template of this tidemill in; conflicts stand between markers"),
-        Example("tidemill update --dry-run", "say what it would do"),
-        Example("tidemill update --set target=docker", "answer a question anew, and take in what follows"),
+        Example("tidemill update", "apply this version's template; mark conflicts in the files"),
+        Example("tidemill update --dry-run", "show the changes"),
+        Example("tidemill update --set target=docker", "change an answer, and apply the changes that follow"),
     ),
     "add model": (
-        Example("tidemill add model prices", "a model in all stacks, with its code and its test"),
+        Example("tidemill add model prices", "a model in all stacks, with code and a test"),
         Example(
             'tidemill add model prices --repository sales --train "python fit.py" --target price',
-            "the same, with its data and its command",
+            "the same, with its data and training command",
         ),
     ),
-    "add environment": (Example("tidemill add environment staging", "a stack of its own"),),
+    "add environment": (Example("tidemill add environment staging", "another stack"),),
     "add repository": (Example("tidemill add repository sales", "a data repository with its gate, in all stacks"),),
-    "schema": (Example("tidemill schema > stacks/stack.schema.json", "give an editor what it completes by"),),
-    "train": (Example("tidemill train flights", "train here and now; register the version, promote nothing"),),
+    "schema": (Example("tidemill schema > stacks/stack.schema.json", "for completion and checks in an editor"),),
+    "train": (Example("tidemill train flights", "train on this machine; register the version without promoting it"),),
     "export": (
-        Example("tidemill export flights.tar", "write everything of the stack into one archive"),
-        Example("tidemill export /mnt/backup --passphrase-file ~/.tidemill-archive", "into a folder, asking nobody"),
-    ),
-    "import": (Example("tidemill import flights.tar -s flights-dev", "give a new stack what the archive holds"),),
-    "serve": (
-        Example("tidemill serve models:/flights@champion", "serve what the alias names, and follow it"),
+        Example("tidemill export flights.tar", "write all contents of the stack into one archive"),
         Example(
-            "tidemill serve ./model --port 0 --capture captured", "serve a folder on a free port; keep the traffic"
+            "tidemill export /mnt/backup --passphrase-file ~/.tidemill-archive",
+            "into a folder, without asking for the passphrase",
+        ),
+    ),
+    "import": (Example("tidemill import flights.tar -s flights-dev", "load the archive into a new stack"),),
+    "serve": (
+        Example("tidemill serve models:/flights@champion", "serve the version of an alias, and follow the alias"),
+        Example(
+            "tidemill serve ./model --port 0 --capture captured", "serve a folder on a free port; capture the traffic"
         ),
     ),
     "score": (
         Example(
             "tidemill score models:/flights@champion departures.parquet scores.parquet --keep id",
-            "score a file, and carry a column over",
+            "score a file, and copy a column to the result",
         ),
         Example(
             "tidemill score models:/flights/3 flights/main/departures flights/scores/departures",
-            "score a path of the lake into a branch",
+            "score a lake path into a branch",
         ),
     ),
     "image": (
-        Example("tidemill image flights@champion", "build an image which serves one version"),
-        Example("tidemill image flights@3 --no-build --context image", "write what it would be built from"),
+        Example("tidemill image flights@champion", "build an image that serves one version"),
+        Example("tidemill image flights@3 --no-build --context image", "only write the build context"),
     ),
-    "keys add": (Example("tidemill keys add flights dashboard", "make a key and print it, once"),),
-    "keys list": (Example("tidemill keys list flights", "who has a key, and since when"),),
-    "keys revoke": (Example("tidemill keys revoke flights dashboard", "turn its holder away within seconds"),),
+    "keys add": (Example("tidemill keys add flights dashboard", "create a key and print it once"),),
+    "keys list": (Example("tidemill keys list flights", "names of the keys, and when they were created"),),
+    "keys revoke": (Example("tidemill keys revoke flights dashboard", "refuse the key within seconds"),),
     "capture find": (
         Example(
-            "tidemill capture find 01980a2f-6c1e-7a3b-9a52-3f1d0c6f4e11", "the rows of one answer, and where they lie"
+            "tidemill capture find 01980a2f-6c1e-7a3b-9a52-3f1d0c6f4e11", "the rows of one answer, and their files"
         ),
     ),
     "capture forget": (
-        Example("tidemill capture forget flights --column passenger --value -", "delete a subject's rows"),
+        Example("tidemill capture forget flights --column passenger --value -", "delete a person's rows"),
     ),
 }
-"""Command -> its examples; a command of a group is called GROUP COMMAND."""
+"""Command (or GROUP COMMAND) -> its examples."""
 
 
 FIRST = (
     Example("tidemill validate", "check the configs of all stacks"),
-    Example("tidemill up", "bring the platform up"),
-    Example("tidemill status", "see what runs where"),
-    Example("tidemill up --help", "what a command takes, with examples"),
+    Example("tidemill up", "create or update the platform"),
+    Example("tidemill status", "show health and address of all services"),
+    Example("tidemill up --help", "options and examples of a command"),
 )
-"""What whoever asks `tidemill` itself is shown."""
+"""The examples of `tidemill --help`."""
 
 
 def epilog(command: str) -> str | None:
-    """Return what stands below the help of `command`; None where it has no example."""
+    """Return the examples of `command` as text for its help, or None."""
     return _text(EXAMPLES.get(command, ()))
 
 
 def group_epilog(group: str) -> str | None:
-    """Return what stands below the help of a group of commands, or of `tidemill` itself."""
+    """Return the examples of a group, or of `tidemill` itself, as text for its help."""
     if group == "tidemill":
         return _text(FIRST)
     return _text([examples[0] for command, examples in EXAMPLES.items() if command.startswith(f"{group} ")])
@@ -147,6 +152,6 @@ def group_epilog(group: str) -> str | None:
 def _text(examples: Sequence[Example]) -> str | None:
     if not examples:
         return None
-    # \b keeps the lines as they are.
+    # \b: do not wrap these lines.
     lines = [f"  {example.line}\n      {example.does}" for example in examples]
     return "\n".join(["\b", "Examples:", *lines])

@@ -1,4 +1,4 @@
-"""Shows a run while it goes: a live list on a terminal, plain lines elsewhere, one JSON object a line for programs."""
+"""Shows an engine run: a live list on a terminal, plain lines elsewhere, or one JSON object per line."""
 
 from __future__ import annotations
 
@@ -6,59 +6,60 @@ import json
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import typer
 
 from ..engine.events import Event
-from .terminal import console, lively
+from .terminal import console, is_live
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
-__all__ = ["Progress", "summary"]
+__all__ = ["Mode", "Progress", "summary"]
+
+Mode = Literal["run", "preview", "refresh"]
+"""What the engine does: `preview` shows what would happen, `refresh` what differs from the state."""
 
 _DONE = {
-    "create": "made",
-    "update": "changed",
+    "create": "created",
+    "update": "updated",
     "delete": "deleted",
     "replace": "replaced",
-    "create-replacement": "made anew",
-    "delete-replaced": "deleted the old",
+    "create-replacement": "created again",
+    "delete-replaced": "deleted the old one",
 }
 _QUIET = ("same", "refresh", "read")
 
 
 def summary(changes: dict[str, int]) -> str:
-    """Return `3 made, 1 changed`, or an empty text when nothing was.
+    """Return the counts as text; empty if nothing changed.
 
     >>> summary({"same": 4, "create": 2})
-    '2 made'
+    '2 created'
     """
     return ", ".join(f"{count} {_DONE.get(operation, operation)}" for operation, count in changes.items()
                      if operation not in _QUIET and count)  # fmt: skip
 
 
 class Progress:
-    """A listener to the engine's events.
+    """Listens to the engine's events and shows them.
 
     Args:
-        as_json: one JSON object a line on standard output.
-        future: a preview: say what would happen.
-        looking: a refresh: say what differs.
+        as_json: print one JSON object per line on standard output.
+        mode: what the engine does.
     """
 
-    def __init__(self, *, as_json: bool, future: bool = False, looking: bool = False) -> None:
+    def __init__(self, *, as_json: bool, mode: Mode = "run") -> None:
         self.as_json = as_json
-        self._future = future
-        self._looking = looking
+        self._mode = mode
         self._live: Live | None = None
         self._running: dict[str, tuple[str, float]] = {}
         self._began = time.monotonic()
 
     def __enter__(self) -> Self:
-        if not self.as_json and lively(sys.stdout):
+        if not self.as_json and is_live(sys.stdout):
             from rich.live import Live
 
             self._live = Live(console=console(), get_renderable=self._render, refresh_per_second=4, transient=True)
@@ -94,22 +95,22 @@ class Progress:
             self.say(f"  {prefix}{event.name + ': ' if event.name else ''}{event.text}")
 
     def _word(self, operation: str) -> str:
-        if self._looking:
+        if self._mode == "refresh":
             return "is gone:" if operation == "delete" else "differs:"
-        return f"to {operation}" if self._future else _DONE.get(operation, operation)
+        return f"to {operation}" if self._mode == "preview" else _DONE.get(operation, operation)
 
     def say(self, line: str) -> None:
-        """Print `line` for people; programs get only events."""
+        """Print `line`, but not with `--json`, which prints only events."""
         if self.as_json:
             return
         if self._live:
-            # Soft wrapping leaves long commands and paths whole, so that they can be copied.
+            # Soft wrapping keeps long commands and paths in one piece, so that they can be copied.
             self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             typer.echo(line)
 
     def stage(self, key: str, text: str) -> None:
-        """Show that `key` is at the stage `text`; on a terminal it replaces what stood there."""
+        """Show that `key` is at the stage `text`; on a terminal this replaces its earlier stage."""
         if self.as_json:
             self(Event("note", name=key, text=text))
         elif self._live:
@@ -119,7 +120,7 @@ class Progress:
             typer.echo(f"  {text}")
 
     def end(self, key: str) -> None:
-        """Take `key` off the live list."""
+        """Remove `key` from the live list."""
         self._running.pop(key, None)
 
     def _render(self) -> RenderableType:

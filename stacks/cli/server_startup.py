@@ -1,4 +1,4 @@
-"""Says what becomes of a server which this process turns into: what it waits for, and how it is asked once it can."""
+"""Prints the start-up progress of a model server and an example request."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from ...runtime.common.settings import ListenSettings
     from ...runtime.serving.settings import ServingSettings
 
-__all__ = ["announce_beside", "curl_line", "url_of"]
+__all__ = ["announce_in_background", "curl_line", "url_of"]
 
-_POLL_SECONDS, _LATER_SECONDS = 0.3, 2.0
-_SOON = 60.0
-_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - it is where they answer on this machine
+_POLL_SECONDS, _LATER_POLL_SECONDS = 0.3, 2.0
+_LATER_AFTER_SECONDS = 60.0
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - addresses to connect to, not to listen on
 
 
 def url_of(listen: ListenSettings) -> str:
-    """Return where the server answers, as seen from this machine."""
-    host = _ANYWHERE.get(listen.host, listen.host)
+    """Return the URL of the server on this machine."""
+    host = _LOOPBACK.get(listen.host, listen.host)
     return f"{'https' if listen.tls else 'http'}://{f'[{host}]' if ':' in host else host}:{listen.port}"
 
 
-def announce_beside(settings: ServingSettings) -> None:
-    """Have a process beside this one announce the server which this one becomes; it ends when it has, or with that."""
+def announce_in_background(settings: ServingSettings) -> None:
+    """Start a process that waits until this process, as the server, is ready; it ends then or with the server."""
     server = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -37,7 +37,7 @@ def announce_beside(settings: ServingSettings) -> None:
     if child:
         os.waitpid(child, 0)
         return
-    # Twice, so that the server has no child which it knows nothing of.
+    # Fork twice, so that the server does not get a child it does not know.
     try:
         if os.fork() == 0:
             _announce(settings, server)
@@ -46,27 +46,27 @@ def announce_beside(settings: ServingSettings) -> None:
 
 
 def _announce(settings: ServingSettings, server: int) -> None:
-    said = ""
+    last_error = ""
     began = time.monotonic()
-    while _lives(server):
-        state = _get(settings.listen, "/readyz")
+    while _is_running(server):
+        state = _get_json(settings.listen, "/readyz")
         if state is not None and state.get("ready"):
-            _say(f"ready: version {state['version']} of {settings.model} answers, engine {state['engine']}")
-            _say(curl_line(settings.listen, _example(settings.listen)))
+            _write_line(f"ready: serving version {state['version']} of {settings.model} with engine {state['engine']}")
+            _write_line(curl_line(settings.listen, _example_body(settings.listen)))
             return
         error = str(state.get("error", "")) if state is not None else ""
-        if error and error != said:
-            said = error
-            _say(f"not ready: {error}; it goes on trying")
-        time.sleep(_POLL_SECONDS if time.monotonic() - began < _SOON else _LATER_SECONDS)
+        if error and error != last_error:
+            last_error = error
+            _write_line(f"not ready: {error}; trying again")
+        time.sleep(_POLL_SECONDS if time.monotonic() - began < _LATER_AFTER_SECONDS else _LATER_POLL_SECONDS)
 
 
-def _say(text: str) -> None:
+def _write_line(text: str) -> None:
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
-def _lives(process: int) -> bool:
+def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -76,11 +76,11 @@ def _lives(process: int) -> bool:
     return True
 
 
-def _get(listen: ListenSettings, path: str, *, key: str | None = None) -> dict[str, Any] | None:
-    host = _ANYWHERE.get(listen.host, listen.host)
+def _get_json(listen: ListenSettings, path: str, *, key: str | None = None) -> dict[str, Any] | None:
+    host = _LOOPBACK.get(listen.host, listen.host)
     if listen.tls:
         context = ssl.create_default_context(cafile=str(listen.tls_cert_file))
-        # The certificate is the server's own, whatever name it bears and whoever signed it.
+        # Trust exactly the server's own certificate, for any host name and issuer.
         context.check_hostname = False
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         connection = http.client.HTTPSConnection(host, listen.port, timeout=5, context=context)
@@ -96,24 +96,24 @@ def _get(listen: ListenSettings, path: str, *, key: str | None = None) -> dict[s
         connection.close()
 
 
-def _example(listen: ListenSettings) -> Any:
-    """Return a body which `/invocations` takes, as the server's own description gives it, or None."""
+def _example_body(listen: ListenSettings) -> Any:
+    """Return the example body for `/invocations` from the server's OpenAPI document, or None."""
     from ...runtime.common.secrets import read_secret
 
-    described = _get(listen, "/openapi.json", key=read_secret(listen.token_file))
+    document = _get_json(listen, "/openapi.json", key=read_secret(listen.token_file))
     try:
-        operation: Any = (described or {})["paths"]["/invocations"]["post"]
+        operation: Any = (document or {})["paths"]["/invocations"]["post"]
         content: Any = operation["requestBody"]["content"]["application/json"]
         body: Any = next(iter(content["examples"].values()))["value"]
     except (KeyError, TypeError, StopIteration):
         return None
     records = body.get("dataframe_records")
-    # One row shows as much as several.
+    # One row is enough for an example.
     return {"dataframe_records": records[:1]} if records else body
 
 
 def curl_line(listen: ListenSettings, body: Any) -> str:
-    """Return a command for bash or zsh which asks the server; the key stays in its file and off the process list.
+    """Return a bash or zsh command that sends a request; the key stays in its file, out of the process list.
 
     >>> from pathlib import Path
     >>> from tidemill.runtime.common.settings import ListenSettings
@@ -123,5 +123,5 @@ def curl_line(listen: ListenSettings, body: Any) -> str:
     """
     certificate = f" --cacert {shlex.quote(str(listen.tls_cert_file))}" if listen.tls else ""
     key = f"-H @<(printf 'Authorization: Bearer %s' \"$(cat {shlex.quote(str(listen.token_file))})\")"
-    sent = shlex.quote(json.dumps(body)) if body is not None else "'{\"dataframe_records\": [...]}'"
-    return f"curl -s{certificate} {url_of(listen)}/invocations {key} -H 'Content-Type: application/json' -d {sent}"
+    data = shlex.quote(json.dumps(body)) if body is not None else "'{\"dataframe_records\": [...]}'"
+    return f"curl -s{certificate} {url_of(listen)}/invocations {key} -H 'Content-Type: application/json' -d {data}"

@@ -82,7 +82,10 @@ def engine_environment(loaded: LoadedStack, environ: Mapping[str, str] = os.envi
         UserError: the target requires shared state, but the backend is a folder on this machine.
     """
     require_shared_state(loaded, environ)
-    mine: dict[str, str] = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
+    mine: dict[str, str] = {
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+        "PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER": "true",  # for a config without the salt
+    }
     if not loaded.config.spec.plugins:
         # tidemill brings the only provider that it needs.
         mine["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"

@@ -11,7 +11,7 @@ from ...components.provider.local.files import read_json
 from ...components.provider.local.ports import holder_of
 from ...runtime.common.errors import PlatformError, ToolError
 from ..loading import LoadedStack
-from ..operations import operations_of
+from ..operations import stack_operations
 
 __all__ = ["ensure_tools", "get_tool", "require_free_ports"]
 
@@ -42,7 +42,7 @@ def _is_ours(loaded: LoadedStack, name: str, port: int) -> bool:
     root = StackRoot.of(loaded.project, loaded.config.stack)
     if (read_json(root.endpoints) or {}).get(name) != port:
         return False
-    return operations_of(loaded).runs(name)
+    return stack_operations(loaded).runs(name)
 
 
 def ensure_tools(loaded: LoadedStack, note: Callable[[str], None]) -> None:

@@ -20,8 +20,9 @@ from pulumi.automation.errors import CommandError, ConcurrentUpdateError, Invali
 from ...components.layout import StackRoot, home
 from ...runtime.common.errors import RefusedError, TidemillError, UserError
 from ..loading import LoadedStack, project_settings
-from ..operations import release
+from ..operations import remove_deletion_protection
 from .command import EngineCommand
+from .config_file import config_restored, config_with_salt
 from .environment import backend_folder, engine_environment
 from .events import Event, Listener, Translator
 from .failures import explain
@@ -100,8 +101,10 @@ class Engine:
         self._listener: Listener = listener or (lambda _: None)
         self._program_error: TidemillError | None = None
         self._notes: list[str] = []
+        self._salt: str | None = None
         self._environment = engine_environment(loaded)
         self._home = home(loaded.project)
+        self._config_file = self._home / "config" / loaded.file.name
         self._project = str(project_settings(loaded.project)["name"])
         self._folder = backend_folder(loaded.project, {**os.environ, **self._environment})
 
@@ -150,7 +153,7 @@ class Engine:
                 raise self.refusal(deployment)
             if delete_data:
                 self._environment["TIDEMILL_DELETE_DATA"] = self.stack
-                release(self.loaded)
+                remove_deletion_protection(self.loaded)
             if deployment.pending:
                 self._clear_pending(deployment)
             if deployment.protected:
@@ -177,23 +180,36 @@ class Engine:
     def deployment(self) -> Deployment | None:
         """Return the stack's state, or None if it has none."""
         if self._folder is not None:
-            return read_checkpoint(self._folder, self._project, self.stack)
-        try:
-            return Deployment.of(dict(self._handle.export_stack().deployment or {}))
-        except StackNotFoundError:
-            return None
-        except CommandError as error:
-            raise explain(error, [], self.loaded) from None
+            deployment = read_checkpoint(self._folder, self._project, self.stack)
+        else:
+            try:
+                deployment = Deployment.of(dict(self._handle.export_stack().deployment or {}))
+            except StackNotFoundError:
+                deployment = None
+            except CommandError as error:
+                raise explain(error, [], self.loaded) from None
+        self._salt = deployment.salt if deployment else None
+        return deployment
 
     @property
     def _quiet(self) -> dict[str, Any]:
-        return {"color": "never", "suppress_progress": True, "suppress_outputs": True, "parallel": _PARALLEL}
+        return {**self._output, "suppress_outputs": True}
 
     @property
     def _common(self) -> dict[str, Any]:
         # Pulumi.yaml sets `refresh` too, but that of another project may not.
         packs = {"policy_packs": [str(PACK)]} if self._policy else {}
-        return {"color": "never", "suppress_progress": True, "parallel": _PARALLEL, "refresh": True, **packs}
+        return {**self._output, "refresh": True, **packs}
+
+    @property
+    def _output(self) -> dict[str, Any]:
+        config_file = config_with_salt(self.loaded, self._salt, self._config_file)
+        return {
+            "color": "never",
+            "suppress_progress": True,
+            "parallel": _PARALLEL,
+            "config_file": str(config_file) if config_file else None,
+        }
 
     @cached_property
     def _handle(self) -> Stack:
@@ -236,10 +252,10 @@ class Engine:
         """Create the stack in the state if necessary, and clear what a killed engine left in it."""
         deployment = self.deployment()
         if deployment is None:
-            provider = self.loaded.secrets_provider
-            self._command(
-                "stack", "init", self.stack, "--no-select", *(["--secrets-provider", provider] if provider else [])
-            )
+            provider = ["--secrets-provider", given] if (given := self.loaded.secrets_provider) else []
+            with config_restored(self.loaded):
+                self._command("stack", "init", self.stack, "--no-select", *provider)
+            self.deployment()
         elif deployment.pending and clear:
             self._clear_pending(deployment)
 
@@ -291,4 +307,5 @@ class Engine:
             shutil.rmtree(root.path)
         if self._folder is not None:
             remove_traces(self._folder, self._project, self.stack)
+        self._config_file.unlink(missing_ok=True)
         lock.unlink(missing_ok=True)

@@ -21,11 +21,13 @@ class Deployment:
         resources: names of the resources, without the stack itself and its providers.
         protected: names of the protected resources, which hold data or give access to it, the secrets last.
         pending: names of the resources that an engine was creating when it was killed.
+        salt: the engine's `encryptionsalt` if a passphrase protects the secrets.
     """
 
     resources: tuple[str, ...] = ()
     protected: tuple[str, ...] = ()
     pending: tuple[str, ...] = ()
+    salt: str | None = None
 
     @classmethod
     def of(cls, raw: dict[str, Any] | None) -> Deployment:
@@ -36,6 +38,7 @@ class Deployment:
             for resource in cast("list[dict[str, Any]]", raw.get("resources") or [])
             if not str(resource["type"]).startswith("pulumi:")
         ]
+        provider = cast("dict[str, Any]", raw.get("secrets_providers") or {})
         operations = cast("list[dict[str, Any]]", raw.get("pending_operations") or [])
         return cls(
             resources=tuple(_name(resource) for resource in resources),
@@ -45,6 +48,7 @@ class Deployment:
                 if resource.get("protect")
             ),
             pending=tuple(_name(entry["resource"]) for entry in operations if entry.get("type") == "creating"),
+            salt=provider["state"]["salt"] if provider.get("type") == "passphrase" else None,
         )
 
 

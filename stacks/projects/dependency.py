@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...runtime.common.errors import TidemillError, UserError
 from ..uv_command import run_uv
-from ..wheels import OWN, origin, own_wheel
+from ..wheels import DISTRIBUTION, install_origin, own_wheel
 
 __all__ = ["VENDOR", "lock", "require"]
 
@@ -36,19 +36,19 @@ def require(project: Path) -> str:
     """
     file = project / "pyproject.toml"
     text = file.read_text(encoding="utf-8")
-    if re.search(rf"^{OWN} = ", text, flags=re.MULTILINE) or _FROM_INDEX in text:
+    if re.search(rf"^{DISTRIBUTION} = ", text, flags=re.MULTILINE) or _FROM_INDEX in text:
         raise UserError("says already where tidemill comes from", field=str(file))
-    version = metadata.version(OWN)
+    version = metadata.version(DISTRIBUTION)
     with tempfile.TemporaryDirectory() as work:
         wheel, how = own_wheel(Path(work))
         known = _hashes(version)
-        if known and (origin().kind == "index" or hashlib.sha256(wheel.read_bytes()).hexdigest() in known):
-            file.write_text(f'{text}{_FROM_INDEX}["{OWN}=={version}"]\n', encoding="utf-8")
+        if known and (install_origin().kind == "index" or hashlib.sha256(wheel.read_bytes()).hexdigest() in known):
+            file.write_text(f'{text}{_FROM_INDEX}["{DISTRIBUTION}=={version}"]\n', encoding="utf-8")
             return f"tidemill {version} comes from the package index"
         folder = project / VENDOR
         folder.mkdir()
         (folder / wheel.name).write_bytes(wheel.read_bytes())
-        source = f'{OWN} = {{ path = "{VENDOR}/{wheel.name}" }}'
+        source = f'{DISTRIBUTION} = {{ path = "{VENDOR}/{wheel.name}" }}'
         file.write_text(f"{text}\n{_FROM_WHEEL}{source}\n", encoding="utf-8")
         return f"tidemill {version} is in {VENDOR}/, {how}: the package index has not this very file"
 
@@ -72,12 +72,12 @@ def _hashes(version: str) -> set[str]:
     """Return the SHA-256 of each file which the index has of `version`; none where it cannot be asked."""
     with tempfile.TemporaryDirectory() as work:
         asked = Path(work) / "requirements.in"
-        asked.write_text(f"{OWN}=={version}\n", encoding="utf-8")
+        asked.write_text(f"{DISTRIBUTION}=={version}\n", encoding="utf-8")
         words = ["pip", "compile", "--quiet", "--no-deps", "--no-header", "--no-annotate", "--generate-hashes"]
         # A server which does not answer is no index which has it: nobody waits for it for long.
         patience = {"UV_HTTP_TIMEOUT": "5", "UV_HTTP_RETRIES": "0"}
         try:
-            done = run_uv([*words, str(asked)], Path(work), seconds=_ASK_SECONDS, more=patience)
+            done = run_uv([*words, str(asked)], Path(work), seconds=_ASK_SECONDS, variables=patience)
         except TidemillError:
             return set()
     return set(re.findall(r"sha256:([0-9a-f]{64})", done.stdout)) if done.returncode == 0 else set()

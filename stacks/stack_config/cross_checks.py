@@ -1,4 +1,4 @@
-"""What a stack config may not say although every value in it is well-formed: names which lead nowhere."""
+"""Checks a stack config beyond its schema: names and paths must exist, ports must not clash."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from ...components.targets.checks import Problem
 from ..settings import StackConfig
 from .schema_errors import KeyPath, nearest
 
-__all__ = ["placeholders", "problems"]
+__all__ = ["cross_check", "find_placeholders"]
 
 
-def problems(config: StackConfig, project: Path, stack: str, secrets: set[str], plain: set[str]) -> Iterator[Problem]:
-    """Yield what does not lead anywhere in `config`.
+def cross_check(
+    config: StackConfig, project: Path, stack: str, secrets: set[str], plain: set[str]
+) -> Iterator[Problem]:
+    """Yield the problems of `config` that its schema cannot express.
 
     Args:
         config: the config.
-        project: the folder which paths are relative to.
-        stack: the name of its file.
-        secrets: names of the config values which are encrypted.
-        plain: names of those which are not.
+        project: the folder that paths are relative to.
+        stack: the stack name in the file name.
+        secrets: names of the encrypted config values.
+        plain: names of the other config values.
     """
     if config.stack != stack:
         path: KeyPath = ("team",) if not stack.startswith(f"{config.team}-") else ("environment",)
         message = f"TEAM-ENVIRONMENT is not the stack's name {stack}"
-        yield Problem(path, message, config.stack, "rename the file or hint it")
+        yield Problem(path, message, config.stack, "rename the file, or correct the name")
     yield from _files(config, project)
     yield from _repositories(config)
     yield from _receivers(config, secrets, plain)
@@ -34,32 +36,32 @@ def problems(config: StackConfig, project: Path, stack: str, secrets: set[str], 
     yield from config.problems()
 
 
-def placeholders(value: object, path: KeyPath = ()) -> Iterator[Problem]:
-    """Yield what the targets would take for one of their own placeholders, which can stand for secrets."""
+def find_placeholders(value: object, path: KeyPath = ()) -> Iterator[Problem]:
+    """Yield texts that look like a placeholder of a target; placeholders can insert secrets."""
     if isinstance(value, dict):
-        for key, one in cast("dict[str, Any]", value).items():
+        for key, child in cast("dict[str, Any]", value).items():
             if "@{" in key:
-                yield _placeholder((*path, key), key)
-            yield from placeholders(one, (*path, key))
+                yield _placeholder_problem((*path, key), key)
+            yield from find_placeholders(child, (*path, key))
     elif isinstance(value, list):
-        for index, one in enumerate(cast("list[Any]", value)):
-            yield from placeholders(one, (*path, index))
+        for index, item in enumerate(cast("list[Any]", value)):
+            yield from find_placeholders(item, (*path, index))
     elif isinstance(value, str) and "@{" in value:
-        yield _placeholder(path, value)
+        yield _placeholder_problem(path, value)
 
 
-def _placeholder(path: KeyPath, text: str) -> Problem:
-    return Problem(path, "holds `@{`, which begins what a target replaces", text[:200], "write it without")
+def _placeholder_problem(path: KeyPath, text: str) -> Problem:
+    return Problem(path, "contains `@{`, which starts a placeholder", text[:200], "remove it")
 
 
 def _files(config: StackConfig, project: Path) -> Iterator[Problem]:
-    here = "paths are relative to Pulumi.yaml"
+    hint = "paths are relative to Pulumi.yaml"
     for name, repository in config.lake.repositories.items():
         if repository.gate and not (project / repository.gate).is_file():
-            yield Problem(("lake", "repositories", name, "gate"), "no such file", repository.gate, here)
+            yield Problem(("lake", "repositories", name, "gate"), "no such file", repository.gate, hint)
     for name, model in config.models.items():
         if not (project / model.code).is_dir():
-            yield Problem(("models", name, "code"), "no such folder", model.code, here)
+            yield Problem(("models", name, "code"), "no such folder", model.code, hint)
 
 
 def _repositories(config: StackConfig) -> Iterator[Problem]:
@@ -68,7 +70,7 @@ def _repositories(config: StackConfig) -> Iterator[Problem]:
         if model.repository not in known:
             close = nearest(model.repository, known)
             hint = f"did you mean {close}?" if close else "add it under lake.repositories"
-            message = "names a repository which lake.repositories has not"
+            message = "no such repository in lake.repositories"
             yield Problem(("models", name, "data"), message, model.data, hint)
 
 
@@ -77,7 +79,7 @@ def _receivers(config: StackConfig, secrets: set[str], plain: set[str]) -> Itera
         secret = receiver.url.secret
         if secret not in secrets:
             kind = "slack" if receiver.slack else "webhook"
-            message = "is not encrypted" if secret in plain else "names a secret which the config has not"
+            message = "is not encrypted" if secret in plain else "no such secret in the config"
             path = ("monitoring", "receivers", index, kind, "url", "secret")
             yield Problem(path, message, secret, f"run `pulumi config set --secret {secret}`")
 
@@ -91,5 +93,5 @@ def _ports(config: StackConfig) -> Iterator[Problem]:
             hint = f"did you mean {close}?" if close else f"use one of {', '.join(services)}"
             yield Problem(("ports", name), "no such service", name, hint)
         if port in taken:
-            yield Problem(("ports", name), f"the port of {taken[port]} too", port, "give each service its own")
+            yield Problem(("ports", name), f"also the port of {taken[port]}", port, "give each service its own")
         taken.setdefault(port, name)

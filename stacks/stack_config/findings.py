@@ -1,4 +1,4 @@
-"""A problem with its place: file, line, path, value, and what to do about it."""
+"""A problem in a config file: file, line, path, value and hint."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 
 from ...runtime.common.errors import ConfigError, UserError
 
-__all__ = ["Finding", "first_of"]
+__all__ = ["Finding", "first_error"]
 
 _PLACE = re.compile(r"(?P<file>.*?)(?::(?P<line>\d+))?(?:: (?P<path>.*))?")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something in a config file that does not hold.
+    """A problem in a config file.
 
     Attributes:
         file: the file, relative to the project.
-        line: its line, counted from one, or None where the file as a whole is meant.
-        path: keys which lead to the value, joined by dots; empty for the file.
-        message: what is wrong, one sentence without a full stop.
-        value: what stands there; None for a secret, or where nothing does.
-        hint: what to do about it.
-        stack: the stack whose config it is found in, or None.
+        line: its line, counted from one, or None for the whole file.
+        path: dotted path of the value; empty for the whole file.
+        message: the problem, one sentence without a full stop.
+        value: the value; None for a secret or a missing value.
+        hint: how to fix it.
+        stack: the stack of the config, or None.
     """
 
     file: str
@@ -37,34 +37,32 @@ class Finding:
     stack: str | None = None
 
     @classmethod
-    def of(cls, error: UserError, stack: str | None = None) -> Finding:
-        """Return `error`, whose field is `file:line: path` or a part of that."""
+    def from_error(cls, error: UserError, stack: str | None = None) -> Finding:
+        """Convert `error`, whose field is `file:line: path` or a part of that."""
         place = _PLACE.fullmatch(error.field or "")
         file, line, path = (place["file"], place["line"], place["path"]) if place else (error.field or "", None, None)
         return cls(file, int(line) if line else None, path or "", error.message, error.value, error.hint, stack)
 
-    def error(self, more: int = 0) -> ConfigError:
-        """Return it as an error, which says that there are `more`."""
+    def as_error(self, more: int = 0) -> ConfigError:
+        """Return this as an error that mentions the number of `more` problems."""
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         field = f"{place}: {self.path}" if self.path else place
         hint = self.hint.rstrip(".") if self.hint else None
         if more:
-            hint = f"{hint or 'hint it'} (and {more} more after this)"
-        return ConfigError(
-            _visible(self.message), field=_visible(field), value=self.value, hint=hint and _visible(hint)
-        )
+            hint = f"{hint or 'fix it'} (and {more} more)"
+        return ConfigError(_escape(self.message), field=_escape(field), value=self.value, hint=hint and _escape(hint))
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as JSON; a value that JSON has not is told in words."""
-        known = isinstance(self.value, str | int | float | bool | list | dict | None)
-        return {**asdict(self), "value": self.value if known else str(self.value)}
+        """Return this as JSON; a value that is not JSON becomes text."""
+        is_json = isinstance(self.value, str | int | float | bool | list | dict | None)
+        return {**asdict(self), "value": self.value if is_json else str(self.value)}
 
 
-def _visible(text: str) -> str:
-    """Return `text` with what a terminal would obey or not show written out: a key may hold anything."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+def _escape(text: str) -> str:
+    """Escape unprintable characters, which a key may contain and a terminal would obey."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-def first_of(findings: Sequence[Finding]) -> ConfigError:
-    """Return the first of `findings` as an error which says how many follow."""
-    return findings[0].error(len(findings) - 1)
+def first_error(findings: Sequence[Finding]) -> ConfigError:
+    """Return the first of `findings` as an error that mentions the number of the others."""
+    return findings[0].as_error(len(findings) - 1)

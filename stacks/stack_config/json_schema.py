@@ -1,6 +1,6 @@
 """The JSON Schemas of config files, for editors.
 
-`tidemill schema > stacks/stack.schema.json` writes the one of stack configs, `tidemill schema --teams` the other.
+`tidemill schema` prints the schema of stack configs, and `tidemill schema --teams` that of `teams.yaml`.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def stack_schema() -> dict[str, Any]:
-    """Return the schema of a whole `Pulumi.TEAM-ENVIRONMENT.yaml`."""
+    """Return the schema of `Pulumi.TEAM-ENVIRONMENT.yaml`."""
     stack = StackConfig.model_json_schema()
     definitions = stack.pop("$defs", {})
     stack["properties"]["extends"] = {
         "type": "string",
-        "description": "A config this one is laid over, relative to Pulumi.yaml.",
+        "description": "A base config whose values this one overrides; path relative to Pulumi.yaml.",
         "examples": ["stacks/config/base.yaml"],
     }
-    # A base may hold what is required: the loader checks the merged config.
+    # A base may have the required keys; the loader checks the merged config.
     stack["anyOf"] = [{"required": stack.pop("required", [])}, {"required": ["extends"]}]
     stack["description"] = "The platform of one team in one environment."
     config = {
-        "description": "The engine's config: `tidemill:stack`, and secrets by names of their own.",
+        "description": "The config of Pulumi: `tidemill:stack`, and secrets under their own names.",
         "type": "object",
         "properties": {"tidemill:stack": stack},
         "required": ["tidemill:stack"],
@@ -46,7 +46,7 @@ def stack_schema() -> dict[str, Any]:
 
 
 def stack_schema_text() -> str:
-    """Return the schema as the text of `stack.schema.json`."""
+    """Return the text of `stack.schema.json`."""
     return json.dumps(stack_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
@@ -56,5 +56,5 @@ def teams_schema() -> dict[str, Any]:
 
 
 def teams_schema_text() -> str:
-    """Return that schema as text."""
+    """Return the schema of `teams.yaml` as text."""
     return json.dumps(teams_schema(), indent=2, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""What the models say of a path in a config file, and the problems of a file in their words. Imports no Pulumi."""
+"""Turns validation errors into problems with a hint, and looks up paths in the schema. Imports no Pulumi."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pydantic import BaseModel, ValidationError
 from ...components.targets.checks import Problem
 from ..settings import StackConfig
 
-__all__ = ["KeyPath", "nearest", "problems_of", "schema_at"]
+__all__ = ["KeyPath", "nearest", "schema_at", "schema_problems"]
 
 KeyPath = tuple[str | int, ...]
-"""Keys and indices which lead to a value."""
+"""Keys and indices of a value."""
 
-_SHOWN = 200
+_MOST_CHARACTERS = 200
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the one of `known` that `word` probably meant.
+    """Return the name in `known` that is most similar to `word`, or None.
 
     >>> nearest("promot", ["promote", "serve"])
     'promote'
@@ -36,9 +36,9 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def schema_at(path: KeyPath, model: type[BaseModel] = StackConfig) -> dict[str, Any]:
-    """Return the part of the JSON Schema of `model` which describes `path`, or {}."""
-    whole = _schema(model)
-    node: dict[str, Any] = _resolve(whole, whole)
+    """Return the part of the JSON Schema of `model` that describes `path`, or {}."""
+    root = _schema(model)
+    node: dict[str, Any] = _resolve(root, root)
     for part in path:
         if isinstance(part, int):
             node = cast("dict[str, Any]", node.get("items", {}))
@@ -46,33 +46,32 @@ def schema_at(path: KeyPath, model: type[BaseModel] = StackConfig) -> dict[str, 
             patterns = list(cast("dict[str, Any]", node.get("patternProperties", {})).values())
             other: Any = patterns[0] if patterns else node.get("additionalProperties")
             node = cast("dict[str, Any]", node.get("properties", {})).get(part) or other or {}
-        node = _resolve(whole, node) if isinstance(cast("Any", node), dict) else {}
+        node = _resolve(root, node) if isinstance(cast("Any", node), dict) else {}
     return node
 
 
-def _resolve(whole: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+def _resolve(root: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
     for option in cast("list[dict[str, Any]]", node.get("anyOf", [])):
         if option.get("type") != "null":
-            return _resolve(whole, {**option, **{key: value for key, value in node.items() if key != "anyOf"}})
+            return _resolve(root, {**option, **{key: value for key, value in node.items() if key != "anyOf"}})
     reference = node.get("$ref")
     if isinstance(reference, str):
-        target = cast("dict[str, Any]", whole["$defs"][reference.rsplit("/", 1)[1]])
+        target = cast("dict[str, Any]", root["$defs"][reference.rsplit("/", 1)[1]])
         return {**target, **{key: value for key, value in node.items() if key != "$ref"}}
     return node
 
 
-def problems_of(error: ValidationError, model: type[BaseModel] = StackConfig) -> Iterator[Problem]:
-    """Yield what `model` has against a file, the likely causes of others first."""
-    told = error.errors(include_url=False)
-    # An unknown key is likely the cause of a missing one: tell it first.
-    told.sort(key=lambda problem: problem["type"] != "extra_forbidden")
-    for one in told:
-        path: KeyPath = tuple(part for part in one["loc"] if part != "[key]")
-        kind, context = one["type"], one.get("ctx", {})
-        value: Any = one.get("input")
+def schema_problems(error: ValidationError, model: type[BaseModel] = StackConfig) -> Iterator[Problem]:
+    """Yield the problems in a validation error of `model`, likely causes first."""
+    # An unknown key is often the cause of a missing one.
+    details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
+    for detail in details:
+        path: KeyPath = tuple(part for part in detail["loc"] if part != "[key]")
+        kind, context = detail["type"], detail.get("ctx", {})
+        value: Any = detail.get("input")
         schema = schema_at(path, model)
         hint = str(schema["description"]) if "description" in schema else None
-        message = one["msg"][:1].lower() + one["msg"][1:]
+        message = detail["msg"][:1].lower() + detail["msg"][1:]
         if kind == "missing":
             message, value, hint = "is missing", None, f"add it: {hint}" if hint else "add it"
         elif kind == "extra_forbidden":
@@ -85,12 +84,12 @@ def problems_of(error: ValidationError, model: type[BaseModel] = StackConfig) ->
         elif kind == "value_error":
             message, _, hint = str(context["error"]).partition("; ")
         elif kind == "string_pattern_mismatch":
-            message = f"does not match {context['pattern']}" + (" as a name" if "[key]" in one["loc"] else "")
+            message = f"does not match {context['pattern']}" + (" as a name" if "[key]" in detail["loc"] else "")
         if "receivers" in path:
-            value = None  # what stands where a secret's name should be may be the secret
-        elif isinstance(value, str) and len(value) > _SHOWN:
-            value = value[:_SHOWN] + "..."
-        yield Problem(path, message, value, (hint or "hint it").rstrip("."))
+            value = None  # it may be a secret, given instead of the secret's name
+        elif isinstance(value, str) and len(value) > _MOST_CHARACTERS:
+            value = value[:_MOST_CHARACTERS] + "..."
+        yield Problem(path, message, value, (hint or "fix it").rstrip("."))
 
 
 def _known_keys(path: KeyPath, model: type[BaseModel]) -> str:

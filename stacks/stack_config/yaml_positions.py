@@ -1,7 +1,7 @@
-"""YAML whose values remember the line they stand in, read by the rules of YAML 1.2's core schema.
+"""Reads YAML 1.2 (core schema) with the line of each value.
 
-PyYAML by itself reads YAML 1.1, where `on`, `yes` and `off` are booleans and `1:30` is ninety; the engine does not.
-A key spelt like one of those booleans is refused: other programs would read it differently.
+PyYAML reads YAML 1.1, where `on`, `yes` and `off` are booleans and `1:30` is ninety; the engine reads 1.2. Keys that
+are booleans in YAML 1.1 are refused, since other programs would read them differently.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import yaml
 
 from ...runtime.common.errors import ConfigError
 
-__all__ = ["Mark", "read_yaml"]
+__all__ = ["Position", "read_yaml"]
 
 _BOOLEAN_KEYS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false"})
 _DEPTH = 50
 
 
 @dataclass(frozen=True)
-class Mark:
-    """A line of a file, counted from one."""
+class Position:
+    """A file and a line, counted from one."""
 
     file: Path
     line: int
 
     def text(self, project: Path) -> str:
-        """Return `file:line`, the file relative to `project` where it is inside."""
+        """Return `file:line`, with the file relative to `project` if it is inside."""
         shown = self.file.relative_to(project) if self.file.is_relative_to(project) else self.file
         return f"{shown}:{self.line}"
 
@@ -67,19 +67,19 @@ _CoreLoader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 _Path = tuple[str | int, ...]
 
 
-def read_yaml(file: Path, project: Path) -> tuple[Any, dict[_Path, Mark], dict[_Path, Mark]]:
-    """Return the value in `file`, the marks of its values and the marks of its keys, both by path.
+def read_yaml(file: Path, project: Path) -> tuple[Any, dict[_Path, Position], dict[_Path, Position]]:
+    """Return the value in `file`, and the positions of its values and of its keys by path.
 
     Raises:
-        ConfigError: it cannot be read or is not YAML, has a key twice, or one which YAML 1.1 reads as a boolean.
+        ConfigError: the file cannot be read, is not YAML, repeats a key, or has a key that YAML 1.1 reads as a boolean.
     """
     shown = str(file.relative_to(project)) if file.is_relative_to(project) else str(file)
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError("not UTF-8", field=shown, hint=f"look at byte {error.start}") from None
+        raise ConfigError("not UTF-8", field=shown, hint=f"see byte {error.start}") from None
     except OSError as error:
-        raise ConfigError(f"cannot be read ({error.strerror})", field=shown, hint="make it readable") from None
+        raise ConfigError(f"cannot read it ({error.strerror})", field=shown, hint="make it readable") from None
     loader = _CoreLoader(text)
     try:
         node = loader.get_single_node()
@@ -88,27 +88,27 @@ def read_yaml(file: Path, project: Path) -> tuple[Any, dict[_Path, Mark], dict[_
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         problem = error.problem or error.context or "malformed"
-        raise ConfigError(f"not YAML ({problem})", field=f"{shown}:{line}", hint="hint that line") from None
+        raise ConfigError(f"not YAML ({problem})", field=f"{shown}:{line}", hint="fix this line") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"not YAML ({str(error).splitlines()[0]})", field=shown, hint="hint it") from None
+        raise ConfigError(f"not YAML ({str(error).splitlines()[0]})", field=shown, hint="fix it") from None
     except RecursionError:
         raise ConfigError("nested too deeply", field=shown, hint="flatten it") from None
     finally:
         loader.dispose()
-    return value, reader.marks, reader.keys
+    return value, reader.positions, reader.keys
 
 
 class _Reader:
-    """Turns nodes into values, noting where each stood."""
+    """Converts nodes to values and records their positions."""
 
     def __init__(self, loader: _CoreLoader, file: Path, shown: str) -> None:
         self.loader, self.file, self.shown = loader, file, shown
-        self.marks: dict[_Path, Mark] = {}
-        self.keys: dict[_Path, Mark] = {}
+        self.positions: dict[_Path, Position] = {}
+        self.keys: dict[_Path, Position] = {}
 
     def value(self, node: yaml.Node, path: _Path) -> Any:
         line = node.start_mark.line + 1
-        self.marks[path] = Mark(self.file, line)
+        self.positions[path] = Position(self.file, line)
         if len(path) > _DEPTH:
             raise ConfigError("nested too deeply", field=f"{self.shown}:{line}", hint="flatten it")
         if isinstance(node, yaml.SequenceNode):
@@ -118,17 +118,17 @@ class _Reader:
         found: dict[str, Any] = {}
         own = len(node.value)
         self.loader.flatten_mapping(node)
-        merged = max(0, len(node.value) - own)  # `<<` puts its entries first, and they give way to the node's own
+        merged = max(0, len(node.value) - own)  # entries of `<<` come first; the node's own override them
         for number, (key_node, value_node) in enumerate(node.value):
             at = f"{self.shown}:{key_node.start_mark.line + 1}"
             if not isinstance(key_node, yaml.ScalarNode):
-                raise ConfigError("a key is not a word", field=at, hint="use a plain word")
+                raise ConfigError("a key must be a word", field=at, hint="use a plain word")
             key = str(key_node.value)
             if key_node.style is None and key.lower() in _BOOLEAN_KEYS:
-                hint = "use another word, since YAML 1.1 reads this one as a boolean"
-                raise ConfigError("a key may not be a boolean", field=at, value=key, hint=hint)
+                hint = "use another word; YAML 1.1 reads this one as a boolean"
+                raise ConfigError("a key must not be a boolean", field=at, value=key, hint=hint)
             if key in found and number >= merged and not merged:
-                raise ConfigError("the key is there twice", field=at, value=key, hint="keep one of them")
-            self.keys[*path, key] = Mark(self.file, key_node.start_mark.line + 1)
+                raise ConfigError("the key appears twice", field=at, value=key, hint="keep one of them")
+            self.keys[*path, key] = Position(self.file, key_node.start_mark.line + 1)
             found[key] = self.value(value_node, (*path, key))
         return found

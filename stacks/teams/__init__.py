@@ -1,1 +1,1 @@
-"""What holds across the stacks of one project: the rules all teams keep, and the list of who has what."""
+"""Rules across the teams of one project, and the list of its stacks."""

@@ -1,4 +1,4 @@
-"""The stacks of a project and how each is, told by the engine's state: no provider is asked, and nothing is made."""
+"""Lists the stacks of a project with their state; reads only files and the engine's state, and calls no provider."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ...runtime.common.errors import TidemillError
 from ..engine.environment import state_folder
 from ..engine.locks import EngineLock
 from ..engine.state import read_checkpoint
-from ..loading import examine_stack, project_settings, stack_names
+from ..loading import check_stack, project_settings, stack_names
 from ..settings import StackConfig
-from ..stack_config.sources import Files
+from ..stack_config.sources import FileCache
 
 __all__ = ["StackView", "list_stacks"]
 
@@ -29,13 +29,13 @@ class StackView:
 
     Attributes:
         name: TEAM-ENVIRONMENT.
-        team, environment, target: of its config; None where that does not hold.
+        team, environment, target: from its config; None if that is invalid.
         models: names of its models.
-        state: `not up`; `up`; `stopped` (on local: it is there, and no service runs); `changing` (the engine is at
-            work on it); `interrupted` (an engine was, and is dead); `unknown`.
-        resources: how many resources the state holds, or None where it is not known.
-        detail: more of the state, such as why it is not known; empty where there is nothing to say.
-        problems: how many things in its config do not hold.
+        state: `not up`; `up`; `stopped` (on local: created, but no service runs); `changing` (an engine is working
+            on it); `interrupted` (its engine died); `unknown`.
+        resources: number of resources in the state, or None if unknown.
+        detail: more about the state, such as why it is unknown; may be empty.
+        problems: number of problems in its config.
     """
 
     name: str
@@ -49,30 +49,30 @@ class StackView:
     problems: int
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as JSON."""
+        """Return this as JSON."""
         return asdict(self)
 
 
 def list_stacks(project: Path, environ: Mapping[str, str] = os.environ) -> list[StackView]:
-    """Return the stacks of `project` which have a config, by name.
+    """Return the stacks of `project` that have a config, sorted by name.
 
     Raises:
         ConfigError: Pulumi.yaml cannot be read.
     """
-    files = Files(project)
+    files = FileCache(project)
     name = str(project_settings(project)["name"])
     folder = state_folder(project, environ)
     names = stack_names(project)
-    elsewhere = _asked(project, environ) if folder is None and names else {}
+    remote = _engine_listing(project, environ) if folder is None and names else {}
     views: list[StackView] = []
     for stack in names:
-        found = examine_stack(files, stack)
+        found = check_stack(files, stack)
         config = found.config
         target = config.target if config else None
         if folder is not None:
             state, resources, detail = _state(folder, name, stack)
         else:
-            state, resources, detail = elsewhere.get(stack) or elsewhere.get("", ("not up", 0, ""))
+            state, resources, detail = remote.get(stack) or remote.get("", ("not up", 0, ""))
         if state == "up" and config and config.spec.light_operations and not _runs(config, project):
             state = "stopped"
         views.append(
@@ -113,16 +113,16 @@ def _state(folder: Path, project: str, stack: str) -> _State:
 def _lock(folder: Path, project: str, stack: str) -> EngineLock | None:
     for file in sorted((folder / "locks" / "organization" / project / stack).glob("*.json")):
         try:
-            told: Any = json.loads(file.read_text(encoding="utf-8"))
+            lock: Any = json.loads(file.read_text(encoding="utf-8"))
             return EngineLock(
                 file.as_uri(),
-                str(told["username"]),
-                str(told["hostname"]),
-                int(told["pid"]),
-                str(told["timestamp"]),
+                str(lock["username"]),
+                str(lock["hostname"]),
+                int(lock["pid"]),
+                str(lock["timestamp"]),
             )
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # it ended while we looked, or a killed engine left it torn
+            continue  # the engine has just ended, or was killed while it wrote the file
     return None
 
 
@@ -131,8 +131,8 @@ def _runs(config: StackConfig, project: Path) -> bool:
     return any(service.pid for service in config.spec.operations(config.on_target(project)).services())
 
 
-def _asked(project: Path, environ: Mapping[str, str]) -> dict[str, _State]:
-    """Ask the engine, once, for all stacks of a backend that is no folder; under "" stands why it cannot be asked."""
+def _engine_listing(project: Path, environ: Mapping[str, str]) -> dict[str, _State]:
+    """List the stacks of a remote backend with the engine; after a failure, the key "" has the reason."""
     from ...components import tools
 
     try:
@@ -149,11 +149,11 @@ def _asked(project: Path, environ: Mapping[str, str]) -> dict[str, _State]:
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["no reason given"]
             return {"": ("unknown", None, lines[-1])}
-        told = cast("list[dict[str, Any]]", json.loads(done.stdout))
+        entries = cast("list[dict[str, Any]]", json.loads(done.stdout))
     except (TidemillError, OSError, ValueError, subprocess.TimeoutExpired) as error:
-        return {"": ("unknown", None, f"the backend cannot be asked ({error})")}
+        return {"": ("unknown", None, f"cannot list the stacks of the backend ({error})")}
     found: dict[str, _State] = {}
-    for entry in told:
+    for entry in entries:
         count = entry.get("resourceCount")
         state = "changing" if entry.get("updateInProgress") else "up" if count else "not up"
         found[str(entry["name"]).rsplit("/", 1)[-1]] = (state, count if isinstance(count, int) else None, "")

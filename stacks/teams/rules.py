@@ -1,4 +1,4 @@
-"""The rules across teams: `teams.yaml` beside the stack configs, which may be left out. Imports no Pulumi.
+"""The rules across teams: the optional `teams.yaml` next to the stack configs. Imports no Pulumi.
 
 names: { model: "[a-z]+(-[a-z]+)?" }
 environments:
@@ -33,92 +33,92 @@ Pattern = Annotated[str, AfterValidator(_pattern)]
 
 
 class NameRules(Settings):
-    """What things may be called, besides what tidemill itself allows: expressions which the whole name must match."""
+    """Patterns that a complete name must match, in addition to the rules of tidemill."""
 
     team: Pattern | None = Field(default=None, description="Names of teams.", examples=["[a-z]+"])
     model: Pattern | None = Field(default=None, description="Names of models.", examples=["[a-z]+(-[a-z]+)?"])
     repository: Pattern | None = Field(default=None, description="Names of repositories.", examples=["[a-z-]+"])
-    owner: Pattern | None = Field(default=None, description="Who answers for a model.", examples=[r".+@example\.org"])
+    owner: Pattern | None = Field(default=None, description="Owners of models.", examples=[r".+@example\.org"])
     domain: Pattern | None = Field(
         default=None, description="Domains of stacks on aws.", examples=[r".+\.ml\.example\.org"]
     )
 
 
 class Quotas(Settings):
-    """The most of something that one stack may have."""
+    """Limits of one stack."""
 
     models: int | None = Field(default=None, ge=0, description="Models of one stack.", examples=[5])
     repositories: int | None = Field(default=None, ge=0, description="Repositories of one stack.", examples=[10])
     workers: int | None = Field(
-        default=None, ge=0, description="Processes which serve models of one stack: the sum of serve.workers.",
+        default=None, ge=0, description="Serving processes of one stack: the sum of serve.workers.",
         examples=[16],
     )  # fmt: skip
     stacks: int | None = Field(default=None, ge=0, description="Stacks of one team.", examples=[3])
 
     def over(self, other: Quotas) -> Quotas:
-        """Return these, and those of `other` where these say nothing."""
+        """Return these quotas, completed with those of `other`."""
         own = self.model_dump(exclude_none=True)
         return Quotas.model_validate({**other.model_dump(exclude_none=True), **own})
 
 
 class EnvironmentRules(Settings):
-    """What the stacks of one environment keep to."""
+    """Rules for the stacks of one environment."""
 
     targets: list[TargetName] | None = Field(
-        default=None, min_length=1, description="Where they may run. Default: anywhere.", examples=[["local", "docker"]]
+        default=None, min_length=1, description="Allowed targets. Default: all.", examples=[["local", "docker"]]
     )
-    quotas: Quotas = Field(default=Quotas(), description="What one of them may have.")
+    quotas: Quotas = Field(default=Quotas(), description="Quotas of each stack.")
 
 
 class PortRange(Settings):
     """A range of ports."""
 
-    first: Port = Field(description="Its first port.", examples=[21000])
-    last: Port = Field(description="Its last port.", examples=[21099])
+    first: Port = Field(description="First port.", examples=[21000])
+    last: Port = Field(description="Last port.", examples=[21099])
 
     @model_validator(mode="after")
     def _in_order(self) -> PortRange:
         if self.last < self.first:
-            raise ValueError("last comes before first; exchange them")
+            raise ValueError("last is less than first; swap them")
         return self
 
 
 class TeamRules(Settings):
-    """What one team keeps to."""
+    """Rules for one team."""
 
     environments: list[str] | None = Field(
-        default=None, description="The environments it may have. Default: any.", examples=[["dev", "prod"]]
+        default=None, description="Allowed environments. Default: all.", examples=[["dev", "prod"]]
     )
-    ports: PortRange | None = Field(default=None, description="Where its fixed ports lie.")
-    quotas: Quotas = Field(default=Quotas(), description="What one of its stacks may have, whatever is said elsewhere.")
+    ports: PortRange | None = Field(default=None, description="Range of its fixed ports.")
+    quotas: Quotas = Field(default=Quotas(), description="Quotas of each of its stacks; they override all others.")
 
 
 class TeamsRules(Settings):
-    """The rules which all stacks of the project keep."""
+    """Rules for all stacks of the project."""
 
-    names: NameRules = Field(default=NameRules(), description="What things may be called.")
-    quotas: Quotas = Field(default=Quotas(), description="What a stack may have where nothing else is said.")
+    names: NameRules = Field(default=NameRules(), description="Patterns for names.")
+    quotas: Quotas = Field(default=Quotas(), description="Default quotas of each stack.")
     environments: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*$")], EnvironmentRules] = Field(
         default_factory=dict[str, EnvironmentRules],
-        description="Environment -> its rules. With any, there are no others.",
+        description="Environment -> its rules. If given, no other environments are allowed.",
         examples=[{"dev": {"targets": ["local", "docker"]}, "prod": {"targets": ["aws"]}}],
     )
     teams: dict[Annotated[str, Field(pattern=NAME_PATTERN)], TeamRules] = Field(
         default_factory=dict[str, TeamRules],
-        description="Team -> its own rules. With any, there are no others; `{}` asks nothing of a team.",
+        description="Team -> its rules. If given, no other teams are allowed; `{}` allows a team without rules.",
         examples=[{"flights": {"quotas": {"models": 20}}, "harbour": {}}],
     )
     one_host: bool = Field(
         default=True,
-        description="Whether stacks on local and docker may meet on one machine, where a port is there once. `false` "
-        "where each runs on a machine of its own.",
+        description="Whether stacks on local and docker share one machine, so that fixed ports must differ. Set "
+        "`false` if each stack has its own machine.",
     )
 
     def quotas_of(self, team: str, environment: str) -> Quotas:
-        """Return what a stack may have: the team's own word goes before the environment's, and that before all's."""
+        """Return the quotas of a stack: those of the team override those of the environment and the defaults."""
         rules = (self.teams.get(team), self.environments.get(environment))
         found = self.quotas
-        for one in reversed(rules):
-            if one is not None:
-                found = one.quotas.over(found)
+        for rule in reversed(rules):
+            if rule is not None:
+                found = rule.quotas.over(found)
         return found

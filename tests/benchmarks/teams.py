@@ -38,7 +38,7 @@ def measure(teams: int, rounds: int = _ROUNDS) -> Measured:
             begun = time.perf_counter()
             report = check_project(project)
             best = min(best, time.perf_counter() - begun)
-            assert not report.findings, report.findings[0].error()
+            assert not report.findings, report.findings[0].as_error()
     return Measured(teams, len(report.stacks), best)
 
 

@@ -41,9 +41,10 @@ def test_a_new_project_serves_a_model_as_it_is(clean: Clean, folder: Path) -> No
     commit = git(project, "rev-parse", "HEAD")
 
     up = clean.check("uv", "run", "tidemill", "up", "--yes", cwd=project, timeout=1800)
-    served = re.search(r"late-flights: version 1 serves, from data (\w+) and code (\w+)", up)
+    served = re.search(r"late-flights: serving version 1 \(data (\w+), code (\w+)\)", up)
     assert served, up
     assert commit.startswith(served[2])
+    assert git(project, "status", "--porcelain") == ""
 
     readme = (project / "README.md").read_text(encoding="utf-8")
     (request,) = re.findall(r"```bash\n(.*?)```", readme, flags=re.DOTALL)

@@ -227,7 +227,7 @@ def test_it_waits_for_an_alias_and_says_so(home: Path, tmp_path: Path) -> None:
         server.until("not ready: the registry has no alias champion of delays")
         assert server.ask().status_code == 503
         client.set_registered_model_alias("delays", "champion", "1")
-        server.until("^ready: version 1 of delays answers")
+        server.until("^ready: serving version 1 of delays")
         assert server.ask().json()["version"] == "1"
         assert server.end() == 0
     rows = [row for segment in list_segments(home / "kept", CAPTURE) for row in read_segment(segment).to_pylist()]

@@ -117,6 +117,54 @@ def test_up_twice_then_destroy_leaves_only_what_is_the_users(project: Path, star
     assert start(program).destroy().changed == 0  # nothing there is no mistake
 
 
+def test_up_leaves_the_stack_config_as_it_is(project: Path, start: Start) -> None:
+    config = project / "config" / f"Pulumi.{STACK}.yaml"
+    before = config.read_bytes()
+
+    def pulumi(*args: str) -> str:
+        environment = {**os.environ, **start()._environment, "PULUMI_STACK": STACK}
+        argv = [str(tools.find("pulumi")), *args]
+        return subprocess.run(argv, cwd=project, env=environment, capture_output=True, text=True, check=True).stdout
+
+    def salt() -> str:
+        return json.loads(pulumi("stack", "export"))["deployment"]["secrets_providers"]["state"]["salt"]
+
+    start().preview()
+    made = salt()
+    start().up()
+    start().refresh()
+    assert config.read_bytes() == before
+    # The plain command line takes the salt from the state, and may write it into the config for a commit.
+    pulumi("config", "set", "--secret", "word", "hidden")
+    assert f"encryptionsalt: {made}" in config.read_text()
+    before = config.read_bytes()
+
+    def program() -> None:
+        import pulumi
+
+        pulumi.export("word", pulumi.Config().require_secret("word"))
+
+    start(program).up()
+    assert config.read_bytes() == before
+    assert salt() == made
+    assert pulumi("stack", "output", "word", "--show-secrets").strip() == "hidden"
+    # Another one, such as a later `git checkout`, leaves it to the state again.
+    config.write_bytes(before.split(b"encryptionsalt")[0])
+    start(program).up()
+    assert b"encryptionsalt" not in config.read_bytes()
+    assert salt() == made
+    assert pulumi("stack", "output", "word", "--show-secrets").strip() == "hidden"
+
+
+def test_a_named_secrets_provider_is_kept_in_the_stack_config(project: Path, start: Start) -> None:
+    config = project / "config" / f"Pulumi.{STACK}.yaml"
+    config.write_text(f"secretsprovider: passphrase\n{config.read_text()}")
+    start().up()
+    assert "encryptionsalt: v1:" in config.read_text()
+    start().up()
+    assert "encryptionsalt: v1:" in config.read_text()
+
+
 def test_a_lock_of_a_dead_process_is_removed_and_told(project: Path, start: Start) -> None:
     start().up()
     lock = _lock(project, _dead_pid(), socket.gethostname())

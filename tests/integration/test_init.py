@@ -117,7 +117,7 @@ def test_a_folder_with_something_in_it_is_refused_and_left(place: Path) -> None:
         (["--team", "harbour", "--owner", "a\x1b[2Jb"], "owner: holds characters which cannot be seen"),
         (["--team", "harbour", "--python", "2.7"], "python: unknown value"),
         (["--answers", "answers.yaml"], "enviroments: unknown answer; did you mean environments?"),
-        ([], "--team: there is nobody to ask"),
+        ([], "--team: cannot ask: standard input is not a terminal"),
     ],
     ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else "",
 )
@@ -246,5 +246,5 @@ def test_in_a_repository_of_somebody_it_makes_none(place: Path) -> None:
     git(place, "init", "--quiet")
     done = init(place, "teams/harbour", "--defaults")
     assert done.returncode == 0, done.stderr
-    assert "it lies in a Git repository of yours" in done.stdout
+    assert "it is inside your Git repository" in done.stdout
     assert not (place / "teams/harbour/.git").exists()

@@ -153,7 +153,7 @@ def test_what_would_not_hold_is_not_written(project: Path) -> None:
     file = project / "stacks/config/teams.yaml"
     file.write_text("quotas: { models: 1 }\n")
     before = contents(project)
-    with pytest.raises(ConfigError, match="nothing was changed: harbour may have 1 models"):
+    with pytest.raises(ConfigError, match="nothing was changed: harbour may have at most 1 models"):
         add_model(project, "late-ships")
     assert contents(project) == before
     file.unlink()

@@ -23,7 +23,7 @@ from tidemill.components.layout import StackRoot
 from tidemill.components.targets.operations import Operations
 from tidemill.runtime.common.errors import ToolError
 from tidemill.stacks.loading import load_stack, project_settings
-from tidemill.stacks.operations import operations_of
+from tidemill.stacks.operations import stack_operations
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.prefix) / "bin"
@@ -270,7 +270,7 @@ class RunningPlatform:
     def operations(self) -> Operations:
         """Return what operates the platform, as the command line does."""
         project_settings.cache_clear()
-        return operations_of(load_stack(self.project, self.stack))
+        return stack_operations(load_stack(self.project, self.stack))
 
     def running(self) -> Mapping[str, object]:
         """Return service -> what tells this run of its program from another one."""

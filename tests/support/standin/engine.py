@@ -30,7 +30,7 @@ from tidemill.components.layout import StackRoot
 from tidemill.stacks.engine.events import Event
 from tidemill.stacks.engine.run import Engine, Outcome
 from tidemill.stacks.loading import LoadedStack, load_stack, project_settings
-from tidemill.stacks.program import program_of
+from tidemill.stacks.program import stack_program
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = ("tidemill-native", "docker", "docker-build", "aws", "random")
@@ -186,7 +186,7 @@ class StandinStack:
         mine = {key: value for key, value in os.environ.items() if not key.startswith(("PULUMI_", "TIDEMILL_"))}
         mine |= {key: os.environ[key] for key in ("TIDEMILL_CACHE",) if key in os.environ}
         with mock.patch.dict(os.environ, mine | self.environment | records, clear=True):
-            program = program_of(loaded)
+            program = stack_program(loaded)
             given = functools.partial(self.program, program) if self.program else program
             yield Engine(loaded, given, listener=events.append, policy=self.policy)
 

@@ -104,7 +104,7 @@ def test_the_runtime_settings_fit_their_model() -> None:
 def test_grafana_where_it_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     from tidemill.stacks import program
 
-    monkeypatch.setattr(program, "_tool_installed", lambda tool: True)
+    monkeypatch.setattr(program, "_is_installed", lambda tool: True)
     recorded = record(functools.partial(compose, load_stack(ROOT, "flights-dev")))
     grafana = recorded.of("Service")["grafana"]
     files = grafana["configFiles"]

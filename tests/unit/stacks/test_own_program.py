@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tidemill.stacks.loading import project_settings
-from tidemill.stacks.own_program import own_program, run_own
+from tidemill.stacks.own_program import own_program, run_own_program
 
 from tests.support.tree import ROOT
 
@@ -54,7 +54,7 @@ def test_it_runs_whole_each_time_in_its_own_folder(project: Path) -> None:
         f"import os, sys\nwith open({str(seen)!r}, 'a') as file:\n    print(os.getcwd(), sys.path[0], file=file)\n"
     )
     for _ in range(2):
-        run_own(project / "program")
+        run_own_program(project / "program")
     assert seen.read_text() == f"{os.path.realpath(project / 'program')} .\n" * 2
     assert "tidemill.stacks.own_program" in sys.modules
 
@@ -63,5 +63,5 @@ def test_a_single_file_is_a_program_too(project: Path) -> None:
     (project / "Pulumi.yaml").write_text("name: quay\nruntime: python\nmain: quay.py\n")
     project_settings.cache_clear()
     (project / "quay.py").write_text("open('seen', 'w').close()\n")
-    run_own(own_program(project) or project)
+    run_own_program(own_program(project) or project)
     assert (project / "seen").exists()

@@ -160,7 +160,7 @@ def test_a_base_is_extended_and_every_value_knows_its_file(project: Path) -> Non
     with pytest.raises(ConfigError, match=r"^root.yaml:2: monitoring.retention"):
         load_stack(project, "harbour-dev")
     (project / "root.yaml").write_text("extends: base.yaml\n")
-    with pytest.raises(ConfigError, match="circle"):
+    with pytest.raises(ConfigError, match="extend each other in a cycle"):
         load_stack(project, "harbour-dev")
 
 

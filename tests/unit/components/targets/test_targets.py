@@ -17,7 +17,7 @@ from tidemill.stacks.cli.app import run
 from tidemill.stacks.engine.environment import current_login, engine_environment, require_shared_state
 from tidemill.stacks.engine.failures import explain
 from tidemill.stacks.loading import LoadedStack, load_stack, project_settings
-from tidemill.stacks.operations import operations_of
+from tidemill.stacks.operations import stack_operations
 from tidemill.stacks.program import compose
 
 STACK = "quay-prod"
@@ -95,18 +95,16 @@ def test_a_fixed_port_which_does_nothing_is_told_and_may_stay(
     monkeypatch.chdir(project)
     assert run(["validate"]) == 0
     said, *notes = capsys.readouterr().out.splitlines()
-    assert said == f"Pulumi.{STACK}.yaml: holds"
-    assert [note.split(" does ")[0] for note in notes] == [
-        f"note: Pulumi.{STACK}.yaml:5: ports.{name}" for name in idle
-    ]
-    assert all(note.endswith("or take it out") for note in notes)
+    assert said == f"Pulumi.{STACK}.yaml: valid"
+    assert [note.split(" has ")[0] for note in notes] == [f"note: Pulumi.{STACK}.yaml:5: ports.{name}" for name in idle]
+    assert all(note.endswith("or remove it") for note in notes)
 
 
 @pytest.mark.parametrize("target", ["docker", "aws"])
 def test_a_missing_extra_is_named(project: Path, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     monkeypatch.setitem(TARGETS, target, dataclasses.replace(TARGETS[target], modules=("no_such_module",)))
     loaded = load(project, target)
-    for use in (compose, operations_of):
+    for use in (compose, stack_operations):
         with pytest.raises(UserError) as caught:
             use(loaded)
         assert str(caught.value) == (
@@ -119,9 +117,9 @@ def test_the_local_target_imports_no_other(project: Path) -> None:
         "import sys, pathlib\n"
         "from tidemill.stacks.loading import load_stack\n"
         "from tidemill.stacks.program import _target\n"
-        "from tidemill.stacks.operations import operations_of\n"
+        "from tidemill.stacks.operations import stack_operations\n"
         f"loaded = load_stack(pathlib.Path({str(project)!r}), {STACK!r})\n"
-        "operations_of(loaded)\n"
+        "stack_operations(loaded)\n"
         "assert 'pulumi' not in sys.modules\n"
         "_target(loaded)\n"
         "print([name for name in ('docker', 'pulumi_docker', 'pulumi_aws', 'boto3') if name in sys.modules])\n"

@@ -89,7 +89,7 @@ def test_a_subject_is_forgotten_in_a_models_capture(stack: StackRoot, capsys: py
     folder = stack.data("capture-boats")
     fill(folder)
     words = ("capture", "forget", "boats", "--column", "email", "--yes")
-    assert said(capsys, *words, "--value", "bob")[:2] == (0, "2 rows and 0 labels are deleted, in 1 files\n")
+    assert said(capsys, *words, "--value", "bob")[:2] == (0, "deleted 2 rows and 0 labels in 1 files\n")
     document = json.loads(said(capsys, *words, "--value", "bob", "--json")[1])
     assert document == {"rows": 0, "labels": 0, "segments": 0, "waiting": 0}
     table = read_capture(folder)
@@ -105,14 +105,14 @@ def test_a_hashed_subject_is_forgotten_with_the_stacks_key_and_its_name_stays_of
     fill(folder, hash=["email"], hash_key_file=key)
     monkeypatch.setattr(sys, "stdin", io.StringIO("bob\n"))
     code, out, err = said(capsys, "capture", "forget", "boats", "--column", "email", "--value", "-", "--yes")
-    assert (code, out[:6]) == (0, "2 rows"), err
+    assert (code, out[:14]) == (0, "deleted 2 rows"), err
     code, _, err = said(
         capsys, "capture", "forget", "--directory", str(folder), "--column", "email", "--value", "ann0", "--yes"
     )
     assert (code, "only hashes" in err) == (2, True)
     alone = ("--directory", str(folder), "--hash-key-file", str(key))
     code, out, err = said(capsys, "capture", "forget", *alone, "--column", "email", "--value", "ann0", "--yes")
-    assert (code, out[:6]) == (0, "1 rows"), err
+    assert (code, out[:14]) == (0, "deleted 1 rows"), err
 
 
 def test_nothing_is_deleted_unasked(
@@ -131,8 +131,8 @@ def test_nothing_is_deleted_unasked(
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["find", "x"], "not the id of an answer"),
-        (["find", str(uuid7()), "--directory", "absent"], "there is no capture"),
+        (["find", "x"], "not a request id"),
+        (["find", str(uuid7()), "--directory", "absent"], "no such capture folder"),
         (["forget", "boat", "--column", "c", "--value", "v", "--yes"], "did you mean boats?"),
         (["forget", "boats", "--column", "c", "--value", "v", "--yes"], "no capture folder"),
         (["forget", "--column", "c", "--value", "v"], "either a MODEL or --directory"),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tidemill.components.layout import StackRoot
 from tidemill.stacks.cli.app import run
-from tidemill.stacks.cli.follow import _judge
+from tidemill.stacks.cli.first_steps import _raise_if_unsuccessful
 from tidemill.stacks.engine.environment import backend_folder, engine_environment, ensure_passphrase
 from tidemill.stacks.loading import load_stack
 from tidemill.stacks.overview import RetrainingView
@@ -51,7 +51,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         (["stop"], 2, "tidemill up"),
         (["restart", "lakefs"], 2, "tidemill up"),
         (["train", "boats"], 2, "no such model"),
-        (["validate"], 0, "holds"),
+        (["validate"], 0, "valid"),
         (["schema"], 0, "tidemill:stack"),
         (["status"], 0, "is not up"),
         ([], 2, "Usage"),
@@ -183,7 +183,7 @@ def test_env_tells_where_a_model_answers_once_it_does(project: Path, capsys: pyt
 def test_following_ends_honestly(state: str, code: int) -> None:
     retraining = RetrainingView("1", "boats", "no-champion", state, "roc_auc 0.6 is below 0.65", None)
     with pytest.raises(Exception, match=r"0\.6 is below") as caught:
-        _judge("boats", retraining)
+        _raise_if_unsuccessful("boats", retraining)
     assert getattr(caught.value, "exit_code", None) == code
 
 

@@ -211,7 +211,7 @@ with Progress(as_json=False) as progress:
     progress.stage("flights", "flights: training")
     time.sleep(1)
     progress(Event("done", type="a:b:Service", name="lakefs", operation="create", seconds=1.0))
-with waiting("starting every service"):
+with waiting("starting all services"):
     time.sleep(0.5)
 """
 
@@ -221,13 +221,13 @@ def test_long_work_shows_what_it_is_at() -> None:
     live = on_a_terminal(program=program)
     assert "create service lakefs ..." in live
     assert "flights: training ..." in live
-    assert "starting every service" in live
+    assert "starting all services" in live
     said = on_a_terminal(program=program, TERM="dumb")
-    assert said.splitlines() == ["  flights: training", "  made service lakefs (1.0 s)"]
+    assert said.splitlines() == ["  flights: training", "  created service lakefs (1.0 s)"]
     uncoloured = on_a_terminal(program=program, NO_COLOR="1")
     assert not re.search(r"\x1b\[[0-9;]*m", uncoloured), "lines may move, and have no colour"
     piped = subprocess.run(program, capture_output=True, text=True, check=True)
-    assert piped.stdout.splitlines() == ["  flights: training", "  made service lakefs (1.0 s)"]
+    assert piped.stdout.splitlines() == ["  flights: training", "  created service lakefs (1.0 s)"]
     assert piped.stderr == ""
 
 

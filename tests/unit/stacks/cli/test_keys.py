@@ -143,9 +143,9 @@ def test_the_commands_for_a_server_alone(tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["add", "boats"], "wants MODEL and NAME"),
-        (["add", "boats", "a", "b"], "wants MODEL and NAME"),
-        (["add", "a", "b", "--file", "keys.json"], "only the key's NAME"),
+        (["add", "boats"], "MODEL and NAME are required"),
+        (["add", "boats", "a", "b"], "MODEL and NAME are required"),
+        (["add", "a", "b", "--file", "keys.json"], "only the NAME of the key"),
         (["add", "boat", "a"], "did you mean boats?"),
         (["add", "boats", "a"], "tidemill up"),
         (["list"], "either a MODEL or --file"),

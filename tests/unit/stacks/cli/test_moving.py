@@ -41,7 +41,7 @@ def test_a_stack_which_never_was_up_has_nothing_to_export(project: Path, capsys:
     assert said(capsys, "export", "a.tar") == (2, "tidemill: harbour-dev: the stack is not up; run `tidemill up`")
     StackRoot.of(project, "harbour-dev").path.mkdir(parents=True)
     code, text = said(capsys, "export", "a.tar")
-    assert (code, text.startswith("tidemill: passphrase: there is nobody to ask")) == (2, True)
+    assert (code, text.startswith("tidemill: passphrase: cannot ask: standard input is not a terminal")) == (2, True)
     assert not (project / "a.tar").exists()
 
 
@@ -49,7 +49,7 @@ def test_import_wants_an_archive_and_its_passphrase(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, text = said(capsys, "import", "a.tar", "--passphrase-file", "none")
-    assert (code, text) == (2, "tidemill: --passphrase-file: cannot be read, got 'none'")
+    assert (code, text) == (2, "tidemill: --passphrase-file: cannot read the file, got 'none'")
     monkeypatch.setenv("TIDEMILL_ARCHIVE_PASSPHRASE", "a passphrase of tests")
     code, text = said(capsys, "import", "a.tar")
     assert (code, text) == (2, "tidemill: archive: there is no such file or folder, got 'a.tar'")

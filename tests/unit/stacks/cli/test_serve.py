@@ -16,7 +16,7 @@ from tidemill.runtime.batch_scoring.model_uri import ModelUri, folder_name, regi
 from tidemill.runtime.common.errors import NotFoundError, UserError
 from tidemill.runtime.common.settings import ListenSettings, load_settings
 from tidemill.runtime.serving.settings import ServingSettings
-from tidemill.stacks.cli import serve as serving
+from tidemill.stacks.cli import serving_options
 from tidemill.stacks.cli.app import run
 from tidemill.stacks.cli.server_startup import curl_line, url_of
 
@@ -40,7 +40,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str], dict[
     """What the command would have become; nothing is."""
     calls: list[tuple[str, list[str], dict[str, str]]] = []
     monkeypatch.setattr(os, "execve", lambda *given: calls.append(given))
-    monkeypatch.setattr("tidemill.stacks.cli.server_startup.announce_beside", lambda _: None)
+    monkeypatch.setattr("tidemill.stacks.cli.server_startup.announce_in_background", lambda _: None)
     return calls
 
 
@@ -70,20 +70,20 @@ def settings_of(call: tuple[str, list[str], dict[str, str]]) -> ServingSettings:
         (["s3://bucket/model"], "not a model URI"),
         (["models:/flights@champion"], "--tracking-uri"),
         (["models:/flights/3", "--shadow", "challenger"], "serve models:/flights@champion"),
-        (["model", "--shadow", "challenger"], "a shadow goes with an alias"),
+        (["model", "--shadow", "challenger"], "a shadow requires an alias"),
         (["models:/flights@champion", "--name", "x"], "already has a name"),
         (["model", "--name", "a/b"], "invalid name"),
-        (["model", "--host", "0.0.0.0"], "or --plain-http where TLS ends"),  # noqa: S104
-        (["model", "--host", "::"], "or --plain-http where TLS ends"),
-        (["model", "--tls-cert", "cert.pem"], "name both or none"),
+        (["model", "--host", "0.0.0.0"], "or --plain-http behind a proxy"),  # noqa: S104
+        (["model", "--host", "::"], "or --plain-http behind a proxy"),
+        (["model", "--tls-cert", "cert.pem"], "give both or none"),
         (["model", "--tls-cert", "cert.pem", "--tls-key", "key.pem"], "no such file"),
         (["model", "--key-file", "absent"], "cannot read the secret"),
-        (["model", "--keys-file", "absent/keys.json"], "there is no such folder"),
+        (["model", "--keys-file", "absent/keys.json"], "no such folder"),
         (["model", "--port", "99999"], "--port"),
         (["model", "--workers", "0"], "--workers"),
         (["model", "--settings", "absent.json"], "absent.json"),
         (["model", "--settings", "wrong.json"], "limits.rowz: Extra inputs are not permitted in wrong.json"),
-        (["model", "--settings", "taken.json"], "is said by the command line"),
+        (["model", "--settings", "taken.json"], "the command line sets this"),
         (["models:/a@b", "--tracking-uri", "http://me:s3cret@host"], "MLFLOW_TRACKING_USERNAME"),
     ],
 )
@@ -244,7 +244,7 @@ def test_a_missing_extra_is_named(
     extra: str,
 ) -> None:
     gone = {missing, "tl2cgen", "onnxruntime"} if extra == "compiled" else {missing}
-    monkeypatch.setattr(serving, "find_spec", lambda name: None if name in gone else object())
+    monkeypatch.setattr(serving_options, "find_spec", lambda name: None if name in gone else object())
     code, output = said(capsys, *words)
     assert (code, f'pip install "tidemill[{extra}]"' in output) == (2, True), output
 

@@ -46,14 +46,14 @@ def test_labels_later_belong_to_the_rows_that_were_sent(tmp_path: Path) -> None:
         assert not server.labels
         server.failing = {"/labels"}
         second = Replay(client, 20, state)
-        second.kept()
+        second.send_kept_labels()
         assert (second.failures, second.labels) == (3, 0)
         server.failing = set()
         third = Replay(client, 20, state)
-        third.kept()
+        third.send_kept_labels()
         assert (third.failures, third.labels) == (0, 50)
         with pytest.raises(NotFoundError):
-            third.kept()
+            third.send_kept_labels()
     truth = {row["event_time"].isoformat(): row["delayed"] for row in frame.to_dict("records")}
     times = [moment.isoformat() for moment in frame["event_time"]]
     unique = {time for time in times if times.count(time) == 1}

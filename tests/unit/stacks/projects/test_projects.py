@@ -117,9 +117,9 @@ def test_a_wheel_made_of_installed_files_is_the_wheel_which_was_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another distribution stands for tidemill, whose own files are in no folder of packages here."""
-    monkeypatch.setattr(wheels, "OWN", "typer")
+    monkeypatch.setattr(wheels, "DISTRIBUTION", "typer")
     wheel, how = wheels.own_wheel(tmp_path)
-    assert how == "made again of the installed files"
+    assert how == "packed from the installed files"
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         assert archive.testzip() is None

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from tidemill.runtime.common.errors import ConfigError, NotFoundError
 from tidemill.stacks.cli import app
 from tidemill.stacks.loading import load_stack
-from tidemill.stacks.program import program_of
+from tidemill.stacks.program import stack_program
 from tidemill.stacks.stack_config.explanation import explain
 from tidemill.stacks.stack_config.json_schema import stack_schema, teams_schema
 from tidemill.stacks.teams.checking import check_project
@@ -46,7 +46,7 @@ def rules(project: Path, text: str) -> None:
 
 
 def told(project: Path) -> list[str]:
-    return [str(one.error()) for one in check_project(project).findings]
+    return [str(one.as_error()) for one in check_project(project).findings]
 
 
 def test_teams_which_keep_the_rules_hold(project: Path) -> None:
@@ -73,23 +73,26 @@ def test_every_problem_of_every_file_is_told_with_its_place(project: Path) -> No
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("names: { model: '[a-z]+' }", r"models\.model-0: does not match \[a-z\]\+, as teams\.yaml asks"),
+        ("names: { model: '[a-z]+' }", r"models\.model-0: does not match \[a-z\]\+, which teams\.yaml requires"),
         ("names: { repository: 'lake-.*' }", r"lake\.repositories\.team0: does not match"),
         ("names: { owner: '.+@harbour' }", r"models\.model-0\.owner: does not match"),
         ("names: { team: 'crew[0-9]' }", r": team: does not match crew"),
-        ("quotas: { models: 1 }", r"models: team0 may have 1 models in dev, got 2; leave some out, or raise"),
-        ("quotas: { workers: 3 }", r"team0 may have 3 workers in dev, got 4"),
-        ("quotas: { repositories: 1 }", r"lake\.repositories: team0 may have 1 repositories in dev, got 2"),
-        ("quotas: { stacks: 1 }", r"Pulumi\.team0-prod\.yaml:4: team: team0 may have 1 stacks, got 2"),
-        ("environments: { dev: {}, test: {} }", r"environment: is not one which team0 may have, got 'prod'"),
-        ("environments: { dev: { targets: [local] }, prod: {} }", r"target: dev may not run there, got 'docker'"),
-        ("environments: { dev: { quotas: { models: 1 } }, prod: {} }", r"team0-dev\S+ models: team0 may have 1 models"),
-        ("teams: { team0: {}, team1: {}, team22: {} }", r"team: is not a team of teams\.yaml, got 'team2'; did you"),
-        ("teams: { team0: { environments: [dev] }, team1: {}, team2: {} }", r"which team0 may have, got 'prod'"),
-        ("teams: { team0: { ports: { first: 1, last: 9 } }, team1: {}, team2: {} }", r"ports\.grafana: is not one of"),
+        ("quotas: { models: 1 }", r"models: team0 may have at most 1 models in dev, got 2; remove some, or raise"),
+        ("quotas: { workers: 3 }", r"team0 may have at most 3 workers in dev, got 4"),
+        ("quotas: { repositories: 1 }", r"lake\.repositories: team0 may have at most 1 repositories in dev, got 2"),
+        ("quotas: { stacks: 1 }", r"Pulumi\.team0-prod\.yaml:4: team: team0 may have at most 1 stacks, got 2"),
+        ("environments: { dev: {}, test: {} }", r"environment: is not allowed for team0, got 'prod'"),
+        ("environments: { dev: { targets: [local] }, prod: {} }", r"target: is not allowed for dev, got 'docker'"),
+        ("environments: { dev: { quotas: { models: 1 } }, prod: {} }",
+         r"team0-dev\S+ models: team0 may have at most 1 models"),
+        ("teams: { team0: {}, team1: {}, team22: {} }", r"team: is not a team in teams\.yaml, got 'team2'; did you"),
+        ("teams: { team0: { environments: [dev] }, team1: {}, team2: {} }",
+         r"environment: is not allowed for team0, got 'prod'"),
+        ("teams: { team0: { ports: { first: 1, last: 9 } }, team1: {}, team2: {} }",
+         r"ports\.grafana: is outside the ports of team0"),
         ("quotas: { modls: 1 }", r"teams\.yaml:1: quotas\.modls: unknown key, got 1; did you mean models"),
         ("names: { model: '[' }", r"teams\.yaml:1: names\.model: not a regular expression"),
-        ("teams: { team0: { ports: { first: 9, last: 1 } } }", r"last comes before first, got .*; exchange them"),
+        ("teams: { team0: { ports: { first: 9, last: 1 } } }", r"last is less than first, got .*; swap them"),
         ("- 1", r"config/teams\.yaml:1"),
     ],
 )  # fmt: skip
@@ -100,10 +103,10 @@ def test_the_rules_are_kept(project: Path, text: str, says: str) -> None:
 
 
 def test_a_stack_which_breaks_the_rules_is_not_composed(project: Path) -> None:
-    compose = program_of(load_stack(project, "team1-dev"))
+    compose = stack_program(load_stack(project, "team1-dev"))
     rules(project, "quotas: { workers: 0 }\nteams: { team0: {}, team2: {} }")
     with pytest.raises(
-        ConfigError, match=r"Pulumi\.team1-dev\.yaml:\d+: team: is not a team of teams\.yaml, got 'team1'"
+        ConfigError, match=r"Pulumi\.team1-dev\.yaml:\d+: team: is not a team in teams\.yaml, got 'team1'"
     ):
         compose()
 
@@ -111,9 +114,9 @@ def test_a_stack_which_breaks_the_rules_is_not_composed(project: Path) -> None:
 def test_a_teams_own_quota_goes_before_the_environments_and_that_before_all(project: Path) -> None:
     rules(project, "quotas: { models: 0 }\nenvironments: { dev: { quotas: { models: 1 } }, prod: {} }\n"
                    "teams: { team0: { quotas: { models: 9 } }, team1: {}, team2: {} }\n")  # fmt: skip
-    assert [re.search(r"team\d may have \d models in \w+", one)[0] for one in told(project)] == [  # type: ignore[index]
-        "team1 may have 1 models in dev", "team1 may have 0 models in prod",
-        "team2 may have 1 models in dev", "team2 may have 0 models in prod",
+    assert [re.search(r"team\d may have at most \d models in \w+", one)[0] for one in told(project)] == [  # type: ignore[index]
+        "team1 may have at most 1 models in dev", "team1 may have at most 0 models in prod",
+        "team2 may have at most 1 models in dev", "team2 may have at most 0 models in prod",
     ]  # fmt: skip
 
 
@@ -121,8 +124,8 @@ def test_a_port_is_there_once_on_one_host(project: Path) -> None:
     change(project, "team1-dev", "grafana: 2020", "grafana: 2000")
     (found,) = told(project)
     assert found == (
-        "config/Pulumi.team1-dev.yaml:8: ports.grafana: is the fixed port of team0-dev "
-        "(config/Pulumi.team0-dev.yaml) too, got 2000; give each its own, or leave it out: a free one is found and kept"
+        "config/Pulumi.team1-dev.yaml:8: ports.grafana: is also the fixed port of team0-dev "
+        "(config/Pulumi.team0-dev.yaml), got 2000; give each its own port, or remove it to get a free one"
     )
     rules(project, "one_host: false\n")
     assert told(project) == []
@@ -138,8 +141,8 @@ AWS = (
     ("first", "second", "says"),
     [
         (("eu-west-1", "a", "bucket: { existing: lake-x }"), ("eu-west-1", "b", "bucket: { existing: lake-x }"),
-         "aws.bucket.existing: is the bucket of team0-dev"),
-        (("eu-west-1", "a", "size: small"), ("us-east-1", "a", "size: small"), "aws.domain: is the domain of"),
+         "aws.bucket.existing: is also the bucket of team0-dev"),
+        (("eu-west-1", "a", "size: small"), ("us-east-1", "a", "size: small"), "aws.domain: is also the domain of"),
         (("eu-west-1", "a", "size: small"), ("eu-west-1", "b", "size: small"), None),
     ],
 )  # fmt: skip
@@ -161,7 +164,7 @@ def test_names_which_two_teams_would_give_to_two_things_are_told(project: Path) 
         (project / f"config/Pulumi.{team}-dev.yaml").write_text(text)
     found = told(project)
     assert len(found) == 1
-    assert "its service lakefs would have the name of one of quay-dev" in found[0]
+    assert "its service lakefs would have the same name as one of quay-dev" in found[0]
     assert "tidemill-quay-dev-serving-x-dev-lakefs" in found[0]
 
 
@@ -174,11 +177,11 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str
 def test_validate_for_people_and_programs(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = said(capsys, "validate")
     assert (code, err) == (0, "")
-    assert out.count(": holds\n") == 6
-    assert "the rules of teams.yaml are kept" in out
+    assert out.count(": valid\n") == 6
+    assert "all stacks keep the rules of teams.yaml" in out
     change(project, "team0-dev", "code: code", "code: cod")
     code, out, err = said(capsys, "validate")
-    assert (code, out.count(": holds\n"), err.count("no such folder")) == (2, 5, 2)
+    assert (code, out.count(": valid\n"), err.count("no such folder")) == (2, 5, 2)
     assert "2 problems in 1 file; nothing was started" in err
     assert said(capsys, "validate", "--stack", "team1-dev")[0] == 0
     code, out, err = said(capsys, "validate", "--json")
@@ -221,7 +224,7 @@ def test_stacks_are_listed_with_their_state(project: Path, capsys: pytest.Captur
     code, out, err = said(capsys, "stacks")
     assert (code, err) == (0, "")
     assert "changing: by ann@elsewhere, process 7" in out
-    assert "`tidemill validate` tells" in out
+    assert "`tidemill validate` shows" in out
     code, out, _ = said(capsys, "stacks", "--json")
     assert json.loads(out)[0] == {
         "name": "team0-dev", "team": "team0", "environment": "dev", "target": "docker",
@@ -240,7 +243,7 @@ def test_where_each_value_came_from(project: Path, capsys: pytest.CaptureFixture
 
     own = "config/Pulumi.team0-dev.yaml"
     assert origin("monitoring.retention") == ("30d", "base.yaml:2")
-    assert explain(loaded, "monitoring.retention")[0].given_way == [("root.yaml:2", "9d")]
+    assert explain(loaded, "monitoring.retention")[0].overridden == [("root.yaml:2", "9d")]
     assert origin("monitoring.grafana") == ("off", "root.yaml:3")
     assert origin("monitoring.scrape_interval") == ("5s", "default")
     assert origin("ports.mlflow") == (2001, f"{own}:8")
@@ -251,7 +254,8 @@ def test_where_each_value_came_from(project: Path, capsys: pytest.CaptureFixture
         explain(loaded, "monitoring.retenton")
     code, out, _ = said(capsys, "config", "-s", "team0-dev", "--explain", "monitoring.retention")
     assert (code, out.splitlines()) == (0, [
-        'monitoring.retention: "30d"', "  from base.yaml:2", '  over root.yaml:2: "9d"', "  Time for which metrics are kept.",
+        'monitoring.retention: "30d"', "  from base.yaml:2", '  over root.yaml:2: "9d"',
+        "  Time for which metrics are kept.",
     ])  # fmt: skip
     code, out, _ = said(capsys, "config", "-s", "team0-dev", "--json")
     assert (code, json.loads(out)["monitoring"]["grafana"]) == (0, "off")

@@ -1,4 +1,4 @@
-"""After `up`: follow until every model serves, then say how to go on."""
+"""After `up`: waits until every model serves, then prints addresses and a first request."""
 
 from __future__ import annotations
 
@@ -8,72 +8,73 @@ from pathlib import Path
 from ...components.layout import StackRoot
 from ...runtime.common.errors import PlatformError, RefusedError
 from ..loading import LoadedStack
-from ..operations import operations_of
-from ..overview import LOGINS, ModelView, RetrainingView, ready, retrainings
+from ..operations import stack_operations
+from ..overview import LOGINS, ModelView, RetrainingView, model_view, retrainings
 from .progress import Progress
 
-__all__ = ["first_steps", "follow"]
+__all__ = ["print_first_steps", "wait_until_serving"]
 
 _POLL_SECONDS = 1.0
 
 
-def follow(loaded: LoadedStack, progress: Progress, timeout: float) -> None:
-    """Wait until every model of the stack serves, showing the stage each is at.
+def wait_until_serving(loaded: LoadedStack, progress: Progress, timeout: float) -> None:
+    """Wait until every model of the stack serves, and show the stage of each.
 
     Raises:
         RefusedError: the gate refused the first version of a model.
-        PlatformError: a training failed, or the time is over.
+        PlatformError: a training failed, or `timeout` seconds are over.
     """
-    operations = operations_of(loaded)
+    operations = stack_operations(loaded)
     waiting = dict.fromkeys(loaded.config.models, "")
-    until = time.monotonic() + timeout
-    before: set[str] | None = None
+    deadline = time.monotonic() + timeout
+    ended_before: set[str] | None = None
     last: RetrainingView | None = None
     while waiting:
         known = None
         for name in list(waiting):
-            view = ready(operations, name)
+            view = model_view(operations, name)
             if view.ready:
                 progress.end(name)
-                progress.say(f"  {_serves(view)}")
+                progress.say(f"  {_serving_line(view)}")
                 del waiting[name]
                 continue
             if known is None:
                 known = retrainings(operations)
-                before = {each.id for each in known if each.state in _CLOSED} if before is None else before
-            retraining = next((each for each in known if each.model == name), None)
-            last = retraining or last
-            stage = _stage(name, retraining, view)
+                if ended_before is None:
+                    ended_before = {retraining.id for retraining in known if retraining.state in _END_STATES}
+            latest = next((retraining for retraining in known if retraining.model == name), None)
+            last = latest or last
+            stage = _stage(name, latest, view)
             if stage != waiting[name]:
                 waiting[name] = stage
                 progress.stage(name, stage)
-            if retraining and retraining.id not in (before or ()):
-                _judge(name, retraining)
+            if latest and latest.id not in (ended_before or ()):
+                _raise_if_unsuccessful(name, latest)
         if not waiting:
             return
-        if time.monotonic() > until:
-            about = f" ({last.detail})" if last and last.detail else ""
+        if time.monotonic() > deadline:
+            detail = f" ({last.detail})" if last and last.detail else ""
             raise PlatformError(
-                f"the platform is up, but after {timeout:.0f} s it does not serve yet{about}",
+                f"the platform is up, but does not serve after {timeout:.0f} s{detail}",
                 field=", ".join(waiting),
-                hint="see `tidemill status` and `tidemill logs retraining`; it goes on by itself",
+                hint="the training continues; see `tidemill status` and `tidemill logs retraining`",
             )
         time.sleep(_POLL_SECONDS)
 
 
-_CLOSED = ("done", "failed", "refused")
+_END_STATES = ("done", "failed", "refused")
 
 
-def _judge(name: str, retraining: RetrainingView) -> None:
+def _raise_if_unsuccessful(name: str, retraining: RetrainingView) -> None:
     if retraining.state == "refused":
         raise RefusedError(
             f"the platform is up, but the gate refused the first version: {retraining.detail}",
             field=name,
-            hint="hint the training or `promote` in the config; `tidemill logs retraining` tells more",
+            hint="improve the training, or change `promote` in the config; see `tidemill logs retraining`",
         )
     if retraining.state == "failed":
-        where = f"see {retraining.log}" if retraining.log else "see `tidemill logs retraining`"
-        raise PlatformError(f"the platform is up, but the training failed: {retraining.detail}", field=name, hint=where)
+        hint = f"see {retraining.log or '`tidemill logs retraining`'}"
+        raise PlatformError(f"the platform is up, but the training failed: {retraining.detail}", field=name, hint=hint)
 
 
 def _stage(name: str, retraining: RetrainingView | None, view: ModelView) -> str:
@@ -84,14 +85,14 @@ def _stage(name: str, retraining: RetrainingView | None, view: ModelView) -> str
     return f"{name}: {retraining.state}" + (f", {retraining.detail}" if retraining.detail else "")
 
 
-def _serves(view: ModelView) -> str:
+def _serving_line(view: ModelView) -> str:
     data, code = (view.lake_commit or "?")[:12], (view.git_commit or "?")[:12]
-    return f"{view.name}: version {view.version} serves, from data {data} and code {code}"
+    return f"{view.name}: serving version {view.version} (data {data}, code {code})"
 
 
-def first_steps(loaded: LoadedStack, progress: Progress) -> None:
-    """Print where everything is, and a first request; keys are named by their file, never shown."""
-    operations = operations_of(loaded)
+def print_first_steps(loaded: LoadedStack, progress: Progress) -> None:
+    """Print the address and the credentials file of each service, and a first request."""
+    operations = stack_operations(loaded)
     progress.say("")
     for name, (user, secret) in LOGINS.items():
         url = operations.url(name)
@@ -106,15 +107,15 @@ def first_steps(loaded: LoadedStack, progress: Progress) -> None:
         progress.say(f"  {service:<16}  {url}  (API key in {operations.secret_place(f'{service}-key')})")
         key = operations.secret_file(f"{service}-key")
         example = _example(loaded, service)
-        if key and example and ready(operations, name).ready:
+        if key and example and model_view(operations, name).ready:
             progress.say("\nA first request (bash or zsh; the key stays out of the command line):\n")
             progress.say(f"  curl -s {url}/invocations -H 'Content-Type: application/json' \\")
             progress.say(f"    -H @<(printf 'Authorization: Bearer %s' \"$(cat {key})\") \\")
             progress.say(f"    --data @{example}")
-    progress.say("\n`tidemill status` shows how it is.")
+    progress.say("\n`tidemill status` shows the health of all services.")
 
 
 def _example(loaded: LoadedStack, service: str) -> Path | None:
-    """Return a file of this machine with a request which the served version answers: MLflow keeps one with each."""
+    """Return the example request that MLflow stored with the served version, if it is on this machine."""
     folder = StackRoot.of(loaded.project, loaded.config.stack).service(service)
     return next(iter(sorted(folder.glob("**/serving_input_example.json"))), None)

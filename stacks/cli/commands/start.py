@@ -1,0 +1,52 @@
+"""`start`: start the services of a stack."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from ....components.targets.operations import Operations
+from ....runtime.common.errors import PlatformError, UserError
+from ...loading import LoadedStack
+from ...operations import deployed_operations
+from ..options import StackOption
+from ..selection import load_chosen_stack
+from ..terminal import waiting
+
+_POLL_SECONDS = 0.5
+
+
+def start(
+    stack: StackOption = None,
+    timeout: Annotated[
+        float, typer.Option(help="Longest wait until all services are healthy, in seconds.", min=1)
+    ] = 90.0,
+) -> None:
+    """Start all services again. Use it after `stop`, a reboot, or a killed supervisord."""
+    loaded = load_chosen_stack(stack)
+    operations = deployed_operations(loaded)
+    if not operations.services():
+        raise UserError("the stack has no services yet", field=loaded.config.stack, hint="run `tidemill up`")
+    with waiting("starting all services"):
+        operations.start()
+        count = _wait_until_healthy(loaded, operations, timeout)
+    typer.echo(f"{loaded.config.stack}: {count} services are healthy")
+
+
+def _wait_until_healthy(loaded: LoadedStack, operations: Operations, timeout: float) -> int:
+    """Wait until all services are healthy, and return their number."""
+    from ...overview import overview
+
+    deadline = time.monotonic() + timeout
+    while True:
+        view = overview(loaded, operations)
+        unhealthy = [service for service in view.services if not service.healthy]
+        if not unhealthy:
+            return len(view.services)
+        if time.monotonic() > deadline:
+            problems = ", ".join(f"{service.name} {service.problem}" for service in unhealthy)
+            hint = f"see `tidemill logs {unhealthy[0].name}`, or run `tidemill up`"
+            raise PlatformError(f"not healthy after {timeout:.0f} s: {problems}", field=loaded.config.stack, hint=hint)
+        time.sleep(_POLL_SECONDS)

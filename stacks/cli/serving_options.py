@@ -1,0 +1,100 @@
+"""Options and checks that `serve`, `score` and `image` share."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ...runtime.common.errors import ConfigError
+
+__all__ = [
+    "CompileOption",
+    "ModelArgument",
+    "ModelNameOption",
+    "SettingsOption",
+    "TrackingOption",
+    "read_settings",
+    "require_compilers",
+    "require_server_packages",
+]
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(metavar="URI", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder with an MLmodel file.",
+                   show_default=False),
+]  # fmt: skip
+ModelNameOption = Annotated[
+    str | None,
+    typer.Option("--name", help="Name of a model in a folder. Default: the folder's name.", show_default=False),
+]
+TrackingOption = Annotated[
+    str | None,
+    typer.Option("--tracking-uri", help="MLflow registry. Default: MLFLOW_TRACKING_URI, else the platform's.",
+                 show_default=False),
+]  # fmt: skip
+CompileOption = Annotated[
+    bool | None,
+    typer.Option("--compile/--no-compile", help="Use a compiled engine where its results match the model's. "
+                 "Default: if one is installed.", show_default=False),
+]  # fmt: skip
+SettingsOption = Annotated[
+    Path | None,
+    typer.Option("--settings", help="JSON file with more server settings, such as batch and limits; options override "
+                 "it.", exists=True, dir_okay=False, show_default=False),
+]  # fmt: skip
+_DATABASE_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql")
+
+
+def require_server_packages(tracking_uri: str | None) -> None:
+    """Check that the packages of the model server are installed.
+
+    Raises:
+        ModuleNotFoundError: one is not; the command line names the extra that installs it.
+    """
+    modules = ["fastapi", "uvicorn", "msgspec", "httptools", "prometheus_client", "threadpoolctl", "sklearn", "skops"]
+    registry = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or ""
+    if registry.partition("://")[0].partition("+")[0] in _DATABASE_SCHEMES:
+        modules.append("sqlalchemy")
+    for module in modules:
+        if find_spec(module) is None:
+            raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+
+def require_compilers() -> None:
+    """Check that a compiler is installed, for an explicit `--compile`.
+
+    Raises:
+        ModuleNotFoundError: none is.
+    """
+    if not any(find_spec(module) for module in ("tl2cgen", "treelite", "onnxruntime")):
+        raise ModuleNotFoundError("No module named 'treelite'", name="treelite")
+
+
+def read_settings(file: Path | None, by_option: Iterable[str]) -> dict[str, Any]:
+    """Return the server settings in the JSON `file`, or {} without a file.
+
+    Args:
+        file: the value of `--settings`.
+        by_option: settings that only the command line sets.
+
+    Raises:
+        ConfigError: the file is no JSON object, or has one of `by_option`.
+    """
+    if file is None:
+        return {}
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read it ({error})", field="--settings", value=str(file)) from None
+    if not isinstance(settings, dict):
+        raise ConfigError("not a JSON object", field="--settings", value=str(file))
+    for key in by_option:
+        if key in settings:
+            raise ConfigError("the command line sets this", field=key, value=str(file), hint=f"remove it from {file}")
+    return settings
