@@ -51,7 +51,7 @@ class _Sections(Settings):
     ports: dict[str, Port] = Field(
         default_factory=dict[str, int],
         description="Service name -> fixed port of this machine; every other service keeps a free one. "
-        "On aws it does nothing: there each service has a name of its own.",
+        "aws ignores it, because each service has its own host name there.",
         examples=[{"grafana": 3000}],
     )
 

@@ -251,7 +251,8 @@ def test_where_each_value_came_from(project: Path, capsys: pytest.CaptureFixture
         explain(loaded, "monitoring.retenton")
     code, out, _ = said(capsys, "config", "-s", "team0-dev", "--explain", "monitoring.retention")
     assert (code, out.splitlines()) == (0, [
-        'monitoring.retention: "30d"', "  from base.yaml:2", '  over root.yaml:2: "9d"', "  Time for which metrics are kept.",
+        'monitoring.retention: "30d"', "  from base.yaml:2", '  over root.yaml:2: "9d"',
+        "  Time for which metrics are kept.",
     ])  # fmt: skip
     code, out, _ = said(capsys, "config", "-s", "team0-dev", "--json")
     assert (code, json.loads(out)["monitoring"]["grafana"]) == (0, "off")
