@@ -15,6 +15,14 @@ from typing import TYPE_CHECKING
 
 from ..runtime.common.lazy import lazy_exports
 
+__all__ = [
+    "EndpointArgs", "EndpointRef", "ExistingLake", "ExistingRegistry", "HealthCheck", "JobArgs", "JobRef", "Lake",
+    "LakeArgs", "LakeConfig", "Limits", "ModelConfig", "ModelService", "ModelServiceArgs", "Monitoring",
+    "MonitoringArgs", "MonitoringConfig", "Platform", "PlatformArgs", "Registry", "RegistryArgs", "RepositoryConfig",
+    "Retraining", "RetrainingArgs", "SecretArgs", "SecretRef", "ServeConfig", "ServiceArgs", "ServiceRef", "StoreRef",
+    "Target", "as_json", "lake_settings", "listen_settings", "registry_settings", "target_here",
+]  # fmt: skip
+
 if TYPE_CHECKING:
     from .access import as_json, lake_settings, listen_settings, registry_settings
     from .lake import ExistingLake, Lake, LakeArgs
@@ -39,30 +47,22 @@ if TYPE_CHECKING:
         Target,
     )
     from .targets.factory import target_here
-
-__all__ = [
-    "EndpointArgs", "EndpointRef", "ExistingLake", "ExistingRegistry", "HealthCheck", "JobArgs", "JobRef", "Lake",
-    "LakeArgs", "LakeConfig", "Limits", "ModelConfig", "ModelService", "ModelServiceArgs", "Monitoring",
-    "MonitoringArgs", "MonitoringConfig", "Platform", "PlatformArgs", "Registry", "RegistryArgs", "RepositoryConfig",
-    "Retraining", "RetrainingArgs", "SecretArgs", "SecretRef", "ServeConfig", "ServiceArgs", "ServiceRef", "StoreRef",
-    "Target", "as_json", "lake_settings", "listen_settings", "registry_settings", "target_here",
-]  # fmt: skip
-
-__getattr__ = lazy_exports(
-    __name__,
-    {
-        "access": ["as_json", "lake_settings", "listen_settings", "registry_settings"],
-        "lake": ["ExistingLake", "Lake", "LakeArgs"],
-        "monitoring": ["Monitoring", "MonitoringArgs"],
-        "platform": ["Platform", "PlatformArgs"],
-        "registry": ["ExistingRegistry", "Registry", "RegistryArgs"],
-        "retraining": ["Retraining", "RetrainingArgs"],
-        "serving": ["ModelService", "ModelServiceArgs"],
-        "settings": ["LakeConfig", "ModelConfig", "MonitoringConfig", "RepositoryConfig", "ServeConfig"],
-        "targets.base": [
-            *("EndpointArgs", "EndpointRef", "HealthCheck", "JobArgs", "JobRef", "Limits", "SecretArgs"),
-            *("SecretRef", "ServiceArgs", "ServiceRef", "StoreRef", "Target"),
-        ],
-        "targets.factory": ["target_here"],
-    },
-)
+else:
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "access": ["as_json", "lake_settings", "listen_settings", "registry_settings"],
+            "lake": ["ExistingLake", "Lake", "LakeArgs"],
+            "monitoring": ["Monitoring", "MonitoringArgs"],
+            "platform": ["Platform", "PlatformArgs"],
+            "registry": ["ExistingRegistry", "Registry", "RegistryArgs"],
+            "retraining": ["Retraining", "RetrainingArgs"],
+            "serving": ["ModelService", "ModelServiceArgs"],
+            "settings": ["LakeConfig", "ModelConfig", "MonitoringConfig", "RepositoryConfig", "ServeConfig"],
+            "targets.base": [
+                *("EndpointArgs", "EndpointRef", "HealthCheck", "JobArgs", "JobRef", "Limits", "SecretArgs"),
+                *("SecretRef", "ServiceArgs", "ServiceRef", "StoreRef", "Target"),
+            ],
+            "targets.factory": ["target_here"],
+        },
+    )

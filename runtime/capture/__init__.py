@@ -23,26 +23,6 @@ from typing import TYPE_CHECKING
 
 from ..common.lazy import lazy_exports
 
-if TYPE_CHECKING:
-    from .columns import Omitted, Privacy, capture_schema, is_hashed, omitted_of
-    from .erasure import Forgotten, forget
-    from .journal import Journal, Recovered, journals, read_journal, recover
-    from .lookup import Found, find
-    from .reading import join_labels, latest_labels, read_capture, read_labels
-    from .retention import remove_old
-    from .segments import (
-        CAPTURE,
-        LABEL_SCHEMA,
-        LABELS,
-        Kind,
-        Segment,
-        list_segments,
-        new_segments,
-        read_segment,
-        remove_partial,
-        write_segment,
-    )
-
 __all__ = [
     "CAPTURE",
     "LABELS",
@@ -75,26 +55,46 @@ __all__ = [
     "write_segment",
 ]
 
-__getattr__ = lazy_exports(
-    __name__,
-    {
-        "columns": ["Omitted", "Privacy", "capture_schema", "is_hashed", "omitted_of"],
-        "erasure": ["Forgotten", "forget"],
-        "journal": ["Journal", "Recovered", "journals", "read_journal", "recover"],
-        "lookup": ["Found", "find"],
-        "reading": ["join_labels", "latest_labels", "read_capture", "read_labels"],
-        "retention": ["remove_old"],
-        "segments": [
-            "CAPTURE",
-            "Kind",
-            "LABELS",
-            "LABEL_SCHEMA",
-            "Segment",
-            "list_segments",
-            "new_segments",
-            "read_segment",
-            "remove_partial",
-            "write_segment",
-        ],
-    },
-)
+if TYPE_CHECKING:
+    from .columns import Omitted, Privacy, capture_schema, is_hashed, omitted_of
+    from .erasure import Forgotten, forget
+    from .journal import Journal, Recovered, journals, read_journal, recover
+    from .lookup import Found, find
+    from .reading import join_labels, latest_labels, read_capture, read_labels
+    from .retention import remove_old
+    from .segments import (
+        CAPTURE,
+        LABEL_SCHEMA,
+        LABELS,
+        Kind,
+        Segment,
+        list_segments,
+        new_segments,
+        read_segment,
+        remove_partial,
+        write_segment,
+    )
+else:
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "columns": ["Omitted", "Privacy", "capture_schema", "is_hashed", "omitted_of"],
+            "erasure": ["Forgotten", "forget"],
+            "journal": ["Journal", "Recovered", "journals", "read_journal", "recover"],
+            "lookup": ["Found", "find"],
+            "reading": ["join_labels", "latest_labels", "read_capture", "read_labels"],
+            "retention": ["remove_old"],
+            "segments": [
+                "CAPTURE",
+                "Kind",
+                "LABELS",
+                "LABEL_SCHEMA",
+                "Segment",
+                "list_segments",
+                "new_segments",
+                "read_segment",
+                "remove_partial",
+                "write_segment",
+            ],
+        },
+    )

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 from ..common.lazy import lazy_exports
 
+__all__ = ["JOBS", "VARIABLE", "client", "place_of", "secret_variable"]
+
 if TYPE_CHECKING:
     from .task_files import VARIABLE, client, place_of, secret_variable
     from .training_task import JOBS
-
-__all__ = ["JOBS", "VARIABLE", "client", "place_of", "secret_variable"]
-
-__getattr__ = lazy_exports(
-    __name__,
-    {
-        "task_files": ["VARIABLE", "client", "place_of", "secret_variable"],
-        "training_task": ["JOBS"],
-    },
-)
+else:
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "task_files": ["VARIABLE", "client", "place_of", "secret_variable"],
+            "training_task": ["JOBS"],
+        },
+    )

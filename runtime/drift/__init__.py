@@ -16,16 +16,6 @@ from typing import TYPE_CHECKING
 
 from ..common.lazy import lazy_exports
 
-if TYPE_CHECKING:
-    from .measures.base import Measure
-    from .measures.jensen_shannon import jensen_shannon
-    from .measures.null_change import null_change
-    from .measures.registry import register
-    from .measures.wasserstein import wasserstein
-    from .profile import Profile
-    from .sample import Sample
-    from .scoring import DriftResult, FeatureDrift, Test, TestResult, score
-
 __all__ = [
     "DriftResult",
     "FeatureDrift",
@@ -41,16 +31,26 @@ __all__ = [
     "wasserstein",
 ]
 
-__getattr__ = lazy_exports(
-    __name__,
-    {
-        "measures.base": ["Measure"],
-        "measures.jensen_shannon": ["jensen_shannon"],
-        "measures.null_change": ["null_change"],
-        "measures.registry": ["register"],
-        "measures.wasserstein": ["wasserstein"],
-        "profile": ["Profile"],
-        "sample": ["Sample"],
-        "scoring": ["DriftResult", "FeatureDrift", "Test", "TestResult", "score"],
-    },
-)
+if TYPE_CHECKING:
+    from .measures.base import Measure
+    from .measures.jensen_shannon import jensen_shannon
+    from .measures.null_change import null_change
+    from .measures.registry import register
+    from .measures.wasserstein import wasserstein
+    from .profile import Profile
+    from .sample import Sample
+    from .scoring import DriftResult, FeatureDrift, Test, TestResult, score
+else:
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "measures.base": ["Measure"],
+            "measures.jensen_shannon": ["jensen_shannon"],
+            "measures.null_change": ["null_change"],
+            "measures.registry": ["register"],
+            "measures.wasserstein": ["wasserstein"],
+            "profile": ["Profile"],
+            "sample": ["Sample"],
+            "scoring": ["DriftResult", "FeatureDrift", "Test", "TestResult", "score"],
+        },
+    )

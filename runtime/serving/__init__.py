@@ -6,17 +6,6 @@ from typing import TYPE_CHECKING
 
 from ..common.lazy import lazy_exports
 
-if TYPE_CHECKING:
-    from .codecs.arrow import is_time_out_of_range
-    from .codecs.responses import output_array
-    from .contract.columns import InvalidValueError
-    from .contract.model_contract import Column, Contract
-    from .inference.batch import Batch, Outputs
-    from .settings import CompileSettings, ServingSettings
-    from .versions.loading import loader
-    from .versions.model import ServedModel
-    from .versions.source import source_of
-
 __all__ = [
     "Batch",
     "Column",
@@ -32,17 +21,28 @@ __all__ = [
     "source_of",
 ]
 
-__getattr__ = lazy_exports(
-    __name__,
-    {
-        "codecs.arrow": ["is_time_out_of_range"],
-        "codecs.responses": ["output_array"],
-        "contract.columns": ["InvalidValueError"],
-        "contract.model_contract": ["Column", "Contract"],
-        "inference.batch": ["Batch", "Outputs"],
-        "settings": ["CompileSettings", "ServingSettings"],
-        "versions.loading": ["loader"],
-        "versions.model": ["ServedModel"],
-        "versions.source": ["source_of"],
-    },
-)
+if TYPE_CHECKING:
+    from .codecs.arrow import is_time_out_of_range
+    from .codecs.responses import output_array
+    from .contract.columns import InvalidValueError
+    from .contract.model_contract import Column, Contract
+    from .inference.batch import Batch, Outputs
+    from .settings import CompileSettings, ServingSettings
+    from .versions.loading import loader
+    from .versions.model import ServedModel
+    from .versions.source import source_of
+else:
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "codecs.arrow": ["is_time_out_of_range"],
+            "codecs.responses": ["output_array"],
+            "contract.columns": ["InvalidValueError"],
+            "contract.model_contract": ["Column", "Contract"],
+            "inference.batch": ["Batch", "Outputs"],
+            "settings": ["CompileSettings", "ServingSettings"],
+            "versions.loading": ["loader"],
+            "versions.model": ["ServedModel"],
+            "versions.source": ["source_of"],
+        },
+    )
