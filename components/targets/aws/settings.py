@@ -271,12 +271,12 @@ class AwsSettings(TargetBlock):
         """Yield the domain, and the existing bucket and database."""
         hint = "give each its own"
         if bucket := self.bucket.existing:
-            yield ("bucket", bucket), Problem(("aws", "bucket", "existing"), "is the bucket of", bucket, hint)
+            yield ("bucket", bucket), Problem(("aws", "bucket", "existing"), "is also the bucket of", bucket, hint)
         if self.domain:
-            yield ("domain", self.domain), Problem(("aws", "domain"), "is the domain of", self.domain, hint)
+            yield ("domain", self.domain), Problem(("aws", "domain"), "is also the domain of", self.domain, hint)
         if self.database.existing:
             host, path = self.database.existing.host, ("aws", "database", "existing", "host")
-            yield ("database", host), Problem(path, "is the database of", host, hint)
+            yield ("database", host), Problem(path, "is also the database of", host, hint)
 
     def problems(self, services: list[str]) -> Iterator[Problem]:
         """Yield missing and inconsistent settings, unknown services and images that are not pinned."""

@@ -233,7 +233,7 @@ def load_outputs() -> Any:
     """Return the server's module `engines/outputs.py`, loaded by its path because tidemill is not installed here."""
     path = pathlib.Path(__file__).resolve().parent.parent / "engines" / "outputs.py"
     code = compile(path.read_text(encoding="utf-8"), str(path), "exec")
-    module = types.ModuleType("tidemill_outputs")
+    module = types.ModuleType("outputs_of_host")
     exec(code, module.__dict__)  # noqa: S102 - an import would write a cache file into the server's installation
     return module
 

@@ -137,7 +137,7 @@ VALIDATE = "from tidemill.stacks.cli.app import run\nsys.exit(run(['validate']))
 
 def test_validate_checks_the_block_of_a_new_target(tree: Path) -> None:
     done = run(tree, VALIDATE, "{ shelf: upper }")
-    assert (done.returncode, done.stdout) == (0, "Pulumi.quay-dev.yaml: holds\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "Pulumi.quay-dev.yaml: valid\n"), done.stderr
     missing = run(tree, VALIDATE, "{}")
     assert missing.returncode == 2
     assert "toy.shelf: is missing; name a shelf" in missing.stderr

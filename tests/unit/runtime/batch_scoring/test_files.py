@@ -102,7 +102,7 @@ def test_folders_and_globs_are_read_in_order_and_without_what_is_hidden(place: P
     [
         ("absent.parquet", "no such file or folder"),
         ("flights/main/departures", "no platform with a lake is configured"),
-        ("lakefs://flights/main/departures", "does not know its platform"),
+        ("lakefs://flights/main/departures", "no platform is configured"),
         ("*.pq", "no file matches the pattern"),
         ("empty", "no files that can be scored"),
         ("notes.txt", "use .parquet, "),
