@@ -30,11 +30,11 @@ def update(
     as_json: JsonOption = False,
 ) -> int:  # fmt: skip
     """Take a later version of the project template in, and keep what the team changed; exit code 1 with conflicts."""
-    from ..projects.supply import Supply
+    from ..projects.dependency_update import DependencyUpdate
     from ..projects.updating import update as taken
 
     with waiting("comparing with the template"):
-        done = taken(find_project(), dict(map(_answer, answer or ())), dry_run=dry_run, supply=Supply())
+        done = taken(find_project(), dict(map(_answer, answer or ())), dry_run=dry_run, dependency=DependencyUpdate())
     if as_json:
         typer.echo(json.dumps(_plain(done, dry_run=dry_run), indent=2))
     else:

@@ -1,9 +1,9 @@
-"""What a project is generated from: the answers of the team, checked.
+"""The answers from which a project is generated.
 
     Answers.of({"project": "harbour", "team": "harbour", "environments": ["dev", "prod"], "models": ["berths"]})
 
-Names follow the patterns of the stack config. The answers are kept in the project, so that every later version of the
-template can be rendered for it.
+Names follow the patterns of the stack config. The project stores its answers, so that later versions of the template
+can be rendered for it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Target = Literal["local", "docker", "aws"]
 PYTHON_VERSIONS = ("3.11", "3.12", "3.13")
 """The versions of Python which a project may be made for."""
 
-# The engine hands config of such a project to the provider of that name; a package of tidemill's own name is its own.
+# The engine would pass the config of a project with such a name to the provider of that name.
 _RESERVED = frozenset({"aws", "docker", "docker-build", "pulumi", "tidemill", "tidemill-native"})
 
 _Environment = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*$", max_length=16)]
@@ -41,7 +41,7 @@ class Answers(Settings):
 
     team: str = Field(pattern=NAME_PATTERN, min_length=3, max_length=30, description="Name of the team.")
     project: str = Field(pattern=NAME_PATTERN, min_length=3, max_length=50, description="Name of the project.")
-    owner: str = Field(min_length=1, max_length=200, description="Who answers for the models: an address.")
+    owner: str = Field(min_length=1, max_length=200, description="Address of the owner of the models.")
     environments: list[_Environment] = Field(
         min_length=1, max_length=20, description="Names of the environments, such as dev and prod; each is a stack."
     )
@@ -60,7 +60,7 @@ class Answers(Settings):
     @classmethod
     def _not_reserved(cls, value: str) -> str:
         if value in _RESERVED:
-            raise ValueError("is the name of a package which the engine knows already; choose another name")
+            raise ValueError("is reserved: the engine has a package of that name; choose another name")
         return value
 
     @field_validator("environments", "models", "repositories")
@@ -68,22 +68,22 @@ class Answers(Settings):
     def _each_once(cls, value: list[str]) -> list[str]:
         twice = next((name for name in value if value.count(name) > 1), None)
         if twice is not None:
-            raise ValueError(f"{twice} is there twice; keep one of them")
+            raise ValueError(f"contains {twice} twice; remove one")
         return value
 
     @field_validator("owner")
     @classmethod
     def _visible(cls, value: str) -> str:
         if not value.isprintable() or not value.strip():
-            raise ValueError("holds characters which cannot be seen; write an address, such as ops@example.org")
+            raise ValueError("contains invisible characters; write an address, such as ops@example.org")
         return value
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Answers:
-        """Return the answers in `raw`; the project bears the team's name where it has none, and so does the repository.
+        """Return the answers in `raw`; project and repository default to the team's name.
 
         Raises:
-            ConfigError: they do not hold; names the answer, its value and what to do.
+            ConfigError: an answer is invalid; names the answer, its value and a fix.
         """
         given = dict(raw)
         team = given.get("team")
@@ -97,10 +97,10 @@ class Answers(Settings):
         return made
 
     def check(self) -> None:
-        """Refuse what no stack of the project could be.
+        """Check the target's settings.
 
         Raises:
-            ConfigError: names the answer.
+            ConfigError: a setting is invalid; names the answer.
         """
         if self.target != "aws":
             return
@@ -112,21 +112,21 @@ class Answers(Settings):
             )
 
     def with_(self, **changes: Any) -> Answers:
-        """Return the answers with `changes` in them.
+        """Return a copy of the answers with `changes`.
 
         Raises:
-            ConfigError: they do not hold any more.
+            ConfigError: the result is invalid.
         """
         return Answers.of({**self.to_mapping(), **changes})
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return what `of` reads, in plain types and always in the same order."""
+        """Return the input of `of`, in plain types and a fixed order."""
         plain = self.model_dump(mode="json", exclude={"aws"})
         return plain if self.aws is None else {**plain, "aws": self.aws.model_dump(mode="json", exclude_unset=True)}
 
 
 def module_of(model: str) -> str:
-    """Return the name of the Python package with the code of `model`.
+    """Return the name of the Python package of `model`.
 
     >>> module_of("late-flights"), module_of("class")
     ('late_flights', 'class_')
@@ -136,7 +136,7 @@ def module_of(model: str) -> str:
 
 
 def _explain(error: ValidationError) -> ConfigError:
-    """Return the first of the problems as one sentence; an unknown answer is likely the cause of a missing one."""
+    """Return the first problem as an error; unknown answers come first, since a typo causes a missing answer too."""
     problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
     first = problems[0]
     path, kind = first["loc"], first["type"]
@@ -157,9 +157,9 @@ def _explain(error: ValidationError) -> ConfigError:
         message, _, hint = str(context["error"]).partition("; ")
     elif kind == "string_pattern_mismatch":
         message = f"does not match {context['pattern']}"
-        hint = "use small letters, digits and single dashes, beginning with a letter"
+        hint = "use lowercase letters, digits and single dashes; start with a letter"
         if path and path[0] == "environments":
-            hint = "use small letters and digits, beginning with a letter"
+            hint = "use lowercase letters and digits; start with a letter"
     if isinstance(value, str) and len(value) > 200:
         value = value[:200] + "..."
     return ConfigError(message, field=".".join(map(str, path)) or "answers", value=value, hint=hint)

@@ -10,15 +10,15 @@ from ...runtime.common.errors import ToolError
 
 __all__ = ["first_commit"]
 
-_NOBODY = ("-c", "user.name=tidemill", "-c", "user.email=tidemill@localhost")
-# Neither hooks nor signatures of the user's own settings: this commit asks nobody.
-_PLAIN = ("-c", "core.hooksPath=/dev/null", "-c", "commit.gpgsign=false", "-c", "core.autocrlf=false")
+_IDENTITY = ("-c", "user.name=tidemill", "-c", "user.email=tidemill@localhost")
+# The commit must not run the user's hooks or ask for a signature.
+_OWN_SETTINGS = ("-c", "core.hooksPath=/dev/null", "-c", "commit.gpgsign=false", "-c", "core.autocrlf=false")
 
 
 def first_commit(project: Path, place: Path, message: str) -> str | None:
     """Make `project` a repository with one commit of all its files, and return the commit.
 
-    None, and no repository, where `place`, where the project will be, lies in one already: whoever has that commits.
+    Returns None and makes no repository if `place`, the final folder of the project, is inside one already.
 
     Raises:
         ToolError: Git is missing, or fails.
@@ -29,23 +29,34 @@ def first_commit(project: Path, place: Path, message: str) -> str | None:
     if _git(above, "rev-parse", "--is-inside-work-tree").stdout.strip() == "true":
         return None
     _check(project, "init", "--quiet", "--template=", "--initial-branch=main")
-    _check(project, *_PLAIN, "add", "--all")
+    _check(project, *_OWN_SETTINGS, "add", "--all")
     known = all(_git(project, "var", name).returncode == 0 for name in ("GIT_AUTHOR_IDENT", "GIT_COMMITTER_IDENT"))
-    _check(project, *_PLAIN, *(() if known else _NOBODY), "commit", "--quiet", "--no-verify", "--message", message)
+    _check(
+        project,
+        *_OWN_SETTINGS,
+        *(() if known else _IDENTITY),
+        "commit",
+        "--quiet",
+        "--no-verify",
+        "--message",
+        message,
+    )
     return _check(project, "rev-parse", "HEAD")
 
 
 def _check(folder: Path, *words: str) -> str:
     done = _git(folder, *words)
     if done.returncode:
-        raise ToolError(f"could not make the first commit: {done.stderr.strip()}", field="git")
+        raise ToolError(f"the first commit failed: {done.stderr.strip()}", field="git")
     return done.stdout.strip()
 
 
 def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    # In a hook of another repository, Git's variables would lead there.
+    # Inside a hook of another repository, Git's variables point to that repository.
     environment = {
-        key: value for key, value in os.environ.items() if not key.startswith("GIT_") or key in _KEPT or "CONFIG" in key
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("GIT_") or key in _KEPT_VARIABLES or "CONFIG" in key
     }
     try:
         return subprocess.run(
@@ -53,9 +64,9 @@ def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
             check=False,
         )  # fmt: skip
     except FileNotFoundError:
-        raise ToolError("Git is not here", field="git", hint="install it") from None
+        raise ToolError("is not installed", field="git", hint="install it") from None
 
 
-_KEPT = frozenset(
+_KEPT_VARIABLES = frozenset(
     f"GIT_{who}_{what}" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL", "DATE")
 ) | {"GIT_EXEC_PATH", "GIT_SSL_CAINFO"}  # fmt: skip

@@ -19,7 +19,7 @@ import yaml
 from tidemill.stacks.loading import project_settings
 from tidemill.stacks.projects import template_base
 from tidemill.stacks.projects.answers import Answers
-from tidemill.stacks.projects.tree import rendered
+from tidemill.stacks.projects.tree import render_project, write_files
 
 from tests.support.generated import AWS, Clean
 from tests.support.graphs import NATIVE
@@ -58,11 +58,8 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Clean:
 
 
 def write(project: Path, chosen: Answers) -> Path:
-    tree = rendered(chosen)
-    for path, file in tree.items():
-        (project / path).parent.mkdir(parents=True, exist_ok=True)
-        (project / path).write_bytes(file.content)
-    template_base.write(project, chosen, "1", tree)
+    tree = render_project(chosen)
+    write_files(project, {**tree, **template_base.base_files(chosen, "1", tree)})
     return project
 
 
@@ -116,7 +113,7 @@ def test_its_own_tests_are_green(clean: Clean, several: Path) -> None:
 
 def test_no_python_depends_on_target_or_environment() -> None:
     def python(target: str, environments: list[str]) -> dict[str, bytes]:
-        tree = rendered(answers(target, environments, ["late-flights"]))
+        tree = render_project(answers(target, environments, ["late-flights"]))
         return {str(path): file.content for path, file in tree.items() if path.suffix == ".py"}
 
     assert python("local", ["dev"]) == python("docker", ["dev"]) == python("aws", ["dev"]) != {}

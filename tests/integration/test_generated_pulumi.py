@@ -12,7 +12,7 @@ import psutil
 import pytest
 from tidemill.components.layout import StackRoot
 from tidemill.stacks.projects.answers import Answers
-from tidemill.stacks.projects.tree import rendered
+from tidemill.stacks.projects.tree import render_project
 
 from tests.support.plain_pulumi import PlainPulumi
 from tests.support.platform import git, processes_of
@@ -32,7 +32,7 @@ with open(os.environ["SPY"], "w") as file:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("generated") / "project"
-    for path, file in rendered(ANSWERS).items():
+    for path, file in render_project(ANSWERS).items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(file.content)
         (folder / path).chmod(0o755 if file.executable else 0o644)

@@ -95,7 +95,7 @@ def test_a_folder_with_something_in_it_is_refused_and_left(place: Path) -> None:
     before = contents(place)
     done = init(place, "harbour", "--defaults")
     assert done.returncode == 2
-    assert "is not empty (there is notes.txt)" in done.stderr
+    assert "is not empty (it contains notes.txt)" in done.stderr
     assert contents(place) == before
     done = init(place, "harbour/notes.txt", "--defaults")
     assert (done.returncode, "is not a folder" in done.stderr) == (2, True)
@@ -107,14 +107,14 @@ def test_a_folder_with_something_in_it_is_refused_and_left(place: Path) -> None:
     [
         (["--team", "Harbour Team"], "team: does not match"),
         (["--team", "../harbour"], "team: does not match"),
-        (["--team", "docker"], "project: is the name of a package which the engine knows already"),
+        (["--team", "docker"], "project: is reserved: the engine has a package of that name"),
         (["--team", "harbour", "--model", "a/b"], "models.0: does not match"),
-        (["--team", "harbour", "--model", "a", "--model", "a"], "models: a is there twice"),
+        (["--team", "harbour", "--model", "a", "--model", "a"], "models: contains a twice"),
         (["--team", "harbour", "--env", "dev-1"], "environments.0: does not match"),
         (["--team", "harbour", "--target", "moon"], "target: unknown value, got 'moon'; use local, docker or aws"),
         (["--team", "harbour", "--target", "aws"], "aws.region: is missing"),
         (["--team", "harbour", "--repository", "x"], "repositories.0: does not match"),
-        (["--team", "harbour", "--owner", "a\x1b[2Jb"], "owner: holds characters which cannot be seen"),
+        (["--team", "harbour", "--owner", "a\x1b[2Jb"], "owner: contains invisible characters"),
         (["--team", "harbour", "--python", "2.7"], "python: unknown value"),
         (["--answers", "answers.yaml"], "enviroments: unknown answer; did you mean environments?"),
         ([], "--team: there is nobody to ask"),
@@ -164,7 +164,7 @@ def test_a_place_which_cannot_be_written_is_named(place: Path) -> None:
     finally:
         place.chmod(0o755)
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "cannot be written (Permission denied); nothing was made" in done.stderr
+    assert "cannot be written (Permission denied); nothing was created" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(place.iterdir()) == []
 
@@ -213,7 +213,7 @@ def test_a_run_which_fails_half_way_leaves_nothing(tmp_path: Path, place: Path) 
     path = stub(tmp_path / "bin", "git", FAILS.format(git=real))
     done = init(place, "deep/down/harbour", "--defaults", PATH=path)
     assert done.returncode == 3, done.stdout + done.stderr
-    assert "could not make the first commit: the disk is full" in done.stderr
+    assert "the first commit failed: the disk is full" in done.stderr
     assert list(place.iterdir()) == []
 
 
@@ -225,7 +225,7 @@ def test_a_run_which_is_killed_at_the_very_end_is_finished_by_the_next(place: Pa
     assert not (place / "uv.lock").exists()
     again = init(place, ".", "--defaults")
     assert again.returncode == 2
-    assert "this one finished it" in again.stderr
+    assert "this run finished it" in again.stderr
     assert template_base.read(place).answers.models == ["berths"]
     assert git(place, "status", "--porcelain") == ""
     assert not list(place.glob(".tidemill-init-*"))
@@ -237,7 +237,7 @@ def test_it_is_made_in_an_empty_folder_where_one_stands_without_a_git_identity(t
     done = init(place, ".", "--team", "harbour", "--env", "dev", "--env", "prod", **nobody)
     assert done.returncode == 0, done.stderr
     assert place.stat().st_ino == here
-    assert git(place, "log", "--format=%s") == "Generate the project from the template of tidemill"
+    assert git(place, "log", "--format=%s") == "Generate the project from the tidemill template"
     assert git(place, "status", "--porcelain") == ""
     assert "uv run tidemill up --stack harbour-dev" in done.stdout
 

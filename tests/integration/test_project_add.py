@@ -10,7 +10,7 @@ from tidemill.stacks.loading import load_stack, stack_names
 from tidemill.stacks.projects import template_base
 from tidemill.stacks.projects.adding import ModelOptions, add_environment, add_model, add_repository
 from tidemill.stacks.projects.answers import Answers
-from tidemill.stacks.projects.tree import TEMPLATE_VERSION, rendered
+from tidemill.stacks.projects.tree import TEMPLATE_VERSION, render_project
 from tidemill.stacks.projects.updating import update
 from tidemill.stacks.teams.checking import check_project
 
@@ -27,8 +27,8 @@ def project(tmp_path: Path) -> Path:
 
 def whole(answers: Answers) -> dict[str, tuple[bytes, bool]]:
     """Return what `tidemill init` makes of `answers`."""
-    tree = rendered(answers)
-    files = {**tree, **template_base.files(answers, TEMPLATE_VERSION, tree)}
+    tree = render_project(answers)
+    files = {**tree, **template_base.base_files(answers, TEMPLATE_VERSION, tree)}
     return {str(path): (file.content, file.executable) for path, file in files.items()}
 
 
@@ -121,12 +121,12 @@ def test_a_file_of_the_teams_own_is_left_and_told(project: Path) -> None:
 @pytest.mark.parametrize(
     ("add", "name", "error", "text"),
     [
-        (add_model, "berths", UserError, "model: is there already, got 'berths'"),
+        (add_model, "berths", UserError, "model: already exists, got 'berths'"),
         (add_model, "Late Ships", ConfigError, r"models.*does not match"),
         (add_model, "../x", ConfigError, r"models.*does not match"),
-        (add_environment, "prod", UserError, "environment: is there already"),
+        (add_environment, "prod", UserError, "environment: already exists"),
         (add_environment, "pre-prod", ConfigError, r"environments.*does not match"),
-        (add_repository, "harbour", UserError, "repository: is there already"),
+        (add_repository, "harbour", UserError, "repository: already exists"),
         (add_repository, "a", ConfigError, r"repositories.*does not match"),
     ],
 )

@@ -18,8 +18,8 @@ from tidemill.runtime.common.errors import RefusedError, UserError
 from tidemill.stacks.loading import load_stack
 from tidemill.stacks.projects import template_base
 from tidemill.stacks.projects.answers import Answers
-from tidemill.stacks.projects.supply import Source, Supply, put_in
-from tidemill.stacks.projects.tree import rendered
+from tidemill.stacks.projects.dependency_update import DependencyUpdate, Source, add_source
+from tidemill.stacks.projects.tree import render_project
 from tidemill.stacks.projects.updating import Update, update
 
 from tests.support.evolving import commit, contents, git, later_template, made_project
@@ -79,8 +79,8 @@ def test_an_untouched_project_becomes_what_init_would_make(project: Path, versio
         assert contents(project) == {
             str(path): (file.content, file.executable)
             for path, file in {
-                **rendered(ANSWERS, templates),
-                **template_base.files(ANSWERS, number, rendered(ANSWERS, templates)),
+                **render_project(ANSWERS, templates),
+                **template_base.base_files(ANSWERS, number, render_project(ANSWERS, templates)),
             }.items()
         }
         commit(project)
@@ -118,7 +118,7 @@ def test_edits_in_between_stay_and_conflicts_are_marked(project: Path, versions:
     again = update(project, templates=versions[0], version="2")
     assert (again.changes, [str(path) for path in again.conflicts]) == ([], [TRAIN])
     commit(project)
-    with pytest.raises(RefusedError, match=r"models/berths/train\.py: conflicts of an earlier update"):
+    with pytest.raises(RefusedError, match=r"models/berths/train\.py: contain conflicts of an earlier update"):
         update(project, templates=versions[1], version="3")
     assert contents(project) == before
 
@@ -166,7 +166,7 @@ def test_what_is_not_committed_is_not_touched(project: Path, versions: tuple[Pat
 def test_without_git_nothing_is_touched(project: Path, versions: tuple[Path, Path]) -> None:
     shutil.rmtree(project / ".git")
     before = contents(project)
-    with pytest.raises(UserError, match="no Git repository; run `git init"):
+    with pytest.raises(UserError, match="not in a Git repository; run `git init"):
         update(project, templates=versions[0], version="2")
     assert contents(project) == before
 
@@ -177,7 +177,7 @@ def test_a_project_in_a_folder_of_a_repository_is_updated(tmp_path: Path, versio
     git(tmp_path / "mono", "init", "--quiet")
     commit(tmp_path / "mono")
     edit(project, BASE, "at_least: 0.65", "at_least: 0.7")
-    with pytest.raises(RefusedError, match=r"stacks/config/base\.yaml: hold changes"):
+    with pytest.raises(RefusedError, match=r"stacks/config/base\.yaml: have uncommitted changes"):
         update(project, templates=versions[0], version="2")
     commit(tmp_path / "mono")
     assert kinds(update(project, templates=versions[0], version="2"))[BASE] == "merged"
@@ -188,7 +188,7 @@ def test_a_newer_project_is_refused(project: Path, versions: tuple[Path, Path]) 
     # An answer which this tidemill knows nothing of is no other failure.
     (project / template_base.ANSWERS).write_text((project / template_base.ANSWERS).read_text() + "  novelty: yes\n")
     commit(project)
-    with pytest.raises(RefusedError, match="newer tidemill than this one"):
+    with pytest.raises(RefusedError, match="created or updated by a newer tidemill"):
         update(project, version="1")
 
 
@@ -211,7 +211,7 @@ def test_an_answer_which_is_new_is_told_and_one_may_change(project: Path, versio
     assert load_stack(project, "harbour-prod").config.target == "docker"
     assert template_base.read(project).answers.target == "docker"
     commit(project)
-    with pytest.raises(UserError, match="team: cannot be answered otherwise"):
+    with pytest.raises(UserError, match="team: cannot be changed"):
         update(project, {"team": "other"}, templates=versions[0], version="2")
 
 
@@ -306,7 +306,7 @@ def test_the_projects_own_tidemill_moves_with_the_template(
     project: Path, versions: tuple[Path, Path], tmp_path: Path, before: str, after: Source
 ) -> None:
     template = (project / "pyproject.toml").read_text()
-    (project / "pyproject.toml").write_text(put_in(template, before))
+    (project / "pyproject.toml").write_text(add_source(template, before))
     if "vendor" in before:
         (project / "vendor").mkdir()
         (project / "vendor/tidemill-0.1.0-py3-none-any.whl").write_bytes(b"1")
@@ -322,20 +322,22 @@ def test_the_projects_own_tidemill_moves_with_the_template(
         asked.append((folder / "pyproject.toml").read_text())
         (folder / "uv.lock").write_text("new\n")
 
-    done = update(project, templates=later, version="2", supply=Supply(lambda: after, lock))
+    done = update(project, templates=later, version="2", dependency=DependencyUpdate(lambda: after, lock))
     assert done.conflicts == []
-    wanted = put_in(template.replace("package = false", "package = false # none"), after.line)
+    wanted = add_source(template.replace("package = false", "package = false # none"), after.line)
     assert asked == [(project / "pyproject.toml").read_text()] == [wanted]
     assert tomllib.loads(wanted)["tool"]["uv"]["package"] is False
     assert (project / "uv.lock").read_text() == "new\n"
     assert [path.name for path in project.glob("vendor/*")] == ([after.wheel[0]] if after.wheel else [])
-    again = update(project, templates=later, version="2", supply=Supply(lambda: after, lock))
+    again = update(project, templates=later, version="2", dependency=DependencyUpdate(lambda: after, lock))
     assert (again.changes, len(asked)) == ([], 1)
     # A release without a new template moves too; what the team wrote around the line stays.
     edit(project, "pyproject.toml", after.line, f"{after.line}# Ours.\n")
     commit(project)
     newest = Source(after.line.replace("0.2", "0.3"), after.wheel and (after.wheel[0].replace("0.2", "0.3"), b"3"))
-    done = update(project, templates=later, version="2", supply=Supply(lambda: newest, lambda _: "no network"))
+    done = update(
+        project, templates=later, version="2", dependency=DependencyUpdate(lambda: newest, lambda _: "no network")
+    )
     assert done.unlocked == "no network"
     assert f"{newest.line}# Ours.\n" in (project / "pyproject.toml").read_text()
     assert [path.name for path in project.glob("vendor/*")] == ([newest.wheel[0]] if newest.wheel else [])
@@ -345,7 +347,7 @@ def test_a_source_which_the_team_chose_is_left(project: Path, versions: tuple[Pa
     own = '\n[tool.uv.sources]\ntidemill = { git = "https://example.org/tidemill" }\n'
     (project / "pyproject.toml").write_text((project / "pyproject.toml").read_text() + own)
     commit(project)
-    update(project, templates=versions[0], version="2", supply=Supply(lambda: LATER[1], lambda _: None))
+    update(project, templates=versions[0], version="2", dependency=DependencyUpdate(lambda: LATER[1], lambda _: None))
     assert (project / "pyproject.toml").read_text().endswith(own)
     assert not (project / "vendor").exists()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tidemill.stacks.projects import template_base
 from tidemill.stacks.projects.answers import Answers
-from tidemill.stacks.projects.tree import TEMPLATE_VERSION, rendered, template_folder
+from tidemill.stacks.projects.tree import TEMPLATE_VERSION, render_project, template_folder, write_files
 
 __all__ = ["commit", "contents", "git", "later_template", "made_project"]
 
@@ -31,12 +31,8 @@ def commit(project: Path) -> None:
 
 def made_project(folder: Path, answers: Answers) -> Path:
     """Make the project which `tidemill init` makes, but for its lock and environment, and commit it."""
-    tree = rendered(answers)
-    for path, file in tree.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(file.content)
-        (folder / path).chmod(0o755 if file.executable else 0o644)
-    template_base.write(folder, answers, TEMPLATE_VERSION, tree)
+    tree = render_project(answers)
+    write_files(folder, {**tree, **template_base.base_files(answers, TEMPLATE_VERSION, tree)})
     git(folder, "init", "--quiet")
     commit(folder)
     return folder

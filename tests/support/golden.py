@@ -14,7 +14,7 @@ from pathlib import Path
 from tidemill.stacks.loading import load_stack
 from tidemill.stacks.program import compose
 from tidemill.stacks.projects.answers import Answers
-from tidemill.stacks.projects.tree import rendered
+from tidemill.stacks.projects.tree import render_project
 from tidemill.templates import render
 
 from tests.support.recorded import record
@@ -109,7 +109,7 @@ def projects() -> dict[str, str]:
     """Return what a generated project has for tools which are not of Python, for each kind of target."""
     found: dict[str, str] = {}
     for target, answers in ANSWERS.items():
-        for path, file in rendered(answers).items():
+        for path, file in render_project(answers).items():
             if str(path) in _OF_PROJECTS or path.match("stacks/config/Pulumi.*.yaml"):
                 found[f"project-{target}/{path}"] = file.content.decode()
     return found

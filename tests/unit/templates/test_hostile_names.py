@@ -19,7 +19,7 @@ from tidemill.runtime.common.errors import ConfigError
 from tidemill.stacks.loading import load_stack
 from tidemill.stacks.program import compose
 from tidemill.stacks.projects.answers import Answers
-from tidemill.stacks.projects.tree import rendered
+from tidemill.stacks.projects.tree import render_project
 from tidemill.templates import render
 
 from tests.support import golden
@@ -155,7 +155,7 @@ def test_a_generated_project_reads_its_answers_back(owner: str, name: str) -> No
     except ConfigError as error:
         assert str(error).isprintable()
         return
-    for path, file in rendered(answers).items():
+    for path, file in render_project(answers).items():
         text = file.content.decode()
         if path.suffix in {".yaml", ".yml"}:
             assert yaml.safe_load(text) is not None

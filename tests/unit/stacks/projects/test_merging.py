@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidemill.stacks.projects.merging import Change, merge_trees
-from tidemill.stacks.projects.text_merge import Labels, merge_lines
-from tidemill.stacks.projects.tree import Rendered
+from tidemill.stacks.projects.text_merge import ConflictLabels, merge_lines
+from tidemill.stacks.projects.tree import ProjectFile
 from tidemill.stacks.projects.worktree import WorkTree
 
-LABELS = Labels("yours", "template 1", "template 2")
+LABELS = ConflictLabels("yours", "template 1", "template 2")
 TEXT = b"".join(b"line %d\n" % number for number in range(20))
 OTHER = TEXT.replace(b"line 3\n", b"line three\n")
 THEIRS = TEXT.replace(b"line 15\n", b"line fifteen\n")
@@ -28,12 +28,12 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def tree(**files: bytes) -> dict[PurePosixPath, Rendered]:
-    return {PurePosixPath(name.replace("__", "/")): Rendered(content) for name, content in files.items()}
+def tree(**files: bytes) -> dict[PurePosixPath, ProjectFile]:
+    return {PurePosixPath(name.replace("__", "/")): ProjectFile(content) for name, content in files.items()}
 
 
 def merged(
-    project: Path, base: Mapping[PurePosixPath, Rendered], theirs: Mapping[PurePosixPath, Rendered]
+    project: Path, base: Mapping[PurePosixPath, ProjectFile], theirs: Mapping[PurePosixPath, ProjectFile]
 ) -> list[Change]:
     return merge_trees(base, theirs, WorkTree(project, ".hidden"), LABELS, ".hidden/pristine")
 
@@ -53,7 +53,7 @@ def test_changes_of_both_sides_are_in_the_result(project: Path) -> None:
 def test_the_same_line_changed_by_both_is_shown_three_times_between_markers(project: Path) -> None:
     (project / "a").write_bytes(OTHER)
     [change] = merged(project, tree(a=TEXT), tree(a=CLASH))
-    assert (change.kind, change.note) == ("conflict", "one place to decide, between markers")
+    assert (change.kind, change.note) == ("conflict", "one conflict between markers")
     assert change.file is not None
     assert change.file.content == TEXT.replace(
         b"line 3\n",
@@ -89,7 +89,7 @@ def test_a_removed_file_goes_unless_it_was_changed(project: Path) -> None:
 def test_what_the_team_removed_stays_away_and_is_told(project: Path) -> None:
     [change] = merged(project, tree(a=TEXT, b=TEXT), tree(a=THEIRS, b=TEXT))
     assert (change.kind, change.touched) == ("kept", ())
-    assert "removed here and stays away" in change.note
+    assert "your project removed it, so it stays removed" in change.note
 
 
 def test_the_template_moves_a_file_together_with_the_teams_changes(project: Path) -> None:
@@ -110,7 +110,7 @@ def test_the_templates_change_follows_a_file_which_the_team_moved(project: Path)
     (project / "mine").mkdir()
     (project / "mine" / "a").write_bytes(OTHER)
     [change] = merged(project, tree(a=TEXT), tree(a=THEIRS))
-    assert (change.kind, str(change.path), change.note) == ("merged", "mine/a", "was moved here from a")
+    assert (change.kind, str(change.path), change.note) == ("merged", "mine/a", "your project moved it from a")
     assert change.file is not None
     assert change.file.content == OTHER.replace(b"line 15\n", b"line fifteen\n")
 
@@ -134,7 +134,7 @@ def test_the_executable_bit_is_whose_side_changed_it(
 ) -> None:
     (project / "a").write_bytes(OTHER)
     (project / "a").chmod(0o755 if here else 0o644)
-    base, theirs = Rendered(TEXT, before), Rendered(THEIRS, now)
+    base, theirs = ProjectFile(TEXT, before), ProjectFile(THEIRS, now)
     [change] = merged(project, {PurePosixPath("a"): base}, {PurePosixPath("a"): theirs})
     assert change.file is not None
     assert (change.kind, change.file.executable) == ("merged", wanted)
@@ -142,7 +142,7 @@ def test_the_executable_bit_is_whose_side_changed_it(
 
 def test_only_the_executable_bit_changed(project: Path) -> None:
     (project / "a").write_bytes(OTHER)
-    [change] = merged(project, {PurePosixPath("a"): Rendered(TEXT)}, {PurePosixPath("a"): Rendered(TEXT, True)})
+    [change] = merged(project, {PurePosixPath("a"): ProjectFile(TEXT)}, {PurePosixPath("a"): ProjectFile(TEXT, True)})
     assert change.file is not None
     assert (change.file.content, change.file.executable) == (OTHER, True)
 
