@@ -58,7 +58,7 @@ def test_amtool_accepts_the_config_and_routes_a_drift_alert(rendered: Path) -> N
 def test_rules_fire_when_they_should_and_not_before(rendered: Path) -> None:
     """Promtool's own unit tests of rules."""
     labels = {"model": "flights", "reason": "drift", "severity": "ticket", "version": "3"}
-    summary = "features of live traffic have moved away from the reference of version 3"
+    summary = "features in live traffic have drifted from the reference of version 3"
     hint = "tidemill status; the retraining service trains on the newest validated data"
     drift = {"exp_labels": labels, "exp_annotations": {"summary": summary, "hint": hint}}
     tests = {

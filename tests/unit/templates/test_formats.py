@@ -174,9 +174,9 @@ def test_what_it_looks_like(value: Any, texts: tuple[str, str, str]) -> None:
 
 
 def test_what_a_format_has_not_is_refused() -> None:
-    with pytest.raises(TidemillError, match="TOML cannot hold an empty value"):
+    with pytest.raises(TidemillError, match="TOML cannot contain an empty value"):
         FILTERS["toml"]([None])
-    with pytest.raises(TidemillError, match="JSON cannot hold a number which is not finite"):
+    with pytest.raises(TidemillError, match="JSON cannot contain a number that is not finite"):
         FILTERS["json"](math.nan)
     with pytest.raises(TidemillError, match="anything but letters"):
         FILTERS["words"](["libgomp1", "x; id"])
