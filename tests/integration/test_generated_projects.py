@@ -1,7 +1,6 @@
-"""Projects for target x environments x models: what judges their files, their own tests, and what `up` would make.
+"""Projects for target x environments x models: their checkers, their own tests, and the preview of `up`.
 
-Everything is rendered and judged by the quick judges; the slow ones (types, tests, the engine) run where they can find
-something new.
+The quick checkers run on every project, the slow ones (types, tests, the engine) only where they can find something new.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ from tests.support.platform import git
 from tests.support.standin.backend import shared_state
 from tests.support.standin.engine import PACKAGES, Run, StandinStack, plugins_of
 
-# The SDK leaves the event loop of an inline program which failed to the garbage collector.
+# The SDK leaves the event loop of a failed inline program to the garbage collector.
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
 
 TARGETS = ("local", "docker", "aws")
-# One and several, and names which a format could take for something else.
+# One and several names, including names with a special meaning in some format.
 ENVIRONMENTS = (["dev"], ["dev", "staging", "prod"], ["on", "y", "prod2"])
 MODELS = (["late-flights"], ["late-flights", "class"], ["a", "null", "model-3"])
 BIN = Path(sys.prefix) / "bin"
@@ -73,9 +72,7 @@ def judge(project: Path, *argv: str) -> str:
 @pytest.mark.parametrize("models", MODELS, ids="+".join)
 @pytest.mark.parametrize("environments", ENVIRONMENTS, ids="+".join)
 @pytest.mark.parametrize("target", TARGETS)
-def test_every_file_satisfies_its_judge(
-    tmp_path: Path, target: str, environments: list[str], models: list[str]
-) -> None:
+def test_every_file_passes_its_checker(tmp_path: Path, target: str, environments: list[str], models: list[str]) -> None:
     chosen = answers(target, environments, models)
     project = write(tmp_path / "project", chosen)
     problems = [
@@ -95,18 +92,18 @@ def test_every_file_satisfies_its_judge(
 
 @pytest.fixture(scope="module")
 def several(clean: Clean, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with two models and two repositories, in the environment which has the wheel."""
+    """A project with two models and two repositories, in an environment with the wheel."""
     chosen = answers("local", ["dev", "prod"], ["late-flights", "class"])
     project = write(tmp_path_factory.mktemp("several") / "project", chosen)
     (project / ".venv").symlink_to(clean.path, target_is_directory=True)
     return project
 
 
-def test_its_types_are_right(several: Path) -> None:
+def test_its_types_are_correct(several: Path) -> None:
     assert judge(several, "basedpyright") == ""
 
 
-def test_its_own_tests_are_green(clean: Clean, several: Path) -> None:
+def test_its_own_tests_pass(clean: Clean, several: Path) -> None:
     said = clean.check("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=several)
     assert "failed" not in said
 
@@ -132,7 +129,7 @@ def test_preview_of_a_local_project(clean: Clean, tmp_path: Path) -> None:
 
 
 class Generated(StandinStack):
-    """A stack of a project which `tidemill init` made, whose providers are stand-ins."""
+    """A stack of a project of `tidemill init`, with stand-ins for the providers."""
 
     def __init__(self, project: Path, stack: str, target: str, environment: dict[str, str]) -> None:
         self.project, self.stack, self.target = project, stack, target
@@ -155,7 +152,7 @@ def state(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.parametrize("target", ["docker", "aws"])
-def test_preview_of_a_project_elsewhere(clean: Clean, tmp_path: Path, target: str, state: dict[str, str]) -> None:
+def test_preview_of_a_docker_or_aws_project(clean: Clean, tmp_path: Path, target: str, state: dict[str, str]) -> None:
     words = ("init", "harbour", "--team", "harbour", "--target", target, "--env", "dev", "--env", "prod")
     clean.check("tidemill", *words, *(AWS if target == "aws" else ()), cwd=tmp_path)
     stack = Generated(tmp_path / "harbour", "harbour-prod", target, state)
@@ -163,7 +160,7 @@ def test_preview_of_a_project_elsewhere(clean: Clean, tmp_path: Path, target: st
     gc.collect()
     assert made.outcome.changes["create"] > 40
     assert services(made, target) >= {"serving-late-flights", "lakefs", "mlflow", "retraining"}
-    # The images install what the project's own lock names, and tidemill itself is none of it.
+    # The images install the project's own lock, without tidemill itself.
     images = [entry for entry in made.entries if entry.type == "docker-build:index:Image"]
     assert {entry.name.removeprefix("image-") for entry in images} >= {"training", "serving"}
     shutil.rmtree(stack.project)

@@ -1,4 +1,4 @@
-"""Archives: what is in one comes out again, and what was changed is found, whatever it is."""
+"""Archives: contents are read back unchanged, and every change is detected."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ KINDS = ["archive.tar", "archive"]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Turn each passphrase into keys once: that is slow on purpose."""
+    """Derive the keys of each passphrase only once, because that is slow on purpose."""
     monkeypatch.setattr(ArchiveKeys, "derive", functools.cache(ArchiveKeys.derive))
 
 
@@ -78,7 +78,7 @@ def check(path: Path, passphrase: str = PASSPHRASE) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_written_is_read_again(tmp_path: Path, kind: str) -> None:
+def test_contents_are_read_back_unchanged(tmp_path: Path, kind: str) -> None:
     path = written(tmp_path / kind)
     told: list[int] = []
     with open_archive(path) as archive:
@@ -92,7 +92,7 @@ def test_what_is_written_is_read_again(tmp_path: Path, kind: str) -> None:
     assert modes == {0}, "others than its owner may read it"
 
 
-def test_a_folder_with_any_file_changed_cut_short_or_gone_is_refused(tmp_path: Path) -> None:
+def test_a_folder_with_a_changed_truncated_or_missing_file_is_refused(tmp_path: Path) -> None:
     whole = written(tmp_path / "archive")
     names = sorted(path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.is_file())
     assert len(names) == len(CONTENTS) + 3
@@ -114,14 +114,14 @@ def test_a_folder_with_any_file_changed_cut_short_or_gone_is_refused(tmp_path: P
             shutil.copytree(whole, copy)
             change(copy / name)
             if (name, change) == ("manifest.hmac", longer):
-                check(copy)  # a line's end says nothing
+                check(copy)  # a trailing newline has no meaning
             else:
                 with pytest.raises(RefusedError):
                     check(copy)
             shutil.rmtree(copy)
 
 
-def test_every_byte_of_a_tar_file_which_tells_something_is_watched(tmp_path: Path) -> None:
+def test_a_change_of_any_meaningful_byte_of_a_tar_file_is_refused(tmp_path: Path) -> None:
     whole = written(tmp_path / "archive.tar")
     with tarfile.open(whole) as tar:
         members = tar.getmembers()
@@ -137,7 +137,7 @@ def test_every_byte_of_a_tar_file_which_tells_something_is_watched(tmp_path: Pat
             check(copy)
 
 
-def test_what_the_export_did_not_write_is_refused(tmp_path: Path) -> None:
+def test_additional_files_are_refused(tmp_path: Path) -> None:
     folder = written(tmp_path / "archive")
     (folder / "files" / "more").write_text("x")
     with pytest.raises(RefusedError, match="files/more is not in the list of files"):
@@ -159,7 +159,7 @@ def test_what_the_export_did_not_write_is_refused(tmp_path: Path) -> None:
             check(copy)
 
 
-def test_a_name_which_leads_elsewhere_is_refused_though_it_is_vouched_for(tmp_path: Path) -> None:
+def test_a_name_outside_the_folder_is_refused_despite_a_valid_signature(tmp_path: Path) -> None:
     class Sly(type(writer_of(tmp_path / "unused"))):  # type: ignore[misc]
         def add(self, name: str, source: io.BytesIO, size: int) -> None:  # type: ignore[override]
             entry = super().add("harmless", source, size)
@@ -172,7 +172,7 @@ def test_a_name_which_leads_elsewhere_is_refused_though_it_is_vouched_for(tmp_pa
         check(tmp_path / "archive")
 
 
-def test_another_passphrase_and_a_later_form_are_told_from_a_changed_archive(tmp_path: Path) -> None:
+def test_wrong_passphrase_and_newer_format_have_their_own_errors(tmp_path: Path) -> None:
     path = written(tmp_path / "archive.tar")
     with pytest.raises(RefusedError, match="wrong passphrase"):
         check(path, "correct horse battery stapler")
@@ -183,7 +183,7 @@ def test_another_passphrase_and_a_later_form_are_told_from_a_changed_archive(tmp
         check(later)
 
 
-def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
+def test_other_files_and_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no such file or folder"):
         open_archive(tmp_path / "none")
     (tmp_path / "text.tar").write_text("not a tar file" * 100)
@@ -194,7 +194,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_export_which_fails_leaves_nothing_and_one_which_is_there_is_kept(tmp_path: Path, kind: str) -> None:
+def test_a_failed_export_leaves_nothing_and_an_existing_archive_is_kept(tmp_path: Path, kind: str) -> None:
     def fail(writer: ArchiveWriter) -> None:
         writer.add_bytes("a", b"a")
         raise PlatformError("no")
@@ -211,7 +211,7 @@ def test_an_export_which_fails_leaves_nothing_and_one_which_is_there_is_kept(tmp
     check(tmp_path / kind)
 
 
-def test_an_export_clears_away_what_a_killed_one_left(tmp_path: Path) -> None:
+def test_an_export_removes_leftovers_of_a_killed_one(tmp_path: Path) -> None:
     left = tmp_path / ".archive.partial"
     left.mkdir()
     (left / "half").write_text("x")
@@ -219,7 +219,7 @@ def test_an_export_clears_away_what_a_killed_one_left(tmp_path: Path) -> None:
     assert not left.exists()
 
 
-def test_a_file_changed_between_the_check_and_its_use_is_noticed(tmp_path: Path) -> None:
+def test_a_file_changed_between_verification_and_use_is_detected(tmp_path: Path) -> None:
     path = written(tmp_path / "archive")
     with open_archive(path) as archive:
         found, _ = archive.manifest(PASSPHRASE)
@@ -233,7 +233,7 @@ def test_a_file_changed_between_the_check_and_its_use_is_noticed(tmp_path: Path)
             archive.read("mlflow/runs.jsonl")
 
 
-def test_what_is_sealed_says_nothing_and_fits_nowhere_else() -> None:
+def test_encrypted_data_reveals_nothing_and_is_bound_to_its_name() -> None:
     closed = ARCHIVE_KEYS.encrypt("secrets.json", b"very secret")
     assert b"secret" not in closed
     assert closed != ARCHIVE_KEYS.encrypt("secrets.json", b"very secret"), "two of the same can be told"
@@ -248,7 +248,7 @@ def test_what_is_sealed_says_nothing_and_fits_nowhere_else() -> None:
             keys.decrypt(name, data)
 
 
-def test_a_folder_gives_a_database_as_of_one_moment_and_whole_files_only(tmp_path: Path) -> None:
+def test_a_folder_store_reads_database_snapshots_and_writes_complete_files(tmp_path: Path) -> None:
     store = FolderStore(tmp_path)
     store.write("a/b", io.BytesIO(b"12345"), 5)
     with closing(sqlite3.connect(tmp_path / "turns.db", isolation_level=None)) as database:
@@ -289,7 +289,7 @@ def test_an_open_turn_does_not_stay_open_at_another_place(tmp_path: Path) -> Non
     assert "moved while this turn was open" in newest.detail
 
 
-def test_containers_do_not_take_the_volumes_of_an_import_which_was_not_finished(tmp_path: Path) -> None:
+def test_containers_do_not_use_the_volumes_of_an_unfinished_import(tmp_path: Path) -> None:
     root = tmp_path / "stacks" / "flights-dev"
     attempt_at(root).mkdir(parents=True)
     with pytest.raises(RefusedError, match="flights-dev: an import into this stack was not finished"):

@@ -1,4 +1,4 @@
-"""Answers, the tree which is rendered of them, and what of it the project keeps."""
+"""Answers, the rendered tree, and the stored template base."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tidemill.stacks.settings import StackConfig
 LEAST: dict[str, Any] = {"team": "harbour", "environments": ["dev"], "models": ["berths"]}
 
 
-def test_a_team_is_enough_of_a_name() -> None:
+def test_project_and_repository_default_to_the_team() -> None:
     made = Answers.of(LEAST)
     assert (made.project, made.repositories, made.owner, made.target) == (
         "harbour", ["harbour"], "harbour@example.org", "local",
@@ -30,7 +30,7 @@ def test_a_team_is_enough_of_a_name() -> None:
     assert Answers.of(made.to_mapping()) == made
 
 
-def test_names_are_those_of_stack_configs() -> None:
+def test_names_follow_the_patterns_of_the_stack_config() -> None:
     ours = Answers.model_json_schema()["properties"]
     theirs = StackConfig.model_json_schema()
     whole = theirs["properties"]
@@ -45,7 +45,7 @@ def test_names_are_those_of_stack_configs() -> None:
 
 
 @given(st.text(max_size=40), st.sampled_from(["team", "project", "environments", "models", "repositories"]))
-def test_a_name_is_refused_or_is_plain(name: str, key: str) -> None:
+def test_a_name_is_rejected_or_plain_in_yaml(name: str, key: str) -> None:
     value: Any = name if key in ("team", "project") else [name]
     try:
         tree = render_project(Answers.of({**LEAST, key: value}))
@@ -81,20 +81,20 @@ def test_one_file_for_each_environment_model_and_repository() -> None:
     assert not [name for name in names if "__" in name.replace("__init__", "").replace("__main__", "")]
 
 
-def test_a_value_which_is_not_there_names_the_template(tmp_path: Path) -> None:
+def test_an_undefined_value_is_an_error_that_names_the_template(tmp_path: Path) -> None:
     (tmp_path / "notes.txt.j2").write_text("{{ teem }}")
     with pytest.raises(TidemillError, match=r"'teem' is undefined.*notes\.txt\.j2"):
         render_project(Answers.of(LEAST), tmp_path)
 
 
-def test_a_template_which_renders_to_nothing_makes_no_file(tmp_path: Path) -> None:
+def test_a_template_that_renders_to_nothing_makes_no_file(tmp_path: Path) -> None:
     (tmp_path / "a.txt.j2").write_text('{% if target == "aws" %}\nthere\n{% endif %}\n')
     (tmp_path / "dot-run.j2").write_text("#!/bin/sh\n")
     tree = render_project(Answers.of(LEAST), tmp_path)
     assert {str(path): file.executable for path, file in tree.items()} == {".run": True}
 
 
-def test_what_is_kept_is_what_was_rendered(tmp_path: Path) -> None:
+def test_the_stored_template_base_equals_the_rendered_files(tmp_path: Path) -> None:
     chosen = Answers.of({**LEAST, "environments": ["on", "y"], "owner": "Ada: 'x' #1", "python": "3.12"})
     tree = render_project(chosen)
     write_files(tmp_path, {**tree, **template_base.base_files(chosen, TEMPLATE_VERSION, tree)})
@@ -113,10 +113,10 @@ def test_every_template_is_package_data() -> None:
     assert (odd, hidden) == ([], [])
 
 
-def test_a_wheel_made_of_installed_files_is_the_wheel_which_was_installed(
+def test_a_wheel_built_from_installed_files_equals_the_installed_wheel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another distribution stands for tidemill, whose own files are in no folder of packages here."""
+    """Uses another package: tidemill itself is an editable install here."""
     monkeypatch.setattr(wheels, "OWN", "typer")
     wheel, how = wheels.own_wheel(tmp_path)
     assert how == "made again of the installed files"
