@@ -118,9 +118,8 @@ def add_repository(project: Path, name: str) -> list[Change]:
         RefusedError: the project and this tidemill have different versions of the template.
     """
     addition = _Addition(project)
-    addition.refuse_taken(
-        "repository", name, (one for config in addition.configs() for one in config.lake.repositories)
-    )
+    taken = (one for config in addition.configs() for one in config.lake.repositories)
+    addition.refuse_taken("repository", name, taken)
     return addition.run(addition.base.answers.with_(repositories=[*addition.base.answers.repositories, name]))
 
 

@@ -26,7 +26,7 @@ __all__ = ["PYTHON_VERSIONS", "Answers", "Target", "module_of"]
 Target = Literal["local", "docker", "aws"]
 
 PYTHON_VERSIONS = ("3.11", "3.12", "3.13")
-"""The versions of Python which a project may be made for."""
+"""The Python versions that a project can use."""
 
 # The engine would pass the config of a project with such a name to the provider of that name.
 _RESERVED = frozenset({"aws", "docker", "docker-build", "pulumi", "tidemill", "tidemill-native"})

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from ...runtime.common.errors import ToolError
+from .git_command import message_of, run_git
 
 __all__ = ["find_renames"]
 
@@ -36,13 +36,10 @@ def find_renames(
                 place = Path(folder, side, f"{side}{number}", path.name)
                 place.parent.mkdir(parents=True)
                 place.write_bytes(files[path])
-        argv = ["git", "diff", "--no-index", "--raw", "-z", f"-M{_SIMILARITY}", "-l0", "--diff-filter=R", "a", "b"]
-        try:
-            done = subprocess.run(argv, cwd=folder, capture_output=True, check=False)
-        except FileNotFoundError:
-            raise ToolError("is not installed", field="git", hint="install it") from None
+        options = ("--no-index", "--raw", "-z", f"-M{_SIMILARITY}", "-l0", "--diff-filter=R")
+        done = run_git(Path(folder), "diff", *options, "a", "b")
     if done.returncode not in (0, 1):  # 1 means differences
-        raise ToolError(f"failed: {done.stderr.decode(errors='replace').strip()}", field="git diff")
+        raise ToolError(f"failed: {message_of(done)}", field="git diff")
     # `--raw -z`: `:modes hashes R<similarity>`, old path, new path, each ended by a zero.
     words = done.stdout.decode().split("\0")
     found: dict[PurePosixPath, PurePosixPath] = {}

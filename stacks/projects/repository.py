@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from ...runtime.common.errors import ToolError
+from .git_command import message_of, run_git
 
 __all__ = ["first_commit"]
 
@@ -26,45 +27,31 @@ def first_commit(project: Path, place: Path, message: str) -> str | None:
     above = place if place.exists() else place.parent
     while not above.exists():
         above = above.parent
-    if _git(above, "rev-parse", "--is-inside-work-tree").stdout.strip() == "true":
+    if _git(above, "rev-parse", "--is-inside-work-tree").stdout.strip() == b"true":
         return None
     _check(project, "init", "--quiet", "--template=", "--initial-branch=main")
     _check(project, *_OWN_SETTINGS, "add", "--all")
     known = all(_git(project, "var", name).returncode == 0 for name in ("GIT_AUTHOR_IDENT", "GIT_COMMITTER_IDENT"))
-    _check(
-        project,
-        *_OWN_SETTINGS,
-        *(() if known else _IDENTITY),
-        "commit",
-        "--quiet",
-        "--no-verify",
-        "--message",
-        message,
-    )
+    settings = (*_OWN_SETTINGS, *(() if known else _IDENTITY))
+    _check(project, *settings, "commit", "--quiet", "--no-verify", "--message", message)
     return _check(project, "rev-parse", "HEAD")
 
 
-def _check(folder: Path, *words: str) -> str:
-    done = _git(folder, *words)
+def _check(folder: Path, *arguments: str) -> str:
+    done = _git(folder, *arguments)
     if done.returncode:
-        raise ToolError(f"the first commit failed: {done.stderr.strip()}", field="git")
-    return done.stdout.strip()
+        raise ToolError(f"the first commit failed: {message_of(done)}", field="git")
+    return done.stdout.decode().strip()
 
 
-def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     # Inside a hook of another repository, Git's variables point to that repository.
     environment = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith("GIT_") or key in _KEPT_VARIABLES or "CONFIG" in key
     }
-    try:
-        return subprocess.run(
-            ["git", *words], cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
-    except FileNotFoundError:
-        raise ToolError("is not installed", field="git", hint="install it") from None
+    return run_git(folder, *arguments, env=environment)
 
 
 _KEPT_VARIABLES = frozenset(

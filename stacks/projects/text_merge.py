@@ -5,12 +5,12 @@ Lines that both sides changed are written between conflict markers: the team's, 
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...runtime.common.errors import ToolError
+from .git_command import message_of, run_git
 
 __all__ = ["ConflictLabels", "MergeResult", "is_binary", "merge_lines"]
 
@@ -60,15 +60,12 @@ def merge_lines(ours: bytes, base: bytes | None, theirs: bytes, labels: Conflict
     with tempfile.TemporaryDirectory(prefix="tidemill-merge-") as folder:
         for name, content in (("ours", ours), ("base", base or b""), ("theirs", theirs)):
             (Path(folder) / name).write_bytes(content)
-        argv = ["git", *style, "merge-file", "-p", *(["--diff3"] if base is not None else [])]
+        argv = [*style, "merge-file", "-p", *(["--diff3"] if base is not None else [])]
         for label in (labels.ours, labels.base, labels.theirs):
             argv += ["-L", label]
-        try:
-            done = subprocess.run([*argv, "ours", "base", "theirs"], cwd=folder, capture_output=True, check=False)
-        except FileNotFoundError:
-            raise ToolError("is not installed", field="git", hint="install it") from None
+        done = run_git(Path(folder), *argv, "ours", "base", "theirs")
     if not 0 <= done.returncode <= _MAX_CONFLICTS:
-        raise ToolError(f"failed: {done.stderr.decode(errors='replace').strip()}", field="git merge-file")
+        raise ToolError(f"failed: {message_of(done)}", field="git merge-file")
     return MergeResult(done.stdout, done.returncode)
 
 

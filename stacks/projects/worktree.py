@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from ...runtime.common.errors import ToolError, UserError
+from .git_command import message_of, run_git
 from .tree import ProjectFile
 
 __all__ = ["WorkTree"]
@@ -101,14 +101,10 @@ class WorkTree:
         return [path for name in listed if name and (path := PurePosixPath(name)).parts[0] != self.excluded]
 
     def _git(self, *arguments: str, empty: bool = False) -> str:
-        argv = ["git", "--literal-pathspecs", "--no-optional-locks", *arguments]
-        environment = {**os.environ, "LC_ALL": "C"}  # English messages, which are parsed below
-        try:
-            done = subprocess.run(argv, cwd=self.project, env=environment, capture_output=True, check=False)
-        except FileNotFoundError:
-            raise ToolError("is not installed", field="git", hint="install it") from None
+        english = {**os.environ, "LC_ALL": "C"}  # messages are parsed below
+        done = run_git(self.project, "--literal-pathspecs", "--no-optional-locks", *arguments, env=english)
         if done.returncode and not (empty and done.returncode == 1):
-            message = done.stderr.decode(errors="replace").strip()
+            message = message_of(done)
             if "not a git repository" in message:
                 hint = "run `git init && git add --all && git commit`, so that you can undo changes"
                 raise UserError("the project is not in a Git repository", field=str(self.project), hint=hint)
