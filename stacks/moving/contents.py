@@ -13,8 +13,8 @@ __all__ = [
     "PRIVATE",
     "SECRETS",
     "SETTLED",
+    "Progress",
     "Step",
-    "Tell",
     "commits_file",
     "objects_prefix",
     "runs_file",
@@ -50,7 +50,8 @@ class Step:
     total: int = 0
 
 
-Tell = Callable[[Step], None]
+Progress = Callable[[Step], None]
+"""Receives each step of an export or import."""
 
 
 def stores_of(models: Sequence[str]) -> list[tuple[str, bool]]:

@@ -21,8 +21,8 @@ from .contents import (
     JOBS,
     PRIVATE,
     SECRETS,
+    Progress,
     Step,
-    Tell,
     commits_file,
     objects_prefix,
     runs_file,
@@ -58,7 +58,7 @@ class _Export:
     subject: Subject
     writer: ArchiveWriter
     keys: ArchiveKeys
-    tell: Tell
+    progress: Progress
     stores: dict[str, StoreCount] = field(default_factory=dict[str, StoreCount])
     databases: dict[str, Database] = field(default_factory=dict[str, Database])
     repositories: dict[str, Repository] = field(default_factory=dict[str, Repository])
@@ -70,12 +70,12 @@ class _Export:
         store = self.ends.store(name)
         if store is None:
             return
-        self.tell(Step(f"store {name}"))
+        self.progress(Step(f"store {name}"))
         self.stores[name] = self._copy(store, store_prefix(name), encrypted=encrypted, ignore_missing=True)
 
     def copy_database(self, name: str) -> None:
         """Copy the rows of a database."""
-        self.tell(Step(f"database {name}"))
+        self.progress(Step(f"database {name}"))
         with self.ends.database(name) as url, source_database(url, name) as database:
             tables = {table: database.digest(table) for table in database.tables()}
             kept = {table: found for table, found in tables.items() if found.rows}
@@ -112,7 +112,7 @@ class _Export:
                 self.pins.setdefault(repository, set()).add(commit)
 
     def _copy_repository(self, lake: LakeClient, name: str) -> None:
-        self.tell(Step(f"repository {name}"))
+        self.progress(Step(f"repository {name}"))
         pins = self.pins.get(name, set())
         left_out = list(lake.uncommitted(name))
         snapshot = lake.snapshot(name, pins)
@@ -192,7 +192,9 @@ class _Export:
             self._add(name, cast("BinaryIO", file), size, encrypted=encrypted)
 
 
-def export(ends: OldEnds, subject: Subject, path: Path, passphrase: str, tell: Tell = lambda _: None) -> Manifest:
+def export(
+    ends: OldEnds, subject: Subject, path: Path, passphrase: str, progress: Progress = lambda _: None
+) -> Manifest:
     """Write the contents of a stack into an archive at `path`: a tar file if it ends in `.tar`, else a folder.
 
     References are read before what they refer to: traffic and retraining before MLflow, MLflow before the lake.
@@ -202,7 +204,7 @@ def export(ends: OldEnds, subject: Subject, path: Path, passphrase: str, tell: T
         subject: the stack.
         path: the new archive, which appears complete or not at all.
         passphrase: encrypts the secrets and signs the archive.
-        tell: receives the progress.
+        progress: receives the progress.
 
     Raises:
         UserError: `path` exists, or the passphrase is too short.
@@ -217,12 +219,12 @@ def export(ends: OldEnds, subject: Subject, path: Path, passphrase: str, tell: T
     def count(more: int) -> None:
         nonlocal done
         done += more
-        tell(Step(what, done))
+        progress(Step(what, done))
 
     def begin(step: Step) -> None:
         nonlocal what
         what = step.what
-        tell(Step(what, done))
+        progress(Step(what, done))
 
     with writer_of(path, count) as writer:
         run = _Export(ends, subject, writer, keys, begin)

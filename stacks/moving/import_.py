@@ -21,8 +21,8 @@ from .contents import (
     DATABASES,
     JOBS,
     SECRETS,
+    Progress,
     Step,
-    Tell,
     commits_file,
     objects_prefix,
     runs_file,
@@ -174,7 +174,7 @@ class _Import:
 
 def import_(
     ends: NewEnds, subject: Subject, repositories: Iterable[str], path: Path, passphrase: str,
-    tell: Tell = lambda _: None,
+    progress: Progress = lambda _: None,
 ) -> Imported:  # fmt: skip
     """Write the contents of the archive at `path` into a new stack.
 
@@ -187,7 +187,7 @@ def import_(
         repositories: names of the repositories in its config.
         path: the archive.
         passphrase: the passphrase of the export.
-        tell: receives the progress.
+        progress: receives the progress.
 
     Raises:
         NotFoundError: the archive does not exist.
@@ -201,7 +201,7 @@ def import_(
     def count(more: int) -> None:
         nonlocal done
         done += more
-        tell(Step(what, done, total))
+        progress(Step(what, done, total))
 
     if obstacle := ends.obstacle():
         raise RefusedError(
