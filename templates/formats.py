@@ -180,7 +180,8 @@ def _one_line(text: str) -> str:
 
 
 def _markdown(value: object) -> str:
-    text = _one_line(_valid_text("Markdown", str(value))).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = _one_line(_valid_text("Markdown", str(value)))
+    text = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*_\[\]|~])", r"\\\1", text)
     # These have a meaning only at the start of a line.
     return re.sub(r"^([#+=!-]|\d+(?=[.)]))", lambda found: _at_start(found[1]), text)

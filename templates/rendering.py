@@ -21,7 +21,7 @@ __all__ = ["render", "render_from"]
 
 
 @lru_cache(maxsize=8)
-def _environment(folder: Path | None = None) -> Environment:
+def _environment(folder: Path | None) -> Environment:
     from jinja2 import Environment, FileSystemLoader, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -45,19 +45,15 @@ def render(template: str, **values: object) -> str:
     >>> print(render("monitoring/web.yml.j2", user="admin", secret="prometheus-admin").splitlines()[-1])
       admin: "@{bcrypt:prometheus-admin}"
     """
-    return _rendered(_environment(), template, values)
+    return render_from(None, template, values)
 
 
-def render_from(folder: Path, template: str, values: Mapping[str, object]) -> str:
-    """Render `template`, a path below `folder`; otherwise like `render`."""
-    return _rendered(_environment(folder), template, values)
-
-
-def _rendered(environment: Environment, template: str, values: Mapping[str, object]) -> str:
+def render_from(folder: Path | None, template: str, values: Mapping[str, object]) -> str:
+    """Render `template`, a path below `folder` (default: `templates/`); otherwise like `render`."""
     from jinja2 import TemplateNotFound, UndefinedError
 
     try:
-        return environment.get_template(template).render(**values)
+        return _environment(folder).get_template(template).render(**values)
     except TemplateNotFound as error:
         raise TidemillError("no such template", field="template", value=error.name) from None
     except UndefinedError as error:

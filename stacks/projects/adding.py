@@ -159,9 +159,7 @@ class _Addition:
             raise UserError("already exists", field=kind, value=name, hint="choose another name")
 
     def run(
-        self,
-        answers: Answers,
-        edited: Callable[[Keys, list[str], Any], list[str]] = lambda _path, lines, _value: lines,
+        self, answers: Answers, edited: Callable[[Keys, list[str], Any], list[str]] = lambda _path, lines, _value: lines
     ) -> list[Change]:
         """Add what the template renders for `answers`; `edited` can change the lines of each new config key."""
         after = render_project(answers)

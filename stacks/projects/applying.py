@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,7 +24,7 @@ from filelock import FileLock, Timeout
 from ...runtime.common.errors import RefusedError, UserError
 from .tree import ProjectFile
 
-__all__ = ["apply", "finish", "interrupted"]
+__all__ = ["apply", "finish", "interrupted", "make_folders"]
 
 _HOME = ".tidemill"
 _PLAN = "plan.json"
@@ -158,8 +159,8 @@ def _execute(project: Path, folder: Path, steps: list[_Step]) -> None:
             mode = _mode(place, step.executable)
             if _digest(place) == step.after and place.stat().st_mode & 0o777 == mode:
                 continue
-            made += _make_folders(place.parent)
-            undo.append(_restorer(place) if place.exists() else _remover(place))
+            made += make_folders(place.parent)
+            undo.append(_restorer(place) if place.exists() else partial(place.unlink, missing_ok=True))
             _write(place, (folder / step.after).read_bytes(), mode)
     except BaseException:
         for back in reversed(undo):
@@ -182,24 +183,21 @@ def _restorer(place: Path) -> Callable[[], None]:
     return restore
 
 
-def _remover(place: Path) -> Callable[[], None]:
-    return lambda: place.unlink(missing_ok=True)
-
-
 def _mode(place: Path, executable: bool) -> int:
     """Return the mode of the file at `place`, executable for all who can read it, or for none."""
     old = place.stat().st_mode & 0o777 if place.exists() else 0o644
     return old | (old & 0o444) >> 2 if executable else old & ~0o111
 
 
-def _make_folders(folder: Path) -> list[Path]:
+def make_folders(folder: Path) -> list[Path]:
+    """Create `folder` and its parents; return the new ones, parents first."""
     missing: list[Path] = []
     while not folder.exists():
-        missing.append(folder)
+        missing.insert(0, folder)
         folder = folder.parent
-    for new in reversed(missing):
+    for new in missing:
         new.mkdir()
-    return missing[::-1]
+    return missing
 
 
 def _remove_empty(folder: Path, project: Path) -> None:

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from ...runtime.common.errors import UserError
 from . import dependency, template_base
 from .answers import Answers
+from .applying import make_folders
 from .repository import first_commit
 from .tree import TEMPLATE_VERSION, render_project, write_files
 
@@ -124,7 +125,7 @@ def _work_folder(place: Path) -> Generator[Path]:
     """Yield a temporary folder on the file system of `place`."""
     inside = place.is_dir()
     parent = place if inside else place.parent
-    made = _make_parents(parent)
+    made = make_folders(parent)
     prefix = _PREFIX if inside else f".{place.name}.tidemill-"
     try:
         if not inside:
@@ -142,16 +143,6 @@ def _work_folder(place: Path) -> Generator[Path]:
             with contextlib.suppress(OSError):
                 folder.rmdir()
         raise
-
-
-def _make_parents(folder: Path) -> list[Path]:
-    missing: list[Path] = []
-    while not folder.exists():
-        missing.insert(0, folder)
-        folder = folder.parent
-    for new in missing:
-        new.mkdir()
-    return missing
 
 
 def _clean_up(parent: Path, prefix: str) -> Path | None:

@@ -125,9 +125,7 @@ class DependencyUpdate:
     """
 
     def __init__(
-        self,
-        source: Callable[[], Source] = current_source,
-        lock: Callable[[Path], str | None] = dependency.lock,
+        self, source: Callable[[], Source] = current_source, lock: Callable[[Path], str | None] = dependency.lock
     ) -> None:
         self.source, self.lock = source, lock
 
