@@ -185,7 +185,8 @@ def test_an_interrupted_run_leaves_no_project(tmp_path: Path, place: Path, how: 
     ) as started:  # fmt: skip
         number = wait_for("uv to be asked", lambda: mark.is_file() and mark.read_text().strip(), 60, every=0.05)
         hanging = psutil.Process(int(number))
-        assert len(list(place.rglob("pyproject.toml"))) > 0  # it has started writing    started.send_signal(how)
+        assert len(list(place.rglob("pyproject.toml"))) > 0  # it has started writing
+        started.send_signal(how)
         if how == signal.SIGKILL:
             hanging.kill()
         said, _ = started.communicate(timeout=60)
