@@ -77,7 +77,7 @@ def add_model(project: Path, name: str, options: ModelOptions | None = None) -> 
     """
     chosen = options or ModelOptions()
     if chosen.repository and chosen.data:
-        raise UserError("excludes `data`: both say where the data is", field="repository", hint="give one of the two")
+        raise UserError("excludes `data`: both say where the data is", field="repository", hint="use one of the two")
     addition = _Addition(project)
     addition.refuse_taken("model", name, (one for config in addition.configs() for one in config.models))
     repository = chosen.repository or (chosen.data.partition("/")[0] if chosen.data else None)

@@ -1,6 +1,6 @@
 """Projects for target x environments x models: their checkers, their own tests, and the preview of `up`.
 
-The quick checkers run on every project, the slow ones (types, tests, the engine) only where they can find something new.
+The quick checkers run on every project; types, tests and the engine run only where they can find something new.
 """
 
 from __future__ import annotations

@@ -208,7 +208,7 @@ def _check_mlflow(http: httpx.Client, old: Old) -> None:
     assert http.get(f"/api/2.0/mlflow-artifacts/artifacts/{path}").content == ARTIFACT
     experiment = run["info"]["experiment_id"]
     asked = {"url": f"{API}/experiments/get", "params": {"experiment_id": experiment}}
-    assert http.get(**asked, auth=("serving", "a password of tests")).status_code == 200, "who may read still may"
+    assert http.get(**asked, auth=("serving", "a password of tests")).status_code == 200, "readers keep their access"
     assert http.get(**asked, auth=("serving", "another password")).status_code == 401
 
 
@@ -218,13 +218,13 @@ def test_all_contents_move_and_stay_consistent(old: Old, archive: Path, tmp_path
     done = import_(LocalNewEnds(root), SUBJECT, ["flights"], archive, PASSPHRASE, told.append)
     assert (done.resumed, done.kept) == (False, 0)
     assert {step.what for step in told} >= {"verifying", "database mlflow", "repositories", "store capture-flights"}
-    assert max(step.done for step in told) == done.manifest.bytes, "all of it was told of"
+    assert max(step.done for step in told) == done.manifest.bytes, "the progress reached the total"
 
     about = done.manifest.repositories["flights"]
     assert about.left_out == ["draft: departures/unfinished.parquet"]
     assert done.manifest.unresolved == [f"flights@{'f' * 64}"]
     assert set(about.pinned) == {old.commit, old.dangling}
-    assert [path.name for path in (tmp_path / "stacks").iterdir()] == ["flights-dev"], "nothing is left beside it"
+    assert [path.name for path in (tmp_path / "stacks").iterdir()] == ["flights-dev"], "no other folder is left"
     for name, value in old.ends.secrets().items():
         assert (root.secrets / name).read_text() == value
         assert (root.secrets / name).stat().st_mode & 0o777 == 0o600
@@ -330,7 +330,7 @@ def test_the_databases_move_to_postgres_and_back(old: Old, archive: Path, postgr
     there = ServerEnds(old.gated.lakefs, urls, old.ends.folder, old.ends.kept)
     second = export(there, SUBJECT, tmp_path / "back.tar", PASSPHRASE)
     assert second.databases == first.databases, "row for row"
-    assert not list(root.data("lakefs").iterdir()), "lakeFS kept its commits, branches and runs in Postgres too"
+    assert not list(root.data("lakefs").iterdir()), "lakeFS stored its commits, branches and runs in Postgres too"
 
     with _moved_mlflow(tmp_path / "mlflow", old, urls, root.data("mlflow-artifacts")) as http:
         _check_mlflow(http, old)

@@ -51,7 +51,7 @@ def helper(settings: DockerSettings) -> Iterator[Helper]:
     client = connect(settings.host)
     remove_volume(client, NAMES.of("x"))
     volume = store_volume(client, NAMES, "x", USER)
-    assert store_volume(client, NAMES, "x", USER) == volume, "it is there already"
+    assert store_volume(client, NAMES, "x", USER) == volume, "it already exists"
     with Helper(
         client, settings.base_image, NAMES.of("helper"), NAMES.labels(), volumes={"/data/x": volume}
     ) as running:
@@ -92,13 +92,13 @@ def test_a_database_in_a_volume_is_read_as_a_snapshot(helper: Helper, tmp_path: 
         database.execute("insert into t values (1)")
         for path in (made, made.with_name("turns.db-wal")):
             store.write(path.name, io.BytesIO(path.read_bytes()), path.stat().st_size)
-    assert list(store.names()) == ["turns.db"], "the journal goes with the database"
+    assert list(store.names()) == ["turns.db"], "the journal is part of the database"
     copy = tmp_path / "copy.db"
     with store.open("turns.db") as (source, size):
         copy.write_bytes(source.read())
     assert copy.stat().st_size == size
     with closing(sqlite3.connect(copy)) as database:
-        assert database.execute("select x from t").fetchall() == [(1,)], "what was in the journal alone came too"
+        assert database.execute("select x from t").fetchall() == [(1,)], "rows that were only in the journal moved too"
 
 
 def test_volumes_without_an_owner_or_of_other_stacks_are_not_used(settings: DockerSettings, tmp_path: Path) -> None:

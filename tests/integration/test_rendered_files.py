@@ -98,7 +98,7 @@ def test_alertmanager_reads_a_hostile_channel_as_data(tmp_path: Path) -> None:
     template = ["template", "render", "--template.glob", str(tmp_path / "*.tmpl"), "--template.text", channel]
     (tmp_path / "none.tmpl").write_text('{{ define "none" }}{{ end }}')
     printed = check(str(tools.find("amtool")), *template)
-    assert printed.rstrip("\n") == hostile.rstrip("\n"), "as Alertmanager expands it"
+    assert printed.rstrip("\n") == hostile.rstrip("\n"), "the text that Alertmanager expands"
 
 
 def test_the_dashboard_matches_grafanas_own_types(folder: Path) -> None:
@@ -116,7 +116,7 @@ def test_the_dashboard_matches_grafanas_own_types(folder: Path) -> None:
         return [] if mine == found else [path]
 
     assert lost(ours, theirs) == []
-    assert lost({"panels": [], "titel": "x"}, theirs) == [".panels", ".titel"], "what is unknown would show"
+    assert lost({"panels": [], "titel": "x"}, theirs) == [".panels", ".titel"], "unknown fields are detected"
 
 
 def test_prometheus_parses_every_query_of_the_dashboard(folder: Path, tmp_path: Path) -> None:

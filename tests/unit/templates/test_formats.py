@@ -104,7 +104,7 @@ def test_a_dockerfile_word_is_one_word_to_dockers_parser(value: str) -> None:
 def test_promql_is_one_string(value: str) -> None:
     literal = FILTERS["promql"](value)
     assert re.fullmatch(r'"(?:[^"\\\n]|\\["\\nrt]|\\u[0-9a-f]{4}|\\U[0-9a-f]{8})*"', literal)
-    assert not re.search(r"\\u[dD][89a-fA-F]", literal), "Go knows no pairs of surrogates"
+    assert not re.search(r"\\u[dD][89a-fA-F]", literal), "Go has no surrogate pairs"
     assert ast.literal_eval(literal) == value
 
 

@@ -15,4 +15,4 @@ def test_rendered_files_equal_the_golden_files(tmp_path: Path) -> None:
         if path.is_file()
     }
     changed = sorted(name for name in found.keys() | kept.keys() if found.get(name) != kept.get(name))
-    assert not changed, "look at them, then run `python -m tests.support.golden` and commit what it writes"
+    assert not changed, "run `python -m tests.support.golden`, review the diff and commit it"

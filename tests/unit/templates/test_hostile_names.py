@@ -71,7 +71,7 @@ def test_hostile_names_are_refused(tmp_path: Path, place: str, name: str) -> Non
         loaded = load_stack(tmp_path, "harbour-dev")
     except ConfigError as error:
         said = str(error)
-        assert said.isprintable(), "one line, which a terminal shows as it is"
+        assert said.isprintable(), "one printable line"
         assert said.startswith("Pulumi.harbour-dev.yaml:")
         assert error.hint
         return

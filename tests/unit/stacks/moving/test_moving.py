@@ -89,7 +89,7 @@ def test_contents_are_read_back_unchanged(tmp_path: Path, kind: str) -> None:
     assert sum(told) == found.bytes == sum(map(len, CONTENTS.values()))
     assert list(tmp_path.iterdir()) == [path]
     modes = {item.stat().st_mode & 0o077 for item in (path, *path.rglob("*")) if item == path or item.is_file()}
-    assert modes == {0}, "others than its owner may read it"
+    assert modes == {0}, "only the owner can read it"
 
 
 def test_a_folder_with_a_changed_truncated_or_missing_file_is_refused(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_a_file_changed_between_verification_and_use_is_detected(tmp_path: Path)
 def test_encrypted_data_reveals_nothing_and_is_bound_to_its_name() -> None:
     closed = ARCHIVE_KEYS.encrypt("secrets.json", b"very secret")
     assert b"secret" not in closed
-    assert closed != ARCHIVE_KEYS.encrypt("secrets.json", b"very secret"), "two of the same can be told"
+    assert closed != ARCHIVE_KEYS.encrypt("secrets.json", b"very secret"), "equal contents have different ciphertexts"
     assert ARCHIVE_KEYS.decrypt("secrets.json", closed) == b"very secret"
     for keys, name, data in (
         (ARCHIVE_KEYS, "other.json", closed),
@@ -256,7 +256,7 @@ def test_a_folder_store_reads_database_snapshots_and_writes_complete_files(tmp_p
         database.execute("create table t (x)")
         database.execute("insert into t values (1)")
         assert (tmp_path / "turns.db-wal").exists()
-        assert list(store.names()) == ["turns.db", "a/b"], "the journal goes with the database"
+        assert list(store.names()) == ["turns.db", "a/b"], "the journal is part of the database"
         with store.open("turns.db") as (source, size):
             database.execute("insert into t values (2)")
             copy = tmp_path / "copy"
