@@ -1,20 +1,20 @@
-"""How a value is written in each format, so that it stays one value whatever is in it.
+"""Jinja2 filters that write a value safely in the format of a file.
 
     {{ value | json }}        a JSON literal
-    {{ value | yaml }}        a YAML node which YAML 1.1 and 1.2 read alike; a word that is safe stays plain
+    {{ value | yaml }}        a YAML node with the same meaning in YAML 1.1 and 1.2; a safe word stays unquoted
     {{ value | toml }}        a TOML value
     {{ value | python }}      a Python literal
     {{ value | shell }}       one word of a POSIX shell
-    {{ value | dockerfile }}  a quoted word of a Dockerfile, in which no variable is replaced
+    {{ value | dockerfile }}  a quoted word of a Dockerfile, without variables
     {{ value | promql }}      a PromQL string literal
-    {{ value | gotext }}      text in which Go's text/template finds nothing to run; quote it for its file after that
-    {{ value | workflow }}    a YAML node of a GitHub workflow, in which no expression is evaluated
-    {{ value | markdown }}    text of one line of Markdown, without markup
-    {{ value | word }}        letters, digits and ._@/:+- alone, where a format has no quotes; `words` for several
-    {{ value | comment }}     what may stand in one line of a comment which begins with `#`
-    {{ value | placeholder }} text in which no `@{...}` of a target is replaced
+    {{ value | gotext }}      text without actions of Go's text/template; then apply the filter of the file
+    {{ value | workflow }}    a YAML node of a GitHub workflow, without expressions
+    {{ value | markdown }}    text for one line of Markdown, without markup
+    {{ value | word }}        only letters, digits and ._@/:+-, for places without quotes; `words` for a list
+    {{ value | comment }}     text for one line of a `#` comment
+    {{ value | placeholder }} text without a target's placeholders `@{...}`
 
-What a format cannot hold is refused with a `TidemillError`.
+A value that the format cannot represent raises a `TidemillError`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ..runtime.common.errors import TidemillError
 
 __all__ = ["FILTERS"]
 
-# Line breaks to some reader of one of these formats, besides the controls.
+# Characters outside the control characters that some readers treat as line breaks.
 _BREAKS = "\x85\u2028\u2029"
 _PLAIN_YAML = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 _WORDS_YAML = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
@@ -38,23 +38,23 @@ _PLAIN_TOML = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def _refused(format_name: str, value: object, reason: str) -> TidemillError:
-    return TidemillError(f"{format_name} cannot hold {reason}", field="value", value=str(value)[:200])
+    return TidemillError(f"{format_name} cannot contain {reason}", field="value", value=str(value)[:200])
 
 
-def _whole(format_name: str, text: str) -> str:
-    """Return `text`, which is one that UTF-8 can hold."""
+def _valid_text(format_name: str, text: str) -> str:
+    """Return `text` if UTF-8 can encode it, else raise TidemillError."""
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise _refused(format_name, ascii(text), "half a character (a lone surrogate)")
     return text
 
 
 def _hidden(character: str) -> bool:
-    """Whether a reader of a file would not see `character`, or take it for the end of the line."""
+    """Return whether `character` is invisible, or a line break to some reader."""
     return not character.isprintable()
 
 
 def _escaped(text: str, short: Mapping[str, str], *, nul: str = "\\u0000") -> str:
-    """Return `text` in double quotes, for a format that escapes characters as Go, YAML, TOML and Python do."""
+    """Return `text` in double quotes, with the escapes that Go, YAML, TOML and Python share."""
     parts: list[str] = []
     for character in text:
         if character in short:
@@ -76,11 +76,11 @@ def _json(value: object) -> str:
     try:
         return json.dumps(value, ensure_ascii=True, sort_keys=True, allow_nan=False)
     except ValueError:
-        raise _refused("JSON", value, "a number which is not finite") from None
+        raise _refused("JSON", value, "a number that is not finite") from None
 
 
 def _number(value: float, words: Mapping[str, str]) -> str:
-    """Return a float with a point in it, without which YAML 1.1 reads 1e+16 as text."""
+    """Return a float with a decimal point; YAML 1.1 reads 1e+16 as text."""
     if math.isnan(value):
         return words["nan"]
     if math.isinf(value):
@@ -90,7 +90,7 @@ def _number(value: float, words: Mapping[str, str]) -> str:
 
 
 def _nodes(value: object, text: Callable[[str], str], words: Mapping[str, str], key: Callable[[str], str]) -> str:
-    """Return `value` as nested flow collections; the formats differ in `text`, `words` and `key`."""
+    """Return `value` as nested flow collections in the format that `text`, `words` and `key` define."""
     if value is None:
         if "none" not in words:
             raise _refused("TOML", value, "an empty value")
@@ -111,7 +111,7 @@ def _nodes(value: object, text: Callable[[str], str], words: Mapping[str, str], 
 
 
 def _yaml_text(text: str) -> str:
-    _whole("YAML", text)
+    _valid_text("YAML", text)
     if _PLAIN_YAML.fullmatch(text) and text.lower() not in _WORDS_YAML:
         return text
     return _escaped(text, _SHORT, nul="\\0")
@@ -123,7 +123,7 @@ def _yaml(value: object) -> str:
 
 
 def _toml_text(text: str) -> str:
-    return _escaped(_whole("TOML", text), {**_SHORT, "\b": "\\b", "\f": "\\f"})
+    return _escaped(_valid_text("TOML", text), {**_SHORT, "\b": "\\b", "\f": "\\f"})
 
 
 def _toml(value: object) -> str:
@@ -132,7 +132,7 @@ def _toml(value: object) -> str:
 
 
 def _python_text(text: str) -> str:
-    return _escaped(_whole("Python", text), _SHORT)
+    return _escaped(_valid_text("Python", text), _SHORT)
 
 
 def _python(value: object) -> str:
@@ -141,34 +141,34 @@ def _python(value: object) -> str:
 
 
 def _shell(value: object) -> str:
-    text = _whole("A shell", str(value))
+    text = _valid_text("A shell", str(value))
     if "\0" in text:
-        raise _refused("a shell's word", ascii(text), "the character NUL")
+        raise _refused("a shell word", ascii(text), "the character NUL")
     return shlex.quote(text)
 
 
 def _dockerfile(value: object) -> str:
-    text = _whole("a Dockerfile", str(value))
-    # A Dockerfile is read line by line, and has no way to write these.
+    text = _valid_text("a Dockerfile", str(value))
+    # A Dockerfile has no escapes for these.
     if any(ord(character) < 32 or character == "\x7f" or character in _BREAKS for character in text):
         raise _refused("a Dockerfile", text, "control characters")
     return '"' + re.sub(r'(["\\$])', r"\\\1", text) + '"'
 
 
 def _promql(value: object) -> str:
-    # Go's escapes (https://prometheus.io/docs/prometheus/latest/querying/basics/#string-literals), which unlike JSON's
-    # have no pairs of surrogates.
-    return _escaped(_whole("PromQL", str(value)), _SHORT)
+    # Go's escapes (https://prometheus.io/docs/prometheus/latest/querying/basics/#string-literals); unlike JSON's, they
+    # have no surrogate pairs.
+    return _escaped(_valid_text("PromQL", str(value)), _SHORT)
 
 
 def _gotext(value: object) -> str:
-    # A label or an annotation of an alert is a template: https://prometheus.io/docs/prometheus/latest/configuration/.
+    # Labels and annotations of alerts are templates: https://prometheus.io/docs/prometheus/latest/configuration/.
     return re.sub(r"\{\{", '{{ "{{" }}', str(value))
 
 
 def _workflow(value: object) -> str:
     def text(value: str) -> str:
-        # The dollar comes from an expression of its own, and what comes out of one is not read again.
+        # The dollar comes from an expression, whose result is not evaluated again.
         return _yaml_text(value.replace("${{", "${{ '$' }}{{"))
 
     words = {"none": "null", "true": "true", "false": "false", "nan": ".nan", "inf": ".inf", "is": ": "}
@@ -180,9 +180,10 @@ def _one_line(text: str) -> str:
 
 
 def _markdown(value: object) -> str:
-    text = _one_line(_whole("Markdown", str(value))).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = _one_line(_valid_text("Markdown", str(value)))
+    text = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*_\[\]|~])", r"\\\1", text)
-    # These mean something only where a line begins, and could stand there.
+    # These have a meaning only at the start of a line.
     return re.sub(r"^([#+=!-]|\d+(?=[.)]))", lambda found: _at_start(found[1]), text)
 
 
@@ -202,11 +203,11 @@ def _words(value: object) -> str:
 
 
 def _comment(value: object) -> str:
-    return _one_line(_whole("a comment", str(value)))
+    return _one_line(_valid_text("a comment", str(value)))
 
 
 def _placeholder(value: object) -> str:
-    # The targets replace `@{...}` once, from left to right, and know no escape: so none is let through.
+    # The targets replace `@{...}` and have no escape for it.
     if "@{" in str(value):
         raise _refused("a config file", value, "`@{`, which a target would replace")
     return str(value)

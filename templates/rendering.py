@@ -1,7 +1,7 @@
-"""The one way a template becomes a file.
+"""Renders templates strictly.
 
-Strict: an undefined value is an error which names the template and the variable. Values enter a file only through
-the filter of its format (`tidemill.templates.formats`), so that none can break out of it.
+An undefined value is an error that names the template and the variable. Every value passes through the filter of the
+file's format (`tidemill.templates.formats`), so no value can break out of its place.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["render", "render_from"]
 
 
 @lru_cache(maxsize=8)
-def _environment(folder: Path | None = None) -> Environment:
+def _environment(folder: Path | None) -> Environment:
     from jinja2 import Environment, FileSystemLoader, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -37,31 +37,23 @@ def _environment(folder: Path | None = None) -> Environment:
 
 
 def render(template: str, **values: object) -> str:
-    """Return the text of `template` (a path below `templates/`) with `values` put in.
+    """Render `template`, a path below `templates/`.
 
     Raises:
-        TidemillError: the template does not exist, or uses a value which was not given.
+        TidemillError: the template does not exist, or uses a value that is not in `values`.
 
     >>> print(render("monitoring/web.yml.j2", user="admin", secret="prometheus-admin").splitlines()[-1])
       admin: "@{bcrypt:prometheus-admin}"
     """
-    return _rendered(_environment(), template, values)
+    return render_from(None, template, values)
 
 
-def render_from(folder: Path, template: str, values: Mapping[str, object]) -> str:
-    """Return the text of `template`, a path below `folder`, with `values` put in.
-
-    Raises:
-        TidemillError: as for `render`.
-    """
-    return _rendered(_environment(folder), template, values)
-
-
-def _rendered(environment: Environment, template: str, values: Mapping[str, object]) -> str:
+def render_from(folder: Path | None, template: str, values: Mapping[str, object]) -> str:
+    """Render `template`, a path below `folder` (default: `templates/`); otherwise like `render`."""
     from jinja2 import TemplateNotFound, UndefinedError
 
     try:
-        return environment.get_template(template).render(**values)
+        return _environment(folder).get_template(template).render(**values)
     except TemplateNotFound as error:
         raise TidemillError("no such template", field="template", value=error.name) from None
     except UndefinedError as error:

@@ -1,1 +1,1 @@
-"""Moves the contents of a stack: out of one into an archive, and from that into another."""
+"""Exports the contents of a stack into an archive, and imports an archive into another stack."""

@@ -1,4 +1,4 @@
-"""Reads an archive, of which nothing is believed before every byte of it was compared with what the export wrote."""
+"""Reads archives, and first verifies that every byte is as the export wrote it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import IO, BinaryIO, Self, cast
 from pydantic import ValidationError
 
 from ...runtime.common.errors import NotFoundError, RefusedError
-from .layout import CHUNK, CONTENTS, LIST, MANIFEST, OWN, WITNESS, HashedReader, Tell, safe_name
+from .encryption import ArchiveKeys
+from .layout import CHUNK, CONTENTS, LIST, MANIFEST, OWN, SIGNATURE, CountBytes, HashedReader, safe_name
 from .manifest import FORMAT, Entry, Manifest
-from .sealing import Seal
 
 __all__ = ["Archive", "open_archive"]
 
@@ -26,7 +26,7 @@ _LARGEST_MANIFEST = 64 << 20
 
 
 class Archive(ABC):
-    """An archive which is read. Nothing in it is believed before `verify`."""
+    """An archive to read; call `verify` before using its contents."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -37,7 +37,7 @@ class Archive(ABC):
         """Yield the name of every file.
 
         Raises:
-            RefusedError: there is something which is no plain file.
+            RefusedError: an entry is not a regular file.
         """
 
     @abstractmethod
@@ -56,95 +56,97 @@ class Archive(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def manifest(self, passphrase: str) -> tuple[Manifest, Seal]:
-        """Return the manifest, for which the passphrase vouches, and what decrypts.
+    def manifest(self, passphrase: str) -> tuple[Manifest, ArchiveKeys]:
+        """Check the manifest's signature, and return the manifest and the keys.
 
         Raises:
-            RefusedError: it is no archive, or one of a later form, or was changed, or the passphrase is another one.
+            RefusedError: it is not an archive, has a newer format or was changed, or the passphrase is wrong.
         """
-        text = self._own(MANIFEST)
+        text = self._read_own(MANIFEST)
         try:
             form = json.loads(text).get("form")
             if isinstance(form, int) and form > FORMAT:
-                raise _refused(f"its form is {form}, and this tidemill knows {FORMAT}", hint="take a newer tidemill")
+                raise _refused(
+                    f"has format {form}; this tidemill supports up to {FORMAT}", hint="install a newer tidemill"
+                )
             found = Manifest.model_validate_json(text)
         except (ValidationError, ValueError, AttributeError):
-            raise _changed(MANIFEST, "is not what an export writes") from None
-        seal = Seal.of(passphrase, found.salt)
-        if not seal.vouches(found.salt.encode(), found.passphrase):
-            raise _refused("this is not the passphrase of the archive, or its manifest was changed", field="passphrase")
-        if not seal.vouches(text, self._own(WITNESS).decode("ascii", "replace").strip()):
+            raise _changed(MANIFEST, "is not a manifest") from None
+        keys = ArchiveKeys.derive(passphrase, found.salt)
+        if not keys.verify(found.salt.encode(), found.passphrase):
+            raise _refused("wrong passphrase, or the archive's manifest was changed", field="passphrase")
+        if not keys.verify(text, self._read_own(SIGNATURE).decode("ascii", "replace").strip()):
             raise _changed(MANIFEST, "was changed after the export")
-        return found, seal
+        return found, keys
 
-    def verify(self, manifest: Manifest, tell: Tell = lambda _: None) -> None:
-        """Read every byte and compare: each file is listed and as it was written, and no other is there.
+    def verify(self, manifest: Manifest, count: CountBytes = lambda _: None) -> None:
+        """Read every byte and compare it with the list of files.
 
         Raises:
-            RefusedError: names the first file which is not.
+            RefusedError: a file is missing, changed or not in the list; names the first one.
         """
-        listing = self._own(LIST, largest=None)
+        listing = self._read_own(LIST, largest=None)
         if hashlib.sha256(listing).hexdigest() != manifest.list_sha256:
             raise _changed(LIST, "was changed after the export")
         entries = [Entry.model_validate_json(line) for line in listing.splitlines()]
         self.entries = {entry.name: entry for entry in entries}
         unsafe = next((name for name in self.entries if not safe_name(name)), None)
         if unsafe is not None:
-            raise _changed(unsafe, "is no name for a file of an archive")
+            raise _changed(unsafe, "is not a valid name in an archive")
         found = set(self._names())
         wanted = {CONTENTS + name for name in self.entries} | OWN
         if missing := min(wanted - found, default=None):
             raise _changed(missing, "is missing")
         if more := min(found - wanted, default=None):
-            raise _changed(more, "was not written by the export")
+            raise _changed(more, "is not in the list of files")
         for entry in entries:
-            self._verify(entry, tell)
+            self._verify(entry, count)
 
-    def _verify(self, entry: Entry, tell: Tell) -> None:
+    def _verify(self, entry: Entry, count: CountBytes) -> None:
         if self._size(CONTENTS + entry.name) != entry.size:
-            raise _changed(CONTENTS + entry.name, "has another size than the export wrote")
+            raise _changed(CONTENTS + entry.name, "has the wrong size")
         with self._open(CONTENTS + entry.name) as source:
-            reader = HashedReader(source, entry.size, tell)
+            reader = HashedReader(source, entry.size, count)
             _drain(reader, CONTENTS + entry.name)
         if reader.sha256 != entry.sha256:
             raise _changed(CONTENTS + entry.name, "was changed after the export")
 
     def below(self, prefix: str) -> list[Entry]:
-        """Return the files whose names begin with `prefix`, after `verify`."""
+        """Return the files whose names start with `prefix`; call `verify` first."""
         return [entry for name, entry in self.entries.items() if name.startswith(prefix)]
 
     @contextmanager
-    def reading(self, entry: Entry, tell: Tell = lambda _: None) -> Generator[BinaryIO]:
-        """Give the bytes of a file once more; at the end of the block they must all have been read, and be the same.
+    def reading(self, entry: Entry, count: CountBytes = lambda _: None) -> Generator[BinaryIO]:
+        """Open a verified file; the caller must read all of it, and its bytes are verified again.
 
         Raises:
-            RefusedError: they are not those which were verified.
+            RefusedError: the file was changed since `verify`.
         """
         with self._open(CONTENTS + entry.name) as source:
-            reader = HashedReader(source, entry.size, tell)
+            reader = HashedReader(source, entry.size, count)
             try:
                 yield cast("BinaryIO", io.BufferedReader(reader, CHUNK))
             except EOFError:
-                raise _changed(CONTENTS + entry.name, "was cut short meanwhile") from None
+                raise _changed(CONTENTS + entry.name, "was truncated during the import") from None
             if reader.sha256 != entry.sha256:
-                raise _changed(CONTENTS + entry.name, "was changed meanwhile")
+                raise _changed(CONTENTS + entry.name, "was changed during the import")
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of a small file, after `verify`."""
+        """Return the bytes of a small file; call `verify` first."""
         entry = self.entries.get(name)
         if entry is None:
             raise _changed(CONTENTS + name, "is missing")
         with self.reading(entry) as source:
             return source.read()
 
-    def _own(self, name: str, *, largest: int | None = _LARGEST_MANIFEST) -> bytes:
+    def _read_own(self, name: str, *, largest: int | None = _LARGEST_MANIFEST) -> bytes:
         try:
             with self._open(name) as source:
                 if largest is not None and self._size(name) > largest:
                     raise _changed(name, "is too large")
                 return source.read()
         except (KeyError, FileNotFoundError):
-            raise _refused("this is no archive of tidemill, or a part of one", value=str(self.path)) from None
+            raise _refused("is not an archive of tidemill, or is incomplete", value=str(self.path)) from None
 
 
 class _FolderArchive(Archive):
@@ -153,7 +155,7 @@ class _FolderArchive(Archive):
             for name in (*folders, *files):
                 path = Path(folder, name)
                 if path.is_symlink() or not (path.is_dir() or path.is_file()):
-                    raise _changed(path.relative_to(self.path).as_posix(), "is no plain file")
+                    raise _changed(path.relative_to(self.path).as_posix(), "is not a regular file")
             yield from (Path(folder, name).relative_to(self.path).as_posix() for name in files)
 
     @contextmanager
@@ -177,12 +179,12 @@ class _TarArchive(Archive):
             members = self._tar.getmembers()
         except (tarfile.TarError, OSError, EOFError) as error:
             self._file.close()
-            raise _refused(f"this is no tar file, or a part of one ({error})", value=str(path)) from None
+            raise _refused(f"is not a tar file, or is incomplete ({error})", value=str(path)) from None
         self._members: dict[str, tarfile.TarInfo] = {}
         for member in members:
             if not member.isreg() or member.name in self._members:
                 self.close()
-                raise _changed(member.name, "is no plain file, or is there twice")
+                raise _changed(member.name, "is not a regular file, or exists twice")
             self._members[member.name] = member
 
     def _names(self) -> Iterator[str]:
@@ -190,12 +192,12 @@ class _TarArchive(Archive):
 
     @contextmanager
     def _open(self, name: str) -> Generator[BinaryIO]:
-        # Only plain files are members, and those have bytes.
+        # All members are regular files, so the result is not None.
         with cast("IO[bytes]", self._tar.extractfile(self._members[name])) as file:
             try:
                 yield cast("BinaryIO", file)
             except tarfile.ReadError:
-                raise _changed(name, "is cut short") from None
+                raise _changed(name, "is truncated") from None
 
     def _size(self, name: str) -> int:
         return self._members[name].size
@@ -210,13 +212,13 @@ def open_archive(path: Path) -> Archive:
     """Open the archive at `path`, a folder or a tar file.
 
     Raises:
-        NotFoundError: there is nothing.
-        RefusedError: it is no archive.
+        NotFoundError: it does not exist.
+        RefusedError: it is not an archive.
     """
     if path.is_dir():
         return _FolderArchive(path)
     if not path.is_file():
-        raise NotFoundError("there is no such file or folder", field="archive", value=str(path))
+        raise NotFoundError("no such file or folder", field="archive", value=str(path))
     return _TarArchive(path)
 
 
@@ -226,7 +228,7 @@ def _drain(reader: HashedReader, name: str) -> None:
         while reader.readinto(buffer):
             pass
     except EOFError:
-        raise _changed(name, "is cut short") from None
+        raise _changed(name, "is truncated") from None
 
 
 def _refused(

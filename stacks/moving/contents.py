@@ -1,4 +1,4 @@
-"""What a stack's contents are, and under which names an archive keeps them."""
+"""The contents of a stack, and their file names in an archive."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = [
     "PRIVATE",
     "SECRETS",
     "SETTLED",
+    "Progress",
     "Step",
-    "Tell",
     "commits_file",
     "objects_prefix",
     "runs_file",
@@ -24,25 +24,25 @@ __all__ = [
 ]
 
 DATABASES = (TRACKING, ACCOUNTS)
-"""MLflow's databases. What refers to the lake's commits is read before the lake is."""
+"""MLflow's databases. They refer to commits of the lake, so they are read before the lake."""
 
 SECRETS = "secrets.json.sealed"
 JOBS = "jobs.json"
 
 PRIVATE = (ACCOUNTS,)
-"""Databases whose rows are encrypted in the archive: they hold hashes of passwords."""
+"""Databases whose rows are encrypted in the archive, because they contain password hashes."""
 
 SETTLED = ("prometheus", "alertmanager", "grafana")
-"""Stores which stay where they are: measurements of the old platform, silences, edited dashboards."""
+"""Stores that do not move: metrics of the old platform, silences, edited dashboards."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """How far it is.
+    """The progress of an export or import.
 
     Attributes:
-        what: what is at work, for people.
-        done, total: bytes; a total of 0 is not known.
+        what: name of the current step.
+        done, total: bytes; a total of 0 means unknown.
     """
 
     what: str
@@ -50,14 +50,12 @@ class Step:
     total: int = 0
 
 
-Tell = Callable[[Step], None]
+Progress = Callable[[Step], None]
+"""Receives each step of an export or import."""
 
 
 def stores_of(models: Sequence[str]) -> list[tuple[str, bool]]:
-    """Return the object stores which move, and whether each is encrypted in the archive.
-
-    What refers to model versions comes before MLflow does.
-    """
+    """Return the object stores that move before MLflow, whose versions they refer to, and whether each is encrypted."""
     return [
         *((f"capture-{model}", False) for model in models),
         *((f"access-{model}", True) for model in models),
@@ -68,22 +66,22 @@ def stores_of(models: Sequence[str]) -> list[tuple[str, bool]]:
 
 
 def store_prefix(name: str) -> str:
-    """Return what the names of a store's files begin with."""
+    """Return the prefix of the names of a store's files."""
     return f"stores/{name}/"
 
 
 def objects_prefix(repository: str) -> str:
-    """Return what the names of the files of a repository's objects begin with."""
+    """Return the prefix of the names of a repository's objects."""
     return f"lake/{repository}/objects/"
 
 
 def commits_file(repository: str) -> str:
-    """Return the name of the file with the ids of a repository's commits, one a line."""
+    """Return the name of the file with a repository's commit ids, one a line."""
     return f"lake/{repository}/commits.txt"
 
 
 def runs_file(repository: str) -> str:
-    """Return the name of the file with the runs of a repository's actions, one a line."""
+    """Return the name of the file with a repository's action runs, one a line."""
     return f"lake/{repository}/runs.jsonl"
 
 

@@ -1,7 +1,7 @@
-"""MLflow's databases: every row of every table, in a form which neither SQLite nor Postgres has to itself.
+"""Reads and writes all rows of MLflow's databases in one format for SQLite and Postgres.
 
-Tables and columns are what the database itself says, so that nothing MLflow keeps is forgotten. Rows are lines of JSON,
-a list of values in the order of the first line, which names the columns.
+Tables and columns are read from the database itself, so that none is missed. The first line of a table is a JSON list
+of its columns; each further line is the JSON list of the values of a row.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ...runtime.common.errors import PlatformError, RefusedError
 from .manifest import Table
-from .schema import Tables
+from .schema import MlflowTables
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-__all__ = ["Digest", "NewDatabase", "OldDatabase", "new_database", "old_database"]
+__all__ = ["DestinationDatabase", "Digest", "SourceDatabase", "destination_database", "source_database"]
 
 _BATCH = 500
 _FETCH = 2000
 _VERSIONS = "alembic_version"
-# What MLflow's own migrations put into new tables.
-_GIVEN = frozenset({"workspaces"})
+# Tables into which MLflow's migrations insert rows.
+_PRESET = frozenset({"workspaces"})
 
 
 class Digest:
-    """The sum of the hashes of rows: the same whatever their order, which databases do not agree on.
+    """The sum of the hashes of rows, independent of their order, which differs between databases.
 
     >>> one, two = Digest(), Digest()
     >>> one.add(["a", 1]), one.add(["b", 2]), two.add(["b", 2]), two.add(["a", 1])
@@ -45,17 +45,17 @@ class Digest:
         self._sum = 0
 
     def add(self, row: Sequence[Any]) -> None:
-        """Add a row, its values as `_plain` gives them."""
+        """Add a row of encoded values."""
         self._rows += 1
         self._sum += int.from_bytes(hashlib.sha256(_line(row)).digest(), "big")
 
     def table(self) -> Table:
-        """Return the rows and their digest."""
+        """Return the number of rows and their digest."""
         return Table(rows=self._rows, digest=f"{self._sum % 2**256:064x}")
 
 
-class OldDatabase:
-    """A database which is read, as of one moment. From `old_database`."""
+class SourceDatabase:
+    """A consistent snapshot of a database; made by `source_database`."""
 
     def __init__(self, connection: sa.Connection, name: str) -> None:
         self._connection = connection
@@ -63,11 +63,11 @@ class OldDatabase:
         self.revision = _revision(connection, self._metadata, name)
 
     def tables(self) -> list[str]:
-        """Return the names of the tables, in an order in which rows find those they refer to."""
+        """Return the names of the tables, each after the tables that it refers to."""
         return [table.name for table in _sorted(self._metadata)]
 
     def lines(self, table: str) -> Iterator[bytes]:
-        """Yield the lines of a table; of one without rows, none."""
+        """Yield the lines of a table; none if it has no rows."""
         header, columns = False, _columns(self._metadata.tables[table])
         for row in _rows(self._connection, columns):
             if not header:
@@ -76,14 +76,14 @@ class OldDatabase:
             yield _line(row) + b"\n"
 
     def digest(self, table: str) -> Table:
-        """Return rows and digest of a table."""
+        """Return the number of rows of a table and their digest."""
         digest = Digest()
         for row in _rows(self._connection, _columns(self._metadata.tables[table])):
             digest.add(row)
         return digest.table()
 
     def tags(self, wanted: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Return the tags in `wanted` of every run: run -> key -> value."""
+        """Return the tags `wanted` of every run: run -> key -> value."""
         import sqlalchemy as sa
 
         found = self._metadata.tables["tags"]
@@ -95,8 +95,8 @@ class OldDatabase:
         return tags
 
 
-class NewDatabase:
-    """A database which is filled, in one transaction. From `new_database`."""
+class DestinationDatabase:
+    """A database that is filled in one transaction; made by `destination_database`."""
 
     def __init__(self, connection: sa.Connection, name: str) -> None:
         self._connection = connection
@@ -104,39 +104,42 @@ class NewDatabase:
         self._name = name
         self.revision = _revision(connection, self._metadata, name)
         for table in _sorted(self._metadata):
-            if table.name in _GIVEN:
+            if table.name in _PRESET:
                 connection.execute(table.delete())
 
     def fill(self, tables: Mapping[str, Callable[[], Iterable[bytes]]]) -> None:
-        """Insert the lines of every table; `tables` gives them by name.
+        """Insert the lines of every table.
+
+        Args:
+            tables: name -> function that returns the lines.
 
         Raises:
-            RefusedError: there is no such table or column.
-            PlatformError: the database did not take a row.
+            RefusedError: the schema has no such table or column.
+            PlatformError: the database refused a row.
         """
         from sqlalchemy.exc import SQLAlchemyError
 
         known = {table.name for table in _sorted(self._metadata)}
         if unknown := min(set(tables) - known, default=None):
-            raise RefusedError("MLflow's schema has no such table here", field=self._name, value=unknown)
+            raise RefusedError("MLflow's schema has no such table", field=self._name, value=unknown)
         for table in _sorted(self._metadata):
             if table.name not in tables:
                 continue
             try:
                 self._insert(table, tables[table.name]())
             except SQLAlchemyError as error:
-                # The text of the error would hold the row.
+                # The error's text would contain the row.
                 cause = type(getattr(error, "orig", None) or error).__name__
                 raise PlatformError(
-                    f"the database did not take the rows of {table.name} ({cause})", field=self._name
+                    f"the database refused the rows of {table.name} ({cause})", field=self._name
                 ) from None
-            self._count_on(table)
+            self._continue_sequences(table)
 
     def compare(self, tables: Mapping[str, Table]) -> None:
-        """Read everything back.
+        """Read everything back and compare it with `tables`.
 
         Raises:
-            PlatformError: a table holds other rows than `tables` say.
+            PlatformError: a table has other rows.
         """
         for table in _sorted(self._metadata):
             digest = Digest()
@@ -144,12 +147,12 @@ class NewDatabase:
                 digest.add(row)
             if digest.table() != tables.get(table.name, Digest().table()):
                 raise PlatformError(
-                    f"the table {table.name} does not hold what the archive does", field=self._name,
+                    f"the table {table.name} differs from the archive", field=self._name,
                     value=f"{digest.table().rows} rows",
                 )  # fmt: skip
 
     def replace(self, table: str, key: str, old: str, new: str) -> None:
-        """Change the value of every tag `key` of a table of tags which has the value `old`."""
+        """Change the value of all tags `key` in `table` from `old` to `new`."""
         found = self._metadata.tables[table]
         changed = found.update().where(found.c.key == key, found.c.value == old).values(value=new)
         self._connection.execute(changed)
@@ -163,20 +166,20 @@ class NewDatabase:
         columns = {column.name: column for column in _columns(table)}
         if set(names) != set(columns):
             other = min(set(names) ^ set(columns))
-            raise RefusedError(f"MLflow's schema has other columns in {table.name} here", field=self._name, value=other)
-        readers = [_reader(columns[name]) for name in names]
+            raise RefusedError(f"MLflow's schema has other columns in {table.name}", field=self._name, value=other)
+        decoders = [_decoder(columns[name]) for name in names]
         batch: list[dict[str, Any]] = []
         for line in iterator:
             values = cast("list[Any]", json.loads(line))
-            batch.append({name: read(value) for name, read, value in zip(names, readers, values, strict=True)})
+            batch.append({name: decode(value) for name, decode, value in zip(names, decoders, values, strict=True)})
             if len(batch) == _BATCH:
                 self._connection.execute(table.insert(), batch)
                 batch = []
         if batch:
             self._connection.execute(table.insert(), batch)
 
-    def _count_on(self, table: sa.Table) -> None:
-        """Let Postgres go on counting behind the numbers which were inserted."""
+    def _continue_sequences(self, table: sa.Table) -> None:
+        """Set the sequences of Postgres to the largest inserted numbers."""
         import sqlalchemy as sa
 
         if self._connection.dialect.name != "postgresql":
@@ -191,21 +194,21 @@ class NewDatabase:
 
 
 @contextmanager
-def old_database(url: str, name: str) -> Generator[OldDatabase]:
-    """Open the database at `url` for reading, as of one moment.
+def source_database(url: str, name: str) -> Generator[SourceDatabase]:
+    """Open a consistent snapshot of the database at `url`.
 
     Raises:
-        RefusedError: it is none of MLflow's.
+        RefusedError: it is not a database of MLflow.
     """
     with _engine(url, name) as engine:
         level = "REPEATABLE READ" if engine.dialect.name == "postgresql" else "SERIALIZABLE"
         with engine.connect().execution_options(isolation_level=level) as connection, connection.begin():
-            yield OldDatabase(connection, name)
+            yield SourceDatabase(connection, name)
 
 
 @contextmanager
-def new_database(url: str, name: str, tables: Tables) -> Generator[NewDatabase]:
-    """Make MLflow's tables in the empty database at `url`, and open it for filling; no row is kept after an error.
+def destination_database(url: str, name: str, tables: MlflowTables) -> Generator[DestinationDatabase]:
+    """Create MLflow's tables in the empty database at `url` and open it for filling; an error rolls back all rows.
 
     Raises:
         RefusedError: it is not empty.
@@ -215,7 +218,7 @@ def new_database(url: str, name: str, tables: Tables) -> Generator[NewDatabase]:
             _require_empty(connection, name)
         tables.make(url, name)
         with engine.begin() as connection:
-            yield NewDatabase(connection, name)
+            yield DestinationDatabase(connection, name)
 
 
 @contextmanager
@@ -227,22 +230,22 @@ def _engine(url: str, name: str) -> Generator[sa.Engine]:
     try:
         yield engine
     except OperationalError as error:
-        raise PlatformError(f"the database cannot be worked with ({type(error.orig).__name__})", field=name) from None
+        raise PlatformError(f"the database cannot be used ({type(error.orig).__name__})", field=name) from None
     finally:
         engine.dispose()
 
 
 def _require_empty(connection: sa.Connection, name: str) -> None:
-    """Refuse a database in which there is a row; tables which an interrupted attempt made are dropped."""
+    """Raise RefusedError if the database has a row; drop the empty tables of an interrupted import."""
     import sqlalchemy as sa
 
     metadata = _reflect(connection)
     for table in _sorted(metadata):
-        if table.name in _GIVEN:
+        if table.name in _PRESET:
             continue
         if connection.scalar(sa.select(sa.func.count()).select_from(table)):
             raise RefusedError(
-                "the database is not empty", field=name, value=table.name, hint="import into a stack which is new"
+                "the database is not empty", field=name, value=table.name, hint="import into a new stack"
             )
     metadata.drop_all(connection)
     connection.commit()
@@ -261,7 +264,7 @@ def _reflect(connection: sa.Connection) -> sa.MetaData:
 
 
 def _sorted(metadata: sa.MetaData) -> list[sa.Table]:
-    """Return the tables but those of the migrations, each behind those it refers to."""
+    """Return all tables except the migrations', each after the tables that it refers to."""
     return [table for table in metadata.sorted_tables if not table.name.startswith(_VERSIONS)]
 
 
@@ -271,26 +274,26 @@ def _revision(connection: sa.Connection, metadata: sa.MetaData, name: str) -> st
     tables = [table for table in metadata.tables.values() if table.name.startswith(_VERSIONS)]
     found = [str(row[0]) for table in tables for row in connection.execute(sa.select(table.c.version_num))]
     if len(found) != 1:
-        raise RefusedError("is no database of MLflow's", field=name)
+        raise RefusedError("is not a database of MLflow", field=name)
     return found[0]
 
 
 def _columns(table: sa.Table) -> list[sa.Column[Any]]:
-    """Return the columns which are kept, not computed."""
+    """Return the columns that are not computed."""
     return sorted((column for column in table.columns if column.computed is None), key=lambda column: column.name)
 
 
 def _rows(connection: sa.Connection, columns: Sequence[sa.Column[Any]]) -> Iterator[list[Any]]:
     import sqlalchemy as sa
 
-    plain = [_plainer(column) for column in columns]
+    encoders = [_encoder(column) for column in columns]
     result = connection.execution_options(yield_per=_FETCH).execute(sa.select(*columns))
     for row in result:
-        yield [None if value is None else make(value) for make, value in zip(plain, row, strict=True)]
+        yield [None if value is None else encode(value) for encode, value in zip(encoders, row, strict=True)]
 
 
-def _plainer(column: sa.Column[Any]) -> Callable[[Any], Any]:
-    """Return what makes a value of the column one which JSON has, the same on every database."""
+def _encoder(column: sa.Column[Any]) -> Callable[[Any], Any]:
+    """Return the function that turns a value of the column into JSON, the same for every database."""
     import sqlalchemy as sa
 
     match column.type:
@@ -301,16 +304,16 @@ def _plainer(column: sa.Column[Any]) -> Callable[[Any], Any]:
         case sa.Float():
             return float
         case sa.Boolean():
-            return int  # some are numbers on SQLite
+            return int  # SQLite returns some as numbers
         case _:
             return lambda value: value
 
 
-def _reader(column: sa.Column[Any]) -> Callable[[Any], Any]:
-    """Return the inverse of `_plainer` for the column."""
+def _decoder(column: sa.Column[Any]) -> Callable[[Any], Any]:
+    """Return the inverse of `_encoder`."""
     import sqlalchemy as sa
 
-    def read(value: Any) -> Any:
+    def decode(value: Any) -> Any:
         match column.type:
             case _ if value is None:
                 return None
@@ -325,7 +328,7 @@ def _reader(column: sa.Column[Any]) -> Callable[[Any], Any]:
             case _:
                 return value
 
-    return read
+    return decode
 
 
 def _line(row: Sequence[Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""Writes the contents of a stack which is up into an archive."""
+"""Exports the contents of a running stack into an archive."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from .contents import (
     JOBS,
     PRIVATE,
     SECRETS,
+    Progress,
     Step,
-    Tell,
     commits_file,
     objects_prefix,
     runs_file,
@@ -30,11 +30,11 @@ from .contents import (
     stores_of,
     table_file,
 )
-from .database import OldDatabase, old_database
+from .database import SourceDatabase, source_database
+from .encryption import ArchiveKeys
 from .lake import LakeClient, Snapshot
 from .manifest import FORMAT, Database, Manifest, Repository, StoreCount
 from .schema import TRACKING
-from .sealing import Seal
 from .writer import ArchiveWriter, writer_of
 
 __all__ = ["Subject", "export"]
@@ -42,14 +42,7 @@ __all__ = ["Subject", "export"]
 
 @dataclass(frozen=True)
 class Subject:
-    """The stack whose contents move.
-
-    Attributes:
-        stack: TEAM-ENVIRONMENT.
-        team: its team.
-        target: its target.
-        models: names of its models.
-    """
+    """The stack that is exported or imported: its name, team, target and the names of its models."""
 
     stack: str
     team: str
@@ -58,42 +51,42 @@ class Subject:
 
 
 @dataclass
-class _Run:
-    """One export at work."""
+class _Export:
+    """One running export."""
 
     source: MigrationSource
     subject: Subject
     writer: ArchiveWriter
-    seal: Seal
-    tell: Tell
+    keys: ArchiveKeys
+    progress: Progress
     stores: dict[str, StoreCount] = field(default_factory=dict[str, StoreCount])
     databases: dict[str, Database] = field(default_factory=dict[str, Database])
     repositories: dict[str, Repository] = field(default_factory=dict[str, Repository])
     pins: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
     unresolved: list[str] = field(default_factory=list[str])
 
-    def copy_store(self, name: str, *, sealed: bool) -> None:
-        """Copy an object store, as far as the stack has it."""
+    def copy_store(self, name: str, *, encrypted: bool = False) -> None:
+        """Copy an object store if the stack has it."""
         store = self.source.store(name)
         if store is None:
             return
-        self.tell(Step(f"store {name}"))
-        self.stores[name] = self._copy(store, store_prefix(name), sealed=sealed, vanishing=True)
+        self.progress(Step(f"store {name}"))
+        self.stores[name] = self._copy(store, store_prefix(name), encrypted=encrypted, ignore_missing=True)
 
     def copy_database(self, name: str) -> None:
-        """Write the rows of a database."""
-        self.tell(Step(f"database {name}"))
-        with self.source.database(name) as url, old_database(url, name) as database:
+        """Copy the rows of a database."""
+        self.progress(Step(f"database {name}"))
+        with self.source.database(name) as url, source_database(url, name) as database:
             tables = {table: database.digest(table) for table in database.tables()}
             kept = {table: found for table, found in tables.items() if found.rows}
             for table in kept:
-                self._add_lines(table_file(name, table), database.lines(table), sealed=name in PRIVATE)
+                self._add_lines(table_file(name, table), database.lines(table), encrypted=name in PRIVATE)
             self.databases[name] = Database(revision=database.revision, tables=kept)
             if name == TRACKING:
                 self._pin(database)
 
     def copy_lake(self) -> str:
-        """Copy every repository; return lakeFS's version."""
+        """Copy all repositories; return the version of lakeFS."""
         with self.source.lake() as server:
             lake = LakeClient(server)
             names = lake.repositories()
@@ -105,32 +98,30 @@ class _Run:
             return lake.version()
 
     def copy_secrets(self) -> list[str]:
-        """Write the secrets, encrypted, and the notes of what ran; return the secrets' names."""
+        """Write the encrypted secrets and the hashes of finished jobs; return the names of the secrets."""
         secrets = dict(self.source.secrets())
         text = json.dumps(secrets).encode()
-        self.writer.add_bytes(SECRETS, self.seal.close(SECRETS, text))
+        self.writer.add_bytes(SECRETS, self.keys.encrypt(SECRETS, text))
         self.writer.add_bytes(JOBS, json.dumps(dict(self.source.jobs())).encode())
         return sorted(secrets)
 
-    def _pin(self, database: OldDatabase) -> None:
+    def _pin(self, database: SourceDatabase) -> None:
         for tags in database.tags([LAKE_REPOSITORY, LAKE_COMMIT]).values():
             repository, commit = tags.get(LAKE_REPOSITORY), tags.get(LAKE_COMMIT)
             if repository and commit and "none" not in (repository, commit):
                 self.pins.setdefault(repository, set()).add(commit)
 
     def _copy_repository(self, lake: LakeClient, name: str) -> None:
-        self.tell(Step(f"repository {name}"))
+        self.progress(Step(f"repository {name}"))
         pins = self.pins.get(name, set())
         left_out = list(lake.uncommitted(name))
         snapshot = lake.snapshot(name, pins)
         self.unresolved += [f"{name}@{commit}" for commit in sorted(pins - set(snapshot.pinned))]
         runs = [run.model_dump_json() + "\n" for run in lake.runs(name)]
-        self._add_lines(runs_file(name), (line.encode() for line in runs), sealed=False)
+        self._add_lines(runs_file(name), (line.encode() for line in runs))
         commits = "".join(f"{commit}\n" for commit in sorted(snapshot.commits))
         self.writer.add_bytes(commits_file(name), commits.encode())
-        objects = self._copy(
-            self.source.objects(snapshot.namespace), objects_prefix(name), sealed=False, vanishing=False
-        )
+        objects = self._copy(self.source.objects(snapshot.namespace), objects_prefix(name))
         self._require_objects(lake, snapshot)
         self.repositories[name] = Repository(
             default_branch=snapshot.default_branch,
@@ -149,11 +140,11 @@ class _Run:
         )
 
     def _require_objects(self, lake: LakeClient, snapshot: Snapshot) -> None:
-        """Refuse a lake of which an object that counts is not in the archive.
+        """Check that the archive has all objects of the branches, the tags and the pinned commits.
 
         Raises:
-            RefusedError: it was imported into the lake without being copied.
-            PlatformError: it is gone, or has another size.
+            RefusedError: an object was imported into the lake without a copy.
+            PlatformError: an object is missing, or has the wrong size.
         """
         prefix = objects_prefix(snapshot.name)
         for commit in {*snapshot.branches.values(), *snapshot.tags.values(), *snapshot.pinned}:
@@ -162,86 +153,86 @@ class _Run:
                 field = f"{snapshot.name}/{commit[:12]}/{path}"
                 if relative is None:
                     raise RefusedError(
-                        "the object lies outside of the lake's own store, into which it was imported without a copy",
+                        "the object is outside the lake's own store: it was imported without a copy",
                         field=field,
                         value=address,
-                        hint="upload it, commit, and delete the other",
+                        hint="upload a copy, commit it, and delete the imported object",
                     )
                 if prefix + relative not in self.writer or self.writer.size(prefix + relative) != size:
-                    raise PlatformError("the lake's store does not have this object as it was written", field=field)
+                    raise PlatformError("the object is missing in the lake's store, or has another size", field=field)
 
-    def _copy(self, store: Store, prefix: str, *, sealed: bool, vanishing: bool) -> StoreCount:
+    def _copy(self, store: Store, prefix: str, *, encrypted: bool = False, ignore_missing: bool = False) -> StoreCount:
         files = total = 0
         for name in store.names():
             try:
                 with store.open(name) as (source, size):
-                    self._add(prefix + name, source, size, sealed=sealed)
+                    self._add(prefix + name, source, size, encrypted=encrypted)
             except NotFoundError:
-                if not vanishing:
+                if not ignore_missing:
                     raise
-                continue  # retention took it, or a server put a new file in its place
+                continue  # retention deleted it, or a server replaced it
             files += 1
             total += size
         return StoreCount(files=files, bytes=total)
 
-    def _add(self, name: str, source: BinaryIO, size: int, *, sealed: bool) -> None:
+    def _add(self, name: str, source: BinaryIO, size: int, *, encrypted: bool) -> None:
         try:
-            if sealed:
-                self.writer.add_bytes(name, self.seal.close(name, source.read(size)))
+            if encrypted:
+                self.writer.add_bytes(name, self.keys.encrypt(name, source.read(size)))
             else:
                 self.writer.add(name, source, size)
         except EOFError:
-            raise PlatformError("the file became shorter while it was copied", field=name) from None
+            raise PlatformError("the file was truncated during the export", field=name) from None
 
-    def _add_lines(self, name: str, lines: Iterable[bytes], *, sealed: bool) -> None:
+    def _add_lines(self, name: str, lines: Iterable[bytes], *, encrypted: bool = False) -> None:
         with tempfile.TemporaryFile() as file:
             file.writelines(lines)
             size = file.tell()
             file.seek(0)
-            self._add(name, cast("BinaryIO", file), size, sealed=sealed)
+            self._add(name, cast("BinaryIO", file), size, encrypted=encrypted)
 
 
 def export(
-    source: MigrationSource, subject: Subject, path: Path, passphrase: str, tell: Tell = lambda _: None
+    source: MigrationSource, subject: Subject, path: Path, passphrase: str, progress: Progress = lambda _: None
 ) -> Manifest:
-    """Write the contents of a stack into an archive at `path`, a tar file where that is its ending, else a folder.
+    """Write the contents of a stack into an archive at `path`: a tar file if it source in `.tar`, else a folder.
 
-    What refers to something is read before that: traffic and retraining before MLflow, MLflow before the lake.
+    References are read before what they refer to: traffic and retraining before MLflow, MLflow before the lake.
 
     Args:
         source: where the contents are.
-        subject: what stack they are of.
-        path: where the archive will be; it appears whole or not at all.
-        passphrase: encrypts what is secret, and vouches for all.
-        tell: is told how far it is.
+        subject: the stack.
+        path: the new archive, which appears complete or not at all.
+        passphrase: encrypts the secrets and signs the archive.
+        progress: receives the progress.
 
     Raises:
-        UserError: there already is something at `path`, or the passphrase is short.
+        UserError: `path` exists, or the passphrase is too short.
         UnreachableError: the lake does not run.
-        RefusedError, PlatformError: something of the contents cannot be moved; nothing is left behind.
+        RefusedError, PlatformError: some contents cannot be exported; no archive is written.
     """
-    salt = Seal.new_salt()
-    seal = Seal.of(passphrase, salt)
+    salt = ArchiveKeys.new_salt()
+    keys = ArchiveKeys.derive(passphrase, salt)
     done = 0
     what = ""
 
     def count(more: int) -> None:
         nonlocal done
         done += more
-        tell(Step(what, done))
+        progress(Step(what, done))
 
-    def said(step: Step) -> None:
+    def begin(step: Step) -> None:
         nonlocal what
         what = step.what
-        tell(Step(what, done))
+        progress(Step(what, done))
 
     with writer_of(path, count) as writer:
-        run = _Run(source, subject, writer, seal, said)
-        for name, sealed in stores_of(subject.models):
-            run.copy_store(name, sealed=sealed)
+        run = _Export(source, subject, writer, keys, begin)
+        for name, encrypted in stores_of(subject.models):
+            run.copy_store(name, encrypted=encrypted)
         for name in DATABASES:
             run.copy_database(name)
-        run.copy_store("mlflow-artifacts", sealed=False)
+        run.copy_store("mlflow-artifacts")
         lakefs = run.copy_lake()
         secrets = run.copy_secrets()
 
@@ -256,7 +247,7 @@ def export(
                 models=list(subject.models),
                 versions={**_versions(), "lakefs": lakefs},
                 salt=salt,
-                passphrase=seal.witness(salt.encode()),
+                passphrase=keys.sign(salt.encode()),
                 repositories=run.repositories,
                 databases=run.databases,
                 stores=run.stores,
@@ -267,7 +258,7 @@ def export(
                 list_sha256=listed,
             )
 
-        return writer.finish(manifest, seal)
+        return writer.finish(manifest, keys)
 
 
 def _versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Writes the contents of an archive into a stack which is not there yet."""
+"""Imports an archive into a new stack."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from .contents import (
     DATABASES,
     JOBS,
     SECRETS,
+    Progress,
     Step,
-    Tell,
     commits_file,
     objects_prefix,
     runs_file,
@@ -30,28 +30,28 @@ from .contents import (
     stores_of,
     table_file,
 )
-from .database import NewDatabase, new_database
+from .database import DestinationDatabase, destination_database
+from .encryption import ArchiveKeys
 from .export import Subject
 from .lake import LakeClient, Refs
 from .manifest import Entry, Manifest, Repository
 from .retrainings import FILE, OLD_FILE, settled
 from .runs import Run, dump_of
-from .schema import TRACKING, Tables
-from .sealing import Seal
+from .schema import TRACKING, MlflowTables
 
 __all__ = ["Imported", "import_"]
 
-_TAGGED = ("experiment_tags", "registered_model_tags")
+_TAG_TABLES = ("experiment_tags", "registered_model_tags")
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import did.
+    """The result of an import.
 
     Attributes:
-        manifest: what the archive says of itself.
-        resumed: whether it went on with an attempt which was interrupted.
-        kept: files which that attempt had written already.
+        manifest: the manifest of the archive.
+        resumed: whether it continued an interrupted import.
+        kept: number of files that were already written by the interrupted import.
     """
 
     manifest: Manifest
@@ -60,33 +60,33 @@ class Imported:
 
 
 @dataclass
-class _Run:
-    """One import at work, whose archive is verified."""
+class _Import:
+    """One running import of a verified archive."""
 
     destination: MigrationDestination
     subject: Subject
     archive: Archive
     manifest: Manifest
-    seal: Seal
-    tables: Tables
+    keys: ArchiveKeys
+    tables: MlflowTables
     count: Callable[[int], None]
     kept: int = 0
 
     def write_secrets(self) -> None:
-        """Write the secrets, and the notes of what ran."""
-        secrets = cast("dict[str, str]", json.loads(self.seal.open(SECRETS, self.archive.read(SECRETS))))
+        """Write the secrets and the hashes of finished jobs."""
+        secrets = cast("dict[str, str]", json.loads(self.keys.decrypt(SECRETS, self.archive.read(SECRETS))))
         for name, value in secrets.items():
             self.destination.secret(name, value)
         for name, digest in cast("dict[str, str]", json.loads(self.archive.read(JOBS))).items():
             self.destination.job(name, digest)
 
-    def write_store(self, name: str, *, sealed: bool) -> None:
+    def write_store(self, name: str, *, encrypted: bool) -> None:
         """Write an object store."""
         store = self.destination.store(name)
         prefix = store_prefix(name)
         for entry in self.archive.below(prefix):
-            if sealed:
-                data = self.seal.open(entry.name, self.archive.read(entry.name))
+            if encrypted:
+                data = self.keys.decrypt(entry.name, self.archive.read(entry.name))
                 store.write(entry.name.removeprefix(prefix), io.BytesIO(data), len(data))
             elif entry.name == store_prefix("retraining") + FILE:
                 self._write(store, entry, FILE, settled)
@@ -98,13 +98,13 @@ class _Run:
                 self._write(store, entry, entry.name.removeprefix(prefix))
 
     def write_lake(self) -> None:
-        """Write the objects of every repository, and let lakeFS find commits, branches, tags and runs in them."""
+        """Write the objects of all repositories, then restore commits, branches, tags and action runs from them."""
         for name, about in self.manifest.repositories.items():
             prefix = objects_prefix(name)
             store = self.destination.objects(name)
             files = self.archive.below(prefix)
             if len(files) != about.objects.files:
-                raise PlatformError("the archive does not have as many objects as it says", field=name)
+                raise PlatformError("the number of objects in the archive differs from its manifest", field=name)
             for entry in files:
                 self._write(store, entry, entry.name.removeprefix(prefix))
         with tempfile.TemporaryDirectory(prefix="tidemill-") as folder:
@@ -119,16 +119,16 @@ class _Run:
     def write_database(self, name: str) -> None:
         """Fill a database."""
         found = self.manifest.databases[name]
-        with new_database(self.destination.database(name), name, self.tables) as database:
+        with destination_database(self.destination.database(name), name, self.tables) as database:
             database.fill({table: partial(self._lines, table_file(name, table)) for table in found.tables})
             database.compare(found.tables)
             if name == TRACKING:
-                self._take_over(database)
+                self._replace_owner(database)
 
-    def _take_over(self, database: NewDatabase) -> None:
-        """Put this stack's mark in the place of the old one's."""
+    def _replace_owner(self, database: DestinationDatabase) -> None:
+        """Replace the ownership mark of the exported stack by this stack's."""
         if self.subject.stack != self.manifest.stack:
-            for table in _TAGGED:
+            for table in _TAG_TABLES:
                 database.replace(table, OWNER, self.manifest.stack, self.subject.stack)
 
     def _restore(self, lake: LakeClient, name: str, about: Repository) -> None:
@@ -136,23 +136,23 @@ class _Run:
         refs = Refs(about.commits_range, about.branches_range, about.tags_range)
         lake.restore(name, self.destination.namespace(name), about.default_branch, refs, metadata, about.protected)
         if lake.heads(name) != (about.branches, about.tags):
-            raise PlatformError("lakeFS did not restore its branches and tags as they were", field=name)
+            raise PlatformError("the branches or tags in lakeFS differ from the archive", field=name)
         if lake.rules(name) != about.protected:
-            raise PlatformError("lakeFS did not take the protection of its branches as it was", field=name)
+            raise PlatformError("the branch protection in lakeFS differs from the archive", field=name)
         starts = [*about.branches.values(), *about.tags.values(), *about.pinned]
         wanted = self.archive.read(commits_file(name)).decode().split()
         if lake.commits(name, starts) != frozenset(wanted) or len(wanted) != about.commits:
-            raise PlatformError("lakeFS did not restore its commits as they were", field=name)
+            raise PlatformError("the commits in lakeFS differ from the archive", field=name)
         runs = {run.run_id: run for run in self._runs(name)}
         if {run.run_id: run for run in lake.runs(name)} != runs or len(runs) != about.runs:
-            raise PlatformError("lakeFS did not take its runs of actions as they were", field=name)
+            raise PlatformError("the action runs in lakeFS differ from the archive", field=name)
 
     def _runs(self, name: str) -> list[Run]:
         return [Run.model_validate_json(line) for line in self.archive.read(runs_file(name)).splitlines()]
 
     def _lines(self, name: str) -> Iterable[bytes]:
         if name.endswith(".sealed"):
-            yield from io.BytesIO(self.seal.open(name, self.archive.read(name)))
+            yield from io.BytesIO(self.keys.decrypt(name, self.archive.read(name)))
             return
         with self.archive.reading(self.archive.entries[name], self.count) as source:
             yield from source
@@ -177,26 +177,26 @@ class _Run:
 
 def import_(
     destination: MigrationDestination, subject: Subject, repositories: Iterable[str], path: Path, passphrase: str,
-    tell: Tell = lambda _: None,
+    progress: Progress = lambda _: None,
 ) -> Imported:  # fmt: skip
-    """Write the contents of the archive at `path` into a stack which is not there yet.
+    """Write the contents of the archive at `path` into a new stack.
 
-    The archive is read whole and found as it was written before anything of it is written. The stack has the contents
-    when all of them are there, and none before; after an interruption the same import goes on where that one was.
+    The whole archive is verified first. The stack gets all contents in one last step. The same import continues after
+    an interruption.
 
     Args:
         destination: where the contents will be.
         subject: the stack.
-        repositories: names of the repositories which its config has.
+        repositories: names of the repositories in its config.
         path: the archive.
-        passphrase: the one which the export was given.
-        tell: is told how far it is.
+        passphrase: the passphrase of the export.
+        progress: receives the progress.
 
     Raises:
-        NotFoundError: there is no archive.
-        RefusedError: the archive was changed, the passphrase is another one, the stack is not empty, or its config or
-            its programs do not fit the archive.
-        PlatformError: something could not be written; nothing of it is seen.
+        NotFoundError: the archive does not exist.
+        RefusedError: the archive was changed, the passphrase is wrong, the stack is not empty, or its config or
+            programs do not match the archive.
+        PlatformError: writing failed; the stack stays empty.
     """
     done = total = 0
     what = ""
@@ -204,22 +204,22 @@ def import_(
     def count(more: int) -> None:
         nonlocal done
         done += more
-        tell(Step(what, done, total))
+        progress(Step(what, done, total))
 
     if obstacle := destination.obstacle():
         raise RefusedError(
             f"the stack is not empty: {obstacle}",
             field=subject.stack,
-            hint="import into a stack which was never up, or run `tidemill destroy --delete-data` first",
+            hint="import into a new stack, or run `tidemill destroy --delete-data` first",
         )
-    with open_archive(path) as archive, Tables() as tables:
-        manifest, seal = archive.manifest(passphrase)
+    with open_archive(path) as archive, MlflowTables() as tables:
+        manifest, keys = archive.manifest(passphrase)
         what, total = "verifying", manifest.bytes
         archive.verify(manifest, count)
         _require_fit(manifest, subject, set(repositories))
         _require_programs(manifest, tables.revisions(), destination.lake_version())
         resumed = destination.begin(manifest.id)
-        run = _Run(destination, subject, archive, manifest, seal, tables, count)
+        run = _Import(destination, subject, archive, manifest, keys, tables, count)
         done, what = 0, "writing"
         try:
             run.write_secrets()
@@ -228,10 +228,10 @@ def import_(
                 run.write_database(name)
             what = "repositories"
             run.write_lake()
-            for name, sealed in [*stores_of(manifest.models), ("mlflow-artifacts", False)]:
+            for name, encrypted in [*stores_of(manifest.models), ("mlflow-artifacts", False)]:
                 if name in manifest.stores:
                     what = f"store {name}"
-                    run.write_store(name, sealed=sealed)
+                    run.write_store(name, encrypted=encrypted)
         except PlatformError as error:
             error.hint = error.hint or f"import again to go on, or delete {destination.place()}"
             raise
@@ -240,28 +240,28 @@ def import_(
 
 
 def _require_fit(manifest: Manifest, subject: Subject, repositories: set[str]) -> None:
-    """Refuse what the stack's config or programs would not know what to do with."""
-    for kind, has, knows in (
+    """Check that the config has all models and repositories of the archive, and that no database is missing."""
+    for kind, archived, configured in (
         ("models", set(manifest.models), set(subject.models)),
         ("repositories", set(manifest.repositories), repositories),
     ):
-        if unknown := min(has - knows, default=None):
+        if unknown := min(archived - configured, default=None):
             raise RefusedError(
-                f"the archive has {kind} which the stack's config does not",
+                f"the archive has {kind} that are missing in the stack's config",
                 field=subject.stack,
                 value=unknown,
-                hint="name them in the config",
+                hint="add them to the config",
             )
     if missing := min(set(DATABASES) - set(manifest.databases), default=None):
-        raise RefusedError("the archive has no such database", field="archive", value=missing)
+        raise RefusedError("the archive lacks a database", field="archive", value=missing)
 
 
 def _require_programs(manifest: Manifest, schemas: Mapping[str, str], lakefs: str | None) -> None:
-    """Refuse an archive of other tables than MLflow makes here, or of a newer lakeFS."""
+    """Check that MLflow's schema is the archive's, and that lakeFS is not older."""
     for name, found in manifest.databases.items():
         if found.revision != schemas.get(name):
             raise RefusedError(
-                f"the archive is of MLflow {manifest.versions['mlflow']}, whose schema is not the one here",
+                f"the archive is from MLflow {manifest.versions['mlflow']}; the installed MLflow has another schema",
                 field=name,
                 value=found.revision,
                 hint="export and import with the same version of MLflow",
@@ -269,7 +269,7 @@ def _require_programs(manifest: Manifest, schemas: Mapping[str, str], lakefs: st
     theirs = manifest.versions["lakefs"]
     if lakefs is not None and _numbers(theirs) > _numbers(lakefs):
         raise RefusedError(
-            f"the archive is of lakeFS {theirs}, and the one here is {lakefs}", field="lakefs", hint="take that version"
+            f"the archive is from lakeFS {theirs}; this lakeFS is {lakefs}", field="lakefs", hint="install that version"
         )
 
 

@@ -1,6 +1,6 @@
-"""The lake's repositories: lakeFS's own dump of commits, branches and tags, with the objects, so that ids survive.
+"""Dumps and restores lakeFS repositories with lakeFS's own dump, which keeps all ids.
 
-Objects never change once they are written, so what is dumped first can be copied afterwards, while work goes on.
+Objects never change once they are written, so they can be copied after the dump, while the lake is in use.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TASK_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class Refs:
-    """lakeFS's own dump of a repository: the names of three files among its objects."""
+    """lakeFS's dump of a repository: the names of three of its objects."""
 
     commits: str
     branches: str
@@ -34,18 +34,18 @@ class Refs:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A repository at one moment.
+    """A consistent snapshot of a repository.
 
     Attributes:
         name: its name.
-        namespace: where its objects are.
+        namespace: its storage namespace.
         default_branch: its default branch.
-        metadata: what is kept with it, without the mark of its stack.
-        protected: its rules of which branches only merges may change.
-        refs: lakeFS's dump of it.
+        metadata: its metadata, without the ownership mark of its stack.
+        protected: its branch protection rules.
+        refs: lakeFS's dump.
         branches, tags: name -> commit.
-        commits: the id of each commit which a branch, a tag or a model leads to.
-        pinned: those which models lead to.
+        commits: ids of all commits reachable from a branch, a tag or `pinned`.
+        pinned: existing commits that models were trained on.
     """
 
     name: str
@@ -61,11 +61,7 @@ class Snapshot:
 
 
 class LakeClient:
-    """What is asked of a lakeFS server when its repositories move.
-
-    Args:
-        server: the server.
-    """
+    """A client of a lakeFS server for moving its repositories."""
 
     def __init__(self, server: LakeServer) -> None:
         self._rest = Rest("lakeFS", f"{server.url.rstrip('/')}/api/v1", server.key_id, server.secret)
@@ -83,10 +79,10 @@ class LakeClient:
 
         Args:
             name: the repository.
-            pinned: commits which count too, though no branch leads to them; one which is not there does not.
+            pinned: more commits to include, reachable from a branch or not; missing ones are ignored.
 
         Raises:
-            PlatformError: its branches keep moving.
+            PlatformError: its branches keep changing.
         """
         route = _repository(name)
         about = self._rest.get(route).body
@@ -94,14 +90,14 @@ class LakeClient:
         metadata.pop(OWNER, None)
         metadata.pop("message", None)
         for _ in range(_TRIES):
-            before = self._heads(name)
+            before = self.heads(name)
             refs = self._dump(name)
-            if self._heads(name) == before:
+            if self.heads(name) == before:
                 break
         else:
-            raise PlatformError("its branches keep moving", field=name, hint="export when less is going on")
+            raise PlatformError("its branches keep changing", field=name, hint="export when fewer jobs run")
         branches, tags = before
-        there = [commit for commit in sorted(set(pinned)) if self._has(name, commit)]
+        existing = [commit for commit in sorted(set(pinned)) if self._has(name, commit)]
         return Snapshot(
             name=name,
             namespace=str(about["storage_namespace"]).rstrip("/"),
@@ -111,8 +107,8 @@ class LakeClient:
             refs=refs,
             branches=branches,
             tags=tags,
-            commits=self.commits(name, [*branches.values(), *tags.values(), *there]),
-            pinned=tuple(there),
+            commits=self.commits(name, [*branches.values(), *tags.values(), *existing]),
+            pinned=tuple(existing),
         )
 
     def restore(
@@ -124,7 +120,7 @@ class LakeClient:
         metadata: Mapping[str, str],
         protected: Sequence[Mapping[str, Any]],
     ) -> None:
-        """Make the repository `name` of a dump, whose objects lie below `namespace` already."""
+        """Create the repository `name` from a dump whose objects are already in `namespace`."""
         body = {"name": name, "storage_namespace": namespace, "default_branch": default_branch}
         self._rest.send("POST", "/repositories", params={"bare": "true"}, json=body)
         route = _repository(name)
@@ -139,15 +135,19 @@ class LakeClient:
         self._rest.send("PUT", _rules(name), json=[dict(rule) for rule in protected])
 
     def rules(self, name: str) -> list[dict[str, Any]]:
-        """Return the rules of which branches only merges may change."""
+        """Return the branch protection rules."""
         return list(self._rest.get(_rules(name)).body)
 
     def heads(self, name: str) -> tuple[dict[str, str], dict[str, str]]:
-        """Return branches and tags of the repository, name -> commit."""
-        return self._heads(name)
+        """Return the branches and the tags of the repository, name -> commit."""
+        branches, tags = (
+            {str(item["id"]): str(item["commit_id"]) for item in self._pages(f"{_repository(name)}/{kind}")}
+            for kind in ("branches", "tags")
+        )
+        return branches, tags
 
     def commits(self, name: str, starts: Collection[str]) -> frozenset[str]:
-        """Return every commit which one of `starts` leads to, those included."""
+        """Return all commits reachable from `starts`, including them."""
         seen: set[str] = set()
         for start in starts:
             if start in seen:
@@ -160,24 +160,24 @@ class LakeClient:
                     seen.add(identity)
                     missing |= {str(parent) for parent in item["parents"]} - seen
                 if not missing:
-                    break  # all that is behind those which were seen before was seen with them
+                    break  # the ancestors of commits seen earlier were seen with them
         return frozenset(seen)
 
     def uncommitted(self, name: str) -> Iterator[str]:
-        """Yield `branch: path` of what is written or deleted on a branch and not committed."""
-        for branch in self._heads(name)[0]:
+        """Yield the uncommitted changes of all branches, as `branch: path`."""
+        for branch in self.heads(name)[0]:
             for item in self._pages(f"{_repository(name)}/branches/{escaped(branch)}/diff"):
                 yield f"{branch}: {item['path']}"
 
     def addresses(self, name: str, commit: str) -> Iterator[tuple[str, str, int]]:
-        """Yield path, physical address and size of every object of a commit."""
+        """Yield the path, physical address and size of every object of a commit."""
         params = {"user_metadata": "false", "presign": "false"}
         for item in self._pages(f"{_repository(name)}/refs/{escaped(commit)}/objects/ls", **params):
             if item.get("path_type") == "object":
                 yield str(item["path"]), str(item["physical_address"]), int(item.get("size_bytes") or 0)
 
     def runs(self, name: str) -> Iterator[Run]:
-        """Yield every run of the repository's actions, with its hooks."""
+        """Yield all action runs of the repository, with their hooks."""
         route = f"{_repository(name)}/actions/runs"
         for item in self._pages(route):
             hooks = list(self._pages(f"{route}/{escaped(str(item['run_id']))}/hooks"))
@@ -185,13 +185,6 @@ class LakeClient:
 
     def _has(self, name: str, commit: str) -> bool:
         return self._rest.get(f"{_repository(name)}/commits/{escaped(commit)}", ok=(400, 404)).status not in (400, 404)
-
-    def _heads(self, name: str) -> tuple[dict[str, str], dict[str, str]]:
-        branches, tags = (
-            {str(item["id"]): str(item["commit_id"]) for item in self._pages(f"{_repository(name)}/{kind}")}
-            for kind in ("branches", "tags")
-        )
-        return branches, tags
 
     def _dump(self, name: str) -> Refs:
         route = f"{_repository(name)}/dump"
@@ -206,11 +199,11 @@ class LakeClient:
         while True:
             status = self._rest.get(route, task_id=task).body
             if status.get("error"):
-                raise PlatformError(f"lakeFS failed at it ({status['error']})", field=name)
+                raise PlatformError(f"lakeFS could not dump or restore it ({status['error']})", field=name)
             if status.get("done"):
                 return status
             if time.monotonic() > end:
-                raise PlatformError(f"lakeFS was not done with it within {_TASK_SECONDS:.0f} s", field=name)
+                raise PlatformError(f"lakeFS did not dump or restore it within {_TASK_SECONDS:.0f} s", field=name)
             time.sleep(pause)
             pause = min(pause * 2, 2.0)
 

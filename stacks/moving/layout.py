@@ -1,9 +1,9 @@
-"""How an archive is laid out: a folder, or one uncompressed tar file, of files listed each with its size and hash.
+"""The layout of an archive: a folder or an uncompressed tar file.
 
 files/...        the contents
-files.jsonl      name, size and SHA-256 of each of them
-manifest.json    what they are, with the list's own hash
-manifest.hmac    a code of the manifest which only the passphrase gives
+files.jsonl      name, size and SHA-256 of each file of the contents
+manifest.json    description of the contents, with the hash of files.jsonl
+manifest.hmac    signature of the manifest
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import io
 from collections.abc import Callable
 from typing import BinaryIO, cast
 
-__all__ = ["CHUNK", "CONTENTS", "LIST", "MANIFEST", "OWN", "WITNESS", "HashedReader", "Tell", "safe_name"]
+__all__ = ["CHUNK", "CONTENTS", "LIST", "MANIFEST", "OWN", "SIGNATURE", "CountBytes", "HashedReader", "safe_name"]
 
 CONTENTS = "files/"
 LIST = "files.jsonl"
 MANIFEST = "manifest.json"
-WITNESS = "manifest.hmac"
-OWN = frozenset({LIST, MANIFEST, WITNESS})
+SIGNATURE = "manifest.hmac"
+OWN = frozenset({LIST, MANIFEST, SIGNATURE})
 CHUNK = 1 << 20
 _LONGEST_NAME = 4096
 
-Tell = Callable[[int], None]
-"""Is told of bytes which were read or written."""
+CountBytes = Callable[[int], None]
+"""Receives the number of bytes of each read or write."""
 
 
 def safe_name(name: str) -> bool:
-    """Tell whether `name` is a relative path which stays where it is put.
+    """Return whether `name` is a relative path that stays inside its folder.
 
     >>> [safe_name(name) for name in ("lake/a b/c", "", "/etc", "a/../b", "a//b", "./a")]
     [True, False, False, False, False, False]
@@ -38,21 +38,21 @@ def safe_name(name: str) -> bool:
 
 
 class HashedReader(io.RawIOBase):
-    """Reads exactly `size` bytes of `source`, and hashes them."""
+    """Reads exactly `size` bytes of `source` and hashes them."""
 
-    def __init__(self, source: BinaryIO, size: int, tell: Tell) -> None:
+    def __init__(self, source: BinaryIO, size: int, count: CountBytes) -> None:
         super().__init__()
         self._source = source
         self._left = size
-        self._tell = tell
+        self._count = count
         self._hash = hashlib.sha256()
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: object) -> int:
-        """Fill `buffer`; an end before `size` bytes is an error."""
+        """Read into `buffer`; raise EOFError if `source` ends early."""
         view = memoryview(cast("bytearray", buffer))
         data = self._source.read(min(len(view), self._left)) if self._left else b""
         if self._left and not data:
@@ -60,10 +60,10 @@ class HashedReader(io.RawIOBase):
         view[: len(data)] = data
         self._left -= len(data)
         self._hash.update(data)
-        self._tell(len(data))
+        self._count(len(data))
         return len(data)
 
     @property
     def sha256(self) -> str:
-        """The hash of what was read."""
+        """The SHA-256 of the bytes read so far, hexadecimal."""
         return self._hash.hexdigest()

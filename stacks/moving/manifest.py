@@ -1,4 +1,4 @@
-"""What an archive says of itself."""
+"""The manifest of an archive."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 __all__ = ["FORMAT", "Database", "Entry", "Manifest", "Repository", "StoreCount", "Table"]
 
 FORMAT = 1
-"""Number of the archives' form; one of a later form is refused."""
+"""Version of the archive format; newer archives are refused."""
 
 _SHA256 = r"^[0-9a-f]{64}$"
 
@@ -28,31 +28,21 @@ class Entry(_Part):
 
 
 class Table(_Part):
-    """A table of a database.
-
-    Attributes:
-        rows: how many rows.
-        digest: sum of the hashes of all rows, whatever their order; see `database.Digest`.
-    """
+    """A table: number of rows, and their `database.Digest`."""
 
     rows: int = Field(ge=0)
     digest: str = Field(pattern=_SHA256)
 
 
 class Database(_Part):
-    """A database of MLflow's.
-
-    Attributes:
-        revision: which of MLflow's schemas it has.
-        tables: those with rows.
-    """
+    """A database of MLflow: revision of its schema, and its tables with rows."""
 
     revision: str
     tables: dict[str, Table]
 
 
 class StoreCount(_Part):
-    """An object store."""
+    """The number of files of an object store, and their bytes."""
 
     files: int = Field(ge=0)
     bytes: int = Field(ge=0)
@@ -64,13 +54,13 @@ class Repository(_Part):
     Attributes:
         default_branch: its default branch.
         branches, tags: name -> commit.
-        commits: how many commits there are.
-        pinned: commits which models were trained on.
-        runs: how many runs of actions, among them the gate's verdicts.
-        metadata: what lakeFS keeps with it.
-        protected: its rules of which branches only merges may change, as lakeFS's API gives them.
-        left_out: what was written and not committed, `branch: path`, and so is not in the archive.
-        commits_range, branches_range, tags_range: names of lakeFS's own dumps of them, among the objects.
+        commits: number of commits.
+        pinned: commits that models were trained on.
+        runs: number of action runs, including the gate's verdicts.
+        metadata: its metadata in lakeFS.
+        protected: its branch protection rules, as returned by lakeFS's API.
+        left_out: uncommitted changes, `branch: path`, which are not in the archive.
+        commits_range, branches_range, tags_range: objects with lakeFS's own dumps.
         objects: the files of its storage namespace.
     """
 
@@ -90,20 +80,20 @@ class Repository(_Part):
 
 
 class Manifest(_Part):
-    """What an archive holds.
+    """The description of an archive and its contents.
 
     Attributes:
         form: `FORMAT`.
-        id: identifier of this archive.
-        created: when it was made.
-        stack, team, target: the stack it is of.
+        id: identifier of the archive.
+        created: time of the export.
+        stack, team, target: the exported stack.
         models: names of its models.
         versions: program -> version.
-        salt: of the passphrase, see `sealing`.
-        passphrase: a code which only the right passphrase gives.
-        secrets: names of the secrets in it.
-        unresolved: `repository@commit` which the tags of a run name, and the lake had no more.
-        files: how many files are listed in `files.jsonl`, how many bytes they are, and that list's own hash.
+        salt: salt of the passphrase, see `encryption`.
+        passphrase: signature of the salt, which tells whether a passphrase is right.
+        secrets: names of the secrets.
+        unresolved: `repository@commit` that runs were trained on and the lake no longer has.
+        files, bytes, list_sha256: number and total size of the files in `files.jsonl`, and that list's hash.
     """
 
     kind: Literal["tidemill-archive"] = "tidemill-archive"
@@ -128,5 +118,5 @@ class Manifest(_Part):
 
     @property
     def at(self) -> datetime:
-        """When it was made, in UTC, without fractions of a second."""
+        """The time of the export, without fractions of a second."""
         return self.created.replace(microsecond=0)

@@ -1,7 +1,7 @@
-"""The lake's runs of actions, among them the gate's verdicts, as entries of lakeFS's key-value store.
+"""Writes lakeFS's action runs, which include the gate's verdicts, as entries of its key-value store.
 
-lakeFS's own dump of a repository leaves them out, and its API can list but not make them; `lakefs kv load` takes what
-is written here. The keys and messages are those of `pkg/actions` (actions.proto, store.go) of lakeFS 1.86.
+lakeFS's dump of a repository omits them, and its API can list but not create them. `lakefs kv load` loads the dump
+written here. Keys and messages follow `pkg/actions` (actions.proto, store.go) of lakeFS 1.86.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class _Part(BaseModel):
 
 
 class Hook(_Part):
-    """One hook of a run, as lakeFS's API tells of it."""
+    """One hook of a run, as returned by lakeFS's API."""
 
     hook_run_id: str
     hook_id: str
@@ -36,7 +36,7 @@ class Hook(_Part):
 
 
 class Run(_Part):
-    """A run of a repository's actions, as lakeFS's API tells of it, with its hooks."""
+    """A run of a repository's actions with its hooks, as returned by lakeFS's API."""
 
     run_id: str
     branch: str = ""
@@ -49,7 +49,7 @@ class Run(_Part):
 
 
 def dump_of(runs: Iterable[tuple[str, Run]]) -> str:
-    """Return the text of a dump, for `lakefs kv load`, with `runs`: repository and run."""
+    """Return the input of `lakefs kv load` for pairs of repository and run."""
     entries = [
         {"partition": _PARTITION, "key": key, "value": base64.b64encode(value).decode()}
         for repository, run in runs
@@ -96,7 +96,7 @@ def _hook(run: str, hook: Hook) -> bytes:
 
 
 def _field(number: int, value: str | bytes) -> bytes:
-    """Return a text or message of protobuf's wire form; an empty one is left out, as protobuf does."""
+    """Encode a text or message as a protobuf field; empty values are omitted, as in protobuf."""
     data = value.encode() if isinstance(value, str) else value
     return _varint(number << 3 | _BYTES) + _varint(len(data)) + data if data else b""
 
@@ -115,7 +115,7 @@ def _flag(number: int, status: str) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    """Return `value`, not negative, in protobuf's form.
+    """Encode the non-negative `value` as a protobuf varint.
 
     >>> _varint(300).hex()
     'ac02'

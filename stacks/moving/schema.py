@@ -1,11 +1,10 @@
-"""MLflow's tables, at the schema of the MLflow which is installed.
+"""Creates the tables of the installed MLflow.
 
-    with Tables() as tables:
+    with MlflowTables() as tables:
         tables.make("sqlite:////tmp/new.db", TRACKING)
 
-MLflow configures logging, warns and takes seconds to import, so it has a process of its own, which starts while other
-things are done. A URL may hold a password, so it comes through a pipe. The functions are MLflow's private ones, which
-its server calls when it starts.
+MLflow configures logging, prints warnings and takes seconds to import, so it runs in a child process that starts in
+parallel. URLs can contain passwords, so they are sent through a pipe. MLflow's server calls the same private functions.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any, Self
 
 from ...runtime.common.errors import PlatformError
 
-__all__ = ["ACCOUNTS", "TRACKING", "Tables"]
+__all__ = ["ACCOUNTS", "TRACKING", "MlflowTables"]
 
 TRACKING = "mlflow"
 ACCOUNTS = "mlflow-accounts"
@@ -28,16 +27,16 @@ _STOP_SECONDS = 10.0
 _REASON_BYTES = 2000
 
 
-class Tables:
-    """The process which knows MLflow's tables; used with `with`."""
+class MlflowTables:
+    """The child process that imports MLflow; use it with `with`."""
 
     def __enter__(self) -> Self:
-        self._said = tempfile.TemporaryFile()
+        self._stderr = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._said,
+            stderr=self._stderr,
             text=True,
             env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"},
         )
@@ -46,7 +45,7 @@ class Tables:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._said, self._process:
+        with self._stderr, self._process:
             if error is not None:
                 self._process.kill()
             elif self._process.stdin:
@@ -57,39 +56,39 @@ class Tables:
                 self._process.kill()
 
     def make(self, url: str, kind: str) -> None:
-        """Make the tables of `kind` in the empty database at `url`.
+        """Create the tables of `kind` in the empty database at `url`.
 
         Raises:
-            PlatformError: MLflow could not.
+            PlatformError: MLflow failed.
         """
-        self._ask(kind, {"url": url, "kind": kind})
+        self._request(kind, {"url": url, "kind": kind})
 
     def revisions(self) -> dict[str, str]:
-        """Return the schemas which `make` makes: kind -> revision.
+        """Return the schema revisions of the installed MLflow: kind -> revision.
 
         Raises:
-            PlatformError: MLflow does not say.
+            PlatformError: MLflow failed.
         """
-        return self._ask("mlflow", {})
+        return self._request("mlflow", {})
 
-    def _ask(self, what: str, question: dict[str, str]) -> Any:
-        pipe, answers = self._process.stdin, self._process.stdout
+    def _request(self, field: str, request: dict[str, str]) -> Any:
+        requests, responses = self._process.stdin, self._process.stdout
         line = ""
-        if pipe and answers:
+        if requests and responses:
             try:
-                pipe.write(f"{json.dumps(question)}\n")
-                pipe.flush()
-                line = answers.readline()
+                requests.write(f"{json.dumps(request)}\n")
+                requests.flush()
+                line = responses.readline()
             except BrokenPipeError:
                 pass
         if not line:
-            raise PlatformError(f"MLflow failed at its tables ({self._reason()})", field=what)
+            raise PlatformError(f"MLflow could not create its tables ({self._reason()})", field=field)
         return json.loads(line)
 
     def _reason(self) -> str:
-        size = self._said.seek(0, os.SEEK_END)
-        self._said.seek(max(0, size - _REASON_BYTES))
-        lines = [line for line in self._said.read().decode(errors="replace").splitlines() if line.strip()]
+        size = self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, size - _REASON_BYTES))
+        lines = [line for line in self._stderr.read().decode(errors="replace").splitlines() if line.strip()]
         return lines[-1] if lines else "no reason given"
 
 
@@ -121,15 +120,15 @@ def _revisions() -> dict[str, str]:
 
 
 def _main() -> None:
-    # What libraries print must not come between the answers.
-    with os.fdopen(os.dup(1), "w") as answers:
+    # Output of libraries must not mix with the responses.
+    with os.fdopen(os.dup(1), "w") as responses:
         os.dup2(2, 1)
-        found = _revisions()
+        revisions = _revisions()
         for line in sys.stdin:
-            asked: dict[str, str] = json.loads(line)
-            answer = _make(asked["url"], asked["kind"]) if asked else found
-            answers.write(f"{json.dumps(answer)}\n")
-            answers.flush()
+            request: dict[str, str] = json.loads(line)
+            response = _make(request["url"], request["kind"]) if request else revisions
+            responses.write(f"{json.dumps(response)}\n")
+            responses.flush()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes an archive, which appears whole or not at all: until then it has another name."""
+"""Writes archives; until an archive is complete, it has a temporary name."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from typing import BinaryIO, Self, cast
 
 from ...runtime.common.errors import NotFoundError, UserError
 from ...runtime.common.files import sync
-from .layout import CHUNK, CONTENTS, LIST, MANIFEST, WITNESS, HashedReader, Tell, safe_name
+from .encryption import ArchiveKeys
+from .layout import CHUNK, CONTENTS, LIST, MANIFEST, SIGNATURE, CountBytes, HashedReader, safe_name
 from .manifest import Entry, Manifest
-from .sealing import Seal
 
 __all__ = ["ArchiveWriter", "writer_of"]
 
 
 class ArchiveWriter(ABC):
-    """Writes an archive; used with `with`, which removes what was not finished.
+    """Writes an archive; use it with `with`, which removes an unfinished archive.
 
     Args:
-        path: where it will be.
-        tell: is told of the bytes written.
+        path: the new archive.
+        count: receives the number of bytes of each write.
     """
 
-    def __init__(self, path: Path, tell: Tell = lambda _: None) -> None:
+    def __init__(self, path: Path, count: CountBytes = lambda _: None) -> None:
         if path.exists() or path.is_symlink():
-            raise UserError("there already is something of that name", field="archive", value=str(path))
+            raise UserError("already exists", field="archive", value=str(path))
         if not path.parent.is_dir():
             raise NotFoundError("its folder does not exist", field="archive", value=str(path))
         self.path = path
         self._partial = path.with_name(f".{path.name}.partial")
-        self._tell = tell
+        self._count = count
         self._entries: dict[str, Entry] = {}
 
     def __enter__(self) -> Self:
@@ -56,18 +56,18 @@ class ArchiveWriter(ABC):
         return name in self._entries
 
     def size(self, name: str) -> int:
-        """Return how many bytes the file `name` has."""
+        """Return the size of the file `name` in bytes."""
         return self._entries[name].size
 
     def add(self, name: str, source: BinaryIO, size: int) -> Entry:
         """Write `size` bytes of `source` as the file `name`.
 
         Raises:
-            UserError: an archive cannot hold a file of that name.
+            UserError: the name is invalid or already used.
         """
         if not safe_name(name) or name in self._entries:
-            raise UserError("an archive cannot hold a file of that name", field="archive", value=name)
-        reader = HashedReader(source, size, self._tell)
+            raise UserError("the name of the file is invalid or already used", field="archive", value=name)
+        reader = HashedReader(source, size, self._count)
         self._put(CONTENTS + name, reader, size)
         entry = Entry(name=name, size=size, sha256=reader.sha256)
         self._entries[name] = entry
@@ -77,18 +77,18 @@ class ArchiveWriter(ABC):
         """Write `data` as the file `name`."""
         return self.add(name, io.BytesIO(data), len(data))
 
-    def finish(self, manifest: Callable[[int, int, str], Manifest], seal: Seal) -> Manifest:
-        """Write the list and the manifest, and give the archive its name.
+    def finish(self, manifest: Callable[[int, int, str], Manifest], keys: ArchiveKeys) -> Manifest:
+        """Write the list of files and the manifest, and rename the archive to its final name.
 
         Args:
-            manifest: makes the manifest of the number of files, their bytes, and the hash of their list.
-            seal: vouches for it.
+            manifest: makes the manifest from the number of files, their total size, and the hash of their list.
+            keys: signs the manifest.
         """
         lines = "".join(f"{entry.model_dump_json()}\n" for entry in self._entries.values()).encode()
         total = sum(entry.size for entry in self._entries.values())
         made = manifest(len(self._entries), total, hashlib.sha256(lines).hexdigest())
         text = made.model_dump_json(indent=1).encode()
-        for name, data in ((LIST, lines), (MANIFEST, text), (WITNESS, seal.witness(text).encode())):
+        for name, data in ((LIST, lines), (MANIFEST, text), (SIGNATURE, keys.sign(text).encode())):
             self._put(name, HashedReader(io.BytesIO(data), len(data), lambda _: None), len(data))
         self._end()
         self._partial.rename(self.path)
@@ -100,11 +100,11 @@ class ArchiveWriter(ABC):
 
     @abstractmethod
     def _put(self, name: str, reader: HashedReader, size: int) -> None:
-        """Write what `reader` gives, `size` bytes, as a file of the archive itself."""
+        """Write the `size` bytes of `reader` as the file `name` of the archive."""
 
     @abstractmethod
     def _end(self) -> None:
-        """Let everything be on the disk; may be called again."""
+        """Flush everything to the disk; may be called again."""
 
     def _remove(self) -> None:
         if self._partial.is_dir() and not self._partial.is_symlink():
@@ -131,8 +131,8 @@ class _FolderWriter(ArchiveWriter):
 
 
 class _TarWriter(ArchiveWriter):
-    def __init__(self, path: Path, tell: Tell) -> None:
-        super().__init__(path, tell)
+    def __init__(self, path: Path, count: CountBytes) -> None:
+        super().__init__(path, count)
         self._open = ExitStack()
 
     def _begin(self) -> None:
@@ -154,6 +154,6 @@ class _TarWriter(ArchiveWriter):
             self._open.close()
 
 
-def writer_of(path: Path, tell: Tell = lambda _: None) -> ArchiveWriter:
-    """Return what writes an archive at `path`: a tar file where that is its ending, else a folder."""
-    return (_TarWriter if path.suffix == ".tar" else _FolderWriter)(path, tell)
+def writer_of(path: Path, count: CountBytes = lambda _: None) -> ArchiveWriter:
+    """Return the writer of an archive at `path`: a tar file if the name ends in `.tar`, else a folder."""
+    return (_TarWriter if path.suffix == ".tar" else _FolderWriter)(path, count)

@@ -1,1 +1,1 @@
-"""Projects of teams: made from the template, brought up to a later version of it, added to."""
+"""Creates, updates and extends the projects of teams from the project template."""

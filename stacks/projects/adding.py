@@ -1,10 +1,9 @@
-"""Adds models, environments and repositories to a project which was made from the template.
+"""Adds models, environments and repositories to a generated project.
 
-What is added is what the template writes for it: the difference between its files for the answers as they were and
-for the answers with the new name among them. In the stack configs that are keys, put in without touching the lines
-which are there; elsewhere it is merged like an update, but where that would be a conflict the file stays as it is and
-is told. The new answers are kept, so that later updates know of what was added. What options say of it (`--train`, ...)
-stands in the config alone: to an update it is a change of the team's, like one made by hand.
+The template is rendered for the old answers and for the answers with the new name; the difference is added. In stack
+configs, new keys are inserted and all other lines stay. Other files are merged as in an update; a file that would
+conflict stays unchanged and is reported. The new answers are stored, so that later updates know them. Options
+(`--train`, ...) change only the config: an update treats them like edits of the team.
 """
 
 from __future__ import annotations
@@ -22,30 +21,30 @@ from ..teams.checking import Report, check_project
 from . import template_base
 from .answers import Answers
 from .applying import apply
-from .editing import Keys, added_keys, block, insert, parse, value_at, with_value
+from .editing import Keys, added_keys, block, insert, parse, set_value, value_at
 from .merging import Change, merge_trees
-from .rehearsal import rehearsed
-from .text_merge import Labels
-from .tree import TEMPLATE_VERSION, Rendered, rendered
-from .updating import check_version, pristine_changes
+from .overlay import overlay
+from .text_merge import ConflictLabels
+from .tree import TEMPLATE_VERSION, ProjectFile, render_project
+from .updating import check_version
 from .worktree import WorkTree
 
 __all__ = ["ModelOptions", "add_environment", "add_model", "add_repository"]
 
-_Tree = Mapping[PurePosixPath, Rendered]
+_Tree = Mapping[PurePosixPath, ProjectFile]
 _STACK: Keys = ("config", STACK_KEY)
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What a model is given other than the template's own; None leaves that as it is.
+    """Settings of a new model that replace the template's; None keeps the template's.
 
     Attributes:
-        repository: the repository in which its data lives.
-        data: where its data lives, REPOSITORY/BRANCH/PATH; instead of `repository`.
-        train: the command which trains it.
+        repository: repository of its data.
+        data: address of its data, REPOSITORY/BRANCH/PATH; excludes `repository`.
+        train: training command.
         target: name of the target column.
-        owner: who answers for it.
+        owner: address of the owner.
         purpose: the question it answers.
     """
 
@@ -57,7 +56,7 @@ class ModelOptions:
     purpose: str | None = None
 
     def values(self, address: str) -> dict[str, str | list[str]]:
-        """Return the keys of the config which differ from the template's, whose model reads `address`."""
+        """Return the config keys to set in a model that reads `address`."""
         given: dict[str, str | list[str] | None] = {
             "owner": self.owner,
             "purpose": self.purpose,
@@ -69,62 +68,63 @@ class ModelOptions:
 
 
 def add_model(project: Path, name: str, options: ModelOptions | None = None) -> list[Change]:
-    """Add the model `name` to all stacks of `project`, with its code and tests; return what was written.
+    """Add the model `name` to all stacks of `project`, with its code and tests; return the changes.
 
     Raises:
-        UserError: there is a model of that name, it cannot be one, or the project does not hold.
-        NotFoundError: there is no such repository, or the project was not generated.
-        RefusedError: the project has another version of the template than this tidemill.
+        UserError: the name is taken or invalid, or the project is invalid.
+        NotFoundError: the repository does not exist, or the project was not generated.
+        RefusedError: the project and this tidemill have different versions of the template.
     """
     chosen = options or ModelOptions()
     if chosen.repository and chosen.data:
-        raise UserError("says where the data lives, as `data` does", field="repository", hint="give one of the two")
-    growth = _Growth(project)
-    growth.refuse_taken("model", name, (one for config in growth.configs() for one in config.models))
+        raise UserError("excludes `data`: both say where the data is", field="repository", hint="use one of the two")
+    addition = _Addition(project)
+    addition.refuse_taken("model", name, (one for config in addition.configs() for one in config.models))
     repository = chosen.repository or (chosen.data.partition("/")[0] if chosen.data else None)
     if repository is not None:
-        _known_repository(growth, repository)
+        _require_repository(addition, repository)
 
     def edited(path: Keys, lines: list[str], value: Any) -> list[str]:
         if path[-2:] != ("models", name) or "data" not in value:
-            return lines  # an environment's own say over what all share
+            return lines  # an environment's override of the shared settings
         for key, own in chosen.values(value["data"]).items():
-            lines = with_value(lines, key, own)
+            lines = set_value(lines, key, own)
         return lines
 
-    return growth.grow(growth.kept.answers.with_(models=[*growth.kept.answers.models, name]), edited)
+    return addition.run(addition.base.answers.with_(models=[*addition.base.answers.models, name]), edited)
 
 
 def add_environment(project: Path, name: str) -> list[Change]:
-    """Add the environment `name`, a stack of its own, to `project`; return what was written.
+    """Add the environment `name`, with its own stack, to `project`; return the changes.
 
     Raises:
-        UserError: there is an environment of that name, it cannot be one, or the project does not hold.
+        UserError: the name is taken or invalid, or the project is invalid.
         NotFoundError: the project was not generated.
-        RefusedError: the project has another version of the template than this tidemill.
+        RefusedError: the project and this tidemill have different versions of the template.
     """
-    growth = _Growth(project)
-    team = growth.kept.answers.team
-    taken = (config.environment for config in growth.configs() if config.team == team)
-    growth.refuse_taken("environment", name, [*taken, *growth.kept.answers.environments])
-    return growth.grow(growth.kept.answers.with_(environments=[*growth.kept.answers.environments, name]))
+    addition = _Addition(project)
+    team = addition.base.answers.team
+    taken = (config.environment for config in addition.configs() if config.team == team)
+    addition.refuse_taken("environment", name, [*taken, *addition.base.answers.environments])
+    return addition.run(addition.base.answers.with_(environments=[*addition.base.answers.environments, name]))
 
 
 def add_repository(project: Path, name: str) -> list[Change]:
-    """Add the data repository `name`, with its gate, to all stacks of `project`; return what was written.
+    """Add the data repository `name`, with its gate, to all stacks of `project`; return the changes.
 
     Raises:
-        UserError: there is a repository of that name, it cannot be one, or the project does not hold.
+        UserError: the name is taken or invalid, or the project is invalid.
         NotFoundError: the project was not generated.
-        RefusedError: the project has another version of the template than this tidemill.
+        RefusedError: the project and this tidemill have different versions of the template.
     """
-    growth = _Growth(project)
-    growth.refuse_taken("repository", name, (one for config in growth.configs() for one in config.lake.repositories))
-    return growth.grow(growth.kept.answers.with_(repositories=[*growth.kept.answers.repositories, name]))
+    addition = _Addition(project)
+    taken = (one for config in addition.configs() for one in config.lake.repositories)
+    addition.refuse_taken("repository", name, taken)
+    return addition.run(addition.base.answers.with_(repositories=[*addition.base.answers.repositories, name]))
 
 
-def _known_repository(growth: _Growth, name: str) -> None:
-    for found in growth.report.stacks:
+def _require_repository(addition: _Addition, name: str) -> None:
+    for found in addition.report.stacks:
         known = found.config.lake.repositories if found.config else {}
         if name not in known:
             close = nearest(name, known)
@@ -132,21 +132,21 @@ def _known_repository(growth: _Growth, name: str) -> None:
             raise NotFoundError(f"{found.stack} has no such repository", field="repository", value=name, hint=hint)
 
 
-class _Growth:
-    """One step from the answers which a project keeps to those with one more name."""
+class _Addition:
+    """Adds one name to the answers of a project."""
 
     def __init__(self, project: Path) -> None:
         self.project = project
         check_version(project)
-        self.kept = template_base.read(project)
-        self.before = rendered(self.kept.answers)
-        if self.kept.version != TEMPLATE_VERSION or self.before != self.kept.tree:
+        self.base = template_base.read(project)
+        self.before = render_project(self.base.answers)
+        if self.base.version != TEMPLATE_VERSION or self.before != self.base.tree:
             raise RefusedError(
-                "the project has another version of the template than this tidemill",
+                "the project and this tidemill have different versions of the template",
                 field=str(template_base.ANSWERS),
                 hint="run `tidemill update` first",
             )
-        self.report = _holding(project)
+        self.report = _require_valid(project)
         self.configs_folder = PurePosixPath(config_folder(project).relative_to(project).as_posix())
 
     def configs(self) -> Iterable[Any]:
@@ -154,17 +154,15 @@ class _Growth:
         return (found.config for found in self.report.stacks if found.config)
 
     def refuse_taken(self, kind: str, name: str, taken: Iterable[str]) -> None:
-        """Refuse a name which is there already."""
+        """Raise UserError if `name` is one of `taken`."""
         if name in set(taken):
-            raise UserError("is there already", field=kind, value=name, hint="choose another name")
+            raise UserError("already exists", field=kind, value=name, hint="choose another name")
 
-    def grow(
-        self,
-        answers: Answers,
-        edited: Callable[[Keys, list[str], Any], list[str]] = lambda _path, lines, _value: lines,
+    def run(
+        self, answers: Answers, edited: Callable[[Keys, list[str], Any], list[str]] = lambda _path, lines, _value: lines
     ) -> list[Change]:
-        """Take what the template writes for `answers` in; `edited` may change the lines of each key before."""
-        after = rendered(answers)
+        """Add what the template renders for `answers`; `edited` can change the lines of each new config key."""
+        after = render_project(answers)
         configs = [
             path
             for path, file in after.items()
@@ -174,12 +172,12 @@ class _Growth:
         changes = self._edited_configs(configs, after, edited)
         changes += self._merged({path: file for path, file in after.items() if path not in configs}, configs)
         files = {change.path: change.file for change in changes if change.file is not None}
-        written = {**files, **pristine_changes(self.project, answers, TEMPLATE_VERSION, after)}
-        with rehearsed(self.project, written, self.configs_folder) as root:
+        written = {**files, **template_base.changes(self.project, answers, TEMPLATE_VERSION, after)}
+        with overlay(self.project, written, self.configs_folder) as root:
             try:
-                _holding(root)
+                _require_valid(root)
             except ConfigError as error:
-                message = f"with this the project would not hold, nothing was changed: {error.message}"
+                message = f"the addition would make the project invalid; nothing was changed: {error.message}"
                 raise ConfigError(message, field=error.field, value=error.value, hint=error.hint) from None
         apply(self.project, written)
         return sorted(changes, key=lambda change: change.path)
@@ -197,30 +195,30 @@ class _Growth:
                 for place in self._places(source, path):
                     file = team.file(place)
                     text = texts.get(place) or (file.content.decode() if file else "")
-                    own = _in(text, path, str(place))
-                    if _is_there(text, own, str(place)):
+                    own = _path_in(text, path, str(place))
+                    if _has_key(text, own, str(place)):
                         continue
                     texts[place] = insert(text, own, lines, str(place))
         return [
-            Change(path, "merged", file=Rendered(text.encode(), bool((file := team.file(path)) and file.executable)))
+            Change(path, "merged", file=ProjectFile(text.encode(), bool((file := team.file(path)) and file.executable)))
             for path, text in texts.items()
         ]
 
     def _places(self, source: PurePosixPath, path: Keys) -> list[PurePosixPath]:
-        """Return the configs of the project into which the key `path` of the template's `source` goes."""
+        """Return the configs of the project that get the key `path` of the template's file `source`."""
         team = WorkTree(self.project, template_base.FOLDER.parts[0])
         if team.obstacle(source, frozenset()) is None and team.file(source) is not None:
             return [source]
-        # The team has put its configs in order in another way: the base which has such keys, or the stack's own file.
+        # The team arranged its configs differently: use the last layer with the parent key, or the stack's own file.
         if path[: len(_STACK)] == _STACK:
             return []
         places: list[PurePosixPath] = []
         for found in self.report.stacks:
-            if found.source is None or found.config is None or found.config.team != self.kept.answers.team:
+            if found.source is None or found.config is None or found.config.team != self.base.answers.team:
                 continue
-            having = [layer for layer in found.source.layers if isinstance(value_at(layer.values, path[:-1]), dict)]
+            layers = [layer for layer in found.source.layers if isinstance(value_at(layer.values, path[:-1]), dict)]
             own = found.file.resolve()
-            file = having[-1].file.resolve() if having else own
+            file = layers[-1].file.resolve() if layers else own
             inside = file if file.is_relative_to(self.project.resolve()) else own
             place = PurePosixPath(inside.relative_to(self.project.resolve()).as_posix())
             if place not in places:
@@ -228,36 +226,37 @@ class _Growth:
         return places
 
     def _merged(self, after: _Tree, configs: Iterable[PurePosixPath]) -> list[Change]:
-        """Return what becomes of the files which are no configs; without conflicts."""
+        """Return the changes of all files except `configs`; conflicts become `kept`."""
         before = {path: file for path, file in self.before.items() if path not in configs}
         team = WorkTree(self.project, template_base.FOLDER.parts[0])
-        labels = Labels("yours", "before", "after")
-        return [_without_conflict(one) for one in merge_trees(before, after, team, labels, str(template_base.PRISTINE))]
+        labels = ConflictLabels("yours", "before", "after")
+        merged = merge_trees(before, after, team, labels, str(template_base.BASE_FILES))
+        return [_without_conflict(change) for change in merged]
 
 
 def _without_conflict(change: Change) -> Change:
     if change.kind != "conflict":
         return change
-    note = f"left as it is, since it was changed here; the template's is {template_base.PRISTINE / change.path}"
+    note = f"your project changed it, so it stays; the template's version: {template_base.BASE_FILES / change.path}"
     return replace(change, kind="kept", note=note, file=None, removes=None)
 
 
-def _in(text: str, path: Keys, shown: str) -> Keys:
-    """Return `path`, of the template's file, as the path of the same value in the file with `text`."""
+def _path_in(text: str, path: Keys, name: str) -> Keys:
+    """Return the path in `text` of the value that the template's file has at `path`."""
     inside = path[len(_STACK) :] if path[: len(_STACK)] == _STACK else path
-    return (*_STACK, *inside) if "config" in parse(text, shown) else inside
+    return (*_STACK, *inside) if "config" in parse(text, name) else inside
 
 
-def _is_there(text: str, path: Keys, shown: str) -> bool:
-    above = value_at(parse(text, shown), path[:-1])
+def _has_key(text: str, path: Keys, name: str) -> bool:
+    above = value_at(parse(text, name), path[:-1])
     return isinstance(above, dict) and path[-1] in above
 
 
-def _holding(project: Path) -> Report:
-    """Return what is found in `project`, whose configs hold.
+def _require_valid(project: Path) -> Report:
+    """Check `project` and return the report.
 
     Raises:
-        ConfigError: they do not.
+        ConfigError: a stack config is invalid.
     """
     report = check_project(project)
     if report.findings:

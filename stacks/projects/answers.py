@@ -1,9 +1,9 @@
-"""What a project is generated from: the answers of the team, checked.
+"""The answers from which a project is generated.
 
     Answers.of({"project": "harbour", "team": "harbour", "environments": ["dev", "prod"], "models": ["berths"]})
 
-Names follow the patterns of the stack config. The answers are kept in the project, so that every later version of the
-template can be rendered for it.
+Names follow the patterns of the stack config. The project stores its answers, so that later versions of the template
+can be rendered for it.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ BLOCKS = tuple(name for name, spec in TARGETS.items() if spec.questions)
 """Targets whose blocks are among the answers."""
 
 PYTHON_VERSIONS = ("3.11", "3.12", "3.13")
-"""The versions of Python which a project may be made for."""
+"""The Python versions that a project can use."""
 
-# The engine hands config of such a project to the provider of that name; a package of tidemill's own name is its own.
+# The engine would pass the config of a project with such a name to the provider of that name.
 _RESERVED = frozenset({"pulumi", "tidemill", "tidemill-native"}.union(*(spec.plugins for spec in TARGETS.values())))
 
 _Environment = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*$", max_length=16)]
@@ -43,7 +43,7 @@ class _Questions(Settings):
 
     team: str = Field(pattern=NAME_PATTERN, min_length=3, max_length=30, description="Name of the team.")
     project: str = Field(pattern=NAME_PATTERN, min_length=3, max_length=50, description="Name of the project.")
-    owner: str = Field(min_length=1, max_length=200, description="Who answers for the models: an address.")
+    owner: str = Field(min_length=1, max_length=200, description="Address of the owner of the models.")
     environments: list[_Environment] = Field(
         min_length=1, max_length=20, description="Names of the environments, such as dev and prod; each is a stack."
     )
@@ -58,7 +58,7 @@ class _Questions(Settings):
     @classmethod
     def _not_reserved(cls, value: str) -> str:
         if value in _RESERVED:
-            raise ValueError("is the name of a package which the engine knows already; choose another name")
+            raise ValueError("is reserved: the engine has a package of that name; choose another name")
         return value
 
     @field_validator("environments", "models", "repositories")
@@ -66,14 +66,14 @@ class _Questions(Settings):
     def _each_once(cls, value: list[str]) -> list[str]:
         twice = next((name for name in value if value.count(name) > 1), None)
         if twice is not None:
-            raise ValueError(f"{twice} is there twice; keep one of them")
+            raise ValueError(f"contains {twice} twice; remove one")
         return value
 
     @field_validator("owner")
     @classmethod
     def _visible(cls, value: str) -> str:
         if not value.isprintable() or not value.strip():
-            raise ValueError("holds characters which cannot be seen; write an address, such as ops@example.org")
+            raise ValueError("contains invisible characters; write an address, such as ops@example.org")
         return value
 
 
@@ -82,10 +82,10 @@ class Answers(with_optional_blocks(_Questions)):
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Answers:
-        """Return the answers in `raw`; the project bears the team's name where it has none, and so does the repository.
+        """Return the answers in `raw`; project and repository default to the team's name.
 
         Raises:
-            ConfigError: they do not hold; names the answer, its value and what to do.
+            ConfigError: an answer is invalid; names the answer, its value and a fix.
         """
         given = dict(raw)
         team = given.get("team")
@@ -99,10 +99,10 @@ class Answers(with_optional_blocks(_Questions)):
         return made
 
     def check(self) -> None:
-        """Refuse what no stack of the project could be.
+        """Check the target's settings.
 
         Raises:
-            ConfigError: names the answer.
+            ConfigError: a setting is invalid; names the answer.
         """
         model = TARGETS[self.target].block
         block = getattr(self, self.target, None) or (model or TargetBlock)()
@@ -113,15 +113,15 @@ class Answers(with_optional_blocks(_Questions)):
             )
 
     def with_(self, **changes: Any) -> Answers:
-        """Return the answers with `changes` in them.
+        """Return a copy of the answers with `changes`.
 
         Raises:
-            ConfigError: they do not hold any more.
+            ConfigError: the result is invalid.
         """
         return Answers.of({**self.to_mapping(), **changes})
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return what `of` reads, in plain types and always in the same order."""
+        """Return the input of `of`, in plain types and a fixed order."""
         return {
             **self.model_dump(mode="json", exclude=set(BLOCKS)),
             **{
@@ -133,7 +133,7 @@ class Answers(with_optional_blocks(_Questions)):
 
 
 def module_of(model: str) -> str:
-    """Return the name of the Python package with the code of `model`.
+    """Return the name of the Python package of `model`.
 
     >>> module_of("late-flights"), module_of("class")
     ('late_flights', 'class_')
@@ -143,7 +143,7 @@ def module_of(model: str) -> str:
 
 
 def _explain(error: ValidationError) -> ConfigError:
-    """Return the first of the problems as one sentence; an unknown answer is likely the cause of a missing one."""
+    """Return the first problem as an error; unknown answers come first, since a typo causes a missing answer too."""
     problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
     first = problems[0]
     path, kind = first["loc"], first["type"]
@@ -164,9 +164,9 @@ def _explain(error: ValidationError) -> ConfigError:
         message, _, hint = str(context["error"]).partition("; ")
     elif kind == "string_pattern_mismatch":
         message = f"does not match {context['pattern']}"
-        hint = "use small letters, digits and single dashes, beginning with a letter"
+        hint = "use lowercase letters, digits and single dashes; start with a letter"
         if path and path[0] == "environments":
-            hint = "use small letters and digits, beginning with a letter"
+            hint = "use lowercase letters and digits; start with a letter"
     if isinstance(value, str) and len(value) > 200:
         value = value[:200] + "..."
     return ConfigError(message, field=".".join(map(str, path)) or "answers", value=value, hint=hint)

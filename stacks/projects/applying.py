@@ -1,8 +1,8 @@
-"""Writes many files of a project as one step.
+"""Writes several files of a project, all or none.
 
-What is to be written is first put down whole in `.tidemill/update/`; only then are the files touched, each by one
-rename. An error on the way is taken back. After an interruption which leaves no time for that, `finish` writes what is
-missing, as long as nobody has changed the files meanwhile; until then Git still has every file as it was.
+`apply` first writes the complete plan to `.tidemill/update/`, then replaces each file by one rename. After an error it
+restores the old files. If the process was killed, `finish` completes the plan, provided that the files have not changed
+since.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,9 +22,9 @@ from filelock import FileLock, Timeout
 
 from ...runtime.common.errors import RefusedError, UserError
 from ...runtime.common.files import replacement
-from .tree import Rendered
+from .tree import ProjectFile
 
-__all__ = ["apply", "finish", "interrupted"]
+__all__ = ["apply", "finish", "interrupted", "make_folders"]
 
 _HOME = ".tidemill"
 _PLAN = "plan.json"
@@ -31,7 +32,7 @@ _PLAN = "plan.json"
 
 @dataclass(frozen=True)
 class _Step:
-    """One file: from which content to which; None where there is no file."""
+    """The change of one file: hashes of its content before and after; None means no file."""
 
     path: PurePosixPath
     before: str | None
@@ -39,14 +40,14 @@ class _Step:
     executable: bool
 
 
-def apply(project: Path, files: Mapping[PurePosixPath, Rendered | None]) -> None:
-    """Write `files` into `project`, all or none; None removes one. The last of them is written last.
+def apply(project: Path, files: Mapping[PurePosixPath, ProjectFile | None]) -> None:
+    """Write `files` into `project` in the given order, all or none; None removes a file.
 
     Raises:
-        UserError: a file cannot be written; nothing is changed.
-        RefusedError: another run is at work, or an interrupted one was not finished; nothing is changed.
+        UserError: a file cannot be written; nothing was changed.
+        RefusedError: another update is running, or an interrupted one is unfinished; nothing was changed.
     """
-    with _alone(project):
+    with _lock(project):
         folder = project / _HOME / "update"
         if folder.exists():
             raise RefusedError(
@@ -57,24 +58,24 @@ def apply(project: Path, files: Mapping[PurePosixPath, Rendered | None]) -> None
             for path, file in files.items()
         ]
         try:
-            _put_down(folder, steps, files)
-            _carry_out(project, folder, steps)
+            _write_plan(folder, steps, files)
+            _execute(project, folder, steps)
         except OSError as error:
             where = error.filename2 or error.filename
             raise UserError(
                 f"cannot be written ({error.strerror}); nothing was changed",
                 field=str(where or project),
-                hint="make it writable and free, then run the command again",
+                hint="make it writable, then run the command again",
             ) from None
 
 
 def interrupted(project: Path) -> bool:
-    """Return whether an `apply` in `project` was interrupted, which `finish` would finish."""
+    """Return whether `project` has an interrupted `apply` for `finish` to complete."""
     return (project / _HOME / "update").exists()
 
 
 def finish(project: Path) -> list[PurePosixPath]:
-    """Finish what an interrupted `apply` left, and return the files it was about; none where there was nothing.
+    """Complete an interrupted `apply`, if there is one, and return its files.
 
     Raises:
         RefusedError: files were changed since; names them.
@@ -83,7 +84,7 @@ def finish(project: Path) -> list[PurePosixPath]:
     folder = project / _HOME / "update"
     if not interrupted(project):
         return []
-    with _alone(project):
+    with _lock(project):
         if not folder.exists():
             return []
         raw: list[dict[str, Any]] = json.loads((folder / _PLAN).read_text(encoding="utf-8"))
@@ -91,19 +92,19 @@ def finish(project: Path) -> list[PurePosixPath]:
         changed = [step.path for step in steps if _digest(project / step.path) not in (step.before, step.after)]
         if changed:
             raise RefusedError(
-                "an update was interrupted, and since then files were changed which it has to write",
+                "an update was interrupted, and files that it must write have changed since",
                 field=", ".join(map(str, changed)),
-                hint=f"put your changes aside and run `git restore` on them, or give the update up: `rm -r {folder}`",
+                hint=f"save your changes and run `git restore` on the files, or cancel the update: `rm -r {folder}`",
             )
         try:
-            _carry_out(project, folder, steps)
+            _execute(project, folder, steps)
         except OSError as error:
             raise UserError(f"cannot be written ({error.strerror})", field=str(error.filename)) from None
         return [step.path for step in steps]
 
 
 @contextlib.contextmanager
-def _alone(project: Path) -> Generator[None]:
+def _lock(project: Path) -> Generator[None]:
     home = project / _HOME
     new = not home.exists()
     home.mkdir(exist_ok=True)
@@ -112,18 +113,18 @@ def _alone(project: Path) -> Generator[None]:
         with lock:
             yield
     except Timeout:
-        raise RefusedError("another update is at work here", field=str(project), hint="wait for it") from None
+        raise RefusedError("another update is running", field=str(project), hint="wait until it ends") from None
     finally:
         if new:
-            with contextlib.suppress(OSError):  # a stack came up meanwhile: then the folder is its
+            with contextlib.suppress(OSError):  # not empty: a stack came up meanwhile and uses the folder
                 (home / "update.lock").unlink(missing_ok=True)
                 home.rmdir()
 
 
-def _put_down(folder: Path, steps: list[_Step], files: Mapping[PurePosixPath, Rendered | None]) -> None:
-    """Write the whole plan, which is there from one moment to the next."""
+def _write_plan(folder: Path, steps: list[_Step], files: Mapping[PurePosixPath, ProjectFile | None]) -> None:
+    """Write the plan and the new contents to `folder`, which appears complete."""
     for left in folder.parent.glob("update-*.partial"):
-        shutil.rmtree(left)  # of a run which was killed
+        shutil.rmtree(left)  # left by a killed run
     work = Path(tempfile.mkdtemp(prefix="update-", suffix=".partial", dir=folder.parent))
     try:
         for step in steps:
@@ -141,25 +142,25 @@ def _put_down(folder: Path, steps: list[_Step], files: Mapping[PurePosixPath, Re
         raise
 
 
-def _carry_out(project: Path, folder: Path, steps: list[_Step]) -> None:
-    """Bring every file to what the plan says, or back to what it was."""
+def _execute(project: Path, folder: Path, steps: list[_Step]) -> None:
+    """Execute all steps; after an error, restore every file."""
     undo: list[Callable[[], None]] = []
     made: list[Path] = []
     try:
-        # First what goes away: a file may become a folder.
+        # Remove files first: a file may become a folder.
         for step in sorted(steps, key=lambda step: step.after is not None):
             place = project / step.path
             if step.after is None:
                 if place.exists():
                     undo.append(_restorer(place))
                     place.unlink()
-                    _prune(place.parent, project)
+                    _remove_empty(place.parent, project)
                 continue
             mode = _mode(place, step.executable)
             if _digest(place) == step.after and place.stat().st_mode & 0o777 == mode:
                 continue
-            made += _make_folders(place.parent)
-            undo.append(_restorer(place) if place.exists() else _remover(place))
+            made += make_folders(place.parent)
+            undo.append(_restorer(place) if place.exists() else partial(place.unlink, missing_ok=True))
             _write(place, (folder / step.after).read_bytes(), mode)
     except BaseException:
         for back in reversed(undo):
@@ -182,35 +183,32 @@ def _restorer(place: Path) -> Callable[[], None]:
     return restore
 
 
-def _remover(place: Path) -> Callable[[], None]:
-    return lambda: place.unlink(missing_ok=True)
-
-
 def _mode(place: Path, executable: bool) -> int:
-    """Return the mode of the file at `place`, executable for whoever may read it, or for nobody."""
+    """Return the mode of the file at `place`, executable for all who can read it, or for none."""
     old = place.stat().st_mode & 0o777 if place.exists() else 0o644
     return old | (old & 0o444) >> 2 if executable else old & ~0o111
 
 
-def _make_folders(folder: Path) -> list[Path]:
+def make_folders(folder: Path) -> list[Path]:
+    """Create `folder` and its parents; return the new ones, parents first."""
     missing: list[Path] = []
     while not folder.exists():
-        missing.append(folder)
+        missing.insert(0, folder)
         folder = folder.parent
-    for new in reversed(missing):
+    for new in missing:
         new.mkdir()
-    return missing[::-1]
+    return missing
 
 
-def _prune(folder: Path, project: Path) -> None:
-    with contextlib.suppress(OSError):  # not empty: it stays
+def _remove_empty(folder: Path, project: Path) -> None:
+    with contextlib.suppress(OSError):  # not empty
         while folder != project:
             folder.rmdir()
             folder = folder.parent
 
 
 def _write(place: Path, content: bytes, mode: int = 0o644) -> None:
-    # One name for each file, so that what a killed run left is written over by the next.
+    # The name is fixed, so that the next run overwrites what a killed run left.
     work = place.with_name(f".{place.name[:200]}.tidemill-partial")
     with replacement(place, partial=work, mode=mode) as file:
         file.write(content)

@@ -1,11 +1,11 @@
-"""Makes a project's folder: whole, or not at all.
+"""Creates the folder of a project, completely or not at all.
 
-A new folder is made beside its place and put there by one rename. Where the folder is there already, empty, it is
-somebody's place (a shell may stand in it, it may be a mount): it is made inside, in a folder of its own, and when it is
-whole its entries are moved up. A run which is killed in that last moment is finished by the next.
+A new folder is built next to its destination and renamed. An existing empty folder stays (it may be a mount, or the
+current folder of a shell): the project is built in a folder inside it, and its entries are then moved up. If a run is
+killed while it moves them, the next run finishes.
 
-    .NAME.tidemill-XXXX/        beside: lock, project/
-    NAME/.tidemill-init-XXXX/   inside: lock, project/, and `whole` once the entries are being moved
+    .NAME.tidemill-XXXX/        next to a new folder: lock, project/
+    NAME/.tidemill-init-XXXX/   inside an existing folder: lock, project/, and `whole` while the entries are moved
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -24,8 +24,9 @@ from filelock import FileLock, Timeout
 from ...runtime.common.errors import UserError
 from . import dependency, template_base
 from .answers import Answers
+from .applying import make_folders
 from .repository import first_commit
-from .tree import TEMPLATE_VERSION, Rendered, rendered
+from .tree import TEMPLATE_VERSION, render_project, write_files
 
 __all__ = ["Created", "check_folder", "create"]
 
@@ -35,13 +36,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True)
 class Created:
-    """A project which was made.
+    """A created project.
 
     Attributes:
-        folder: where it is.
-        source: where it gets tidemill from, in words.
-        unlocked: why it has no `uv.lock`; None where it has.
-        commit: its first commit; None where it lies in a repository of somebody else.
+        folder: its folder.
+        source: where it gets tidemill from, as a sentence.
+        unlocked: why it has no `uv.lock`; None if it has one.
+        commit: its first commit; None if the folder is inside another Git repository.
         files: the generated files.
     """
 
@@ -55,88 +56,87 @@ class Created:
 def create(
     folder: Path, answers: Answers, *, templates: Path | None = None, say: Callable[[str], None] = lambda _: None
 ) -> Created:
-    """Make the project of `answers` in `folder`, which does not exist or is empty.
+    """Create the project of `answers` in `folder`, which must be new or empty.
 
     Args:
-        folder: where it goes.
-        answers: what the team said.
-        templates: the folder of another version of the template.
-        say: told each step which takes time.
+        folder: the destination.
+        answers: the answers of the team.
+        templates: folder of another version of the template.
+        say: receives the name of each slow step.
 
     Raises:
-        UserError: the folder has something in it, or cannot be written; nothing is changed then.
+        UserError: the folder is not empty or cannot be written; nothing was changed.
         ToolError: Git is missing.
         PlatformError: the wheel cannot be built.
     """
-    tree = rendered(answers, templates)
+    tree = render_project(answers, templates)
     place = Path(os.path.abspath(folder))  # noqa: PTH100 - a link to a folder stays one
     check_folder(place)
     try:
-        with _work(place) as work:
+        with _work_folder(place) as work:
             project = work / "project"
             project.mkdir()
-            _write(project, tree)
-            template_base.write(project, answers, TEMPLATE_VERSION, tree)
-            say("looking where tidemill comes from")
+            write_files(project, {**tree, **template_base.base_files(answers, TEMPLATE_VERSION, tree)})
+            say("finding the source of tidemill")
             source = dependency.require(project)
             say("locking the dependencies")
             unlocked = dependency.lock(project)
-            commit = first_commit(project, place, "Generate the project from the template of tidemill")
-            with _undisturbed():
-                _put(work, place)
+            commit = first_commit(project, place, "Generate the project from the tidemill template")
+            with _signals_blocked():
+                _publish(work, place)
     except OSError as error:
         where = error.filename2 or error.filename or place
         raise UserError(
-            f"cannot be written ({error.strerror}); nothing was made", field=str(where), hint="name another folder"
+            f"cannot be written ({error.strerror}); nothing was created", field=str(where), hint="use another folder"
         ) from None
     return Created(place, source, unlocked, commit, list(tree))
 
 
 def check_folder(folder: Path) -> None:
-    """Check that a project can be made in `folder`; what killed runs left there is put away, or finished.
+    """Check that `folder` is new or empty; remove or finish what killed runs left there.
 
     Raises:
-        UserError: it is no folder, or has something in it.
+        UserError: it is not a folder, or not empty, or the project of a killed run was finished.
     """
     place = Path(os.path.abspath(folder))  # noqa: PTH100 - as above
     if not place.exists() and not place.is_symlink():
         return
     if not place.is_dir():
-        raise UserError("is not a folder", field="DIR", value=str(place), hint="name a new or empty folder")
+        raise UserError("is not a folder", field="DIR", value=str(place), hint="use a new or empty folder")
     try:
-        if finished := _clear(place, _PREFIX):
+        if finished := _clean_up(place, _PREFIX):
             raise UserError(
-                "an earlier run was killed as it was nearly done; this one finished it",
-                field="DIR", value=str(finished), hint="look at the project, it is whole",
+                "already has a project: an earlier run was killed at its last step, and this run finished it",
+                field="DIR", value=str(finished), hint="use the project: it is complete",
             )  # fmt: skip
         first = next(iter(sorted(path.name for path in place.iterdir())), None)
     except OSError as error:
         raise UserError(
-            f"cannot be read ({error.strerror})", field="DIR", value=str(place), hint="name another folder"
+            f"cannot be read ({error.strerror})", field="DIR", value=str(place), hint="use another folder"
         ) from None
     if first is not None:
         raise UserError(
-            f"is not empty (there is {first})", field="DIR", value=str(place), hint="name a new or empty folder"
+            f"is not empty (it contains {first})", field="DIR", value=str(place), hint="use a new or empty folder"
         )
 
 
 @contextlib.contextmanager
-def _work(place: Path) -> Generator[Path]:
-    """Give a folder to work in, on the file system of `place`, which is gone afterwards."""
+def _work_folder(place: Path) -> Generator[Path]:
+    """Yield a temporary folder on the file system of `place`."""
     inside = place.is_dir()
     parent = place if inside else place.parent
-    made = _make_parents(parent)
+    made = make_folders(parent)
     prefix = _PREFIX if inside else f".{place.name}.tidemill-"
     try:
         if not inside:
-            _clear(parent, prefix)
+            _clean_up(parent, prefix)
         work = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         lock = FileLock(work / "lock", timeout=0)
         try:
             with lock:
                 yield work
         finally:
-            with _undisturbed():
+            with _signals_blocked():
                 shutil.rmtree(work, ignore_errors=True)
     except BaseException:
         for folder in reversed(made):
@@ -145,42 +145,23 @@ def _work(place: Path) -> Generator[Path]:
         raise
 
 
-def _make_parents(folder: Path) -> list[Path]:
-    missing: list[Path] = []
-    while not folder.exists():
-        missing.insert(0, folder)
-        folder = folder.parent
-    for new in missing:
-        new.mkdir()
-    return missing
-
-
-def _clear(parent: Path, prefix: str) -> Path | None:
-    """Put away what killed runs left in `parent`; return the place of a project which this finished."""
+def _clean_up(parent: Path, prefix: str) -> Path | None:
+    """Remove what killed runs left in `parent`; return the folder of a project that was finished, or None."""
     finished = None
     for left in sorted(parent.glob(f"{prefix}*")):
         try:
             with FileLock(left / "lock", timeout=0):
                 if (left / "whole").exists():
-                    with _undisturbed():
+                    with _signals_blocked():
                         _move_up(left, parent)
                     finished = parent
                 shutil.rmtree(left)
-        except Timeout:  # another run is at work
+        except Timeout:  # its run still works
             continue
     return finished
 
 
-def _write(project: Path, tree: Mapping[PurePosixPath, Rendered]) -> None:
-    for path, file in tree.items():
-        place = project / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(file.content)
-        if file.executable:
-            place.chmod(place.stat().st_mode | 0o111)
-
-
-def _put(work: Path, place: Path) -> None:
+def _publish(work: Path, place: Path) -> None:
     if work.parent != place:
         (work / "project").rename(place)
         return
@@ -194,8 +175,8 @@ def _move_up(work: Path, place: Path) -> None:
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Generator[None]:
-    """Let signals wait for the few moments of the last step and of putting away."""
+def _signals_blocked() -> Generator[None]:
+    """Block signals during the last step and the cleanup."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Where a project gets tidemill from: the index which has this very release, else a wheel which lies in the project."""
+"""The source of tidemill in a project: the package index if it has this very file, else a wheel in the project."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..wheels import DISTRIBUTION, install_origin, own_wheel
 __all__ = ["VENDOR", "lock", "require"]
 
 VENDOR = "vendor"
-"""The folder of a project which holds the wheel."""
+"""The folder of a project that contains the wheel."""
 
 _ASK_SECONDS = 20.0
 _LOCK_SECONDS = 600.0
@@ -25,19 +25,19 @@ _FROM_WHEEL = "[tool.uv.sources]\n"
 
 
 def require(project: Path) -> str:
-    """Tell `pyproject.toml` of `project` where this tidemill comes from, and return that in words.
+    """Add the source of this tidemill to `pyproject.toml` of `project`, and return the source as a sentence.
 
-    The index is only taken where it has this very file, or where this tidemill was installed from it: on some other
-    index the name might be another's.
+    The index is used only if it has exactly this file, or if this tidemill was installed from it: on another index the
+    name may belong to somebody else.
 
     Raises:
-        UserError: `pyproject.toml` says already where it comes from.
+        UserError: `pyproject.toml` already has a source of tidemill.
         PlatformError: the wheel cannot be built.
     """
     file = project / "pyproject.toml"
     text = file.read_text(encoding="utf-8")
     if re.search(rf"^{DISTRIBUTION} = ", text, flags=re.MULTILINE) or _FROM_INDEX in text:
-        raise UserError("says already where tidemill comes from", field=str(file))
+        raise UserError("already has a source of tidemill", field=str(file))
     version = metadata.version(DISTRIBUTION)
     with tempfile.TemporaryDirectory() as work:
         wheel, how = own_wheel(Path(work))
@@ -50,13 +50,13 @@ def require(project: Path) -> str:
         (folder / wheel.name).write_bytes(wheel.read_bytes())
         source = f'{DISTRIBUTION} = {{ path = "{VENDOR}/{wheel.name}" }}'
         file.write_text(f"{text}\n{_FROM_WHEEL}{source}\n", encoding="utf-8")
-        return f"tidemill {version} is in {VENDOR}/, {how}: the package index has not this very file"
+        return f"tidemill {version} is in {VENDOR}/, {how}: the package index does not have this file"
 
 
 def lock(project: Path) -> str | None:
-    """Write `uv.lock` of `project`; return why that was not possible, or None."""
-    said = ""
-    # Where the network is away, what uv has seen before may do.
+    """Write `uv.lock` of `project`; return why that failed, or None."""
+    reason = ""
+    # Without a network, uv's cache may be enough.
     for more in ([], ["--offline"]):
         try:
             done = run_uv(["lock", "--python", sys.executable, *more], project, seconds=_LOCK_SECONDS)
@@ -64,17 +64,17 @@ def lock(project: Path) -> str | None:
             return str(error)
         if done.returncode == 0:
             return None
-        said = said or _reason(done.stderr)
-    return said
+        reason = reason or _reason(done.stderr)
+    return reason
 
 
 def _hashes(version: str) -> set[str]:
-    """Return the SHA-256 of each file which the index has of `version`; none where it cannot be asked."""
+    """Return the SHA-256 of each file of `version` in the index; none if the index cannot be reached."""
     with tempfile.TemporaryDirectory() as work:
         asked = Path(work) / "requirements.in"
         asked.write_text(f"{DISTRIBUTION}=={version}\n", encoding="utf-8")
         words = ["pip", "compile", "--quiet", "--no-deps", "--no-header", "--no-annotate", "--generate-hashes"]
-        # A server which does not answer is no index which has it: nobody waits for it for long.
+        # Do not wait long for an index that does not answer.
         patience = {"UV_HTTP_TIMEOUT": "5", "UV_HTTP_RETRIES": "0"}
         try:
             done = run_uv([*words, str(asked)], Path(work), seconds=_ASK_SECONDS, variables=patience)
@@ -83,6 +83,6 @@ def _hashes(version: str) -> set[str]:
     return set(re.findall(r"sha256:([0-9a-f]{64})", done.stdout)) if done.returncode == 0 else set()
 
 
-def _reason(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return " ".join(lines[-6:])[:600] or "uv said nothing"
+def _reason(stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    return " ".join(lines[-6:])[:600] or "uv printed no reason"

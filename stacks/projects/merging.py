@@ -1,18 +1,18 @@
-"""Merges a project three ways: as the template wrote it, as the template would write it now, as it is here.
+"""Computes the three-way merge of a project: the old template, the new template and the team's files.
 
-Everything is computed, nothing is written: what comes out is a list of changes.
+It writes nothing; the result is a list of changes.
 
-| the template | the team | what becomes of it |
+| the template | the team | result |
 |---|---|---|
-| changed a file | did not | it is updated |
-| changed a file | changed it | the lines are merged, with markers where both changed the same ones |
-| changed a file | removed it | it stays away, and is told |
-| changed a file | moved it | the change is merged where the team moved it |
-| added a file | has none there | it is added |
-| added a file | has another there | both, with markers |
-| removed a file | did not change it | it is removed |
-| removed a file | changed it | it stays, and is told |
-| moved a file | changed it or not | the team's is moved, and merged |
+| changed a file | did not | updated |
+| changed a file | changed it | lines merged, with conflict markers where both changed the same lines |
+| changed a file | removed it | stays removed, reported |
+| changed a file | moved it | the change is merged into the moved file |
+| added a file | has no such file | added |
+| added a file | has another file there | both, with conflict markers |
+| removed a file | did not change it | removed |
+| removed a file | changed it | stays, reported |
+| moved a file | changed it or not | the team's file is moved, and merged |
 """
 
 from __future__ import annotations
@@ -23,81 +23,89 @@ from pathlib import PurePosixPath
 from typing import Literal, Protocol
 
 from .renames import find_renames
-from .text_merge import Labels, is_binary, merge_lines
-from .tree import Rendered
+from .text_merge import ConflictLabels, is_binary, merge_lines
+from .tree import ProjectFile
 
-__all__ = ["Change", "Kind", "TeamTree", "merge_trees"]
+__all__ = ["Change", "Kind", "TeamTree", "merge_trees", "written_files"]
 
 Kind = Literal["added", "updated", "merged", "moved", "removed", "conflict", "kept"]
-"""What becomes of a file. `conflict`: a human has to decide; `kept`: the template's change was not taken."""
+"""The kind of a change. `conflict`: the team must decide; `kept`: the template's change was not applied."""
 
 
 class TeamTree(Protocol):
-    """The project as the team has it."""
+    """The project with the team's changes."""
 
-    def file(self, path: PurePosixPath) -> Rendered | None:
-        """Return the file at `path`, or None where nothing is."""
+    def file(self, path: PurePosixPath) -> ProjectFile | None:
+        """Return the file at `path`, or None."""
         ...
 
     def obstacle(self, path: PurePosixPath, removed: frozenset[PurePosixPath]) -> str | None:
-        """Return why no file can be read or written at `path` once `removed` are away, or None."""
+        """Return why no file can be read or written at `path` after `removed` are deleted, or None."""
         ...
 
-    def others(self, known: frozenset[PurePosixPath], names: frozenset[str]) -> dict[PurePosixPath, bytes]:
-        """Return the team's files which are not `known` and whose suffix is one of those of `names`."""
+    def other_files(self, known: frozenset[PurePosixPath], names: frozenset[str]) -> dict[PurePosixPath, bytes]:
+        """Return the team's files except `known` whose suffix is the suffix of one of `names`."""
         ...
 
 
 @dataclass(frozen=True)
 class Change:
-    """What becomes of one file.
+    """The change of one file.
 
     Attributes:
         path: the file.
-        kind: what becomes of it.
-        note: what a reader should know besides, one sentence without a full stop.
-        file: what is to be written at `path`; None where nothing is.
-        removes: the file which goes away: `path` itself, or where it was moved from.
+        kind: the kind of the change.
+        note: details for the reader, one sentence without a full stop.
+        file: the file to write at `path`; None to write nothing.
+        removes: the file to remove: `path` itself, or the old place of a moved file.
     """
 
     path: PurePosixPath
     kind: Kind
     note: str = ""
-    file: Rendered | None = None
+    file: ProjectFile | None = None
     removes: PurePosixPath | None = None
 
     @property
     def touched(self) -> tuple[PurePosixPath, ...]:
-        """The paths which are written or removed."""
+        """The paths to write or remove."""
         written = (self.path,) if self.file is not None else ()
         return (*written, *((self.removes,) if self.removes is not None else ()))
 
 
-_Tree = Mapping[PurePosixPath, Rendered]
+_Tree = Mapping[PurePosixPath, ProjectFile]
 
 
-def merge_trees(base: _Tree, theirs: _Tree, ours: TeamTree, labels: Labels, pristine: str) -> list[Change]:
-    """Return what taking the step from `base` to `theirs` does to `ours`, sorted by path.
+def written_files(changes: Iterable[Change]) -> dict[PurePosixPath, ProjectFile | None]:
+    """Return the files that `changes` write; None for a file that they remove."""
+    files: dict[PurePosixPath, ProjectFile | None] = {
+        change.removes: None for change in changes if change.removes is not None
+    }
+    return files | {change.path: change.file for change in changes if change.file is not None}
+
+
+def merge_trees(base: _Tree, theirs: _Tree, ours: TeamTree, labels: ConflictLabels, base_files: str) -> list[Change]:
+    """Return the changes that apply the step from `base` to `theirs` to `ours`, sorted by path.
 
     Args:
-        base: what the template wrote, or would have written with the answers of then.
-        theirs: what the template writes now.
+        base: the files of the old template.
+        theirs: the files of the new template.
         ours: the project.
-        labels: what the markers of conflicts say.
-        pristine: where the template's own files will be found, for the notes.
+        labels: the labels of conflict markers.
+        base_files: folder of the template's own files, for the notes.
 
     Raises:
         ToolError: Git is missing, or fails.
     """
-    return _Merge(base, theirs, ours, labels, pristine).changes()
+    return _Merge(base, theirs, ours, labels, base_files).changes()
 
 
 class _Merge:
-    def __init__(self, base: _Tree, theirs: _Tree, ours: TeamTree, labels: Labels, pristine: str) -> None:
+    def __init__(self, base: _Tree, theirs: _Tree, ours: TeamTree, labels: ConflictLabels, base_files: str) -> None:
         self.base, self.theirs, self.ours = base, theirs, ours
-        self.labels, self.pristine = labels, pristine
-        self.gone = frozenset(path for path in base if path not in theirs)
-        self.come = frozenset(path for path in theirs if path not in base)
+        self.labels, self.base_files = labels, base_files
+        self.removed = frozenset(path for path in base if path not in theirs)
+        self.added = frozenset(path for path in theirs if path not in base)
 
     def changes(self) -> list[Change]:
         found: dict[PurePosixPath, Change | None] = {}
@@ -105,7 +113,7 @@ class _Merge:
         for old, new in moves.items():
             found[old] = None
             found[new] = self._moved(old, new)
-        removed = {path: self._removed(path) for path in self.gone if path not in found}
+        removed = {path: self._removed(path) for path in self.removed if path not in found}
         found |= removed
         free = frozenset(path for path, change in removed.items() if change and change.removes) | frozenset(moves)
         changed = [path for path in self.theirs if path not in found and self.base.get(path) != self.theirs[path]]
@@ -115,24 +123,24 @@ class _Merge:
         return sorted((change for change in found.values() if change), key=lambda change: change.path)
 
     def _template_moves(self) -> dict[PurePosixPath, PurePosixPath]:
-        """Return the template's moves which can be followed: old path -> new path."""
-        # What the team removed is paired too: else its new place would bring it back.
-        gone = {path: self.base[path].content for path in self.gone if self.ours.obstacle(path, frozenset()) is None}
-        removed = frozenset(path for path in self.gone if self._unchanged(path))
-        come = {path: self.theirs[path].content for path in self.come if self._open(path, removed)}
-        return find_renames(gone, come)
+        """Return the template's moves that the project can follow: old path -> new path."""
+        # Includes files that the team removed; otherwise they would come back at their new place.
+        old = {path: self.base[path].content for path in self.removed if self.ours.obstacle(path, frozenset()) is None}
+        removable = frozenset(path for path in self.removed if self._unchanged(path))
+        new = {path: self.theirs[path].content for path in self.added if self._free(path, removable)}
+        return find_renames(old, new)
 
     def _team_moves(self, changed: Iterable[PurePosixPath]) -> dict[PurePosixPath, PurePosixPath]:
-        """Return where the team moved those of `changed` which are not at their place."""
-        away = [path for path in changed if self._open(path, frozenset())]
+        """Return the moves of the team among `changed`: old path -> new path."""
+        away = [path for path in changed if self._free(path, frozenset())]
         if not away:
             return {}
         known = frozenset(self.base) | frozenset(self.theirs)
-        others = self.ours.others(known, frozenset(path.name for path in away))
+        others = self.ours.other_files(known, frozenset(path.name for path in away))
         return find_renames({path: self.base[path].content for path in away}, others)
 
-    def _open(self, path: PurePosixPath, removed: frozenset[PurePosixPath]) -> bool:
-        """Return whether nothing is at `path`, nor in the way of a file there."""
+    def _free(self, path: PurePosixPath, removed: frozenset[PurePosixPath]) -> bool:
+        """Return whether a file can be created at `path`."""
         return self.ours.obstacle(path, removed) is None and self.ours.file(path) is None
 
     def _unchanged(self, path: PurePosixPath) -> bool:
@@ -142,11 +150,11 @@ class _Merge:
     def _moved(self, old: PurePosixPath, new: PurePosixPath) -> Change:
         here = self.ours.file(old)
         if here is None:
-            return Change(old, "kept", f"the template has moved it to {new}; it was removed here and stays away")
+            return Change(old, "kept", f"the template moved it to {new}; your project removed it, so it stays removed")
         merged = self._merged(new, here, self.base[old], self.theirs[new])
         kind = "conflict" if merged.kind == "conflict" else "moved"
-        # What has no lines to merge goes to the new place as the team has it.
-        file = merged.file or Rendered(here.content, self._mode(here, self.base[old], self.theirs[new]))
+        # A file without lines to merge is moved with the team's content.
+        file = merged.file or ProjectFile(here.content, self._mode(here, self.base[old], self.theirs[new]))
         return Change(new, kind, f"was {old}; {merged.note}" if merged.note else f"was {old}", file, old)
 
     def _removed(self, path: PurePosixPath) -> Change | None:
@@ -154,7 +162,7 @@ class _Merge:
             return Change(path, "removed", removes=path)
         if self.ours.obstacle(path, frozenset()) or self.ours.file(path) is None:
             return None
-        return Change(path, "kept", "the template has removed it; it was changed here and stays")
+        return Change(path, "kept", "the template removed it; your project changed it, so it stays")
 
     def _changed(
         self, path: PurePosixPath, free: frozenset[PurePosixPath], moved: PurePosixPath | None
@@ -162,43 +170,43 @@ class _Merge:
         base, theirs = self.base.get(path), self.theirs[path]
         why = self.ours.obstacle(path, free)
         if why:
-            return Change(path, "conflict", f"{why}; the template's is {self.pristine}/{path}")
+            return Change(path, "conflict", f"{why}; the template's version: {self.base_files}/{path}")
         here = self.ours.file(path)
         if here is None and base is None:
-            return Change(path, "added", file=Rendered(theirs.content, theirs.executable))
+            return Change(path, "added", file=ProjectFile(theirs.content, theirs.executable))
         if here is None:
             away = self.ours.file(moved) if moved is not None else None
             if moved is None or away is None or base is None:
-                return Change(path, "kept", "the template has changed it; it was removed here and stays away")
+                return Change(path, "kept", "the template changed it; your project removed it, so it stays removed")
             change = self._merged(moved, away, base, theirs)
             if change.file == away and change.kind != "conflict":
                 return None
-            note = f"was moved here from {path}"
+            note = f"your project moved it from {path}"
             return Change(moved, change.kind, f"{note}; {change.note}" if change.note else note, change.file)
         change = self._merged(path, here, base, theirs)
         if change.kind != "conflict" and change.file == here:
             return None
         return change
 
-    def _merged(self, path: PurePosixPath, here: Rendered, base: Rendered | None, theirs: Rendered) -> Change:
-        """Return what becomes of `here`, which both sides have, when it is written at `path`."""
+    def _merged(self, path: PurePosixPath, here: ProjectFile, base: ProjectFile | None, theirs: ProjectFile) -> Change:
+        """Merge `here`, a file of both sides, into a change at `path`."""
         executable = self._mode(here, base, theirs)
         if here.content == theirs.content or (base is not None and here.content == base.content):
-            return Change(path, "updated", file=Rendered(theirs.content, executable))
+            return Change(path, "updated", file=ProjectFile(theirs.content, executable))
         if base is not None and base.content == theirs.content:
-            return Change(path, "updated", file=Rendered(here.content, executable))
+            return Change(path, "updated", file=ProjectFile(here.content, executable))
         contents = (here.content, theirs.content, b"" if base is None else base.content)
         if any(is_binary(content) for content in contents):
-            note = f"it has no lines to merge and stays as it was here; the template's is {self.pristine}/{path}"
+            note = f"binary, so it stays unchanged; the template's version: {self.base_files}/{path}"
             return Change(path, "conflict", note)
         merged = merge_lines(here.content, None if base is None else base.content, theirs.content, self.labels)
-        file = Rendered(merged.content, executable)
+        file = ProjectFile(merged.content, executable)
         if merged.conflicts:
-            places = "one place" if merged.conflicts == 1 else f"{merged.conflicts} places"
-            return Change(path, "conflict", f"{places} to decide, between markers", file)
+            places = "one conflict" if merged.conflicts == 1 else f"{merged.conflicts} conflicts"
+            return Change(path, "conflict", f"{places} between markers", file)
         return Change(path, "merged", file=file)
 
-    def _mode(self, here: Rendered, base: Rendered | None, theirs: Rendered) -> bool:
-        """Return whether the file is executable: where the template changed that, as it says, else as it is here."""
+    def _mode(self, here: ProjectFile, base: ProjectFile | None, theirs: ProjectFile) -> bool:
+        """Return whether the merged file is executable: a change of the template wins, else the team's mode stays."""
         before = base.executable if base is not None else False
         return theirs.executable if theirs.executable != before else here.executable

@@ -1,17 +1,17 @@
-"""What the template makes of the answers: every file of a project, as bytes.
+"""Renders the project template: answers -> every file of a project, as bytes.
 
-The same answers and the same template give the same bytes: nothing of the machine, the time or the network is in them.
+The same answers and template always give the same bytes, on any machine and at any time.
 
-A template is a file `PATH.j2`; its path is that of the file it becomes, in which
+The template `PATH.j2` becomes the file `PATH`, with these replacements:
 
 | part | becomes |
 |---|---|
 | `dot-NAME` | `.NAME` |
 | `__team__`, `__project__` | that answer |
-| `__environment__`, `__repository__` | a file for each of them |
-| `__model__` | a file for each model, by the name of its Python package |
+| `__environment__`, `__repository__` | one file for each of them |
+| `__model__` | one file for each model, with the name of its Python package |
 
-A template which renders to nothing makes no file. One whose first line begins with `#!` is executable.
+A template that renders to nothing makes no file. A file that starts with `#!` is executable.
 """
 
 from __future__ import annotations
@@ -26,42 +26,52 @@ from ...runtime.common.errors import TidemillError
 from ...templates.rendering import render_from
 from .answers import BLOCKS, Answers, module_of
 
-__all__ = ["TEMPLATE_VERSION", "Rendered", "rendered", "template_folder"]
+__all__ = ["TEMPLATE_VERSION", "ProjectFile", "render_project", "template_folder", "write_files"]
 
 TEMPLATE_VERSION = "1"
-"""The version of the project template which this tidemill brings."""
+"""The version of this tidemill's project template."""
 
 _SUFFIX = ".j2"
 _LOOPS = ("environment", "model", "repository")
 
 
 @dataclass(frozen=True)
-class Rendered:
-    """A generated file."""
+class ProjectFile:
+    """A file of a project."""
 
     content: bytes
     executable: bool = False
 
 
+def write_files(folder: Path, files: Mapping[PurePosixPath, ProjectFile]) -> None:
+    """Write `files` below `folder`."""
+    for path, file in files.items():
+        place = folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(file.content)
+        if file.executable:
+            place.chmod(place.stat().st_mode | 0o111)
+
+
 def template_folder() -> Path:
-    """Return the folder of the project template which this tidemill brings."""
+    """Return the folder of this tidemill's project template."""
     from ... import templates
 
     return Path(next(iter(templates.__path__))) / "project"
 
 
-def rendered(answers: Answers, templates: Path | None = None) -> dict[PurePosixPath, Rendered]:
-    """Return path -> file of a whole project, sorted by path.
+def render_project(answers: Answers, templates: Path | None = None) -> dict[PurePosixPath, ProjectFile]:
+    """Return all files of a project, path -> file, sorted by path.
 
     Args:
-        answers: what the team said.
-        templates: the folder of another version of the template; default: the one which this tidemill brings.
+        answers: the answers of the team.
+        templates: folder of another version of the template; default: this tidemill's.
 
     Raises:
-        TidemillError: a template uses a value which there is not, or two of them make the same file.
+        TidemillError: a template uses an undefined value, or two templates make the same file.
     """
     folder = templates or template_folder()
-    made: dict[PurePosixPath, Rendered] = {}
+    made: dict[PurePosixPath, ProjectFile] = {}
     for source in sorted(folder.rglob(f"*{_SUFFIX}")):
         name = source.relative_to(folder).as_posix()
         for path, values in _places(name.removesuffix(_SUFFIX), answers):
@@ -70,12 +80,12 @@ def rendered(answers: Answers, templates: Path | None = None) -> dict[PurePosixP
                 continue
             if path in made:
                 raise TidemillError("two templates make the same file", field="template", value=str(path))
-            made[path] = Rendered(text.encode(), executable=text.startswith("#!"))
+            made[path] = ProjectFile(text.encode(), executable=text.startswith("#!"))
     return dict(sorted(made.items()))
 
 
 def _places(name: str, answers: Answers) -> Iterator[tuple[PurePosixPath, Mapping[str, Any]]]:
-    """Yield the path of each file which the template `name` makes, and its values."""
+    """Yield the path and the values of each file of the template `name`."""
     plain = re.sub(r"(^|/)dot-", r"\1.", name).replace("__team__", answers.team)
     plain = plain.replace("__project__", answers.project)
     values = _values(answers)

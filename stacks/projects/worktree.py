@@ -1,18 +1,18 @@
-"""A project as the team has it: the files on the disk, and what Git knows of them."""
+"""The files of a project on the disk, and their state in Git."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from ...runtime.common.errors import ToolError, UserError
-from .tree import Rendered
+from .git_command import message_of, run_git
+from .tree import ProjectFile
 
 __all__ = ["WorkTree"]
 
-_LARGEST = 1_000_000  # bytes of a file which may be a moved one of the template's; none of those is larger
+_LARGEST = 1_000_000  # bytes; no file of the template is larger, so a larger file cannot be a moved one
 
 
 class WorkTree:
@@ -20,15 +20,15 @@ class WorkTree:
 
     Args:
         project: the folder of Pulumi.yaml.
-        hidden: folder whose files are not the team's.
+        excluded: top-level folder whose files are not the team's.
     """
 
-    def __init__(self, project: Path, hidden: str) -> None:
+    def __init__(self, project: Path, excluded: str) -> None:
         self.project = project
-        self.hidden = hidden
+        self.excluded = excluded
 
-    def file(self, path: PurePosixPath) -> Rendered | None:
-        """Return the file at `path`, or None where nothing is.
+    def file(self, path: PurePosixPath) -> ProjectFile | None:
+        """Return the file at `path`, or None.
 
         Raises:
             UserError: it cannot be read.
@@ -37,13 +37,13 @@ class WorkTree:
         if not place.is_file():
             return None
         try:
-            return Rendered(place.read_bytes(), bool(place.stat().st_mode & 0o100))
+            return ProjectFile(place.read_bytes(), bool(place.stat().st_mode & 0o100))
         except OSError as error:
             raise UserError(f"cannot be read ({error.strerror})", field=str(path), hint="make it readable") from None
 
     def obstacle(self, path: PurePosixPath, removed: frozenset[PurePosixPath]) -> str | None:
-        """Return why no file can be read or written at `path` once `removed` are away, or None."""
-        # Links are not followed: they may lead out of the project.
+        """Return why no file can be read or written at `path` after `removed` are deleted, or None."""
+        # Links are not followed: they may point outside the project.
         for parent in reversed(path.parents[:-1]):
             place = self.project / parent
             if place.is_symlink():
@@ -60,16 +60,16 @@ class WorkTree:
             if not inside or inside - removed:
                 return "it is a folder here"
         elif place.exists() and not place.is_file():
-            return "it is no ordinary file here"
+            return "it is not a regular file here"
         return None
 
-    def others(self, known: frozenset[PurePosixPath], names: frozenset[str]) -> dict[PurePosixPath, bytes]:
-        """Return the team's files which are not `known` and whose suffix is one of those of `names`."""
+    def other_files(self, known: frozenset[PurePosixPath], names: frozenset[str]) -> dict[PurePosixPath, bytes]:
+        """Return the team's files except `known` whose suffix is the suffix of one of `names`."""
         suffixes = {PurePosixPath(name).suffix for name in names}
         listed = self._git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
         found: dict[PurePosixPath, bytes] = {}
         for path in sorted({PurePosixPath(name) for name in listed if name} - known):
-            if path.suffix not in suffixes or path.parts[0] == self.hidden or self.obstacle(path, frozenset()):
+            if path.suffix not in suffixes or path.parts[0] == self.excluded or self.obstacle(path, frozenset()):
                 continue
             place = self.project / path
             if place.is_file() and place.stat().st_size <= _LARGEST and (file := self.file(path)):
@@ -77,10 +77,10 @@ class WorkTree:
         return found
 
     def uncommitted(self, paths: Iterable[PurePosixPath]) -> list[PurePosixPath]:
-        """Return those of `paths` whose content is not what the last commit holds, so that Git could not bring it back.
+        """Return those of `paths` with uncommitted changes, which Git could not restore.
 
         Raises:
-            UserError: the project is in no Git repository.
+            UserError: the project is not in a Git repository.
             ToolError: Git is missing, or fails.
         """
         wanted = sorted(path for path in set(paths) if (self.project / path).exists())
@@ -89,30 +89,24 @@ class WorkTree:
             return []
         options = ("--porcelain", "-z", "--untracked-files=all", "--ignored=matching", "--no-renames")
         answer = self._git("status", *options, "--", *map(str, wanted))
-        # Git may name the ignored folder instead of the file in it.
-        told = [PurePosixPath(entry[3:]) for entry in answer.split("\0") if entry]
-        return [path for path in wanted if any((prefix / path).is_relative_to(found) for found in told)]
+        # For an ignored file, Git may report its folder.
+        reported = [PurePosixPath(entry[3:]) for entry in answer.split("\0") if entry]
+        return [path for path in wanted if any((prefix / path).is_relative_to(found) for found in reported)]
 
-    def marked(self, label: str) -> list[PurePosixPath]:
-        """Return the files which hold a conflict whose last marker bears a `label` that begins so."""
+    def files_with_conflicts(self, label: str) -> list[PurePosixPath]:
+        """Return the files with a conflict whose last marker starts with `label`."""
         pattern = "^>>>>>>> " + label
         options = ("-l", "-z", "-I", "--untracked", "-e", pattern)
         listed = self._git("grep", *options, "--", ".", empty=True).split("\0")
-        return [path for name in listed if name and (path := PurePosixPath(name)).parts[0] != self.hidden]
+        return [path for name in listed if name and (path := PurePosixPath(name)).parts[0] != self.excluded]
 
     def _git(self, *arguments: str, empty: bool = False) -> str:
-        argv = ["git", "--literal-pathspecs", "--no-optional-locks", *arguments]
-        speaking = {**os.environ, "LC_ALL": "C"}  # what it says is read below
-        try:
-            done = subprocess.run(argv, cwd=self.project, env=speaking, capture_output=True, check=False)
-        except FileNotFoundError:
-            raise ToolError("Git is not here", field="git", hint="install it") from None
+        english = {**os.environ, "LC_ALL": "C"}  # messages are parsed below
+        done = run_git(self.project, "--literal-pathspecs", "--no-optional-locks", *arguments, env=english)
         if done.returncode and not (empty and done.returncode == 1):
-            said = done.stderr.decode(errors="replace").strip()
-            if "not a git repository" in said:
-                hint = (
-                    "run `git init && git add --all && git commit`: it is the way back from a change you did not want"
-                )
-                raise UserError("the project is in no Git repository", field=str(self.project), hint=hint)
-            raise ToolError(f"failed: {said}", field=f"git {arguments[0]}")
+            message = message_of(done)
+            if "not a git repository" in message:
+                hint = "run `git init && git add --all && git commit`, so that you can undo changes"
+                raise UserError("the project is not in a Git repository", field=str(self.project), hint=hint)
+            raise ToolError(f"failed: {message}", field=f"git {arguments[0]}")
         return done.stdout.decode(errors="surrogateescape")

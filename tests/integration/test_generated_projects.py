@@ -1,7 +1,6 @@
-"""Projects for target x environments x models: what judges their files, their own tests, and what `up` would make.
+"""Projects for target x environments x models: their checkers, their own tests, and the preview of `up`.
 
-Everything is rendered and judged by the quick judges; the slow ones (types, tests, the engine) run where they can find
-something new.
+The quick checkers run on every project; types, tests and the engine run only where they can find something new.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import yaml
 from tidemill.stacks.loading import project_settings
 from tidemill.stacks.projects import template_base
 from tidemill.stacks.projects.answers import Answers
-from tidemill.stacks.projects.tree import rendered
+from tidemill.stacks.projects.tree import render_project, write_files
 
 from tests.support.generated import AWS, Clean
 from tests.support.graphs import NATIVE
@@ -27,11 +26,11 @@ from tests.support.platform import git
 from tests.support.standin.backend import shared_state
 from tests.support.standin.engine import PACKAGES, Run, StandinStack, plugins_of
 
-# The SDK leaves the event loop of an inline program which failed to the garbage collector.
+# The SDK leaves the event loop of a failed inline program to the garbage collector.
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
 
 TARGETS = ("local", "docker", "aws")
-# One and several, and names which a format could take for something else.
+# One and several names, including names with a special meaning in some format.
 ENVIRONMENTS = (["dev"], ["dev", "staging", "prod"], ["on", "y", "prod2"])
 MODELS = (["late-flights"], ["late-flights", "class"], ["a", "null", "model-3"])
 BIN = Path(sys.prefix) / "bin"
@@ -58,11 +57,8 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Clean:
 
 
 def write(project: Path, chosen: Answers) -> Path:
-    tree = rendered(chosen)
-    for path, file in tree.items():
-        (project / path).parent.mkdir(parents=True, exist_ok=True)
-        (project / path).write_bytes(file.content)
-    template_base.write(project, chosen, "1", tree)
+    tree = render_project(chosen)
+    write_files(project, {**tree, **template_base.base_files(chosen, "1", tree)})
     return project
 
 
@@ -76,9 +72,7 @@ def judge(project: Path, *argv: str) -> str:
 @pytest.mark.parametrize("models", MODELS, ids="+".join)
 @pytest.mark.parametrize("environments", ENVIRONMENTS, ids="+".join)
 @pytest.mark.parametrize("target", TARGETS)
-def test_every_file_satisfies_its_judge(
-    tmp_path: Path, target: str, environments: list[str], models: list[str]
-) -> None:
+def test_every_file_passes_its_checker(tmp_path: Path, target: str, environments: list[str], models: list[str]) -> None:
     chosen = answers(target, environments, models)
     project = write(tmp_path / "project", chosen)
     problems = [
@@ -98,25 +92,25 @@ def test_every_file_satisfies_its_judge(
 
 @pytest.fixture(scope="module")
 def several(clean: Clean, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with two models and two repositories, in the environment which has the wheel."""
+    """A project with two models and two repositories, in an environment with the wheel."""
     chosen = answers("local", ["dev", "prod"], ["late-flights", "class"])
     project = write(tmp_path_factory.mktemp("several") / "project", chosen)
     (project / ".venv").symlink_to(clean.path, target_is_directory=True)
     return project
 
 
-def test_its_types_are_right(several: Path) -> None:
+def test_its_types_are_correct(several: Path) -> None:
     assert judge(several, "basedpyright") == ""
 
 
-def test_its_own_tests_are_green(clean: Clean, several: Path) -> None:
+def test_its_own_tests_pass(clean: Clean, several: Path) -> None:
     said = clean.check("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=several)
     assert "failed" not in said
 
 
 def test_no_python_depends_on_target_or_environment() -> None:
     def python(target: str, environments: list[str]) -> dict[str, bytes]:
-        tree = rendered(answers(target, environments, ["late-flights"]))
+        tree = render_project(answers(target, environments, ["late-flights"]))
         return {str(path): file.content for path, file in tree.items() if path.suffix == ".py"}
 
     assert python("local", ["dev"]) == python("docker", ["dev"]) == python("aws", ["dev"]) != {}
@@ -135,7 +129,7 @@ def test_preview_of_a_local_project(clean: Clean, tmp_path: Path) -> None:
 
 
 class Generated(StandinStack):
-    """A stack of a project which `tidemill init` made, whose providers are stand-ins."""
+    """A stack of a project of `tidemill init`, with stand-ins for the providers."""
 
     def __init__(self, project: Path, stack: str, target: str, environment: dict[str, str]) -> None:
         self.project, self.stack, self.target = project, stack, target
@@ -158,7 +152,7 @@ def state(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.parametrize("target", ["docker", "aws"])
-def test_preview_of_a_project_elsewhere(clean: Clean, tmp_path: Path, target: str, state: dict[str, str]) -> None:
+def test_preview_of_a_docker_or_aws_project(clean: Clean, tmp_path: Path, target: str, state: dict[str, str]) -> None:
     words = ("init", "harbour", "--team", "harbour", "--target", target, "--env", "dev", "--env", "prod")
     clean.check("tidemill", *words, *(AWS if target == "aws" else ()), cwd=tmp_path)
     stack = Generated(tmp_path / "harbour", "harbour-prod", target, state)
@@ -166,7 +160,7 @@ def test_preview_of_a_project_elsewhere(clean: Clean, tmp_path: Path, target: st
     gc.collect()
     assert made.outcome.changes["create"] > 40
     assert services(made, target) >= {"serving-late-flights", "lakefs", "mlflow", "retraining"}
-    # The images install what the project's own lock names, and tidemill itself is none of it.
+    # The images install the project's own lock, without tidemill itself.
     images = [entry for entry in made.entries if entry.type == "docker-build:index:Image"]
     assert {entry.name.removeprefix("image-") for entry in images} >= {"training", "serving"}
     shutil.rmtree(stack.project)

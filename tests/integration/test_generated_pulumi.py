@@ -1,4 +1,4 @@
-"""The real `pulumi` command line in a generated project, which knows nothing of the command `tidemill`."""
+"""The real `pulumi` command line in a generated project, without the command `tidemill`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import psutil
 import pytest
 from tidemill.components.layout import StackRoot
 from tidemill.stacks.projects.answers import Answers
-from tidemill.stacks.projects.tree import rendered
+from tidemill.stacks.projects.tree import render_project
 
 from tests.support.plain_pulumi import PlainPulumi
 from tests.support.platform import git, processes_of
 
 pytestmark = pytest.mark.integration
 
-# Names which are modules of Python's own: the program's folder is first on `sys.path`.
+# Names of standard modules: the program's folder comes first in `sys.path`.
 ANSWERS = Answers.of({"team": "harbour", "environments": ["dev"], "models": ["json", "late-ships"]})
 FIVE_LINES = "config:\n  tidemill:stack:\n    team: harbour\n    environment: small\n"
 SPY = """
@@ -32,7 +32,7 @@ with open(os.environ["SPY"], "w") as file:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("generated") / "project"
-    for path, file in rendered(ANSWERS).items():
+    for path, file in render_project(ANSWERS).items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(file.content)
         (folder / path).chmod(0o755 if file.executable else 0o644)
@@ -44,7 +44,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small(project: Path, tmp_path: Path) -> Iterator[PlainPulumi]:
-    """A stack of five lines beside the generated ones."""
+    """A five-line stack next to the generated ones."""
     (project / "stacks" / "config" / "Pulumi.harbour-small.yaml").write_text(FIVE_LINES)
     made = PlainPulumi(project, tmp_path, "harbour-small")
     made.check("stack", "init")
@@ -58,7 +58,7 @@ def small(project: Path, tmp_path: Path) -> Iterator[PlainPulumi]:
         psutil.wait_procs(left, timeout=10)
 
 
-def test_preview_plans_the_platform_in_the_program_which_the_language_host_runs(project: Path, tmp_path: Path) -> None:
+def test_preview_plans_the_platform_in_the_language_host(project: Path, tmp_path: Path) -> None:
     pulumi = PlainPulumi(project, tmp_path, "harbour-dev")
     pulumi.check("stack", "init")
     main = project / "stacks" / "__main__.py"
@@ -73,14 +73,14 @@ def test_preview_plans_the_platform_in_the_program_which_the_language_host_runs(
     created = {step["urn"].rsplit("::", 1)[1] for step in planned["steps"] if step["op"] == "create"}
     assert {"lakefs", "mlflow", "serving-json", "serving-late-ships", "retraining", "prometheus"} <= created
     assert not (project / ".tidemill").exists()
-    # Nothing which Python's own modules are called as lies where the program looks first.
+    # No file in the first folder of `sys.path` hides a standard module.
     assert {path.name for path in (project / "stacks").iterdir()} <= {"__main__.py", "config", "__pycache__"}
     # Pulumi itself writes the salt of the passphrase into the stack config; nothing else is changed.
     changed = git(project, "status", "--porcelain", "--", ":!.venv").split()
     assert changed == ["M", "stacks/config/Pulumi.harbour-dev.yaml"]
 
 
-def test_up_answers_and_destroy_leaves_nothing(small: PlainPulumi) -> None:
+def test_up_serves_and_destroy_leaves_nothing(small: PlainPulumi) -> None:
     small.check("up", "--yes")
     urls = small.outputs()["urls"]
     assert httpx.get(f"{urls['lakefs']}/_health", trust_env=False).status_code == 200

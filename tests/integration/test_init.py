@@ -1,4 +1,4 @@
-"""`tidemill init` where it cannot be done, is interrupted or fails half way: nothing half-written is left."""
+"""`tidemill init` with invalid input, interruptions and failures: it leaves no incomplete project."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tests.support.tree import uv
 
 pytestmark = pytest.mark.integration
 
-# Stands before the real program on PATH, says that it was reached, and comes to no end.
+# Precedes the real program on PATH, signals that it was called, and never ends.
 HANGS = """#!/bin/sh
 echo $$ > '{mark}'
 exec sleep 600
 """
-# What is told, and how it ends, when Git is asked for the last thing which `init` needs of it.
+# Fails at the last Git command of `init`.
 FAILS = """#!/bin/sh
 for word; do [ "$word" = commit ] && {{ echo 'the disk is full' >&2; exit 1; }}; done
 exec '{git}' "$@"
 """
-# A run which is killed as the entries of a whole project are being moved into a folder which was there.
+# A run that is killed while it moves the entries of a complete project into an existing folder.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -70,7 +70,7 @@ def init(cwd: Path, *words: str, before: tuple[str, ...] = (), **env: str) -> su
 
 
 def stub(folder: Path, name: str, text: str) -> str:
-    """Put a program called `name` before those of PATH, and return that PATH."""
+    """Create a program `name` that precedes those of PATH, and return the new PATH."""
     folder.mkdir()
     (folder / name).write_text(text)
     (folder / name).chmod(0o755)
@@ -83,19 +83,19 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder with nothing in it, of its own within the test's."""
+    """An empty folder inside the test's folder."""
     made = tmp_path / "place"
     made.mkdir()
     return made
 
 
-def test_a_folder_with_something_in_it_is_refused_and_left(place: Path) -> None:
+def test_a_folder_that_is_not_empty_is_refused_and_unchanged(place: Path) -> None:
     (place / "harbour").mkdir()
     (place / "harbour" / "notes.txt").write_text("ours")
     before = contents(place)
     done = init(place, "harbour", "--defaults")
     assert done.returncode == 2
-    assert "is not empty (there is notes.txt)" in done.stderr
+    assert "is not empty (it contains notes.txt)" in done.stderr
     assert contents(place) == before
     done = init(place, "harbour/notes.txt", "--defaults")
     assert (done.returncode, "is not a folder" in done.stderr) == (2, True)
@@ -107,21 +107,21 @@ def test_a_folder_with_something_in_it_is_refused_and_left(place: Path) -> None:
     [
         (["--team", "Harbour Team"], "team: does not match"),
         (["--team", "../harbour"], "team: does not match"),
-        (["--team", "docker"], "project: is the name of a package which the engine knows already"),
+        (["--team", "docker"], "project: is reserved: the engine has a package of that name"),
         (["--team", "harbour", "--model", "a/b"], "models.0: does not match"),
-        (["--team", "harbour", "--model", "a", "--model", "a"], "models: a is there twice"),
+        (["--team", "harbour", "--model", "a", "--model", "a"], "models: contains a twice"),
         (["--team", "harbour", "--env", "dev-1"], "environments.0: does not match"),
         (["--team", "harbour", "--target", "moon"], "target: unknown value, got 'moon'; use local, docker or aws"),
         (["--team", "harbour", "--target", "aws"], "aws.region: is missing"),
         (["--team", "harbour", "--repository", "x"], "repositories.0: does not match"),
-        (["--team", "harbour", "--owner", "a\x1b[2Jb"], "owner: holds characters which cannot be seen"),
+        (["--team", "harbour", "--owner", "a\x1b[2Jb"], "owner: contains invisible characters"),
         (["--team", "harbour", "--python", "2.7"], "python: unknown value"),
         (["--answers", "answers.yaml"], "enviroments: unknown answer; did you mean environments?"),
         ([], "--team: cannot ask: standard input is not a terminal"),
     ],
     ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else "",
 )
-def test_bad_answers_are_named_before_anything_is_made(place: Path, words: list[str], named: str) -> None:
+def test_invalid_answers_are_reported_before_anything_is_created(place: Path, words: list[str], named: str) -> None:
     (place / "answers.yaml").write_text("team: harbour\nenviroments: [dev]\n")
     before = contents(place)
     done = init(place, "harbour", *words)
@@ -131,7 +131,7 @@ def test_bad_answers_are_named_before_anything_is_made(place: Path, words: list[
     assert contents(place) == before
 
 
-def test_on_a_terminal_it_asks_until_the_answers_hold(place: Path) -> None:
+def test_on_a_terminal_it_asks_until_the_answers_are_valid(place: Path) -> None:
     ours, theirs = os.openpty()
     try:
         with subprocess.Popen(
@@ -151,11 +151,11 @@ def test_on_a_terminal_it_asks_until_the_answers_hold(place: Path) -> None:
     assert (made.target, made.owner) == ("local", "ops@example.org")
 
 
-def test_a_place_which_cannot_be_written_is_named(place: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_named(place: Path) -> None:
     place.chmod(0o555)
     before: tuple[str, ...] = ()
     if os.geteuid() == 0:
-        # Root may write everywhere by one capability; without it modes count, as for everybody.
+        # Without this capability, file modes also apply to root.
         if not shutil.which("setpriv"):
             pytest.skip("root cannot be kept from writing without setpriv")
         before = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-all")
@@ -164,7 +164,7 @@ def test_a_place_which_cannot_be_written_is_named(place: Path) -> None:
     finally:
         place.chmod(0o755)
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "cannot be written (Permission denied); nothing was made" in done.stderr
+    assert "cannot be written (Permission denied); nothing was created" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(place.iterdir()) == []
 
@@ -185,19 +185,19 @@ def test_an_interrupted_run_leaves_no_project(tmp_path: Path, place: Path, how: 
     ) as started:  # fmt: skip
         number = wait_for("uv to be asked", lambda: mark.is_file() and mark.read_text().strip(), 60, every=0.05)
         hanging = psutil.Process(int(number))
-        assert len(list(place.rglob("pyproject.toml"))) > 0  # it is half way
+        assert len(list(place.rglob("pyproject.toml"))) > 0  # it has started writing
         started.send_signal(how)
         if how == signal.SIGKILL:
             hanging.kill()
         said, _ = started.communicate(timeout=60)
-    # 130: as shells say of what Ctrl-C ended.
+    # 130: like a shell after Ctrl-C.
     assert started.returncode == (-how if how == signal.SIGKILL else 130)
     assert "Traceback" not in said
     assert psutil.wait_procs([hanging], timeout=30)[1] == []
     if how != signal.SIGKILL:
         assert [entry.name for entry in place.rglob("*")] == (["harbour"] if there else [])
         return
-    # What nobody could put away is hidden, no project, and gone with the next run.
+    # Leftovers of a killed run are hidden, are not a project, and are removed by the next run.
     (left,) = list((place / "harbour" if there else place).iterdir())
     assert left.name.startswith(".")
     assert there or not (place / "harbour").exists()
@@ -208,16 +208,16 @@ def test_an_interrupted_run_leaves_no_project(tmp_path: Path, place: Path, how: 
     assert git(place / "harbour", "status", "--porcelain") == ""
 
 
-def test_a_run_which_fails_half_way_leaves_nothing(tmp_path: Path, place: Path) -> None:
+def test_a_failed_run_leaves_nothing(tmp_path: Path, place: Path) -> None:
     real = shutil.which("git")
     path = stub(tmp_path / "bin", "git", FAILS.format(git=real))
     done = init(place, "deep/down/harbour", "--defaults", PATH=path)
     assert done.returncode == 3, done.stdout + done.stderr
-    assert "could not make the first commit: the disk is full" in done.stderr
+    assert "the first commit failed: the disk is full" in done.stderr
     assert list(place.iterdir()) == []
 
 
-def test_a_run_which_is_killed_at_the_very_end_is_finished_by_the_next(place: Path) -> None:
+def test_the_next_run_finishes_one_that_was_killed_at_its_last_step(place: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(place)], env=environment(), cwd=place.parent, check=False, timeout=300
     )
@@ -225,24 +225,24 @@ def test_a_run_which_is_killed_at_the_very_end_is_finished_by_the_next(place: Pa
     assert not (place / "uv.lock").exists()
     again = init(place, ".", "--defaults")
     assert again.returncode == 2
-    assert "this one finished it" in again.stderr
+    assert "this run finished it" in again.stderr
     assert template_base.read(place).answers.models == ["berths"]
     assert git(place, "status", "--porcelain") == ""
     assert not list(place.glob(".tidemill-init-*"))
 
 
-def test_it_is_made_in_an_empty_folder_where_one_stands_without_a_git_identity(tmp_path: Path, place: Path) -> None:
+def test_it_works_in_the_empty_current_folder_without_a_git_identity(tmp_path: Path, place: Path) -> None:
     here = place.stat().st_ino
     nobody = {"HOME": str(tmp_path), "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
     done = init(place, ".", "--team", "harbour", "--env", "dev", "--env", "prod", **nobody)
     assert done.returncode == 0, done.stderr
     assert place.stat().st_ino == here
-    assert git(place, "log", "--format=%s") == "Generate the project from the template of tidemill"
+    assert git(place, "log", "--format=%s") == "Generate the project from the tidemill template"
     assert git(place, "status", "--porcelain") == ""
     assert "uv run tidemill up --stack harbour-dev" in done.stdout
 
 
-def test_in_a_repository_of_somebody_it_makes_none(place: Path) -> None:
+def test_inside_another_repository_it_makes_no_repository(place: Path) -> None:
     git(place, "init", "--quiet")
     done = init(place, "teams/harbour", "--defaults")
     assert done.returncode == 0, done.stderr

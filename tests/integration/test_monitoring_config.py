@@ -1,4 +1,4 @@
-"""What is rendered for Prometheus and Alertmanager, judged by their own tools."""
+"""The rendered config of Prometheus and Alertmanager, checked by their own tools."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write the config files of both services as the provider would, with secrets which are files of no meaning."""
+    """Write the config files of both services like the provider, with dummy secrets."""
     folder = tmp_path_factory.mktemp("rendered")
     (folder / "secret").write_text("a-secret")
     services = record(functools.partial(compose, load_stack(ROOT, "flights-dev"))).of("Service")
@@ -55,10 +55,10 @@ def test_amtool_accepts_the_config_and_routes_a_drift_alert(rendered: Path) -> N
     assert check(amtool, "config", "routes", "test", config, "alertname=TidemillServiceDown").strip() == "nobody"
 
 
-def test_rules_fire_when_they_should_and_not_before(rendered: Path) -> None:
-    """Promtool's own unit tests of rules."""
+def test_rules_fire_on_time(rendered: Path) -> None:
+    """Unit tests of rules with promtool."""
     labels = {"model": "flights", "reason": "drift", "severity": "ticket", "version": "3"}
-    summary = "features of live traffic have moved away from the reference of version 3"
+    summary = "features in live traffic have drifted from the reference of version 3"
     hint = "tidemill status; the retraining service trains on the newest validated data"
     drift = {"exp_labels": labels, "exp_annotations": {"summary": summary, "hint": hint}}
     tests = {
@@ -84,7 +84,7 @@ def test_rules_fire_when_they_should_and_not_before(rendered: Path) -> None:
 
 
 def test_rules_of_the_model_server(rendered: Path) -> None:
-    """Each of its alerts, from what the server's own `/metrics` would show."""
+    """Each alert on the server's own metrics."""
     of = 'model="flights"'
     series = {
         f'tidemill_model_load_failed{{{of},version="8"}}': "_x3 1x40 _x200",
@@ -113,7 +113,7 @@ def test_rules_of_the_model_server(rendered: Path) -> None:
     rules = yaml.safe_load((rendered / "rules.yml").read_text())
     annotations = {rule["alert"]: rule.pop("annotations") for group in rules["groups"] for rule in group["rules"]}
     assert all(set(said) == {"summary", "hint"} for said in annotations.values())
-    # What they say is not compared here, only when: promtool compares all of an alert or none of it.
+    # Annotations are not compared: promtool compares either all of an alert or only its time.
     (rendered / "bare.yml").write_text(yaml.safe_dump(rules))
     tests = {
         "rule_files": ["bare.yml"],

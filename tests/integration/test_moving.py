@@ -1,4 +1,4 @@
-"""A stack's contents move: real lakeFS with its gate, real MLflow on SQLite and on Postgres, at both ends."""
+"""Exports and imports of real stacks: lakeFS with its gate, MLflow on SQLite and on Postgres."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def _post(http: httpx.Client, route: str, **body: Any) -> dict[str, Any]:
 
 @contextmanager
 def _moved_mlflow(folder: Path, old: Old, urls: dict[str, str], artifacts: Path) -> Generator[httpx.Client]:
-    """Run MLflow on moved databases and artifacts; its administrator has the old password."""
+    """Run MLflow on the imported databases and artifacts; its administrator has the old password."""
     accounts = secret_file(
         folder,
         "accounts.ini",
@@ -208,23 +208,23 @@ def _check_mlflow(http: httpx.Client, old: Old) -> None:
     assert http.get(f"/api/2.0/mlflow-artifacts/artifacts/{path}").content == ARTIFACT
     experiment = run["info"]["experiment_id"]
     asked = {"url": f"{API}/experiments/get", "params": {"experiment_id": experiment}}
-    assert http.get(**asked, auth=("serving", "a password of tests")).status_code == 200, "who may read still may"
+    assert http.get(**asked, auth=("serving", "a password of tests")).status_code == 200, "readers keep their access"
     assert http.get(**asked, auth=("serving", "another password")).status_code == 401
 
 
-def test_everything_moves_and_still_holds_together(old: Old, archive: Path, tmp_path: Path) -> None:
+def test_all_contents_move_and_stay_consistent(old: Old, archive: Path, tmp_path: Path) -> None:
     told: list[Step] = []
     root = StackRoot(tmp_path / "stacks" / "flights-dev")
     done = import_(LocalDestination(root), SUBJECT, ["flights"], archive, PASSPHRASE, told.append)
     assert (done.resumed, done.kept) == (False, 0)
     assert {step.what for step in told} >= {"verifying", "database mlflow", "repositories", "store capture-flights"}
-    assert max(step.done for step in told) == done.manifest.bytes, "all of it was told of"
+    assert max(step.done for step in told) == done.manifest.bytes, "the progress reached the total"
 
     about = done.manifest.repositories["flights"]
     assert about.left_out == ["draft: departures/unfinished.parquet"]
     assert done.manifest.unresolved == [f"flights@{'f' * 64}"]
     assert set(about.pinned) == {old.commit, old.dangling}
-    assert [path.name for path in (tmp_path / "stacks").iterdir()] == ["flights-dev"], "nothing is left beside it"
+    assert [path.name for path in (tmp_path / "stacks").iterdir()] == ["flights-dev"], "no other folder is left"
     for name, value in old.source.secrets().items():
         assert (root.secrets / name).read_text() == value
         assert (root.secrets / name).stat().st_mode & 0o777 == 0o600
@@ -264,8 +264,8 @@ def _check_lake(server: Server, lake: Lake, old: Old) -> None:
     servers = (old.gated.lakefs, server)
     before, after = (LakeClient(LakeServer(each.url, *each.auth)) for each in servers)
     pins = (old.commit, old.dangling)
-    # lakeFS names its dump of commits by the bytes, in which the metadata of a commit have now this order, now that: of
-    # twenty dumps of one repository some had another name. So the commits are compared themselves, each whole.
+    # lakeFS names a dump of commits by its bytes, and the order of a commit's metadata varies: some of twenty dumps of
+    # one repository had different names. So the commits themselves are compared.
     then, now = (_with_commits(client, each, pins) for client, each in zip((before, after), servers, strict=True))
     assert now == then, "every commit, branch and tag"
     assert len(now[1]) > len(pins)
@@ -277,11 +277,11 @@ def _check_lake(server: Server, lake: Lake, old: Old) -> None:
         assert [*lake.log("flights", "main")] == [*old_lake.log("flights", "main")]
     for commit in (old.commit, old.dangling, "v1"):
         assert len(data.read(f"flights/{commit}/departures", lake=lake).to_pandas()) >= 300
-    # The gate's verdicts came along: what was validated is, and nothing else.
+    # The gate's verdicts moved too: exactly the validated commits are validated.
     assert data.is_validated("flights", old.commit, lake=lake)
     assert not data.is_validated("flights", old.dangling, lake=lake)
     assert data.read("flights/main/departures", validated=True, lake=lake).commit == lake.head("flights", "main").id
-    # The lake goes on: a commit on top of the old ones.
+    # The lake accepts new commits.
     data.write(departures.month_frame(2).head(9), "flights/draft/departures/d.parquet", lake=lake)
     made = data.commit("flights/draft", "on top", lake=lake)
     assert lake.head("flights", made.commit).parents == (lake.head("flights", "main").id,)
@@ -293,7 +293,7 @@ def _with_commits(client: LakeClient, server: Server, pins: tuple[str, ...]) -> 
     return replace(found, refs=replace(found.refs, commits="")), commits
 
 
-def test_nothing_secret_is_readable_and_any_change_is_found(old: Old, archive: Path, tmp_path: Path) -> None:
+def test_secrets_are_unreadable_and_changes_are_detected(old: Old, archive: Path, tmp_path: Path) -> None:
     files = sorted(path for path in archive.rglob("*") if path.is_file())
     assert len(files) > 40
     hidden = [value.encode() for value in old.source.secrets().values()] + [b"pbkdf2", b"scrypt:", b"dashboard"]
@@ -330,11 +330,11 @@ def test_the_databases_move_to_postgres_and_back(old: Old, archive: Path, postgr
     there = ServerSource(old.gated.lakefs, urls, old.source.folder, old.source.kept)
     second = export(there, SUBJECT, tmp_path / "back.tar", PASSPHRASE)
     assert second.databases == first.databases, "row for row"
-    assert not list(root.data("lakefs").iterdir()), "lakeFS kept its commits, branches and runs in Postgres too"
+    assert not list(root.data("lakefs").iterdir()), "lakeFS stored its commits, branches and runs in Postgres too"
 
     with _moved_mlflow(tmp_path / "mlflow", old, urls, root.data("mlflow-artifacts")) as http:
         _check_mlflow(http, old)
-        # Numbers go on behind those which moved.
+        # Sequences continue after the imported numbers.
         assert int(_post(http, "experiments/create", name="new")["experiment_id"]) > 1
         _post(http, "users/create", username="new", password="another password of tests")
 
@@ -360,7 +360,7 @@ def test_the_databases_move_to_postgres_and_back(old: Old, archive: Path, postgr
     assert not (tmp_path / "stacks" / "again-dev").exists()
 
 
-def test_an_interrupted_import_shows_nothing_and_goes_on(
+def test_an_interrupted_import_leaves_the_stack_empty_and_can_continue(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = StackRoot(tmp_path / "stacks" / "flights-dev")
@@ -376,7 +376,9 @@ def test_an_interrupted_import_shows_nothing_and_goes_on(
     assert place.is_dir()
     with monkeypatch.context() as patched:
         patched.setattr(LakeClient, "commits", lambda *_: frozenset())
-        with pytest.raises(PlatformError, match=r"did not restore its commits.*import again to go on"):
+        with pytest.raises(
+            PlatformError, match=r"the commits in lakeFS differ from the archive.*import again to go on"
+        ):
             import_(LocalDestination(root), SUBJECT, ["flights"], archive, PASSPHRASE)
     assert not root.path.exists()
     done = import_(LocalDestination(root), SUBJECT, ["flights"], archive, PASSPHRASE)
@@ -386,7 +388,7 @@ def test_an_interrupted_import_shows_nothing_and_goes_on(
     assert not place.exists()
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_written(archive: Path, tmp_path: Path) -> None:
+def test_a_mismatched_archive_is_refused_before_anything_is_written(archive: Path, tmp_path: Path) -> None:
     root = StackRoot(tmp_path / "stacks" / "flights-dev")
     other = Subject("flights-dev", "flights", "local", ())
 
@@ -395,17 +397,17 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(archive: Path, 
             import_(LocalDestination(root), subject, repositories, archive, passphrase)
         return str(error.value)
 
-    assert "has models which the stack's config does not, got 'flights'" in refused(other, ["flights"])
-    assert "has repositories which the stack's config does not, got 'flights'" in refused(SUBJECT, [])
-    assert "not the passphrase" in refused(SUBJECT, ["flights"], "incorrect horse battery staple")
+    assert "has models that are missing in the stack's config, got 'flights'" in refused(other, ["flights"])
+    assert "has repositories that are missing in the stack's config, got 'flights'" in refused(SUBJECT, [])
+    assert "wrong passphrase" in refused(SUBJECT, ["flights"], "incorrect horse battery staple")
     assert list(tmp_path.iterdir()) == []
     write_file(root.data("x") / "y", "z")
     said = refused(SUBJECT, ["flights"])
-    assert f"the stack is not empty: {root.path} exists; import into a stack which was never up" in said
+    assert f"the stack is not empty: {root.path} exists; import into a new stack" in said
     assert [path.name for path in (tmp_path / "stacks").iterdir()] == ["flights-dev"]
 
 
-def test_an_object_which_the_lake_does_not_own_cannot_be_left_behind_unnoticed(old: Old, tmp_path: Path) -> None:
+def test_an_export_fails_on_missing_and_imported_objects(old: Old, tmp_path: Path) -> None:
     env = {
         "LAKEFS_BLOCKSTORE_LOCAL_IMPORT_ENABLED": "true",
         "LAKEFS_BLOCKSTORE_LOCAL_ALLOWED_EXTERNAL_PREFIXES": str(tmp_path),
@@ -419,7 +421,7 @@ def test_an_object_which_the_lake_does_not_own_cannot_be_left_behind_unnoticed(o
         (held,) = [path for path in (lakefs.folder / "objects/flights/data").rglob("*") if path.is_file()]
         source = ServerSource(lakefs, old.source.urls, old.source.folder, old.source.kept)
         held.write_bytes(b"longer")
-        with pytest.raises(PlatformError, match="does not have this object as it was written"):
+        with pytest.raises(PlatformError, match="is missing in the lake's store, or has another size"):
             export(source, SUBJECT, tmp_path / "a.tar", PASSPHRASE)
         held.write_bytes(b"x")
         outside = tmp_path / "outside" / "big.parquet"
@@ -428,6 +430,6 @@ def test_an_object_which_the_lake_does_not_own_cannot_be_left_behind_unnoticed(o
         started = _lakefs(lakefs, "POST", f"{route}/import", json={"paths": paths, "commit": {"message": "i"}}).json()
         while not (said := _lakefs(lakefs, "GET", f"{route}/import", params={"id": started["id"]}).json())["completed"]:
             assert not said.get("error"), said
-        with pytest.raises(RefusedError, match="lies outside of the lake's own store"):
+        with pytest.raises(RefusedError, match="is outside the lake's own store"):
             export(source, SUBJECT, tmp_path / "a.tar", PASSPHRASE)
     assert not [path for path in tmp_path.iterdir() if "tar" in path.name]

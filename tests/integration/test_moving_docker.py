@@ -1,4 +1,4 @@
-"""Volumes as stores which move, with a real daemon, and an import into containers which is interrupted."""
+"""Docker volumes as exported stores, and interrupted imports, with a real daemon."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def settings(daemon: Docker) -> Iterator[DockerSettings]:
 
 @pytest.fixture
 def container(settings: DockerSettings) -> Iterator[ScratchContainer]:
-    """A container with the volume of the store `x`, which is empty."""
+    """A container with the empty volume of the store `x`."""
     client = connect(settings.host)
     remove_volume(client, NAMES.of("x"))
     volume = store_volume(client, NAMES, "x", USER)
-    assert store_volume(client, NAMES, "x", USER) == volume, "it is there already"
+    assert store_volume(client, NAMES, "x", USER) == volume, "it already exists"
     with ScratchContainer(
         client, settings.base_image, NAMES.of("helper"), NAMES.labels(), volumes={"/data/x": volume}
     ) as running:
@@ -60,7 +60,7 @@ def container(settings: DockerSettings) -> Iterator[ScratchContainer]:
     assert not client.containers.list(all=True, filters={"name": NAMES.of("helper")})
 
 
-def test_a_volume_gives_what_it_was_given(container: ScratchContainer) -> None:
+def test_a_volume_returns_what_was_written(container: ScratchContainer) -> None:
     store = VolumeStore(container, "/data/x")
     big = bytes(range(256)) * 20_000
     files = {"a b/ü\n.txt": b"12345", "big": big, "empty": b"", "a b/c": b"c"}
@@ -73,7 +73,7 @@ def test_a_volume_gives_what_it_was_given(container: ScratchContainer) -> None:
             assert source.read() == content
         assert store.sha256(name) == hashlib.sha256(content).hexdigest()
     with store.open("big") as (source, _):
-        source.read(10)  # the rest of it is not taken for the next answer
+        source.read(10)  # the rest must not appear in the next answer
     assert store.sha256("none") is store.sha256("a b") is None
     with pytest.raises(NotFoundError), store.open("gone"):
         pass
@@ -84,7 +84,7 @@ def test_a_volume_gives_what_it_was_given(container: ScratchContainer) -> None:
     assert list(VolumeStore(container, "/data/none").names()) == []
 
 
-def test_a_database_in_a_volume_is_read_as_of_one_moment(container: ScratchContainer, tmp_path: Path) -> None:
+def test_a_database_in_a_volume_is_read_as_a_snapshot(container: ScratchContainer, tmp_path: Path) -> None:
     store = VolumeStore(container, "/data/x")
     made = tmp_path / "retrainings.db"
     with closing(sqlite3.connect(made, isolation_level=None)) as database:
@@ -93,16 +93,16 @@ def test_a_database_in_a_volume_is_read_as_of_one_moment(container: ScratchConta
         database.execute("insert into t values (1)")
         for path in (made, made.with_name("retrainings.db-wal")):
             store.write(path.name, io.BytesIO(path.read_bytes()), path.stat().st_size)
-    assert list(store.names()) == ["retrainings.db"], "the journal goes with the database"
+    assert list(store.names()) == ["retrainings.db"], "the journal is part of the database"
     copy = tmp_path / "copy.db"
     with store.open("retrainings.db") as (source, size):
         copy.write_bytes(source.read())
     assert copy.stat().st_size == size
     with closing(sqlite3.connect(copy)) as database:
-        assert database.execute("select x from t").fetchall() == [(1,)], "what was in the journal alone came too"
+        assert database.execute("select x from t").fetchall() == [(1,)], "rows that were only in the journal moved too"
 
 
-def test_nobody_s_and_other_stacks_volumes_are_not_taken(settings: DockerSettings, tmp_path: Path) -> None:
+def test_volumes_without_an_owner_or_of_other_stacks_are_not_used(settings: DockerSettings, tmp_path: Path) -> None:
     client = connect(settings.host)
     root = StackRoot(tmp_path / "stacks" / NAMES.stack)
     volume = NAMES.of("monitor")
@@ -116,7 +116,7 @@ def test_nobody_s_and_other_stacks_volumes_are_not_taken(settings: DockerSetting
         remove_volume(client, volume)
 
 
-def test_an_import_which_was_interrupted_goes_on_and_one_of_another_archive_begins_anew(
+def test_an_interrupted_import_continues_and_another_archive_starts_again(
     settings: DockerSettings, tmp_path: Path
 ) -> None:
     client = connect(settings.host)
@@ -131,7 +131,7 @@ def test_an_import_which_was_interrupted_goes_on_and_one_of_another_archive_begi
         assert [container.name for container in left] == [NAMES.of("importing-store-x")]
         assert not root.path.exists()
     assert not client.containers.list(all=True, filters={"label": f"tidemill.stack={NAMES.stack}"})
-    # A killed one would leave its container.
+    # A killed import would leave its container.
     client.containers.create(settings.base_image, name=NAMES.of("importing-store-x"), labels=NAMES.labels())
     with DockerDestination(NAMES, root, settings) as destination:
         assert destination.obstacle() is None

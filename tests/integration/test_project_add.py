@@ -1,4 +1,4 @@
-"""`tidemill add` in projects of the real template: as they were made, and after the team made them their own."""
+"""`tidemill add` in projects of the real template, unchanged and edited by the team."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tidemill.stacks.loading import load_stack, stack_names
 from tidemill.stacks.projects import template_base
 from tidemill.stacks.projects.adding import ModelOptions, add_environment, add_model, add_repository
 from tidemill.stacks.projects.answers import Answers
-from tidemill.stacks.projects.tree import TEMPLATE_VERSION, rendered
+from tidemill.stacks.projects.tree import TEMPLATE_VERSION, render_project
 from tidemill.stacks.projects.updating import update
 from tidemill.stacks.teams.checking import check_project
 
@@ -26,13 +26,13 @@ def project(tmp_path: Path) -> Path:
 
 
 def whole(answers: Answers) -> dict[str, tuple[bytes, bool]]:
-    """Return what `tidemill init` makes of `answers`."""
-    tree = rendered(answers)
-    files = {**tree, **template_base.files(answers, TEMPLATE_VERSION, tree)}
+    """Return the files of `tidemill init` for `answers`."""
+    tree = render_project(answers)
+    files = {**tree, **template_base.base_files(answers, TEMPLATE_VERSION, tree)}
     return {str(path): (file.content, file.executable) for path, file in files.items()}
 
 
-def test_adding_to_an_untouched_project_gives_what_init_would_have_made(project: Path) -> None:
+def test_adding_to_an_untouched_project_equals_init_with_all_names(project: Path) -> None:
     add_model(project, "late-ships")
     assert contents(project) == whole(ANSWERS.with_(models=["berths", "late-ships"]))
     add_repository(project, "weather")
@@ -50,7 +50,7 @@ def test_adding_to_an_untouched_project_gives_what_init_would_have_made(project:
     assert update(project).changes == []
 
 
-def test_every_other_line_stays_as_the_team_wrote_it(project: Path) -> None:
+def test_all_other_lines_stay_unchanged(project: Path) -> None:
     text = (project / BASE).read_text()
     text = text.replace("monitoring: { grafana: auto,", "\n\n# Ours:   who watches.\nmonitoring: {grafana:   auto , ")
     text = text.replace("    target: delayed\n", "    target:   'delayed'   # as it was\n")
@@ -69,7 +69,7 @@ def test_every_other_line_stays_as_the_team_wrote_it(project: Path) -> None:
     assert config.models["late-ships"].retrain.promotion == "manual"
 
 
-def test_options_stand_in_the_config(project: Path) -> None:
+def test_options_are_written_to_the_config(project: Path) -> None:
     add_repository(project, "weather")
     options = ModelOptions(repository="weather", train=["python", "fit.py", "--fast"], owner="sea: 'us'", target="late")
     add_model(project, "late-ships", options)
@@ -88,7 +88,7 @@ def test_options_stand_in_the_config(project: Path) -> None:
     assert (tides.data, tides.purpose) == ("weather/v2/tides", "how high?")
 
 
-def test_a_later_template_reaches_what_was_added(project: Path, tmp_path: Path) -> None:
+def test_a_later_template_updates_added_files(project: Path, tmp_path: Path) -> None:
     add_model(project, "late-ships", ModelOptions(owner="sea@example.org"))
     commit(project)
     later = later_template(tmp_path / "later", None, {f"{BASE}.j2": ("target: delayed", "target: very_late")})
@@ -98,7 +98,7 @@ def test_a_later_template_reaches_what_was_added(project: Path, tmp_path: Path) 
     assert models["late-ships"].owner == "sea@example.org"
 
 
-def test_configs_without_the_templates_base_are_edited_where_such_keys_are(project: Path) -> None:
+def test_configs_without_the_templates_base_are_edited_at_their_parent_keys(project: Path) -> None:
     (project / BASE).rename(project / "shared.yaml")
     for stack in stack_names(project):
         file = project / f"stacks/config/Pulumi.{stack}.yaml"
@@ -110,7 +110,7 @@ def test_configs_without_the_templates_base_are_edited_where_such_keys_are(proje
     assert list(load_stack(project, "harbour-dev").config.models) == ["berths", "late-ships"]
 
 
-def test_a_file_of_the_teams_own_is_left_and_told(project: Path) -> None:
+def test_a_file_of_the_team_is_kept_and_reported(project: Path) -> None:
     (project / "models/late_ships").mkdir()
     (project / "models/late_ships/train.py").write_text("print('ours')\n")
     kept = {str(one.path): one.kind for one in add_model(project, "late-ships")}
@@ -121,16 +121,16 @@ def test_a_file_of_the_teams_own_is_left_and_told(project: Path) -> None:
 @pytest.mark.parametrize(
     ("add", "name", "error", "text"),
     [
-        (add_model, "berths", UserError, "model: is there already, got 'berths'"),
+        (add_model, "berths", UserError, "model: already exists, got 'berths'"),
         (add_model, "Late Ships", ConfigError, r"models.*does not match"),
         (add_model, "../x", ConfigError, r"models.*does not match"),
-        (add_environment, "prod", UserError, "environment: is there already"),
+        (add_environment, "prod", UserError, "environment: already exists"),
         (add_environment, "pre-prod", ConfigError, r"environments.*does not match"),
-        (add_repository, "harbour", UserError, "repository: is there already"),
+        (add_repository, "harbour", UserError, "repository: already exists"),
         (add_repository, "a", ConfigError, r"repositories.*does not match"),
     ],
 )
-def test_names_which_are_taken_or_bad_are_refused(
+def test_taken_and_invalid_names_are_refused(
     project: Path, add: object, name: str, error: type[Exception], text: str
 ) -> None:
     before = contents(project)
@@ -149,7 +149,7 @@ def test_an_unknown_repository_is_refused_with_the_nearest(project: Path) -> Non
     assert contents(project) == before
 
 
-def test_what_would_not_hold_is_not_written(project: Path) -> None:
+def test_an_invalid_result_is_not_written(project: Path) -> None:
     file = project / "stacks/config/teams.yaml"
     file.write_text("quotas: { models: 1 }\n")
     before = contents(project)

@@ -1,4 +1,4 @@
-"""`tidemill update` over three versions of the real template, in projects which moved on in between."""
+"""`tidemill update` over three versions of the real template, in edited projects."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tidemill.runtime.common.errors import RefusedError, UserError
 from tidemill.stacks.loading import load_stack
 from tidemill.stacks.projects import template_base
 from tidemill.stacks.projects.answers import Answers
-from tidemill.stacks.projects.supply import Source, Supply, put_in
-from tidemill.stacks.projects.tree import rendered
+from tidemill.stacks.projects.dependency_update import DependencyUpdate, Source, add_source
+from tidemill.stacks.projects.tree import render_project
 from tidemill.stacks.projects.updating import Update, update
 
 from tests.support.evolving import commit, contents, git, later_template, made_project
@@ -72,24 +72,24 @@ def kinds(done: Update) -> dict[str, str]:
     return {str(change.path): change.kind for change in done.changes}
 
 
-def test_an_untouched_project_becomes_what_init_would_make(project: Path, versions: tuple[Path, Path]) -> None:
+def test_an_untouched_project_becomes_what_init_would_create(project: Path, versions: tuple[Path, Path]) -> None:
     for number, templates in zip("23", versions, strict=True):
         done = update(project, templates=templates, version=number)
         assert (done.after, done.conflicts) == (number, [])
         assert contents(project) == {
             str(path): (file.content, file.executable)
             for path, file in {
-                **rendered(ANSWERS, templates),
-                **template_base.files(ANSWERS, number, rendered(ANSWERS, templates)),
+                **render_project(ANSWERS, templates),
+                **template_base.base_files(ANSWERS, number, render_project(ANSWERS, templates)),
             }.items()
         }
         commit(project)
     assert update(project, templates=versions[1], version="3").changes == []
 
 
-def test_edits_in_between_stay_and_conflicts_are_marked(project: Path, versions: tuple[Path, Path]) -> None:
+def test_edits_are_kept_and_conflicts_are_marked(project: Path, versions: tuple[Path, Path]) -> None:
     edit(project, BASE, "at_least: 0.65", "at_least: 0.7")
-    edit(project, TRAIN, "HOLDOUT = 0.2", "HOLDOUT = 0.1")  # the line which the template changes too
+    edit(project, TRAIN, "HOLDOUT = 0.2", "HOLDOUT = 0.1")  # the template changes this line too
     (project / "models/late_ships/train.py").unlink()
     (project / "notes.md").write_text("Ours.\n")
     edit(project, ".yamllint.yaml", "extends: default", "extends: relaxed")
@@ -113,12 +113,12 @@ def test_edits_in_between_stay_and_conflicts_are_marked(project: Path, versions:
     ) in (project / TRAIN).read_text()
     assert not (project / "models/late_ships/train.py").exists()
 
-    # The conflict is told until it is decided, and nothing is written over it.
+    # The conflict is reported until it is resolved, and not overwritten.
     before = contents(project)
     again = update(project, templates=versions[0], version="2")
     assert (again.changes, [str(path) for path in again.conflicts]) == ([], [TRAIN])
     commit(project)
-    with pytest.raises(RefusedError, match=r"models/berths/train\.py: conflicts of an earlier update"):
+    with pytest.raises(RefusedError, match=r"models/berths/train\.py: contain conflicts of an earlier update"):
         update(project, templates=versions[1], version="3")
     assert contents(project) == before
 
@@ -148,7 +148,7 @@ def test_edits_in_between_stay_and_conflicts_are_marked(project: Path, versions:
     assert load_stack(project, "harbour-dev").config.models["berths"].promote.at_least == 0.7
 
 
-def test_what_is_not_committed_is_not_touched(project: Path, versions: tuple[Path, Path]) -> None:
+def test_uncommitted_files_are_not_touched(project: Path, versions: tuple[Path, Path]) -> None:
     edit(project, BASE, "at_least: 0.65", "at_least: 0.7")
     (project / "scripts").mkdir()
     (project / "scripts/check.sh").write_text("ours\n")
@@ -163,10 +163,10 @@ def test_what_is_not_committed_is_not_touched(project: Path, versions: tuple[Pat
     assert kinds(update(project, templates=versions[0], version="2"))["scripts/check.sh"] == "conflict"
 
 
-def test_without_git_nothing_is_touched(project: Path, versions: tuple[Path, Path]) -> None:
+def test_without_git_nothing_is_changed(project: Path, versions: tuple[Path, Path]) -> None:
     shutil.rmtree(project / ".git")
     before = contents(project)
-    with pytest.raises(UserError, match="no Git repository; run `git init"):
+    with pytest.raises(UserError, match="not in a Git repository; run `git init"):
         update(project, templates=versions[0], version="2")
     assert contents(project) == before
 
@@ -177,7 +177,7 @@ def test_a_project_in_a_folder_of_a_repository_is_updated(tmp_path: Path, versio
     git(tmp_path / "mono", "init", "--quiet")
     commit(tmp_path / "mono")
     edit(project, BASE, "at_least: 0.65", "at_least: 0.7")
-    with pytest.raises(RefusedError, match=r"stacks/config/base\.yaml: hold changes"):
+    with pytest.raises(RefusedError, match=r"stacks/config/base\.yaml: have uncommitted changes"):
         update(project, templates=versions[0], version="2")
     commit(tmp_path / "mono")
     assert kinds(update(project, templates=versions[0], version="2"))[BASE] == "merged"
@@ -185,10 +185,10 @@ def test_a_project_in_a_folder_of_a_repository_is_updated(tmp_path: Path, versio
 
 def test_a_newer_project_is_refused(project: Path, versions: tuple[Path, Path]) -> None:
     update(project, templates=versions[0], version="2")
-    # An answer which this tidemill knows nothing of is no other failure.
+    # An unknown answer does not cause another error.
     (project / template_base.ANSWERS).write_text((project / template_base.ANSWERS).read_text() + "  novelty: yes\n")
     commit(project)
-    with pytest.raises(RefusedError, match="newer tidemill than this one"):
+    with pytest.raises(RefusedError, match="created or updated by a newer tidemill"):
         update(project, version="1")
 
 
@@ -200,7 +200,7 @@ def test_a_dry_run_writes_nothing(project: Path, versions: tuple[Path, Path]) ->
     assert shown.changes == update(project, templates=versions[0], version="2").changes
 
 
-def test_an_answer_which_is_new_is_told_and_one_may_change(project: Path, versions: tuple[Path, Path]) -> None:
+def test_new_answers_are_reported_and_answers_can_change(project: Path, versions: tuple[Path, Path]) -> None:
     answers = project / template_base.ANSWERS
     answers.write_text("".join(line for line in answers.read_text().splitlines(True) if "python:" not in line))
     commit(project)
@@ -211,18 +211,18 @@ def test_an_answer_which_is_new_is_told_and_one_may_change(project: Path, versio
     assert load_stack(project, "harbour-prod").config.target == "docker"
     assert template_base.read(project).answers.target == "docker"
     commit(project)
-    with pytest.raises(UserError, match="team: cannot be answered otherwise"):
+    with pytest.raises(UserError, match="team: cannot be changed"):
         update(project, {"team": "other"}, templates=versions[0], version="2")
 
 
 @pytest.mark.parametrize("failing", ["plan.json", "check.sh", "train.py", "answers.yaml"])
-def test_a_file_which_cannot_be_written_leaves_everything_as_it_was(
+def test_a_file_that_cannot_be_written_leaves_everything_unchanged(
     project: Path, versions: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     before = contents(project)
     real = Path.replace
 
-    # As root every folder can be written, so that it is the disk which fails.
+    # Root can write every folder, so the disk fails instead.
     def replace(self: Path, target: Path) -> Path:
         if target.name == failing and not failed:
             failed.append(target)
@@ -260,7 +260,7 @@ update(Path(sys.argv[1]), templates=Path(sys.argv[2]), version="2")
 
 
 @pytest.mark.parametrize("files", [3, 12, 16])
-def test_a_killed_update_is_finished_by_the_next(
+def test_the_next_update_finishes_a_killed_one(
     project: Path, versions: tuple[Path, Path], tmp_path: Path, files: int
 ) -> None:
     edit(project, BASE, "at_least: 0.65", "at_least: 0.7")
@@ -275,7 +275,7 @@ def test_a_killed_update_is_finished_by_the_next(
     assert done.conflicts == []
 
 
-def test_a_killed_update_does_not_write_over_what_came_after(project: Path, versions: tuple[Path, Path]) -> None:
+def test_a_killed_update_does_not_overwrite_later_changes(project: Path, versions: tuple[Path, Path]) -> None:
     killed = subprocess.run([sys.executable, "-c", KILLED, str(project), str(versions[0]), "16"], check=False)
     assert killed.returncode == -signal.SIGKILL
     edit(project, BASE, "at_least: 0.65", "at_least: 0.7")
@@ -302,17 +302,17 @@ LATER = [
 
 @pytest.mark.parametrize("before", NEWS)
 @pytest.mark.parametrize("after", LATER)
-def test_the_projects_own_tidemill_moves_with_the_template(
+def test_the_projects_own_tidemill_is_updated_with_the_template(
     project: Path, versions: tuple[Path, Path], tmp_path: Path, before: str, after: Source
 ) -> None:
     template = (project / "pyproject.toml").read_text()
-    (project / "pyproject.toml").write_text(put_in(template, before))
+    (project / "pyproject.toml").write_text(add_source(template, before))
     if "vendor" in before:
         (project / "vendor").mkdir()
         (project / "vendor/tidemill-0.1.0-py3-none-any.whl").write_bytes(b"1")
     (project / "uv.lock").write_text("old\n")
     commit(project)
-    # The later template changes the very end of the file, beside that line.
+    # The later template changes the end of the file, next to that line.
     later = later_template(
         tmp_path / "later", None, {"pyproject.toml.j2": ("package = false", "package = false # none")}
     )
@@ -322,30 +322,32 @@ def test_the_projects_own_tidemill_moves_with_the_template(
         asked.append((folder / "pyproject.toml").read_text())
         (folder / "uv.lock").write_text("new\n")
 
-    done = update(project, templates=later, version="2", supply=Supply(lambda: after, lock))
+    done = update(project, templates=later, version="2", dependency=DependencyUpdate(lambda: after, lock))
     assert done.conflicts == []
-    wanted = put_in(template.replace("package = false", "package = false # none"), after.line)
+    wanted = add_source(template.replace("package = false", "package = false # none"), after.line)
     assert asked == [(project / "pyproject.toml").read_text()] == [wanted]
     assert tomllib.loads(wanted)["tool"]["uv"]["package"] is False
     assert (project / "uv.lock").read_text() == "new\n"
     assert [path.name for path in project.glob("vendor/*")] == ([after.wheel[0]] if after.wheel else [])
-    again = update(project, templates=later, version="2", supply=Supply(lambda: after, lock))
+    again = update(project, templates=later, version="2", dependency=DependencyUpdate(lambda: after, lock))
     assert (again.changes, len(asked)) == ([], 1)
-    # A release without a new template moves too; what the team wrote around the line stays.
+    # A release without a new template is applied too; the team's edits around the line stay.
     edit(project, "pyproject.toml", after.line, f"{after.line}# Ours.\n")
     commit(project)
     newest = Source(after.line.replace("0.2", "0.3"), after.wheel and (after.wheel[0].replace("0.2", "0.3"), b"3"))
-    done = update(project, templates=later, version="2", supply=Supply(lambda: newest, lambda _: "no network"))
+    done = update(
+        project, templates=later, version="2", dependency=DependencyUpdate(lambda: newest, lambda _: "no network")
+    )
     assert done.unlocked == "no network"
     assert f"{newest.line}# Ours.\n" in (project / "pyproject.toml").read_text()
     assert [path.name for path in project.glob("vendor/*")] == ([newest.wheel[0]] if newest.wheel else [])
 
 
-def test_a_source_which_the_team_chose_is_left(project: Path, versions: tuple[Path, Path]) -> None:
+def test_a_source_that_the_team_chose_is_kept(project: Path, versions: tuple[Path, Path]) -> None:
     own = '\n[tool.uv.sources]\ntidemill = { git = "https://example.org/tidemill" }\n'
     (project / "pyproject.toml").write_text((project / "pyproject.toml").read_text() + own)
     commit(project)
-    update(project, templates=versions[0], version="2", supply=Supply(lambda: LATER[1], lambda _: None))
+    update(project, templates=versions[0], version="2", dependency=DependencyUpdate(lambda: LATER[1], lambda _: None))
     assert (project / "pyproject.toml").read_text().endswith(own)
     assert not (project / "vendor").exists()
 
@@ -359,10 +361,10 @@ EDITS = st.lists(
 )  # fmt: skip
 
 
-# Each example is some seconds of Git: a failing one is shown as it was found.
+# Each example takes seconds of Git, so a failing one is not minimised.
 @settings(max_examples=8, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(EDITS, EDITS)
-def test_no_line_of_the_team_is_lost_on_the_way(
+def test_no_line_of_the_team_is_lost_in_updates(
     tmp_path_factory: pytest.TempPathFactory, versions: tuple[Path, Path], first: object, second: object
 ) -> None:
     project = made_project(tmp_path_factory.mktemp("edited"), ANSWERS)
@@ -377,7 +379,7 @@ def test_no_line_of_the_team_is_lost_on_the_way(
         before = {name: Counter(content.split(b"\n")) for name, (content, _) in contents(project).items()}
         try:
             update(project, templates=templates, version=number)
-        except RefusedError:  # conflicts of the first update were left
+        except RefusedError:  # unresolved conflicts of the first update
             return
         after = {name: Counter(content.split(b"\n")) for name, (content, _) in contents(project).items()}
         for name in (name for name in before if not name.startswith(".tidemill-template")):

@@ -1,4 +1,4 @@
-"""Each rendered file, judged by the tool which will read it, or by what that tool's makers publish of its format.
+"""Each rendered file, checked by the tool that reads it, or by the published schema of its format.
 
 tests/integration/test_monitoring_config.py has more of promtool and amtool.
 """
@@ -29,14 +29,14 @@ from tests.support.hostile_text import HOSTILE
 pytestmark = pytest.mark.integration
 
 ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
-# Of the default rules, those which a file for machines need not keep.
+# Style rules that generated files need not follow.
 YAMLLINT = "{extends: default, rules: {document-start: disable, line-length: disable}}"
 PROJECT_YAMLLINT = Path(__file__).resolve().parents[2] / "templates/project/dot-yamllint.yaml.j2"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every rendered file, the secrets' places in them made ones which exist."""
+    """All rendered files, with existing files as secrets."""
     folder = tmp_path_factory.mktemp("rendered")
     (folder / "secret").write_text("a-secret")
     for name, text in files(tmp_path_factory.mktemp("project")).items():
@@ -60,10 +60,10 @@ def test_promtool_and_amtool(folder: Path) -> None:
     assert "3 receivers" in said
 
 
-def test_prometheus_finds_hostile_names_to_be_data(tmp_path: Path) -> None:
-    """Its own rules fire for a series with such a name, and the alert bears that name."""
+def test_prometheus_reads_hostile_names_as_data(tmp_path: Path) -> None:
+    """The rules fire for a series with such a name, and the alert has that name."""
     promtool = str(tools.find("promtool"))
-    # What a test of promtool's can write as the label of a series.
+    # Labels that a promtool test can express.
     hostile = "".join(one for one in HOSTILE if one.isprintable() and one.isascii())
     values = {"triggers": ["drift"], "drift_share": 0.5, "drift_for": "0s"}
     (tmp_path / "rules.yml").write_text(render("monitoring/rules.yml.j2", models=[{"name": hostile, **values}]))
@@ -84,8 +84,8 @@ def test_prometheus_finds_hostile_names_to_be_data(tmp_path: Path) -> None:
     check(promtool, "test", "rules", str(tmp_path / "test.yml"))
 
 
-def test_alertmanager_finds_a_hostile_channel_to_be_data(tmp_path: Path) -> None:
-    # An argument of a command holds no NUL, and what it prints is read with one kind of line break.
+def test_alertmanager_reads_a_hostile_channel_as_data(tmp_path: Path) -> None:
+    # A command argument cannot contain NUL, and its output is read with universal newlines.
     hostile = "".join(one for one in HOSTILE if "@{" not in one and one not in ("\ud800", "\0", "\r\n"))
     text = render(
         "monitoring/alertmanager.yml.j2",
@@ -98,11 +98,11 @@ def test_alertmanager_finds_a_hostile_channel_to_be_data(tmp_path: Path) -> None
     template = ["template", "render", "--template.glob", str(tmp_path / "*.tmpl"), "--template.text", channel]
     (tmp_path / "none.tmpl").write_text('{{ define "none" }}{{ end }}')
     printed = check(str(tools.find("amtool")), *template)
-    assert printed.rstrip("\n") == hostile.rstrip("\n"), "as Alertmanager expands it"
+    assert printed.rstrip("\n") == hostile.rstrip("\n"), "the text that Alertmanager expands"
 
 
-def test_the_dashboard_is_one_to_grafanas_own_types(folder: Path) -> None:
-    """Nothing of it is unknown to the SDK which Grafana generates from its schemas."""
+def test_the_dashboard_matches_grafanas_own_types(folder: Path) -> None:
+    """Check it with the SDK that Grafana generates from its schemas."""
     register_default_plugins()
     ours = json.loads((folder / "grafana/dashboard.json").read_text())
     theirs = json.loads(JSONEncoder().encode(Dashboard.from_json(ours)))
@@ -116,10 +116,10 @@ def test_the_dashboard_is_one_to_grafanas_own_types(folder: Path) -> None:
         return [] if mine == found else [path]
 
     assert lost(ours, theirs) == []
-    assert lost({"panels": [], "titel": "x"}, theirs) == [".panels", ".titel"], "what is unknown would show"
+    assert lost({"panels": [], "titel": "x"}, theirs) == [".panels", ".titel"], "unknown fields are detected"
 
 
-def test_prometheus_reads_every_question_of_the_dashboard(folder: Path, tmp_path: Path) -> None:
+def test_prometheus_parses_every_query_of_the_dashboard(folder: Path, tmp_path: Path) -> None:
     panels = json.loads((folder / "grafana/dashboard.json").read_text())["panels"]
     rules = [
         {"record": f"panel:{panel['id']}", "expr": target["expr"]} for panel in panels for target in panel["targets"]
@@ -148,16 +148,16 @@ def workflows(folder: Path) -> list[str]:
     return found
 
 
-def test_workflows_keep_githubs_schema(folder: Path) -> None:
+def test_workflows_match_githubs_schema(folder: Path) -> None:
     check(sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows(folder))
 
 
-def test_actionlint_is_content_with_the_workflows(folder: Path) -> None:
+def test_actionlint_accepts_the_workflows(folder: Path) -> None:
     check(str(actionlint()), "-no-color", *workflows(folder))
 
 
 def actionlint() -> Path:
-    """Return the program, built once with Go and kept beside the tools; skip the test where there is no Go."""
+    """Return the program, built once with Go and kept in the tools' cache; skip the test without Go."""
     version = ACTIONLINT.rpartition("@")[2]
     kept = cache_folder() / f"actionlint-{version}" / "actionlint"
     if kept.is_file():
@@ -168,15 +168,15 @@ def actionlint() -> Path:
     environ = {**os.environ, "GOBIN": str(made), "GOFLAGS": "-mod=mod"}
     done = subprocess.run(["go", "install", ACTIONLINT], env=environ, capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip(f"actionlint cannot be had: {done.stderr.strip().splitlines()[-1]}")
+        pytest.skip(f"actionlint cannot be built: {done.stderr.strip().splitlines()[-1]}")
     kept.parent.mkdir(exist_ok=True)
     (made / "actionlint").replace(kept)
     shutil.rmtree(made)
     return kept
 
 
-def test_yamllint_has_nothing_to_say(folder: Path) -> None:
-    """By the rules of files for machines, and of a generated project by that project's own."""
+def test_yamllint_accepts_all_files(folder: Path) -> None:
+    """Check config files with relaxed rules, and generated projects with their own rules."""
     found = {path for path in folder.rglob("*") if path.suffix in {".yml", ".yaml"}}
     of_projects = {path for path in found if path.relative_to(folder).parts[0].startswith("project-")}
     lint = [sys.executable, "-m", "yamllint", "--strict"]

@@ -1,4 +1,4 @@
-"""Projects made from the real template, and later versions of it which a test makes."""
+"""Projects from the real template, and later versions of the template for tests."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 from tidemill.stacks.projects import template_base
 from tidemill.stacks.projects.answers import Answers
-from tidemill.stacks.projects.tree import TEMPLATE_VERSION, rendered, template_folder
+from tidemill.stacks.projects.tree import TEMPLATE_VERSION, render_project, template_folder, write_files
 
 __all__ = ["commit", "contents", "git", "later_template", "made_project"]
 
 
 def git(project: Path, *arguments: str) -> str:
-    """Run Git in `project` as someone whose name no configuration tells."""
+    """Run Git in `project` with its own identity."""
     who = {f"GIT_{role}_{part}": "Test" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
     done = subprocess.run(
         ["git", *arguments], cwd=project, env={**os.environ, **who}, check=True, capture_output=True, text=True
@@ -30,25 +30,21 @@ def commit(project: Path) -> None:
 
 
 def made_project(folder: Path, answers: Answers) -> Path:
-    """Make the project which `tidemill init` makes, but for its lock and environment, and commit it."""
-    tree = rendered(answers)
-    for path, file in tree.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(file.content)
-        (folder / path).chmod(0o755 if file.executable else 0o644)
-    template_base.write(folder, answers, TEMPLATE_VERSION, tree)
+    """Create and commit the project that `tidemill init` would create, without lock and environment."""
+    tree = render_project(answers)
+    write_files(folder, {**tree, **template_base.base_files(answers, TEMPLATE_VERSION, tree)})
     git(folder, "init", "--quiet")
     commit(folder)
     return folder
 
 
 def later_template(folder: Path, before: Path | None, changes: Mapping[str, tuple[str, str] | str | None]) -> Path:
-    """Make a later version of the template in `folder`.
+    """Create a later version of the template in `folder`.
 
     Args:
-        folder: where it comes to be.
-        before: the version it is made from; default: the one which this tidemill brings.
-        changes: path -> what is replaced by what, the text of a new file, or None for a file which goes away.
+        folder: the new folder.
+        before: the version to change; default: this tidemill's.
+        changes: path -> (old text, new text), the text of a new file, or None to remove the file.
     """
     shutil.copytree(before or template_folder(), folder)
     for name, change in changes.items():
@@ -67,7 +63,7 @@ def later_template(folder: Path, before: Path | None, changes: Mapping[str, tupl
 
 
 def contents(project: Path) -> dict[str, tuple[bytes, bool]]:
-    """Return path -> content and whether it is executable, of all files but Git's own and this machine's."""
+    """Return path -> content and executable bit of all files except those of Git and of this machine's state."""
     return {
         path.relative_to(project).as_posix(): (path.read_bytes(), bool(path.stat().st_mode & 0o100))
         for path in sorted(project.rglob("*"))

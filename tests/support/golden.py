@@ -1,6 +1,6 @@
-"""Every kind of rendered file, from inputs which never change, and the files in tests/golden which they must be.
+"""Renders every kind of file from fixed inputs, for comparison with tests/golden.
 
-`python -m tests.support.golden` rewrites those files, to show the effect of a changed template.
+`python -m tests.support.golden` rewrites tests/golden; the diff shows the effect of a template change.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from tidemill.stacks.loading import load_stack
 from tidemill.stacks.program import compose
 from tidemill.stacks.projects.answers import Answers
-from tidemill.stacks.projects.tree import rendered
+from tidemill.stacks.projects.tree import render_project
 from tidemill.templates import render
 
 from tests.support.recorded import record
@@ -64,14 +64,14 @@ SERVING: Mapping[str, object] = {
     "port": 8080,
     "labels": {"tidemill.model": "berths", "tidemill.git.commit": "0123abc"},
 }
-"""Values of the Dockerfile of one version, but for what its variants differ in."""
+"""Values of the Dockerfile of one model version, common to its variants."""
 
-# The rest of a generated project is code, which its own tests judge.
+# The rest of a generated project is code, which its own tests check.
 _OF_PROJECTS = ("Dockerfile", ".github/workflows/ci.yml", "Pulumi.yaml", "stacks/config/base.yaml")
 
 
 def monitoring(folder: Path, config: str = CONFIG) -> dict[str, str]:
-    """Return SERVICE/FILE -> text of what Prometheus and Alertmanager are given, in a project made in `folder`."""
+    """Return SERVICE/FILE -> text of the config of Prometheus and Alertmanager, for a project in `folder`."""
     (folder / "Pulumi.yaml").write_text("name: quay\nruntime: python\n", encoding="utf-8")
     (folder / f"Pulumi.{STACK}.yaml").write_text(config, encoding="utf-8")
     loaded = load_stack(folder, STACK)
@@ -84,7 +84,7 @@ def monitoring(folder: Path, config: str = CONFIG) -> dict[str, str]:
 
 
 def grafana() -> dict[str, str]:
-    """Return the files of Grafana, which a stack has only if Grafana is available."""
+    """Return the files of Grafana."""
     user = {"user": "admin", "secret": "grafana-admin"}
     return {
         "grafana/grafana.ini": render("monitoring/grafana.ini.j2", **user, store="grafana"),
@@ -95,7 +95,7 @@ def grafana() -> dict[str, str]:
 
 
 def dockerfiles() -> dict[str, str]:
-    """Return the Dockerfiles of our own images, of each kind."""
+    """Return the Dockerfiles of our own images."""
     base = "python:3.11-slim-bookworm"
     own = {f"Dockerfile{'-training' * trains}": trains for trains in (False, True)}
     return {
@@ -109,17 +109,17 @@ def dockerfiles() -> dict[str, str]:
 
 
 def projects() -> dict[str, str]:
-    """Return what a generated project has for tools which are not of Python, for each kind of target."""
+    """Return the non-Python config files of a generated project, for each kind of target."""
     found: dict[str, str] = {}
     for target, answers in ANSWERS.items():
-        for path, file in rendered(answers).items():
+        for path, file in render_project(answers).items():
             if str(path) in _OF_PROJECTS or path.match("stacks/config/Pulumi.*.yaml"):
                 found[f"project-{target}/{path}"] = file.content.decode()
     return found
 
 
 def files(folder: Path) -> dict[str, str]:
-    """Return path below tests/golden -> text of every rendered file; `folder` is an empty one."""
+    """Return path below tests/golden -> text of every rendered file; `folder` is empty."""
     return {**monitoring(folder), **grafana(), **dockerfiles(), **projects()}
 
 

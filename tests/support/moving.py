@@ -1,4 +1,4 @@
-"""A stack's contents for tests: real servers' folders behind the same interface as a stack's own."""
+"""Contents of a stack for tests: the folders of real servers behind the interface of a stack."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class DatabaseDestination(LocalDestination):
 
     def load_lake(self, dump: Path) -> None:
         if "lakefs" in self._urls:
-            # On its embedded store alone lakeFS makes the user of its installation keys itself.
+            # Only with its embedded store, lakeFS creates the user of its installation keys itself.
             keys = [f"--{kind}={(self._root.secrets / f'lakefs-{name}').read_text()}" for kind, name in KEYS.items()]
             argv = [*self._lakefs(), "setup", "--user-name=tidemill", *keys]
             subprocess.run(argv, env=self._lake_env(0), cwd=self._attempt, check=True, capture_output=True)
@@ -102,5 +102,5 @@ def write_file(path: Path, data: bytes | str) -> None:
 
 
 def manifest_of(folder: Path) -> dict[str, object]:
-    """Return the manifest of an archive which is a folder."""
+    """Return the manifest of a folder archive."""
     return json.loads((folder / "manifest.json").read_text())

@@ -28,11 +28,13 @@ def update(
     as_json: JsonOption = False,
 ) -> int:  # fmt: skip
     """Apply a newer project template. Keeps the team's changes; exit code 1 with conflicts."""
-    from ...projects.supply import Supply
+    from ...projects.dependency_update import DependencyUpdate
     from ...projects.updating import update as apply_update
 
     with waiting("comparing with the template"):
-        done = apply_update(find_project(), dict(map(_answer, answer or ())), dry_run=dry_run, supply=Supply())
+        done = apply_update(
+            find_project(), dict(map(_answer, answer or ())), dry_run=dry_run, dependency=DependencyUpdate()
+        )
     if as_json:
         typer.echo(json.dumps(_as_json(done, dry_run=dry_run), indent=2))
     else:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from tidemill.components.tools.table import PACKAGES
 from tidemill.stacks.projects.answers import Answers
-from tidemill.stacks.projects.tree import rendered
+from tidemill.stacks.projects.tree import render_project
 
 from tests.support.tree import ROOT
 
@@ -29,7 +29,7 @@ def checked(*files: Path) -> subprocess.CompletedProcess[str]:
 def generated(target: str) -> str:
     aws = {"aws": {"region": "eu-west-1", "domain": "harbour.example.org", "zone": "Z1"}} if target == "aws" else {}
     answers = {"team": "harbour", "environments": ["dev", "prod"], "models": ["berths"], "target": target, **aws}
-    return rendered(Answers.of(answers))[PurePosixPath("Pulumi.yaml")].content.decode()
+    return render_project(Answers.of(answers))[PurePosixPath("Pulumi.yaml")].content.decode()
 
 
 def test_all_of_them_fit(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The reader of each format gets back the whole value and nothing else, whatever the value holds; or it is refused."""
+"""Each format's reader gets exactly the written value back, or the value is refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ trees = st.recursive(
 
 
 def read_workflow(text: str) -> Any:
-    """Return what GitHub reads: YAML, in whose texts an expression which is one quoted text is evaluated, once."""
+    """Return what GitHub reads: YAML, with expressions of one quoted text evaluated once."""
 
     def evaluated(value: Any) -> Any:
         if isinstance(value, dict):
@@ -73,7 +73,7 @@ def without_none(value: Any) -> bool:
 
 @given(trees.filter(without_none))
 def test_toml_is_read_back(value: Any) -> None:
-    # Its integers have 64 bits where a reader has no more; this one has.
+    # TOML guarantees only 64-bit integers; this reader supports larger ones.
     assert tomllib.loads(f"value = {FILTERS['toml'](value)}\nnext = 1\n") == {"value": value, "next": 1}
 
 
@@ -91,7 +91,7 @@ def test_a_dockerfile_word_is_one_word_to_dockers_parser(value: str) -> None:
     try:
         word = FILTERS["dockerfile"](value)
     except TidemillError:
-        assert re.search(r"[\x00-\x1f\x7f\x85\u2028\u2029]", value), "only what it cannot hold is refused"
+        assert re.search(r"[\x00-\x1f\x7f\x85\u2028\u2029]", value), "only control characters are refused"
         return
     found = dockerfile.parse_string(f"FROM scratch\nLABEL one={word}\nUSER 1\n")
     assert [command.cmd for command in found] == ["FROM", "LABEL", "USER"]
@@ -104,12 +104,12 @@ def test_a_dockerfile_word_is_one_word_to_dockers_parser(value: str) -> None:
 def test_promql_is_one_string(value: str) -> None:
     literal = FILTERS["promql"](value)
     assert re.fullmatch(r'"(?:[^"\\\n]|\\["\\nrt]|\\u[0-9a-f]{4}|\\U[0-9a-f]{8})*"', literal)
-    assert not re.search(r"\\u[dD][89a-fA-F]", literal), "Go knows no pairs of surrogates"
+    assert not re.search(r"\\u[dD][89a-fA-F]", literal), "Go has no surrogate pairs"
     assert ast.literal_eval(literal) == value
 
 
 @given(whole)
-def test_go_finds_nothing_to_run(value: str) -> None:
+def test_go_templates_find_no_action(value: str) -> None:
     text = FILTERS["gotext"](value)
     quoted = '{{ "{{" }}'
     assert text.replace(quoted, "{{") == value
@@ -117,7 +117,7 @@ def test_go_finds_nothing_to_run(value: str) -> None:
 
 
 @given(whole)
-def test_markdown_shows_the_text_alone(value: str) -> None:
+def test_markdown_shows_only_the_text(value: str) -> None:
     text = FILTERS["markdown"](value)
     assert "\n" not in text
     tokens = MarkdownIt("commonmark", {"html": True}).enable("table").enable("strikethrough").parse(text)
@@ -128,7 +128,7 @@ def test_markdown_shows_the_text_alone(value: str) -> None:
     inner = tokens[1].children or []
     assert {token.type for token in inner} <= {"text", "text_special"}, text
     shown = "".join(token.content for token in inner)
-    # What cannot be seen becomes a blank, and blanks in a row are one to every reader of Markdown.
+    # Invisible characters become blanks, and Markdown readers merge blanks.
     assert shown.split() == "".join(one if one.isprintable() else " " for one in value).split()
 
 
@@ -140,7 +140,7 @@ def test_a_comment_ends_with_its_line(value: str) -> None:
 
 
 @given(texts)
-def test_a_word_has_no_need_of_quotes(value: str) -> None:
+def test_a_word_needs_no_quotes(value: str) -> None:
     try:
         text = FILTERS["word"](value)
     except TidemillError:
@@ -149,7 +149,7 @@ def test_a_word_has_no_need_of_quotes(value: str) -> None:
     assert re.fullmatch(r"[A-Za-z0-9._@/:+-]+", text)
 
 
-def test_placeholders_and_broken_characters_are_refused() -> None:
+def test_placeholders_and_lone_surrogates_are_refused() -> None:
     with pytest.raises(TidemillError, match="which a target would replace"):
         FILTERS["placeholder"]("a @{secret:admin}")
     assert FILTERS["placeholder"]("a{@}") == "a{@}"
@@ -169,14 +169,14 @@ def test_placeholders_and_broken_characters_are_refused() -> None:
         ({"a b": [True, "x y"]}, ('{"a b": [true, "x y"]}', '{"a b" = [true, "x y"]}', '{"a b": [True, "x y"]}')),
     ],
 )
-def test_what_it_looks_like(value: Any, texts: tuple[str, str, str]) -> None:
+def test_examples_of_each_format(value: Any, texts: tuple[str, str, str]) -> None:
     assert tuple(FILTERS[name](value) for name in ("yaml", "toml", "python")) == texts
 
 
-def test_what_a_format_has_not_is_refused() -> None:
-    with pytest.raises(TidemillError, match="TOML cannot hold an empty value"):
+def test_values_that_a_format_cannot_represent_are_refused() -> None:
+    with pytest.raises(TidemillError, match="TOML cannot contain an empty value"):
         FILTERS["toml"]([None])
-    with pytest.raises(TidemillError, match="JSON cannot hold a number which is not finite"):
+    with pytest.raises(TidemillError, match="JSON cannot contain a number that is not finite"):
         FILTERS["json"](math.nan)
     with pytest.raises(TidemillError, match="anything but letters"):
         FILTERS["words"](["libgomp1", "x; id"])

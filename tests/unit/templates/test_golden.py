@@ -1,4 +1,4 @@
-"""Rendered files are what they were: a change of a template shows in a diff of tests/golden."""
+"""Rendered files equal the golden files, so that a template change shows in the diff of tests/golden."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.support.golden import GOLDEN, files
 
 
-def test_rendered_files_are_the_golden_ones(tmp_path: Path) -> None:
+def test_rendered_files_equal_the_golden_files(tmp_path: Path) -> None:
     found = files(tmp_path)
     kept = {
         path.relative_to(GOLDEN).as_posix(): path.read_text(encoding="utf-8")
@@ -15,4 +15,4 @@ def test_rendered_files_are_the_golden_ones(tmp_path: Path) -> None:
         if path.is_file()
     }
     changed = sorted(name for name in found.keys() | kept.keys() if found.get(name) != kept.get(name))
-    assert not changed, "look at them, then run `python -m tests.support.golden` and commit what it writes"
+    assert not changed, "run `python -m tests.support.golden`, review the diff and commit it"

@@ -1,4 +1,4 @@
-"""Hostile names of teams, models and columns: refused in one sentence, or plain data in every rendered file."""
+"""Hostile names of teams, models and columns are refused in one sentence, or stay data in every rendered file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tidemill.runtime.common.errors import ConfigError
 from tidemill.stacks.loading import load_stack
 from tidemill.stacks.program import compose
 from tidemill.stacks.projects.answers import Answers
-from tidemill.stacks.projects.tree import rendered
+from tidemill.stacks.projects.tree import render_project
 from tidemill.templates import render
 
 from tests.support import golden
@@ -32,14 +32,14 @@ slow = settings(max_examples=8, deadline=None, suppress_health_check=[HealthChec
 
 
 def shape(value: Any) -> Any:
-    """Return `value` without its texts and the names in it: what a break-out would change."""
+    """Return the structure of `value`, without texts and names; a break-out would change it."""
     if isinstance(value, dict):
         return [shape(one) for one in value.values()]
     return [shape(one) for one in value] if isinstance(value, list) else type(value).__name__
 
 
 def write(project: Path, **changes: Any) -> None:
-    """Write a stack config with hostile values in it, as YAML has them."""
+    """Write a stack config with hostile values."""
     model = {
         "owner": changes.get("owner", "ops@example.org"),
         "purpose": changes.get("purpose", "is it late?"),
@@ -65,13 +65,13 @@ def write(project: Path, **changes: Any) -> None:
 @pytest.mark.parametrize("place", ["team", "environment", "model"])
 @given(name=names)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_names_which_become_names_of_things_are_refused(tmp_path: Path, place: str, name: str) -> None:
+def test_hostile_names_are_refused(tmp_path: Path, place: str, name: str) -> None:
     write(tmp_path, **{place: name})
     try:
         loaded = load_stack(tmp_path, "harbour-dev")
     except ConfigError as error:
         said = str(error)
-        assert said.isprintable(), "one line, which a terminal shows as it is"
+        assert said.isprintable(), "one printable line"
         assert said.startswith("Pulumi.harbour-dev.yaml:")
         assert error.hint
         return
@@ -81,7 +81,7 @@ def test_names_which_become_names_of_things_are_refused(tmp_path: Path, place: s
 
 @pytest.fixture(scope="module")
 def usual(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What services are given where nothing is hostile."""
+    """The files of services with harmless names."""
     project = tmp_path_factory.mktemp("usual")
     write(project)
     return given_to_services(project)
@@ -91,7 +91,7 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
 @given(text=whole)
 @example(text='a\n- b: "{{ 1 }}" ${{ x }} $(id) \'; #')
 @example(text="@{secret:mlflow-admin}")
-def test_free_texts_are_data_in_everything_a_service_is_given(
+def test_free_text_stays_data_in_all_files_of_services(
     tmp_path: Path, usual: dict[str, dict[str, Any]], text: str
 ) -> None:
     write(tmp_path, **dict.fromkeys(FREE, text))
@@ -110,7 +110,7 @@ def test_free_texts_are_data_in_everything_a_service_is_given(
 
 
 def given_to_services(project: Path) -> dict[str, dict[str, Any]]:
-    """Return service -> file -> what a reader of its format finds in it."""
+    """Return service -> file -> its parsed content."""
     loaded = load_stack(project, "harbour-dev")
     services = record(lambda: compose(loaded), {"url": "x"}).of("Service")
     readers = {".json": json.loads, ".yml": yaml.safe_load, ".yaml": yaml.safe_load}
@@ -127,7 +127,7 @@ def given_to_services(project: Path) -> dict[str, dict[str, Any]]:
 
 @given(name=whole)
 @settings(max_examples=40, deadline=None)
-def test_a_name_which_passed_unchecked_would_still_be_data(name: str) -> None:
+def test_an_unchecked_name_would_still_be_data(name: str) -> None:
     values = {"triggers": ["no-champion", "drift"], "drift_share": 0.5, "drift_for": "0s"}
 
     def rules(model: str) -> Any:
@@ -155,7 +155,7 @@ def test_a_generated_project_reads_its_answers_back(owner: str, name: str) -> No
     except ConfigError as error:
         assert str(error).isprintable()
         return
-    for path, file in rendered(answers).items():
+    for path, file in render_project(answers).items():
         text = file.content.decode()
         if path.suffix in {".yaml", ".yml"}:
             assert yaml.safe_load(text) is not None

@@ -1,4 +1,4 @@
-"""Templates: no value enters a file but through the filter of its format, and what is missing is told."""
+"""Templates: every value passes through a filter; missing values and templates are errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALL = sorted(path.relative_to(TEMPLATES).as_posix() for path in TEMPLATES.rglob(
 
 
 def escapes(node: nodes.Node, safe: set[str]) -> bool:
-    """Whether what `node` puts into the file was written in the template, or went through a filter of a format."""
+    """Return whether the output of `node` is a constant of the template or passed through a filter."""
     if isinstance(node, nodes.TemplateData | nodes.Const):
         return True
     if isinstance(node, nodes.Filter):
@@ -50,14 +50,14 @@ def test_every_value_goes_through_a_filter(template: str) -> None:
     assert not raw, f"{template}: a value enters as it is: {', '.join(raw)}"
 
 
-def test_a_missing_value_is_told_with_template_and_name() -> None:
+def test_a_missing_value_is_an_error_with_template_and_name() -> None:
     with pytest.raises(TidemillError) as caught:
         render("monitoring/web.yml.j2", user="admin")
     assert (caught.value.field, caught.value.value) == ("template", "monitoring/web.yml.j2")
     assert "'secret' is undefined" in caught.value.message
 
 
-def test_a_template_which_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_template_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.j2").write_text("{{ one | yaml }}")
     assert render_from(tmp_path, "a.j2", {"one": "no"}) == '"no"'
     for call in (lambda: render("moon.j2"), lambda: render_from(tmp_path, "moon.j2", {})):

@@ -52,7 +52,7 @@ def test_import_wants_an_archive_and_its_passphrase(
     assert (code, text) == (2, "tidemill: --passphrase-file: cannot read the file, got 'none'")
     monkeypatch.setenv("TIDEMILL_ARCHIVE_PASSPHRASE", "a passphrase of tests")
     code, text = said(capsys, "import", "a.tar")
-    assert (code, text) == (2, "tidemill: archive: there is no such file or folder, got 'a.tar'")
+    assert (code, text) == (2, "tidemill: archive: no such file or folder, got 'a.tar'")
     assert not StackRoot.of(project, "harbour-dev").path.parent.exists()
 
 

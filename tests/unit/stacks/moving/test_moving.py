@@ -1,4 +1,4 @@
-"""Archives: what is in one comes out again, and what was changed is found, whatever it is."""
+"""Archives: contents are read back unchanged, and every change is detected."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from tidemill.components.targets.staged_import import staging_folder
 from tidemill.runtime.common.errors import NotFoundError, PlatformError, RefusedError, UserError
 from tidemill.runtime.retraining.retrainings import Retraining, RetrainingStore
 from tidemill.stacks.moving.archive import open_archive
+from tidemill.stacks.moving.encryption import ArchiveKeys
 from tidemill.stacks.moving.manifest import FORMAT, Manifest
 from tidemill.stacks.moving.retrainings import settled
-from tidemill.stacks.moving.sealing import Seal
 from tidemill.stacks.moving.writer import ArchiveWriter, writer_of
 
 from tests.support.moving import PASSPHRASE
 
 SALT = "0f" * 16
-SEAL = Seal.of(PASSPHRASE, SALT)
+ARCHIVE_KEYS = ArchiveKeys.derive(PASSPHRASE, SALT)
 CONTENTS = {"lake/flights/objects/data/a b": b"hello" * 1000, "mlflow/runs.jsonl": b"[1]\n", "secrets.json": b"x"}
 KINDS = ["archive.tar", "archive"]
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Turn each passphrase into keys once: that is slow on purpose."""
-    monkeypatch.setattr(Seal, "of", functools.cache(Seal.of))
+    """Derive the keys of each passphrase only once, because that is slow on purpose."""
+    monkeypatch.setattr(ArchiveKeys, "derive", functools.cache(ArchiveKeys.derive))
 
 
 def manifest(files: int, total: int, listed: str, form: int = FORMAT) -> Manifest:
@@ -51,7 +51,7 @@ def manifest(files: int, total: int, listed: str, form: int = FORMAT) -> Manifes
         models=[],
         versions={},
         salt=SALT,
-        passphrase=SEAL.witness(SALT.encode()),
+        passphrase=ARCHIVE_KEYS.sign(SALT.encode()),
         repositories={},
         databases={},
         stores={},
@@ -67,7 +67,7 @@ def written(path: Path, make: Callable[[int, int, str], Manifest] = manifest) ->
     with writer_of(path) as writer:
         for name, data in CONTENTS.items():
             writer.add_bytes(name, data)
-        writer.finish(make, SEAL)
+        writer.finish(make, ARCHIVE_KEYS)
     return path
 
 
@@ -78,7 +78,7 @@ def check(path: Path, passphrase: str = PASSPHRASE) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_written_is_read_again(tmp_path: Path, kind: str) -> None:
+def test_contents_are_read_back_unchanged(tmp_path: Path, kind: str) -> None:
     path = written(tmp_path / kind)
     told: list[int] = []
     with open_archive(path) as archive:
@@ -89,10 +89,10 @@ def test_what_is_written_is_read_again(tmp_path: Path, kind: str) -> None:
     assert sum(told) == found.bytes == sum(map(len, CONTENTS.values()))
     assert list(tmp_path.iterdir()) == [path]
     modes = {item.stat().st_mode & 0o077 for item in (path, *path.rglob("*")) if item == path or item.is_file()}
-    assert modes == {0}, "others than its owner may read it"
+    assert modes == {0}, "only the owner can read it"
 
 
-def test_a_folder_with_any_file_changed_cut_short_or_gone_is_refused(tmp_path: Path) -> None:
+def test_a_folder_with_a_changed_truncated_or_missing_file_is_refused(tmp_path: Path) -> None:
     whole = written(tmp_path / "archive")
     names = sorted(path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.is_file())
     assert len(names) == len(CONTENTS) + 3
@@ -114,14 +114,14 @@ def test_a_folder_with_any_file_changed_cut_short_or_gone_is_refused(tmp_path: P
             shutil.copytree(whole, copy)
             change(copy / name)
             if (name, change) == ("manifest.hmac", longer):
-                check(copy)  # a line's end says nothing
+                check(copy)  # a trailing newline has no meaning
             else:
                 with pytest.raises(RefusedError):
                     check(copy)
             shutil.rmtree(copy)
 
 
-def test_every_byte_of_a_tar_file_which_tells_something_is_watched(tmp_path: Path) -> None:
+def test_a_change_of_any_meaningful_byte_of_a_tar_file_is_refused(tmp_path: Path) -> None:
     whole = written(tmp_path / "archive.tar")
     with tarfile.open(whole) as tar:
         members = tar.getmembers()
@@ -137,14 +137,14 @@ def test_every_byte_of_a_tar_file_which_tells_something_is_watched(tmp_path: Pat
             check(copy)
 
 
-def test_what_the_export_did_not_write_is_refused(tmp_path: Path) -> None:
+def test_additional_files_are_refused(tmp_path: Path) -> None:
     folder = written(tmp_path / "archive")
     (folder / "files" / "more").write_text("x")
-    with pytest.raises(RefusedError, match="files/more was not written by the export"):
+    with pytest.raises(RefusedError, match="files/more is not in the list of files"):
         check(folder)
     (folder / "files" / "more").unlink()
     (folder / "files" / "link").symlink_to("/etc/passwd")
-    with pytest.raises(RefusedError, match="no plain file"):
+    with pytest.raises(RefusedError, match="not a regular file"):
         check(folder)
 
     path = written(tmp_path / "archive.tar")
@@ -159,7 +159,7 @@ def test_what_the_export_did_not_write_is_refused(tmp_path: Path) -> None:
             check(copy)
 
 
-def test_a_name_which_leads_elsewhere_is_refused_though_it_is_vouched_for(tmp_path: Path) -> None:
+def test_a_name_outside_the_folder_is_refused_despite_a_valid_signature(tmp_path: Path) -> None:
     class Sly(type(writer_of(tmp_path / "unused"))):  # type: ignore[misc]
         def add(self, name: str, source: io.BytesIO, size: int) -> None:  # type: ignore[override]
             entry = super().add("harmless", source, size)
@@ -167,34 +167,34 @@ def test_a_name_which_leads_elsewhere_is_refused_though_it_is_vouched_for(tmp_pa
 
     with Sly(tmp_path / "archive") as writer:
         writer.add("../outside", io.BytesIO(b"x"), 1)
-        writer.finish(manifest, SEAL)
-    with pytest.raises(RefusedError, match="no name for a file"):
+        writer.finish(manifest, ARCHIVE_KEYS)
+    with pytest.raises(RefusedError, match="not a valid name in an archive"):
         check(tmp_path / "archive")
 
 
-def test_another_passphrase_and_a_later_form_are_told_from_a_changed_archive(tmp_path: Path) -> None:
+def test_wrong_passphrase_and_newer_format_have_their_own_errors(tmp_path: Path) -> None:
     path = written(tmp_path / "archive.tar")
-    with pytest.raises(RefusedError, match="not the passphrase"):
+    with pytest.raises(RefusedError, match="wrong passphrase"):
         check(path, "correct horse battery stapler")
     with pytest.raises(UserError, match="shorter than 12"):
         check(path, "short")
     later = written(tmp_path / "later", lambda *facts: manifest(*facts, form=FORMAT + 1))
-    with pytest.raises(RefusedError, match=f"its form is {FORMAT + 1}, and this tidemill knows {FORMAT}"):
+    with pytest.raises(RefusedError, match=f"has format {FORMAT + 1}; this tidemill supports up to {FORMAT}"):
         check(later)
 
 
-def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
+def test_other_files_and_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no such file or folder"):
         open_archive(tmp_path / "none")
-    (tmp_path / "text.tar").write_text("no tar file" * 100)
-    with pytest.raises(RefusedError, match="no tar file"):
+    (tmp_path / "text.tar").write_text("not a tar file" * 100)
+    with pytest.raises(RefusedError, match="not a tar file"):
         open_archive(tmp_path / "text.tar")
-    with pytest.raises(RefusedError, match="no archive of tidemill"):
+    with pytest.raises(RefusedError, match="not an archive of tidemill"):
         check(tmp_path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_export_which_fails_leaves_nothing_and_one_which_is_there_is_kept(tmp_path: Path, kind: str) -> None:
+def test_a_failed_export_leaves_nothing_and_an_existing_archive_is_kept(tmp_path: Path, kind: str) -> None:
     def fail(writer: ArchiveWriter) -> None:
         writer.add_bytes("a", b"a")
         raise PlatformError("no")
@@ -206,12 +206,12 @@ def test_an_export_which_fails_leaves_nothing_and_one_which_is_there_is_kept(tmp
         writer.add("a", io.BytesIO(b"short"), 100)
     assert list(tmp_path.iterdir()) == []
     written(tmp_path / kind)
-    with pytest.raises(UserError, match="there already is something"):
+    with pytest.raises(UserError, match="already exists"):
         written(tmp_path / kind)
     check(tmp_path / kind)
 
 
-def test_an_export_clears_away_what_a_killed_one_left(tmp_path: Path) -> None:
+def test_an_export_removes_leftovers_of_a_killed_one(tmp_path: Path) -> None:
     left = tmp_path / ".archive.partial"
     left.mkdir()
     (left / "half").write_text("x")
@@ -219,36 +219,36 @@ def test_an_export_clears_away_what_a_killed_one_left(tmp_path: Path) -> None:
     assert not left.exists()
 
 
-def test_a_file_changed_between_the_check_and_its_use_is_noticed(tmp_path: Path) -> None:
+def test_a_file_changed_between_verification_and_use_is_detected(tmp_path: Path) -> None:
     path = written(tmp_path / "archive")
     with open_archive(path) as archive:
         found, _ = archive.manifest(PASSPHRASE)
         archive.verify(found)
         file = path / "files/mlflow/runs.jsonl"
         file.write_bytes(b"[2]\n")
-        with pytest.raises(RefusedError, match="changed meanwhile"):
+        with pytest.raises(RefusedError, match="changed during the import"):
             archive.read("mlflow/runs.jsonl")
         os.truncate(file, 1)
-        with pytest.raises(RefusedError, match="cut short meanwhile"):
+        with pytest.raises(RefusedError, match="truncated during the import"):
             archive.read("mlflow/runs.jsonl")
 
 
-def test_what_is_sealed_says_nothing_and_fits_nowhere_else() -> None:
-    closed = SEAL.close("secrets.json", b"very secret")
+def test_encrypted_data_reveals_nothing_and_is_bound_to_its_name() -> None:
+    closed = ARCHIVE_KEYS.encrypt("secrets.json", b"very secret")
     assert b"secret" not in closed
-    assert closed != SEAL.close("secrets.json", b"very secret"), "two of the same can be told"
-    assert SEAL.open("secrets.json", closed) == b"very secret"
-    for seal, name, data in (
-        (SEAL, "other.json", closed),
-        (SEAL, "secrets.json", closed[:-1]),
-        (SEAL, "secrets.json", b""),
-        (Seal.of(PASSPHRASE, "00" * 16), "secrets.json", closed),
+    assert closed != ARCHIVE_KEYS.encrypt("secrets.json", b"very secret"), "equal contents have different ciphertexts"
+    assert ARCHIVE_KEYS.decrypt("secrets.json", closed) == b"very secret"
+    for keys, name, data in (
+        (ARCHIVE_KEYS, "other.json", closed),
+        (ARCHIVE_KEYS, "secrets.json", closed[:-1]),
+        (ARCHIVE_KEYS, "secrets.json", b""),
+        (ArchiveKeys.derive(PASSPHRASE, "00" * 16), "secrets.json", closed),
     ):
         with pytest.raises(RefusedError, match="cannot be decrypted"):
-            seal.open(name, data)
+            keys.decrypt(name, data)
 
 
-def test_a_folder_gives_a_database_as_of_one_moment_and_whole_files_only(tmp_path: Path) -> None:
+def test_a_folder_store_reads_database_snapshots_and_writes_complete_files(tmp_path: Path) -> None:
     store = FolderStore(tmp_path)
     store.write("a/b", io.BytesIO(b"12345"), 5)
     with closing(sqlite3.connect(tmp_path / "retrainings.db", isolation_level=None)) as database:
@@ -256,7 +256,7 @@ def test_a_folder_gives_a_database_as_of_one_moment_and_whole_files_only(tmp_pat
         database.execute("create table t (x)")
         database.execute("insert into t values (1)")
         assert (tmp_path / "retrainings.db-wal").exists()
-        assert list(store.names()) == ["retrainings.db", "a/b"], "the journal goes with the database"
+        assert list(store.names()) == ["retrainings.db", "a/b"], "the journal is part of the database"
         with store.open("retrainings.db") as (source, size):
             database.execute("insert into t values (2)")
             copy = tmp_path / "copy"
@@ -289,7 +289,7 @@ def test_an_open_retraining_does_not_stay_open_at_another_place(tmp_path: Path) 
     assert "moved while this retraining was open" in newest.detail
 
 
-def test_containers_do_not_take_the_volumes_of_an_import_which_was_not_finished(tmp_path: Path) -> None:
+def test_containers_do_not_use_the_volumes_of_an_unfinished_import(tmp_path: Path) -> None:
     root = tmp_path / "stacks" / "flights-dev"
     staging_folder(root).mkdir(parents=True)
     with pytest.raises(RefusedError, match="flights-dev: an import into this stack was interrupted"):

@@ -1,4 +1,4 @@
-"""Three-way merges of single files and of whole trees: each case, and that no line of the team is ever lost."""
+"""Three-way merges of files and trees: each case; no line of the team is lost."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidemill.stacks.projects.merging import Change, merge_trees
-from tidemill.stacks.projects.text_merge import Labels, merge_lines
-from tidemill.stacks.projects.tree import Rendered
+from tidemill.stacks.projects.text_merge import ConflictLabels, merge_lines
+from tidemill.stacks.projects.tree import ProjectFile
 from tidemill.stacks.projects.worktree import WorkTree
 
-LABELS = Labels("yours", "template 1", "template 2")
+LABELS = ConflictLabels("yours", "template 1", "template 2")
 TEXT = b"".join(b"line %d\n" % number for number in range(20))
 OTHER = TEXT.replace(b"line 3\n", b"line three\n")
 THEIRS = TEXT.replace(b"line 15\n", b"line fifteen\n")
@@ -28,12 +28,12 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def tree(**files: bytes) -> dict[PurePosixPath, Rendered]:
-    return {PurePosixPath(name.replace("__", "/")): Rendered(content) for name, content in files.items()}
+def tree(**files: bytes) -> dict[PurePosixPath, ProjectFile]:
+    return {PurePosixPath(name.replace("__", "/")): ProjectFile(content) for name, content in files.items()}
 
 
 def merged(
-    project: Path, base: Mapping[PurePosixPath, Rendered], theirs: Mapping[PurePosixPath, Rendered]
+    project: Path, base: Mapping[PurePosixPath, ProjectFile], theirs: Mapping[PurePosixPath, ProjectFile]
 ) -> list[Change]:
     return merge_trees(base, theirs, WorkTree(project, ".hidden"), LABELS, ".hidden/pristine")
 
@@ -50,10 +50,10 @@ def test_changes_of_both_sides_are_in_the_result(project: Path) -> None:
     assert change.file.content == OTHER.replace(b"line 15\n", b"line fifteen\n")
 
 
-def test_the_same_line_changed_by_both_is_shown_three_times_between_markers(project: Path) -> None:
+def test_a_line_changed_by_both_is_shown_in_three_versions_between_markers(project: Path) -> None:
     (project / "a").write_bytes(OTHER)
     [change] = merged(project, tree(a=TEXT), tree(a=CLASH))
-    assert (change.kind, change.note) == ("conflict", "one place to decide, between markers")
+    assert (change.kind, change.note) == ("conflict", "one conflict between markers")
     assert change.file is not None
     assert change.file.content == TEXT.replace(
         b"line 3\n",
@@ -61,7 +61,7 @@ def test_the_same_line_changed_by_both_is_shown_three_times_between_markers(proj
     )
 
 
-def test_what_one_side_left_alone_is_as_the_other_has_it(project: Path) -> None:
+def test_a_change_of_one_side_only_is_taken(project: Path) -> None:
     (project / "a").write_bytes(TEXT)
     (project / "b").write_bytes(OTHER)
     (project / "c").write_bytes(THEIRS)
@@ -69,7 +69,7 @@ def test_what_one_side_left_alone_is_as_the_other_has_it(project: Path) -> None:
     assert kinds(changes) == {"a": "updated"}
 
 
-def test_a_new_file_is_added_and_one_in_its_place_is_kept_beside_it(project: Path) -> None:
+def test_a_new_file_is_added_or_merged_with_the_teams_file(project: Path) -> None:
     (project / "taken").write_bytes(b"mine\nboth\n")
     changes = merged(project, {}, tree(new=TEXT, taken=b"both\ntheirs\n"))
     assert kinds(changes) == {"new": "added", "taken": "conflict"}
@@ -78,7 +78,7 @@ def test_a_new_file_is_added_and_one_in_its_place_is_kept_beside_it(project: Pat
     assert file.content == b"<<<<<<< yours\nmine\nboth\n=======\nboth\ntheirs\n>>>>>>> template 2\n"
 
 
-def test_a_removed_file_goes_unless_it_was_changed(project: Path) -> None:
+def test_a_removed_file_is_deleted_unless_the_team_changed_it(project: Path) -> None:
     (project / "same").write_bytes(TEXT)
     (project / "changed").write_bytes(OTHER)
     changes = merged(project, tree(same=TEXT, changed=TEXT, away=TEXT), {})
@@ -86,10 +86,10 @@ def test_a_removed_file_goes_unless_it_was_changed(project: Path) -> None:
     assert [change.touched for change in changes] == [(), (PurePosixPath("same"),)]
 
 
-def test_what_the_team_removed_stays_away_and_is_told(project: Path) -> None:
+def test_a_file_that_the_team_removed_stays_removed_and_is_reported(project: Path) -> None:
     [change] = merged(project, tree(a=TEXT, b=TEXT), tree(a=THEIRS, b=TEXT))
     assert (change.kind, change.touched) == ("kept", ())
-    assert "removed here and stays away" in change.note
+    assert "your project removed it, so it stays removed" in change.note
 
 
 def test_the_template_moves_a_file_together_with_the_teams_changes(project: Path) -> None:
@@ -101,21 +101,21 @@ def test_the_template_moves_a_file_together_with_the_teams_changes(project: Path
     assert b"line fifteen\n" in change.file.content
 
 
-def test_a_move_of_what_the_team_removed_does_not_bring_it_back(project: Path) -> None:
+def test_a_moved_template_file_does_not_restore_a_removed_file(project: Path) -> None:
     [change] = merged(project, tree(old=TEXT), tree(new=THEIRS))
     assert (str(change.path), change.kind, change.touched) == ("old", "kept", ())
 
 
-def test_the_templates_change_follows_a_file_which_the_team_moved(project: Path) -> None:
+def test_a_change_is_merged_into_a_file_that_the_team_moved(project: Path) -> None:
     (project / "mine").mkdir()
     (project / "mine" / "a").write_bytes(OTHER)
     [change] = merged(project, tree(a=TEXT), tree(a=THEIRS))
-    assert (change.kind, str(change.path), change.note) == ("merged", "mine/a", "was moved here from a")
+    assert (change.kind, str(change.path), change.note) == ("merged", "mine/a", "your project moved it from a")
     assert change.file is not None
     assert change.file.content == OTHER.replace(b"line 15\n", b"line fifteen\n")
 
 
-def test_a_file_without_lines_stays_the_teams_when_both_changed_it(project: Path) -> None:
+def test_a_binary_file_changed_by_both_keeps_the_teams_content(project: Path) -> None:
     for name in ("both", "template"):
         (project / name).write_bytes(b"\0mine" if name == "both" else b"\0one")
     base, theirs = tree(both=b"\0one", template=b"\0one"), tree(both=b"\0two", template=b"\0two")
@@ -129,12 +129,12 @@ def test_a_file_without_lines_stays_the_teams_when_both_changed_it(project: Path
     ("before", "now", "here", "wanted"),
     [(False, True, False, True), (True, False, True, False), (False, False, True, True), (True, True, False, False)],
 )
-def test_the_executable_bit_is_whose_side_changed_it(
+def test_the_executable_bit_follows_the_side_that_changed_it(
     project: Path, before: bool, now: bool, here: bool, wanted: bool
 ) -> None:
     (project / "a").write_bytes(OTHER)
     (project / "a").chmod(0o755 if here else 0o644)
-    base, theirs = Rendered(TEXT, before), Rendered(THEIRS, now)
+    base, theirs = ProjectFile(TEXT, before), ProjectFile(THEIRS, now)
     [change] = merged(project, {PurePosixPath("a"): base}, {PurePosixPath("a"): theirs})
     assert change.file is not None
     assert (change.kind, change.file.executable) == ("merged", wanted)
@@ -142,14 +142,12 @@ def test_the_executable_bit_is_whose_side_changed_it(
 
 def test_only_the_executable_bit_changed(project: Path) -> None:
     (project / "a").write_bytes(OTHER)
-    [change] = merged(project, {PurePosixPath("a"): Rendered(TEXT)}, {PurePosixPath("a"): Rendered(TEXT, True)})
+    [change] = merged(project, {PurePosixPath("a"): ProjectFile(TEXT)}, {PurePosixPath("a"): ProjectFile(TEXT, True)})
     assert change.file is not None
     assert (change.file.content, change.file.executable) == (OTHER, True)
 
 
-def test_nothing_is_written_where_a_link_or_a_folder_stands(
-    project: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_links_and_folders_are_not_overwritten(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     outside = tmp_path_factory.mktemp("outside")
     (project / "link").symlink_to(outside)
     (project / "file").symlink_to(outside / "target")
@@ -162,7 +160,7 @@ def test_nothing_is_written_where_a_link_or_a_folder_stands(
     assert [change.touched for change in changes] == [()] * 4
 
 
-def test_a_file_may_become_a_folder_and_a_folder_a_file(project: Path) -> None:
+def test_a_file_can_become_a_folder_and_a_folder_a_file(project: Path) -> None:
     (project / "a").write_bytes(b"was a file\n")
     (project / "b").mkdir()
     (project / "b" / "c").write_bytes(b"was in a folder\n")
@@ -171,7 +169,7 @@ def test_a_file_may_become_a_folder_and_a_folder_a_file(project: Path) -> None:
     assert kinds(changes) == {"a": "removed", "a/c": "added", "b": "added", "b/c": "removed"}
 
 
-def test_lines_which_end_in_crlf_are_merged_as_lines(project: Path) -> None:
+def test_crlf_line_endings_are_ignored_in_the_merge_and_kept(project: Path) -> None:
     (project / "a").write_bytes(OTHER.replace(b"\n", b"\r\n"))
     [change] = merged(project, tree(a=TEXT), tree(a=THEIRS))
     assert change.kind == "merged"
@@ -214,7 +212,7 @@ def test_no_line_of_the_team_is_ever_lost(
 ) -> None:
     here, before = joined(ours, end), joined(base, other)
     result = merge_lines(here, None if new else before, joined(theirs, other), LABELS).content
-    # A line which the team did not add may go with the template: as often as the template had it.
+    # The template can remove its own lines, each as often as it had them.
     of_the_template = Counter[bytes]() if new else counted(before)
     mine = counted(here)
     found = counted(result)

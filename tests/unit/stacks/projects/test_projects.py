@@ -1,4 +1,4 @@
-"""Answers, the tree which is rendered of them, and what of it the project keeps."""
+"""Answers, the rendered tree, and the stored template base."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tidemill.runtime.common.errors import ConfigError, NotFoundError, TidemillE
 from tidemill.stacks import wheels
 from tidemill.stacks.projects import template_base
 from tidemill.stacks.projects.answers import Answers
-from tidemill.stacks.projects.tree import TEMPLATE_VERSION, rendered, template_folder
+from tidemill.stacks.projects.tree import TEMPLATE_VERSION, render_project, template_folder, write_files
 from tidemill.stacks.settings import StackConfig
 
 LEAST: dict[str, Any] = {"team": "harbour", "environments": ["dev"], "models": ["berths"]}
 
 
-def test_a_team_is_enough_of_a_name() -> None:
+def test_project_and_repository_default_to_the_team() -> None:
     made = Answers.of(LEAST)
     assert (made.project, made.repositories, made.owner, made.target) == (
         "harbour", ["harbour"], "harbour@example.org", "local",
@@ -30,7 +30,7 @@ def test_a_team_is_enough_of_a_name() -> None:
     assert Answers.of(made.to_mapping()) == made
 
 
-def test_names_are_those_of_stack_configs() -> None:
+def test_names_follow_the_patterns_of_the_stack_config() -> None:
     ours = Answers.model_json_schema()["properties"]
     theirs = StackConfig.model_json_schema()
     whole = theirs["properties"]
@@ -45,10 +45,10 @@ def test_names_are_those_of_stack_configs() -> None:
 
 
 @given(st.text(max_size=40), st.sampled_from(["team", "project", "environments", "models", "repositories"]))
-def test_a_name_is_refused_or_is_plain(name: str, key: str) -> None:
+def test_a_name_is_rejected_or_plain_in_yaml(name: str, key: str) -> None:
     value: Any = name if key in ("team", "project") else [name]
     try:
-        tree = rendered(Answers.of({**LEAST, key: value}))
+        tree = render_project(Answers.of({**LEAST, key: value}))
     except ConfigError as error:
         assert (error.field or "").startswith(key)
         assert error.hint or "character" in error.message
@@ -60,8 +60,8 @@ def test_the_same_answers_give_the_same_bytes() -> None:
     code = (
         "import hashlib, sys\n"
         "from tidemill.stacks.projects.answers import Answers\n"
-        "from tidemill.stacks.projects.tree import rendered\n"
-        f"tree = rendered(Answers.of({LEAST!r}))\n"
+        "from tidemill.stacks.projects.tree import render_project\n"
+        f"tree = render_project(Answers.of({LEAST!r}))\n"
         "print(hashlib.sha256(repr([(str(p), f) for p, f in tree.items()]).encode()).hexdigest())"
     )
     found = {
@@ -73,7 +73,7 @@ def test_the_same_answers_give_the_same_bytes() -> None:
 
 
 def test_one_file_for_each_environment_model_and_repository() -> None:
-    tree = rendered(Answers.of({**LEAST, "environments": ["dev", "prod"], "models": ["a-1", "import"]}))
+    tree = render_project(Answers.of({**LEAST, "environments": ["dev", "prod"], "models": ["a-1", "import"]}))
     names = {str(path) for path in tree}
     assert {"stacks/config/Pulumi.harbour-dev.yaml", "stacks/config/Pulumi.harbour-prod.yaml"} <= names
     assert {"models/a_1/train.py", "models/import_/train.py", "data/expectations/harbour.json"} <= names
@@ -81,29 +81,29 @@ def test_one_file_for_each_environment_model_and_repository() -> None:
     assert not [name for name in names if "__" in name.replace("__init__", "").replace("__main__", "")]
 
 
-def test_a_value_which_is_not_there_names_the_template(tmp_path: Path) -> None:
+def test_an_undefined_value_is_an_error_that_names_the_template(tmp_path: Path) -> None:
     (tmp_path / "notes.txt.j2").write_text("{{ teem }}")
     with pytest.raises(TidemillError, match=r"'teem' is undefined.*notes\.txt\.j2"):
-        rendered(Answers.of(LEAST), tmp_path)
+        render_project(Answers.of(LEAST), tmp_path)
 
 
-def test_a_template_which_renders_to_nothing_makes_no_file(tmp_path: Path) -> None:
+def test_a_template_that_renders_to_nothing_makes_no_file(tmp_path: Path) -> None:
     (tmp_path / "a.txt.j2").write_text('{% if target == "aws" %}\nthere\n{% endif %}\n')
     (tmp_path / "dot-run.j2").write_text("#!/bin/sh\n")
-    tree = rendered(Answers.of(LEAST), tmp_path)
+    tree = render_project(Answers.of(LEAST), tmp_path)
     assert {str(path): file.executable for path, file in tree.items()} == {".run": True}
 
 
-def test_what_is_kept_is_what_was_rendered(tmp_path: Path) -> None:
+def test_the_stored_template_base_equals_the_rendered_files(tmp_path: Path) -> None:
     chosen = Answers.of({**LEAST, "environments": ["on", "y"], "owner": "Ada: 'x' #1", "python": "3.12"})
-    tree = rendered(chosen)
-    template_base.write(tmp_path, chosen, TEMPLATE_VERSION, tree)
+    tree = render_project(chosen)
+    write_files(tmp_path, {**tree, **template_base.base_files(chosen, TEMPLATE_VERSION, tree)})
     found = template_base.read(tmp_path)
     assert (found.answers, found.version, found.tree) == (chosen, TEMPLATE_VERSION, tree)
     (tmp_path / template_base.ANSWERS).write_text("template: '1'\nanswers:\n  team: harbour\n")
     with pytest.raises(ConfigError, match="environments: is missing"):
         template_base.read(tmp_path)
-    with pytest.raises(NotFoundError, match="not made by `tidemill init`"):
+    with pytest.raises(NotFoundError, match="not created by `tidemill init`"):
         template_base.read(tmp_path / "elsewhere")
 
 
@@ -113,10 +113,10 @@ def test_every_template_is_package_data() -> None:
     assert (odd, hidden) == ([], [])
 
 
-def test_a_wheel_made_of_installed_files_is_the_wheel_which_was_installed(
+def test_a_wheel_built_from_installed_files_equals_the_installed_wheel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another distribution stands for tidemill, whose own files are in no folder of packages here."""
+    """Uses another package: tidemill itself is an editable install here."""
     monkeypatch.setattr(wheels, "DISTRIBUTION", "typer")
     wheel, how = wheels.own_wheel(tmp_path)
     assert how == "packed from the installed files"

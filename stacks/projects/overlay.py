@@ -1,4 +1,4 @@
-"""Shows what a project would be with some files written, without writing them."""
+"""A temporary view of a project with some files changed."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from .tree import Rendered
+from .tree import ProjectFile, write_files
 
-__all__ = ["rehearsed"]
+__all__ = ["overlay"]
 
 
 @contextmanager
-def rehearsed(
-    project: Path, files: Mapping[PurePosixPath, Rendered | None], copied: PurePosixPath | None = None
+def overlay(
+    project: Path, files: Mapping[PurePosixPath, ProjectFile | None], copied: PurePosixPath | None = None
 ) -> Generator[Path]:
-    """Give a folder which looks like `project` with `files` written; what they do not touch are links.
+    """Yield a temporary folder that looks like `project` with `files` written; other files are links.
 
     Args:
         project: the folder of Pulumi.yaml.
-        files: path -> what it would hold; None for a file which would go away.
-        copied: a folder within it whose files are copied, so that nothing leads from them to the real ones.
+        files: path -> new file; None removes it.
+        copied: folder inside the project whose files are copied instead of linked.
     """
     real = {copied, *copied.parents} if copied is not None else {PurePosixPath()}
     for path in files:
         real.update(path.parents)
-    with tempfile.TemporaryDirectory(prefix="tidemill-rehearsal-") as folder:
+    with tempfile.TemporaryDirectory(prefix="tidemill-overlay-") as folder:
         root = Path(folder).resolve() / project.name
 
         def show(inside: PurePosixPath) -> None:
@@ -44,8 +44,5 @@ def rehearsed(
                     (root / path).symlink_to(found)
 
         show(PurePosixPath())
-        for path, file in files.items():
-            if file is not None:
-                (root / path).parent.mkdir(parents=True, exist_ok=True)
-                (root / path).write_bytes(file.content)
+        write_files(root, {path: file for path, file in files.items() if file is not None})
         yield root
