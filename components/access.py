@@ -16,8 +16,6 @@ import pulumi
 from ..runtime.common.errors import ConfigError
 from .targets.base import EndpointRef, SecretRef, Target
 
-__all__ = ["Login", "as_json", "host_of", "lake_settings", "listen_settings", "refuse_unreachable", "registry_settings"]
-
 
 @dataclass(frozen=True)
 class Login:

@@ -26,8 +26,6 @@ from .targets.base import (
     Target,
 )
 
-__all__ = ["ExistingLake", "Lake", "LakeArgs"]
-
 _ACTION = "_lakefs_actions/tidemill-gate.yaml"
 
 

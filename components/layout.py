@@ -26,8 +26,6 @@ from pathlib import Path
 
 from ..runtime.common.errors import NotFoundError
 
-__all__ = ["StackRoot", "find_project", "home"]
-
 # A Unix socket's path holds 108 bytes with its final zero (unix(7)).
 _SOCKET_LIMIT = 100
 

@@ -18,8 +18,6 @@ from .serving import ModelService
 from .settings import ModelConfig, MonitoringConfig, format_duration
 from .targets.base import EndpointArgs, EndpointRef, HealthCheck, SecretArgs, SecretRef, ServiceArgs, ServiceRef, Target
 
-__all__ = ["ADMIN", "Monitoring", "MonitoringArgs"]
-
 ADMIN = "admin"
 _MANY = 25  # scrape intervals after which an alert that still fires is sent again
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-__all__ = ["PLACEHOLDER", "substitute"]
-
 PLACEHOLDER = re.compile(r"@\{([a-z-]+)(?::([^{}]*))?\}")
 """Its groups are kind and name; a kind without a name has None."""
 

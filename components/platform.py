@@ -18,8 +18,6 @@ from .serving import ModelService, ModelServiceArgs
 from .settings import LakeConfig, ModelConfig, MonitoringConfig
 from .targets.base import SecretArgs, SecretRef, Target
 
-__all__ = ["Platform", "PlatformArgs"]
-
 
 @dataclass(frozen=True)
 class PlatformArgs:

@@ -25,8 +25,6 @@ from .targets.base import (
     Target,
 )
 
-__all__ = ["ADMIN", "METRICS_USER", "ExistingRegistry", "Registry", "RegistryArgs"]
-
 ADMIN = "admin"
 METRICS_USER = "metrics"
 

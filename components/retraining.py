@@ -15,8 +15,6 @@ from .registry import Registry
 from .settings import ModelConfig
 from .targets.base import EndpointArgs, EndpointRef, SecretArgs, SecretRef, ServiceArgs, ServiceRef, Target, TrainerArgs
 
-__all__ = ["Retraining", "RetrainingArgs", "runtime_settings"]
-
 
 @dataclass(frozen=True)
 class RetrainingArgs:

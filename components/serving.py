@@ -12,8 +12,6 @@ from .registry import Registry
 from .settings import ServeConfig
 from .targets.base import EndpointArgs, EndpointRef, SecretArgs, SecretRef, ServiceArgs, ServiceRef, StoreRef, Target
 
-__all__ = ["ModelService", "ModelServiceArgs"]
-
 
 @dataclass(frozen=True)
 class ModelServiceArgs:

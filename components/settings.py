@@ -14,12 +14,6 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, mo
 from ..runtime.common.settings import PromoteSettings, Settings
 from ..runtime.serving.settings import BatchSettings, CompileSettings, IsolationSettings, LimitSettings
 
-__all__ = [
-    "NAME_PATTERN", "CaptureConfig", "CommandLine", "Duration", "LakeConfig", "ModelConfig", "MonitoringConfig", "Port",
-    "ReceiverConfig", "RepositoryConfig", "RetrainConfig", "SecretName", "ServeConfig", "SlackConfig", "WatchConfig",
-    "WebhookConfig", "format_duration", "parse_duration",
-]  # fmt: skip
-
 NAME_PATTERN = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
 """Pattern of a model's name, which becomes part of service, file and metric names."""
 

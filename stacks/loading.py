@@ -22,18 +22,6 @@ from .stack_config.schema_errors import KeyPath, nearest, schema_problems
 from .stack_config.sources import STACK_KEY, FileCache, Layer, Source, relative_path
 from .stack_config.yaml_positions import Position, read_yaml
 
-__all__ = [
-    "CheckedStack",
-    "LoadedStack",
-    "check_stack",
-    "config_folder",
-    "load_stack",
-    "nearest",
-    "project_settings",
-    "stack_file",
-    "stack_names",
-]
-
 
 @dataclass(frozen=True)
 class LoadedStack:

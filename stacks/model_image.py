@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from ..runtime.serving.isolation.requirements import ModelRequirements
     from ..runtime.serving.versions.model import VersionInfo
 
-__all__ = ["BuildContext", "ImageSpec", "default_tag", "write_build_context"]
-
 # `--base` replaces these, for example by a mirror.
 BASES = {
     "3.11": "python:3.11.14-slim-bookworm",

@@ -7,8 +7,6 @@ from ..components.targets.operations import Operations
 from ..runtime.common.errors import UserError
 from .loading import LoadedStack
 
-__all__ = ["deployed_operations", "local_root", "remove_deletion_protection", "stack_operations"]
-
 
 def stack_operations(loaded: LoadedStack) -> Operations:
     """Return the operations of the platform of `loaded`.

@@ -13,17 +13,6 @@ from ..components.targets.operations import Operations, ServiceState
 from ..runtime.common.errors import TidemillError
 from .loading import LoadedStack
 
-__all__ = [
-    "LOGINS",
-    "ModelView",
-    "Overview",
-    "RetrainingView",
-    "ServiceView",
-    "model_view",
-    "overview",
-    "retrainings",
-]
-
 # Health endpoint of each tool, and the login it requires. Our own services all have an open /healthz.
 _HEALTH: dict[str, tuple[str, tuple[str, str] | None]] = {
     "lakefs": ("/_health", None),

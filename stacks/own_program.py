@@ -14,8 +14,6 @@ from pathlib import Path
 
 from .loading import project_settings
 
-__all__ = ["own_program", "run_own_program"]
-
 _GENERATED = ast.dump(ast.parse("from tidemill.stacks.program import main\n\nmain()\n"))
 
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from ..components.platform import Platform
     from ..components.targets.base import Target
 
-__all__ = ["compose", "main", "stack_program"]
-
 
 def main() -> Platform:
     """Declare the resources of the engine's current stack; return the platform.

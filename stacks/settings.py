@@ -25,8 +25,6 @@ from ..components.targets.registry import DEFAULT_TARGET, TARGETS, TargetName, w
 from ..components.targets.spec import TargetContext, TargetSpec
 from ..runtime.common.settings import Settings
 
-__all__ = ["StackConfig"]
-
 _SERVICES = ("lakefs", "mlflow", "validation", "monitor", "retraining", "prometheus", "alertmanager", "grafana")
 
 

@@ -10,8 +10,6 @@ from ..runtime.common.files import write_private
 from ..runtime.common.settings import LakeSettings, RegistrySettings, RuntimeModel, RuntimeSettings
 from .loading import LoadedStack
 
-__all__ = ["runtime_file"]
-
 
 def runtime_file(loaded: LoadedStack, operations: Operations) -> Path | None:
     """Return the file with the RuntimeSettings for this machine; write it if the target does not.

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from ..runtime.common.errors import PlatformError
 
-__all__ = ["run_uv"]
-
 # They select another environment, or forbid uv to change the lock.
 _REMOVED_VARIABLES = ("VIRTUAL_ENV", "UV_FROZEN")
 

@@ -19,8 +19,6 @@ from urllib.parse import unquote, urlsplit
 from ..runtime.common.errors import PlatformError
 from .uv_command import run_uv
 
-__all__ = ["DISTRIBUTION", "Origin", "build_wheel", "install_origin", "own_wheel"]
-
 DISTRIBUTION = "tidemill"
 
 _SECONDS = 900.0

@@ -1,7 +1,7 @@
 """Jinja2 templates, and the one strict `render`.
 
-The folders: `monitoring/` (Prometheus, Alertmanager, Grafana), `images/` (Dockerfiles and what goes with them), `project/`
-(the files of `tidemill init`).
+The folders: `monitoring/` (Prometheus, Alertmanager, Grafana), `images/` (Dockerfiles and their companions),
+`project/` (the files of `tidemill init`).
 
 To add a template, create `FOLDER/NAME.j2`, write every value through the filter of its format (see `formats`), and call
 `render("FOLDER/NAME.j2", ...)` where you need the text. In `project/` the file alone is enough: `stacks.projects.tree`

@@ -14,8 +14,6 @@ from ..tools.base import ContainerImage
 from ..tools.table import IMAGES
 from .context import ImageSpec
 
-__all__ = ["Image", "ImageCatalog", "image_specs"]
-
 
 def image_specs(base: str, training_extras: Sequence[str], *, cloud: bool) -> dict[str, ImageSpec]:
     """Return our images, by name.

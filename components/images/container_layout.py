@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["CONFIG", "DATA", "MOUNT", "PORT", "PROJECT", "SCRATCH", "SECRETS", "USER"]
-
 USER = 10001
 """User and group of our processes. A fixed, high number, which no user of the host has by chance."""
 

@@ -13,8 +13,6 @@ from ..placeholders import substitute
 from ..tools.base import ContainerImage
 from .container_layout import CONFIG, DATA, PORT, PROJECT, SCRATCH, SECRETS
 
-__all__ = ["ContainerPlaceholders"]
-
 _FIXED = {
     "config": CONFIG,
     "scratch": SCRATCH,

@@ -28,8 +28,6 @@ from ...runtime.training.lineage import RECORDED, code_state
 from ...templates import render
 from .lock import requirements
 
-__all__ = ["BuildContext", "ImageSpec", "prepare", "python_of"]
-
 _SKIPPED = ("__pycache__", "*.pyc")
 _EXCLUDED = (".tidemill", ".tidemill-template", ".venv", ".pulumi", ".git")
 # Platform settings are not part of the training code: changing them must not change the image.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from ..targets.base import HealthCheck
 from .container_layout import PORT
 
-__all__ = ["upstream_health"]
-
 
 def upstream_health(check: HealthCheck) -> list[str]:
     """Return the command that checks a server in an image without Python, which has `wget`."""

@@ -9,8 +9,6 @@ from typing import Any
 
 from ...runtime.common.errors import ConfigError, NotFoundError
 
-__all__ = ["requirements"]
-
 _SELF = "tidemill"
 
 # uv.lock is TOML without a published schema.

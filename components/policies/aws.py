@@ -7,8 +7,6 @@ from typing import Any, cast
 
 from .base import Resource, as_document, items
 
-__all__ = ["allows_everybody", "is_a", "referring", "statements"]
-
 
 def is_a(resource: Resource, service: str, *kinds: str) -> bool:
     """Return whether `resource` is one of `kinds` of the service; some kinds have a second form named `...V2`.

@@ -8,20 +8,6 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal, cast
 
-__all__ = [
-    "UNKNOWN",
-    "Finding",
-    "Level",
-    "Parameter",
-    "Resource",
-    "Rule",
-    "RuleContext",
-    "StackCheck",
-    "Unknown",
-    "as_document",
-    "items",
-]
-
 Level = Literal["mandatory", "advisory", "disabled"]
 
 

@@ -8,8 +8,6 @@ from typing import Any, cast
 
 from .base import UNKNOWN, Resource, as_document, items
 
-__all__ = ["CONTAINER", "JOB", "TASK", "Container", "as_mapping", "containers_of"]
-
 CONTAINER = "docker:index/container:Container"
 JOB = "tidemill-native:docker:Job"
 TASK = "aws:ecs/taskDefinition:TaskDefinition"

@@ -12,8 +12,6 @@ from ...runtime.common.settings import Settings
 from ..targets.checks import Problem
 from .rules import RULES
 
-__all__ = ["PolicyRule", "policy_problems"]
-
 
 class PolicyRule(Settings):
     """Settings of one rule."""

@@ -19,8 +19,6 @@ from .base import FAILURE_CODE, UNKNOWN, Context, NativeResource, Properties, lo
 from .parent import warn_of_destroy
 from .wire import from_wire, messages, to_wire
 
-__all__ = ["serve"]
-
 _provider = messages("provider_pb2")
 _services = messages("provider_pb2_grpc")
 _plugin = messages("plugin_pb2")

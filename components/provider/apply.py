@@ -18,8 +18,6 @@ from ...runtime.common.errors import ConfigError, TidemillError
 from .base import Context, Properties, lookup
 from .content.base import ContentResource
 
-__all__ = ["apply", "main"]
-
 _VARIABLE = "TIDEMILL_CONTENT"
 
 

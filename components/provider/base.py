@@ -35,23 +35,6 @@ if TYPE_CHECKING:
 
     Text = pulumi.Input[str]
 
-__all__ = [
-    "DELETE_DATA",
-    "FAILURE_CODE",
-    "PACKAGE",
-    "RECREATE",
-    "UNKNOWN",
-    "Context",
-    "Diff",
-    "Named",
-    "NativeResource",
-    "Properties",
-    "camel_case",
-    "deleting_data",
-    "lookup",
-    "without",
-]
-
 PACKAGE: Final = "tidemill-native"
 """The package's name; not `tidemill`, because the engine would copy tidemill's config into the provider's inputs."""
 

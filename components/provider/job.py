@@ -7,8 +7,6 @@ from typing import ClassVar
 from ...runtime.common.errors import PlatformError, ServiceError
 from .base import Context, NativeResource, Properties
 
-__all__ = ["RunOnce", "failed", "interrupted", "time_limit"]
-
 _TIMEOUT = 1800.0
 
 

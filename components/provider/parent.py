@@ -11,8 +11,6 @@ from pathlib import Path
 
 from .base import DELETE_DATA
 
-__all__ = ["end_with_parent", "warn_of_destroy"]
-
 _EVERY = 0.5
 
 

@@ -10,8 +10,6 @@ from typing import Any, Final
 from ...runtime.common.errors import ConfigError
 from .base import UNKNOWN, Properties
 
-__all__ = ["FORMATS", "SECRET_DEFAULTS", "check_secret"]
-
 _UPPER = string.ascii_uppercase + string.digits
 SECRET_DEFAULTS: Final[Mapping[str, Any]] = {"format": "token"}
 

@@ -18,8 +18,6 @@ from google.protobuf import struct_pb2
 
 from .base import UNKNOWN, Properties
 
-__all__ = ["from_wire", "messages", "to_wire"]
-
 # The engine's marks: sdk/go/common/resource/{sig,plugin}, also in pulumi/runtime/rpc.py.
 _SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
 _SECRET: Final = "1b47061264138c4ac30d75fd1eb44270"

@@ -28,12 +28,6 @@ import pulumi
 
 from .options import protected
 
-__all__ = [
-    "Content", "DatabaseRef", "EndpointArgs", "EndpointRef", "HealthCheck", "JobArgs", "JobRef", "LakeAccess", "Launch",
-    "Limits", "ProcessArgs", "RegistryAccess", "SecretArgs", "SecretRef", "ServiceArgs", "ServiceRef", "StoreRef",
-    "Target", "TrainerArgs", "TrainerRef", "access_properties",
-]  # fmt: skip
-
 
 @dataclass(frozen=True)
 class _Ref:

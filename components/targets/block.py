@@ -11,16 +11,6 @@ from ...runtime.common.settings import Settings
 from ..tools.table import PYTHON_IMAGE
 from .checks import Problem
 
-__all__ = [
-    "PRODUCTION",
-    "BaseImage",
-    "BuildArguments",
-    "TargetBlock",
-    "TrainingExtras",
-    "image_problems",
-    "service_problems",
-]
-
 PRODUCTION = frozenset({"prod", "production"})
 """Names of environments that are production unless the config says otherwise."""
 

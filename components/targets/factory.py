@@ -15,8 +15,6 @@ from .spec import TargetContext
 if TYPE_CHECKING:
     from .base import Target
 
-__all__ = ["make_target", "target_here"]
-
 _ENVIRONMENT = r"^[a-z][a-z0-9]*$"
 
 

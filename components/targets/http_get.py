@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["http_get", "is_healthy"]
-
 
 def http_get(url: str, *, token: str | None = None, timeout: float = 5.0) -> tuple[int, bytes] | None:
     """Return status and body of `GET url`, or None if there is no answer.

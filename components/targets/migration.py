@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-__all__ = ["LakeServer", "MigrationDestination", "MigrationSource", "Store"]
-
 
 @dataclass(frozen=True)
 class LakeServer:

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-__all__ = ["Operations", "ServiceState"]
-
 
 @dataclass(frozen=True)
 class ServiceState:

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 
 import pulumi
 
-__all__ = ["after", "protected"]
-
 
 def protected(opts: pulumi.ResourceOptions) -> pulumi.ResourceOptions:
     """Return `opts` for a resource with data, or a secret that gives access to data: the engine does not delete it."""

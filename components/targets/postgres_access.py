@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["database_role", "pass_file", "pass_line"]
-
 
 def database_role(name: str) -> str:
     """Return the name in Postgres of the database `name`, and of the role that owns it."""

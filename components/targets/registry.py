@@ -10,8 +10,6 @@ from pydantic import Field, create_model
 from ...runtime.common.settings import Settings
 from .spec import TargetSpec
 
-__all__ = ["DEFAULT_TARGET", "TARGETS", "TargetName", "names_where", "with_blocks", "with_optional_blocks"]
-
 _FOLDERS = (
     "local",
     "docker",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from .base import Launch
 
-__all__ = ["MLFLOW"]
-
 MLFLOW = Launch(
     argv=[
         *("@{python}", "-m", "uvicorn", "--factory", "tidemill.runtime.registry.mlflow_app:create_app"),

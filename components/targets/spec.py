@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from .migration import MigrationDestination, MigrationSource
     from .operations import Operations
 
-__all__ = ["TargetContext", "TargetSpec"]
-
 _Block = TypeVar("_Block", bound=TargetBlock)
 
 

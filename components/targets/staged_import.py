@@ -14,8 +14,6 @@ from ..provider.local.files import read_json, secret_value
 from .http_get import is_healthy
 from .migration import LakeServer
 
-__all__ = ["StagedImport", "finished_jobs", "lake_server", "read_secrets", "running_lake", "staging_folder"]
-
 
 def staging_folder(root: Path) -> Path:
     """Return the folder of an unfinished import into the stack at `root`."""

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["ContainerImage", "Machine", "Package", "Program", "Progress", "Way", "WayError", "fits", "parse_version"]
-
 Progress = Callable[[str], None]
 
 Version = tuple[int, int, int]

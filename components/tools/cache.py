@@ -23,8 +23,6 @@ from typing import Any
 from ...runtime.common.files import sync
 from .base import Machine, parse_version
 
-__all__ = ["Cache", "Entry"]
-
 _MANIFEST = "manifest.json"
 _SCHEMA = 1
 

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from .base import Machine, Package, Progress, WayError
 
-__all__ = ["DebianPackage"]
-
 
 @dataclass(frozen=True)
 class DebianPackage:

@@ -10,8 +10,6 @@ from . import default_toolbox
 from .base import Package, Program, fits
 from .toolbox import Toolbox
 
-__all__ = ["DoctorRow", "WayRow", "rows"]
-
 State = Literal["ready", "missing", "broken"]
 
 

@@ -17,8 +17,6 @@ from pathlib import Path
 
 from .base import Machine, Package, Progress, WayError, parse_version
 
-__all__ = ["GoBuild"]
-
 _BUILDS = Path(__file__).parent / "builds"
 _NEEDED = (1, 26, 4)
 # From 1.21 on, Go downloads the version it needs, verified by Go's checksum database.

@@ -22,8 +22,6 @@ from .base import Machine, Package, Progress, WayError
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Release"]
-
 _HASH_LENGTH = 64
 _LINE_EVERY = 5.0
 

@@ -13,8 +13,6 @@ from .debian import DebianPackage
 from .gobuild import GoBuild
 from .release import Release
 
-__all__ = ["IMAGES", "PACKAGES", "PYTHON_IMAGE"]
-
 _GITHUB = "https://github.com"
 
 PACKAGES: tuple[Package, ...] = (

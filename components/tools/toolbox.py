@@ -15,8 +15,6 @@ from ...runtime.common.errors import NotFoundError, ToolError
 from .base import Machine, Package, Program, Progress, WayError, fits, parse_version
 from .cache import Cache, Entry
 
-__all__ = ["Toolbox", "cache_folder", "version_of"]
-
 _log = logging.getLogger(__name__)
 
 

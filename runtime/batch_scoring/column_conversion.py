@@ -19,8 +19,6 @@ from ..common.errors import UserError
 from ..serving import Column, Contract, InvalidValueError, is_time_out_of_range
 from .inputs import InputFile
 
-__all__ = ["ColumnConverter"]
-
 pc: Any = pyarrow.compute  # its functions are created at import, so type checkers do not see them
 
 _INTEGERS, _FLOATS = ("integer", "long"), ("float", "double")

@@ -22,8 +22,6 @@ from .. import data
 from ..common.errors import ConfigError, NotFoundError
 from ..data import LakeLike
 
-__all__ = ["LAKE_SCHEME", "Input", "InputFile", "open_input"]
-
 LAKE_SCHEME = "lakefs://"
 
 _PARQUET = (".parquet", ".pq")

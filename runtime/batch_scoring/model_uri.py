@@ -19,8 +19,6 @@ from ..common.errors import ConfigError, NotFoundError, UserError
 from ..common.files import write_private
 from ..common.settings import ENVIRONMENT_VARIABLE, RegistrySettings, runtime_settings
 
-__all__ = ["ModelUri", "cache_folder", "folder_name", "registry_settings", "state_folder"]
-
 _SCHEME = "models:/"
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _URI_HINT = "write models:/NAME@ALIAS, models:/NAME/VERSION, or the path of a folder with an MLmodel file"

@@ -11,8 +11,6 @@ from ..common.settings import ListenSettings
 from ..serving import CompileSettings, ServedModel, ServingSettings, loader, source_of
 from .model_uri import ModelUri, cache_folder, folder_name, registry_settings
 
-__all__ = ["open_model"]
-
 
 @contextmanager
 def open_model(uri: str, *, compiled: bool, tracking_uri: str | None, cache: Path | None) -> Generator[ServedModel]:

@@ -23,8 +23,6 @@ from ..common.settings import ENVIRONMENT_VARIABLE, runtime_settings
 from ..data import Lake, LakeLike
 from .inputs import LAKE_SCHEME
 
-__all__ = ["Format", "Output", "Sink", "open_output", "open_sink"]
-
 Format = Literal["parquet", "csv", "arrow"]
 
 _FORMATS: dict[str, Format] = {

@@ -23,8 +23,6 @@ from .inputs import Input, InputFile, open_input
 from .models import open_model
 from .outputs import Output, Sink, open_output, open_sink
 
-__all__ = ["Progress", "ScoringResult", "score"]
-
 _MAX_BATCH_ROWS = 65_536
 # Batches of wide models have fewer rows, to limit memory.
 _BATCH_VALUES, _MIN_BATCH_ROWS = 2_000_000, 1_024

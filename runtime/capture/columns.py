@@ -14,8 +14,6 @@ from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["NOTHING", "Omitted", "Privacy", "capture_schema", "hash_value", "is_hashed", "omitted_of"]
-
 TIME = pa.timestamp("us", tz="UTC")
 _LEFT_OUT, _HASHED = b"tidemill.left_out", b"tidemill.hashed"
 _HASH = "tidemill.hash"

@@ -19,8 +19,6 @@ from .journal import journals, read_journal, recover
 from .lookup import is_value, rows_where
 from .segments import CAPTURE, LABELS, Segment, list_segments, read_segment, replace_segment
 
-__all__ = ["Forgotten", "forget"]
-
 # Its functions are created on import; a type checker does not see them.
 _compute: Any = pc
 _LOCK = ".forget.lock"

@@ -20,8 +20,6 @@ import pyarrow as pa
 from ..common.files import create_locked, left_behind
 from .segments import CAPTURE, day_folders, segment_in, write_segment
 
-__all__ = ["Journal", "Recovered", "journals", "read_journal", "recover"]
-
 _log = logging.getLogger(__name__)
 _FOLDER = "journal"
 _SUFFIX = ".arrows"

@@ -22,8 +22,6 @@ from ..common.ids import parse_uuid7, time_of
 from .journal import journals, read_journal
 from .segments import CAPTURE, Segment, day_folders, names_in, segment_in
 
-__all__ = ["Found", "find", "is_value", "rows_where"]
-
 # Its functions are created on import; a type checker does not see them.
 _compute: Any = pc
 _NEAR = (timedelta(minutes=2), timedelta(hours=1), timedelta(days=1))

@@ -11,8 +11,6 @@ import pyarrow.compute as pc
 
 from .segments import CAPTURE, LABEL_SCHEMA, LABELS, Segment, list_segments, read_segment
 
-__all__ = ["join_labels", "latest_labels", "read_capture", "read_labels"]
-
 _KEY = ["request_id", "row"]
 
 

@@ -10,8 +10,6 @@ from pathlib import Path
 from ..common.ids import uuid7
 from .segments import CAPTURE, LABELS, day_folders
 
-__all__ = ["remove_old"]
-
 _REMOVED = ".removed-"
 
 

@@ -18,23 +18,6 @@ from ..common.files import create_locked, left_behind, sync
 from ..common.ids import uuid7
 from .columns import TIME
 
-__all__ = [
-    "CAPTURE",
-    "LABELS",
-    "LABEL_SCHEMA",
-    "Kind",
-    "Segment",
-    "day_folders",
-    "list_segments",
-    "names_in",
-    "new_segments",
-    "read_segment",
-    "remove_partial",
-    "replace_segment",
-    "segment_in",
-    "write_segment",
-]
-
 Kind = Literal["capture", "labels"]
 CAPTURE: Kind = "capture"
 LABELS: Kind = "labels"

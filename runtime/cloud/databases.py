@@ -15,8 +15,6 @@ from typing import Any
 
 from ..common.secrets import read_secret
 
-__all__ = ["create_database", "main"]
-
 
 def create_database(connection: Any, name: str, password: str) -> None:
     """Create the database `name` and the role of the same name, unless they exist; set the role's password.

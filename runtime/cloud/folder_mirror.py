@@ -23,8 +23,6 @@ from ..common.errors import ConfigError
 from ..common.files import replacement
 from .task_files import Place
 
-__all__ = ["Fetch", "Keep", "Send"]
-
 _log = logging.getLogger(__name__)
 _PARALLEL = 16
 _FIRST_SECONDS = 60.0

@@ -18,8 +18,6 @@ from typing import Any
 from .folder_mirror import Fetch, Keep, Send
 from .task_files import TaskFiles, place_of
 
-__all__ = ["EVERY", "Folders", "keep", "mirrors", "restore", "stopping"]
-
 EVERY = 5.0
 """Seconds between sweeps: how much written data a task loses at most when its machine fails."""
 

@@ -18,18 +18,6 @@ from ..common.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [
-    "VARIABLE",
-    "Place",
-    "Store",
-    "TaskFiles",
-    "client",
-    "place_of",
-    "read_files",
-    "secret_variable",
-    "write_files",
-]
-
 VARIABLE = "TIDEMILL_TASK"
 """Environment variable with the s3:// URL of the task's `TaskFiles`."""
 

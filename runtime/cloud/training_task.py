@@ -16,8 +16,6 @@ from typing import Any
 
 from .task_files import place_of
 
-__all__ = ["JOBS", "run"]
-
 JOBS = "TIDEMILL_JOBS"
 _JOB = "TIDEMILL_JOB_ID"
 _NOT_STARTED = 127

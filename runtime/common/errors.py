@@ -18,20 +18,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-__all__ = [
-    "ConfigError",
-    "GateError",
-    "NotFoundError",
-    "PlatformError",
-    "RefusedError",
-    "ServiceError",
-    "TidemillError",
-    "ToolError",
-    "UnreachableError",
-    "UnvalidatedError",
-    "UserError",
-]
-
 
 class TidemillError(Exception):
     """Root of all errors that tidemill raises on purpose.

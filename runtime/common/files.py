@@ -14,8 +14,6 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["create_locked", "left_behind", "replacement", "sync", "waiting_lock", "write_private"]
-
 
 def write_private(path: Path, content: str | bytes, *, mode: int = 0o600, durable: bool = False) -> None:
     """Write `content` to `path` as `replacement` does; create its folder, mode 0700, if missing."""

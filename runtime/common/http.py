@@ -14,8 +14,6 @@ from .secrets import is_loopback
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["escaped", "json_body", "open_client", "server_message", "unreachable"]
-
 
 def open_client(url: str, **options: Any) -> httpx.Client:
     """Return a client with `url` as its base; for this machine it ignores the environment's proxies."""

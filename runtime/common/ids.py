@@ -16,8 +16,6 @@ import time
 from datetime import UTC, datetime
 from uuid import UUID
 
-__all__ = ["parse_uuid7", "time_of", "uuid7", "uuid7_at", "uuid7_text"]
-
 _POOL_SIZE = 256
 
 _lock = threading.Lock()

@@ -8,8 +8,6 @@ from urllib.parse import urlsplit
 
 from .errors import ConfigError, NotFoundError
 
-__all__ = ["is_loopback", "read_secret"]
-
 
 def read_secret(path: Path) -> str:
     """Return the secret in the file `path`, without surrounding white space.

@@ -24,18 +24,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI, Request, Response
     from prometheus_client import CollectorRegistry
 
-__all__ = [
-    "JsonFormatter",
-    "add_metrics",
-    "bearer",
-    "log_lines",
-    "log_time",
-    "main",
-    "run",
-    "token_matches",
-    "token_of",
-]
-
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 

@@ -15,20 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from .errors import ConfigError, NotFoundError
 from .secrets import is_loopback
 
-__all__ = [
-    "ENVIRONMENT_VARIABLE",
-    "LakeSettings",
-    "ListenSettings",
-    "PromoteSettings",
-    "RegistrySettings",
-    "RuntimeModel",
-    "RuntimeSettings",
-    "ServiceSettings",
-    "Settings",
-    "load_settings",
-    "runtime_settings",
-]
-
 ENVIRONMENT_VARIABLE = "TIDEMILL_RUNTIME"
 
 

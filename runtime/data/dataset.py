@@ -35,24 +35,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-__all__ = [
-    "Dataset",
-    "LakeLike",
-    "Pinned",
-    "add",
-    "branch",
-    "brought_by",
-    "commit",
-    "exists",
-    "is_validated",
-    "newest_validated",
-    "publish",
-    "read",
-    "resolve",
-    "split",
-    "write",
-]
-
 LakeLike: TypeAlias = "Lake | LakeSettings | None"
 
 _BATCH_ROWS = 65_536

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-__all__ = ["SentLabels", "send_labels"]
-
 LabelsLike: TypeAlias = "pd.DataFrame | pa.Table"
 
 _TEMPORARY = frozenset({429, 502, 503, 504})

@@ -21,8 +21,6 @@ from ..common.http import escaped, json_body, open_client, server_message, unrea
 from ..common.secrets import read_secret
 from ..common.settings import LakeSettings
 
-__all__ = ["GATE_ACTION", "Commit", "Lake", "ObjectInfo", "Run"]
-
 GATE_ACTION = "tidemill-gate"
 """Name of the lakeFS action that calls the validation service."""
 

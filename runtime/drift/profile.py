@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-__all__ = ["CATEGORY_LIMIT", "SCHEMA", "Categorical", "ColumnProfile", "Numeric", "Profile"]
-
 SCHEMA = 1
 CATEGORY_LIMIT = 1000
 _QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)

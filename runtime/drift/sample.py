@@ -10,8 +10,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["Kind", "Sample", "samples_of"]
-
 Kind: TypeAlias = Literal["numeric", "categorical"]
 
 _FEW_VALUES = 10

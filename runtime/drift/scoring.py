@@ -11,8 +11,6 @@ import pandas as pd
 from .measures.registry import find_measure
 from .sample import Kind, samples_of
 
-__all__ = ["DEFAULT_TESTS", "DriftResult", "FeatureDrift", "Test", "TestResult", "score"]
-
 Test: TypeAlias = str
 """Name of a drift test in the registry."""
 

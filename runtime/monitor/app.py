@@ -15,8 +15,6 @@ from ..common.service import add_metrics, bearer, token_of
 from .settings import MonitorSettings
 from .watch import Monitor, Watch
 
-__all__ = ["create_app"]
-
 
 class _MonitorMetrics(Collector):
     """Exports the current state; a version that no longer serves has no series."""

@@ -16,8 +16,6 @@ from ..capture import CAPTURE, LABELS, Segment, latest_labels, omitted_of
 from .segment_reader import SegmentReader, bounds, keys, read, served_rows, struct_columns
 from .settings import MonitoredModel
 
-__all__ = ["EVENT_TIME", "Day", "Days"]
-
 COVERAGE = 0.99
 """Share of labelled rows at which a day is complete."""
 

@@ -22,8 +22,6 @@ from ..data import Lake
 from .days import Day, Days
 from .settings import MonitoredModel
 
-__all__ = ["Publisher", "State", "WindowFile"]
-
 _log = logging.getLogger(__name__)
 _MOST_ROWS = 50_000
 _WINDOW = "tidemill.window"

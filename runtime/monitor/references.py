@@ -16,8 +16,6 @@ from ..common.errors import PlatformError
 from ..common.settings import RegistrySettings
 from ..drift import Profile
 
-__all__ = ["Reference", "References"]
-
 _SAMPLE, _PROFILE = "reference_sample.parquet", "reference_profile.json"
 
 

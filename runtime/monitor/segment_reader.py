@@ -18,8 +18,6 @@ from pandas.util import hash_pandas_object
 
 from ..capture import Kind, Segment, new_segments, read_segment
 
-__all__ = ["Bounds", "SegmentReader", "bounds", "keys", "read", "served_rows", "struct_columns"]
-
 _log = logging.getLogger(__name__)
 
 FUTURE = timedelta(days=1)

@@ -8,8 +8,6 @@ from pydantic import Field
 
 from ..common.settings import LakeSettings, RegistrySettings, ServiceSettings, Settings
 
-__all__ = ["MonitorSettings", "MonitoredModel"]
-
 
 class MonitoredModel(Settings):
     """A monitored model."""

@@ -21,8 +21,6 @@ from .references import Reference, References
 from .settings import MonitoredModel, MonitorSettings
 from .window import Quality, Window
 
-__all__ = ["Monitor", "Snapshot", "Watch"]
-
 _log = logging.getLogger(__name__)
 _MAX_COMMITS = 100
 

@@ -17,8 +17,6 @@ from ..capture import CAPTURE, LABELS, is_hashed, omitted_of
 from .segment_reader import Bounds, SegmentReader, bounds, keys, read, served_rows, struct_columns
 from .settings import MonitoredModel
 
-__all__ = ["Quality", "Window"]
-
 SAMPLE_ROWS = 50_000
 """Maximum rows in memory. Beyond it, only a share of the rows is kept, chosen by a hash of their keys."""
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from ..common.settings import PromoteSettings
 
-__all__ = ["Verdict", "judge"]
-
 
 @dataclass(frozen=True)
 class Verdict:

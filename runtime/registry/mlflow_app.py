@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-__all__ = ["create_app"]
-
 
 def create_app() -> FastAPI:
     """Return MLflow's application; its settings are MLflow's environment variables."""

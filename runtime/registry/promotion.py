@@ -12,8 +12,6 @@ from ..common.settings import PromoteSettings, RegistrySettings
 from .gate import Verdict, judge
 from .versions import CHAMPION, ModelVersion, connect, find_by_alias, translate_errors
 
-__all__ = ["PREVIOUS", "promote", "set_alias"]
-
 PREVIOUS = "previous"
 
 VERDICT_TAG = "tidemill.gate.verdict"

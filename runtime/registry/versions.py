@@ -19,17 +19,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
-__all__ = [
-    "CHAMPION",
-    "ModelVersion",
-    "connect",
-    "find_by_alias",
-    "serving_version",
-    "translate_errors",
-    "version",
-    "version_of_job",
-]
-
 CHAMPION = "champion"
 
 _MLFLOW_VARIABLES = {

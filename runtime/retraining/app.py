@@ -21,8 +21,6 @@ from .reconciler import Reconciler, Retrainer
 from .retrainings import FILE, RetrainingStore
 from .settings import RetrainingSettings
 
-__all__ = ["create_app"]
-
 _BODY_BYTES = 1_000_000
 
 

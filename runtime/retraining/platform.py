@@ -10,8 +10,6 @@ from ..common.settings import LakeSettings, PromoteSettings, RegistrySettings
 from ..common.tags import GIT_COMMIT, LAKE_COMMIT
 from .retrainings import VerdictRecord
 
-__all__ = ["Platform", "Version"]
-
 
 @dataclass(frozen=True)
 class Version:

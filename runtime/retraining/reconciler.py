@@ -17,8 +17,6 @@ from .platform import Platform
 from .retrainings import Retraining, RetrainingStore, now
 from .settings import Reason, RetrainedModel
 
-__all__ = ["Answer", "Reconciler", "Retrainer"]
-
 _log = logging.getLogger(__name__)
 _LONGEST_BACKOFF = 3600.0
 _WAITING_SECONDS = 3.0

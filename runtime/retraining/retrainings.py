@@ -18,8 +18,6 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from .settings import Reason
 
-__all__ = ["CLOSED", "FILE", "OLD_FILE", "Retraining", "RetrainingStore", "State", "VerdictRecord", "now"]
-
 State = Literal["queued", "waiting", "running", "judging", "done", "failed", "refused"]
 CLOSED: tuple[State, ...] = ("done", "failed", "refused")
 

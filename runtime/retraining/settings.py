@@ -9,16 +9,6 @@ from pydantic import Field
 
 from ..common.settings import LakeSettings, PromoteSettings, RegistrySettings, ServiceSettings, Settings
 
-__all__ = [
-    "LauncherSettings",
-    "ProcessSettings",
-    "Reason",
-    "RetrainedModel",
-    "RetrainingSettings",
-    "RunnerAccess",
-    "TaskSettings",
-]
-
 Reason = Literal["no-champion", "drift"]
 
 

@@ -16,8 +16,6 @@ from .model_server import ModelServer
 from .settings import ServingSettings
 from .telemetry.worker_status import WorkerStatuses
 
-__all__ = ["App", "create_app"]
-
 
 class App(FastAPI):
     """FastAPI, except that requests of the hot routes go directly to their handlers.

@@ -15,8 +15,6 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-__all__ = ["hide_pandas_from_arrow"]
-
 _PANDAS = "pandas"
 
 

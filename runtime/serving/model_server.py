@@ -42,8 +42,6 @@ from .versions.model import ServedModel
 from .versions.shadow import Shadow
 from .versions.source import source_of
 
-__all__ = ["ModelServer"]
-
 _log = logging.getLogger(__name__)
 _RETRY = {"Retry-After": "5"}
 _CHECK_SECONDS = 0.5

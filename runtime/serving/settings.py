@@ -9,16 +9,6 @@ from pydantic import Field, model_validator
 
 from ..common.settings import RegistrySettings, ServiceSettings, Settings
 
-__all__ = [
-    "BatchSettings",
-    "CaptureSettings",
-    "CompileSettings",
-    "EngineName",
-    "IsolationSettings",
-    "LimitSettings",
-    "ServingSettings",
-]
-
 EngineName = Literal["linear", "tl2cgen", "onnxruntime", "treelite"]
 
 

@@ -18,8 +18,6 @@ from types import FrameType
 
 from .telemetry.worker_status import WorkerStatuses
 
-__all__ = ["Workers", "end_with_parent"]
-
 _log = logging.getLogger(__name__)
 _TICK_SECONDS = 0.1
 _MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.2, 10.0

@@ -19,8 +19,6 @@ from typing import Any
 
 from ..common.tags import COMMAND, ENVIRONMENT, GIT_COMMIT, GIT_DIRTY, JOB_ID, NONE
 
-__all__ = ["JOB_VARIABLE", "RECORDED", "CodeState", "Lineage", "code_folder", "code_state"]
-
 RECORDED = ".tidemill-code.json"
 """File at the top of a project's copy in an image, with its Git commit and uncommitted changes."""
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
 
-__all__ = ["PREDICTION", "PROFILE_ARTIFACT", "SAMPLE_ARTIFACT", "SAMPLE_ROWS", "log_reference", "predicted_sample"]
-
 PROFILE_ARTIFACT = "tidemill/reference_profile.json"
 SAMPLE_ARTIFACT = "tidemill/reference_sample.parquet"
 SAMPLE_ROWS = 1000

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.models import ModelSignature
 
-__all__ = ["Run", "run"]
-
 _EXAMPLE_ROWS = 5
 
 

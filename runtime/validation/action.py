@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-__all__ = ["HOOK_HEADER", "action_yaml"]
-
 HOOK_HEADER = "X-Tidemill-Hook"
 
 # lakeFS replaces LAKEFSACTION_HOOK from its environment. If its settings forbid that, the header is silently empty, and

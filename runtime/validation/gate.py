@@ -22,8 +22,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..data import Lake
 from .suite import Reason, SuiteFile, SuiteRunner
 
-__all__ = ["Event", "Gate", "Verdict"]
-
 
 class Event(BaseModel):
     """The body of a lakeFS webhook; other fields are ignored."""

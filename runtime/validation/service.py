@@ -26,8 +26,6 @@ from .gate import Event, Gate
 from .settings import ValidationSettings
 from .suite import SuiteFile, SuiteRunner
 
-__all__ = ["create_app"]
-
 _BODY_LIMIT = 64 * 1024
 # Shorter than the action's own timeout, so that lakeFS receives the reason.
 _WARM_UP_LIMIT = 120.0

@@ -8,8 +8,6 @@ from pydantic import Field
 
 from ..common.settings import LakeSettings, ServiceSettings
 
-__all__ = ["ValidationSettings"]
-
 
 class ValidationSettings(ServiceSettings):
     """Settings of the validation service."""

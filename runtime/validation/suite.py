@@ -19,8 +19,6 @@ from ..common.errors import ConfigError, NotFoundError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Reason", "SuiteFile", "SuiteRunner"]
-
 _OBSERVED_LIMIT = 10
 
 

@@ -19,8 +19,6 @@ from ...runtime.common.errors import TidemillError
 from .examples import epilog, group_epilog
 from .usage_errors import usage_sentence
 
-__all__ = ["app", "run"]
-
 COMMANDS = (
     "up", "preview", "refresh", "destroy",
     "status", "stop", "start", "restart", "logs", "open_", "doctor",

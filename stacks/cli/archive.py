@@ -16,15 +16,6 @@ if TYPE_CHECKING:
     from ..moving.contents import Step
     from ..moving.manifest import Manifest
 
-__all__ = [
-    "MovingProgress",
-    "PassphraseOption",
-    "archive_passphrase",
-    "manifest_summary",
-    "manifest_text",
-    "uncommitted_paths",
-]
-
 VARIABLE = "TIDEMILL_ARCHIVE_PASSPHRASE"
 """The environment variable that may hold the passphrase."""
 

@@ -12,8 +12,6 @@ from ...runtime.common.errors import TidemillError
 from ..loading import LoadedStack, load_stack, stack_names
 from .selection import chosen_stack_name
 
-__all__ = ["config_paths", "models", "repositories", "services", "stacks", "targets"]
-
 
 def stacks(incomplete: str) -> list[str]:
     """Complete the name of a stack."""

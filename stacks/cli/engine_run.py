@@ -16,8 +16,6 @@ from .terminal import interruptible
 if TYPE_CHECKING:
     from ..engine.run import Engine, Outcome
 
-__all__ = ["PolicyOption", "engine_with_progress", "print_outcome"]
-
 PolicyOption = Annotated[
     bool, typer.Option("--policy", help="Check the resources with the policy pack first; see `tidemill policies`.")
 ]

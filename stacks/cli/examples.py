@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["EXAMPLES", "FIRST", "Example", "epilog", "group_epilog"]
-
 
 class Example(NamedTuple):
     """A command line and its description."""

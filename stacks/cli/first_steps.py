@@ -12,8 +12,6 @@ from ..operations import stack_operations
 from ..overview import LOGINS, ModelView, RetrainingView, model_view, retrainings
 from .progress import Progress
 
-__all__ = ["print_first_steps", "wait_until_serving"]
-
 _POLL_SECONDS = 1.0
 
 

@@ -8,8 +8,6 @@ import typer
 
 from . import completion
 
-__all__ = ["JsonOption", "ModelNameArgument", "ServiceArgument", "StackOption", "YesOption"]
-
 StackOption = Annotated[
     str | None,
     typer.Option("--stack", "-s", help="The stack, TEAM-ENVIRONMENT. Default: TIDEMILL_STACK, or the only one.",

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
-__all__ = ["Mode", "Progress", "summary"]
-
 Mode = Literal["run", "preview", "refresh"]
 """What the engine does: `preview` shows what would happen, `refresh` what differs from the state."""
 

@@ -10,8 +10,6 @@ from ...components.layout import find_project
 from ...runtime.common.errors import NotFoundError, UserError
 from ..loading import LoadedStack, load_stack, nearest, stack_names
 
-__all__ = ["chosen_stack_name", "load_chosen_stack", "require_model", "require_service"]
-
 
 def chosen_stack_name(project: Path, stack: str | None) -> str:
     """Return `stack`, or else TIDEMILL_STACK, or else the only stack of `project`.

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from ...runtime.common.settings import ListenSettings
     from ...runtime.serving.settings import ServingSettings
 
-__all__ = ["announce_in_background", "curl_line", "url_of"]
-
 _POLL_SECONDS, _LATER_POLL_SECONDS = 0.3, 2.0
 _LATER_AFTER_SECONDS = 60.0
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - addresses to connect to, not to listen on

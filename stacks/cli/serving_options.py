@@ -13,17 +13,6 @@ import typer
 
 from ...runtime.common.errors import ConfigError
 
-__all__ = [
-    "CompileOption",
-    "ModelArgument",
-    "ModelNameOption",
-    "SettingsOption",
-    "TrackingOption",
-    "read_settings",
-    "require_compilers",
-    "require_server_packages",
-]
-
 ModelArgument = Annotated[
     str,
     typer.Argument(metavar="URI", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder with an MLmodel file.",

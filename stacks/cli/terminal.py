@@ -22,18 +22,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = [
-    "StatusLine",
-    "console",
-    "interruptible",
-    "is_live",
-    "print_tables",
-    "require_confirmation",
-    "require_terminal",
-    "table_with",
-    "waiting",
-]
-
 _PIPE_WIDTH = 200
 _REFRESH_SECONDS = 0.1
 

@@ -9,8 +9,6 @@ import typer
 
 from ..loading import nearest
 
-__all__ = ["usage_sentence"]
-
 _UNKNOWN_COMMAND = re.compile(r"No such command '(?P<name>.*?)'")
 
 

@@ -13,8 +13,6 @@ from typing import IO, Any
 from pulumi.automation import CommandResult, PulumiCommand
 from pulumi.automation.errors import create_command_error
 
-__all__ = ["EngineCommand"]
-
 
 class EngineCommand(PulumiCommand):
     """Runs `executable`, whose version the Automation API checks.

@@ -18,8 +18,6 @@ from ..loading import LoadedStack
 from ..stack_config.yaml_positions import read_yaml
 from .environment import private_folder
 
-__all__ = ["config_restored", "config_with_salt"]
-
 _ENCRYPTION_KEY = re.compile(rb"^(encryptionsalt|encryptedkey|secretsprovider)\s*:", re.MULTILINE)
 
 

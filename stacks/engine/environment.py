@@ -20,16 +20,6 @@ from ...components.layout import home
 from ...runtime.common.errors import UserError
 from ..loading import LoadedStack, project_settings
 
-__all__ = [
-    "backend_folder",
-    "current_login",
-    "engine_environment",
-    "ensure_passphrase",
-    "private_folder",
-    "require_shared_state",
-    "state_folder",
-]
-
 
 def private_folder(path: Path) -> Path:
     """Return the folder `path`, creating it if necessary, readable only by its owner.

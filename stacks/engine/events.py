@@ -15,8 +15,6 @@ from .policies import EXECUTABLE
 if TYPE_CHECKING:
     from pulumi.automation import EngineEvent
 
-__all__ = ["Event", "Listener", "Translator"]
-
 _CODE = re.compile(rf"{re.escape(FAILURE_CODE)}(\d)\b")
 
 Kind = Literal["started", "done", "failed", "message", "note", "summary"]

@@ -20,8 +20,6 @@ from .events import Event
 if TYPE_CHECKING:
     from pulumi.automation.errors import CommandError
 
-__all__ = ["explain"]
-
 # `docker-build` before `docker`, which its name contains.
 _PLUGINS = sorted({name for spec in TARGETS.values() for name in spec.plugins}, key=len, reverse=True)
 _KILLED = re.compile(r"^ code: -\d+$", re.MULTILINE)

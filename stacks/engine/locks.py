@@ -23,8 +23,6 @@ import psutil
 from ...runtime.common.errors import PlatformError
 from .environment import private_folder
 
-__all__ = ["EngineLock", "clear_dead_locks", "parse_locks", "run_lock"]
-
 _LOCK = re.compile(
     r"^\s*(?P<where>\S+): created by (?P<user>\S+)@(?P<host>\S+) \(pid (?P<pid>\d+)\) at (?P<at>\S+)", re.MULTILINE
 )

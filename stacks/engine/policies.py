@@ -11,8 +11,6 @@ from pathlib import Path
 from ...components import policies
 from .environment import private_folder
 
-__all__ = ["EXECUTABLE", "PACK", "install"]
-
 PACK = Path(policies.__file__).parent
 """The folder with PulumiPolicy.yaml, for `--policy-pack`."""
 

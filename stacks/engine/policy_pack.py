@@ -30,8 +30,6 @@ from ...components.targets.block import PRODUCTION
 from ...runtime.common.errors import TidemillError
 from ..loading import load_stack
 
-__all__ = ["NAME", "StackValues", "main", "mark_secrets", "policies_of", "resource_of"]
-
 NAME = "tidemill"
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
 _SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - a mark of the wire format

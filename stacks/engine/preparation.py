@@ -13,8 +13,6 @@ from ...runtime.common.errors import PlatformError, ToolError
 from ..loading import LoadedStack
 from ..operations import stack_operations
 
-__all__ = ["ensure_tools", "get_tool", "require_free_ports"]
-
 
 def require_free_ports(loaded: LoadedStack) -> None:
     """Check that only their own services listen on the fixed ports of the config.

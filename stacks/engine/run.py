@@ -31,8 +31,6 @@ from .policies import PACK, install
 from .preparation import ensure_tools, get_tool, require_free_ports
 from .state import Deployment, drop_torn_attributes, read_checkpoint, remove_traces
 
-__all__ = ["Engine", "Outcome"]
-
 T = TypeVar("T")
 
 _PARALLEL = 16  # most of the time, services wait for their health checks

@@ -10,8 +10,6 @@ from typing import Any, cast
 
 from ...runtime.common.errors import PlatformError
 
-__all__ = ["Deployment", "drop_torn_attributes", "read_checkpoint", "remove_traces"]
-
 
 @dataclass(frozen=True)
 class Deployment:

@@ -17,19 +17,6 @@ import pandas as pd
 import pyarrow.csv as csv
 from tidemill.runtime.common.errors import NotFoundError
 
-__all__ = [
-    "CATEGORICAL",
-    "COLUMNS",
-    "EVENT_TIME",
-    "FEATURES",
-    "LATE_MINUTES",
-    "NUMERIC",
-    "TARGET",
-    "YEAR",
-    "month_frame",
-    "object_path",
-]
-
 YEAR = 2013
 LATE_MINUTES = 15
 """A flight is delayed when it leaves more than this many minutes after its scheduled departure."""

@@ -30,8 +30,6 @@ from tidemill.runtime.common.secrets import read_secret
 from tidemill.stacks.flights import departures
 from tidemill.stacks.flights.seed import months
 
-__all__ = ["Replay", "sample"]
-
 SERVICE = "serving-flights"
 _SHOWN_FAILURES = 5
 

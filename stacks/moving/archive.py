@@ -20,8 +20,6 @@ from .encryption import ArchiveKeys
 from .layout import CHUNK, CONTENTS, LIST, MANIFEST, OWN, SIGNATURE, CountBytes, HashedReader, safe_name
 from .manifest import FORMAT, Entry, Manifest
 
-__all__ = ["Archive", "open_archive"]
-
 _LARGEST_MANIFEST = 64 << 20
 
 

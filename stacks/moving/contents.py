@@ -7,22 +7,6 @@ from dataclasses import dataclass
 
 from .schema import ACCOUNTS, TRACKING
 
-__all__ = [
-    "DATABASES",
-    "JOBS",
-    "PRIVATE",
-    "SECRETS",
-    "SETTLED",
-    "Progress",
-    "Step",
-    "commits_file",
-    "objects_prefix",
-    "runs_file",
-    "store_prefix",
-    "stores_of",
-    "table_file",
-]
-
 DATABASES = (TRACKING, ACCOUNTS)
 """MLflow's databases. They refer to commits of the lake, so they are read before the lake."""
 

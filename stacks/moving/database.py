@@ -21,8 +21,6 @@ from .schema import MlflowTables
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-__all__ = ["DestinationDatabase", "Digest", "SourceDatabase", "destination_database", "source_database"]
-
 _BATCH = 500
 _FETCH = 2000
 _VERSIONS = "alembic_version"

@@ -14,8 +14,6 @@ import os
 
 from ...runtime.common.errors import RefusedError, UserError
 
-__all__ = ["MIN_PASSPHRASE", "ArchiveKeys"]
-
 MIN_PASSPHRASE = 12
 """Minimum length of a passphrase, in characters."""
 

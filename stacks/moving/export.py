@@ -37,8 +37,6 @@ from .manifest import FORMAT, Database, Manifest, Repository, StoreCount
 from .schema import TRACKING
 from .writer import ArchiveWriter, writer_of
 
-__all__ = ["Subject", "export"]
-
 
 @dataclass(frozen=True)
 class Subject:

@@ -11,8 +11,6 @@ from ...runtime.common.errors import UserError
 from ..loading import LoadedStack
 from .export import Subject
 
-__all__ = ["destination_of", "require_migration", "source_of", "subject_of"]
-
 
 def subject_of(loaded: LoadedStack) -> Subject:
     """Return the description of the stack that an archive contains."""

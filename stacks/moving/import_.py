@@ -39,8 +39,6 @@ from .retrainings import FILE, OLD_FILE, settled
 from .runs import Run, dump_of
 from .schema import TRACKING, MlflowTables
 
-__all__ = ["Imported", "import_"]
-
 _TAG_TABLES = ("experiment_tags", "registered_model_tags")
 
 

@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...components.provider.content.base import OWNER
-from ...components.provider.content.rest import Rest, escaped
+from ...components.provider.content.rest import Rest
 from ...components.targets.migration import LakeServer
 from ...runtime.common.errors import PlatformError
+from ...runtime.common.http import escaped
 from .runs import Run
-
-__all__ = ["LakeClient", "Refs", "Snapshot"]
 
 _PAGE = 1000
 _TRIES = 5

@@ -13,8 +13,6 @@ import io
 from collections.abc import Callable
 from typing import BinaryIO, cast
 
-__all__ = ["CHUNK", "CONTENTS", "LIST", "MANIFEST", "OWN", "SIGNATURE", "CountBytes", "HashedReader", "safe_name"]
-
 CONTENTS = "files/"
 LIST = "files.jsonl"
 MANIFEST = "manifest.json"

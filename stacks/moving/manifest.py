@@ -7,8 +7,6 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-__all__ = ["FORMAT", "Database", "Entry", "Manifest", "Repository", "StoreCount", "Table"]
-
 FORMAT = 1
 """Version of the archive format; newer archives are refused."""
 

@@ -13,8 +13,6 @@ from datetime import UTC, datetime
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-__all__ = ["Hook", "Run", "dump_of"]
-
 _PARTITION = "actions"
 _VARINT, _BYTES = 0, 2
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

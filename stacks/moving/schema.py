@@ -19,8 +19,6 @@ from typing import Any, Self
 
 from ...runtime.common.errors import PlatformError
 
-__all__ = ["ACCOUNTS", "TRACKING", "MlflowTables"]
-
 TRACKING = "mlflow"
 ACCOUNTS = "mlflow-accounts"
 _STOP_SECONDS = 10.0

@@ -20,8 +20,6 @@ from .encryption import ArchiveKeys
 from .layout import CHUNK, CONTENTS, LIST, MANIFEST, SIGNATURE, CountBytes, HashedReader, safe_name
 from .manifest import Entry, Manifest
 
-__all__ = ["ArchiveWriter", "writer_of"]
-
 
 class ArchiveWriter(ABC):
     """Writes an archive; use it with `with`, which removes an unfinished archive.

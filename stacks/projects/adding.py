@@ -29,8 +29,6 @@ from .tree import TEMPLATE_VERSION, ProjectFile, render_project
 from .updating import check_version
 from .worktree import WorkTree
 
-__all__ = ["ModelOptions", "add_environment", "add_model", "add_repository"]
-
 _Tree = Mapping[PurePosixPath, ProjectFile]
 _STACK: Keys = ("config", STACK_KEY)
 

@@ -22,8 +22,6 @@ from ...runtime.common.settings import Settings
 from ..loading import nearest
 from ..settings import StackConfig
 
-__all__ = ["BLOCKS", "PYTHON_VERSIONS", "Answers", "module_of"]
-
 BLOCKS = tuple(name for name, spec in TARGETS.items() if spec.questions)
 """Targets whose blocks are among the answers."""
 

@@ -24,8 +24,6 @@ from ...runtime.common.errors import RefusedError, UserError
 from ...runtime.common.files import replacement
 from .tree import ProjectFile
 
-__all__ = ["apply", "finish", "interrupted", "make_folders"]
-
 _HOME = ".tidemill"
 _PLAN = "plan.json"
 

@@ -28,8 +28,6 @@ from .applying import make_folders
 from .repository import first_commit
 from .tree import TEMPLATE_VERSION, render_project, write_files
 
-__all__ = ["Created", "check_folder", "create"]
-
 _PREFIX = ".tidemill-init-"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -13,8 +13,6 @@ from ...runtime.common.errors import TidemillError, UserError
 from ..uv_command import run_uv
 from ..wheels import DISTRIBUTION, install_origin, own_wheel
 
-__all__ = ["VENDOR", "lock", "require"]
-
 VENDOR = "vendor"
 """The folder of a project that contains the wheel."""
 

@@ -21,16 +21,6 @@ from .overlay import overlay
 from .tree import ProjectFile
 from .worktree import WorkTree
 
-__all__ = [
-    "PYPROJECT",
-    "DependencyUpdate",
-    "Source",
-    "TreeWithoutSource",
-    "add_source",
-    "current_source",
-    "remove_source",
-]
-
 PYPROJECT = PurePosixPath("pyproject.toml")
 _LOCK = PurePosixPath("uv.lock")
 _WHEELS = "tidemill-*.whl"

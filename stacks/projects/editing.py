@@ -18,8 +18,6 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from ...runtime.common.errors import ConfigError
 
-__all__ = ["Keys", "added_keys", "block", "insert", "parse", "set_value", "value_at"]
-
 Keys = tuple[str, ...]
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from ...runtime.common.errors import ToolError
 
-__all__ = ["message_of", "run_git"]
-
 
 def run_git(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
     """Run Git in `folder`, with the environment `env` or this process's; the caller checks the exit code.

@@ -26,8 +26,6 @@ from .renames import find_renames
 from .text_merge import ConflictLabels, is_binary, merge_lines
 from .tree import ProjectFile
 
-__all__ = ["Change", "Kind", "TeamTree", "merge_trees", "written_files"]
-
 Kind = Literal["added", "updated", "merged", "moved", "removed", "conflict", "kept"]
 """The kind of a change. `conflict`: the team must decide; `kept`: the template's change was not applied."""
 

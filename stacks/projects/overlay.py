@@ -10,8 +10,6 @@ from pathlib import Path, PurePosixPath
 
 from .tree import ProjectFile, write_files
 
-__all__ = ["overlay"]
-
 
 @contextmanager
 def overlay(

@@ -9,8 +9,6 @@ from pathlib import Path, PurePosixPath
 from ...runtime.common.errors import ToolError
 from .git_command import message_of, run_git
 
-__all__ = ["find_renames"]
-
 _SIMILARITY = "50%"  # Git's default
 
 

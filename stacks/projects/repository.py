@@ -9,8 +9,6 @@ from pathlib import Path
 from ...runtime.common.errors import ToolError
 from .git_command import message_of, run_git
 
-__all__ = ["first_commit"]
-
 _IDENTITY = ("-c", "user.name=tidemill", "-c", "user.email=tidemill@localhost")
 # The commit must not run the user's hooks or ask for a signature.
 _OWN_SETTINGS = ("-c", "core.hooksPath=/dev/null", "-c", "commit.gpgsign=false", "-c", "core.autocrlf=false")

@@ -20,8 +20,6 @@ from .answers import Answers
 from .tree import ProjectFile
 from .worktree import WorkTree
 
-__all__ = ["ANSWERS", "BASE_FILES", "FOLDER", "TemplateBase", "base_files", "changes", "read", "read_header"]
-
 FOLDER = PurePosixPath(".tidemill-template")
 ANSWERS = FOLDER / "answers.yaml"
 BASE_FILES = FOLDER / "pristine"

@@ -12,8 +12,6 @@ from pathlib import Path
 from ...runtime.common.errors import ToolError
 from .git_command import message_of, run_git
 
-__all__ = ["ConflictLabels", "MergeResult", "is_binary", "merge_lines"]
-
 _SNIFFED_BYTES = 8000  # like Git: a zero among the first bytes means binary
 _MAX_CONFLICTS = 127  # git-merge-file(1): the exit code is the number of conflicts; larger codes are failures
 

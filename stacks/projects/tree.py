@@ -26,8 +26,6 @@ from ...runtime.common.errors import TidemillError
 from ...templates.rendering import render_from
 from .answers import BLOCKS, Answers, module_of
 
-__all__ = ["TEMPLATE_VERSION", "ProjectFile", "render_project", "template_folder", "write_files"]
-
 TEMPLATE_VERSION = "1"
 """The version of this tidemill's project template."""
 

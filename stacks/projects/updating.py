@@ -22,8 +22,6 @@ from .text_merge import ConflictLabels
 from .tree import TEMPLATE_VERSION, render_project
 from .worktree import WorkTree
 
-__all__ = ["Update", "check_version", "update"]
-
 _LABEL = "tidemill template "
 # These are part of the names of stacks, packages and data. `tidemill add` can extend the lists.
 _FIXED = frozenset({"team", "project", "environments", "models", "repositories"})

@@ -10,8 +10,6 @@ from ...runtime.common.errors import ToolError, UserError
 from .git_command import message_of, run_git
 from .tree import ProjectFile
 
-__all__ = ["WorkTree"]
-
 _LARGEST = 1_000_000  # bytes; no file of the template is larger, so a larger file cannot be a moved one
 
 

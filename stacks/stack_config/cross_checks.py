@@ -10,8 +10,6 @@ from ...components.targets.checks import Problem
 from ..settings import StackConfig
 from .schema_errors import KeyPath, nearest
 
-__all__ = ["cross_check", "find_placeholders"]
-
 
 def cross_check(
     config: StackConfig, project: Path, stack: str, secrets: set[str], plain: set[str]

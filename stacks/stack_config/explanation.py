@@ -13,8 +13,6 @@ from ..loading import LoadedStack
 from .schema_errors import KeyPath, nearest, schema_at
 from .sources import Layer
 
-__all__ = ["DEFAULT", "Explanation", "explain", "resolved_config"]
-
 DEFAULT = "default"
 """The origin of a value that no file sets."""
 

@@ -9,8 +9,6 @@ from typing import Any
 
 from ...runtime.common.errors import ConfigError, UserError
 
-__all__ = ["Finding", "first_error"]
-
 _PLACE = re.compile(r"(?P<file>.*?)(?::(?P<line>\d+))?(?:: (?P<path>.*))?")
 
 

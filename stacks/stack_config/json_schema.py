@@ -11,8 +11,6 @@ from typing import Any
 from ..settings import StackConfig
 from ..teams.rules import TeamsRules
 
-__all__ = ["stack_schema", "stack_schema_text", "teams_schema", "teams_schema_text"]
-
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 

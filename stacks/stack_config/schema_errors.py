@@ -12,8 +12,6 @@ from pydantic import BaseModel, ValidationError
 from ...components.targets.checks import Problem
 from ..settings import StackConfig
 
-__all__ = ["KeyPath", "nearest", "schema_at", "schema_problems"]
-
 KeyPath = tuple[str | int, ...]
 """Keys and indices of a value."""
 

@@ -12,8 +12,6 @@ from .findings import Finding
 from .schema_errors import KeyPath
 from .yaml_positions import Position, read_yaml
 
-__all__ = ["STACK_KEY", "FileCache", "Layer", "Source", "located_finding", "merge_objects", "relative_path"]
-
 STACK_KEY = "tidemill:stack"
 _Positions = dict[KeyPath, Position]
 _Content = tuple[Any, _Positions, _Positions]

@@ -15,8 +15,6 @@ import yaml
 
 from ...runtime.common.errors import ConfigError
 
-__all__ = ["Position", "read_yaml"]
-
 _BOOLEAN_KEYS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false"})
 _DEPTH = 50
 

@@ -19,8 +19,6 @@ from ..stack_config.schema_errors import nearest, schema_problems
 from ..stack_config.sources import FileCache, located_finding, relative_path
 from .rules import TeamsRules
 
-__all__ = ["RULES_FILE", "Report", "check_project", "load_rules", "require_rules", "rule_problems"]
-
 RULES_FILE = "teams.yaml"
 """Name of the file with the rules, in the folder of the stack configs."""
 

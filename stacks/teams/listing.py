@@ -18,8 +18,6 @@ from ..loading import check_stack, project_settings, stack_names
 from ..settings import StackConfig
 from ..stack_config.sources import FileCache
 
-__all__ = ["StackView", "list_stacks"]
-
 _ENGINE_SECONDS = 60
 
 

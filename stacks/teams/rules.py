@@ -18,8 +18,6 @@ from ...components.settings import NAME_PATTERN, Port
 from ...components.targets.registry import TargetName
 from ...runtime.common.settings import Settings
 
-__all__ = ["EnvironmentRules", "NameRules", "PortRange", "Quotas", "TeamRules", "TeamsRules"]
-
 
 def _pattern(value: str) -> str:
     try:

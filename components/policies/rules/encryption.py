@@ -8,8 +8,6 @@ from typing import Any
 from ..aws import is_a, referring
 from ..base import UNKNOWN, Finding, Parameter, Resource, Rule, RuleContext, items
 
-__all__ = ["RULES"]
-
 _FLAGS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("rds", ("Instance", "Cluster", "GlobalCluster"), "storageEncrypted"),
     ("ebs", ("Volume",), "encrypted"),

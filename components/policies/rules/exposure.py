@@ -9,8 +9,6 @@ from typing import Any, cast
 from ..aws import allows_everybody, is_a, referring, statements
 from ..base import UNKNOWN, Finding, Resource, Rule, RuleContext, items
 
-__all__ = ["RULES", "is_open"]
-
 _BLOCKS = ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets")
 _GROUPS = (
     "http://acs.amazonaws.com/groups/global/AllUsers",

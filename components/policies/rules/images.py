@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from ..base import Finding, Resource, Rule, RuleContext, items
 from ..containers import containers_of
 
-__all__ = ["RULES", "unpinned"]
-
 _HINT = "use a version tag, or a digest as NAME@sha256:..."
 
 

@@ -10,8 +10,6 @@ from typing import Any, cast
 from ..base import UNKNOWN, Finding, Resource, Rule, RuleContext, items
 from ..containers import CONTAINER, JOB, TASK, containers_of
 
-__all__ = ["RULES"]
-
 _SOCKETS = re.compile(r"(^|/)(docker|containerd|podman|crio)\.sock$")
 # Each of these gives control of the host.
 _CAPABILITIES = frozenset(

@@ -9,8 +9,6 @@ from typing import Any
 from ..aws import allows_everybody, is_a, statements
 from ..base import Finding, Parameter, Resource, Rule, RuleContext, items
 
-__all__ = ["RULES"]
-
 _WILD = re.compile(r"[*?]")
 _REASON = 10  # characters; less says nothing
 _BROAD = re.compile(

@@ -10,8 +10,6 @@ from typing import Any
 from ..base import UNKNOWN, Finding, Parameter, Resource, Rule, RuleContext
 from ..containers import as_mapping, containers_of
 
-__all__ = ["RULES", "secret_name", "secret_value"]
-
 _NAME = re.compile(
     r"(^|_)(PASSWORD|PASSWD|PASSPHRASE|PWD|SECRET|TOKEN|CREDENTIALS?|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|SIGNING_?KEY"
     r"|ENCRYPTION_?KEY|SECRET_?KEY|ACCOUNT_?KEY)(_|$)",

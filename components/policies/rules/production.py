@@ -8,8 +8,6 @@ from typing import Any
 from ..aws import is_a, referring
 from ..base import UNKNOWN, Finding, Parameter, Resource, Rule, RuleContext
 
-__all__ = ["RULES"]
-
 
 def _protected(resource: Resource, context: RuleContext) -> Iterator[Finding]:
     if not context.production:

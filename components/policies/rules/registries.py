@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from ..aws import is_a
 from ..base import UNKNOWN, Finding, Resource, Rule, RuleContext
 
-__all__ = ["RULES"]
-
 
 def _registry(resource: Resource, _context: RuleContext) -> Iterator[Finding]:
     if not is_a(resource, "ecr", "Repository"):

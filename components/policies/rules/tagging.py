@@ -8,8 +8,6 @@ from typing import Any
 from ..base import UNKNOWN, Finding, Parameter, Resource, Rule, RuleContext, items
 from ..containers import CONTAINER
 
-__all__ = ["RULES", "TAGGED"]
-
 TAGGED: frozenset[str] = frozenset(
     {
         "aws:acm/certificate:Certificate",

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from ..base import Text
 
-__all__ = ["Awake", "AwakeInputs", "suspend"]
-
 _SPACE, _DIMENSION = "ecs", "ecs:service:DesiredCount"
 _PARTS = ("DynamicScalingInSuspended", "DynamicScalingOutSuspended", "ScheduledScalingSuspended")
 

@@ -11,8 +11,6 @@ from ....runtime.common.errors import PlatformError, UnreachableError
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
 
-__all__ = ["connect", "error_code", "talking"]
-
 
 def connect(service: str, region: str) -> Any:
     """Return a client of `service`, with the same credentials that Pulumi's AWS provider finds."""

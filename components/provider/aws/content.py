@@ -13,8 +13,6 @@ from ..base import UNKNOWN, Context, Diff, Named, NativeResource, Properties, de
 from ..content.base import ContentResource
 from .task import Task, TaskInputs, digest_of
 
-__all__ = ["VARIABLE", "Content", "ContentInputs"]
-
 VARIABLE = "TIDEMILL_CONTENT"
 """Environment variable with the task's order, as JSON."""
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from ..base import Text
 
-__all__ = ["Job", "JobInputs"]
-
 
 class JobInputs(TaskInputs, Named):
     """Inputs of a job; it runs again when `triggers` change. `timeout` is in seconds."""

@@ -13,8 +13,6 @@ from .client import connect, error_code, talking
 if TYPE_CHECKING:
     from ..base import Text
 
-__all__ = ["SecretValue", "SecretValueInputs"]
-
 _CURRENT = "AWSCURRENT"
 
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from ..base import Text
 
-__all__ = ["CONTAINER", "EVERY", "Ended", "Task", "TaskInputs", "digest_of"]
-
 CONTAINER = "main"
 """The container that does the work; those before it prepare it."""
 

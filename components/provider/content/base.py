@@ -9,8 +9,6 @@ from ....runtime.common.errors import NotFoundError, PlatformError, RefusedError
 from ..base import Context, NativeResource, Properties, deleting_data
 from .rest import Rest
 
-__all__ = ["OWNER", "ContentResource", "foreign"]
-
 OWNER = "tidemill.stack"
 """Metadata key or tag with the stack that created an object."""
 

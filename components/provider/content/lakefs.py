@@ -13,26 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, cast
 
 from ....runtime.common.errors import ConfigError, PlatformError
+from ....runtime.common.http import escaped
 from ..base import UNKNOWN, Context, Named, NativeResource, Properties, without
 from .base import OWNER, ContentResource, foreign
 from .lakefs_action import FOLDER, validate_action
-from .rest import Answer, Rest, escaped
+from .rest import Answer, Rest
 
 if TYPE_CHECKING:
     from ..base import Text
-
-__all__ = [
-    "RESOURCES",
-    "Action",
-    "ActionInputs",
-    "Branch",
-    "BranchInputs",
-    "BranchProtection",
-    "BranchProtectionInputs",
-    "Repository",
-    "RepositoryInputs",
-    "set_up",
-]
 
 # lakeFS caches the metadata of a repository for a few seconds.
 _SETTLE_SECONDS = 30.0

@@ -11,8 +11,6 @@ from typing import Any, cast
 
 from ....runtime.common.errors import ConfigError
 
-__all__ = ["FOLDER", "validate_action"]
-
 FOLDER = "_lakefs_actions/"
 
 # The rules of lakeFS: pkg/actions/action.go and pkg/graveler/hooks_handler.go of 1.86.

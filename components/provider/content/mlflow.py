@@ -18,17 +18,6 @@ from .rest import Rest
 if TYPE_CHECKING:
     from ..base import Text
 
-__all__ = [
-    "RESOURCES",
-    "Experiment",
-    "NamedInputs",
-    "Permission",
-    "PermissionInputs",
-    "RegisteredModel",
-    "User",
-    "UserInputs",
-]
-
 _KINDS = ("experiment", "registered_model")
 _PERMISSIONS = ("READ", "USE", "EDIT", "MANAGE", "DENY")
 

@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ....runtime.common.errors import PlatformError, UnreachableError
-from ....runtime.common.http import escaped, json_body, server_message, unreachable
+from ....runtime.common.http import json_body, server_message, unreachable
 from ....runtime.common.secrets import is_loopback, read_secret
 
 if TYPE_CHECKING:
     import httpx
-
-__all__ = ["Answer", "Rest", "escaped"]
 
 # A merge waits for its hooks, which may take minutes on large data.
 _TIMEOUT = (5.0, 600.0)

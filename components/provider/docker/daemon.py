@@ -21,8 +21,6 @@ from ....runtime.common.errors import ConfigError, PlatformError, RefusedError, 
 if TYPE_CHECKING:
     from docker import DockerClient
 
-__all__ = ["SERVICE", "STACK", "connect", "put", "require_own", "talking"]
-
 STACK = "tidemill.stack"
 """Label with the stack that created an object."""
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from ..base import Text
 
-__all__ = ["Bounds", "BoundsInputs", "Files", "FilesInputs", "Scratch", "Volume", "VolumeInputs"]
-
 _DIGEST = "tidemill.files"
 
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from ..base import Text
 
-__all__ = ["Job", "JobInputs", "MountInputs"]
-
 _EVERY = 0.5
 _DIGEST = "tidemill.job"
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from ..base import Text
 
-__all__ = ["Endpoint", "EndpointInputs", "Folder", "Local", "LocalInputs", "Secret", "SecretInputs"]
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _RESERVED: Final = frozenset({"supervisord"})
 _PORTS = range(1, 65536)

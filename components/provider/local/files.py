@@ -16,8 +16,6 @@ from ...layout import StackRoot, find_project
 from ..base import Context, Properties
 from .launch import private
 
-__all__ = ["claim", "locked", "log_tail", "read_json", "root_of", "secret_value"]
-
 _TAIL_LINES = 20
 _TAIL_BYTES = 16_384
 _SHORTEST_SECRET = 6

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from ..base import Text
 
-__all__ = ["Job", "JobInputs"]
-
 _EVERY = 0.1
 
 

@@ -20,8 +20,6 @@ from ...layout import StackRoot
 from ...placeholders import PLACEHOLDER, substitute
 from .files import locked, secret_value
 
-__all__ = ["Placeholders", "check_placeholders"]
-
 _NAMED: Final = frozenset({"secret-file", "secret", "bcrypt", "store", "database", "tool", "tool-home"})
 _PLAIN: Final = frozenset({"config", "python", "host", "port", "scratch"})
 _SECRET: Final = frozenset({"secret", "bcrypt"})

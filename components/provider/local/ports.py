@@ -13,8 +13,6 @@ from ....runtime.common.files import write_private
 from ...layout import StackRoot
 from .files import locked, read_json
 
-__all__ = ["HOST", "forget_port", "holder_of", "keep_port", "kept_port", "require_free", "restore_port"]
-
 HOST: Final = "127.0.0.1"
 
 # Below the ephemeral range (net.ipv4.ip_local_port_range starts at 32768), which outgoing connections use.

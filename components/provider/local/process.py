@@ -22,8 +22,6 @@ from .ports import HOST, kept_port
 if TYPE_CHECKING:
     from ..base import Text
 
-__all__ = ["Process", "ProcessInputs", "digest_of", "is_known", "write_spec"]
-
 Progress = Callable[[str], None]
 
 _STOP_SECONDS = 10.0  # between SIGTERM and SIGKILL

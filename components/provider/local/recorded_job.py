@@ -15,8 +15,6 @@ from ..base import Context, Properties
 from ..job import RunOnce, failed
 from .files import claim, log_tail, read_json, root_of
 
-__all__ = ["RecordedJob", "failed_job", "result_file", "succeeded"]
-
 
 class RecordedJob(RunOnce):
     """A job on this machine; a run that succeeded with the same triggers is not repeated."""

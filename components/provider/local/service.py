@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from ..base import Text
 
-__all__ = ["Service", "ServiceInputs"]
-
 _TIMEOUT = 60.0
 _EVERY = 0.05
 _LOOK_EVERY = 0.25

@@ -30,8 +30,6 @@ from ...layout import StackRoot
 from . import launch
 from .supervisor_rpc import ALREADY_ADDED, BAD_NAME, NOT_RUNNING, Fault, call
 
-__all__ = ["ProcessInfo", "Program", "Supervisor"]
-
 _START_SECONDS = 30.0
 _PATIENCE = 10.0
 _SELF = "supervisord"

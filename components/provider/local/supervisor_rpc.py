@@ -8,8 +8,6 @@ import xmlrpc.client
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["ALREADY_ADDED", "BAD_NAME", "NOT_RUNNING", "Fault", "call"]
-
 Fault = xmlrpc.client.Fault
 
 BAD_NAME: Final = 10

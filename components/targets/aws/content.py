@@ -11,8 +11,6 @@ from ...images.container_layout import SECRETS
 from ...provider import resources as native
 from ..base import Content, LakeAccess, RegistryAccess, SecretRef, access_properties
 
-__all__ = ["ContentTask", "TaskContent"]
-
 ContentTask = Callable[[str, Sequence[SecretRef]], native.TaskInputs]
 """Returns the inputs of a task that can read the given secrets; the text names the task."""
 

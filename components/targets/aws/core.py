@@ -11,8 +11,6 @@ from ..options import protected
 from .names import Names
 from .settings import AwsSettings
 
-__all__ = ["Core"]
-
 
 class Core:
     """The shared values of a stack.

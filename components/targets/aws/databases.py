@@ -22,8 +22,6 @@ from .settings import TaskSize
 from .storage import Postgres, lake_table
 from .tasks import StoredSecret, TaskSpec
 
-__all__ = ["CLIENT_SIZE", "Databases"]
-
 CLIENT_SIZE = TaskSize(cpu=256, memory_mb=512)
 """Size of a task that only calls other servers."""
 

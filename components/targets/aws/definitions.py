@@ -17,8 +17,6 @@ from ...images.health import upstream_health
 from ..base import HealthCheck
 from .names import FILES, FOLDERS, HELPER_CPU, HELPER_MEMORY_MB
 
-__all__ = ["MAIN", "ContainerSpec", "containers", "volumes"]
-
 MAIN, PREPARE, KEEP = "main", "prepare", "keep"
 # Fargate's maximum from SIGTERM to SIGKILL.
 _STOP_LIMIT = 120

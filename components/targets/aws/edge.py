@@ -14,8 +14,6 @@ from .core import Core
 from .names import priority
 from .network import HTTPS, Network
 
-__all__ = ["Edge", "Entrance"]
-
 # https://docs.aws.amazon.com/elasticloadbalancing/latest/application/describe-ssl-policies.html
 _TLS = "ELBSecurityPolicy-TLS13-1-2-2021-06"
 _METRICS_RULE = 1

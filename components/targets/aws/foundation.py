@@ -19,8 +19,6 @@ from .services import Cluster
 from .storage import Bucket
 from .tasks import DeclaredTask, Tasks
 
-__all__ = ["Foundation"]
-
 
 class Foundation:
     """Creates each shared part when it is first used.

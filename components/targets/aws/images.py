@@ -19,8 +19,6 @@ from ...tools.base import ContainerImage
 from ..options import after
 from .core import Core
 
-__all__ = ["EcrImages"]
-
 _KEPT_IMAGES = 20
 _ECR = re.compile(r"^(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com/([^:@]+)")
 _MACHINES = {"X86_64": ("linux/amd64", "x86_64"), "ARM64": ("linux/arm64", "aarch64")}

@@ -13,8 +13,6 @@ import yaml
 from ..options import protected
 from .core import Core
 
-__all__ = ["Metrics", "each_task"]
-
 _CONFIG = "prometheus.yml"
 _SOURCE = "provisioning/datasources/tidemill.yml"
 _UID = "tidemill-prometheus"

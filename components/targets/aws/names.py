@@ -11,11 +11,6 @@ from ....runtime.common.errors import ConfigError
 from ...images.container_layout import DATA, MOUNT, SCRATCH
 from .settings import AwsSettings, TaskSize
 
-__all__ = [
-    "FILES", "FOLDERS", "HELPER_CPU", "HELPER_MEMORY_MB", "Names", "database_class", "fit", "priority", "size_of",
-    "task_size",
-]  # fmt: skip
-
 FILES = "files"
 FOLDERS: Mapping[str, str] = {FILES: MOUNT, "data": DATA, "scratch": SCRATCH, "temporary": "/tmp"}  # noqa: S108
 """Volume of a task -> its path in containers. The disk of a task is encrypted and deleted with the task."""

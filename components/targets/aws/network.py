@@ -17,8 +17,6 @@ from ..options import after
 from .core import Core
 from .settings import ExistingNetwork, NetworkArgs
 
-__all__ = ["Groups", "Network"]
-
 HTTPS, POSTGRES = 443, 5432
 # AWS services that tasks call. Each endpoint costs per hour and zone.
 _INTERFACES = ("ecr.api", "ecr.dkr", "logs", "secretsmanager", "ecs")

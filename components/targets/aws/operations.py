@@ -18,8 +18,6 @@ from ..operations import ServiceState
 from .names import Names
 from .settings import AwsSettings
 
-__all__ = ["AwsOperations"]
-
 _AT_ONCE = 10
 _STREAMS = 10
 _POLL_SECONDS = 2.0

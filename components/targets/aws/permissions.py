@@ -15,11 +15,6 @@ from typing import Any
 from ....runtime.common.errors import ConfigError
 from .stores import Use, place
 
-__all__ = [
-    "SECRET_RULES", "SecretRule", "Statement", "assume_tasks", "check", "check_readers", "document", "execution",
-    "launching", "metrics_query", "metrics_write", "reasons", "store", "table", "task_files", "use_key",
-]  # fmt: skip
-
 _WILD = re.compile(r"[*?]")
 # IAM's maximum.
 _DESCRIPTION = 1000

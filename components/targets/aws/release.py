@@ -12,8 +12,6 @@ from .names import Names
 from .operations import AwsOperations
 from .settings import AwsSettings
 
-__all__ = ["release"]
-
 _GONE = {
     "DBInstanceNotFound",
     "DBInstanceNotFoundFault",

@@ -13,8 +13,6 @@ from ..options import protected
 from .core import Core
 from .tasks import StoredSecret
 
-__all__ = ["Secrets"]
-
 _RECOVERY_DAYS = {False: 0, True: 30}
 
 

@@ -17,8 +17,6 @@ from .edge import Entrance
 from .network import Network
 from .tasks import DeclaredTask
 
-__all__ = ["Cluster", "ServiceSpec"]
-
 _GRACE_SECONDS = 300
 _TTL = 10
 

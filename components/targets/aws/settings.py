@@ -13,12 +13,6 @@ from ...tools.table import PYTHON_IMAGE
 from ..block import BaseImage, BuildArguments, TargetBlock, TrainingExtras, image_problems, service_problems
 from ..checks import Problem
 
-__all__ = [
-    "AwsBuildSettings", "AwsSettings", "BucketChoice", "CertificateChoice", "ClusterChoice", "DatabaseChoice",
-    "ExistingDatabase", "ExistingNetwork", "IngressSettings", "MetricsChoice", "NetworkArgs", "NetworkChoice",
-    "ScalingSettings", "TaskSize",
-]  # fmt: skip
-
 # Room for six subnets of 256 addresses each.
 _SMALLEST_VPC = 20
 

@@ -12,8 +12,6 @@ from .settings import AwsSettings
 if TYPE_CHECKING:
     from ..base import Target
 
-__all__ = ["SPEC"]
-
 
 def _target(context: TargetContext) -> Target:
     from .target import AwsTarget

@@ -14,8 +14,6 @@ from .names import database_class
 from .network import Network
 from .stores import place
 
-__all__ = ["Bucket", "Postgres", "lake_table"]
-
 _OLD_VERSIONS_DAYS = 30
 _UNFINISHED_DAYS = 7
 _POSTGRES = "17"

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-__all__ = ["LEFT", "STORES", "StoreRule", "Use", "place", "use_of"]
-
 Use = Literal["direct", "keep", "send", "fetch", "lost"]
 """`direct`: the program reads and writes the bucket itself. `keep`: mirror the folder of a single owner, and restore it
 at the start. `send`: upload finished segments of one of several writers. `fetch`: download what others wrote. `lost`:

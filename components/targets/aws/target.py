@@ -46,8 +46,6 @@ from .task_spec import TaskSpecs
 from .tasks import TaskSpec
 from .trainings import Trainings
 
-__all__ = ["AwsTarget"]
-
 # They can run as two tasks: all their state is in Postgres, DynamoDB and S3.
 _SEVERAL = ("mlflow", "lakefs")
 _SERVING = "serving-"

@@ -23,8 +23,6 @@ from .settings import AwsSettings, TaskSize
 from .stores import use_of
 from .tasks import TaskSpec
 
-__all__ = ["TaskSpecs"]
-
 _Statements = pulumi.Output[Sequence[Statement]]
 
 

@@ -24,8 +24,6 @@ from .settings import TaskSize
 from .storage import Bucket
 from .stores import Use
 
-__all__ = ["DeclaredTask", "StoredSecret", "TaskSpec", "Tasks"]
-
 _LOG_DAYS = {False: 14, True: 90}
 _MIRRORED = frozenset({"keep", "send", "fetch"})
 

@@ -20,8 +20,6 @@ from .services import Cluster
 from .storage import Bucket
 from .tasks import DeclaredTask, StoredSecret, Tasks, TaskSpec
 
-__all__ = ["Trainings"]
-
 _JOBS = "jobs"
 """Folder of the records of trainings in the bucket."""
 

@@ -15,8 +15,6 @@ from ..base import HealthCheck
 from .naming import TMPFS, Names
 from .settings import ContainerLimits, DockerSettings
 
-__all__ = ["ContainerSpec", "Mounts", "declare_container", "health_command"]
-
 # Runs every few seconds in every container, so it imports as little as possible.
 _PROBE = (
     "import socket, sys; s = socket.create_connection(('127.0.0.1', int(sys.argv[1])), 4); "

@@ -10,11 +10,6 @@ from .naming import Names
 if TYPE_CHECKING:
     from docker import DockerClient
 
-__all__ = [
-    "STORE", "ensure_image", "make_volume", "remove_container", "remove_network", "remove_volume", "store_volume",
-    "volumes_of",
-]  # fmt: skip
-
 STORE = "tidemill.store"
 """Label of a volume with data; its value is the name of the store."""
 

@@ -17,8 +17,6 @@ from .container import ContainerSpec, Mounts, declare_container
 from .foundation import Foundation
 from .naming import TMPFS
 
-__all__ = ["Databases"]
-
 
 class Databases:
     """Creates databases, and the server with the first of them.

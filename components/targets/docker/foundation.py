@@ -17,8 +17,6 @@ from .images import DockerImages
 from .naming import Names
 from .settings import ContainerLimits, DockerSettings
 
-__all__ = ["Foundation"]
-
 
 class Foundation:
     """Creates each shared part when it is first used.

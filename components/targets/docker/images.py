@@ -15,8 +15,6 @@ from ...tools.base import ContainerImage
 from .naming import Names
 from .settings import DockerSettings
 
-__all__ = ["DockerImages"]
-
 
 class DockerImages(ImageCatalog):
     """The images of a stack; see `ImageCatalog`.

@@ -29,8 +29,6 @@ from .settings import DockerSettings
 from .tunnel import postgres_tunnel
 from .volumes import VolumeStore
 
-__all__ = ["DockerSource"]
-
 _SCHEME = "local://"
 _LAKE = "lakefs"
 _OBJECTS = "lakefs-objects"

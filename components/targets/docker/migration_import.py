@@ -26,8 +26,6 @@ from .servers import LAKE, OBJECTS, POSTGRES, STOP_SECONDS, Servers, image_of
 from .settings import DockerSettings
 from .volumes import VolumeStore
 
-__all__ = ["DockerDestination"]
-
 _SCHEME = "local://"
 
 

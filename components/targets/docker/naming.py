@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from ...images.container_layout import CONFIG, SECRETS
 from ..postgres_access import database_role, pass_file
 
-__all__ = ["TMPFS", "Names", "database_url", "entrypoint_of"]
-
 TMPFS: Mapping[str, str] = {"/tmp": "rw,nosuid,nodev,size=256m,mode=1777"}  # noqa: S108 - the container's own
 
 

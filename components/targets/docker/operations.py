@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
 
-__all__ = ["DockerOperations"]
-
 _STOP_SECONDS = 60
 # Runs in the container of a service without a published port, and reads the secret's file there.
 _GET_SCRIPT = """

@@ -6,8 +6,6 @@ from ...images.container_layout import SECRETS
 from ..postgres_access import database_role
 from .naming import TMPFS
 
-__all__ = ["ADMIN_SECRET", "FOLDER", "HEALTH", "SERVER_ENV", "SERVER_TMPFS", "USER", "make_database"]
-
 USER = 999
 """The user `postgres` of the image; the server requires a user with a name."""
 

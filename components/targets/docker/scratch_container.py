@@ -23,8 +23,6 @@ from .naming import TMPFS
 if TYPE_CHECKING:
     from docker import DockerClient
 
-__all__ = ["ContainerProcess", "ScratchContainer"]
-
 _DAY = "import time; time.sleep(86400)"
 _PYTHON = ("python3", "-I", "-S", "-c")
 _HEADER = 8

@@ -29,8 +29,6 @@ from .tunnel import postgres_tunnel
 if TYPE_CHECKING:
     from docker import DockerClient
 
-__all__ = ["DATABASES", "LAKE", "OBJECTS", "POSTGRES", "STOP_SECONDS", "Servers", "image_of"]
-
 LAKE, POSTGRES, OBJECTS = "lakefs", "postgres", "lakefs-objects"
 DATABASES = ("mlflow", "mlflow-accounts", LAKE)
 STOP_SECONDS = 60

@@ -11,8 +11,6 @@ from ...tools.table import PYTHON_IMAGE
 from ..block import BaseImage, BuildArguments, TargetBlock, TrainingExtras, image_problems, service_problems
 from ..checks import Problem
 
-__all__ = ["BuildSettings", "ContainerLimits", "DockerSettings", "LogRotation"]
-
 
 class ContainerLimits(Settings):
     """Limits of one container."""

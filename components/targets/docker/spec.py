@@ -13,8 +13,6 @@ from .settings import DockerSettings
 if TYPE_CHECKING:
     from ..base import Target
 
-__all__ = ["SPEC"]
-
 
 def _target(context: TargetContext) -> Target:
     from .target import DockerTarget

@@ -46,8 +46,6 @@ from .foundation import Foundation
 from .naming import TMPFS, Names, database_url, entrypoint_of
 from .settings import DockerSettings
 
-__all__ = ["DockerTarget"]
-
 _RUNNER = "runner"
 
 

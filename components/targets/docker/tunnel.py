@@ -19,8 +19,6 @@ from ....runtime.common.files import write_private
 from ..postgres_access import database_role, pass_line
 from .scratch_container import ContainerProcess, ScratchContainer
 
-__all__ = ["postgres_tunnel"]
-
 _PORT = 5432
 _CHUNK = 1 << 16
 

@@ -12,8 +12,6 @@ from typing import BinaryIO, cast
 from ....runtime.common.errors import NotFoundError, PlatformError
 from .scratch_container import ContainerProcess, ScratchContainer
 
-__all__ = ["VolumeStore"]
-
 _CHUNK = 1 << 20
 
 

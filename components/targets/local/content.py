@@ -13,8 +13,6 @@ from ...provider import resources as native
 from ..base import Content, LakeAccess, RegistryAccess, SecretRef, access_properties
 from ..options import after
 
-__all__ = ["LocalContent"]
-
 _RESOURCES: Mapping[str, Callable[..., pulumi.Resource]] = {
     "lakefs:Repository": native.Repository,
     "lakefs:Action": native.Action,

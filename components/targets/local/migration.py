@@ -26,8 +26,6 @@ from ..staged_import import StagedImport, finished_jobs, lake_server, read_secre
 from .operations import LocalOperations
 from .store import FolderStore, sqlite_copy
 
-__all__ = ["LAKEFS_CONFIG", "LAKEFS_ENV", "LocalDestination", "LocalSource"]
-
 _SCHEME = "local://"
 _OBJECTS = "lakefs-objects"
 _LAKE = "lakefs"

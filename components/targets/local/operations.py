@@ -19,8 +19,6 @@ from ...provider.local.supervisor import ProcessInfo, Supervisor
 from ..http_get import http_get
 from ..operations import ServiceState
 
-__all__ = ["LocalOperations", "follow_file", "kept_ports"]
-
 _State = Literal["running", "starting", "stopped", "failing"]
 _STATES: dict[str, _State] = {
     "RUNNING": "running",

@@ -12,8 +12,6 @@ from ..spec import TargetContext, TargetSpec
 if TYPE_CHECKING:
     from ..base import Target
 
-__all__ = ["SPEC"]
-
 
 def _target(context: TargetContext) -> Target:
     from .target import LocalTarget

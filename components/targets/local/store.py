@@ -16,8 +16,6 @@ from ....runtime.common.errors import NotFoundError, PlatformError
 from ....runtime.common.files import replacement
 from ..container_script import CHUNK, PARTIAL, SQLITE, file_names
 
-__all__ = ["FolderStore", "sqlite_copy"]
-
 
 class FolderStore:
     """The files below `folder`; see `Store`.

@@ -31,8 +31,6 @@ from ..options import after, protected
 from ..server_commands import MLFLOW
 from .content import LocalContent
 
-__all__ = ["LocalTarget"]
-
 
 def _secrets(args: ProcessArgs) -> dict[str, SecretRef]:
     return {secret.name: secret for secret in (*args.secrets, *args.secret_env.values())}

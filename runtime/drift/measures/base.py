@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from ..sample import Kind, Sample
 
-__all__ = ["Measure"]
-
 
 @dataclass(frozen=True)
 class Measure:

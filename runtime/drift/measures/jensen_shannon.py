@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from .base import Measure
 
-__all__ = ["MEASURE", "jensen_shannon"]
-
 
 def jensen_shannon(reference: Mapping[str, int], current: Mapping[str, int]) -> float:
     """Return the Jensen-Shannon distance of two tables of counts: 0 for equal shares, sqrt(ln 2) = .833 for disjoint.

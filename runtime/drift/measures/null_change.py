@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from .base import Measure
 
-__all__ = ["MEASURE", "null_change"]
-
 
 def null_change(reference_share: float, current_share: float) -> float:
     """Return by how much the share of nulls changed, 0 to 1: `|current - reference|`.

@@ -6,8 +6,6 @@ from ...common.errors import ConfigError
 from . import jensen_shannon, null_change, wasserstein
 from .base import Measure
 
-__all__ = ["MEASURES", "find_measure", "register"]
-
 MEASURES: dict[str, Measure] = {}
 """Name -> drift test."""
 

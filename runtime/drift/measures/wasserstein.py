@@ -7,8 +7,6 @@ from numpy.typing import NDArray
 
 from .base import Measure
 
-__all__ = ["MEASURE", "wasserstein"]
-
 _STD_FLOOR = 0.001
 """Smallest standard deviation to divide by, so that a constant reference gives a number."""
 

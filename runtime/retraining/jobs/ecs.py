@@ -22,8 +22,6 @@ from ...common.errors import ServiceError, UnreachableError
 from ..settings import TaskSettings
 from .launcher import JobSpec, JobStatus
 
-__all__ = ["CONTAINER", "TaskLauncher"]
-
 CONTAINER = "main"
 """Name of the task's main container."""
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-__all__ = ["JobSpec", "JobStatus", "Launcher"]
-
 
 @dataclass(frozen=True)
 class JobSpec:

@@ -17,8 +17,6 @@ from ...common.errors import ServiceError
 from . import process_child
 from .launcher import JobSpec, JobStatus
 
-__all__ = ["ProcessLauncher"]
-
 # Variables that any program needs; none of them is about the service.
 _INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "SSL_CERT_FILE")
 _CLAIM_SECONDS = 30.0

@@ -20,8 +20,6 @@ from types import FrameType
 
 import psutil
 
-__all__ = ["main"]
-
 
 def main(arguments: list[str]) -> int:
     """Run the job and return its exit code; return 0 immediately if another process has claimed it."""

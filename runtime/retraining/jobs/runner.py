@@ -12,8 +12,6 @@ from ...common.http import json_body, open_client, server_message, unreachable
 from ...common.secrets import read_secret
 from .launcher import JobSpec, JobStatus
 
-__all__ = ["RunnerLauncher"]
-
 _TIMEOUT = 30.0
 _MODEL = "TIDEMILL_MODEL"
 

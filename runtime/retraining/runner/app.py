@@ -16,8 +16,6 @@ from ..jobs.launcher import JobSpec
 from ..jobs.process import ProcessLauncher
 from .settings import RunnerSettings
 
-__all__ = ["create_app"]
-
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,127}")
 
 

@@ -8,8 +8,6 @@ from pydantic import Field
 
 from ...common.settings import ServiceSettings, Settings
 
-__all__ = ["AllowedTraining", "RunnerSettings"]
-
 
 class AllowedTraining(Settings):
     """A training that the runner may run."""

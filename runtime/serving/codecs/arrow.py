@@ -23,8 +23,6 @@ from ..settings import LimitSettings
 from .checks import EVENT_TIME, check_column_names, check_tensor_shapes, text_too_long, too_many_columns, too_many_rows
 from .json_strict import parse_any
 
-__all__ = ["is_time_out_of_range", "read_arrow"]
-
 pc: Any = pyarrow.compute  # its functions are created at import, so type checkers do not see them
 _UTC = pa.timestamp("us", tz="UTC")
 # In the flatbuffers metadata of Arrow messages: two header types, and the compression member of a record batch.

@@ -12,18 +12,6 @@ from ..contract.model_contract import Contract
 from ..http.errors import FieldError, Problem
 from ..settings import LimitSettings
 
-__all__ = [
-    "EVENT_TIME",
-    "MAX_ERRORS",
-    "Rows",
-    "check_column_names",
-    "check_tensor_shapes",
-    "read_event_times",
-    "text_too_long",
-    "too_many_columns",
-    "too_many_rows",
-]
-
 EVENT_TIME = "event_time"
 MAX_ERRORS = 1_000
 """A codec stops reading a body after this many errors."""

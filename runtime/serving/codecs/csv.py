@@ -25,8 +25,6 @@ from .checks import (
 )
 from .json_strict import parse_any
 
-__all__ = ["read_csv"]
-
 _INTEGER = re.compile(r"[+-]?[0-9]{1,40}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,10})?")
 _BOOLEANS = {"true": True, "false": False}

@@ -6,8 +6,6 @@ import zlib
 
 from ..http.errors import Problem
 
-__all__ = ["ENCODINGS", "decompress"]
-
 ENCODINGS = ("gzip", "deflate")
 _MAX_ENCODINGS = 2
 # Members of one gzip body; each costs a copy of the rest.

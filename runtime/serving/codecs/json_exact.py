@@ -13,8 +13,6 @@ from ..inference.batch import Batch
 from ..settings import LimitSettings
 from .checks import EVENT_TIME, MAX_ERRORS, Rows, check_tensor_shapes, read_event_times, too_many_columns, too_many_rows
 
-__all__ = ["LAYOUTS", "read_document", "read_records"]
-
 LAYOUTS = ("dataframe_records", "dataframe_split", "instances", "inputs")
 _EXTRA_KEYS = (EVENT_TIME, "params")
 

@@ -29,8 +29,6 @@ from ..inference.batch import Batch
 from ..settings import LimitSettings
 from .checks import Rows
 
-__all__ = ["FastReader"]
-
 _LONG: Any = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 _TYPES: dict[str, Any] = {
     "boolean": bool,

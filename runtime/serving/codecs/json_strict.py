@@ -8,8 +8,6 @@ from typing import Any, NoReturn, cast
 from ..contract.field_errors import invalid_field, join_path, printable
 from ..http.errors import FieldError, Problem
 
-__all__ = ["parse_any", "parse_json"]
-
 _DEPTH = 16
 _TEXT = 100_000
 _WALKED = (str, dict, list)

@@ -15,8 +15,6 @@ from ..http.content_negotiation import ARROW, CSV, JSON
 from ..inference.batch import Outputs
 from ..protocols.base import EncodedResponse, Encoder, InferenceResult
 
-__all__ = ["ENCODERS", "encode_json", "encode_named_json", "output_array"]
-
 _dump = msgspec.json.Encoder().encode
 
 

@@ -19,19 +19,6 @@ from ..settings import LimitSettings
 from .checks import text_too_long
 from .json_strict import parse_any
 
-__all__ = [
-    "DATATYPES",
-    "Tensor",
-    "Values",
-    "arrow_datatype",
-    "column_values",
-    "datatype_of",
-    "tensor_from_bytes",
-    "tensor_from_json",
-    "to_bytes",
-    "to_tensor",
-]
-
 DATATYPES = {
     "BOOL": "bool",
     "UINT8": "uint8",

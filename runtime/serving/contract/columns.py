@@ -15,8 +15,6 @@ import numpy as np
 from ..http.errors import FieldError
 from .field_errors import printable, type_name
 
-__all__ = ["BITS", "LARGEST", "Column", "InvalidValueError", "Kind", "parse_rfc3339", "parse_time"]
-
 Kind = Literal[
     "boolean", "integer", "long", "float", "double", "string", "binary", "datetime", "tensor", "json"
 ]  # fmt: skip

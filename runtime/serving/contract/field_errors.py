@@ -7,8 +7,6 @@ from typing import Any
 
 from ..http.errors import FieldError, Problem
 
-__all__ = ["invalid_field", "invalid_fields", "join_path", "printable", "raise_field_errors", "type_name"]
-
 _PRINTED = 100
 _TYPE_NAMES = {
     dict: "an object",

@@ -12,17 +12,6 @@ from ..settings import LimitSettings
 from .columns import BITS, LARGEST, Column
 from .model_contract import Contract
 
-__all__ = [
-    "any_value",
-    "array_schema",
-    "column_schema",
-    "list_row_schema",
-    "object_schema",
-    "output_schema",
-    "row_schema",
-    "time_schema",
-]
-
 # A valid date: months of 31 days, of 30 days, February, and 29 February in leap years.
 _YEAR = r"(?:1679|16[89][0-9]|1[789][0-9]{2}|2[01][0-9]{2}|22[0-5][0-9]|2260)"
 _LEAP = (

@@ -19,8 +19,6 @@ from .columns import Column, Kind
 if TYPE_CHECKING:
     from mlflow.types import Schema
 
-__all__ = ["COLUMNAR_ROWS", "Column", "Contract", "Kind"]
-
 _ARROW: dict[Kind, pa.DataType] = {
     "boolean": pa.bool_(),
     "integer": pa.int32(),

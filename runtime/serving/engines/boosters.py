@@ -12,8 +12,6 @@ from .errors import UnsupportedError
 from .estimators import Recipe
 from .mlmodel import MLmodel
 
-__all__ = ["BOOSTERS", "booster_recipe"]
-
 _LIGHTGBM = "lightgbm.basic.Booster"
 BOOSTERS = {"mlflow.lightgbm": "load_lightgbm_model", "mlflow.xgboost": "load_xgboost_model"}
 

@@ -23,8 +23,6 @@ import numpy as np
 from .errors import UnsupportedError
 from .estimators import Recipe
 
-__all__ = ["compile_kernel", "thresholds"]
-
 _COMPILE_SECONDS = 240.0
 # Compiling takes one or two seconds for 5,000 nodes. With very many nodes, tables are faster than code.
 _MOST_NODES = 100_000

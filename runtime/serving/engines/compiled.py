@@ -14,8 +14,6 @@ from .kernels import open_kernel
 from .pipeline_plan import PipelinePlan
 from .prepared import COMPILED, HasPreparationSettings, Prepared
 
-__all__ = ["CompiledEngine", "load"]
-
 Matrix = NDArray[np.float64]
 
 

@@ -12,8 +12,6 @@ from ..contract.model_contract import Contract
 from ..inference.batch import Batch
 from .errors import UnsupportedError
 
-__all__ = ["UNSEEN", "CategoryTable", "EncoderProbe"]
-
 UNSEEN = "\x7f a category which was never seen"
 
 

@@ -31,8 +31,6 @@ from .prepared import Output
 from .sample_rows import Row, vary_rows
 from .scikit import ScikitEngine
 
-__all__ = ["EngineChoice", "SelectionTask", "largest_difference", "select_booster_engine", "select_engine"]
-
 _ROWS = 4_000
 _SINGLE_ROWS = 3
 _SAME = 1e-9

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from ...common.errors import RefusedError
 
-__all__ = ["UnfitError", "UnsupportedError"]
-
 
 class UnfitError(RefusedError):
     """A version that cannot serve; the message says why."""

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from .errors import UnsupportedError
 
-__all__ = ["Recipe", "find_recipe", "without_categories"]
-
 Matrix = NDArray[np.float64]
 
 

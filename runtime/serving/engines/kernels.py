@@ -22,8 +22,6 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Kernel", "open_kernel"]
-
 Matrix = NDArray[np.float64]
 
 # Up to this many rows, a call ends before another thread could use the interpreter.

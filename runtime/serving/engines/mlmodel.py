@@ -20,8 +20,6 @@ import yaml
 
 from .errors import UnfitError
 
-__all__ = ["MLmodel", "forbid_pickle"]
-
 _SWITCH = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 _SCALARS = frozenset({"boolean", "integer", "long", "float", "double", "string", "binary", "datetime"})
 # Flavours whose loader reads only files in the library's own format (mlflow 3.17).

@@ -7,8 +7,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["fresh_imports"]
-
 
 @contextmanager
 def fresh_imports(root: Path, code: Path | None) -> Generator[None]:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from ..inference.batch import Outputs
 
-__all__ = ["normalise", "to_json"]
-
 _DEPTH = 32
 
 

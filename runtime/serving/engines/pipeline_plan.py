@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 
 from ..inference.batch import Values
 
-__all__ = ["PipelinePlan"]
-
 Matrix = NDArray[np.float64]
 
 _DTYPES: Final = {

@@ -17,8 +17,6 @@ from ..contract.model_contract import Contract
 from .encoders import CategoryTable, EncoderProbe
 from .errors import UnsupportedError
 
-__all__ = ["Feature", "PlanDraft", "draft_plan"]
-
 _NUMERIC = frozenset({"boolean", "integer", "long", "float", "double"})
 _CATEGORICAL = _NUMERIC | {"string"}
 

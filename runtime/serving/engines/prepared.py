@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from ..inference.batch import Outputs
     from ..settings import CompileSettings, IsolationSettings
 
-__all__ = ["HasPreparationSettings", "Output", "Prepared", "fingerprint", "output_type", "write_sample"]
-
 _log = logging.getLogger(__name__)
 
 Output = Literal["score", "scores", "prediction"]

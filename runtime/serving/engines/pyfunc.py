@@ -16,8 +16,6 @@ from .outputs import normalise
 from .prepared import HasPreparationSettings, Output, Prepared
 from .single_thread import limit_threads
 
-__all__ = ["PyfuncEngine", "load", "open_model"]
-
 
 class PyfuncEngine:
     """The engine of a model that MLflow loads.

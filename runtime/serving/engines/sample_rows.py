@@ -20,8 +20,6 @@ from ..contract.model_contract import Column, Contract
 from ..inference.batch import Batch
 from .mlmodel import MLmodel
 
-__all__ = ["SAMPLE_FILE", "Row", "model_rows", "random_rows", "vary_rows"]
-
 _log = logging.getLogger(__name__)
 
 Row = tuple[Any, ...]

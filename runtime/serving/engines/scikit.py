@@ -21,8 +21,6 @@ from .pipeline_plan import PipelinePlan
 from .prepared import HasPreparationSettings, Output, Prepared
 from .single_thread import limit_threads
 
-__all__ = ["ScikitEngine", "final_estimator", "load", "missing_text", "open_model"]
-
 
 class ScikitEngine:
     """The engine of a scikit-learn model.

@@ -6,8 +6,6 @@ import threading
 
 from threadpoolctl import threadpool_limits
 
-__all__ = ["limit_threads"]
-
 _local = threading.local()
 
 

@@ -13,8 +13,6 @@ import msgspec
 from ...common.service import log_time
 from .request_context import RequestContext
 
-__all__ = ["AccessLog"]
-
 _WRITE_SECONDS = 0.25
 _MAX_LINES = 50_000
 

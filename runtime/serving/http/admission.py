@@ -9,8 +9,6 @@ from ..settings import LimitSettings
 from .errors import Problem
 from .keys import Keys
 
-__all__ = ["Admission"]
-
 
 class Admission:
     """Counts the requests in flight of one worker.

@@ -7,8 +7,6 @@ from functools import lru_cache
 
 from .errors import Problem
 
-__all__ = ["ARROW", "CSV", "JSON", "OCTETS", "answer_type", "body_type"]
-
 JSON = "application/json"
 CSV = "text/csv"
 ARROW = "application/vnd.apache.arrow.stream"

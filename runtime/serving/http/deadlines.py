@@ -9,8 +9,6 @@ from typing import Any, Protocol
 
 from .errors import Problem
 
-__all__ = ["SLOW_ANSWER", "SLOW_BODY", "Deadlines", "Expiring"]
-
 SLOW_BODY = Problem(408, "the body did not arrive in time", headers={"Connection": "close"})
 SLOW_ANSWER = Problem(503, "the answer took too long", headers={"Retry-After": "5"})
 

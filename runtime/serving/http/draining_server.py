@@ -9,8 +9,6 @@ import uvicorn
 
 from ..app import App
 
-__all__ = ["DrainingServer"]
-
 
 class DrainingServer(uvicorn.Server):
     """Serves `app` until SIGTERM or SIGINT, drains, and completes the requests in flight.

@@ -10,8 +10,6 @@ from json.encoder import encode_basestring_ascii
 
 from starlette.responses import Response
 
-__all__ = ["MEDIA_TYPE", "FieldError", "Problem"]
-
 MEDIA_TYPE = "application/problem+json"
 
 _MAX_ERRORS = 20

@@ -21,8 +21,6 @@ from .request_context import RequestContext
 from .request_handler import READ_LIMITS, RequestHandler
 from .responses import build_response, head_lines
 
-__all__ = ["Connection", "FastPathRequest"]
-
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 
 

@@ -25,8 +25,6 @@ from filelock import FileLock, Timeout
 from ...common.errors import ConfigError, NotFoundError, UserError
 from ...common.files import write_private
 
-__all__ = ["KEY_PREFIX", "NamedKey", "add_key", "check_name", "new_key", "read_keys", "revoke_key"]
-
 KEY_PREFIX = "tm_"
 """The prefix of every key, by which secret scanners recognise leaked keys."""
 

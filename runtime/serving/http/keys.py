@@ -14,8 +14,6 @@ from pathlib import Path
 from ...common.errors import ConfigError
 from .key_file import read_keys
 
-__all__ = ["PLATFORM", "Keys"]
-
 _log = logging.getLogger(__name__)
 
 PLATFORM = "platform"

@@ -6,8 +6,6 @@ import socket
 
 from ...common.settings import ListenSettings
 
-__all__ = ["BACKLOG", "bind_socket"]
-
 BACKLOG = 2048
 """Connections that the system queues until the server accepts them."""
 

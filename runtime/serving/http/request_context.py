@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-__all__ = ["Headers", "RequestContext"]
-
 
 class Headers(Mapping[str, str]):
     """The headers of a request, decoded when they are read."""

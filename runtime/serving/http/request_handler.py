@@ -21,8 +21,6 @@ from .errors import Problem
 from .request_context import RequestContext
 from .responses import build_response, head_lines
 
-__all__ = ["READ_LIMITS", "Answer", "OnResult", "Receive", "RequestHandler", "Scope", "Send", "StartAnswer"]
-
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]

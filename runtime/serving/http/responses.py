@@ -14,8 +14,6 @@ from ..protocols.base import EncodedResponse
 from .errors import MEDIA_TYPE, Problem
 from .request_context import RequestContext
 
-__all__ = ["HttpResponse", "build_response", "head_lines"]
-
 _log = logging.getLogger(__name__)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 

@@ -15,8 +15,6 @@ from ..protocols import open_inference
 from ..versions.model import ServedModel
 from .openapi.document import openapi
 
-__all__ = ["add_routes"]
-
 _RETRY = {"Retry-After": "5"}
 
 

@@ -12,8 +12,6 @@ from ..settings import ServingSettings
 from .draining_server import DrainingServer
 from .listen_socket import BACKLOG
 
-__all__ = ["FAST_PATH_UVICORN", "create_server"]
-
 _log = logging.getLogger(__name__)
 
 FAST_PATH_UVICORN = "0.54"

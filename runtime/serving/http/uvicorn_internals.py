@@ -20,8 +20,6 @@ from .draining_server import DrainingServer
 from .fast_path import FastPathRequest
 from .request_handler import RequestHandler
 
-__all__ = ["FastPathServer"]
-
 _HEAD_BYTES = 64 * 1024
 _SWEEP_TICKS = 5  # of 0.1 s
 

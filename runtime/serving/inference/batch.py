@@ -11,8 +11,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-__all__ = ["COMPILED", "Batch", "Engine", "Outputs", "Values", "is_finite"]
-
 COMPILED = frozenset({"tl2cgen", "treelite", "onnxruntime", "linear"})
 """Names of the engines that run a compiled form of the model."""
 

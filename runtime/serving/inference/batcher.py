@@ -27,8 +27,6 @@ from ..versions.in_flight import InFlightCalls
 from ..versions.model import ServedModel
 from .batch import COMPILED, Batch, Outputs, is_finite
 
-__all__ = ["Batcher"]
-
 _log = logging.getLogger(__name__)
 _LIST_ROWS = 1024
 _AVERAGE_WEIGHT = 0.1

@@ -21,8 +21,6 @@ from ..versions.shadow import Shadow
 from .batch import Outputs
 from .batcher import Batcher
 
-__all__ = ["LARGE_BODY", "Inference"]
-
 LARGE_BODY = 64 * 1024
 """Bodies of at least this size are decoded off the event loop."""
 

@@ -34,8 +34,6 @@ from .process import ModelProcess, ProcessGoneError
 if TYPE_CHECKING:
     from ..engines.prepared import HasPreparationSettings, Output, Prepared
 
-__all__ = ["IsolatedEngine", "IsolatedModelError", "decode", "load"]
-
 _log = logging.getLogger(__name__)
 _FIRST_PAUSE, _LAST_PAUSE = 1.0, 60.0
 

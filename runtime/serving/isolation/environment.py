@@ -40,24 +40,6 @@ from .requirements import (
     without_credentials,
 )
 
-__all__ = [
-    "CHECK",
-    "FOLDER",
-    "ModelRequirements",
-    "UnbuildableError",
-    "child_environment",
-    "ensure_environment",
-    "environment_in_use",
-    "environment_key",
-    "environment_requirements",
-    "failure_reason",
-    "find_python",
-    "find_uv",
-    "is_usable",
-    "prune",
-    "unmet_requirements",
-]
-
 FOLDER = "@environments"  # no model can have this name
 READY_FOLDERS = "TIDEMILL_ENVIRONMENTS"
 CHECK = "import pandas, pyarrow, mlflow.pyfunc"

@@ -18,8 +18,6 @@ from typing import Any, Final
 
 from .environment import child_environment
 
-__all__ = ["ModelProcess", "ProcessGoneError"]
-
 _HOST: Final = Path(__file__).resolve().parent / "host.py"
 _LENGTHS = struct.Struct("!IQ")
 _HEADER_BYTES: Final = 1 << 20

@@ -23,16 +23,6 @@ from packaging.version import InvalidVersion, Version
 
 from ...common.errors import PlatformError
 
-__all__ = [
-    "ModelRequirements",
-    "UnbuildableError",
-    "covered_by_own_mlflow",
-    "installed_version",
-    "unmet_requirements",
-    "with_light_mlflow",
-    "without_credentials",
-]
-
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _OPTION_OF_REQUIREMENT = re.compile(r"\s+--?[a-z]")
 _FILE_OPTION = re.compile(r"^(?:-(?P<short>[rc])\s*|--(?P<long>requirement|constraint)(?:\s+|=))(?P<file>.+)$")

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-__all__ = ["Page", "pages"]
-
 _STYLES = ("base.css",)
 _PAGES: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     # path: document, styles, scripts

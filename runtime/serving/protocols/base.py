@@ -12,16 +12,6 @@ if TYPE_CHECKING:
     from ..settings import LimitSettings
     from ..versions.model import ServedModel
 
-__all__ = [
-    "DecodedRequest",
-    "Decoder",
-    "EncodedResponse",
-    "Encoder",
-    "InferenceProtocol",
-    "InferenceRequest",
-    "InferenceResult",
-]
-
 
 @dataclass(slots=True)
 class InferenceRequest:

@@ -19,8 +19,6 @@ from .base import DecodedRequest, InferenceProtocol, InferenceRequest
 if TYPE_CHECKING:
     from ..versions.model import ServedModel
 
-__all__ = ["PROTOCOL", "decode", "read_json"]
-
 _REQUEST_TYPES = (JSON, CSV, ARROW)
 _RESPONSE_TYPES = tuple(ENCODERS)
 # Accept headers that need no parsing.

@@ -41,8 +41,6 @@ from .base import DecodedRequest, EncodedResponse, InferenceProtocol, InferenceR
 if TYPE_CHECKING:
     from ..versions.model import ServedModel
 
-__all__ = ["HEADER_LENGTH", "PROTOCOL", "decode", "model_metadata", "server_metadata"]
-
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _BODIES = (JSON, OCTETS)
 _NUMBERS = frozenset({"integer", "long", "float", "double"})

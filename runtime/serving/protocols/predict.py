@@ -20,8 +20,6 @@ from .base import DecodedRequest, InferenceProtocol, InferenceRequest
 if TYPE_CHECKING:
     from ..versions.model import ServedModel
 
-__all__ = ["PROTOCOL", "decode"]
-
 _TYPES = (JSON,)
 # Accept headers that need no parsing.
 _ACCEPT_JSON = frozenset({"", "*/*", JSON})

@@ -5,6 +5,4 @@ from __future__ import annotations
 from . import mlflow, open_inference, predict
 from .base import InferenceProtocol
 
-__all__ = ["PROTOCOLS"]
-
 PROTOCOLS: tuple[InferenceProtocol, ...] = (mlflow.PROTOCOL, predict.PROTOCOL, open_inference.PROTOCOL)

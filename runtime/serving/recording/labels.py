@@ -21,8 +21,6 @@ from ...common.ids import parse_uuid7
 from ..contract.field_errors import invalid_fields
 from ..http.errors import FieldError, Problem
 
-__all__ = ["LabelWriter", "label_table"]
-
 _log = logging.getLogger(__name__)
 
 _KEYS = ("request_id", "row", "label")

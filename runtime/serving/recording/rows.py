@@ -17,8 +17,6 @@ from ..inference.batch import Batch, Outputs
 if TYPE_CHECKING:
     from ..versions.model import ServedModel
 
-__all__ = ["CapturedRequest", "segment_schema", "to_record_batch"]
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 

@@ -27,8 +27,6 @@ from ...common.secrets import read_secret
 from ..settings import CaptureSettings
 from .rows import CapturedRequest, segment_schema, to_record_batch
 
-__all__ = ["CaptureWriter", "CapturedRequest"]
-
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 5.0
 _CLEANUP_SECONDS = 60.0

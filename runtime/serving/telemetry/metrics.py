@@ -13,8 +13,6 @@ from prometheus_client.registry import Collector
 from .traffic import Traffic
 from .worker_status import WorkerStatus
 
-__all__ = ["ServingCollector", "create_registry"]
-
 _VERSION_LABELS = ("version", "alias", "lake_commit", "git_commit")
 
 

@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 
 from .status_schema import Rates
 
-__all__ = ["WINDOW", "Recent", "RecentDocument", "merge_rates"]
-
 WINDOW = 300
 """Seconds kept and shown."""
 

@@ -18,8 +18,6 @@ from .status_schema import ServingState, ShadowState, Status
 from .traffic import Traffic
 from .worker_status import ServedVersion, WorkerStatus, WorkerStatuses
 
-__all__ = ["ServerState"]
-
 
 class ServerState:
     """The state of one worker, and what it knows about the other workers."""

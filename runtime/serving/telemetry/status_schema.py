@@ -4,18 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypedDict
 
-__all__ = [
-    "CaptureState",
-    "ColumnState",
-    "Lineage",
-    "Rates",
-    "ServingState",
-    "ShadowState",
-    "Status",
-    "Swap",
-    "WorkerState",
-]
-
 
 class Lineage(TypedDict):
     """The origin of a version; None is unknown."""

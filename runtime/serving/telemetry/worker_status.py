@@ -19,8 +19,6 @@ from .recent import RecentDocument
 from .status_schema import Swap
 from .traffic import Traffic
 
-__all__ = ["ServedVersion", "WorkerStatus", "WorkerStatuses"]
-
 _log = logging.getLogger(__name__)
 
 

@@ -18,8 +18,6 @@ from ..telemetry.status_schema import Swap
 from .model import ServedModel, VersionInfo
 from .source import VersionSource
 
-__all__ = ["AliasWatcher", "Failure"]
-
 _log = logging.getLogger(__name__)
 _FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 10.0, 300.0
 _SWAPS = 20

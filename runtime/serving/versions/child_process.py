@@ -13,8 +13,6 @@ from typing import Any
 
 from ..engines.errors import UnfitError
 
-__all__ = ["run_child"]
-
 
 def run_child(module: str, arguments: Sequence[str], request: Mapping[str, Any], *, seconds: float, what: str) -> None:
     """Run `python -m MODULE ARGUMENTS` to its end, with `request` as JSON on its standard input.

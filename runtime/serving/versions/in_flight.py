@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from .model import ServedModel
 
-__all__ = ["InFlightCalls"]
-
 
 class InFlightCalls:
     """Counts the running calls of each version. Use it on the event loop only.

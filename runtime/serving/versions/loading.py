@@ -11,8 +11,6 @@ from . import preparation
 from .model import ServedModel, VersionInfo, load
 from .source import read_version_info
 
-__all__ = ["loader"]
-
 
 def loader(settings: ServingSettings) -> Callable[[VersionInfo, Path], ServedModel]:
     """Return a function that prepares a version, once for all workers and in a separate process, and loads it."""

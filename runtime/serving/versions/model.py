@@ -22,8 +22,6 @@ from ..engines.errors import UnfitError
 from ..engines.prepared import HasPreparationSettings, Output, Prepared
 from ..inference.batch import Batch, Engine, Outputs, is_finite
 
-__all__ = ["Output", "ServedModel", "UnfitError", "VersionInfo", "load", "to_json_value"]
-
 _WARM_ROUNDS = 3
 
 

@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     from ..engines.mlmodel import MLmodel
     from ..engines.sample_rows import Row
 
-__all__ = ["PreparationSettings", "ensure_prepared", "main", "prepare"]
-
 _SECONDS = 900.0
 _WORK = ".compiled-"
 _EXAMPLE_ROWS = 5

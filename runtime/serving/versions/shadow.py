@@ -25,8 +25,6 @@ from .alias_watcher import AliasWatcher
 from .in_flight import InFlightCalls
 from .model import ServedModel
 
-__all__ = ["SHADOW", "Shadow", "adapt_batch", "compare"]
-
 _log = logging.getLogger(__name__)
 
 SHADOW = "shadow"

@@ -35,8 +35,6 @@ from .model import VersionInfo
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["FolderSource", "RegistrySource", "VersionSource", "read_version_info", "source_of"]
-
 _log = logging.getLogger(__name__)
 _REGISTRY_SECONDS = 15.0
 _FETCH_SECONDS = 3600.0

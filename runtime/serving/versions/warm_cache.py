@@ -15,8 +15,6 @@ from ..settings import ServingSettings
 from .loading import loader
 from .source import source_of
 
-__all__ = ["main", "warm_cache"]
-
 
 def warm_cache(settings: ServingSettings) -> str:
     """Download, prepare and load the version that `settings` select; return its name, number and engine.

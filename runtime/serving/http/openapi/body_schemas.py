@@ -21,8 +21,6 @@ from ...settings import LimitSettings
 if TYPE_CHECKING:
     from ...versions.model import ServedModel
 
-__all__ = ["TEXT", "UUID7", "BodySchemas", "ref"]
-
 TEXT: Final = {"type": "string"}
 UUID7: Final = {"type": "string", "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"}
 _BOOLEAN = {"type": "boolean"}

@@ -15,8 +15,6 @@ from .operations import REFUSALS, answer, body, operation, problem, refusals, re
 if TYPE_CHECKING:
     from ...versions.model import ServedModel
 
-__all__ = ["openapi"]
-
 _PREDICTIONS, _LABELS, _OPERATION, _INFERENCE = "predictions", "labels", "operation", "open inference protocol"
 _OBJECT = {"type": "object"}
 

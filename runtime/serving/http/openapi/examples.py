@@ -9,8 +9,6 @@ from ...codecs.tensors import datatype_of
 if TYPE_CHECKING:
     from ...versions.model import ServedModel
 
-__all__ = ["LABEL_EXAMPLES", "inference_examples", "invocation_examples", "predict_examples"]
-
 _REQUEST_ID = "0198c0de-0000-7000-8000-000000000001"
 
 LABEL_EXAMPLES = {"label": {"labels": [{"request_id": _REQUEST_ID, "row": 0, "label": 1}]}}

@@ -9,8 +9,6 @@ from ..content_negotiation import JSON
 from ..errors import MEDIA_TYPE
 from .body_schemas import ref
 
-__all__ = ["REFUSALS", "answer", "body", "operation", "problem", "refusals", "response"]
-
 REFUSALS = {
     "400": "The body cannot be parsed.",
     "401": "A valid API key is required.",
