@@ -57,6 +57,7 @@ _MODULES = {
     "lakefs": ".content.lakefs",
     "mlflow": ".content.mlflow",
 }
+_IMPORT = threading.Lock()
 
 
 class _Unknown:
@@ -251,7 +252,10 @@ def lookup(token: str) -> NativeResource:
     parts = token.split(":")
     module = _MODULES.get(parts[1]) if len(parts) == 3 and parts[0] == PACKAGE else None
     if module is not None:
-        for resource in importlib.import_module(module, __package__).RESOURCES:
+        # The engine's calls come in threads. Two threads must not import packages that import one another's modules.
+        with _IMPORT:
+            resources = importlib.import_module(module, __package__).RESOURCES
+        for resource in resources:
             if resource.token == token:
                 return resource
     raise NotFoundError("no such kind of resource", field="type", value=token)

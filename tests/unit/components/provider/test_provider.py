@@ -233,3 +233,30 @@ def test_a_job_writes_down_how_it_ended(tmp_path: Path) -> None:
     assert launch.recorded(tmp_path / "one.json") == [], "what it left in the background ends with it"
     run(spec_of(tmp_path, ["sleep", "60"], done=str(done), timeout=0.3))
     assert json.loads(done.read_text())["exit_code"] == launch.TIMED_OUT
+
+
+LOOK_UP = """
+import sys, threading
+sys.setswitchinterval(1e-6)
+from tidemill.components.provider.base import lookup
+kinds = ("docker:Job", "local:Secret", "aws:Awake", "lakefs:Branch", "docker:Volume")
+tokens = [f"tidemill-native:{kind}" for kind in kinds]
+barrier, failures = threading.Barrier(len(tokens)), []
+def look(token):
+    barrier.wait()
+    try:
+        lookup(token)
+    except BaseException as error:
+        failures.append(f"{token}: {error!r}")
+threads = [threading.Thread(target=look, args=(token,)) for token in tokens]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+sys.exit("; ".join(failures) or 0)
+"""
+
+
+def test_threads_look_up_resources_at_once() -> None:
+    """The first calls of the engine come in threads, and each imports the package of its resource."""
+    for _ in range(10):
+        done = subprocess.run([sys.executable, "-c", LOOK_UP], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
