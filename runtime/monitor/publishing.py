@@ -222,7 +222,7 @@ class Publisher:
             try:
                 return State.model_validate_json(self._file.read_text(encoding="utf-8"))
             except ValueError as error:
-                # Without it windows would be published twice; so it is not made anew.
+                # A new state would publish windows twice, so a lost one is not replaced.
                 raise ConfigError(
                     f"the record of what was published is damaged ({type(error).__name__})",
                     field="state",

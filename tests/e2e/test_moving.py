@@ -1,6 +1,6 @@
 """The platform moves: what this machine's stack holds serves in containers, and from there on this machine again.
 
-Where no Docker daemon can be had, it moves to a second place on this machine instead, and the tests of docker say so.
+Without a Docker daemon it moves to a second place on this machine, and the tests of docker say so.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def served(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 @pytest.fixture(scope="module")
 def _wrk() -> None:
     if not (shutil.which("wrk") or shutil.which("apt-get")):
-        pytest.skip("wrk is neither on PATH nor to be had as a Debian package")
+        pytest.skip("wrk is neither on PATH nor available as a Debian package")
 
 
 def counted(served: Served) -> int:

@@ -77,7 +77,7 @@ def docker_daemon() -> Iterator[Docker]:
         try:
             programs = unpacked("docker", _DAEMON)
         except subprocess.CalledProcessError as error:
-            _none(f"the Docker daemon's packages cannot be had: {_last(error.stderr)}")
+            _none(f"the Docker daemon's packages are not available: {_last(error.stderr)}")
         _iptables(folder / "bin", programs)
         environ = {
             **os.environ,

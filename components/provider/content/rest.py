@@ -98,7 +98,7 @@ class Rest:
         Args:
             method: HTTP method.
             route: path behind the base URL.
-            ok: statuses which the caller handles besides the successful ones.
+            ok: statuses that the caller also handles.
             params: query.
             json: body, as a value.
             content: body, as bytes.
