@@ -1,4 +1,4 @@
-"""Renders templates strictly.
+"""Renders templates strictly. To add a template, see `templates/__init__.py`.
 
 An undefined value is an error that names the template and the variable. Every value passes through the filter of the
 file's format (`tidemill.templates.formats`), so no value can break out of its place.

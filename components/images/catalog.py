@@ -1,4 +1,4 @@
-"""The images of a stack: ours by their specs, and those of other vendors at the versions of the tools table."""
+"""The images of a stack: tidemill's own, built from specs, and upstream ones at the versions in the tools table."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Resource:
         return default if value is None else value
 
     def lacks(self, path: str, *wanted: Any) -> bool:
-        """Return whether the property is known and is none of `wanted`."""
+        """Return True if the property's value is known and is not in `wanted`."""
         value = self.get(path)
         return value is not UNKNOWN and value not in wanted
 

@@ -93,7 +93,7 @@ class MigrationDestination(Protocol):
     """
 
     def obstacle(self) -> str | None:
-        """Return what exists already and prevents an import, or None."""
+        """Return the reason why an import is impossible here (such as an existing folder), or None."""
         ...
 
     def lake_version(self) -> str | None:

@@ -1,4 +1,8 @@
-"""The targets. To add one, add its folder beside this module and its name to `_FOLDERS`. Imports no Pulumi."""
+"""The targets.
+
+To add one, create the folder `components/targets/NAME/` with a module `spec.py` that defines `SPEC` (see `TargetSpec`),
+and add NAME to `_FOLDERS`. docs/kubernetes.md goes through it. Imports no Pulumi.
+"""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class FeatureDrift:
 
     @property
     def test(self) -> Test:
-        """The first test: of the values, or of the nulls if there are no values."""
+        """The first test: it compares the values, or the nulls if there are no values."""
         return self.tests[0].test
 
     @property

@@ -32,7 +32,7 @@ _MLFLOW_VARIABLES = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
 
-# MLflow's messages for a missing answer. Its error code is the same as for any failure inside the server.
+# MLflow's messages when the server is unreachable or answers 5xx. The error code is the same for any internal error.
 _NO_ANSWER = re.compile(r"failed with (timeout )?exception|too many 5\d\d error responses")
 
 

@@ -233,7 +233,7 @@ def _tune_gc() -> None:
 def _retire_on(
     loop: asyncio.AbstractEventLoop, retire: Callable[[ServedModel], None]
 ) -> Callable[[ServedModel | None, ServedModel], None]:
-    """Return a callback that retires the old version on `loop`, for a watcher's thread."""
+    """Return a callback for the watcher's thread; it retires the old version on `loop`."""
 
     def swapped(old: ServedModel | None, _: ServedModel) -> None:
         if old is not None:

@@ -49,14 +49,24 @@ class LimitSettings(Settings):
     text: int = Field(default=100_000, ge=1, description="Characters of one string.")
     body_seconds: float = Field(default=30.0, gt=0, description="Time to receive the body.")
     header_seconds: float = Field(default=15.0, gt=0, description="Time to receive the head of a request.")
-    connections: int = Field(default=4_096, ge=1, description="Open connections of one worker.")
-    answer_seconds: float = Field(default=30.0, gt=0, description="Time to answer; then 503.")
-    concurrency: int = Field(default=1_024, ge=1, description="Requests in flight in one worker; beyond it 503.")
-    per_key: int = Field(
-        default=1_024, ge=1, description="Requests in flight of one API key in one worker; beyond it 429."
+    connections: int = Field(default=4_096, ge=1, description="Maximum number of open connections per worker.")
+    answer_seconds: float = Field(
+        default=30.0, gt=0, description="Maximum time to answer; after this, the answer is 503."
     )
-    queue_rows: int = Field(default=50_000, ge=1, description="Rows waiting for the model; beyond it 503.")
-    queue_ms: float = Field(default=250.0, gt=0, description="Expected wait for the model; beyond it 503.")
+    concurrency: int = Field(
+        default=1_024, ge=1, description="Maximum requests in flight per worker; above this, the answer is 503."
+    )
+    per_key: int = Field(
+        default=1_024,
+        ge=1,
+        description="Maximum requests in flight per API key and worker; above this, the answer is 429.",
+    )
+    queue_rows: int = Field(
+        default=50_000, ge=1, description="Maximum rows waiting for the model; above this, the answer is 503."
+    )
+    queue_ms: float = Field(
+        default=250.0, gt=0, description="Maximum expected wait for the model; above this, the answer is 503."
+    )
 
 
 class BatchSettings(Settings):
@@ -67,7 +77,7 @@ class BatchSettings(Settings):
         default=0.0,
         ge=0,
         le=1000,
-        description="Time a request waits for others while the model is idle; 0 does not wait.",
+        description="How long an idle model waits for more requests to batch; 0 does not wait.",
     )
 
 

@@ -42,7 +42,7 @@ class Finding:
         return cls(file, int(line) if line else None, path or "", error.message, error.value, error.hint, stack)
 
     def as_error(self, more: int = 0) -> ConfigError:
-        """Return this as an error that mentions the number of `more` problems."""
+        """Return this finding as an error; its hint also gives the number of other problems, `more`."""
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         field = f"{place}: {self.path}" if self.path else place
         hint = self.hint.rstrip(".") if self.hint else None

@@ -34,7 +34,7 @@ def _order(item: pytest.Item, groups: dict[str, int]) -> tuple[int, int]:
     return (-1 if group in {"docker", "platform"} else rank, groups[group])
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     groups: dict[str, int] = {}
     for item in items:

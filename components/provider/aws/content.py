@@ -58,7 +58,7 @@ class Content(NativeResource, inputs=ContentInputs):
         return str(inputs["name"]), {**inputs, "task": self._run(context, "create", inputs)}
 
     def read(self, context: Context, state: Properties) -> Properties | None:
-        """Return the state: the content cannot be read from here."""
+        """Return the stored state unchanged, because the content cannot be read from this machine."""
         return state
 
     def update(self, context: Context, state: Properties, inputs: Properties) -> Properties:

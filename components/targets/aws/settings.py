@@ -65,7 +65,7 @@ class NetworkArgs(Settings):
 class NetworkChoice(_Choice):
     """The VPC."""
 
-    existing: ExistingNetwork | None = Field(default=None, description="An existing one.")
+    existing: ExistingNetwork | None = Field(default=None, description="An existing VPC.")
     args: NetworkArgs | None = Field(default=None, description="How it is created.")
 
 
@@ -100,7 +100,7 @@ class ExistingDatabase(Settings):
 class DatabaseChoice(_Choice):
     """The Postgres server."""
 
-    existing: ExistingDatabase | None = Field(default=None, description="An existing one.")
+    existing: ExistingDatabase | None = Field(default=None, description="An existing Postgres server.")
 
 
 class BucketChoice(_Choice):
@@ -178,7 +178,7 @@ class ScalingSettings(Settings):
 
 
 class AwsBuildSettings(Settings):
-    """How our images are built."""
+    """How tidemill builds its own images."""
 
     args: BuildArguments = Field(default_factory=dict[str, str])
 
@@ -239,7 +239,7 @@ class AwsSettings(TargetBlock):
     )
     base_image: BaseImage = PYTHON_IMAGE.reference
     training_extras: TrainingExtras = Field(default_factory=list[str])
-    build: AwsBuildSettings = Field(default=AwsBuildSettings(), description="How our images are built.")
+    build: AwsBuildSettings = Field(default=AwsBuildSettings(), description="How tidemill builds its own images.")
     images: dict[str, str] = Field(
         default_factory=dict[str, str],
         description="Image name (serving, mlflow, runtime, training, content, lakefs, prometheus, alertmanager, "

@@ -28,7 +28,7 @@ class LogRotation(Settings):
 
 
 class BuildSettings(Settings):
-    """How our images are built."""
+    """How tidemill builds its own images."""
 
     args: BuildArguments = Field(default_factory=dict[str, str])
     pip_conf: str | None = Field(
@@ -54,7 +54,7 @@ class DockerSettings(TargetBlock):
     )
     base_image: BaseImage = PYTHON_IMAGE.reference
     training_extras: TrainingExtras = Field(default_factory=list[str])
-    build: BuildSettings = Field(default=BuildSettings(), description="How our images are built.")
+    build: BuildSettings = Field(default=BuildSettings(), description="How tidemill builds its own images.")
     images: dict[str, str] = Field(
         default_factory=dict[str, str],
         description="Image name (lakefs, postgres, prometheus, alertmanager, grafana, or one of ours) -> the image "

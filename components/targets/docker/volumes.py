@@ -97,7 +97,7 @@ class VolumeStore:
 
 
 class _Response(io.RawIOBase):
-    """The next `left` bytes of a process's output."""
+    """A stream that ends after the next `left` bytes of a process's output."""
 
     def __init__(self, process: ContainerProcess, left: int) -> None:
         super().__init__()

@@ -1,4 +1,7 @@
-"""The registry of drift tests: `score` looks tests up here, by name."""
+"""The registry of drift tests: `score` looks tests up here, by name.
+
+To add a test, write a module like `wasserstein.py` that ends in a `MEASURE`, and list it at the end of this module.
+"""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class EncoderProbe:
         self._takes_frame = True
 
     def tables_of_columns(self, columns: Sequence[tuple[int, Any]]) -> list[CategoryTable]:
-        """Return a table for each of `columns`: pairs of a contract's column and the fill value for null."""
+        """Return one table per column. Each item of `columns` is (position in the contract, fill value for null)."""
         for (column, fill), categories in zip(columns, self._encoder.categories_, strict=True):
             kind = self._contract.columns[column].kind
             keys = [_key(key, kind) for key in categories.tolist() if not _is_missing(key)]
@@ -107,7 +107,7 @@ class EncoderProbe:
             part = slice(start, start + width)
             start += width
             column = self._contract.columns[probed.column]
-            # NaN may come where null may not.
+            # A required float column refuses null, but accepts NaN.
             nullable = not column.required or column.kind in ("float", "double")
             of_unknown, of_null = unknown[position], null[position] if nullable else None
             tables.append(

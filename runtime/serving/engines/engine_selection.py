@@ -34,7 +34,7 @@ from .scikit import ScikitEngine
 _ROWS = 4_000
 _SINGLE_ROWS = 3
 _SAME = 1e-9
-# Requests carry no infinity, but they carry numbers that are infinite in single precision.
+# A request cannot contain infinity, but it can contain numbers that overflow to infinity in float32.
 _EXTREME = (1e300, -1e300)
 _EXTREME_COLUMNS = 3
 
@@ -88,7 +88,7 @@ class SelectionTask:
 
 
 def select_engine(model: Any, method: str, task: SelectionTask) -> EngineChoice:
-    """Return the engine for a fitted scikit-learn model whose `method` answers."""
+    """Return the engine that serves `method` of a fitted scikit-learn model."""
     contract, rows = task.contract, task.rows
     try:
         transformers, estimator = _parts(model)

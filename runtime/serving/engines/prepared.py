@@ -110,7 +110,7 @@ class Prepared:
             "note": self.note,
             "example": self.example,
         }
-        write_private(folder / FILE, json.dumps(document), mode=0o644, durable=True)
+        write_private(folder / FILE, json.dumps(document), durable=True)
 
     def warm_rows(self, folder: Path) -> pa.RecordBatch:
         """Return the rows for warming up the version."""

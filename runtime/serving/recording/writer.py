@@ -34,7 +34,7 @@ _RETENTION_SECONDS = 3600.0
 # Rows converted at a time, and the pause after them, in which requests get the interpreter's lock.
 _CHUNK_ROWS = 512
 _PAUSE_SECONDS = 0.0005
-# This many rows wake the thread before `journal_seconds`: as tuples they take ten times the memory.
+# Wake the thread early at this many rows: rows kept as tuples take ten times the memory.
 _WAKE_ROWS = 1024
 # Limits for large rows: size of a segment, and memory of all rows.
 _SEGMENT_BYTES = 64_000_000

@@ -330,7 +330,7 @@ def read_version_info(folder: Path) -> VersionInfo | None:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_private(path, json.dumps(content), mode=0o644, durable=True)
+    write_private(path, json.dumps(content), durable=True)
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,1 +1,1 @@
-"""The commands of `tidemill`, one module each; its public function or `app` is the command. `app.py` lists them."""
+"""The commands of `tidemill`, one module each. To add one, see `stacks/cli/app.py`."""
