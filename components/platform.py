@@ -1,6 +1,7 @@
 """The component `Platform`: a team's lake, registry, model services, monitoring and retraining, connected.
 
-To add a component, write `components/NAME.py` like `monitoring.py` (`NameArgs`, and a class that takes them), create it in `Platform.__init__`, and put the section of the stack config that it reads into `settings.py`.
+To add a component, write `components/NAME.py` like `monitoring.py` (`NameArgs`, and a class that takes them), create it
+in `Platform.__init__`, and put the section of the stack config that it reads into `settings.py`.
 """
 
 from __future__ import annotations
