@@ -223,7 +223,7 @@ def test_a_run_which_an_engine_left_is_waited_for_and_not_repeated(client: Any, 
         "argv": ["echo x >> /data/runs"],
         "mounts": mounted(("/data", volume)),
     }
-    with mock.patch("tidemill.components.provider.docker.job._finish"):
+    with mock.patch("tidemill.components.provider.docker.job._wait"):
         Job().create(context(), inputs)  # the engine dies here
     Job().create(context(), inputs)
     Job().create(context(), inputs)  # and one which ended well, but before the engine had taken note of it
