@@ -223,10 +223,13 @@ def test_a_run_which_an_engine_left_is_waited_for_and_not_repeated(client: Any, 
         "argv": ["echo x >> /data/runs"],
         "mounts": mounted(("/data", volume)),
     }
-    with mock.patch("tidemill.components.provider.docker.job._wait"):
-        Job().create(context(), inputs)  # the engine dies here
-    Job().create(context(), inputs)
-    Job().create(context(), inputs)  # and one which ended well, but before the engine had taken note of it
+    killed = mock.patch(
+        "tidemill.components.provider.docker.job._wait", side_effect=InterruptedError("the engine dies")
+    )
+    with killed, pytest.raises(InterruptedError):
+        Job().create(context(), inputs)
+    Job().create(context(), inputs)  # waits for the run that was left
+    Job().create(context(), inputs)  # knows that it ended
     assert run(root, image, "cat /data/runs", mounts=mounted(("/data", volume))) == "x"
     Job().delete(context(), inputs)
     Job().create(context(), inputs)
