@@ -84,7 +84,7 @@ class DatabaseDestination(LocalDestination):
             # Only with its embedded store, lakeFS creates the user of its installation keys itself.
             keys = [f"--{kind}={(self._root.secrets / f'lakefs-{name}').read_text()}" for kind, name in KEYS.items()]
             argv = [*self._lakefs(), "setup", "--user-name=tidemill", *keys]
-            subprocess.run(argv, env=self._lake_env(0), cwd=self._attempt, check=True, capture_output=True)
+            subprocess.run(argv, env=self._lake_env(0), cwd=self._staging, check=True, capture_output=True)
         super().load_lake(dump)
 
     def _lake_env(self, port: int) -> dict[str, str]:
