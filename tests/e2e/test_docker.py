@@ -21,7 +21,7 @@ from tests.support.docker_platform import DockerPlatform
 from tests.support.platform import wait_for
 from tests.support.scenario import ask, circle, ready, standing
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400), pytest.mark.slow]
 
 PUBLIC = {"lakefs", "mlflow", "serving-flights", "prometheus", "alertmanager"}
 SERVICES = {*PUBLIC, "postgres", "validation", "runner", "retraining", "monitor"}

@@ -14,7 +14,7 @@ from tidemill.components.layout import StackRoot
 from tests.support.generated import Clean
 from tests.support.platform import git, processes_of
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

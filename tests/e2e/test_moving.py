@@ -23,7 +23,7 @@ from tests.support.moving import PASSPHRASE
 from tests.support.platform import RunningPlatform, copy_project, wait_for
 from tests.support.scenario import ask, ready, retrainings
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400), pytest.mark.slow]
 
 STACK = "flights-dev"
 VARIABLE = {"TIDEMILL_ARCHIVE_PASSPHRASE": PASSPHRASE}

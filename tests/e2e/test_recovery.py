@@ -23,7 +23,7 @@ from tests.support import langhost
 from tests.support.platform import RunningPlatform, processes_of, wait_for
 from tests.support.small import CONFIG, STACK, small_project
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200), pytest.mark.slow]
 
 SERVICES = {"lakefs", "mlflow", "prometheus", "alertmanager"}
 

@@ -30,7 +30,11 @@ from tests.support.standin.engine import ROOT, Entry, Run, StandinStack
 from tests.support.standin.outputs import class_of
 
 # The SDK leaves the event loop of an inline program which failed to the garbage collector.
-pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.slow,
+]
 
 SUITE = '{"name": "x", "expectations": [], "meta": {"tidemill": {"path": "x"}}}'
 MODEL = {

@@ -26,7 +26,7 @@ from tests.benchmarks.serving.overload import REFUSALS, overload, tell
 from tests.benchmarks.serving.soak import growth, soak
 from tests.support.tree import ROOT
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

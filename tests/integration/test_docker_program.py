@@ -21,7 +21,11 @@ from tests.support.graphs import CONTAINER, NATIVE, RULES, Declared, Docker
 from tests.support.standin.engine import ROOT, Entry, Run, StandinStack
 
 # The SDK leaves the event loop of an inline program which failed to the garbage collector.
-pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.slow,
+]
 
 SUITE = '{"name": "x", "expectations": [], "meta": {"tidemill": {"path": "x"}}}'
 MODEL = {

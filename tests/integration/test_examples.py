@@ -21,7 +21,7 @@ from tests.support.servers import mlflow_server
 from tests.support.serving import Registry, small_pipeline
 from tests.support.tree import ROOT
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 EXAMPLES = ROOT / "docs" / "examples"
 

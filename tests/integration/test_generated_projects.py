@@ -27,7 +27,11 @@ from tests.support.standin.backend import shared_state
 from tests.support.standin.engine import PACKAGES, Run, StandinStack, plugins_of
 
 # The SDK leaves the event loop of a failed inline program to the garbage collector.
-pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.slow,
+]
 
 TARGETS = ("local", "docker", "aws")
 # One and several names, including names with a special meaning in some format.

@@ -17,7 +17,7 @@ from tidemill.stacks.projects.tree import render_project
 from tests.support.plain_pulumi import PlainPulumi
 from tests.support.platform import git, processes_of
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 # Names of standard modules: the program's folder comes first in `sys.path`.
 ANSWERS = Answers.of({"team": "harbour", "environments": ["dev"], "models": ["json", "late-ships"]})

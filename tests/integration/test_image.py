@@ -21,7 +21,7 @@ from tests.support.docker import Docker, base_image, docker_daemon
 from tests.support.foreign import foreign_environment, log_pipeline
 from tests.support.serving import small_pipeline
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 BIN = Path(sys.prefix) / "bin"
 # Whatever a tag of the registry holds gets into the image as it is, and no further.

@@ -127,6 +127,7 @@ class CrashingLake(Lake):
         return answer
 
 
+@pytest.mark.slow
 def test_killed_after_any_request_a_window_is_published_exactly_once(gated: GatedLake, tmp_path: Path) -> None:
     frame = days_of(6, 3, 4, 150)
     last, crashed = 0, True

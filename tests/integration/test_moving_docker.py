@@ -23,7 +23,7 @@ from tidemill.runtime.common.errors import NotFoundError, PlatformError, Refused
 
 from tests.support.docker import Docker, base_image, docker_daemon
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 NAMES = Names("quay", "moving")
 IMAGE = "python:3.11-slim-bookworm"

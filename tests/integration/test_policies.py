@@ -32,6 +32,7 @@ from tests.support.standin.engine import StandinStack, plugins_of
 # The SDK leaves the event loop of an inline program which failed to the garbage collector, and calls parts of its own
 # deprecated.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.integration,
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -22,7 +22,7 @@ from tidemill.runtime.common.errors import ConfigError, NotFoundError, RefusedEr
 from tests.support.docker import Docker, base_image
 from tests.support.docker import docker_daemon as a_daemon
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 STACK = "quay-test"
 # The daemon of a test may be one without any network but the host's; a job without a network has none at all.

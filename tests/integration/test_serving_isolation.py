@@ -336,6 +336,7 @@ def test_a_cache_which_is_only_read_is_refused_with_the_way_out(tmp_path: Path) 
     assert "`tidemill image`" in done.stderr
 
 
+@pytest.mark.slow
 def test_one_killed_and_two_at_once_make_one_environment(tmp_path: Path) -> None:
     model, cache = needing(tmp_path / "model", *REQUIREMENTS), tmp_path / "cache"
     command = build_command(model, cache)

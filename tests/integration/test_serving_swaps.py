@@ -14,7 +14,7 @@ import pytest
 from tests.support.servers import Server
 from tests.support.serving import ModelServer, Registry, model_server, small_pipeline
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800), pytest.mark.slow]
 
 SWAPS = 50
 

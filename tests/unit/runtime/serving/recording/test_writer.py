@@ -389,6 +389,7 @@ def test_a_living_servers_journal_is_left_alone(tmp_path: Path) -> None:
     assert recover(tmp_path).rows == 0
 
 
+@pytest.mark.slow
 def test_servers_killed_again_and_again_lose_and_double_nothing_which_was_on_the_disk(tmp_path: Path) -> None:
     for turn in range(4):
         # Killed while it makes segments of its journals.
