@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from tidemill.runtime.serving.codecs.json_strict import named as spoken
+from tidemill.runtime.serving.contract.field_errors import printable as spoken
 from tidemill.runtime.serving.telemetry.status_schema import ColumnState
 
 from tests.support.browser import Browser, browser

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import pytest
 from tidemill.components.targets.local.store import FolderStore
 from tidemill.runtime.retraining.retrainings import FILE, OLD_FILE, Retraining, RetrainingStore
-from tidemill.stacks.moving.import_ import _Run
+from tidemill.stacks.moving.import_ import _Import
 from tidemill.stacks.moving.manifest import Entry
 
 # Copied from the release before the rename.
@@ -141,7 +141,8 @@ def test_an_archive_of_an_earlier_release_brings_its_retrainings(
     archive: Any = SimpleNamespace(below=lambda _prefix: [entry], entries={name: entry}, reading=reading)
     ends: Any = SimpleNamespace(store=lambda _name: moved)
     nothing: Any = None
-    _Run(ends, nothing, archive, nothing, nothing, nothing, lambda _size: None).write_store("retraining", sealed=False)
+    running = _Import(ends, nothing, archive, nothing, nothing, nothing, lambda _size: None)
+    running.write_store("retraining", encrypted=False)
     assert list(moved.names()) == [FILE]
     with closing(RetrainingStore(new / FILE)) as store:
         assert [(each.id, each.state) for each in store.newest()] == [("3", "refused"), ("2", "failed"), ("1", "done")]
