@@ -8,6 +8,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+import pytest
+
 from tests.support.docker import cache_folder
 from tests.support.tree import ROOT, run_uv
 
@@ -18,10 +20,13 @@ LAST_RELEASE = "8e7b694db26006018acb7dcca53c38cf9200dd5b"
 def unpack_last_release(folder: Path) -> Path:
     """Put the files of the last release into `folder`, as a checkout of it has them; return `folder`."""
     done = subprocess.run(["git", "archive", "--format=tar", LAST_RELEASE], cwd=ROOT, capture_output=True, check=False)
-    assert done.returncode == 0, (
-        f"the commit of the last release is not in this clone ({done.stderr.decode().strip()}); "
-        "fetch the whole history: git fetch --unshallow"
-    )
+    if done.returncode != 0:
+        shallow = subprocess.run(
+            ["git", "rev-parse", "--is-shallow-repository"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        if shallow.stdout.strip() == "true":
+            pytest.skip(f"this clone does not hold {LAST_RELEASE[:12]}; fetch the whole history: git fetch --unshallow")
+        raise AssertionError(done.stderr.decode())
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
         archive.extractall(folder, filter="data")
     return folder
