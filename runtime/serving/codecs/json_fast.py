@@ -1,7 +1,7 @@
 """Reads the usual JSON bodies with msgspec decoders built for one contract: a few microseconds per row.
 
 Why there are two readers: msgspec stops at the first error, often without the field's path, and accepts duplicate keys.
-Locating every invalid value takes a walk over parsed JSON, about three times slower. So `json_fast` returns None for
+Locating every invalid value takes a slower walk over parsed JSON. So `json_fast` returns None for
 any body it is not sure of, and `json_exact` reads it again; a property test checks that both return the same values.
 
 msgspec checks JSON, UTF-8, types and ranges as strictly as we do, except that it keeps the last of duplicate keys.
