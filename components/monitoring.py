@@ -19,6 +19,7 @@ from .settings import ModelConfig, MonitoringConfig, format_duration
 from .targets.base import EndpointArgs, EndpointRef, HealthCheck, SecretArgs, SecretRef, ServiceArgs, ServiceRef, Target
 
 ADMIN = "admin"
+_NO_ORIGIN = "^$"  # a regular expression that no origin matches; `null` is the origin of a sandboxed page
 _MANY = 25  # scrape intervals after which an alert that still fires is sent again
 
 
@@ -196,6 +197,8 @@ class Monitoring(pulumi.ComponentResource):
                     "--config.file=@{config}/prometheus.yml",
                     "--web.config.file=@{config}/web.yml",
                     "--web.listen-address=@{host}:@{port}",
+                    # No other site's pages may read answers; the default is any site.
+                    f"--web.cors.origin={_NO_ORIGIN}",
                     f"--storage.tsdb.path=@{{store:{store.name}}}",
                     f"--storage.tsdb.retention.time={format_duration(args.config.retention)}",
                     "--log.format=json",

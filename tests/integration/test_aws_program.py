@@ -199,7 +199,7 @@ def test_the_load_balancer_speaks_tls_alone_and_hides_metrics(story: Story) -> N
     rules = story.of("aws:lb/listenerRule:ListenerRule")
     assert set(rules) == PUBLIC | {"no-metrics"}
     hidden = rules.pop("no-metrics")
-    assert hidden["conditions"][0]["pathPattern"]["values"] == ["/metrics", "/metrics/*"]
+    assert hidden["conditions"][0]["pathPattern"]["values"] == ["/metrics", "/metrics/*", "/_pprof/*"]
     assert hidden["priority"] < min(rule["priority"] for rule in rules.values())
     hosts = {rule["conditions"][0]["hostHeader"]["values"][0] for rule in rules.values()}
     assert hosts == {f"{name}.harbour.ml.example.org" for name in PUBLIC}

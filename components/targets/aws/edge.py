@@ -8,6 +8,7 @@ import pulumi
 import pulumi_aws as aws
 
 from ...images.container_layout import PORT
+from ...lake import UNPROTECTED_PATHS
 from ..base import HealthCheck
 from ..options import after
 from .core import Core
@@ -76,14 +77,14 @@ class Edge(pulumi.ComponentResource):
             tags=core.tags("https"),
             opts=after(self._opts, validations),
         )
-        # lakeFS serves /metrics without credentials, and Prometheus scrapes inside the network.
+        # Prometheus scrapes inside the network. Every other service requires credentials for its metrics.
         aws.lb.ListenerRule(
             "no-metrics",
             listener_arn=self._listener.arn,
             priority=_METRICS_RULE,
             conditions=[
                 aws.lb.ListenerRuleConditionArgs(
-                    path_pattern=aws.lb.ListenerRuleConditionPathPatternArgs(values=["/metrics", "/metrics/*"])
+                    path_pattern=aws.lb.ListenerRuleConditionPathPatternArgs(values=[*UNPROTECTED_PATHS])
                 )
             ],
             actions=[
