@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("tests.support.scenario", "tests.support.platform", "tests.support.docker_platform")
+pytest.register_assert_rewrite("tests.support.scenario", "tests.support.platform", "tests.support.docker_platform", "tests.support.attacks")
 
 from tests.support.platform import RunningPlatform, copy_project  # noqa: E402 - what is rewritten is imported after
 from tests.support.scenario import standing  # noqa: E402
 
-pytest_plugins = ["tests.support.prepare", "tests.support.docker_told", "tests.support.grouping"]
+pytest_plugins = ["tests.support.prepare", "tests.support.docker_told", "tests.support.grouping", "tests.support.drill"]
 
 
 @pytest.fixture(scope="session")

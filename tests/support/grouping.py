@@ -20,7 +20,7 @@ _KINDS = ("e2e", "integration", "unit", "benchmarks")
 # What a module says when it shares something with other modules. One with its own fixture `platform` shares none.
 _SHARED = {
     "docker": re.compile(r"\bdocker_(daemon|platform)\b"),
-    "platform": re.compile(r"\bimport circle\b|def test_\w+\([^)]*\bplatform: RunningPlatform\b"),
+    "platform": re.compile(r"\bimport circle\b|\bsupport\.attacks\b|def test_\w+\([^)]*\bplatform: RunningPlatform\b"),
     "mlflow": re.compile(r"\bshared_mlflow\b"),
 }
 
@@ -55,11 +55,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     groups: dict[str, int] = {}
 
-    def rank(item: pytest.Item) -> tuple[int, int]:
+    def rank(item: pytest.Item) -> tuple[int, int, bool]:
         group = group_of(item.nodeid)
         kind = item.nodeid.split("/")[1] if "/" in item.nodeid else ""
         first = -1 if group in {"docker", "platform"} else _KINDS.index(kind) if kind in _KINDS else len(_KINDS)
-        return (first, groups.setdefault(group, len(groups)))
+        # Attacks leave versions, alerts and runs behind, which other tests of a shared platform do not expect.
+        return (first, groups.setdefault(group, len(groups)), "/attacks/" in item.nodeid)
 
     # Stable: tests of a module keep their order.
     items.sort(key=rank)

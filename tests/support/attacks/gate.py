@@ -1,0 +1,225 @@
+"""Attacks of a person who may write to the lake: around the gate, and with forged proof that the gate accepted."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from tidemill.runtime import data
+from tidemill.runtime.common.errors import NotFoundError, UnvalidatedError
+from tidemill.runtime.data.lake_client import Lake
+from tidemill.stacks.flights import departures
+
+from tests.support.attacks.s3_gateway import lake_settings
+from tests.support.drill import Attack, Drill
+from tests.support.platform import RunningPlatform, wait_for
+
+AREA = "gate"
+REPOSITORY = "flights"
+_MAIN = f"{REPOSITORY}/main/departures"
+_ACTION = "_lakefs_actions/tidemill-gate.yaml"
+_VERDICTS = "tidemill-verdicts"
+_BAD = "departures/forged.parquet"
+
+# An action of the gate's name, that accepts everything.
+_FORGED_ACTION = """\
+name: tidemill-gate
+on:
+  pre-merge:
+    branches: ["main"]
+  pre-commit:
+    branches: ["main"]
+hooks:
+  - id: validate
+    type: lua
+    properties:
+      script: |
+        print("accepted")
+"""
+
+
+class Attacker:
+    """Someone with a key of the lake, who wants readers to accept a bad file."""
+
+    def __init__(self, platform: RunningPlatform, lake: Lake, folder: Path) -> None:
+        self.lake = lake
+        self._folder = folder
+        self.api = httpx.Client(
+            base_url=f"{platform.url('lakefs')}/api/v1/repositories/{REPOSITORY}",
+            auth=(platform.secret("lakefs-key-id"), platform.secret("lakefs-secret")),
+            timeout=60,
+            trust_env=False,
+        )
+        self.good = data.newest_validated(_MAIN, lake=lake)
+
+    def branch(self, name: str, source: str = "main") -> None:
+        self.api.delete(f"/branches/{name}")
+        self.lake.create_branch(REPOSITORY, name, source)
+
+    def put(self, branch: str, path: str, content: str | bytes) -> None:
+        file = self._folder / "upload"
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+        self.lake.upload(REPOSITORY, branch, path, file)
+
+    def put_bad(self, branch: str) -> None:
+        """Upload a file with an hour that no day has."""
+        file = self._folder / "bad.parquet"
+        departures.month_frame(1).head(500).assign(hour=77.0).to_parquet(file)
+        self.put(branch, _BAD, file.read_bytes())
+
+    def commit(self, branch: str) -> httpx.Response:
+        return self.api.post(f"/branches/{branch}/commits", json={"message": "forged"})
+
+    def merge(self, branch: str, **options: Any) -> httpx.Response:
+        return self.api.post(f"/refs/{branch}/merge/main", json={"message": "forged", **options})
+
+    def head(self) -> str:
+        return self.lake.head(REPOSITORY, "main").id
+
+    def protect(self, rules: list[dict[str, Any]]) -> None:
+        self.api.put("/settings/branch_protection", json=rules).raise_for_status()
+
+    def reset(self, commit: str) -> None:
+        """Set main to `commit`. For some seconds lakeFS still knows the rules of before."""
+        self.protect([])
+        self._reset("main", commit)
+
+    def restore(self, heads: Mapping[str, str], rules: list[dict[str, Any]]) -> None:
+        """Set branches to their commits, delete those that were made since, and protect the branches again."""
+        self.protect([])
+        for branch in set(self.heads()) - set(heads):
+            wait_for(
+                f"{branch} to end", lambda name=branch: self.api.delete(f"/branches/{name}").status_code != 403, 30, 0.3
+            )
+        for branch, commit in heads.items():
+            self._reset(branch, commit)
+        self.protect(rules)
+
+    def heads(self) -> dict[str, str]:
+        """Return branch -> commit."""
+        listed = self.api.get("/branches", params={"amount": 1000}).raise_for_status().json()["results"]
+        return {branch["id"]: branch["commit_id"] for branch in listed}
+
+    def _reset(self, branch: str, commit: str) -> None:
+        undo = {"json": {"type": "reset"}}
+        wait_for("the rules to end", lambda: self.api.put(f"/branches/{branch}", **undo).is_success, 30, 0.3)
+        self.api.put(f"/branches/{branch}/hard_reset", params={"ref": commit}).raise_for_status()
+
+    def judge(self, attack: Attack, what: str) -> None:
+        """Record whether readers accept the bad file, or a commit with it."""
+        head = self.head()
+        holds = any(item.path == _BAD for item in self.lake.objects(REPOSITORY, head, "departures"))
+        attack.tried(
+            f"{what}: the commit is validated", not holds or not data.is_validated(REPOSITORY, head, lake=self.lake)
+        )
+        for address in (_MAIN, f"{REPOSITORY}/{head}/departures", f"{REPOSITORY}/{head}/{_BAD}"):
+            try:
+                read = data.read(address, validated=True, lake=self.lake)
+            except (UnvalidatedError, NotFoundError):
+                accepted = False
+            else:
+                accepted = any(file.path == _BAD for file in read.files)
+            attack.tried(f"{what}: read of {address.replace(head, 'COMMIT')}", not accepted)
+        newest = data.newest_validated(_MAIN, lake=self.lake)
+        files = {item.path for item in self.lake.objects(REPOSITORY, newest, "departures")}
+        attack.tried(f"{what}: the newest validated commit", _BAD not in files, newest)
+
+
+@contextmanager
+def _attacker(platform: RunningPlatform, folder: Path) -> Iterator[Attacker]:
+    """Give an attacker the lake, and afterwards put its branches back to where they were."""
+    with Lake(lake_settings(platform)) as lake:
+        attacker = Attacker(platform, lake, folder)
+        with attacker.api as api:
+            before = attacker.heads()
+            rules = api.get("/settings/branch_protection").raise_for_status().json()
+            try:
+                yield attacker
+            finally:
+                attacker.restore(before, rules)
+                assert attacker.heads() == before
+
+
+def forged_gate(platform: RunningPlatform, drill: Drill, tmp_path: Path) -> None:
+    """Replace the gate on a branch by an action of the same name that accepts everything, and merge."""
+    with _attacker(platform, tmp_path) as attacker:
+        with drill(AREA, "an action of the gate's name on a branch") as attack:
+            attacker.branch("forged")
+            attacker.put("forged", _ACTION, _FORGED_ACTION)
+            attacker.put_bad("forged")
+            attacker.commit("forged").raise_for_status()
+            attacker.merge("forged")
+            attacker.judge(attack, "forged action")
+            attacker.branch("inherits")
+            attacker.put("inherits", "departures/notes.txt", "x")
+            attacker.commit("inherits")
+            attacker.merge("inherits")
+            attacker.judge(attack, "a branch that inherits the action")
+        with drill(AREA, "forged, replayed and deleted verdicts") as attack:
+            _forge_verdicts(attacker)
+            attacker.judge(attack, "forged verdicts")
+            for path in [item.path for item in attacker.lake.objects(REPOSITORY, _VERDICTS, "")]:
+                attacker.api.delete(f"/branches/{_VERDICTS}/objects", params={"path": path})
+            attacker.commit(_VERDICTS)
+            with contextlib.suppress(UnvalidatedError):  # without any verdict there is no validated commit
+                attacker.judge(attack, "deleted verdicts")
+
+
+def around_the_gate(platform: RunningPlatform, drill: Drill, tmp_path: Path) -> None:
+    """Bring a bad file to main in the other ways that lakeFS has."""
+    with _attacker(platform, tmp_path) as attacker, drill(AREA, "ways to main around the gate") as attack:
+        good = attacker.head()
+        attacker.branch("forged")
+        attacker.put_bad("forged")
+        attacker.commit("forged").raise_for_status()
+        for what, options in (
+            ("merge", {}),
+            ("forced merge", {"force": True}),
+            ("merge without a change", {"allow_empty": True}),
+            ("merge that prefers its source", {"strategy": "source-wins"}),
+            ("merge that prefers its destination", {"strategy": "dest-wins"}),
+            ("squash merge", {"squash_merge": True}),
+        ):
+            answer = attacker.merge("forged", **options)
+            attack.tried(what, answer.status_code >= 400 and attacker.head() == good, answer.status_code)
+        picked = attacker.api.post("/branches/main/cherry-pick", json={"ref": "forged"})
+        attack.tried("cherry-pick", picked.status_code >= 400 and attacker.head() == good, picked.status_code)
+        attacker.branch("forged")
+        attacker.api.delete("/branches/forged/objects", params={"path": _ACTION}).raise_for_status()
+        attacker.put_bad("forged")
+        attacker.commit("forged").raise_for_status()
+        attacker.merge("forged")
+        attacker.judge(attack, "merge without the action file")
+        attacker.reset(good)
+        attacker.put_bad("main")
+        attacker.commit("main")
+        attacker.judge(attack, "commit on the unprotected main")
+        attacker.reset(attacker.lake.head(REPOSITORY, "forged").id)
+        attacker.judge(attack, "main reset to the attacker's commit")
+
+
+def _forge_verdicts(attacker: Attacker) -> None:
+    """Write verdicts for the head of main: replayed ones of the good commit, altered ones, and invented ones."""
+    bad = attacker.head()
+    if attacker.api.get(f"/branches/{_VERDICTS}").status_code == 404:
+        attacker.branch(_VERDICTS)
+    objects = [item.path for item in attacker.lake.objects(REPOSITORY, _VERDICTS, "")]
+    for path in [path for path in objects if attacker.good in path]:
+        buffer = io.BytesIO()
+        attacker.lake.download(REPOSITORY, _VERDICTS, path, buffer)
+        content = buffer.getvalue()
+        forged = path.replace(attacker.good, bad)
+        attacker.put(_VERDICTS, forged, content)
+        attacker.commit(_VERDICTS)
+        attacker.put(_VERDICTS, f"{forged}.json", content.replace(attacker.good.encode(), bad.encode()))
+        attacker.put(_VERDICTS, f"again/{forged}", content.replace(attacker.good.encode(), bad.encode()))
+    invented = {"repository": REPOSITORY, "commit": bad, "success": True, "result": "accepted", "signature": ""}
+    for path in (f"{bad}.json", f"{REPOSITORY}/{bad}.json", f"verdicts/{bad}.json"):
+        attacker.put(_VERDICTS, path, json.dumps(invented))
+    attacker.commit(_VERDICTS)
