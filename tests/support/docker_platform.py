@@ -76,6 +76,9 @@ class DockerPlatform(RunningPlatform):
         )
         return {container.labels["tidemill.service"]: container for container in found}
 
+    def pid(self, service: str) -> int | None:
+        return self.containers()[service].attrs["State"]["Pid"] or None
+
     def services(self) -> list[str]:
         return sorted(self.containers())
 

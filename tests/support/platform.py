@@ -284,6 +284,10 @@ class RunningPlatform:
     def pids(self) -> dict[str, int]:
         return {name: json.loads((self.root.run / f"{name}.json").read_text())["pid"] for name in self.services()}
 
+    def pid(self, service: str) -> int | None:
+        """Return the process of a service on this machine; None if it is none of this machine's."""
+        return self.pids()[service]
+
     def services(self) -> list[str]:
         return sorted(path.name for path in (self.root.path / "services").iterdir())
 
