@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ _NEVER_TRUSTED = frozenset(
         *("subprocess", "sys", "types", "webbrowser"),
     }
 )
+# Larger archives must not unpack to more than this many times their size.
+_UNPACKED_BYTES, _UNPACKED_RATIO = 2**30, 50
 _HARMLESS = frozenset({"builtins.slice", "builtins.complex", "builtins.frozenset", "types.SimpleNamespace"})
 
 
@@ -144,10 +147,10 @@ class MLmodel:
         return Schema.from_json(text)
 
     def check(self) -> None:
-        """Refuse a model that may hold a pickle.
+        """Refuse a model that may hold a pickle, or that unpacks to far more than its size.
 
         Raises:
-            UnfitError: the model may hold a pickle, or its storage format is unknown.
+            UnfitError: the model may hold a pickle, its storage format is unknown, or a file of it is a zip bomb.
         """
         loader = self.loader
         if loader in _FROM_CODE:
@@ -163,6 +166,7 @@ class MLmodel:
             if isinstance(value := self.function.get(name), str):
                 self.path_of(value)
         self._check_format()
+        self._check_archives()
 
     def _check_code(self) -> None:
         function = self.function
@@ -190,6 +194,19 @@ class MLmodel:
                 raise UnfitError(
                     f"the model requires trust in {name}, which can run any code",
                     hint="build the model without it",
+                )
+
+    def _check_archives(self) -> None:
+        """Check the sizes that the archives declare; `zipfile` reads no more of an entry than its declared size."""
+        for path in self.folder.rglob("*"):
+            if not path.is_file() or not zipfile.is_zipfile(path):
+                continue
+            with zipfile.ZipFile(path) as archive:
+                unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > _UNPACKED_BYTES and unpacked > _UNPACKED_RATIO * path.stat().st_size:
+                raise UnfitError(
+                    f"{path.name} unpacks to {unpacked} bytes, more than {_UNPACKED_RATIO} times its size",
+                    hint="log the model without compression",
                 )
 
 

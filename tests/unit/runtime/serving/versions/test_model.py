@@ -240,6 +240,15 @@ def test_skops_makes_nothing_which_nobody_trusts(tmp_path: Path) -> None:
     assert not (tmp_path / "sprung").exists()
 
 
+def test_a_model_does_not_unpack_to_far_more_than_its_size(tmp_path: Path) -> None:
+    folder = save_version(tmp_path / "1", LogisticRegression().fit(FRAME, CLASSES), FRAME)
+    with zipfile.ZipFile(folder / "model" / "more.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", b"0" * 100_000)
+        archive.infolist()[0].file_size = 2**31  # what the archive says when it is closed
+    with pytest.raises(UnfitError, match="more.zip unpacks to 2147483648 bytes"):
+        prepared(folder)
+
+
 @pytest.mark.parametrize("name", ["os.system", "posix.system", "builtins.eval", "subprocess.Popen", "pickle.loads"])
 def test_a_model_cannot_have_everything_trusted(tmp_path: Path, name: str) -> None:
     folder = save_version(tmp_path / "1", LogisticRegression().fit(FRAME, CLASSES), FRAME)
