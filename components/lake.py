@@ -30,8 +30,8 @@ _ACTION = "_lakefs_actions/tidemill-gate.yaml"
 UNPROTECTED_PATHS = ("/metrics", "/metrics/*", "/_pprof/*")
 """Patterns of the paths with metrics and profiles, which lakeFS serves without credentials and cannot turn off.
 
-lakeFS matches these prefixes byte for byte, before it decodes a path: `/%6Detrics` and `//metrics` are not metrics. So a
-load balancer that refuses these patterns refuses all of them.
+lakeFS compares these prefixes byte for byte, before it decodes a path: `/%6Detrics` and `//metrics` are not metrics. So
+a load balancer that refuses these patterns refuses all of them.
 """
 
 

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("tests.support.scenario", "tests.support.platform", "tests.support.docker_platform", "tests.support.attacks")
+pytest.register_assert_rewrite(
+    "tests.support.scenario", "tests.support.platform", "tests.support.docker_platform", "tests.support.attacks"
+)
 
 from tests.support.platform import RunningPlatform, copy_project  # noqa: E402 - what is rewritten is imported after
 from tests.support.scenario import standing  # noqa: E402

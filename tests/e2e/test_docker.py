@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pytest
 from tidemill.runtime.capture.reading import read_capture, read_labels
 
+from tests.support.attacks import access, artifacts, forgeries, odd_http, s3_gateway
 from tests.support.docker import docker_daemon
 from tests.support.docker_platform import DockerPlatform
 from tests.support.platform import wait_for
@@ -60,6 +61,23 @@ def _code(platform: DockerPlatform) -> int:
 
 
 test_circle = circle
+
+# What applies to containers: their ports are those of the public services.
+test_no_credentials_and_odd_ones = access.no_credentials_and_odd_ones
+test_secrets_of_other_services = access.secrets_of_other_services
+test_pages_of_other_sites = access.pages_of_other_sites
+test_foreign_host_headers = access.foreign_host_headers
+test_open_paths_of_lakefs = access.open_paths_of_lakefs
+test_operations_of_lakefs = access.operations_of_lakefs
+test_s3_gateway = s3_gateway.s3_gateway
+test_forged_alerts = forgeries.alerts
+test_forged_labels = forgeries.labels
+test_broken_requests = odd_http.broken_requests
+test_smuggled_requests = odd_http.smuggled_requests
+test_floods = odd_http.floods
+test_slow_connections = odd_http.slow_connections
+test_bodies_for_the_model = odd_http.bodies_for_the_model
+test_places_of_artifacts = artifacts.places_of_artifacts
 
 
 def test_every_container_is_healthy_and_held_to_what_was_recorded(platform: DockerPlatform) -> None:

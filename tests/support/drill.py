@@ -1,11 +1,11 @@
 """A pytest plugin for attacks: the fixture `drill`, and a table at the end of what was tried and what held.
 
-The table is built from the tries themselves. An attack that succeeds fails its test, and so does one that tried nothing.
+The table is built from the tries themselves. An attack that succeeds fails its test; so does one that tried nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,7 +50,7 @@ class Drill:
         self._succeeded: list[str] = []
 
     @contextmanager
-    def __call__(self, area: str, name: str) -> Iterator[Attack]:
+    def __call__(self, area: str, name: str) -> Generator[Attack]:
         """Try one kind of attack in the block. To try none counts as one that did not hold."""
         attack = Attack(area, name)
         try:
@@ -106,7 +106,10 @@ class _Table:
         rows = sorted(row for found in self.rows.values() for row in found)
         if not rows:
             return
-        widths = [max(len(row[0]) for row in [*rows, ("area", "")]), max(len(row[1]) for row in [*rows, ("", "attack")])]
+        widths = [
+            max(len(row[0]) for row in [*rows, ("area", "")]),
+            max(len(row[1]) for row in [*rows, ("", "attack")]),
+        ]
         terminalreporter.section("attacks: what was tried, and what held")
         terminalreporter.write_line(f"{'area':{widths[0]}}  {'attack':{widths[1]}}  tried   held")
         for area, name, tried, held in rows:

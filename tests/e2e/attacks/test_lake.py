@@ -1,4 +1,4 @@
-"""Attacks on the lake of the running platform; see `tests.support.attacks.gate` and `tests.support.attacks.s3_gateway`."""
+"""Attacks on the lake of the running platform; see `gate` and `s3_gateway` of `tests.support.attacks`."""
 
 from __future__ import annotations
 

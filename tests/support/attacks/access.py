@@ -97,7 +97,7 @@ def foreign_host_headers(platform: RunningPlatform, drill: Drill) -> None:
 
 
 def open_paths_of_lakefs(platform: RunningPlatform, drill: Drill) -> None:
-    """What lakeFS serves without credentials holds no secret, and a load balancer that hides it hides every spelling."""
+    """What lakeFS serves to anyone holds no secret, and a load balancer that hides it hides every spelling."""
     url = platform.url("lakefs")
     every = secrets(platform)
     with drill("lakeFS", "secrets and names in metrics and profiles") as attack:
@@ -143,7 +143,9 @@ def operations_of_lakefs(platform: RunningPlatform, drill: Drill) -> None:
         attack.tried("a second administrator", again.status_code == 409, again.status_code)
 
 
-_FORGED = json.dumps([{"labels": {"alertname": "TidemillDrift", "model": "flights", "reason": "drift", "version": "1"}}])
+_FORGED = json.dumps(
+    [{"labels": {"alertname": "TidemillDrift", "model": "flights", "reason": "drift", "version": "1"}}]
+)
 _LEAKS = (b"go_goroutines", b"lakefs\0run", b"Types of profiles", b"goroutine profile", b"heap profile")
 
 

@@ -8,7 +8,7 @@ import pickle
 import stat
 import uuid
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,11 @@ class Author:
         root = run["artifact_uri"].removeprefix("mlflow-artifacts:/")
         for path, content in files.items():
             self.api.put(f"{_PROXY}/{root}/model/{path}", content=content).raise_for_status()
-        return self.version(f"{run['artifact_uri']}/model", run["run_id"]).raise_for_status().json()["model_version"][
-            "version"
-        ]
+        return (
+            self.version(f"{run['artifact_uri']}/model", run["run_id"])
+            .raise_for_status()
+            .json()["model_version"]["version"]
+        )
 
     def version(self, source: str, run: str | None = None) -> httpx.Response:
         body = {"name": MODEL, "source": source, **({"run_id": run} if run else {})}
@@ -163,9 +165,9 @@ def places_of_artifacts(platform: RunningPlatform, drill: Drill) -> None:
             attack.tried("no file", not list(platform.project.rglob(f"*{name}*")))
         with drill(AREA, "versions and experiments with other places") as attack:
             folder = platform.root.secrets
-            for place in (f"file://{folder}", str(folder), f"{folder}/../secrets", "file:///etc", "mlflow-artifacts:/../secrets",
-                          "mlflow-artifacts:/%2e%2e/secrets", f"models:/../{MODEL}/1", "http://127.0.0.1:1/x",
-                          f"dbfs:/{folder}", f"runs:/../../{folder}"):  # fmt: skip
+            for place in (f"file://{folder}", str(folder), f"{folder}/../secrets", "file:///etc", f"dbfs:/{folder}",
+                          "mlflow-artifacts:/../secrets", "mlflow-artifacts:/%2e%2e/secrets", f"models:/../{MODEL}/1",
+                          "http://127.0.0.1:1/x", f"runs:/../../{folder}"):  # fmt: skip
                 answer = author.version(place)
                 attack.tried(f"a version of {place}", answer.status_code >= 400, answer.text)
                 for user in ("admin", "retraining", "serving", "monitor", "metrics"):
@@ -200,15 +202,21 @@ def _plain(good: Files, marker: Path) -> Iterator[tuple[str, Files]]:
         made = {**mlmodel, "flavors": {"sklearn": {**flavor, **sklearn}, "python_function": {**function, **python}}}
         return {**good, "MLmodel": yaml.safe_dump(made).encode(), **files}
 
-    yield "a pickle", described(
-        {"serialization_format": "cloudpickle", "pickled_model": "model.pkl"},
-        {"model_path": "model.pkl"},
-        **{"model.pkl": pickle.dumps(Payload(marker))},
+    yield (
+        "a pickle",
+        described(
+            {"serialization_format": "cloudpickle", "pickled_model": "model.pkl"},
+            {"model_path": "model.pkl"},
+            **{"model.pkl": pickle.dumps(Payload(marker))},
+        ),
     )
-    yield "an object in YAML", {
-        **good,
-        "MLmodel": good["MLmodel"] + f"\nx: !!python/object/apply:os.system ['touch {marker}']\n".encode(),
-    }
+    yield (
+        "an object in YAML",
+        {
+            **good,
+            "MLmodel": good["MLmodel"] + f"\nx: !!python/object/apply:os.system ['touch {marker}']\n".encode(),
+        },
+    )
     yield "a path outside", described({"pickled_model": f"../../../../{marker}"}, {"model_path": f"../../{marker}"})
     yield "trust in everything", described({"skops_trusted_types": ["os.system", "builtins.eval"]}, {})
     yield "a loader of its own", described({}, {"loader_module": "os", "data": "model.skops"})
@@ -228,7 +236,10 @@ def _archive(marker: Path) -> bytes:
 def _bomb() -> bytes:
     buffer = io.BytesIO()
     block = b" " * 2**20
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive, archive.open("schema.json", "w") as stream:
+    with (
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("schema.json", "w") as stream,
+    ):
         for _ in range(_BOMB_MB):
             stream.write(block)
     return buffer.getvalue()
@@ -246,7 +257,7 @@ def _tried(platform: RunningPlatform, version: str, serving: str) -> dict[str, A
 
 
 @contextmanager
-def _author(platform: RunningPlatform) -> Iterator[Author]:
+def _author(platform: RunningPlatform) -> Generator[Author]:
     author = Author(platform)
     try:
         yield author

@@ -86,9 +86,9 @@ def alerts(platform: RunningPlatform, drill: Drill) -> None:
                 attack.tried("a deep body", answer.status_code in {413, 422}, answer.status_code)
         with _client(platform, "alertmanager") as client:
             posted = [{"labels": _ALERT["labels"]}]
-            for value in [None, *(v for name, v in every.items() if name != "alertmanager-admin")]:
-                auth = ("admin", value) if value else None
-                answer = client.post("/api/v2/alerts", json=posted, auth=auth)
+            for value in ["", *(value for name, value in every.items() if name != "alertmanager-admin")]:
+                header = {"Authorization": basic("admin", value)} if value else {}
+                answer = client.post("/api/v2/alerts", json=posted, headers=header)
                 attack.tried("through Alertmanager", answer.status_code in _REFUSED, answer.status_code)
         time.sleep(1)  # a training begins within a second
         after = _trainings(platform)

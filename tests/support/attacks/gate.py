@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -107,8 +107,8 @@ class Attacker:
         return {branch["id"]: branch["commit_id"] for branch in listed}
 
     def _reset(self, branch: str, commit: str) -> None:
-        undo = {"json": {"type": "reset"}}
-        wait_for("the rules to end", lambda: self.api.put(f"/branches/{branch}", **undo).is_success, 30, 0.3)
+        undo = lambda: self.api.put(f"/branches/{branch}", json={"type": "reset"}).is_success  # noqa: E731
+        wait_for("the rules to end", undo, 30, 0.3)
         self.api.put(f"/branches/{branch}/hard_reset", params={"ref": commit}).raise_for_status()
 
     def judge(self, attack: Attack, what: str) -> None:
@@ -132,7 +132,7 @@ class Attacker:
 
 
 @contextmanager
-def _attacker(platform: RunningPlatform, folder: Path) -> Iterator[Attacker]:
+def _attacker(platform: RunningPlatform, folder: Path) -> Generator[Attacker]:
     """Give an attacker the lake, and afterwards put its branches back to where they were."""
     with Lake(lake_settings(platform)) as lake:
         attacker = Attacker(platform, lake, folder)

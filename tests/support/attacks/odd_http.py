@@ -49,25 +49,17 @@ def smuggled_requests(platform: RunningPlatform, drill: Drill) -> None:
 def floods(platform: RunningPlatform, drill: Drill) -> None:
     """Send one huge header, a huge body and endless chunks without credentials.
 
-    The project's own services keep none of it. lakeFS and MLflow read a body before they ask for credentials; they answer
-    afterwards.
+    The project's own services keep none of it. lakeFS and MLflow read a body before they ask for credentials; they
+    answer afterwards.
     """
     own = {door.service for door in ours(platform)}
     for door in doors(platform):
         url = platform.url(door.service)
         with drill(AREA, f"{door.service}: floods") as attack:
             for what, raw in _floods(url, door):
-                before = most = _memory(platform, door.service)
-
-                def watched(parts: Iterator[bytes] = raw) -> Iterator[bytes]:
-                    nonlocal most
-                    for at, part in enumerate(parts):
-                        if at % 8 == 7:
-                            most = max(most, _memory(platform, door.service))
-                        yield part
-
-                answer = wire.send(url, watched(), timeout=3)
-                grown = max(most, _memory(platform, door.service)) - before
+                memory = [_memory(platform, door.service)]
+                answer = wire.send(url, _watched(raw, platform, door.service, memory), timeout=3)
+                grown = max(*memory, _memory(platform, door.service)) - memory[0]
                 if door.service in own:
                     attack.tried(f"{what}: memory", grown < _GROWTH, f"{grown} MB more, status {answer.status}")
                 attack.tried(f"{what}: answer", answer.status != 200, answer.status)
@@ -221,6 +213,14 @@ def _bomb(times: int = 1) -> bytes:
     for _ in range(times):
         made = gzip.compress(made)
     return made
+
+
+def _watched(parts: Iterator[bytes], platform: RunningPlatform, service: str, memory: list[int]) -> Iterator[bytes]:
+    """Yield `parts`, and add to `memory` how large the service is on the way."""
+    for at, part in enumerate(parts):
+        if at % 8 == 7:
+            memory.append(_memory(platform, service))
+        yield part
 
 
 def _send_all(
