@@ -76,8 +76,8 @@ class DockerPlatform(RunningPlatform):
         )
         return {container.labels["tidemill.service"]: container for container in found}
 
-    def pid(self, service: str) -> int | None:
-        return self.containers()[service].attrs["State"]["Pid"] or None
+    def pid(self, service: str) -> int:
+        return int(self.containers()[service].attrs["State"]["Pid"])
 
     def services(self) -> list[str]:
         return sorted(self.containers())

@@ -18,7 +18,7 @@ _SHOWN = 12
 
 @dataclass
 class Attack:
-    """One kind of attack.
+    """One kind of attack, on one service or on the whole platform.
 
     Attributes:
         succeeded: what the platform did not withstand.
@@ -26,6 +26,7 @@ class Attack:
 
     area: str
     name: str
+    on: str = ""
     count: int = 0
     succeeded: list[str] = field(default_factory=list[str])
 
@@ -50,9 +51,9 @@ class Drill:
         self._succeeded: list[str] = []
 
     @contextmanager
-    def __call__(self, area: str, name: str) -> Generator[Attack]:
-        """Try one kind of attack in the block. To try none counts as one that did not hold."""
-        attack = Attack(area, name)
+    def __call__(self, area: str, name: str, on: str = "") -> Generator[Attack]:
+        """Try one kind of attack in the block, `on` a service. To try none counts as one that did not hold."""
+        attack = Attack(area, name, on)
         try:
             yield attack
         except Exception as error:
@@ -69,10 +70,11 @@ class Drill:
     def _record(self, attack: Attack) -> None:
         failed = len(attack.succeeded)
         # pytest-xdist hands on what a report's `user_properties` hold.
-        row = [attack.area, attack.name, attack.count, attack.count - failed]
+        row = [attack.area, attack.name, attack.on, attack.count, attack.count - failed]
         self._item.user_properties.append((_PROPERTY, row))
         if failed or not attack.count:
-            self._succeeded.append(f"{attack.area}: {attack.name}: {failed} of {attack.count} tries")
+            where = f" on {attack.on}" if attack.on else ""
+            self._succeeded.append(f"{attack.area}: {attack.name}{where}: {failed} of {attack.count} tries")
             self._succeeded += [f"  {each}" for each in attack.succeeded[:_SHOWN]]
 
 
@@ -91,31 +93,46 @@ def drill(request: pytest.FixtureRequest) -> Drill:
     return Drill(request.node)
 
 
+@dataclass
+class _Row:
+    """All tries of one kind of attack."""
+
+    tried: int = 0
+    held: int = 0
+    failed: list[str] = field(default_factory=list[str])
+
+
 class _Table:
     """Collects the attacks from the reports of the tests."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, list[tuple[str, str, int, int]]] = {}
+        self._found: dict[str, list[list[Any]]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        found: list[Any] = [value for name, value in report.user_properties if name == _PROPERTY]
-        if found and report.when == "call":
-            self.rows[report.nodeid] = [(area, name, tried, held) for area, name, tried, held in found]
+        """Take the attacks of a test."""
+        if report.when == "call":
+            properties: list[tuple[str, Any]] = report.user_properties
+            self._found[report.nodeid] = [value for name, value in properties if name == _PROPERTY]
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        rows = sorted(row for found in self.rows.values() for row in found)
+        """Print the table, one line for each kind of attack."""
+        rows: dict[tuple[str, str], _Row] = {}
+        for area, name, on, tried, held in (value for values in self._found.values() for value in values):
+            row = rows.setdefault((area, name), _Row())
+            row.tried += tried
+            row.held += held
+            if held < tried or not tried:
+                row.failed.append(on or "the platform")
         if not rows:
             return
-        widths = [
-            max(len(row[0]) for row in [*rows, ("area", "")]),
-            max(len(row[1]) for row in [*rows, ("", "attack")]),
-        ]
+        widths = [max(len(key[at]) for key in [*rows, ("area", "attack")]) for at in (0, 1)]
         terminalreporter.section("attacks: what was tried, and what held")
         terminalreporter.write_line(f"{'area':{widths[0]}}  {'attack':{widths[1]}}  tried   held")
-        for area, name, tried, held in rows:
-            line = f"{area:{widths[0]}}  {name:{widths[1]}}  {tried:5d}  {held:5d}"
-            terminalreporter.write_line(f"{line}  DID NOT HOLD" if held < tried or not tried else line)
-        tried, held = sum(row[2] for row in rows), sum(row[3] for row in rows)
+        for (area, name), row in sorted(rows.items()):
+            line = f"{area:{widths[0]}}  {name:{widths[1]}}  {row.tried:5d}  {row.held:5d}"
+            failed = f"  DID NOT HOLD: {', '.join(sorted({*row.failed}))}" if row.failed else ""
+            terminalreporter.write_line(line + failed)
+        tried, held = sum(row.tried for row in rows.values()), sum(row.held for row in rows.values())
         terminalreporter.write_line(f"{'all':{widths[0]}}  {'':{widths[1]}}  {tried:5d}  {held:5d}")
 
 

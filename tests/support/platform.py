@@ -284,8 +284,8 @@ class RunningPlatform:
     def pids(self) -> dict[str, int]:
         return {name: json.loads((self.root.run / f"{name}.json").read_text())["pid"] for name in self.services()}
 
-    def pid(self, service: str) -> int | None:
-        """Return the process of a service on this machine; None if it is none of this machine's."""
+    def pid(self, service: str) -> int:
+        """Return the id of a service's process, as this machine numbers it."""
         return self.pids()[service]
 
     def services(self) -> list[str]:

@@ -25,7 +25,7 @@ _ODD_HEADERS = (
 def no_credentials_and_odd_ones(platform: RunningPlatform, drill: Drill) -> None:
     for door in doors(platform):
         url = platform.url(door.service)
-        with drill(AREA, f"{door.service}: no or odd credentials") as attack:
+        with drill(AREA, "no or odd credentials", on=door.service) as attack:
             answer = wire.send(url, wire.request(url, door.path))
             attack.tried("no header", answer.status in _REFUSED, answer.status)
             for value in _ODD_HEADERS:
@@ -38,7 +38,7 @@ def secrets_of_other_services(platform: RunningPlatform, drill: Drill) -> None:
     every = secrets(platform)
     for door in doors(platform):
         own = {user_of(platform, user): platform.secret(secret) for user, secret in door.accounts.items()}
-        with drill(AREA, f"{door.service}: secrets of other services") as attack, _client(platform, door) as client:
+        with drill(AREA, "secrets of other services", on=door.service) as attack, _client(platform, door) as client:
             for user, secret in own.items():
                 header = basic(user, secret) if user else f"Bearer {secret}"
                 answer = client.get(door.path, headers={"Authorization": header})
@@ -60,7 +60,7 @@ def pages_of_other_sites(platform: RunningPlatform, drill: Drill) -> None:
         value = platform.secret(secret)
         name = user_of(platform, user)
         allowed = {"Authorization": basic(name, value) if name else f"Bearer {value}"}
-        with drill("browsers", f"{door.service}: pages of other sites") as attack, _client(platform, door) as client:
+        with drill("browsers", "pages of other sites", on=door.service) as attack, _client(platform, door) as client:
             for origin in ("http://evil.example", "null", f"http://127.0.0.1.evil.example:{client.base_url.port}"):
                 answer = client.get(door.path, headers={**allowed, "Origin": origin})
                 attack.tried(f"read from {origin}", not _readable(answer, origin), dict(answer.headers))
@@ -73,7 +73,7 @@ def pages_of_other_sites(platform: RunningPlatform, drill: Drill) -> None:
                 permitted = _readable(answer, origin) and "DELETE" in methods
                 attack.tried(f"preflight from {origin}", not permitted, dict(answer.headers))
     if any(door.service == "alertmanager" for door in doors(platform)):
-        with drill("browsers", "alertmanager: form posts") as attack, _alertmanager(platform) as client:
+        with drill("browsers", "form posts", on="alertmanager") as attack, _alertmanager(platform) as client:
             for path in ("/api/v2/alerts", "/api/v2/silences", "/api/v1/alerts"):
                 for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
                     headers = {"Origin": "http://evil.example", "Content-Type": kind}
@@ -89,7 +89,7 @@ def foreign_host_headers(platform: RunningPlatform, drill: Drill) -> None:
         user, secret = next(iter(door.accounts.items()))
         value = platform.secret(secret)
         allowed = {"Authorization": basic(user, value) if user else f"Bearer {value}"}
-        with drill("browsers", f"{door.service}: foreign Host headers") as attack, _client(platform, door) as client:
+        with drill("browsers", "foreign Host headers", on=door.service) as attack, _client(platform, door) as client:
             port = client.base_url.port
             for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", f"127.0.0.1@evil:{port}"):
                 answer = client.get(door.path, headers={**allowed, "Host": host})

@@ -28,7 +28,7 @@ def broken_requests(platform: RunningPlatform, drill: Drill) -> None:
     before = platform.running()
     tries = {door: list(_broken(platform.url(door.service), door)) for door in doors(platform)}
     for door, answers in _send_all(platform, tries):
-        with drill(AREA, f"{door.service}: broken requests") as attack:
+        with drill(AREA, "broken requests", on=door.service) as attack:
             for what, answer in answers:
                 # A page without data may come with any of them.
                 served = answer.status == 200 and b"<!doctype html>" not in answer.body.lower()
@@ -41,7 +41,7 @@ def smuggled_requests(platform: RunningPlatform, drill: Drill) -> None:
     """A request hidden in the body of another one is never answered as one of its own."""
     tries = {door: list(_smuggled(platform.url(door.service), door)) for door in doors(platform)}
     for door, answers in _send_all(platform, tries):
-        with drill(AREA, f"{door.service}: smuggled requests") as attack:
+        with drill(AREA, "smuggled requests", on=door.service) as attack:
             for what, answer in answers:
                 attack.tried(what, answer.statuses <= 1, answer.head[:80])
 
@@ -54,12 +54,12 @@ def floods(platform: RunningPlatform, drill: Drill) -> None:
     """
     own = {door.service for door in ours(platform)}
     for door in doors(platform):
-        url = platform.url(door.service)
-        with drill(AREA, f"{door.service}: floods") as attack:
+        url, pid = platform.url(door.service), platform.pid(door.service)
+        with drill(AREA, "floods", on=door.service) as attack:
             for what, raw in _floods(url, door):
-                memory = [_memory(platform, door.service)]
-                answer = wire.send(url, _watched(raw, platform, door.service, memory), timeout=3)
-                grown = max(*memory, _memory(platform, door.service)) - memory[0]
+                memory = [_memory(pid)]
+                answer = wire.send(url, _watched(raw, pid, memory), timeout=3)
+                grown = max(*memory, _memory(pid)) - memory[0]
                 if door.service in own:
                     attack.tried(f"{what}: memory", grown < _GROWTH, f"{grown} MB more, status {answer.status}")
                 attack.tried(f"{what}: answer", answer.status != 200, answer.status)
@@ -69,9 +69,9 @@ def floods(platform: RunningPlatform, drill: Drill) -> None:
 def slow_connections(platform: RunningPlatform, drill: Drill) -> None:
     """Hold many connections that never finish their request: others are still answered."""
     for door in ours(platform):
-        url = platform.url(door.service)
-        with drill(AREA, f"{door.service}: slow connections") as attack, contextlib.ExitStack() as held:
-            before = _memory(platform, door.service)
+        url, pid = platform.url(door.service), platform.pid(door.service)
+        with drill(AREA, "slow connections", on=door.service) as attack, contextlib.ExitStack() as held:
+            before = _memory(pid)
             for _ in range(_CONNECTIONS):
                 with contextlib.suppress(OSError):
                     stream: socket.socket = held.enter_context(wire.connect(url))
@@ -79,7 +79,7 @@ def slow_connections(platform: RunningPlatform, drill: Drill) -> None:
             attack.tried("others are answered", wire.answers(url, door.health, 10))
             if door.service == "serving-flights":
                 attack.tried("the model answers", bool(ask(platform)["predictions"]))
-            grown = _memory(platform, door.service) - before
+            grown = _memory(pid) - before
             attack.tried("memory", grown < _GROWTH, f"{grown} MB more")
             held.close()
             attack.tried("answers afterwards", wire.answers(url, door.health))
@@ -90,8 +90,8 @@ def bodies_for_the_model(platform: RunningPlatform, drill: Drill) -> None:
     url = platform.url("serving-flights")
     key = f"Authorization: Bearer {platform.secret('serving-flights-key')}".encode()
     kind = b"Content-Type: application/json"
-    before = _memory(platform, "serving-flights")
-    with drill(AREA, "serving-flights: bodies of a caller") as attack:
+    before = _memory(platform.pid("serving-flights"))
+    with drill(AREA, "bodies of a caller", on="serving-flights") as attack:
         for what, body, *more in (
             ("nothing", b""),
             ("NUL bytes", b"\0" * 1000),
@@ -113,7 +113,7 @@ def bodies_for_the_model(platform: RunningPlatform, drill: Drill) -> None:
             raw = wire.request(url, "/invocations", key, kind, length, *more, method=b"POST", body=body)
             answer = wire.send(url, raw, timeout=20)
             attack.tried(what, 400 <= answer.status < 500, f"{answer.status} {answer.body[:80]!r}")
-        grown = _memory(platform, "serving-flights") - before
+        grown = _memory(platform.pid("serving-flights")) - before
         attack.tried("memory", grown < 3 * _GROWTH, f"{grown} MB more")
         attack.tried("the model answers", bool(ask(platform)["predictions"]))
 
@@ -215,11 +215,11 @@ def _bomb(times: int = 1) -> bytes:
     return made
 
 
-def _watched(parts: Iterator[bytes], platform: RunningPlatform, service: str, memory: list[int]) -> Iterator[bytes]:
+def _watched(parts: Iterator[bytes], pid: int, memory: list[int]) -> Iterator[bytes]:
     """Yield `parts`, and add to `memory` how large the service is on the way."""
     for at, part in enumerate(parts):
         if at % 8 == 7:
-            memory.append(_memory(platform, service))
+            memory.append(_memory(pid))
         yield part
 
 
@@ -236,11 +236,8 @@ def _send_all(
             yield door, [(what, answer.result()) for what, answer in answers]
 
 
-def _memory(platform: RunningPlatform, service: str) -> int:
-    """Return the memory of a service in MB, with its children; 0 where its processes are not this machine's."""
-    pid = platform.pid(service)
-    if pid is None:
-        return 0
+def _memory(pid: int) -> int:
+    """Return the memory of a service in MB, with its children."""
     total = 0
     parent = psutil.Process(pid)
     for process in [parent, *parent.children(recursive=True)]:
