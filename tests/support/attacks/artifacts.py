@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import pickle
+import socket
 import stat
+import tarfile
+import threading
 import uuid
 import zipfile
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -16,7 +20,7 @@ from typing import Any
 import httpx
 import yaml
 
-from tests.support.attacks.doors import secrets
+from tests.support.attacks.doors import accounts, secrets
 from tests.support.drill import Drill
 from tests.support.platform import RunningPlatform, wait_for
 from tests.support.scenario import ask, ready
@@ -35,7 +39,9 @@ class Author:
 
     def __init__(self, platform: RunningPlatform) -> None:
         self.platform = platform
-        self.api = platform.client("mlflow", user="retraining", secret="mlflow-retraining")
+        # The account that trains. Releases before accounts of jobs had one that also promotes.
+        user = "training" if "training" in accounts(platform) else "retraining"
+        self.api = platform.client("mlflow", user=user, secret=f"mlflow-{user}")
         self.admin = platform.client("mlflow", user="admin", secret="mlflow-admin")
         self.champion = self._get("registered-models/alias", name=MODEL, alias="champion")["model_version"]["version"]
         self.made: list[str] = []
@@ -63,7 +69,8 @@ class Author:
         return answer
 
     def alias(self, version: str) -> None:
-        self._post("registered-models/alias", name=MODEL, alias="champion", version=version)
+        body = {"name": MODEL, "alias": "champion", "version": version}
+        self.admin.post(f"{_API}/registered-models/alias", json=body).raise_for_status()
 
     def close(self) -> None:
         """Put the champion back, and delete what was registered."""
@@ -134,6 +141,7 @@ def _poison(
         serving, answer = ready(platform)["version"], ask(platform)["predictions"]
         process = platform.running()["serving-flights"]
         for what, files in poisons(author.files, marker):
+            marker.unlink(missing_ok=True)
             with drill(AREA, what) as attack:
                 version = author.register(files)
                 author.alias(version)
@@ -170,8 +178,8 @@ def places_of_artifacts(platform: RunningPlatform, drill: Drill) -> None:
                           "http://127.0.0.1:1/x", f"runs:/../../{folder}"):  # fmt: skip
                 answer = author.version(place)
                 attack.tried(f"a version of {place}", answer.status_code >= 400, answer.text)
-                for user in ("admin", "retraining", "serving", "monitor", "metrics"):
-                    with platform.client("mlflow", user=user, secret=f"mlflow-{user}") as client:
+                for user, secret in accounts(platform).items():
+                    with platform.client("mlflow", user=user, secret=secret) as client:
                         created = client.post(
                             f"{_API}/experiments/create",
                             json={"name": f"{name}-{uuid.uuid4().hex}", "artifact_location": place},
@@ -220,6 +228,36 @@ def _plain(good: Files, marker: Path) -> Iterator[tuple[str, Files]]:
     yield "a path outside", described({"pickled_model": f"../../../../{marker}"}, {"model_path": f"../../{marker}"})
     yield "trust in everything", described({"skops_trusted_types": ["os.system", "builtins.eval"]}, {})
     yield "a loader of its own", described({}, {"loader_module": "os", "data": "model.skops"})
+    yield (
+        "a source archive in its requirements",
+        {
+            **good,
+            "requirements.txt": good["requirements.txt"] + b"\n./forged-1.0.tar.gz\n",
+            "forged-1.0.tar.gz": _source_archive(marker),
+        },
+    )
+    with _index(marker) as url:
+        line = f"\n--extra-index-url {url}\nforged==1.0\n"
+        yield "an index in its requirements", {**good, "requirements.txt": good["requirements.txt"] + line.encode()}
+
+
+@contextmanager
+def _index(marker: Path) -> Generator[str]:
+    """Listen as an index of packages, and write a file when someone asks."""
+
+    def answer() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                connection.close()
+                marker.write_text("asked")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/simple"
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
 
 
 def _archive(marker: Path) -> bytes:
@@ -242,6 +280,24 @@ def _bomb() -> bytes:
     ):
         for _ in range(_BOMB_MB):
             stream.write(block)
+    return buffer.getvalue()
+
+
+def _source_archive(marker: Path) -> bytes:
+    """Return a source distribution that needs nothing to be built, and writes a file when it is."""
+    backend = f"from pathlib import Path\nPath({str(marker)!r}).write_text('executed')\n"
+    files = {
+        "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "forged"\nbackend-path = ["."]\n',
+        "forged.py": backend,
+        "setup.py": backend,
+        "PKG-INFO": "Metadata-Version: 2.1\nName: forged\nVersion: 1.0\n",
+    }
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(f"forged-1.0/{name}")
+            entry.size = len(text.encode())
+            archive.addfile(entry, io.BytesIO(text.encode()))
     return buffer.getvalue()
 
 

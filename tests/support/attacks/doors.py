@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.support.platform import RunningPlatform
 
@@ -30,12 +30,7 @@ class Door:
 _MLFLOW = "/api/2.0/mlflow/experiments/search?max_results=1"
 _DOORS = (
     Door("lakefs", "/api/v1/repositories", {"lakefs-key-id": "lakefs-secret"}, "/_health"),
-    Door(
-        "mlflow",
-        _MLFLOW,
-        {user: f"mlflow-{user}" for user in ("admin", "serving", "monitor", "retraining", "metrics")},
-        "/health",
-    ),
+    Door("mlflow", _MLFLOW, {}, "/health"),
     Door("prometheus", "/api/v1/query?query=up", {"admin": "prometheus-admin"}, "/-/healthy"),
     Door("alertmanager", "/api/v2/alerts", {"admin": "alertmanager-admin"}, "/-/healthy"),
     Door("serving-flights", "/metrics", {"": "serving-flights-key"}, "/healthz"),
@@ -48,9 +43,19 @@ _DOORS = (
 def doors(platform: RunningPlatform) -> list[Door]:
     """Return the ports that this machine reaches: on docker only those of public services."""
     reachable = json.loads(platform.root.endpoints.read_text())
-    found = [door for door in _DOORS if door.service in reachable]
+    found = [
+        replace(door, accounts=accounts(platform)) if door.service == "mlflow" else door
+        for door in _DOORS
+        if door.service in reachable
+    ]
     assert {door.service for door in found} == set(reachable), "a service without a door: add it"
     return found
+
+
+def accounts(platform: RunningPlatform) -> dict[str, str]:
+    """Return the accounts of MLflow: name -> the secret with its password."""
+    names = sorted(name for name in secrets(platform) if name.startswith("mlflow-") and name != "mlflow-flask")
+    return {name.removeprefix("mlflow-"): name for name in names}
 
 
 def ours(platform: RunningPlatform) -> list[Door]:
