@@ -10,7 +10,7 @@ from ..components.targets.operations import Operations
 from ..runtime.common.files import write_private
 from ..runtime.common.secrets import read_secret
 from ..runtime.common.settings import LakeSettings, RegistrySettings, RuntimeModel, RuntimeSettings
-from ..runtime.data.verdicts import public_key
+from ..runtime.common.verdicts import public_key
 from .loading import LoadedStack
 
 

@@ -39,7 +39,7 @@ def public_part(inputs: Properties, value: str) -> Properties:
 
 def _verdicts() -> ModuleType:
     # Most calls of the provider do not need it, and its imports take a while.
-    from ...runtime.data import verdicts
+    from ...runtime.common import verdicts
 
     return verdicts
 

@@ -21,7 +21,7 @@ from ..common.errors import GateError, NotFoundError, PlatformError, Unreachable
 from ..common.http import escaped, json_body, open_client, server_message, unreachable
 from ..common.secrets import read_secret
 from ..common.settings import LakeSettings
-from .verdicts import VERDICT_BRANCH, VERDICT_LIMIT, Verdict, verdict_file, verify
+from ..common.verdicts import VERDICT_BRANCH, VERDICT_LIMIT, Verdict, verdict_file, verify
 
 _PAGE = 1000
 _REMEMBERED = 512

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..common.errors import NotFoundError
+from ..common.verdicts import Verdict
 from ..data import Lake
-from ..data.verdicts import Verdict
 from .records import Records, checksums
 from .suite import Reason, SuiteFile, SuiteRunner
 

@@ -19,8 +19,8 @@ from pydantic import ValidationError
 
 from ..common.errors import NotFoundError, TidemillError
 from ..common.files import write_private
+from ..common.verdicts import VERDICT_BRANCH, Verdict, public_key, sign, verdict_file
 from ..data import Lake
-from ..data.verdicts import VERDICT_BRANCH, Verdict, public_key, sign, verdict_file
 from .suite import SuiteFile
 
 _log = logging.getLogger(__name__)

@@ -10,8 +10,15 @@ import pandas as pd
 import pytest
 from tidemill.runtime import data
 from tidemill.runtime.common.errors import GateError, UnvalidatedError
+from tidemill.runtime.common.verdicts import (
+    VERDICT_BRANCH,
+    Verdict,
+    generate_signing_key,
+    public_key,
+    sign,
+    verdict_file,
+)
 from tidemill.runtime.data import Lake
-from tidemill.runtime.data.verdicts import VERDICT_BRANCH, Verdict, generate_signing_key, public_key, sign, verdict_file
 from tidemill.runtime.validation.action import HOOK_HEADER
 from tidemill.stacks.flights import departures
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import httpx
 from tidemill.runtime.common.settings import LakeSettings
+from tidemill.runtime.common.verdicts import generate_signing_key, public_key
 from tidemill.runtime.data import Lake
-from tidemill.runtime.data.verdicts import generate_signing_key, public_key
 from tidemill.runtime.validation.action import GATE_ACTION, action_yaml
 
 from tests.support.servers import Server, free_port, lakefs_server, secret_file

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidemill.runtime.common.errors import ConfigError
-from tidemill.runtime.data.verdicts import Verdict, generate_signing_key, public_key, sign, verify
+from tidemill.runtime.common.verdicts import Verdict, generate_signing_key, public_key, sign, verify
 
 KEY, OTHER = generate_signing_key(), generate_signing_key()
 VERDICT = Verdict(

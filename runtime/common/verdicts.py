@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import Field, ValidationError
 
-from ..common.errors import ConfigError
-from ..common.settings import Settings
+from .errors import ConfigError
+from .settings import Settings
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
