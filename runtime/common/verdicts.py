@@ -54,14 +54,17 @@ class Verdict(Settings):
     hook: str | None = Field(default=None, description="Identifier of the hook secret that lakeFS sent.")
 
     def covers(self, path: str) -> bool:
-        """Tell whether the suite covers all Parquet files at or below `path`.
+        """Tell whether the suite covers all Parquet files at or below `path`."""
+        return is_below(path, self.path)
 
-        >>> verdict = Verdict(repository="r", commit="c", branch="main", success=True, path="a/b", suite="s",
-        ...                   judged_at="2026-01-01T00:00:00Z")
-        >>> [verdict.covers(path) for path in ("a/b", "a/b/c.parquet", "a", "", "a/bc")]
-        [True, True, False, False, False]
-        """
-        return not self.path or path == self.path or path.startswith(f"{self.path}/")
+
+def is_below(path: str, folder: str) -> bool:
+    """Tell whether `path` is `folder` or below it; everything is below the empty folder.
+
+    >>> [is_below(path, "a/b") for path in ("a/b", "a/b/c.parquet", "a", "", "a/bc")]
+    [True, True, False, False, False]
+    """
+    return not folder or path == folder or path.startswith(f"{folder}/")
 
 
 def verdict_file(commit: str) -> str:
