@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pytest
 from tidemill.runtime.capture.reading import read_capture, read_labels
 
-from tests.support.attacks import access, artifacts, forgeries, odd_http, s3_gateway
+from tests.support.attacks import access, artifacts, forgeries, gate, odd_http, s3_gateway
 from tests.support.docker import docker_daemon
 from tests.support.docker_platform import DockerPlatform
 from tests.support.platform import wait_for
@@ -70,6 +70,8 @@ test_foreign_host_headers = access.foreign_host_headers
 test_open_paths_of_lakefs = access.open_paths_of_lakefs
 test_operations_of_lakefs = access.operations_of_lakefs
 test_s3_gateway = s3_gateway.s3_gateway
+test_around_the_gate = gate.around_the_gate
+test_forged_gate = gate.forged_gate
 test_forged_alerts = forgeries.alerts
 test_forged_labels = forgeries.labels
 test_broken_requests = odd_http.broken_requests

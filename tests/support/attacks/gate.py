@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import httpx
 from tidemill.runtime import data
 from tidemill.runtime.common.errors import NotFoundError, UnvalidatedError
+from tidemill.runtime.common.verdicts import VERDICT_BRANCH, Verdict, generate_signing_key, sign, verdict_file
 from tidemill.runtime.data.lake_client import Lake
 from tidemill.stacks.flights import departures
 
@@ -24,7 +26,6 @@ AREA = "gate"
 REPOSITORY = "flights"
 _MAIN = f"{REPOSITORY}/main/departures"
 _ACTION = "_lakefs_actions/tidemill-gate.yaml"
-_VERDICTS = "tidemill-verdicts"
 _BAD = "departures/forged.parquet"
 
 # An action of the gate's name, that accepts everything.
@@ -91,14 +92,15 @@ class Attacker:
         self._reset("main", commit)
 
     def restore(self, heads: Mapping[str, str], rules: list[dict[str, Any]]) -> None:
-        """Set branches to their commits, delete those that were made since, and protect the branches again."""
+        """Set main to its commit, delete the branches that were made since, and protect the branches again.
+
+        The validation service keeps the branch of the verdicts.
+        """
         self.protect([])
-        for branch in set(self.heads()) - set(heads):
-            wait_for(
-                f"{branch} to end", lambda name=branch: self.api.delete(f"/branches/{name}").status_code != 403, 30, 0.3
-            )
-        for branch, commit in heads.items():
-            self._reset(branch, commit)
+        for branch in set(self.heads()) - set(heads) - {VERDICT_BRANCH}:
+            ended = lambda name=branch: self.api.delete(f"/branches/{name}").status_code != 403  # noqa: E731
+            wait_for(f"{branch} to end", ended, 30, 0.3)
+        self._reset("main", heads["main"])
         self.protect(rules)
 
     def heads(self) -> dict[str, str]:
@@ -143,7 +145,7 @@ def _attacker(platform: RunningPlatform, folder: Path) -> Generator[Attacker]:
                 yield attacker
             finally:
                 attacker.restore(before, rules)
-                assert attacker.heads() == before
+                assert attacker.heads()["main"] == before["main"]
 
 
 def forged_gate(platform: RunningPlatform, drill: Drill, tmp_path: Path) -> None:
@@ -162,13 +164,18 @@ def forged_gate(platform: RunningPlatform, drill: Drill, tmp_path: Path) -> None
             attacker.merge("inherits")
             attacker.judge(attack, "a branch that inherits the action")
         with drill(AREA, "forged, replayed and deleted verdicts") as attack:
-            _forge_verdicts(attacker)
-            attacker.judge(attack, "forged verdicts")
-            for path in [item.path for item in attacker.lake.objects(REPOSITORY, _VERDICTS, "")]:
-                attacker.api.delete(f"/branches/{_VERDICTS}/objects", params={"path": path})
-            attacker.commit(_VERDICTS)
+            for what, content in _forged_verdicts(attacker):
+                attacker.put(VERDICT_BRANCH, verdict_file(attacker.head()), content)
+                attacker.commit(VERDICT_BRANCH)
+                attacker.judge(attack, what)
+            for path in [item.path for item in attacker.lake.objects(REPOSITORY, VERDICT_BRANCH, "")]:
+                attacker.api.delete(f"/branches/{VERDICT_BRANCH}/objects", params={"path": path})
+            attacker.commit(VERDICT_BRANCH)
             with contextlib.suppress(UnvalidatedError):  # without any verdict there is no validated commit
                 attacker.judge(attack, "deleted verdicts")
+        with drill(AREA, "what the platform says about a forged gate") as attack:
+            named = {commit.commit: commit.files for commit in data.unvalidated(_MAIN, lake=attacker.lake)}
+            attack.tried("the commits and files are named", (_BAD,) in named.values(), named)
 
 
 def around_the_gate(platform: RunningPlatform, drill: Drill, tmp_path: Path) -> None:
@@ -204,22 +211,19 @@ def around_the_gate(platform: RunningPlatform, drill: Drill, tmp_path: Path) -> 
         attacker.judge(attack, "main reset to the attacker's commit")
 
 
-def _forge_verdicts(attacker: Attacker) -> None:
-    """Write verdicts for the head of main: replayed ones of the good commit, altered ones, and invented ones."""
+def _forged_verdicts(attacker: Attacker) -> Iterator[tuple[str, bytes]]:
+    """Yield verdicts for the head of main: that of the good commit, altered ones, and invented ones."""
     bad = attacker.head()
-    if attacker.api.get(f"/branches/{_VERDICTS}").status_code == 404:
-        attacker.branch(_VERDICTS)
-    objects = [item.path for item in attacker.lake.objects(REPOSITORY, _VERDICTS, "")]
-    for path in [path for path in objects if attacker.good in path]:
-        buffer = io.BytesIO()
-        attacker.lake.download(REPOSITORY, _VERDICTS, path, buffer)
-        content = buffer.getvalue()
-        forged = path.replace(attacker.good, bad)
-        attacker.put(_VERDICTS, forged, content)
-        attacker.commit(_VERDICTS)
-        attacker.put(_VERDICTS, f"{forged}.json", content.replace(attacker.good.encode(), bad.encode()))
-        attacker.put(_VERDICTS, f"again/{forged}", content.replace(attacker.good.encode(), bad.encode()))
-    invented = {"repository": REPOSITORY, "commit": bad, "success": True, "result": "accepted", "signature": ""}
-    for path in (f"{bad}.json", f"{REPOSITORY}/{bad}.json", f"verdicts/{bad}.json"):
-        attacker.put(_VERDICTS, path, json.dumps(invented))
-    attacker.commit(_VERDICTS)
+    buffer = io.BytesIO()
+    attacker.lake.download(REPOSITORY, VERDICT_BRANCH, verdict_file(attacker.good), buffer)
+    real: dict[str, Any] = json.loads(buffer.getvalue())
+    said: dict[str, Any] = json.loads(base64.b64decode(real["payload"]))
+    claim = {**said, "commit": bad}
+    payload = base64.b64encode(json.dumps(claim).encode()).decode()
+    yield "the good commit's verdict", buffer.getvalue()
+    yield "its signature on another payload", json.dumps({**real, "payload": payload}).encode()
+    yield "no signature", json.dumps({**real, "payload": payload, "signatures": []}).encode()
+    yield "a key of the attacker's own", sign(Verdict.model_validate(claim), generate_signing_key())
+    yield "no envelope", json.dumps(claim).encode()
+    yield "no JSON", b"\0" * 1000
+    yield "deep JSON", b"[" * 100_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import secrets as random
 from typing import Any
 from unittest import mock
@@ -14,6 +15,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from tidemill.runtime.common.settings import LakeSettings
 from tidemill.runtime.data.lake_client import Lake
+from tidemill.stacks.loading import load_stack, project_settings
+from tidemill.stacks.training_settings import runtime_file
 
 from tests.support.attacks.doors import secrets
 from tests.support.drill import Drill
@@ -84,13 +87,10 @@ def s3_gateway(platform: RunningPlatform, drill: Drill) -> None:
 
 def lake_settings(platform: RunningPlatform) -> LakeSettings:
     """Return the settings of a client of the platform's lake on this machine."""
-    return LakeSettings.model_validate(
-        {
-            "endpoint": platform.url("lakefs"),
-            "key_id_file": str(platform.root.secrets / "lakefs-key-id"),
-            "secret_file": str(platform.root.secrets / "lakefs-secret"),
-        }
-    )
+    project_settings.cache_clear()
+    file = runtime_file(load_stack(platform.project, platform.stack), platform.operations())
+    assert file is not None
+    return LakeSettings.model_validate(json.loads(file.read_text())["lake"])
 
 
 def _signed(url: str, method: str, path: str, key: tuple[str, str], body: bytes = b"") -> dict[str, str]:
