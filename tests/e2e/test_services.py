@@ -1,12 +1,42 @@
-"""Each service of the running platform is held to what it may do."""
+"""Each service of the running platform by itself: killed, and held to what it may do."""
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
-from tests.support.platform import RunningPlatform
+from tests.support.platform import RunningPlatform, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
+
+
+def version(platform: RunningPlatform) -> str | None:
+    """Return the version which serves, or None while none does."""
+    with platform.client("serving-flights") as client:
+        answer = client.get("/readyz")
+    return answer.json()["version"] if answer.status_code == 200 else None
+
+
+@pytest.mark.parametrize("service", ["validation", "serving-flights", "monitor", "retraining"])
+def test_a_killed_service_is_back_without_a_hand(platform: RunningPlatform, service: str) -> None:
+    before = wait_for("all services", platform.all_alive, 60)
+    served = version(platform)
+    assert served
+    os.kill(before[service], signal.SIGKILL)
+    if service != "serving-flights":
+        assert version(platform) == served, "the model serves on while others are down"
+
+    def back() -> dict[str, int] | None:
+        now = platform.all_alive()
+        return now if now and now[service] != before[service] else None
+
+    after = wait_for(f"{service} to be back", back, 60, every=0.3)
+    assert {name for name in before if after[name] != before[name]} == {service}
+    # Healthy says that it runs; it loads its model first.
+    assert wait_for("the model to serve again", lambda: version(platform), 60, every=0.3) == served
+    platform.assert_one_of_each()
 
 
 def test_artifacts_go_through_the_registry(platform: RunningPlatform) -> None:
