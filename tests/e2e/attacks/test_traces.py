@@ -65,9 +65,11 @@ def test_errors_in_logs(platform: RunningPlatform, drill: Drill) -> None:
     """No attack made a service of the project fail in a way that it does not handle."""
     with drill("logs", "tracebacks of the project's services") as attack:
         for service in ("serving-flights", "monitor", "retraining", "validation"):
-            text = platform.root.log(service).read_text(errors="replace")
-            at = text.find("Traceback")
-            attack.tried(service, at < 0, text[max(0, at - 200) : at + 1500][-300:])
+            lines = platform.root.log(service).read_text(errors="replace").replace("\\n", "\n").splitlines()
+            starts = [at for at, line in enumerate(lines) if "Traceback" in line]
+            # The error is the first line after the indented ones.
+            errors = {next((line for line in lines[at + 1 :] if not line.startswith(" ")), "") for at in starts}
+            attack.tried(service, not errors, errors)
 
 
 def test_the_platform_is_whole(platform: RunningPlatform, drill: Drill) -> None:
