@@ -207,7 +207,7 @@ class Lake(pulumi.ComponentResource):
         gates = {repository: config.gate for repository, config in args.repositories.items() if config.gate}
         suites = {f"suite-{repository}.json": args.project / gate for repository, gate in gates.items()}
         settings = {
-            "listen": listen_settings(token.name, target),
+            "listen": listen_settings(token.name, target, endpoint),
             "hook_secret_file": f"@{{secret-file:{hook.name}}}",
             "lake": lake_settings(self),
             "suites": {repository: f"@{{config}}/suite-{repository}.json" for repository in gates},

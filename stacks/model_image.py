@@ -168,6 +168,7 @@ def _server_settings(spec: ImageSpec) -> dict[str, Any]:
     from ..runtime.serving.settings import ServingSettings
 
     listen: dict[str, Any] = {"host": "0.0.0.0", "port": spec.port, "token_file": "/run/secrets/tidemill-key"}  # noqa: S104 - in a container, loopback is unreachable from outside
+    listen["hosts"] = ["*"]  # the names of its future containers are unknown
     if spec.plain_http:
         listen["plain_http"] = True
     else:

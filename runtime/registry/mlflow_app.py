@@ -1,6 +1,4 @@
-"""MLflow's own application with authentication, as tidemill starts it.
-
-    uvicorn --factory tidemill.runtime.registry.mlflow_app:create_app
+"""MLflow's own application with authentication, as tidemill starts it: `python -m tidemill.runtime.registry`.
 
 MLflow allows only administrators on routes without a rule of its own, and `/metrics` is such a route. A scraper with
 an administrator's password could delete every model. Here any account may read the metrics, so the scraper's account

@@ -21,8 +21,6 @@ from .reconciler import Reconciler, Retrainer
 from .retrainings import FILE, RetrainingStore
 from .settings import RetrainingSettings
 
-_BODY_BYTES = 1_000_000
-
 
 class Alert(BaseModel):
     """An alert from Alertmanager's webhook, with the fields that are used here."""
@@ -95,7 +93,7 @@ def create_app(settings: RetrainingSettings) -> FastAPI:
     registry = CollectorRegistry()
     registry.register(_Retrainings(store))
     add_metrics(app, token, registry)
-    guarded = [Depends(bearer(token)), Depends(_limit)]
+    guarded = [Depends(bearer(token))]
 
     # Read here, because FastAPI reads a declared body before it checks the token.
     @app.post("/alerts", dependencies=guarded)
@@ -156,9 +154,3 @@ def _handle(retrainer: Retrainer, alert: Alert) -> dict[str, Any]:
         why = f"{name}: {alert.annotations.get('summary') or 'fires'}"
         answer = retrainer.fire(model, reason, why=why, served=served)
     return {**subject, "retraining": answer.retraining, "queued": answer.queued, "why": answer.why}
-
-
-async def _limit(request: Request) -> None:
-    length = request.headers.get("content-length", "0")
-    if (request.method == "POST" and not length.isdigit()) or int(length) > _BODY_BYTES:
-        raise HTTPException(413, f"the body must have at most {_BODY_BYTES} bytes")
