@@ -289,7 +289,6 @@ def leavings(cache: Path) -> list[str]:
     [
         (["numpy==1.99999"], "numpy==1.99999"),
         (["numpy==2.3.5", "numpy==2.3.4"], "numpy"),
-        (["surely not a requirement"], "requirement"),
     ],
 )
 def test_what_cannot_be_had_is_refused_with_uvs_reason(tmp_path: Path, lines: list[str], reason: str) -> None:
@@ -324,7 +323,8 @@ def test_no_source_archive_runs_while_an_environment_is_built(tmp_path: Path, mo
         needing(model, line)
         with pytest.raises(UnbuildableError) as refused:
             environment.ensure_environment(model, tmp_path / "cache", seconds=120)
-        assert "tidemill-tests-odd" in str(refused.value) or str(archive.parent) in str(refused.value)
+        said = str(refused.value).replace("_", "-")
+        assert "tidemill-tests-odd" in said or str(archive.parent) in str(refused.value)
         assert not ran.exists(), line
     needing(model, "numpy")
     (model / "MLmodel").write_text(f"mlflow_version: '3.0\\n--find-links {archive.parent}'\n".replace("'", '"'))
