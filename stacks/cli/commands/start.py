@@ -42,7 +42,8 @@ def _wait_until_healthy(loaded: LoadedStack, operations: Operations, timeout: fl
     deadline = time.monotonic() + timeout
     while True:
         view = overview(loaded, operations)
-        unhealthy = [service for service in view.services if not service.healthy]
+        # A model without a first version is no failure of the start.
+        unhealthy = [each for each in view.services if not each.healthy and not each.awaits_first_version]
         if not unhealthy:
             return len(view.services)
         if time.monotonic() > deadline:
