@@ -109,16 +109,32 @@ def create_app(settings: RetrainingSettings) -> FastAPI:
 
     @app.get("/status", dependencies=guarded)
     def status() -> dict[str, Any]:
-        return {"retrainings": [retraining.model_dump(mode="json") for retraining in store.newest()]}
+        return {
+            "retrainings": [retraining.model_dump(mode="json") for retraining in store.newest()],
+            "recoveries": [recovery.model_dump(mode="json") for recovery in store.recoveries()],
+        }
 
     @app.get("/readyz")
     def readyz(response: Response) -> dict[str, str]:
         if reconciler.alive:
-            return {"status": "ready"}
+            return {"status": "ready", **_recovery_notice(store)}
         response.status_code = 503
         return {"status": "the reconciler has stopped"}
 
     return app
+
+
+def _recovery_notice(store: RetrainingStore) -> dict[str, str]:
+    """Return the field `error` while damaged files of the database are kept."""
+    recoveries = store.recoveries()
+    if not recoveries:
+        return {}
+    last = recoveries[-1]
+    source = "its copy" if last.restored else "an empty database, because no copy was usable"
+    return {
+        "error": f"{last.problem} ({last.at:%Y-%m-%d %H:%M} UTC); the service started from {source}; "
+        f"delete {' and '.join(last.kept)} in its folder to remove this notice"
+    }
 
 
 def _launcher(settings: RetrainingSettings) -> Launcher:

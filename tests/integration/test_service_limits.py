@@ -9,15 +9,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
 import pytest
 
 from tests.support.alone import server_of
-from tests.support.servers import Server, secret_file
-from tests.support.services import Service
+from tests.support.servers import Server
+from tests.support.services import Service, idle_settings
 from tests.support.serving import small_pipeline
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -26,35 +25,6 @@ MB = 1 << 20
 SENT = 50 * MB
 GROWTH = 20 * MB
 """A service may use this much more memory; before there were limits, each attack cost what it sent, or more."""
-
-
-def settings_of(name: str, folder: Path) -> dict[str, Any]:
-    """Return settings with which the service starts; nothing listens at its addresses."""
-    lake = {
-        "endpoint": "http://127.0.0.1:9",
-        "key_id_file": str(secret_file(folder, "key")),
-        "secret_file": str(secret_file(folder, "secret")),
-    }
-    registry = {"tracking_uri": "http://127.0.0.1:9"}
-    runtime = folder / "runtime.json"
-    runtime.write_text(json.dumps({"stack": "a-b", "lake": lake, "registry": registry}))
-    return {
-        "retraining": {
-            "runtime": str(runtime),
-            "registry": registry,
-            "lake": lake,
-            "state": str(folder / "state"),
-            "models": [],
-        },
-        "retraining.runner": {"state": str(folder / "state"), "runtime": str(runtime), "trainings": []},
-        "monitor": {"registry": registry, "lake": lake, "state": str(folder / "state"), "models": []},
-        "validation": {
-            "hook_secret_file": str(secret_file(folder, "hook")),
-            "lake": lake,
-            "suites": {},
-            "reports": str(folder / "reports"),
-        },
-    }[name]
 
 
 @contextmanager
@@ -67,7 +37,7 @@ def running(name: str, folder: Path) -> Iterator[tuple[int, int]]:
             assert server.process
             yield server.port, server.process.pid
         return
-    service = Service(name, folder, settings_of(name, folder))
+    service = Service(name, folder, idle_settings(name, folder))
     settings = json.loads((folder / "settings.json").read_text())
     settings["listen"]["hosts"] = ["models.example"]
     (folder / "settings.json").write_text(json.dumps(settings))
@@ -195,7 +165,7 @@ def test_a_foreign_host_header_is_refused(name: str, tmp_path: Path) -> None:
 def test_a_body_in_chunks_is_limited_with_credentials_too(tmp_path: Path) -> None:
     folder = tmp_path / "service"
     folder.mkdir()
-    service = Service("retraining", folder, settings_of("retraining", folder))
+    service = Service("retraining", folder, idle_settings("retraining", folder))
     service.start()
     try:
         with service.client() as client:
