@@ -73,7 +73,8 @@ class ModelView:
 
     Attributes:
         ready: whether the server answers predictions.
-        degraded: whether it does, but something is wrong, such as a missing alias; `problem` says what.
+        alias: the alias of the version, if the registry still has it.
+        degraded: whether it is ready, but something is wrong, such as a missing alias; `problem` says what.
     """
 
     name: str
@@ -219,7 +220,7 @@ def model_view(operations: Operations, model: str) -> ModelView:
         name=model,
         ready=status == 200,
         url=url,
-        alias=text("alias"),
+        alias=None if body.get("alias_missing") else text("alias"),
         version=text("version"),
         lake_commit=text("lake_commit"),
         git_commit=text("git_commit"),

@@ -127,6 +127,7 @@ class ServerState:
             "model": self._settings.model,
             "alias": self._alias,
             "registry": self.registry,
+            "alias_missing": self._alias_watcher.lost,
             "awaits_first_version": self._alias_watcher.missing and not self._alias_watcher.lost,
         }
         if current is not None:

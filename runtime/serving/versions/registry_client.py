@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ...common.secrets import is_loopback, read_secret
 from ...common.settings import RegistrySettings
-from ...registry.promotion import VERDICT_TAG
+from ...common.tags import GATE_VERDICT
 
 if TYPE_CHECKING:
     import httpx
@@ -133,7 +133,7 @@ class LibraryClient:
 
 def _promoted(name: str) -> str:
     """Return the filter for the versions of a model that passed the promotion gate."""
-    return f"name = '{name}' and tags.`{VERDICT_TAG}` = 'accepted'"
+    return f"name = '{name}' and tags.`{GATE_VERDICT}` = 'accepted'"
 
 
 def first_line(error: BaseException) -> str:
