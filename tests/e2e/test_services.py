@@ -60,6 +60,7 @@ def test_status_tells_that_the_alias_and_the_version_are_gone(platform: RunningP
         admin.request("DELETE", f"{api}/registered-models/alias", json=alias).raise_for_status()
         try:
             platform.check("restart", "serving-flights", "--stack", platform.stack)
+            wait_for("all services", platform.all_alive, 60)
             wait_for("the model to serve from the cache", lambda: version(platform) == served or None, 60)
             found = wait_for("the missing alias", lambda: (now := model())["degraded"] and now, 30)
             assert (found["ready"], found["version"], found["alias"]) == (True, served, None)
