@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pulumi
 
 from ..runtime.common.errors import ConfigError
-from ..runtime.common.host_names import ANY
+from ..runtime.common.host_names import ANY, is_address
 from .targets.base import EndpointRef, SecretRef, Target
 
 
@@ -40,6 +40,7 @@ class _Lake(Protocol):
     endpoint: EndpointRef
     key_id: SecretRef
     secret: SecretRef
+    verdict_keys: list[pulumi.Output[str]]
 
 
 class _Registry(Protocol):
@@ -59,6 +60,7 @@ def lake_settings(lake: _Lake) -> dict[str, Any]:
         "endpoint": lake.endpoint.url,
         "key_id_file": f"@{{secret-file:{lake.key_id.name}}}",
         "secret_file": f"@{{secret-file:{lake.secret.name}}}",
+        **({"verdict_keys": lake.verdict_keys} if lake.verdict_keys else {}),
     }
 
 
@@ -94,13 +96,13 @@ def listen_settings(
 
 
 def names_of(urls: Sequence[str], more: Sequence[str] = ()) -> list[str]:
-    """Return the host names in `urls`, and `more`, without duplicates.
+    """Return the host names in `urls`, and `more`, without duplicates and IP addresses, which are always accepted.
 
-    >>> names_of(["http://monitor:8080", "https://monitor.example.org"])
+    >>> names_of(["http://monitor:8080", "https://monitor.example.org", "http://127.0.0.1:8080"])
     ['monitor', 'monitor.example.org']
     """
     found = [urlsplit(url).hostname or "" for url in urls]
-    return list(dict.fromkeys([*filter(None, found), *more]))
+    return list(dict.fromkeys([*(name for name in found if name and not is_address(name)), *more]))
 
 
 def host_of(url: str) -> str:

@@ -55,12 +55,13 @@ class HostNames:
         if found is None:
             return 400, "the Host header must be a name or an IP address, with an optional port"
         name = found["name"].rstrip(".")
-        if self._any or name in self._names or _is_address(name.strip("[]")):
+        if self._any or name in self._names or is_address(name.strip("[]")):
             return None
         return 421, f"this service does not answer to the name {name}; add it to the service's `hosts`"
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Return whether `text` is an IP address, without brackets."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
