@@ -47,7 +47,7 @@ class Answers:
 
     def ask(self, service: str, path: str, *, token: str | None = None) -> tuple[int, bytes] | None:
         del token
-        if self.gone:
+        if self.gone and path == "/readyz":
             raise UnreachableError("it has just stopped")
         return http_get(f"{self.url(service)}{path}")
 
