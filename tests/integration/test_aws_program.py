@@ -36,7 +36,10 @@ pytestmark = [
     pytest.mark.slow,
 ]
 
-SUITE = '{"name": "x", "expectations": [{"type": "expect_column_to_exist", "kwargs": {"column": "x"}}], "meta": {"tidemill": {"path": "boats"}}}'
+SUITE = (
+    '{"name": "x", "expectations": [{"type": "expect_column_to_exist", "kwargs": {"column": "x"}}],'
+    ' "meta": {"tidemill": {"path": "boats"}}}'
+)
 MODEL = {
     "owner": "ops@example.org",
     "purpose": "will it sink?",
