@@ -141,7 +141,8 @@ def _line(row: dict[str, Any]) -> str:
     outputs = ", ".join(f"{name} {value}" for name, value in row["outputs"].items())
     features = " ".join(f"{name}={_json_value(value)}" for name, value in row["features"].items())
     version = f"{row['model']} version {row['version']} as {row['role']}"
-    return f"row {row['row']}, {_json_value(row['received_at'])}, {version}: {outputs}; {features}"
+    sender = f" for key {row['key']}" if row.get("key") else ""
+    return f"row {row['row']}, {_json_value(row['received_at'])}, {version}{sender}: {outputs}; {features}"
 
 
 def _json_value(value: Any) -> Any:
