@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 
 LabelProblem: TypeAlias = Literal["not_a_number", "not_finite", "unknown_class", "disputed"]
-"""Why a label is not used: it is not a number, not finite, or of an unknown class, or two keys sent different values."""
+"""Why a label is not used. It is disputed if two API keys sent different values."""
 
 METADATA = "tidemill.target"
 """Key of the contract in the metadata of an MLflow model."""

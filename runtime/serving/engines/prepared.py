@@ -13,7 +13,7 @@ import json
 import logging
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -80,7 +80,7 @@ class Prepared:
     engine: Mapping[str, Any]
     note: str
     example: list[dict[str, Any]]
-    target: Target = Target()
+    target: Target = field(default_factory=Target)
 
     @classmethod
     def read(cls, folder: Path) -> Prepared | None:

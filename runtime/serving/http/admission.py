@@ -35,7 +35,8 @@ class Admission:
         """Count a request for `use` and return the name of its key; `release` must follow.
 
         Raises:
-            Problem: 401 without a valid key, 403 if the key has no such use, 429 if the key has too many requests in flight, 503 if the worker has.
+            Problem: 401 without a valid key, 403 if the key has no such use, 429 if the key has too many requests in
+                flight, 503 if the worker has.
         """
         key = self._keys.find(headers.get(b"authorization"), headers.get(b"x-api-key"))
         if key is None:

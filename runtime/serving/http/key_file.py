@@ -3,8 +3,8 @@
     key = add_key(Path("keys.json"), "dashboard")     # the only time the key is shown
     revoke_key(Path("keys.json"), "dashboard")
 
-`may` lists the uses of the key; without it, as in files of earlier releases, the key may do everything. A running server
-detects changes of the file. This module imports only the standard library and `filelock`.
+`may` lists the uses of the key; without it, as in files of earlier releases, the key may do everything. A running
+server detects changes of the file. This module imports only the standard library and `filelock`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ KEY_PREFIX = "tm_"
 """The prefix of every key, by which secret scanners recognise leaked keys."""
 
 Use: TypeAlias = Literal["predict", "label", "read"]
-"""What a key may do: `predict` (predictions and the model's contract), `label` (send labels), `read` (status, metrics and
-the contract)."""
+"""What a key may do: `predict` (predictions, and the model's contract), `label` (send labels), `read` (status, metrics,
+and the contract)."""
 
 USES: tuple[Use, ...] = get_args(Use)
 
@@ -167,7 +167,7 @@ def add_key(path: Path, name: str, may: Sequence[Use] = USES) -> str:
             )
         key = new_key()
         created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        uses = tuple(use for use in USES if use in may)
+        uses: tuple[Use, ...] = tuple(use for use in USES if use in may)
         _write(path, [*keys, NamedKey(name, hashlib.sha256(key.encode()).hexdigest(), created, uses)])
     return key
 

@@ -1,7 +1,7 @@
 """Parses and stores the labels that clients send when the true values are known.
 
-`(request_id, row)` identifies a label. Sending a label twice changes nothing; of two different ones of one key, the last
-counts.
+`(request_id, row)` identifies a label. Sending a label twice changes nothing; of two different ones of one key, the
+last counts.
 """
 
 from __future__ import annotations
@@ -84,7 +84,10 @@ def _unknown_class(label: float, target: Target, version: str) -> str:
     classes: Sequence[float] = target.classes or ()
     names = [f"{each:g}" for each in classes[:_LISTED_CLASSES]]
     listed = ", ".join([*names, "..."] if len(classes) > len(names) else names)
-    return f"must be one of the classes of version {version} ({listed}), or allow new ones with labels.allow_new; got {label:g}"
+    return (
+        f"must be one of the classes of version {version} ({listed}); got {label:g}; "
+        "serve.labels.allow_new accepts new classes"
+    )
 
 
 def _label(label: Any, at: str) -> dict[str, Any]:
