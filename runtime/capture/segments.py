@@ -56,6 +56,11 @@ class Segment:
     path: Path
 
     @property
+    def kind(self) -> Kind:
+        """Whether it holds captured rows or labels."""
+        return LABELS if self.path.parent.parent.name == LABELS else CAPTURE
+
+    @property
     def id(self) -> UUID:
         """The name as a UUID, from which `ids.time_of` gives the time."""
         return UUID(self.name)
