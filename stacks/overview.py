@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import repeat
 from typing import Any, cast
 
@@ -62,7 +62,11 @@ class ServiceView:
 
 @dataclass(frozen=True)
 class ModelView:
-    """A model as its server reports it."""
+    """A model as its server reports it.
+
+    Attributes:
+        notes: problems of its capture and labels, as the monitor reports them.
+    """
 
     name: str
     ready: bool
@@ -72,6 +76,7 @@ class ModelView:
     lake_commit: str | None = None
     git_commit: str | None = None
     problem: str | None = None
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,9 @@ def overview(loaded: LoadedStack, operations: Operations) -> Overview:
     with ThreadPoolExecutor(max_workers=16) as pool:
         services = list(pool.map(check, found))
         models = list(pool.map(model_view, repeat(operations), sorted(loaded.config.models)))
+    if any(service.name == "monitor" and service.state != "stopped" for service in found):
+        notes = monitor_notes(operations)
+        models = [replace(model, notes=notes.get(model.name, ())) for model in models]
     running = any(service.state != "stopped" for service in found)
     return Overview(loaded.config.stack, loaded.config.target, running, services, models)
 
@@ -179,6 +187,17 @@ def model_view(operations: Operations, model: str) -> ModelView:
         git_commit=text("git_commit"),
         problem=None if status == 200 else text("error") or f"answers {status}",
     )
+
+
+def monitor_notes(operations: Operations) -> dict[str, list[str]]:
+    """Return the problems of the capture and labels of each model; {} if the monitor does not answer."""
+    answer = operations.ask("monitor", "/status", token="monitor-token")  # noqa: S106 - the secret's name
+    body = (_json_object(answer[1]) if answer and answer[0] == 200 else None) or {}
+    # A monitor of an earlier release has no notes.
+    return {
+        str(entry["name"]): [str(note) for note in entry.get("notes", [])]
+        for entry in cast("list[dict[str, Any]]", body.get("models", []))
+    }
 
 
 def retrainings(operations: Operations) -> list[RetrainingView]:

@@ -75,7 +75,12 @@ class ModelServer:
             swapped=_retire_on(loop, self._in_flight.retire),
         )
         self.writer = (
-            CaptureWriter(settings.capture, dropped=self._count_dropped, written=self._count_captured)
+            CaptureWriter(
+                settings.capture,
+                dropped=self._count_dropped,
+                written=self._count_captured,
+                removed=self._count_removed,
+            )
             if settings.capture
             else None
         )
@@ -208,6 +213,10 @@ class ModelServer:
     def _count_dropped(self, rows: int) -> None:
         with self._capture_lock:
             self.traffic.dropped += rows
+
+    def _count_removed(self) -> None:
+        with self._capture_lock:
+            self.traffic.capture_removed += 1
 
     async def _keep_labels(self, context: RequestContext, body: bytes) -> EncodedResponse:
         """Write the labels in `body` to disk, then acknowledge them."""

@@ -41,7 +41,7 @@ def check(*argv: str) -> str:
 
 def test_promtool_accepts_the_config_and_the_rules(rendered: Path) -> None:
     said = check(str(tools.find("promtool")), "check", "config", str(rendered / "prometheus.yml"))
-    assert "8 rules found" in said
+    assert "12 rules found" in said
 
 
 def test_amtool_accepts_the_config_and_routes_a_drift_alert(rendered: Path) -> None:
