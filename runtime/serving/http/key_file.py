@@ -37,8 +37,8 @@ USES: tuple[Use, ...] = get_args(Use)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# The name of the platform's key in logs and metrics.
-_RESERVED = "platform"
+# Names in logs, metrics and published windows: the platform's key, and rows without a recorded key.
+_RESERVED = ("platform", "unknown")
 _LOCK_SECONDS = 10.0
 
 
@@ -82,10 +82,8 @@ def check_name(name: str) -> None:
             value=name,
             hint="use 1 to 64 letters, digits, dots, dashes, underscores or @, and start with a letter or digit",
         )
-    if name == _RESERVED:
-        raise UserError(
-            "this name is reserved for the server's own key", field="name", value=name, hint="choose another name"
-        )
+    if name in _RESERVED:
+        raise UserError("this name is reserved", field="name", value=name, hint="choose another name")
 
 
 def read_keys(path: Path) -> list[NamedKey]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
-from tidemill.runtime.capture import Segment, forget
+from tidemill.runtime.capture import forget
 from tidemill.runtime.capture.columns import Privacy
 from tidemill.runtime.monitor import days as days_module
 from tidemill.runtime.monitor import window as window_module
