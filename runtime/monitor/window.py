@@ -223,7 +223,8 @@ class Window:
         Labels of one class may arrive first; only after the label delay do the labels say how frequent each class is.
         """
         known = np.isfinite(labels.values)
-        if self._frame is None or self.newest is None or known.sum() >= COVERAGE * self.sampled:
+        labelled = known.sum() + sum(labels.dropped.values())
+        if self._frame is None or self.newest is None or labelled >= COVERAGE * self.sampled:
             return known
         last = pd.Timestamp(self.newest - timedelta(seconds=self.model.label_delay))
         return known & (self._frame["_event_time"] <= last).to_numpy()
