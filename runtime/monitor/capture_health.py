@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from ..capture import CAPTURE, LABELS, Kind, Segment
-from ..capture.segments import day_folders, names_in
+from ..capture import CAPTURE, LABELS, Kind, Segment, day_folders, names_in
 
 _log = logging.getLogger(__name__)
 KINDS: tuple[Kind, ...] = (CAPTURE, LABELS)

@@ -13,8 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..capture import CAPTURE, LABELS, Segment, omitted_of
-from ..capture.columns import KEY
+from ..capture import CAPTURE, KEY, LABELS, Segment, omitted_of
 from ..common.target import LabelProblem, Target
 from .capture_health import CaptureHealth
 from .key_share import cap_shares

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pyarrow as pa
 
-from ..capture.columns import KEY
+from ..capture import KEY
 from ..common.target import LabelProblem, Target
 from .segment_reader import keys
 

@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pandas.util import hash_pandas_object
 
-from ..capture import CAPTURE, LABEL_SCHEMA, LABELS, Kind, Segment, new_segments, read_segment
-from ..capture.columns import KEY, TIME
+from ..capture import CAPTURE, KEY, LABEL_SCHEMA, LABELS, TIME, Kind, Segment, new_segments, read_segment
 from .capture_health import CaptureHealth
 
 FUTURE = timedelta(days=1)

@@ -15,8 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ..capture import CAPTURE, LABELS, is_hashed, omitted_of
-from ..capture.columns import KEY
+from ..capture import CAPTURE, KEY, LABELS, is_hashed, omitted_of
 from ..common.target import LabelProblem, Target
 from .capture_health import CaptureHealth
 from .labels import UNKNOWN, LabelBook, problem_of
