@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -21,6 +21,7 @@ from tidemill.runtime.data.lake_client import Lake
 from tidemill.runtime.serving.http.key_file import add_key
 from tidemill.stacks.flights import departures
 from tidemill.stacks.flights.train import TRUSTED_TYPES, pipeline
+from tidemill.stacks.overview import monitor_notes
 
 from tests.support.gate import GatedLake, gated_lake
 from tests.support.servers import Server
@@ -37,6 +38,18 @@ DATA = "flights/main/departures"
 FEATURES = list(departures.FEATURES)
 TIME = "2013-06-01T00:00:00Z"
 VERSION = f'{{model="{MODEL}",version="1"}}'
+
+
+@dataclass
+class Asking:
+    """Asks the real monitor, as the operations of a stack do."""
+
+    monitor: Service
+
+    def ask(self, service: str, path: str, *, token: str) -> tuple[int, bytes]:
+        assert (service, token) == ("monitor", "monitor-token")
+        answer = self.monitor.get(path)
+        return answer.status_code, answer.content
 
 
 @dataclass
@@ -224,7 +237,8 @@ def test_damaged_and_deleted_segments_are_told_and_capture_goes_on(platform: Pla
     forged.write_bytes(segment.path.read_bytes()[:-30])
     damaged = f'tidemill_unreadable_segments{{kind="labels",model="{MODEL}"}}'
     platform.wait(damaged, 1.0)
-    assert any("1 label segments cannot be read" in note for note in platform.status()["notes"])
+    shown = monitor_notes(cast("Any", Asking(platform.monitor)))
+    assert any("1 label segments cannot be read" in note for note in shown[MODEL]), "`status` shows it"
     forged.unlink()
     platform.wait(damaged, 0.0)
 

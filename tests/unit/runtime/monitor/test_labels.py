@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ from tidemill.runtime.common.target import Target
 from tidemill.runtime.monitor.capture_health import CaptureHealth
 from tidemill.runtime.monitor.days import Days
 from tidemill.runtime.monitor.key_share import cap_shares
+from tidemill.runtime.monitor.publishing import Publisher
 from tidemill.runtime.monitor.settings import MonitoredModel
 from tidemill.runtime.monitor.window import Window
 
@@ -181,6 +183,17 @@ def test_segments_of_the_last_release_are_read(tmp_path: Path) -> None:
     captured = read_capture(tmp_path)
     assert captured is not None
     assert (captured["key"].null_count, read_labels(tmp_path)["key"].null_count) == (20, 20)
+
+
+def test_the_record_of_the_last_release_is_taken_over(tmp_path: Path) -> None:
+    window = {
+        "days": ["2013-06-03"], "name": "labelled-x.parquet", "rows": 7, "at": "2013-06-04T00:00:00Z",
+        "commit": "c", "reasons": [], "head": None,
+    }  # fmt: skip
+    state = {"version": 1, "published": [window], "pending": None, "refused": [], "refusals": 2}
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    publisher = Publisher(model(tmp_path), tmp_path)
+    assert (publisher.state.refusals, publisher.state.published[0].labels) == (2, {})
 
 
 def test_unreadable_segments_are_counted_and_the_others_are_read(tmp_path: Path) -> None:
