@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import repeat
@@ -80,6 +80,32 @@ class ModelView:
 
 
 @dataclass(frozen=True)
+class UnvalidatedView:
+    """A commit that brought data past the gate.
+
+    Attributes:
+        branch: REPOSITORY/BRANCH.
+        commit, message: the commit.
+        files: the first changed paths.
+        number_of_files: the number of all changed paths.
+    """
+
+    branch: str
+    commit: str
+    message: str
+    files: Sequence[str]
+    number_of_files: int
+
+    def __str__(self) -> str:
+        more = self.number_of_files - len(self.files)
+        files = ", ".join(self.files) + (f" and {more} more" if more else "")
+        return (
+            f"{self.branch}: commit {self.commit[:12]} ({self.message}) did not pass the gate and changed {files}. "
+            f"Trainings ignore it; to remove it, run `tidemill data restore {self.branch}`"
+        )
+
+
+@dataclass(frozen=True)
 class Overview:
     """A stack at one moment."""
 
@@ -88,6 +114,7 @@ class Overview:
     running: bool
     services: Sequence[ServiceView]
     models: Sequence[ModelView]
+    unvalidated: Sequence[UnvalidatedView] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON."""
@@ -131,11 +158,12 @@ def overview(loaded: LoadedStack, operations: Operations) -> Overview:
     with ThreadPoolExecutor(max_workers=16) as pool:
         services = list(pool.map(check, found))
         models = list(pool.map(model_view, repeat(operations), sorted(loaded.config.models)))
-    if any(service.name == "monitor" and service.state != "stopped" for service in found):
-        notes = monitor_notes(operations)
-        models = [replace(model, notes=notes.get(model.name, ())) for model in models]
+    reports = monitored(operations)
+    notes = model_notes(reports)
+    models = [replace(model, notes=notes.get(model.name, ())) for model in models]
     running = any(service.state != "stopped" for service in found)
-    return Overview(loaded.config.stack, loaded.config.target, running, services, models)
+    stack, target = loaded.config.stack, loaded.config.target
+    return Overview(stack, target, running, services, models, unvalidated_commits(reports))
 
 
 def _health_problem(operations: Operations, name: str, url: str) -> str | None:
@@ -189,15 +217,29 @@ def model_view(operations: Operations, model: str) -> ModelView:
     )
 
 
-def monitor_notes(operations: Operations) -> dict[str, list[str]]:
-    """Return the problems of the capture and labels of each model; {} if the monitor does not answer."""
+def monitored(operations: Operations) -> list[dict[str, Any]]:
+    """Return what the monitor reports of each model; [] if it does not answer."""
     answer = operations.ask("monitor", "/status", token="monitor-token")  # noqa: S106 - the secret's name
     body = (_json_object(answer[1]) if answer and answer[0] == 200 else None) or {}
+    return cast("list[dict[str, Any]]", body.get("models", []))
+
+
+def model_notes(reports: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the problems of the capture and labels of each model, from what the monitor reports."""
     # A monitor of an earlier release has no notes.
-    return {
-        str(entry["name"]): [str(note) for note in entry.get("notes", [])]
-        for entry in cast("list[dict[str, Any]]", body.get("models", []))
-    }
+    return {str(report["name"]): [str(note) for note in report.get("notes", [])] for report in reports}
+
+
+def unvalidated_commits(reports: Sequence[Mapping[str, Any]]) -> list[UnvalidatedView]:
+    """Return the commits that brought data past the gate, from what the monitor reports."""
+    found: dict[str, UnvalidatedView] = {}
+    for model in reports:
+        branch = "/".join(str(model.get("data", "")).split("/")[:2])
+        for item in cast("list[dict[str, Any]]", model.get("unvalidated", [])):
+            files = [str(name) for name in item["files"]]
+            view = UnvalidatedView(branch, item["commit"], item["message"], files, int(item["number_of_files"]))
+            found[view.commit] = view
+    return list(found.values())
 
 
 def retrainings(operations: Operations) -> list[RetrainingView]:

@@ -21,7 +21,7 @@ from tidemill.runtime.data.lake_client import Lake
 from tidemill.runtime.serving.http.key_file import add_key
 from tidemill.stacks.flights import departures
 from tidemill.stacks.flights.train import TRUSTED_TYPES, pipeline
-from tidemill.stacks.overview import monitor_notes
+from tidemill.stacks.overview import model_notes, monitored
 
 from tests.support.gate import GatedLake, gated_lake
 from tests.support.servers import Server
@@ -237,7 +237,7 @@ def test_damaged_and_deleted_segments_are_told_and_capture_goes_on(platform: Pla
     forged.write_bytes(segment.path.read_bytes()[:-30])
     damaged = f'tidemill_unreadable_segments{{kind="labels",model="{MODEL}"}}'
     platform.wait(damaged, 1.0)
-    shown = monitor_notes(cast("Any", Asking(platform.monitor)))
+    shown = model_notes(monitored(cast("Any", Asking(platform.monitor))))
     assert any("1 label segments cannot be read" in note for note in shown[MODEL]), "`status` shows it"
     forged.unlink()
     platform.wait(damaged, 0.0)
