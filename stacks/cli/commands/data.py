@@ -46,7 +46,7 @@ def restore(
             if len(commit.files) > _SHOWN:
                 typer.echo(f"    and {len(commit.files) - _SHOWN} more", err=True)
         if commits:
-            require_confirmation(f"Remove the changes of these {len(commits)} commits from {address}?")
+            require_confirmation(f"Remove these changes from {address}?")
     done = data.restore(address, lake=lake)
     if as_json:
         found = {"commit": done.commit, "accepted": done.accepted, "removed": done.removed, "restored": done.restored}
@@ -54,8 +54,8 @@ def restore(
     elif done.commit is None:
         typer.echo(f"{address} has the data of {done.accepted[:12]}, which passed the gate; nothing to do")
     else:
-        files = f"{len(done.removed)} files removed, {len(done.restored)} restored"
-        typer.echo(f"{address} has the data of {done.accepted[:12]} again: {files} (commit {done.commit[:12]})")
+        files = f"removed {len(done.removed)}, restored {len(done.restored)}"
+        typer.echo(f"{address} has the data of {done.accepted[:12]} again; files: {files} (commit {done.commit[:12]})")
 
 
 def _lake(stack: str | None) -> LakeSettings:
