@@ -53,10 +53,10 @@ class LabelBook:
         """Take the labels in `table` for the rows that `kept` accepts; return all rows of the table."""
         rows: list[int] = keys(table).tolist()
         senders = table[KEY].to_pylist()
-        received = table["received_at"].to_pandas()
+        received: list[pd.Timestamp] = table["received_at"].to_pandas().tolist()
         for index, (row, given) in enumerate(zip(rows, table["label"].to_pylist(), strict=True)):
             if kept(row):
-                self._add(row, _label(given, senders[index], received.iloc[index]))
+                self._add(row, _label(given, senders[index], received[index]))
         return rows
 
     def _add(self, row: int, label: Label) -> None:
