@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pulumi
@@ -298,4 +299,7 @@ def _monitored(name: str, config: ModelConfig, capture: str) -> dict[str, Any]:
         "min_rows": config.watch.min_rows,
         "drift_threshold": config.watch.drift_threshold,
         "publish_min_rows": config.watch.publish_min_rows,
+        "max_share_per_key": config.watch.max_share_per_key,
+        "allow_new_labels": config.serve.labels.allow_new,
+        **({"retention_days": retention / timedelta(days=1)} if (retention := config.serve.capture.retention) else {}),
     }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import repeat
 from typing import Any, cast
 
@@ -75,6 +75,7 @@ class ModelView:
         ready: whether the server answers predictions.
         alias: the alias of the version, if the registry still has it.
         degraded: whether it is ready, but something is wrong, such as a missing alias; `problem` says what.
+        notes: problems of its capture and labels, as the monitor reports them.
     """
 
     name: str
@@ -86,6 +87,7 @@ class ModelView:
     git_commit: str | None = None
     problem: str | None = None
     degraded: bool = False
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -176,9 +178,12 @@ def overview(loaded: LoadedStack, operations: Operations) -> Overview:
     with ThreadPoolExecutor(max_workers=16) as pool:
         services = list(pool.map(check, found))
         models = list(pool.map(model_view, repeat(operations), sorted(loaded.config.models)))
+    reports = monitored(operations)
+    notes = model_notes(reports)
+    models = [replace(model, notes=notes.get(model.name, ())) for model in models]
     running = any(service.state != "stopped" for service in found)
     stack, target = loaded.config.stack, loaded.config.target
-    return Overview(stack, target, running, services, models, unvalidated_commits(operations))
+    return Overview(stack, target, running, services, models, unvalidated_commits(reports))
 
 
 def _health_problem(operations: Operations, name: str, url: str) -> str | None:
@@ -257,12 +262,23 @@ def model_view(operations: Operations, model: str) -> ModelView:
     )
 
 
-def unvalidated_commits(operations: Operations) -> list[UnvalidatedView]:
-    """Return the commits that brought data past the gate, as the monitor found them; [] if it does not answer."""
+def monitored(operations: Operations) -> list[dict[str, Any]]:
+    """Return what the monitor reports of each model; [] if it does not answer."""
     answer = operations.ask("monitor", "/status", token="monitor-token")  # noqa: S106 - the secret's name
     body = (_json_object(answer[1]) if answer and answer[0] == 200 else None) or {}
+    return cast("list[dict[str, Any]]", body.get("models", []))
+
+
+def model_notes(reports: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the problems of the capture and labels of each model, from what the monitor reports."""
+    # A monitor of an earlier release has no notes.
+    return {str(report["name"]): [str(note) for note in report.get("notes", [])] for report in reports}
+
+
+def unvalidated_commits(reports: Sequence[Mapping[str, Any]]) -> list[UnvalidatedView]:
+    """Return the commits that brought data past the gate, from what the monitor reports."""
     found: dict[str, UnvalidatedView] = {}
-    for model in cast("list[dict[str, Any]]", body.get("models", [])):
+    for model in reports:
         branch = "/".join(str(model.get("data", "")).split("/")[:2])
         for item in cast("list[dict[str, Any]]", model.get("unvalidated", [])):
             files = [str(name) for name in item["files"]]

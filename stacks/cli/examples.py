@@ -114,8 +114,11 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example("tidemill image flights@champion", "build an image that serves one version"),
         Example("tidemill image flights@3 --no-build --context image", "only write the build context"),
     ),
-    "keys add": (Example("tidemill keys add flights dashboard", "create a key and print it once"),),
-    "keys list": (Example("tidemill keys list flights", "names of the keys, and when they were created"),),
+    "keys add": (
+        Example("tidemill keys add flights dashboard", "create a key and print it once"),
+        Example("tidemill keys add flights back-office --may label", "a key that can send labels, and nothing else"),
+    ),
+    "keys list": (Example("tidemill keys list flights", "names of the keys, their uses, and when they were created"),),
     "keys revoke": (Example("tidemill keys revoke flights dashboard", "refuse the key within seconds"),),
     "capture find": (
         Example(
@@ -124,6 +127,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     ),
     "capture forget": (
         Example("tidemill capture forget flights --column passenger --value -", "delete a person's rows"),
+        Example("tidemill capture forget flights --labels-of partner", "delete the labels that a key sent"),
     ),
 }
 """Command (or GROUP COMMAND) -> its examples."""

@@ -61,6 +61,7 @@ class ServingCollector(Collector):
         for name, text, count in (
             ("tidemill_captured_rows", "Rows captured.", traffic.captured),
             ("tidemill_capture_dropped", "Rows answered but not captured.", traffic.dropped),
+            ("tidemill_capture_folder_removed", "Removals of the capture folder, by worker.", traffic.capture_removed),
             ("tidemill_labels", "Labels kept.", traffic.labels),
             ("tidemill_shadow_rows", "Rows that the shadow also answered.", traffic.shadow_rows),
             ("tidemill_shadow_dropped", "Rows that the shadow was too slow for.", traffic.shadow_dropped),

@@ -12,6 +12,7 @@ from .body_schemas import ref
 REFUSALS = {
     "400": "The body cannot be parsed.",
     "401": "A valid API key is required.",
+    "403": "This API key does not have this use; `tidemill keys list` shows its uses.",
     "406": "No media type that the request accepts is available.",
     "408": "The body did not arrive in time.",
     "413": "The body is too large, or has too many rows or columns.",
