@@ -41,7 +41,7 @@ def check(*argv: str) -> str:
 
 def test_promtool_accepts_the_config_and_the_rules(rendered: Path) -> None:
     said = check(str(tools.find("promtool")), "check", "config", str(rendered / "prometheus.yml"))
-    assert "13 rules found" in said
+    assert "14 rules found" in said
 
 
 def test_amtool_accepts_the_config_and_routes_a_drift_alert(rendered: Path) -> None:
@@ -97,6 +97,7 @@ def test_rules_of_the_model_server(rendered: Path) -> None:
         f'tidemill_unreadable_segments{{{of},kind="capture"}}': "0x1000",
         f'tidemill_label_relation_changed{{{of},version="7"}}': "_x5 0x5 1x40 0x950",
         f"tidemill_publish_waiting_rows{{{of}}}": "0x10 900x300 0x690",
+        'tidemill_unvalidated_commits{repository="flights",branch="main"}': "0x10 2x60 0x900",
         f'tidemill_model_load_failed{{{of},version="8"}}': "_x3 1x40 _x200",
         f'tidemill_requests_total{{{of},version="7",code="200"}}': "0+90x400",
         f'tidemill_requests_total{{{of},version="7",code="429"}}': "0x120 1+10x280",
@@ -129,6 +130,9 @@ def test_rules_of_the_model_server(rendered: Path) -> None:
         expected("TidemillLabelsWait", "8m"),
         expected("TidemillLabelsWait", "15m", model="flights", severity="warning"),
         expected("TidemillLabelsWait", "30m"),
+        expected("TidemillUnvalidatedData", "2m"),
+        expected("TidemillUnvalidatedData", "4m", repository="flights", branch="main", severity="ticket"),
+        expected("TidemillUnvalidatedData", "8m"),
         expected("TidemillVersionCannotServe", "10s"),
         expected("TidemillVersionCannotServe", "30s", version="8", **ticket),
         expected("TidemillVersionCannotServe", "12m"),
