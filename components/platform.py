@@ -107,7 +107,7 @@ class Platform(pulumi.ComponentResource):
         if clients:
             runtime = runtime_settings(args.target.stack, self.lake, self.registry, args.models)
             for repository, command in seeds.items():
-                self.lake.seed(repository, command, runtime, self.registry.logins["retraining"].secrets)
+                self.lake.seed(repository, command, runtime, self.registry.logins[TRAINING].secrets)
         self.serving = {
             model: ModelService(
                 model,

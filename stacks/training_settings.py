@@ -8,6 +8,7 @@ from ..components.layout import StackRoot
 from ..components.targets.operations import Operations
 from ..runtime.common.files import write_private
 from ..runtime.common.settings import LakeSettings, RegistrySettings, RuntimeModel, RuntimeSettings
+from ..runtime.registry.accounts import TRAINING
 from .loading import LoadedStack
 
 
@@ -21,14 +22,14 @@ def runtime_file(loaded: LoadedStack, operations: Operations) -> Path | None:
         path = root.service("retraining") / "config" / "runtime.json"
         return path if path.is_file() else None
     lake, registry = operations.url("lakefs"), operations.url("mlflow")
-    files = [operations.secret_file(name) for name in ("lakefs-key-id", "lakefs-secret", "mlflow-retraining")]
+    files = [operations.secret_file(name) for name in ("lakefs-key-id", "lakefs-secret", f"mlflow-{TRAINING}")]
     key_id, secret, password = files
     if not (loaded.config.models and lake and registry and key_id and secret and password):
         return None
     settings = RuntimeSettings(
         stack=loaded.config.stack,
         lake=LakeSettings(endpoint=lake, key_id_file=key_id, secret_file=secret),
-        registry=RegistrySettings(tracking_uri=registry, username="retraining", password_file=password),
+        registry=RegistrySettings(tracking_uri=registry, username=TRAINING, password_file=password),
         models={
             name: RuntimeModel(data=model.data, target=model.target, promote=model.promote)
             for name, model in loaded.config.models.items()
