@@ -13,6 +13,7 @@ from typing import Literal
 
 import pulumi
 
+from ..runtime.registry.accounts import TRAINING
 from .lake import ExistingLake, Lake, LakeArgs
 from .layout import find_project
 from .monitoring import Monitoring, MonitoringArgs

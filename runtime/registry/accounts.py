@@ -46,7 +46,10 @@ ACCOUNT_TAG: Final = "tidemill.account"
 """Tag of runs, logged models and model versions: the account that created them. Only the server sets it."""
 
 MOVED_TAG: Final = "tidemill.moved."
-"""Followed by an alias, a tag of versions and registered models: who moved the alias last, and when. Set by the server."""
+"""Followed by an alias, a tag of versions and registered models: who moved the alias last, and when.
+
+Only the server sets it.
+"""
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._@-]{0,62}[a-z0-9])?")
 
@@ -90,7 +93,7 @@ def name_problem(name: str) -> str | None:
     if name in SERVICES or name == ADMIN:
         return "is the name of an account of the platform"
     if not _NAME.fullmatch(name):
-        return "is not a valid name: use 1 to 64 lower-case letters, digits and . _ @ -, with a letter or digit at both ends"
+        return "is not a valid name: use up to 64 of a-z 0-9 . _ @ -, with a letter or digit at both ends"
     return None
 
 

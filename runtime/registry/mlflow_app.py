@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
 
 
 def create_app() -> FastAPI:
@@ -57,7 +58,7 @@ def _permitted() -> bool:
     return True
 
 
-def _create_roles(store: Any) -> None:
+def _create_roles(store: SqlAlchemyStore) -> None:
     """Create MLflow's roles for people, with their permissions on all experiments and models."""
     from mlflow.exceptions import MlflowException
 

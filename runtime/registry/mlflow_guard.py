@@ -14,7 +14,7 @@ import logging
 import re
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from starlette.concurrency import run_in_threadpool
 from werkzeug.exceptions import HTTPException
@@ -26,7 +26,7 @@ from .mlflow_routes import PUBLIC, TABLE, Route, canonical, permits
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from flask import Flask
-    from mlflow.server.auth.entities import User
+    from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 _log = logging.getLogger("tidemill.registry")
@@ -37,20 +37,6 @@ _CACHED = 1000
 _UPLOAD = re.compile(r"/(?:ajax-)?api/2\.0/mlflow-artifacts/(?:artifacts|mpu/\w+)/(.*)", re.DOTALL)
 # The parts of a path whose writes the log records.
 _RECORDED = re.compile(r"/(?:alias|model-versions|registered-models|experiments|users|roles|webhooks|gateway)\b")
-
-
-class _Role(Protocol):
-    name: str
-
-
-class AccountStore(Protocol):
-    """MLflow's database of accounts, as far as it is used here."""
-
-    def get_user(self, username: str) -> User: ...
-
-    def authenticate_user(self, username: str, password: str) -> bool: ...
-
-    def list_user_roles(self, user_id: int) -> Sequence[_Role]: ...
 
 
 class Routes:
@@ -70,7 +56,9 @@ class Routes:
         """Return every route, with its path as in the table; a route of both frameworks is one."""
         native = {(method, canonical(path)) for methods, _, path in self._native for method in methods}
         flask = {
-            (method, canonical(rule.rule)) for rule in self._flask.iter_rules() for method in rule.methods or frozenset()
+            (method, canonical(rule.rule))
+            for rule in self._flask.iter_rules()
+            for method in rule.methods or frozenset()
         }
         # Flask adds these two to each route.
         return frozenset(route for route in native | flask if route[0] not in ("HEAD", "OPTIONS"))
@@ -90,7 +78,7 @@ class Routes:
 class Credentials:
     """Finds the account of a request in MLflow's database; a change there holds for the next request."""
 
-    def __init__(self, store: AccountStore) -> None:
+    def __init__(self, store: SqlAlchemyStore) -> None:
         self._store = store
         # Verifying a password takes 0.1 s or more. An entry is valid as long as the stored hash is the same.
         self._verified: dict[tuple[str, bytes], str] = {}
@@ -139,6 +127,7 @@ class Guard:
         self._upload_problem = upload_problem
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 401, 403 or 404, or pass the request on."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -183,7 +172,7 @@ def _basic(values: Sequence[bytes]) -> tuple[str, str] | None:
 
     >>> _basic([b"Basic YW5hOnM6MQ=="])
     ('ana', 's:1')
-    >>> [_basic(values) for values in ([], [b"Bearer x"], [b"Basic !"], [b"Basic eA=="], [b"Basic eDp5", b"Basic eDp5"])]
+    >>> [_basic(values) for values in ([], [b"Bearer x"], [b"Basic !"], [b"Basic eA=="], [b"Basic eDp5"] * 2)]
     [None, None, None, None, None]
     """
     if len(values) != 1:

@@ -1,4 +1,4 @@
-"""Every route of the pinned MLflow, with the roles that may use it. All other accounts get 403; administrators never do.
+"""Every route of the pinned MLflow, with the roles that may use it. Other accounts get 403; administrators never do.
 
 A route that is missing here is for administrators only. `tests/integration/test_mlflow_routes.py` compares this table
 with the routes that the installed MLflow registers, so that a new version cannot add a route unnoticed.

@@ -40,7 +40,7 @@ def is_proxied(uri: str, schemes: Iterable[str] = (_PROXIED,)) -> bool:
 
     >>> is_proxied("mlflow-artifacts:/1/models")
     True
-    >>> [is_proxied(uri) for uri in ("file:///etc", "mlflow-artifacts://host/1", "mlflow-artifacts:/1/%2e%2e/2", "/etc")]
+    >>> [is_proxied(uri) for uri in ("file:///etc", "mlflow-artifacts://host/1", "mlflow-artifacts:/%2e%2e", "/etc")]
     [False, False, False, False]
     """
     try:
@@ -82,23 +82,28 @@ class Runs(MlflowRuns):
     """Experiments, runs and logged models."""
 
     def create_experiment(self, name: str, artifact_location: str | None = None, tags: Any = None) -> str:
+        """Create an experiment, in the artifact store only."""
         if artifact_location:
             require_proxied(artifact_location, "artifact_location")
         return super().create_experiment(name, artifact_location, tags)
 
     def create_run(self, experiment_id: str, user_id: str, start_time: int, tags: Any, run_name: str) -> Run:
+        """Create a run that names its account."""
         self._require_store(experiment_id)
         return super().create_run(experiment_id, user_id, start_time, _stamped(tags, RunTag), run_name)
 
     def set_tag(self, run_id: str, tag: RunTag) -> None:
+        """Set a tag that is not reserved."""
         _refuse_reserved([tag.key])
         super().set_tag(run_id, tag)
 
     def delete_tag(self, run_id: str, key: str) -> None:
+        """Delete a tag that is not reserved."""
         _refuse_reserved([key])
         super().delete_tag(run_id, key)
 
     def log_batch(self, run_id: str, metrics: Any, params: Any, tags: Sequence[RunTag]) -> None:
+        """Log metrics, parameters, and tags that are not reserved."""
         _refuse_reserved(tag.key for tag in tags)
         super().log_batch(run_id, metrics, params, tags)
 
@@ -111,21 +116,25 @@ class Runs(MlflowRuns):
         params: Any = None,
         model_type: str | None = None,
     ) -> LoggedModel:
+        """Create a logged model that names its account."""
         self._require_store(experiment_id)
         stamped = _stamped(tags, LoggedModelTag)
         return super().create_logged_model(experiment_id, name, source_run_id, stamped, params, model_type)
 
     def finalize_logged_model(self, model_id: str, status: LoggedModelStatus) -> LoggedModel:
+        """Set the status of a logged model that is not complete yet."""
         account, now = CURRENT.get(), self.get_logged_model(model_id).status
         if account and not account.admin and LoggedModelStatus.is_finalized(now) and now != status:
             raise MlflowException(f"the model {model_id} is complete ({now}); log a new one", INVALID_STATE)
         return super().finalize_logged_model(model_id, status)
 
     def set_logged_model_tags(self, model_id: str, tags: list[LoggedModelTag]) -> None:
+        """Set tags that are not reserved."""
         _refuse_reserved(tag.key for tag in tags)
         super().set_logged_model_tags(model_id, tags)
 
     def delete_logged_model_tag(self, model_id: str, key: str) -> None:
+        """Delete a tag that is not reserved."""
         _refuse_reserved([key])
         super().delete_logged_model_tag(model_id, key)
 
@@ -140,6 +149,7 @@ class Models(MlflowModels):
     def create_registered_model(
         self, name: str, tags: Any = None, description: str | None = None, deployment_job_id: str | None = None
     ) -> RegisteredModel:
+        """Create a registered model, for administrators only."""
         account = CURRENT.get()
         if account and not account.admin and not self._exists(name):
             raise MlflowException(
@@ -148,7 +158,8 @@ class Models(MlflowModels):
                 PERMISSION_DENIED,
             )
         _refuse_reserved(tag.key for tag in tags or ())
-        return super().create_registered_model(name, tags, description, deployment_job_id)
+        made = super().create_registered_model(name, tags, description, deployment_job_id)
+        return cast("RegisteredModel", made)
 
     def create_model_version(
         self,
@@ -161,6 +172,7 @@ class Models(MlflowModels):
         local_model_path: str | None = None,
         model_id: str | None = None,
     ) -> ModelVersion:
+        """Create a version that names its account, from the artifact store only."""
         require_proxied(source, "source", _SOURCES)
         stamped = _stamped(tags, ModelVersionTag)
         return super().create_model_version(
@@ -168,27 +180,33 @@ class Models(MlflowModels):
         )
 
     def set_model_version_tag(self, name: str, version: str, tag: ModelVersionTag) -> None:
+        """Set a tag that is not reserved."""
         _refuse_reserved([tag.key])
         super().set_model_version_tag(name, version, tag)
 
     def delete_model_version_tag(self, name: str, version: str, key: str) -> None:
+        """Delete a tag that is not reserved."""
         _refuse_reserved([key])
         super().delete_model_version_tag(name, version, key)
 
     def set_registered_model_tag(self, name: str, tag: RegisteredModelTag) -> None:
+        """Set a tag that is not reserved."""
         _refuse_reserved([tag.key])
         super().set_registered_model_tag(name, tag)
 
     def delete_registered_model_tag(self, name: str, key: str) -> None:
+        """Delete a tag that is not reserved."""
         _refuse_reserved([key])
         super().delete_registered_model_tag(name, key)
 
     def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
+        """Move an alias, and record who did at the version and the registered model."""
         super().set_registered_model_alias(name, alias, version)
         move = self._record_move(name, alias, str(version))
         super().set_model_version_tag(name, version, ModelVersionTag(MOVED_TAG + alias, move))
 
     def delete_registered_model_alias(self, name: str, alias: str) -> None:
+        """Delete an alias, and record who did at the registered model."""
         super().delete_registered_model_alias(name, alias)
         self._record_move(name, alias, None)
 
@@ -261,8 +279,9 @@ def upload_problem_here(path: str) -> str | None:
     """Return `upload_problem` for the stores of this process's server."""
     from mlflow.server import handlers
 
-    runs, models = handlers._get_tracking_store(), handlers._get_model_registry_store()  # noqa: SLF001
-    return upload_problem(cast("Runs", runs), cast("Models", models), path)
+    runs = cast("Runs", handlers._get_tracking_store())  # pyright: ignore[reportPrivateUsage]
+    models = cast("Models", handlers._get_model_registry_store())  # pyright: ignore[reportPrivateUsage]
+    return upload_problem(runs, models, path)
 
 
 def install() -> None:
@@ -277,13 +296,13 @@ def install() -> None:
         return Models(store_uri)
 
     for scheme in DATABASE_ENGINES:
-        handlers._tracking_store_registry.register(scheme, runs)  # noqa: SLF001 - the server's own instances
-        handlers._model_registry_store_registry.register(scheme, models)  # noqa: SLF001
-    open_repository = handlers._get_artifact_repository_for_uri  # noqa: SLF001
+        handlers._tracking_store_registry.register(scheme, runs)  # pyright: ignore[reportPrivateUsage]
+        handlers._model_registry_store_registry.register(scheme, models)  # pyright: ignore[reportPrivateUsage]
+    open_repository = handlers._get_artifact_repository_for_uri  # pyright: ignore[reportPrivateUsage]
 
     def open_proxied(artifact_uri: str) -> Any:
         require_proxied(artifact_uri, "artifact_uri")
         return open_repository(artifact_uri)
 
     # The one place where MLflow's server opens the location of a run or model that it does not proxy.
-    handlers._get_artifact_repository_for_uri = open_proxied  # noqa: SLF001
+    handlers._get_artifact_repository_for_uri = open_proxied  # pyright: ignore[reportPrivateUsage]
