@@ -41,10 +41,6 @@ _GRANTS: Mapping[str, tuple[_Level, _Level]] = {
 }
 
 
-# A page of another site cannot send them: the browser sends the name of the site.
-_OWN_HOSTS = ("localhost", "localhost:*", "127.0.0.1", "127.0.0.1:*")
-
-
 @dataclass(frozen=True)
 class ExistingRegistry:
     """An existing MLflow server. The stack does not start, stop or delete it.
@@ -259,4 +255,4 @@ def _mlflow(target: Target, endpoint: EndpointRef, parts: _Parts) -> ServiceArgs
 def _hosts(addresses: list[str]) -> str:
     """Return the hosts of addresses and URLs and this machine's own names, each once, as MLflow expects them."""
     given = (urlsplit(f"//{text.rpartition('//')[2]}").netloc for text in addresses)
-    return ",".join(dict.fromkeys((*given, *_OWN_HOSTS)))
+    return ",".join(dict.fromkeys((*given, *accounts.OWN_HOSTS)))

@@ -38,6 +38,9 @@ GRANTS: Final[Mapping[Permitted, Mapping[str, str]]] = {
 }
 """MLflow's permissions of each role of people, on all experiments and all registered models."""
 
+OWN_HOSTS: Final = ("localhost", "localhost:*", "127.0.0.1", "127.0.0.1:*")
+"""Host headers of requests through an SSH tunnel. A browser does not send them for a page of another site."""
+
 ROLE_PREFIX: Final = "tidemill-"
 WORKSPACE: Final = "default"
 """MLflow's workspace of the roles; the stack's server has no other one."""
