@@ -8,7 +8,9 @@ account may use which route. `mlflow_stores` keeps artifacts in the server's own
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -31,9 +33,15 @@ def create_app() -> FastAPI:
     from mlflow.server import auth, handlers
     from mlflow.server.fastapi_security import HostValidationMiddleware, get_allowed_hosts
 
+    from ..common.service import JsonFormatter
     from . import mlflow_stores
-    from .mlflow_guard import Credentials, Guard, Routes
+    from .mlflow_guard import Credentials, Guard, Routes, log
 
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonFormatter())
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
     mlflow_stores.install()
     # As `mlflow server` does before it listens: two concurrent first requests would both create the tables.
     handlers.initialize_backend_stores()

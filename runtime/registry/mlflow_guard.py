@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-_log = logging.getLogger("tidemill.registry")
+log = logging.getLogger("tidemill.registry")
 _CHALLENGE = b'Basic realm="mlflow"'
 # MLflow reads credentials from this header too.
 _SECOND_CREDENTIALS = b"x-mlflow-authorization"
@@ -149,10 +149,10 @@ class Guard:
         if not account.admin and route and (upload := _UPLOAD.match(path)) and route[0] != "GET":
             problem = await run_in_threadpool(self._upload_problem, upload[1])
             if problem:
-                await _answer(send, 403, "PERMISSION_DENIED", f"cannot write {upload[1]}: {problem}; use another run")
+                await _answer(send, 403, "PERMISSION_DENIED", f"cannot write {upload[1]}: {problem}")
                 return
         if route and route[0] != "GET" and _RECORDED.search(route[1]) and not route[1].endswith("/search"):
-            _log.info("request", extra={"account": account.name, "method": method, "route": route[1]})
+            log.info("request", extra={"account": account.name, "method": method, "route": route[1]})
         headers = [pair for pair in scope["headers"] if pair[0] != _SECOND_CREDENTIALS]
         CURRENT.set(account)
         await self._app({**scope, "headers": headers}, receive, send)
@@ -161,7 +161,7 @@ class Guard:
         if route is None:
             await _answer(send, 404, "ENDPOINT_NOT_FOUND", f"there is no {request}")
             return
-        _log.warning("refused", extra={"account": account.name, "method": route[0], "route": route[1]})
+        log.warning("refused", extra={"account": account.name, "method": route[0], "route": route[1]})
         roles = ", ".join(sorted(account.roles)) or "none"
         message = f"the account {account.name} (roles: {roles}) may not use {' '.join(route)}; ask the administrator"
         await _answer(send, 403, "PERMISSION_DENIED", message)

@@ -56,7 +56,8 @@ _RULES: tuple[tuple[frozenset[str], str], ...] = (
         GET {api}/2.0/mlflow-artifacts/artifacts/<artifact_path>
         """,
     ),
-    (_FINDERS, "GET {api}/2.0/mlflow/model-versions/search"),
+    # MLflow's client gets the registered model before it sets an alias or a tag of a version.
+    (_FINDERS, "GET {api}/2.0/mlflow/model-versions/search | GET {api}/2.0/mlflow/registered-models/get"),
     (
         _READERS,
         """
@@ -66,7 +67,6 @@ _RULES: tuple[tuple[frozenset[str], str], ...] = (
         POST {api}/2.0/mlflow/runs/search
         GET {api}/2.0/mlflow/metrics/get-history
         GET {api}/2.0/mlflow/metrics/get-history-bulk-interval
-        GET {api}/2.0/mlflow/registered-models/get
         GET {api}/2.0/mlflow/registered-models/search
         GET,POST {api}/2.0/mlflow/registered-models/get-latest-versions
         POST {api}/2.0/mlflow/logged-models/search

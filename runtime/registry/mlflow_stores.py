@@ -32,6 +32,8 @@ _PROXIED = "mlflow-artifacts"
 _SOURCES = frozenset({_PROXIED, "runs", "models"})
 
 
+_NO_PLACE = "it is not a place for artifacts of a run or a logged model"
+
 _MadeTag = TypeVar("_MadeTag", RunTag, LoggedModelTag, ModelVersionTag)
 
 
@@ -251,26 +253,36 @@ class Models(MlflowModels):
 
 
 def upload_problem(runs: Runs, models: Models, path: str) -> str | None:
-    """Return why `path` in the artifact store cannot be written any more, or None.
+    """Return why nobody but an administrator may write to `path` in the artifact store, or None.
 
-    Without this, an account that may train could exchange the files of a version after its promotion.
+    Only the places of existing runs and logged models are open: elsewhere, a file could take the place of a folder.
+    The files of a version are closed: otherwise they could be exchanged after the promotion.
     """
     while (plain := unquote(path)) != path:
         path = plain
     parts = posixpath.normpath("/" + path.replace("\\", "/")).strip("/").split("/")
-    places = [f"{_PROXIED}:/{'/'.join(parts[:length])}" for length in range(1, len(parts) + 1)]
-    if len(parts) > 2 and parts[1] == "models":
-        try:
-            if LoggedModelStatus.is_finalized(runs.get_logged_model(parts[2]).status):
-                return f"the model {parts[2]} is complete"
-        except MlflowException:
-            return f"there is no model {parts[2]}"
-    elif len(parts) > 3 and parts[2] == "artifacts":
-        run, names = parts[1], parts[3:]
-        places += [f"runs:/{run}/{'/'.join(names[:length])}" for length in range(1, len(names) + 1)]
-        # Lineage and drift reference.
-        if names[0] == "tidemill" and (version := models.version_of_run(run)):
-            return f"the run {run} made {version}"
+    names = parts[4:] if parts[1:2] == ["models"] else parts[3:]
+    root = f"{_PROXIED}:/{'/'.join(parts[: len(parts) - len(names)])}"
+    places = [f"{root}/{'/'.join(names[:length])}".rstrip("/") for length in range(len(names) + 1)]
+    try:
+        if not names:
+            return _NO_PLACE
+        if parts[1] == "models":
+            model = runs.get_logged_model(parts[2])
+            location = model.artifact_location
+            if LoggedModelStatus.is_finalized(model.status):
+                return f"the model {model.model_id} is complete"
+        else:
+            run = parts[1]
+            location = runs.get_run(run).info.artifact_uri
+            places += [f"runs:/{run}/{'/'.join(names[:length])}" for length in range(1, len(names) + 1)]
+            # Lineage and drift reference.
+            if names[0] == "tidemill" and (version := models.version_of_run(run)):
+                return f"the run {run} made {version}"
+    except MlflowException:
+        return _NO_PLACE
+    if location != root:
+        return _NO_PLACE
     version = models.version_at(places)
     return f"it belongs to {version}" if version else None
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +17,7 @@ import httpx
 import pytest
 from tidemill.components.targets.operations import Operations
 from tidemill.runtime.common.errors import NotFoundError, UserError
-from tidemill.runtime.registry.accounts import PEOPLE, SERVICES, Permitted
+from tidemill.runtime.registry.accounts import PEOPLE, PROMOTE, READ, SERVICES, TRAIN
 from tidemill.runtime.registry.mlflow_routes import PUBLIC, TABLE, canonical, permits
 from tidemill.stacks.people import People, Person
 
@@ -68,7 +70,7 @@ class Stand:
         made = self["training"].post(f"{API}/logged-models", json=body).raise_for_status().json()["model"]["info"]
         self["training"].put(f"{FILES}/{place(made['artifact_uri'])}/MLmodel", content=b"good").raise_for_status()
         if ready:
-            done = {"status": "LOGGED_MODEL_READY"}
+            done = {"model_id": made["model_id"], "status": "LOGGED_MODEL_READY"}
             self["training"].patch(f"{API}/logged-models/{made['model_id']}", json=done).raise_for_status()
         return made
 
@@ -95,14 +97,11 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
         accounts = create_accounts(server, folder / "secrets", MODEL)
         clients = {name: accounts.client(name) for name in ("admin", *sorted(SERVICES))}
         with Here(accounts).people() as people:
-            for role in sorted(PEOPLE):
-                clients[role] = accounts.client(
-                    f"person-{role}", people.add(f"person-{role}", {cast("Permitted", role)})
-                )
+            for role in (READ, TRAIN, PROMOTE):
+                clients[role] = accounts.client(f"person-{role}", people.add(f"person-{role}", {role}))
         yield Stand(accounts, folder, [tuple(entry) for entry in json.loads(told.read_text())], clients)
         for client in clients.values():
             client.close()
-        assert "Traceback" not in server.log, "no attack may raise an error that MLflow does not expect"
 
 
 def test_the_table_has_exactly_the_routes_of_the_installed_mlflow(stand: Stand) -> None:
@@ -146,13 +145,14 @@ def test_without_valid_credentials_nothing_but_the_public_routes(stand: Stand) -
         return base64.b64encode(text).decode()
 
     wrong = [
-        *("Bearer x", "Basic", "Basic ", "Basic !!", 'Digest username="admin"', "x", "Negotiate abc"),
+        *("Bearer x", "Basic", "Basic !!", 'Digest username="admin"', "x", "Negotiate abc"),
         *(f"Basic {encoded(text)}" for text in (b"admin", b":", b"admin:", b":x", b"\xff\xfe:x", b"admin\x00:x")),
         f"Bearer {encoded(f'serving:{password}'.encode())}",
         f"Basic {encoded(b'nobody:' + password.encode())}",
         f"Basic {encoded(b'admin:' + password.encode())}",
         f"Basic {encoded(f'serving:{password}x'.encode())}",
     ]
+    before = stand.accounts.server.log.count("Traceback")
     with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
         for path in (f"{API}/experiments/get?experiment_id=0", f"{FILES}/1/x", "/metrics", "/nowhere", "/gateway/a"):
             for header in [None, *wrong]:
@@ -165,6 +165,7 @@ def test_without_valid_credentials_nothing_but_the_public_routes(stand: Stand) -
         private = [route for route in TABLE if TABLE[route] != PUBLIC]
         for method, path in private:
             assert client.request(method, re.sub("<[^>]+>", "1", path)).status_code == 401, (method, path)
+    assert stand.accounts.server.log.count("Traceback") == before
 
 
 @pytest.mark.parametrize(
@@ -193,17 +194,19 @@ def test_no_experiment_is_outside_of_the_artifact_store(stand: Stand, write: Cal
 
 def test_an_old_experiment_outside_of_the_store_is_closed(stand: Stand) -> None:
     """Earlier releases accepted such a location from every account."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
     secrets = stand.folder / "secrets"
-    store = SqlAlchemyStore(f"sqlite:///{stand.folder}/mlflow/mlflow.db", "mlflow-artifacts:/")
-    experiment = store.create_experiment("old", artifact_location=f"file://{secrets}")
-    run = store.create_run(experiment, "x", 1, [], "old").info.run_id
-    store._dispose_engine()
+    admin = stand["admin"]
+    made = admin.post(f"{API}/experiments/create", json={"name": "old"}).raise_for_status().json()
+    experiment = made["experiment_id"]
+    created = admin.post(f"{API}/runs/create", json={"experiment_id": experiment, "start_time": 1}).raise_for_status()
+    run = created.json()["run"]["info"]["run_id"]
+    with closing(sqlite3.connect(stand.folder / "mlflow" / "mlflow.db")) as database, database:
+        where = f"file://{secrets}"
+        database.execute("UPDATE experiments SET artifact_location = ? WHERE name = 'old'", (where,))
+        database.execute("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", (f"{where}/{run}/artifacts", run))
     target = secrets / run / "artifacts"
     target.mkdir(parents=True)
     (target / "kept.txt").write_text("secret")
-    admin = stand["admin"]
     try:
         for answer in (
             admin.post("/ajax-api/2.0/mlflow/upload-artifact", params={"run_uuid": run, "path": "f"}, content=b"evil"),
@@ -254,7 +257,9 @@ def test_uploads_stay_in_the_store_and_in_what_the_account_may_write(stand: Stan
     assert not list(artifacts.rglob("evil"))
     assert stand["training"].put(f"{FILES}/{base}/mine.txt", content=b"x").status_code == 200
     assert stand["training"].put(f"{FILES}/999/{run['run_id']}/artifacts/x", content=b"x").status_code == 403
-    assert stand["training"].put(f"{FILES}/loose.txt", content=b"x").status_code == 403
+    # A file in the place of a folder would close the experiment, or another run, for everybody.
+    for path in ("loose.txt", "1", "1/models", "1/traces/t", f"1/{run['run_id']}", base, f"1/{'0' * 32}/artifacts/x"):
+        assert stand["training"].put(f"{FILES}/{path}", content=b"x").status_code == 403, path
     for name in ("serving", "monitor", "retraining", "metrics", "read", "promote"):
         assert stand[name].put(f"{FILES}/{base}/theirs.txt", content=b"x").status_code == 403, name
         assert stand[name].delete(f"{FILES}/{base}/mine.txt").status_code == 403, name
@@ -280,11 +285,7 @@ def test_who_trains_cannot_exchange_the_files_of_a_version(stand: Stand) -> None
     assert [answer.status_code for answer in made] == [200, 200, 200], [answer.text for answer in made]
     models = {one["model_id"]: place(one["artifact_uri"]) for one in (ready, pending)}
     closed = [
-        *(
-            f"{path}/{file}"
-            for path in models.values()
-            for file in ("MLmodel", "new.py", "./MLmodel", "a/%2e%2e/MLmodel")
-        ),
+        *(f"{path}/{file}" for path in models.values() for file in ("MLmodel", "new.py", "./MLmodel", "a/%2e%2e/b")),
         *(f"{base}/tidemill/reference_profile.json", f"{base}/model/MLmodel", f"{base}/model/new.py"),
         *(f"{base}/x/..%2fmodel/MLmodel", f"{base}%2fmodel%2fMLmodel", f"{base}//model//MLmodel"),
         *(path.replace("models", "%6dodels", 1) + "/MLmodel" for path in models.values()),
@@ -345,9 +346,9 @@ def test_the_server_names_the_account_and_nobody_can_forge_it(stand: Stand) -> N
     model = stand["read"].get(f"{API}/registered-models/get", params={"name": MODEL}).json()["registered_model"]
     move = json.loads(tags(model)["tidemill.moved.champion"])
     assert (move["account"], move["version"]) == ("person-promote", None)
-    assert '"route": "/api/2.0/mlflow/registered-models/alias"' in stand.accounts.server.log or (
-        "registered-models/alias" in stand.accounts.server.log
-    )
+    lines = [json.loads(line) for line in stand.accounts.server.log.splitlines() if line.startswith("{")]
+    moves = [line["account"] for line in lines if line["message"] == "request" and line["route"].endswith("/alias")]
+    assert moves[-3:] == ["person-promote", "retraining", "person-promote"]
 
 
 def test_only_the_administrator_creates_content_and_accounts(stand: Stand) -> None:
@@ -421,7 +422,7 @@ def test_people_come_and_go_without_a_restart(stand: Stand) -> None:
 
 def test_a_tunnel_may_end_at_any_port_of_the_caller(stand: Stand) -> None:
     expected = {
-        "localhost:8080": 200,
+        "localhost:80": 200,
         "localhost": 200,
         "127.0.0.1:1": 200,
         "example.org": 403,

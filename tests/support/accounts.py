@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from tidemill.runtime.common.settings import RegistrySettings
 
 from tests.support.servers import Server, secret_file
 
@@ -34,6 +35,10 @@ class Accounts:
     server: Server
     experiment: str
     passwords: Mapping[str, Path]
+
+    def settings(self, name: str) -> RegistrySettings:
+        """Return the settings of the service `name`."""
+        return RegistrySettings(tracking_uri=self.server.url, username=name, password_file=self.passwords[name])
 
     def client(self, name: str, password: str | None = None) -> httpx.Client:
         """Return a client with the account of a service, with `admin`, or with the given password."""
