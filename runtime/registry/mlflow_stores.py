@@ -15,7 +15,7 @@ import posixpath
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from mlflow.entities import LoggedModel, LoggedModelStatus, LoggedModelTag, Run, RunTag
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag, RegisteredModel, RegisteredModelTag
@@ -26,10 +26,10 @@ from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Mlfl
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as MlflowRuns
 
 from .accounts import ACCOUNT_TAG, CURRENT, MOVED_TAG, is_reserved_tag
+from .artifact_locations import PROXIED, is_proxied
 
-_PROXIED = "mlflow-artifacts"
 # A version may also name a run's artifact or another version; MLflow resolves both to their proxied locations.
-_SOURCES = frozenset({_PROXIED, "runs", "models"})
+_SOURCES = frozenset({PROXIED, "runs", "models"})
 
 
 _NO_PLACE = "it is not a place for artifacts of a run or a logged model"
@@ -37,27 +37,7 @@ _NO_PLACE = "it is not a place for artifacts of a run or a logged model"
 _MadeTag = TypeVar("_MadeTag", RunTag, LoggedModelTag, ModelVersionTag)
 
 
-def is_proxied(uri: str, schemes: Iterable[str] = (_PROXIED,)) -> bool:
-    """Return whether `uri` names a place in this server's artifact store.
-
-    >>> is_proxied("mlflow-artifacts:/1/models")
-    True
-    >>> [is_proxied(uri) for uri in ("file:///etc", "mlflow-artifacts://host/1", "mlflow-artifacts:/%2e%2e", "/etc")]
-    [False, False, False, False]
-    """
-    try:
-        parts = urlsplit(uri)
-    except ValueError:
-        return False
-    path = parts.path
-    while (plain := unquote(path)) != path:
-        path = plain
-    clean = ".." not in path.replace("\\", "/").split("/") and path.isprintable()
-    rooted = path.startswith("/") and not path.startswith("//")
-    return parts.scheme in schemes and not (parts.netloc or parts.query or parts.fragment) and rooted and clean
-
-
-def require_proxied(uri: str, field: str, schemes: Iterable[str] = (_PROXIED,)) -> None:
+def require_proxied(uri: str, field: str, schemes: Iterable[str] = (PROXIED,)) -> None:
     """Raise MlflowException unless `uri` is in this server's artifact store."""
     if not is_proxied(uri, schemes):
         wanted = " or ".join(f"{scheme}:/" for scheme in sorted(schemes))
@@ -262,7 +242,7 @@ def upload_problem(runs: Runs, models: Models, path: str) -> str | None:
         path = plain
     parts = posixpath.normpath("/" + path.replace("\\", "/")).strip("/").split("/")
     names = parts[4:] if parts[1:2] == ["models"] else parts[3:]
-    root = f"{_PROXIED}:/{'/'.join(parts[: len(parts) - len(names)])}"
+    root = f"{PROXIED}:/{'/'.join(parts[: len(parts) - len(names)])}"
     places = [f"{root}/{'/'.join(names[:length])}".rstrip("/") for length in range(len(names) + 1)]
     try:
         if not names:

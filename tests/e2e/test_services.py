@@ -44,7 +44,7 @@ def test_artifacts_go_through_the_registry(platform: RunningPlatform) -> None:
     api = "/api/2.0/mlflow"
     with (
         platform.client("mlflow", user="admin", secret="mlflow-admin") as admin,
-        platform.client("mlflow", user="retraining", secret="mlflow-retraining") as writer,
+        platform.client("mlflow", user="training", secret="mlflow-training") as writer,
         platform.client("mlflow", user="serving", secret="mlflow-serving") as reader,
         platform.client("mlflow", user="metrics", secret="mlflow-metrics") as stranger,
     ):

@@ -222,7 +222,7 @@ def test_each_account_does_its_own_job(
     registry.set_alias(MODEL, "canary", trained.version, registry=platform_parts.promoter)
     serving = ServingSettings.model_validate(
         {
-            "listen": {"token_file": str(tmp_path / "token")},
+            "listen": {"port": 1, "token_file": str(tmp_path / "token")},
             "model": MODEL,
             "cache": str(tmp_path / "cache"),
             "registry": platform_parts.accounts.settings("serving").model_dump(mode="json"),
