@@ -33,6 +33,7 @@ log = logging.getLogger("tidemill.registry")
 _CHALLENGE = b'Basic realm="mlflow"'
 # MLflow reads credentials from this header too.
 _SECOND_CREDENTIALS = b"x-mlflow-authorization"
+_HINTS = {"experiments/create": "add the model to `models` in the stack config and run `tidemill up`"}
 _CACHED = 1000
 _UPLOAD = re.compile(r"/(?:ajax-)?api/2\.0/mlflow-artifacts/(?:artifacts|mpu/\w+)/(.*)", re.DOTALL)
 # The parts of a path whose writes the log records.
@@ -163,7 +164,8 @@ class Guard:
             return
         log.warning("refused", extra={"account": account.name, "method": route[0], "route": route[1]})
         roles = ", ".join(sorted(account.roles)) or "none"
-        message = f"the account {account.name} (roles: {roles}) may not use {' '.join(route)}; ask the administrator"
+        hint = _HINTS.get(route[1].rpartition("/mlflow/")[2], "ask the administrator")
+        message = f"the account {account.name} (roles: {roles}) may not use {' '.join(route)}; {hint}"
         await _answer(send, 403, "PERMISSION_DENIED", message)
 
 

@@ -46,6 +46,7 @@ _RULES: tuple[tuple[frozenset[str], str], ...] = (
         _FETCHERS,
         """
         GET {api}/2.0/mlflow/registered-models/alias
+        GET {api}/2.0/mlflow/registered-models/get
         GET {api}/2.0/mlflow/model-versions/get
         GET {api}/2.0/mlflow/model-versions/get-download-uri
         GET {api}/2.0/mlflow/runs/get
@@ -56,8 +57,7 @@ _RULES: tuple[tuple[frozenset[str], str], ...] = (
         GET {api}/2.0/mlflow-artifacts/artifacts/<artifact_path>
         """,
     ),
-    # MLflow's client gets the registered model before it sets an alias or a tag of a version.
-    (_FINDERS, "GET {api}/2.0/mlflow/model-versions/search | GET {api}/2.0/mlflow/registered-models/get"),
+    (_FINDERS, "GET {api}/2.0/mlflow/model-versions/search"),
     (
         _READERS,
         """

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.generated import Clean
@@ -23,6 +24,8 @@ from tests.support.tree import build_wheel, run_uv
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 STACK = "flights-dev"
+NEW = {"mlflow-training", "training", "training-experiment-flights", "training-model-flights"}
+"""What this release adds: jobs train with an account of their own."""
 
 
 @pytest.fixture
@@ -101,17 +104,29 @@ def test_a_stack_of_the_last_release_is_taken_over(old: RunningPlatform, tmp_pat
     upgrade(old, tmp_path)
     events = [json.loads(line) for line in old.check("up", "--yes", "--json", "--stack", STACK).splitlines()]
     operations = {(event["operation"], event["name"]) for event in events if event["kind"] == "done"}
-    assert {kind for kind, _ in operations} <= {"same", "update", "refresh"}, operations
+    assert {name for kind, name in operations if kind == "create"} == NEW
+    assert {kind for kind, _ in operations} <= {"same", "update", "refresh", "create"}, operations
 
     wait_for("all services", old.all_alive, 120)
-    assert old.urns() == urns
-    assert kept_files(old) == files
+    assert {urn.rpartition("::")[2] for urn in set(old.urns()) ^ set(urns)} == NEW
+    assert set(urns) <= set(old.urns())
+    now = kept_files(old)
+    assert now.pop("mlflow-training")
+    assert now == files
     assert commits(old) == history
     assert (ready(old)["version"], retrainings(old)[-1]) == ("1", first)
     again = ask(old)
     assert (again["predictions"], again["version"]) == (answered["predictions"], "1")
     ours = {"mlflow", "validation", "monitor", "retraining", "serving-flights"}
     assert {name for name in ours if old.pids()[name] == pids[name]} == set(), "a service still runs the old code"
+
+    # The accounts of the old release have their new, smaller rights, and people get their own.
+    password = old.check("users", "add", "ana", "--may", "read", "--stack", STACK).strip()
+    route = "/api/2.0/mlflow/experiments/create"
+    for name in ("serving", "monitor", "retraining", "metrics", "training"):
+        with old.client("mlflow", user=name, secret=f"mlflow-{name}") as client:
+            assert client.post(route, json={"name": "evil", "artifact_location": "file:///tmp"}).status_code == 403
+            assert client.get("/api/2.0/mlflow/users/current").status_code == 200
 
     # A service that dies later is started by the new release, from files that are still there.
     for name, pid in sorted(old.alive().items()):
@@ -130,3 +145,13 @@ def test_a_stack_of_the_last_release_is_taken_over(old: RunningPlatform, tmp_pat
     wait_for("all services", old.all_alive, 120)
     wait_for("the model to serve", lambda: ready(old)["code"] == 200 or None, 120)
     assert (ask(old)["predictions"], retrainings(old)[-1]) == (answered["predictions"], first)
+    with old.client("mlflow") as client:
+        client.auth = httpx.BasicAuth("ana", password)
+        assert client.get("/api/2.0/mlflow/users/current").json()["user"]["username"] == "ana"
+        listed = json.loads(old.check("users", "list", "--json", "--stack", STACK))
+        assert listed == {"users": [{"name": "ana", "may": ["read"]}]}
+        old.check("users", "revoke", "ana", "--stack", STACK)
+        assert client.get("/api/2.0/mlflow/users/current").status_code == 401
+    assert password not in "".join(
+        path.read_text(errors="replace") for path in old.root.logs.rglob("*") if path.is_file()
+    )
