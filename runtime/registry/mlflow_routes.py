@@ -41,7 +41,8 @@ _RULES: tuple[tuple[frozenset[str], str], ...] = (
         """,
     ),
     (frozenset({METRICS}), "GET /metrics"),
-    # A version by its alias or number, its run, and their artifacts.
+    # A version by its alias or number, its run, and their artifacts. To list a run's artifacts, MLflow's client also
+    # searches the run's logged models.
     (
         _FETCHERS,
         """
@@ -53,6 +54,7 @@ _RULES: tuple[tuple[frozenset[str], str], ...] = (
         GET {api}/2.0/mlflow/artifacts/list
         GET {api}/2.0/mlflow/logged-models/<model_id>
         GET {api}/2.0/mlflow/logged-models/<model_id>/artifacts/directories
+        POST {api}/2.0/mlflow/logged-models/search
         GET {api}/2.0/mlflow-artifacts/artifacts
         GET {api}/2.0/mlflow-artifacts/artifacts/<artifact_path>
         """,
@@ -69,7 +71,6 @@ _RULES: tuple[tuple[frozenset[str], str], ...] = (
         GET {api}/2.0/mlflow/metrics/get-history-bulk-interval
         GET {api}/2.0/mlflow/registered-models/search
         GET,POST {api}/2.0/mlflow/registered-models/get-latest-versions
-        POST {api}/2.0/mlflow/logged-models/search
         """,
     ),
     # The web pages. Their requests for traces find none: only administrators can create traces.

@@ -22,6 +22,7 @@ from tidemill.runtime.common.settings import PromoteSettings, RegistrySettings, 
 from tidemill.runtime.drift.profile import Profile
 from tidemill.runtime.monitor.references import References
 from tidemill.runtime.serving.settings import ServingSettings
+from tidemill.runtime.serving.versions.model import VersionInfo
 from tidemill.runtime.serving.versions.source import source_of
 from tidemill.stacks.flights import departures
 
@@ -228,11 +229,11 @@ def test_each_account_does_its_own_job(
             "registry": platform_parts.accounts.settings("serving").model_dump(mode="json"),
         }
     )
-    source = source_of(serving, "canary")
-    found = source.resolve()
+    found = registry.serving_version(MODEL, "canary", registry=serving.registry)
     assert found
     assert (found.version, found.tags["tidemill.account"]) == (trained.version, "training")
-    fetched = source.fetch(found)
+    info = VersionInfo(MODEL, found.version, "canary", found.source, found.run_id, dict(found.tags))
+    fetched = source_of(serving, "canary").fetch(info)
     assert (fetched / "reference_sample.parquet").is_file()
     assert json.loads((fetched / "version.json").read_text())["metrics"]["roc_auc"] > 0.5
     references = References(platform_parts.accounts.settings("monitor"), tmp_path / "references")
