@@ -39,6 +39,7 @@ class _Lake(Protocol):
     endpoint: EndpointRef
     key_id: SecretRef
     secret: SecretRef
+    verdict_keys: list[pulumi.Output[str]]
 
 
 class _Registry(Protocol):
@@ -58,6 +59,7 @@ def lake_settings(lake: _Lake) -> dict[str, Any]:
         "endpoint": lake.endpoint.url,
         "key_id_file": f"@{{secret-file:{lake.key_id.name}}}",
         "secret_file": f"@{{secret-file:{lake.secret.name}}}",
+        **({"verdict_keys": lake.verdict_keys} if lake.verdict_keys else {}),
     }
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pulumi
 
 from ..runtime.common.errors import ConfigError
-from ..runtime.validation.action import action_yaml
+from ..runtime.validation.action import GATE_ACTION, action_yaml
 from .access import as_json, host_of, lake_settings, listen_settings, refuse_unreachable
 from .layout import find_project
-from .settings import RepositoryConfig
+from .settings import SIGNING_KEY, RepositoryConfig, numbered_name
 from .targets.base import (
     EndpointArgs,
     EndpointRef,
@@ -26,7 +26,7 @@ from .targets.base import (
     Target,
 )
 
-_ACTION = "_lakefs_actions/tidemill-gate.yaml"
+_ACTION = f"_lakefs_actions/{GATE_ACTION}.yaml"
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ class LakeArgs:
         repositories: name -> its protected branches, gate and seed.
         port, validation_port: fixed ports of lakeFS (unless it exists already) and of the validation service, or None.
         existing: an existing server; None creates one.
+        verdict_keys: numbers of the trusted keys of the gate; the last one signs.
+        hook_secret: number of the secret with which a created lakeFS calls the gate.
     """
 
     target: Target
@@ -69,6 +71,8 @@ class LakeArgs:
     port: int | None = None
     validation_port: int | None = None
     existing: ExistingLake | None = None
+    verdict_keys: Sequence[int] = (1,)
+    hook_secret: int = 1
 
     def check(self) -> None:
         """Check that the arguments fit together.
@@ -98,6 +102,7 @@ class Lake(pulumi.ComponentResource):
         metrics: whether it has metrics.
         validation: the endpoint of the validation service; None if no repository has a gate.
         key_id, secret: the key pair of lakeFS.
+        verdict_keys: the public keys with which readers verify the gate's verdicts; empty without a gate.
         content: repository -> its last resource, on which its users depend.
     """
 
@@ -108,6 +113,7 @@ class Lake(pulumi.ComponentResource):
     metrics: bool
     key_id: SecretRef
     secret: SecretRef
+    verdict_keys: list[pulumi.Output[str]]
     content: dict[str, pulumi.Resource]
 
     def __init__(self, name: str, args: LakeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -117,10 +123,13 @@ class Lake(pulumi.ComponentResource):
         target = args.target
         hook = self._use(target, args.existing, child) if args.existing else self._make(args, child)
         self.validation, self.validation_token, gate = None, None, None
+        self.verdict_keys = []
         if any(config.gate for config in args.repositories.values()):
             self.validation = target.endpoint("validation", EndpointArgs(port=args.validation_port), child)
             self.validation_token = target.secret("validation-token", SecretArgs(), child)
-            gate = self._validation(target, args, self.validation, self.validation_token, hook, child)
+            signing_key, self.verdict_keys = _signing_keys(target, args.verdict_keys, child)
+            secrets = _GateSecrets(self.validation_token, hook, signing_key)
+            gate = self._validation(target, args, self.validation, secrets, child)
         access = LakeAccess(url=self.endpoint.public_url, key_id=self.key_id, secret=self.secret)
         namespace = args.existing.namespace if args.existing else target.lakefs().namespace
         self.content = {
@@ -136,7 +145,7 @@ class Lake(pulumi.ComponentResource):
         self.endpoint = target.endpoint("lakefs", EndpointArgs(public=True, port=args.port), child)
         self.key_id = target.secret("lakefs-key-id", SecretArgs(format="lakefs-key-id"), child)
         self.secret = target.secret("lakefs-secret", SecretArgs(format="lakefs-secret"), child)
-        hook = target.secret("lakefs-hook", SecretArgs(), child)
+        *_, hook = _numbered(target, "lakefs-hook", args.hook_secret, SecretArgs(), child)
         self.service = self._lakefs(target, hook, child)
         self.metrics = True
         return hook
@@ -200,15 +209,15 @@ class Lake(pulumi.ComponentResource):
         target: Target,
         args: LakeArgs,
         endpoint: EndpointRef,
-        token: SecretRef,
-        hook: SecretRef,
+        secrets: _GateSecrets,
         child: pulumi.ResourceOptions,
     ) -> ServiceRef:
         gates = {repository: config.gate for repository, config in args.repositories.items() if config.gate}
         suites = {f"suite-{repository}.json": args.project / gate for repository, gate in gates.items()}
         settings = {
-            "listen": listen_settings(token.name, target),
-            "hook_secret_file": f"@{{secret-file:{hook.name}}}",
+            "listen": listen_settings(secrets.token.name, target),
+            "hook_secret_file": f"@{{secret-file:{secrets.hook.name}}}",
+            "signing_key_file": f"@{{secret-file:{secrets.signing_key.name}}}",
             "lake": lake_settings(self),
             "suites": {repository: f"@{{config}}/suite-{repository}.json" for repository in gates},
             "reports": "@{store:validation-reports}",
@@ -219,7 +228,7 @@ class Lake(pulumi.ComponentResource):
                 argv=["@{python}", "-m", "tidemill.runtime.validation", "--settings", "@{config}/settings.json"],
                 image="runtime",
                 endpoints=[endpoint],
-                secrets=[self.key_id, self.secret, hook, token],
+                secrets=[self.key_id, self.secret, secrets.hook, secrets.token, secrets.signing_key],
                 config_files={
                     "settings.json": as_json(settings),
                     **{name: path.read_text(encoding="utf-8") for name, path in suites.items()},
@@ -250,7 +259,7 @@ class Lake(pulumi.ComponentResource):
                 branch="main",
                 path=_ACTION,
                 content=self.validation.url.apply(
-                    lambda url: action_yaml("tidemill-gate", config.protect, f"{url}/hooks/lakefs")
+                    lambda url: action_yaml(GATE_ACTION, config.protect, f"{url}/hooks/lakefs")
                 ),
                 # lakeFS calls the gate for the commit of the action file, and then for the seed.
                 opts=pulumi.ResourceOptions(parent=self, depends_on=[last, gate.resource]),
@@ -264,6 +273,31 @@ class Lake(pulumi.ComponentResource):
                 opts=pulumi.ResourceOptions(parent=self, depends_on=[last]),
             )
         return last
+
+
+@dataclass(frozen=True)
+class _GateSecrets:
+    """The secrets of the validation service: its clients' token, lakeFS's hook secret, the key that signs verdicts."""
+
+    token: SecretRef
+    hook: SecretRef
+    signing_key: SecretRef
+
+
+def _signing_keys(
+    target: Target, numbers: Sequence[int], opts: pulumi.ResourceOptions
+) -> tuple[SecretRef, list[pulumi.Output[str]]]:
+    """Create the private keys up to the highest number; return the one that signs, and the trusted public keys."""
+    made = _numbered(target, SIGNING_KEY, max(numbers), SecretArgs(format="ed25519"), opts)
+    chosen = [made[number - 1] for number in numbers]
+    return chosen[-1], [key.public for key in chosen if key.public is not None]
+
+
+def _numbered(
+    target: Target, name: str, highest: int, args: SecretArgs, opts: pulumi.ResourceOptions
+) -> list[SecretRef]:
+    """Create the secrets `name`, `name-2`, ... up to a number. Earlier ones stay: the engine protects secrets."""
+    return [target.secret(numbered_name(name, number), args, opts) for number in range(1, highest + 1)]
 
 
 def _python(part: str) -> str:

@@ -89,6 +89,8 @@ class Platform(pulumi.ComponentResource):
                 port=ports.get("lakefs"),
                 validation_port=ports.get("validation"),
                 existing=args.existing_lake,
+                verdict_keys=args.lake.verdict_keys,
+                hook_secret=args.lake.hook_secret,
             ),
             child,
         )

@@ -89,6 +89,21 @@ class RepositoryConfig(Settings):
     )
 
 
+SIGNING_KEY = "verdict-signing-key"
+"""Name of the secret that signs the gate's verdicts; see `numbered_name`."""
+
+KeyNumber = Annotated[int, Field(ge=1, le=99)]
+
+
+def numbered_name(name: str, number: int) -> str:
+    """Return the name of the secret `name` with a number.
+
+    >>> numbered_name("key", 1), numbered_name("key", 2)
+    ('key', 'key-2')
+    """
+    return name if number == 1 else f"{name}-{number}"
+
+
 class LakeConfig(Settings):
     """The team's versioned data."""
 
@@ -97,6 +112,23 @@ class LakeConfig(Settings):
         description="Name -> repository. Default: one repository with the team's name.",
         examples=[{"flights": {"protect": ["main"]}}],
     )
+    verdict_keys: list[KeyNumber] = Field(
+        default=[1],
+        min_length=1,
+        description="Numbers of the trusted keys of the gate; the last one signs. Add the next number to rotate, "
+        "and remove a number to stop trusting that key.",
+        examples=[[1, 2]],
+    )
+    hook_secret: KeyNumber = Field(
+        default=1,
+        description="Number of the secret with which lakeFS calls the gate. Use the next number to rotate the secret.",
+    )
+
+    @model_validator(mode="after")
+    def _require_distinct_keys(self) -> LakeConfig:
+        if len(set(self.verdict_keys)) != len(self.verdict_keys):
+            raise ValueError("verdict_keys: the same number is given twice")
+        return self
 
 
 class CaptureConfig(Settings):

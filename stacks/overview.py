@@ -75,6 +75,32 @@ class ModelView:
 
 
 @dataclass(frozen=True)
+class UnvalidatedView:
+    """A commit that brought data past the gate.
+
+    Attributes:
+        branch: REPOSITORY/BRANCH.
+        commit, message: the commit.
+        files: the first changed paths.
+        number_of_files: the number of all changed paths.
+    """
+
+    branch: str
+    commit: str
+    message: str
+    files: Sequence[str]
+    number_of_files: int
+
+    def __str__(self) -> str:
+        more = self.number_of_files - len(self.files)
+        files = ", ".join(self.files) + (f" and {more} more" if more else "")
+        return (
+            f"{self.branch}: commit {self.commit[:12]} ({self.message}) did not pass the gate and changed {files}. "
+            f"Trainings ignore it; to remove it, run `tidemill data restore {self.branch}`"
+        )
+
+
+@dataclass(frozen=True)
 class Overview:
     """A stack at one moment."""
 
@@ -83,6 +109,7 @@ class Overview:
     running: bool
     services: Sequence[ServiceView]
     models: Sequence[ModelView]
+    unvalidated: Sequence[UnvalidatedView] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON."""
@@ -127,7 +154,8 @@ def overview(loaded: LoadedStack, operations: Operations) -> Overview:
         services = list(pool.map(check, found))
         models = list(pool.map(model_view, repeat(operations), sorted(loaded.config.models)))
     running = any(service.state != "stopped" for service in found)
-    return Overview(loaded.config.stack, loaded.config.target, running, services, models)
+    stack, target = loaded.config.stack, loaded.config.target
+    return Overview(stack, target, running, services, models, unvalidated_commits(operations))
 
 
 def _health_problem(operations: Operations, name: str, url: str) -> str | None:
@@ -179,6 +207,20 @@ def model_view(operations: Operations, model: str) -> ModelView:
         git_commit=text("git_commit"),
         problem=None if status == 200 else text("error") or f"answers {status}",
     )
+
+
+def unvalidated_commits(operations: Operations) -> list[UnvalidatedView]:
+    """Return the commits that brought data past the gate, as the monitor found them; [] if it does not answer."""
+    answer = operations.ask("monitor", "/status", token="monitor-token")  # noqa: S106 - the secret's name
+    body = (_json_object(answer[1]) if answer and answer[0] == 200 else None) or {}
+    found: dict[str, UnvalidatedView] = {}
+    for model in cast("list[dict[str, Any]]", body.get("models", [])):
+        branch = "/".join(str(model.get("data", "")).split("/")[:2])
+        for item in cast("list[dict[str, Any]]", model.get("unvalidated", [])):
+            files = [str(name) for name in item["files"]]
+            view = UnvalidatedView(branch, item["commit"], item["message"], files, int(item["number_of_files"]))
+            found[view.commit] = view
+    return list(found.values())
 
 
 def retrainings(operations: Operations) -> list[RetrainingView]:

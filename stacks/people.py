@@ -18,11 +18,11 @@ from ..runtime.registry.accounts import (
     ADMIN,
     PEOPLE,
     ROLE_PREFIX,
-    SERVICES,
     WORKSPACE,
     Permitted,
     name_problem,
     role_names,
+    service_of,
 )
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class People:
         return [
             Person(user["username"], tuple(sorted(role_names(role["name"] for role in user["roles"]))))
             for user in sorted(cast("list[dict[str, Any]]", found), key=lambda user: user["username"])
-            if not user["is_admin"] and user["username"] not in SERVICES
+            if not user["is_admin"] and not service_of(user["username"])
         ]
 
     def add(self, name: str, may: Collection[Permitted]) -> str:
@@ -106,7 +106,7 @@ class People:
             UserError: the account belongs to the platform.
             NotFoundError: there is no such account.
         """
-        if name in SERVICES or name == ADMIN:
+        if service_of(name) or name == ADMIN:
             raise UserError("is an account of the platform", field="NAME", value=name, hint="see `tidemill users list`")
         if name not in {person.name for person in self.all()}:
             raise NotFoundError("has no account", field="NAME", value=name, hint="see `tidemill users list`")

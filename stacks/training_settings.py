@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..components.layout import StackRoot
+from ..components.settings import SIGNING_KEY, numbered_name
 from ..components.targets.operations import Operations
 from ..runtime.common.files import write_private
+from ..runtime.common.secrets import read_secret
 from ..runtime.common.settings import LakeSettings, RegistrySettings, RuntimeModel, RuntimeSettings
+from ..runtime.common.verdicts import public_key
 from ..runtime.registry.accounts import TRAINING
 from .loading import LoadedStack
 
@@ -28,7 +31,9 @@ def runtime_file(loaded: LoadedStack, operations: Operations) -> Path | None:
         return None
     settings = RuntimeSettings(
         stack=loaded.config.stack,
-        lake=LakeSettings(endpoint=lake, key_id_file=key_id, secret_file=secret),
+        lake=LakeSettings(
+            endpoint=lake, key_id_file=key_id, secret_file=secret, verdict_keys=_verdict_keys(loaded, operations)
+        ),
         registry=RegistrySettings(tracking_uri=registry, username=TRAINING, password_file=password),
         models={
             name: RuntimeModel(data=model.data, target=model.target, promote=model.promote)
@@ -38,3 +43,10 @@ def runtime_file(loaded: LoadedStack, operations: Operations) -> Path | None:
     path = root.path / "runtime.json"
     write_private(path, settings.model_dump_json(indent=2))
     return path
+
+
+def _verdict_keys(loaded: LoadedStack, operations: Operations) -> tuple[str, ...]:
+    """Return the public keys with which the gate's verdicts are verified."""
+    names = [numbered_name(SIGNING_KEY, number) for number in loaded.config.lake.verdict_keys]
+    files = [file for name in names if (file := operations.secret_file(name))]
+    return tuple(public_key(read_secret(file)) for file in files if file.is_file())

@@ -81,6 +81,7 @@ class Secret(_Native, kind=local_data.Secret):
 
     file: pulumi.Output[str]
     value: pulumi.Output[str]
+    public: pulumi.Output[str]
 
     def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[local_data.SecretInputs]) -> None:
         super().__init__(label, opts, inputs)
@@ -158,6 +159,7 @@ class SecretValue(_Native, kind=aws_secret.SecretValue):
     """The value of a secret in Secrets Manager: the given `value`, or a random one that only AWS keeps."""
 
     version: pulumi.Output[str]
+    public: pulumi.Output[str]
 
     def __init__(self, label: str, *, opts: Options = None, **inputs: Unpack[aws_secret.SecretValueInputs]) -> None:
         super().__init__(label, opts, inputs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import string
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, Final
 
 from ...runtime.common.errors import ConfigError
@@ -23,8 +24,24 @@ FORMATS: Final[Mapping[str, Callable[[], str]]] = {
     "token": lambda: secrets.token_urlsafe(32),
     "lakefs-key-id": lambda: f"AKIAJ{_random(_UPPER, 14)}Q",
     "lakefs-secret": lambda: _random(string.ascii_letters + string.digits, 40),
+    "ed25519": lambda: _verdicts().generate_signing_key(),
 }
 """Format -> generator of a secret."""
+
+PRIVATE_KEY: Final = "ed25519"
+"""The format of private keys."""
+
+
+def public_part(inputs: Properties, value: str) -> Properties:
+    """Return the output `public` of a private key with the value `value`; nothing for other formats."""
+    return {"public": _verdicts().public_key(value)} if inputs["format"] == PRIVATE_KEY else {}
+
+
+def _verdicts() -> ModuleType:
+    # Most calls of the provider do not need it, and its imports take a while.
+    from ...runtime.common import verdicts
+
+    return verdicts
 
 
 def check_secret(inputs: Properties) -> Properties:

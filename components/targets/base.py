@@ -72,16 +72,24 @@ class SecretArgs:
     """A secret, by default a random one, which is generated once and kept with the data it protects.
 
     Attributes:
-        format: `token` (43 characters of base64url, 256 bits) or one of the formats of lakeFS's key pair.
+        format: `token` (43 characters of base64url, 256 bits), one of the formats of lakeFS's key pair, or `ed25519`, a
+            private key.
         value: an existing value, a secret output; None generates one.
     """
 
-    format: Literal["token", "lakefs-key-id", "lakefs-secret"] = "token"
+    format: Literal["token", "lakefs-key-id", "lakefs-secret", "ed25519"] = "token"
     value: pulumi.Output[str] | None = None
 
 
+@dataclass(frozen=True)
 class SecretRef(_Ref):
-    """A created secret. Its value never passes through the program."""
+    """A created secret. Its value never passes through the program.
+
+    Attributes:
+        public: the public key of a secret with the format `ed25519`; unused otherwise.
+    """
+
+    public: pulumi.Output[str] | None = None
 
 
 class StoreRef(_Ref):

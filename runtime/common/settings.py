@@ -33,6 +33,9 @@ class LakeSettings(Settings):
     endpoint: str = Field(description="Base URL of the lakeFS server, without /api/v1.")
     key_id_file: Path = Field(description="File with the access key id.")
     secret_file: Path = Field(description="File with the secret access key.")
+    verdict_keys: tuple[str, ...] = Field(
+        default=(), description="Public keys of the gate, as base64. Readers accept only verdicts signed with them."
+    )
 
 
 class RegistrySettings(Settings):

@@ -18,7 +18,9 @@ __all__ = [
     "Lake",
     "LakeLike",
     "Pinned",
+    "Restored",
     "SentLabels",
+    "UnvalidatedCommit",
     "add",
     "branch",
     "brought_by",
@@ -29,8 +31,10 @@ __all__ = [
     "publish",
     "read",
     "resolve",
+    "restore",
     "send_labels",
     "split",
+    "unvalidated",
     "write",
 ]
 
@@ -54,7 +58,14 @@ if TYPE_CHECKING:
     )
     from .labels import SentLabels, send_labels
     from .lake_client import Lake
+    from .recovery import Restored, UnvalidatedCommit, restore, unvalidated
 else:
     __getattr__ = lazy_exports(
-        __name__, {"dataset": __all__, "labels": ["SentLabels", "send_labels"], "lake_client": ["Lake"]}
+        __name__,
+        {
+            "dataset": __all__,
+            "labels": ["SentLabels", "send_labels"],
+            "lake_client": ["Lake"],
+            "recovery": ["Restored", "UnvalidatedCommit", "restore", "unvalidated"],
+        },
     )

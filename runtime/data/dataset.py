@@ -116,7 +116,7 @@ class Dataset:
 
     def downloaded(self) -> Iterator[tuple[ObjectInfo, Path]]:
         """Yield each file with its local path, which is valid until the next file is requested."""
-        with _opened(self._lake) as lake, tempfile.TemporaryDirectory(prefix="tidemill-read-") as folder:
+        with opened(self._lake) as lake, tempfile.TemporaryDirectory(prefix="tidemill-read-") as folder:
             for item in self.files:
                 file = Path(folder, "part.parquet")
                 with file.open("wb") as stream:
@@ -129,8 +129,9 @@ def resolve(address: str, *, validated: bool = False, lake: LakeLike = None) -> 
 
     Args:
         address: REPOSITORY/REF/PATH.
-        validated: require that the gate accepted the data. The result is the newest accepted commit. It may be older
-            than the ref, but only if the newer commits change nothing below the path.
+        validated: require that the gate accepted the data: a verdict signed with a key in the settings of the lake
+            covers the path. The result is the newest accepted commit. It may be older than the ref, but only if the
+            newer commits change nothing below the path. The suite may have changed since the verdict.
         lake: the lakeFS server.
 
     Raises:
@@ -139,21 +140,22 @@ def resolve(address: str, *, validated: bool = False, lake: LakeLike = None) -> 
         UnreachableError: lakeFS does not answer.
     """
     repository, ref, path = split(address)
-    with _opened(lake) as connection:
+    with opened(lake) as connection:
         head = connection.head(repository, ref)
         if not validated:
             return Pinned(repository, ref, head.id, path)
-        good = _newest_gated(connection, repository, head.id)
+        good = newest_accepted(connection, repository, head.id)
         if good is None or (
-            good.id != head.id and next(connection.changed(repository, good.id, head.id, _prefix(path)), None)
+            good.id != head.id and next(connection.changed(repository, good.id, head.id, prefix_of(path)), None)
         ):
             newest = f"; the newest commit that did is {good.id}" if good else ""
             raise UnvalidatedError(
                 f"commit {head.id} did not pass the gate{newest}",
                 field="data",
                 value=address,
-                hint="publish through a branch, or read a commit that passed",
+                hint=_hint(connection),
             )
+        _require_covered(connection, repository, good.id, path)
         return Pinned(repository, ref, good.id, path)
 
 
@@ -165,7 +167,7 @@ def read(address: str, *, validated: bool = False, lake: LakeLike = None) -> Dat
     Raises:
         NotFoundError: also if there is no Parquet file.
     """
-    with _opened(lake) as connection:
+    with opened(lake) as connection:
         pinned = resolve(address, validated=validated, lake=connection)
         files = _parquet_files(connection, pinned)
     if not files:
@@ -176,7 +178,7 @@ def read(address: str, *, validated: bool = False, lake: LakeLike = None) -> Dat
 def exists(address: str, *, lake: LakeLike = None) -> bool:
     """Tell whether `address` is an object (not a prefix)."""
     repository, ref, path = split(address)
-    with _opened(lake) as connection:
+    with opened(lake) as connection:
         return any(item.path == path for item in connection.objects(repository, ref, path))
 
 
@@ -189,17 +191,17 @@ def brought_by(address: str, *, lake: LakeLike = None) -> str:
         NotFoundError: no commit changed it.
     """
     repository, ref, path = split(address)
-    with _opened(lake) as connection:
+    with opened(lake) as connection:
         for item in connection.log(repository, ref):
-            if item.parents and any(connection.changed(repository, item.parents[0], item.id, _prefix(path))):
+            if item.parents and any(connection.changed(repository, item.parents[0], item.id, prefix_of(path))):
                 return item.id
     raise NotFoundError("no commit changed the data at this address", field="data", value=address)
 
 
 def is_validated(repository: str, commit_id: str, *, lake: LakeLike = None) -> bool:
-    """Tell whether `commit_id` is a merge that the gate accepted."""
-    with _opened(lake) as connection:
-        return connection.gated(repository, commit_id)
+    """Tell whether `commit_id` is a merge that the gate accepted: its signed verdict says so."""
+    with opened(lake) as connection:
+        return connection.accepted(repository, commit_id)
 
 
 def newest_validated(address: str, *, lake: LakeLike = None) -> str:
@@ -209,16 +211,19 @@ def newest_validated(address: str, *, lake: LakeLike = None) -> str:
     changes.
 
     Raises:
-        UnvalidatedError: the gate accepted no commit.
+        UnvalidatedError: the gate accepted no commit, or does not judge the data at the path.
     """
     repository, ref, path = split(address)
-    with _opened(lake) as connection:
+    with opened(lake) as connection:
         head = connection.head(repository, ref)
-        found = _newest_gated(connection, repository, head.id)
+        found = newest_accepted(connection, repository, head.id)
         if found is None:
-            raise UnvalidatedError("no commit passed the gate", field="data", value=address, hint="publish data first")
-        while path and (earlier := _earlier_gated(connection, repository, found)) is not None:
-            if next(connection.changed(repository, earlier.id, found.id, _prefix(path)), None) is not None:
+            hint = _hint(connection)
+            raise UnvalidatedError("no commit passed the gate", field="data", value=address, hint=hint)
+        if path:
+            _require_covered(connection, repository, found.id, path)
+        while path and (earlier := _earlier_accepted(connection, repository, found)) is not None:
+            if next(connection.changed(repository, earlier.id, found.id, prefix_of(path)), None) is not None:
                 break
             found = earlier
         return found.id
@@ -227,7 +232,7 @@ def newest_validated(address: str, *, lake: LakeLike = None) -> str:
 def branch(address: str, *, source: str = "main", lake: LakeLike = None) -> bool:
     """Create the branch `REPOSITORY/NAME` from `source`; return False if it already exists, unchanged."""
     repository, name, _ = split(address)
-    with _opened(lake) as connection:
+    with opened(lake) as connection:
         return connection.create_branch(repository, name, source)
 
 
@@ -239,14 +244,14 @@ def write(data: pd.DataFrame | pa.Table | Path, address: str, *, lake: LakeLike 
     repository, name, path = split(address)
     if not path:
         raise ConfigError("the address has no path", field="data", value=address, hint="write REPOSITORY/BRANCH/PATH")
-    with _opened(lake) as connection, _as_file(data) as file:
+    with opened(lake) as connection, _as_file(data) as file:
         return connection.upload(repository, name, path, file)
 
 
 def commit(address: str, message: str, *, metadata: Mapping[str, str] | None = None, lake: LakeLike = None) -> Pinned:
     """Commit the changes of the branch `REPOSITORY/NAME`; without changes, return its newest commit."""
     repository, name, _ = split(address)
-    with _opened(lake) as connection:
+    with opened(lake) as connection:
         made = connection.commit(repository, name, message, metadata or {}) or connection.head(repository, name)
     return Pinned(repository, name, made.id, "")
 
@@ -266,7 +271,7 @@ def publish(
         UnreachableError: lakeFS or the gate does not answer; nothing was merged.
     """
     repository, name, _ = split(address)
-    with _opened(lake) as connection:
+    with opened(lake) as connection:
         merged = connection.merge(repository, name, into, message or f"Publish {name}", metadata or {})
         return Pinned(repository, into, merged or connection.head(repository, into).id, "")
 
@@ -288,7 +293,7 @@ def add(
     """
     repository, into, path = split(address)
     name = _branch_name(path)
-    with _opened(lake) as connection:
+    with opened(lake) as connection:
         connection.delete_branch(repository, name)
         connection.create_branch(repository, name, into)
         write(data, f"{repository}/{name}/{path}", lake=connection)
@@ -298,26 +303,47 @@ def add(
     return Pinned(repository, into, made.commit, path)
 
 
-def _newest_gated(lake: Lake, repository: str, start: str) -> Commit | None:
-    return next((item for item in lake.log(repository, start) if lake.gated(repository, item.id)), None)
+def newest_accepted(lake: Lake, repository: str, start: str) -> Commit | None:
+    """Return the newest commit, from the ref `start` along first parents, that the gate accepted."""
+    return next((item for item in lake.log(repository, start) if lake.accepted(repository, item.id)), None)
 
 
-def _earlier_gated(lake: Lake, repository: str, found: Commit) -> Commit | None:
-    return _newest_gated(lake, repository, found.parents[0]) if found.parents else None
+def _earlier_accepted(lake: Lake, repository: str, found: Commit) -> Commit | None:
+    return newest_accepted(lake, repository, found.parents[0]) if found.parents else None
+
+
+def _require_covered(lake: Lake, repository: str, commit_id: str, path: str) -> None:
+    """Check that the verdict on an accepted commit covers `path`: the gate does not look at other paths."""
+    verdict = lake.verdict(repository, commit_id)
+    if verdict is None or not verdict.covers(path):
+        judged = verdict.path if verdict else ""
+        raise UnvalidatedError(
+            f"the gate judges only data below {judged}",
+            field="data",
+            value=f"{repository}/{commit_id}/{path}".rstrip("/"),
+            hint="read data below that path, or set meta.tidemill.path of the suite to a folder that includes it",
+        )
+
+
+def _hint(lake: Lake) -> str:
+    """Return how to get validated data, or why no commit counts as validated."""
+    if not lake.settings.verdict_keys:
+        return "set verdict_keys in the settings of the lake; `tidemill env` gives settings that have them"
+    return "publish through a branch, or read a commit that passed"
 
 
 def _parquet_files(lake: Lake, pinned: Pinned) -> list[ObjectInfo]:
     return [
         item
-        for item in lake.objects(pinned.repository, pinned.commit, _prefix(pinned.path))
+        for item in lake.objects(pinned.repository, pinned.commit, prefix_of(pinned.path))
         if item.path.endswith(".parquet")
     ]
 
 
-def _prefix(path: str) -> str:
+def prefix_of(path: str) -> str:
     """Return the common prefix of all objects at or below `path`.
 
-    >>> _prefix("departures"), _prefix("a/b.parquet"), _prefix("")
+    >>> prefix_of("departures"), prefix_of("a/b.parquet"), prefix_of("")
     ('departures/', 'a/b.parquet', '')
     """
     return path if not path or path.endswith(".parquet") else f"{path}/"
@@ -347,7 +373,8 @@ def split(address: str) -> tuple[str, str, str]:
 
 
 @contextlib.contextmanager
-def _opened(lake: LakeLike) -> Generator[Lake]:
+def opened(lake: LakeLike) -> Generator[Lake]:
+    """Give a connection; close it afterwards if this opened it."""
     if isinstance(lake, Lake):
         yield lake
         return

@@ -7,7 +7,8 @@ Most code should use the functions of `tidemill.runtime.data` instead.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from http import HTTPStatus
@@ -20,11 +21,10 @@ from ..common.errors import GateError, NotFoundError, PlatformError, Unreachable
 from ..common.http import escaped, json_body, open_client, server_message, unreachable
 from ..common.secrets import read_secret
 from ..common.settings import LakeSettings
-
-GATE_ACTION = "tidemill-gate"
-"""Name of the lakeFS action that calls the validation service."""
+from ..common.verdicts import VERDICT_BRANCH, VERDICT_LIMIT, Verdict, verdict_file, verify
 
 _PAGE = 1000
+_REMEMBERED = 512
 # A merge waits for its hooks, which can take minutes on large data.
 _TIMEOUT = httpx.Timeout(30.0, read=600.0)
 
@@ -49,17 +49,6 @@ class ObjectInfo:
     checksum: str
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run of a repository's actions."""
-
-    id: str
-    branch: str
-    event: str
-    status: str
-    commit: str
-
-
 class Lake:
     """A connection to a lakeFS server; safe to share between threads. Close it with `close` or `with`.
 
@@ -75,6 +64,7 @@ class Lake:
         endpoint = settings.endpoint.rstrip("/")
         auth = (read_secret(settings.key_id_file), read_secret(settings.secret_file))
         self._http = open_client(f"{endpoint}/api/v1", auth=auth, timeout=_TIMEOUT)
+        self._accepted: dict[tuple[str, str], Verdict] = {}
 
     def __enter__(self) -> Lake:
         return self
@@ -124,15 +114,8 @@ class Lake:
 
     def download(self, repository: str, ref: str, path: str, into: BinaryIO) -> None:
         """Write the object's bytes to `into`, in constant memory."""
-        what = f"{repository}/{ref}/{path}"
-        try:
-            with self._http.stream("GET", _ref(repository, ref, "objects"), params={"path": path}) as response:
-                if response.is_error:
-                    response.read()
-                    raise self._error(response, what)
-                into.writelines(response.iter_bytes(1 << 20))
-        except httpx.TransportError as error:
-            raise self._no_answer(error) from None
+        with self._object(repository, ref, path) as blocks:
+            into.writelines(blocks)
 
     def upload(self, repository: str, branch: str, path: str, file: Path) -> ObjectInfo:
         """Upload `file` to `path` on `branch`, in constant memory, without a commit."""
@@ -147,6 +130,22 @@ class Lake:
                 headers={"content-type": "application/octet-stream", "content-length": str(file.stat().st_size)},
             )
         return ObjectInfo(path, int(answer.get("size_bytes") or 0), str(answer["checksum"]))
+
+    def copy(self, repository: str, branch: str, path: str, source: str) -> None:
+        """Copy the object `path` at the ref `source` to the same path on `branch`, without a commit."""
+        self._json(
+            "POST",
+            f"{_branch(repository, branch)}/objects/copy",
+            what=f"{repository}/{source}/{path}",
+            params={"dest_path": path},
+            json={"src_path": path, "src_ref": source},
+        )
+
+    def delete(self, repository: str, branch: str, path: str) -> None:
+        """Delete the object `path` on `branch`, if it exists, without a commit."""
+        response = self._send("DELETE", f"{_branch(repository, branch)}/objects", params={"path": path})
+        if response.status_code != HTTPStatus.NOT_FOUND:
+            self._check(response, f"{repository}/{branch}/{path}")
 
     def has_branch(self, repository: str, name: str) -> bool:
         """Tell whether the branch exists.
@@ -221,24 +220,54 @@ class Lake:
         self._check(response, f"{repository}, {what}")
         return cast("dict[str, Any]", response.json())
 
-    def runs(self, repository: str, commit: str) -> list[Run]:
-        """Return the runs of lakeFS actions for `commit`."""
-        items = self._pages(f"{_repository(repository)}/actions/runs", {"commit": commit}, repository)
-        return [
-            Run(item["run_id"], item["branch"], item["event_type"], item["status"], item["commit_id"]) for item in items
-        ]
+    def verdict(self, repository: str, commit: str) -> Verdict | None:
+        """Return the gate's verdict on `commit`; None without one, or if no trusted key signed it.
 
-    def gated(self, repository: str, commit: str) -> bool:
-        """Tell whether `commit` is a merge that the gate's own hook accepted.
-
-        The gate can only judge merges: the content of a commit, cherry-pick or revert is not readable beforehand.
+        Raises:
+            ConfigError: a key in `verdict_keys` of the settings is invalid.
         """
-        return any(
-            hook["action"] == GATE_ACTION and hook["status"] == "completed"
-            for run in self.runs(repository, commit)
-            if run.status == "completed" and run.event == "pre-merge"
-            for hook in self._hooks(repository, run.id)
-        )
+        known = self._accepted.get((repository, commit))
+        if known is not None:
+            return known
+        envelope = self._verdict_envelope(repository, commit)
+        verdict = None if envelope is None else verify(envelope, self.settings.verdict_keys)
+        if verdict is None or (verdict.repository, verdict.commit) != (repository, commit):
+            return None
+        if verdict.success:  # an accepted verdict never changes
+            if len(self._accepted) >= _REMEMBERED:
+                self._accepted.clear()
+            self._accepted[repository, commit] = verdict
+        return verdict
+
+    def accepted(self, repository: str, commit: str) -> bool:
+        """Tell whether the gate accepted `commit`."""
+        verdict = self.verdict(repository, commit)
+        return verdict is not None and verdict.success
+
+    def _verdict_envelope(self, repository: str, commit: str) -> bytes | None:
+        """Return the commit's file on the branch of verdicts; None if there is none, or if it is too large."""
+        envelope = b""
+        try:
+            with self._object(repository, VERDICT_BRANCH, verdict_file(commit)) as blocks:
+                for block in blocks:
+                    envelope += block
+                    if len(envelope) > VERDICT_LIMIT:
+                        return None
+        except NotFoundError:
+            return None
+        return envelope
+
+    @contextmanager
+    def _object(self, repository: str, ref: str, path: str) -> Generator[Iterator[bytes]]:
+        """Give the object's bytes in blocks."""
+        try:
+            with self._http.stream("GET", _ref(repository, ref, "objects"), params={"path": path}) as response:
+                if response.is_error:
+                    response.read()
+                    raise self._error(response, f"{repository}/{ref}/{path}")
+                yield response.iter_bytes(1 << 20)
+        except httpx.TransportError as error:
+            raise self._no_answer(error) from None
 
     def _hooks(self, repository: str, run: str) -> Iterator[dict[str, Any]]:
         return self._pages(f"{_repository(repository)}/actions/runs/{escaped(run)}/hooks", {}, repository)

@@ -63,7 +63,7 @@ class _MonitorMetrics(Collector):
         errors = CounterMetricFamily("tidemill_monitor_errors", "Failed checks.", labels=["model", "part"])
         unvalidated = GaugeMetricFamily(
             "tidemill_unvalidated_commits",
-            "Commits since the newest one that passed the gate, at most 100.",
+            "Commits that changed data after the newest one that passed the gate, at most 100.",
             labels=["repository", "branch"],
         )
         branches: dict[tuple[str, str], int] = {}
@@ -76,7 +76,7 @@ class _MonitorMetrics(Collector):
                 errors.add_metric([model, part], watch.errors[part])
             if watch.unvalidated is not None:
                 repository, branch, _ = watch.model.data.split("/", 2)
-                branches[repository, branch] = watch.unvalidated
+                branches[repository, branch] = max(len(watch.unvalidated), branches.get((repository, branch), 0))
         for (repository, branch), number in branches.items():
             unvalidated.add_metric([repository, branch], number)
         yield from (published, refused, withheld, errors, unvalidated)

@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import registry
 from ..common.errors import TidemillError
-from ..data import Lake
+from ..data import Lake, UnvalidatedCommit, unvalidated
 from ..drift import DriftResult, score
 from .days import Days
 from .publishing import Publisher
@@ -22,7 +22,7 @@ from .settings import MonitoredModel, MonitorSettings
 from .window import Quality, Window
 
 _log = logging.getLogger(__name__)
-_MAX_COMMITS = 100
+_MAX_FILES = 20
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Watch:
         self.snapshot = Snapshot()
         self.errors: Counter[str] = Counter()
         self.failing: dict[str, str] = {}
-        self.unvalidated: int | None = None
+        self.unvalidated: list[UnvalidatedCommit] | None = None
         self._references = references
         self._lake = lake
         self._serving: registry.ModelVersion | None = None
@@ -75,7 +75,7 @@ class Watch:
         self._try("registry", self._follow_alias)
         self._try("window", self._score)
         self._try("publish", self._publish)
-        self._try("lake", self._count_unvalidated)
+        self._try("lake", self._find_unvalidated)
 
     def status(self) -> dict[str, Any]:
         """Return the state as JSON values."""
@@ -83,6 +83,7 @@ class Watch:
         return {
             "name": self.model.name,
             "alias": self.model.alias,
+            "data": self.model.data,
             "version": now.version,
             "window": {
                 "rows": now.rows,
@@ -103,7 +104,11 @@ class Watch:
             "published": [window.model_dump(mode="json") for window in reversed(state.published[-50:])],
             "pending": state.pending.model_dump(mode="json") if state.pending else None,
             "refused": [window.model_dump(mode="json") for window in state.refused],
-            "unvalidated_commits": self.unvalidated,
+            "unvalidated_commits": None if self.unvalidated is None else len(self.unvalidated),
+            "unvalidated": [
+                {**commit.to_json(), "files": [*commit.files[:_MAX_FILES]], "number_of_files": len(commit.files)}
+                for commit in self.unvalidated or ()
+            ],
             "failing": dict(self.failing),
         }
 
@@ -165,14 +170,10 @@ class Watch:
             _log.info("dropped days without labels", extra={"model": self.model.name, "days": len(dropped)})
         self.publisher.tick(self.days, self._lake)
 
-    def _count_unvalidated(self) -> None:
-        repository, branch, _ = self.model.data.split("/", 2)
-        newer = 0
-        for commit in self._lake.log(repository, branch):
-            if newer >= _MAX_COMMITS or self._lake.gated(repository, commit.id):
-                break
-            newer += 1
-        self.unvalidated = newer
+    def _find_unvalidated(self) -> None:
+        # Without a gate, no commit has a verdict.
+        keys = self._lake.settings.verdict_keys
+        self.unvalidated = unvalidated(self.model.data, lake=self._lake) if keys else None
 
 
 class Monitor:

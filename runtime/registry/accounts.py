@@ -21,7 +21,7 @@ TRAINING: Final = "training"
 RETRAINING: Final = "retraining"
 METRICS: Final = "metrics"
 SERVICES: Final = frozenset({SERVING, MONITOR, TRAINING, RETRAINING, METRICS})
-"""Accounts of services and jobs. An account of such a name has the role of that name."""
+"""Accounts of services and jobs, which are also their roles."""
 
 Permitted = Literal["read", "train", "promote"]
 READ: Final = "read"
@@ -55,6 +55,16 @@ Only the server sets it.
 """
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._@-]{0,62}[a-z0-9])?")
+
+
+def service_of(name: str) -> str | None:
+    """Return the service whose account `name` is, or None. On a server of several stacks, the stack's name precedes it.
+
+    >>> service_of("serving"), service_of("flights-dev-serving"), service_of("ana")
+    ('serving', 'serving', None)
+    """
+    service = name.rpartition("-")[2]
+    return service if service in SERVICES else None
 
 
 @dataclass(frozen=True)
@@ -93,7 +103,7 @@ def name_problem(name: str) -> str | None:
     >>> name_problem("ana@example.org") is None
     True
     """
-    if name in SERVICES or name == ADMIN:
+    if service_of(name) or name == ADMIN:
         return "is the name of an account of the platform"
     if not _NAME.fullmatch(name):
         return "is not a valid name: use up to 64 of a-z 0-9 . _ @ -, with a letter or digit at both ends"

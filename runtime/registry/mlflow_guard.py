@@ -20,7 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
-from .accounts import ADMIN, CURRENT, SERVICES, Account, role_names
+from .accounts import ADMIN, CURRENT, Account, role_names, service_of
 from .mlflow_routes import PUBLIC, TABLE, Route, canonical, permits
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ class Credentials:
             self._verified[key] = user.password_hash
         if user.is_admin:
             return Account(username, frozenset(), admin=True)
-        if username in SERVICES:
-            return Account(username, frozenset({username}))
+        if service := service_of(username):
+            return Account(username, frozenset({service}))
         return Account(username, role_names(role.name for role in self._store.list_user_roles(user.id)))
 
 

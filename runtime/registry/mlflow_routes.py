@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Set
 from typing import Final
 
-from .accounts import METRICS, MONITOR, PEOPLE, PROMOTE, RETRAINING, SERVICES, SERVING, TRAIN, TRAINING
+from .accounts import METRICS, MONITOR, PEOPLE, PROMOTE, RETRAINING, SERVING, TRAIN, TRAINING
 
 Route = tuple[str, str]
 """Method and path."""
@@ -21,8 +21,10 @@ Route = tuple[str, str]
 PUBLIC: Final[frozenset[str]] = frozenset({"*"})
 """Role of requests without credentials."""
 
+ANY_ACCOUNT: Final[frozenset[str]] = frozenset({"account"})
+"""Role of every account, also of one without another role."""
+
 _ADMIN: frozenset[str] = frozenset()
-_ACCOUNTS = SERVICES | PEOPLE
 _FETCHERS = PEOPLE | {SERVING, MONITOR, TRAINING, RETRAINING}
 _FINDERS = PEOPLE | {TRAINING, RETRAINING}
 _READERS = PEOPLE | {TRAINING}
@@ -33,7 +35,7 @@ _RULES: tuple[tuple[frozenset[str], str], ...] = (
     # The health check, and the program text of MLflow's web pages.
     (PUBLIC, "GET /health | GET /static-files/<path>"),
     (
-        _ACCOUNTS,
+        ANY_ACCOUNT,
         """
         GET /version
         GET {api}/2.0/mlflow/users/current
@@ -393,4 +395,5 @@ def permits(route: Route, roles: Set[str]) -> bool:
     >>> permits(("GET", "/metrics"), {"metrics"}), permits(("GET", "/metrics"), {"serving"})
     (True, False)
     """
-    return not roles.isdisjoint(TABLE.get(route, _ADMIN))
+    permitted = TABLE.get(route, _ADMIN)
+    return permitted == ANY_ACCOUNT or not roles.isdisjoint(permitted)

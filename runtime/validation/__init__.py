@@ -6,18 +6,20 @@ from typing import TYPE_CHECKING
 
 from ..common.lazy import lazy_exports
 
-__all__ = ["Event", "Gate", "Reason", "SuiteFile", "SuiteRunner", "Verdict", "action_yaml"]
+__all__ = ["Decision", "Event", "Gate", "Reason", "Records", "SuiteFile", "SuiteRunner", "action_yaml"]
 
 if TYPE_CHECKING:
     from .action import action_yaml
-    from .gate import Event, Gate, Verdict
+    from .gate import Decision, Event, Gate
+    from .records import Records
     from .suite import Reason, SuiteFile, SuiteRunner
 else:
     __getattr__ = lazy_exports(
         __name__,
         {
             "action": ["action_yaml"],
-            "gate": ["Event", "Gate", "Verdict"],
+            "gate": ["Decision", "Event", "Gate"],
+            "records": ["Records"],
             "suite": ["Reason", "SuiteFile", "SuiteRunner"],
         },
     )

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 HOOK_HEADER = "X-Tidemill-Hook"
 
+GATE_ACTION = "tidemill-gate"
+"""Name of the action that calls the validation service; readers do not rely on it."""
+
 # lakeFS replaces LAKEFSACTION_HOOK from its environment. If its settings forbid that, the header is silently empty, and
 # the service rejects the call.
 _TEMPLATE = """\
@@ -38,7 +41,7 @@ def action_yaml(name: str, branches: Sequence[str], url: str) -> str:
     service refuses these if they could bring data, because lakeFS does not show their content beforehand.
 
     Args:
-        name: the action's name; readers trust only `tidemill.runtime.data.lake_client.GATE_ACTION`.
+        name: the action's name.
         branches: names or patterns of the guarded branches.
         url: the service's hook, `http://HOST:PORT/hooks/lakefs`.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Annotated, Any
 
@@ -17,18 +18,22 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from ..common.errors import TidemillError
+from ..common.errors import ConfigError, TidemillError
 from ..common.secrets import read_secret
 from ..common.service import add_metrics, token_matches, token_of
 from ..data import Lake
 from .action import HOOK_HEADER
-from .gate import Event, Gate
+from .gate import Event, Gate, hook_identifier
+from .records import Records
 from .settings import ValidationSettings
 from .suite import SuiteFile, SuiteRunner
 
 _BODY_LIMIT = 64 * 1024
 # Shorter than the action's own timeout, so that lakeFS receives the reason.
 _WARM_UP_LIMIT = 120.0
+# A deleted verdict makes readers refuse its commit until it is restored.
+_RESTORE_EVERY = 60.0
+_RESTORE_RETRY = 3.0
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +47,17 @@ def create_app(settings: ValidationSettings) -> FastAPI:
     secret = read_secret(settings.hook_secret_file)
     suites = {repository: SuiteFile.read(path) for repository, path in settings.suites.items()}
     settings.reports.mkdir(parents=True, exist_ok=True, mode=0o700)
-    warm = _start_gate(settings, suites)
+    lake = Lake(settings.lake)
+    records = Records(settings.reports, lake, read_secret(settings.signing_key_file))
+    if records.public_key not in settings.lake.verdict_keys:
+        raise ConfigError(
+            "is not among the trusted keys, so nobody would accept a verdict",
+            field="signing_key_file",
+            value=records.public_key,
+            hint="add this public key to lake.verdict_keys",
+        )
+    warm = _start_gate(lambda: Gate(suites, lake, SuiteRunner(suites), records, hook_identifier(secret)))
+    restored = _start_restoring(records, suites)
     registry = CollectorRegistry()
     verdicts = Counter("tidemill_validations", "Verdicts of the gate.", ["repository", "verdict"], registry=registry)
     seconds = Histogram("tidemill_validation_seconds", "Seconds to reach a verdict.", registry=registry)
@@ -56,6 +71,8 @@ def create_app(settings: ValidationSettings) -> FastAPI:
             return JSONResponse({"status": "starting"}, 503)
         if error := warm.exception():
             return JSONResponse({"status": "failed", "error": str(error)}, 503)
+        if not restored.is_set():
+            return JSONResponse({"status": "restoring verdicts"}, 503)
         return JSONResponse({"status": "ok", "suites": {key: suite.name for key, suite in suites.items()}})
 
     @app.post("/hooks/lakefs")
@@ -67,40 +84,62 @@ def create_app(settings: ValidationSettings) -> FastAPI:
         event = _event(await _body(request))
         started = time.monotonic()
         try:
-            verdict = await run_in_threadpool(lambda: warm.result(_WARM_UP_LIMIT).decide(event))
+            decision = await run_in_threadpool(lambda: warm.result(_WARM_UP_LIMIT).decide(event))
         except TidemillError as error:
             _log.error("no verdict", extra={"repository": event.repository_id, "error": str(error)})
             verdicts.labels(event.repository_id, "none").inc()
             return JSONResponse({"success": False, "error": str(error)}, 503)
         seconds.observe(time.monotonic() - started)
-        verdicts.labels(event.repository_id, "accepted" if verdict.success else "refused").inc()
+        verdicts.labels(event.repository_id, "accepted" if decision.success else "refused").inc()
         _log.info(
             "verdict",
             extra={
                 "event": event.event_type,
                 "repository": event.repository_id,
                 "commit": event.commit_id,
-                "success": verdict.success,
-                "reasons": [reason.message for reason in verdict.reasons],
+                "success": decision.success,
+                "reasons": [reason.message for reason in decision.reasons],
             },
         )
-        return JSONResponse(_json_safe(verdict.to_json()), 200 if verdict.success else 422)
+        return JSONResponse(_json_safe(decision.to_json()), 200 if decision.success else 422)
 
     return app
 
 
-def _start_gate(settings: ValidationSettings, suites: dict[str, SuiteFile]) -> Future[Gate]:
+def _start_gate(create: Callable[[], Gate]) -> Future[Gate]:
     gate: Future[Gate] = Future()
 
     def start() -> None:
         try:
-            gate.set_result(Gate(suites, Lake(settings.lake), SuiteRunner(suites), settings.reports))
+            gate.set_result(create())
         except BaseException as error:  # noqa: BLE001 - passed on through the future
             _log.exception("the gate cannot start, so it refuses all operations")
             gate.set_exception(error)
 
     threading.Thread(target=start, name="gate-start", daemon=True).start()
     return gate
+
+
+def _start_restoring(records: Records, suites: Mapping[str, SuiteFile]) -> threading.Event:
+    """Restore the signed verdicts now, and then regularly; return an event that is set after the first time."""
+    done = threading.Event()
+
+    def restore() -> None:
+        while True:
+            failed = False
+            for repository, suite in suites.items():
+                try:
+                    if number := records.restore(repository, suite):
+                        _log.info("restored verdicts", extra={"repository": repository, "verdicts": number})
+                except Exception as error:  # noqa: BLE001 - one failed attempt must not end the thread
+                    failed = True
+                    _log.warning("cannot restore verdicts", extra={"repository": repository, "error": str(error)})
+            if not failed:
+                done.set()
+            time.sleep(_RESTORE_RETRY if failed else _RESTORE_EVERY)
+
+    threading.Thread(target=restore, name="restore-verdicts", daemon=True).start()
+    return done
 
 
 async def _body(request: Request) -> bytes:

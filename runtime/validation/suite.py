@@ -5,6 +5,7 @@ Importing Great Expectations takes seconds and 200 MB, so only `SuiteRunner` imp
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -53,11 +54,13 @@ class SuiteFile:
         name: name of the suite.
         path: path in the repository; the gate judges the Parquet files below it.
         expectations: the raw expectations, each with `type` and `kwargs`.
+        sha256: the SHA-256 of the file; None if the suite is not from a file.
     """
 
     name: str
     path: str
     expectations: tuple[Mapping[str, Any], ...]
+    sha256: str | None = None
 
     @classmethod
     def read(cls, file: Path) -> SuiteFile:
@@ -68,7 +71,8 @@ class SuiteFile:
             ConfigError: the file is not a suite.
         """
         try:
-            raw = json.loads(file.read_text(encoding="utf-8"))
+            content = file.read_bytes()
+            raw = json.loads(content)
         except OSError as error:
             raise NotFoundError(f"cannot read the suite ({error.strerror})", field="gate", value=str(file)) from None
         except ValueError as error:
@@ -86,7 +90,7 @@ class SuiteFile:
             ) from None
         if not expectations:
             raise ConfigError("a suite without expectations accepts all data", field="gate", value=str(file))
-        return cls(name, path, expectations)
+        return cls(name, path, expectations, hashlib.sha256(content).hexdigest())
 
 
 class SuiteRunner:

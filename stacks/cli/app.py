@@ -23,7 +23,7 @@ COMMANDS = (
     "up", "preview", "refresh", "destroy",
     "status", "stop", "start", "restart", "logs", "open_", "doctor",
     "policies", "env", "validate", "config", "stacks",
-    "init", "update", "schema", "train", "export", "import_",
+    "init", "update", "schema", "train", "data", "export", "import_",
     "serve", "score", "image",
     "add", "keys", "users", "capture",
 )  # fmt: skip

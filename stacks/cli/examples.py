@@ -45,6 +45,9 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example("tidemill policies", "the rules and the level of each"),
         Example('pulumi preview --policy-pack "$(tidemill policies --path)"', "use them without tidemill"),
     ),
+    "data restore": (
+        Example("tidemill data restore flights/main", "show the commits that did not pass the gate, ask, remove them"),
+    ),
     "env": (Example('eval "$(tidemill env)"', "connect `pulumi` and training code to the stack"),),
     "validate": (
         Example("tidemill validate", "check the configs of all stacks"),

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...components.targets.checks import Problem
+from ...runtime.common.errors import ConfigError, NotFoundError
+from ...runtime.common.verdicts import is_below
+from ...runtime.validation import SuiteFile
 from ..settings import StackConfig
 from .schema_errors import KeyPath, nearest
 
@@ -29,6 +32,7 @@ def cross_check(
         yield Problem(path, message, config.stack, "rename the file, or correct the name")
     yield from _files(config, project)
     yield from _repositories(config)
+    yield from _suites(config, project)
     yield from _receivers(config, secrets, plain)
     yield from _ports(config)
     yield from config.problems()
@@ -70,6 +74,24 @@ def _repositories(config: StackConfig) -> Iterator[Problem]:
             hint = f"did you mean {close}?" if close else "add it under lake.repositories"
             message = "no such repository in lake.repositories"
             yield Problem(("models", name, "data"), message, model.data, hint)
+
+
+def _suites(config: StackConfig, project: Path) -> Iterator[Problem]:
+    for name, repository in config.lake.repositories.items():
+        if not repository.gate or not (project / repository.gate).is_file():
+            continue
+        path: KeyPath = ("lake", "repositories", name, "gate")
+        try:
+            folder = SuiteFile.read(project / repository.gate).path
+        except (ConfigError, NotFoundError) as error:
+            yield Problem(path, error.message, repository.gate, error.hint or "correct the file")
+            continue
+        for model, settings in config.models.items():
+            data = settings.data.strip("/").split("/", 2)
+            if data[0] == name and not is_below("/".join(data[2:]), folder):
+                message = f"is outside the folder {folder} that the gate judges, so no training accepts it"
+                hint = f"use data below it, or change meta.tidemill.path in {repository.gate}"
+                yield Problem(("models", model, "data"), message, settings.data, hint)
 
 
 def _receivers(config: StackConfig, secrets: set[str], plain: set[str]) -> Iterator[Problem]:

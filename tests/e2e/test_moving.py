@@ -15,6 +15,7 @@ import pytest
 from tidemill.runtime import data
 from tidemill.runtime.capture.reading import read_capture
 from tidemill.runtime.common.settings import LakeSettings
+from tidemill.runtime.common.verdicts import public_key
 from tidemill.runtime.data.lake_client import Lake
 
 from tests.support.docker import docker_daemon
@@ -96,6 +97,7 @@ def lake(platform: RunningPlatform) -> Lake:
             endpoint=platform.url("lakefs"),
             key_id_file=secrets / "lakefs-key-id",
             secret_file=secrets / "lakefs-secret",
+            verdict_keys=(public_key((secrets / "verdict-signing-key").read_text()),),
         )
     )
 

@@ -22,6 +22,7 @@ from tidemill.components.targets.aws.operations import AwsOperations
 from tidemill.components.targets.aws.release import release
 from tidemill.components.targets.aws.settings import AwsSettings
 from tidemill.runtime.common.errors import NotFoundError, PlatformError, RefusedError, ServiceError, UnreachableError
+from tidemill.runtime.common.verdicts import public_key
 
 from tests.support.aws_server import BUCKET, REGION, AwsServer, Cluster, aws_server, end_task, make_bucket, make_cluster
 
@@ -82,6 +83,15 @@ def test_secrets_have_the_shapes_which_are_asked_for(aws: AwsServer, context: Co
     inputs = secret_inputs(aws, format=shape)
     SecretValue().create(context, inputs)
     assert len(value_of(aws, inputs["secret"])) == length
+
+
+def test_only_the_public_part_of_a_private_key_is_in_the_state(aws: AwsServer, context: Context) -> None:
+    kind, inputs = SecretValue(), secret_inputs(aws, format="ed25519")
+    _, state = kind.create(context, inputs)
+    private = value_of(aws, inputs["secret"])
+    assert state["public"] == public_key(private)
+    assert private not in json.dumps(state)
+    assert kind.create(context, inputs)[1] == state
 
 
 def test_a_given_secret_is_put_there_and_changed(aws: AwsServer, context: Context) -> None:

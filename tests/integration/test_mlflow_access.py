@@ -414,6 +414,7 @@ def test_people_come_and_go_without_a_restart(stand: Stand) -> None:
         assert people.all() == [*before, Person("zoe", ())]
         with stand.accounts.client("zoe", password) as zoe:
             assert zoe.get(f"{API}/experiments/get", params={"experiment_id": "0"}).status_code == 403
+            assert zoe.get(f"{API}/users/current").status_code == 200
         people.revoke("zoe")
     database = b"".join(path.read_bytes() for path in (stand.folder / "mlflow").glob("accounts.db*"))
     assert b"person-read" in database

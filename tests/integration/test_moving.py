@@ -254,7 +254,10 @@ def _moved_lake(folder: Path, root: StackRoot, old: Old) -> Generator[tuple[Serv
     with lakefs_server(folder, env=env) as server:
         server.auth = ((root.secrets / "lakefs-key-id").read_text(), (root.secrets / "lakefs-secret").read_text())
         settings = LakeSettings(
-            endpoint=server.url, key_id_file=root.secrets / "lakefs-key-id", secret_file=root.secrets / "lakefs-secret"
+            endpoint=server.url,
+            key_id_file=root.secrets / "lakefs-key-id",
+            secret_file=root.secrets / "lakefs-secret",
+            verdict_keys=old.gated.settings.verdict_keys,
         )
         with Lake(settings) as lake:
             yield server, lake

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 from tidemill.runtime.common.settings import LakeSettings
-from tidemill.runtime.data.lake_client import GATE_ACTION, Lake
-from tidemill.runtime.validation.action import action_yaml
+from tidemill.runtime.common.verdicts import generate_signing_key, public_key
+from tidemill.runtime.data import Lake
+from tidemill.runtime.validation.action import GATE_ACTION, action_yaml
 
 from tests.support.servers import Server, free_port, lakefs_server, secret_file
 
@@ -23,16 +24,17 @@ ACTION_FILE = f"_lakefs_actions/{GATE_ACTION}.yaml"
 
 @dataclass
 class GatedLake:
-    """A lake whose repository `flights` is guarded on `main`."""
+    """A lake whose repositories are guarded on `main`."""
 
     settings: LakeSettings
     lakefs: Server
     validation: Server
     hook_secret: str
     token: str
+    suite: Path = SUITE
 
     def repository(self, name: str) -> None:
-        """Make a guarded repository; the suites know `flights` alone."""
+        """Make a guarded repository; only those that the lake began with have a suite."""
         answer = httpx.post(
             f"{self.lakefs.url}/api/v1/repositories",
             json={"name": name, "storage_namespace": f"local://{name}", "default_branch": "main"},
@@ -42,26 +44,32 @@ class GatedLake:
         answer.raise_for_status()
         self.guard(name)
 
+    def action(self) -> str:
+        """Return the gate's action file."""
+        return action_yaml(GATE_ACTION, ["main"], f"{self.validation.url}/hooks/lakefs")
+
     def guard(self, name: str) -> None:
         """Commit the gate's action file on `main`, as the platform does, and does again when it is gone."""
         with Lake(self.settings) as lake:
             file = self.validation.folder / "action.yaml"
-            file.write_text(action_yaml(GATE_ACTION, ["main"], f"{self.validation.url}/hooks/lakefs"))
+            file.write_text(self.action())
             lake.upload(name, "main", ACTION_FILE, file)
             assert lake.commit(name, "main", "Guard main", {})
 
 
 @contextmanager
-def gated_lake(folder: Path) -> Iterator[GatedLake]:
-    """Run lakeFS and the validation service, with the repository `flights` and the sample team's expectations."""
+def gated_lake(folder: Path, repositories: Sequence[str] = ("flights",)) -> Iterator[GatedLake]:
+    """Run lakeFS and the validation service, with guarded repositories and the sample team's expectations."""
     secrets = folder / "secrets"
     hook = secret_file(secrets, "hook")
     token = secret_file(secrets, "token")
+    signing_key = secret_file(secrets, "verdict-signing-key", generate_signing_key())
     with lakefs_server(folder / "lakefs", env={"LAKEFSACTION_HOOK": hook.read_text()}) as lakefs:
         lake = {
             "endpoint": lakefs.url,
             "key_id_file": str(lakefs.files["key_id"]),
             "secret_file": str(lakefs.files["secret"]),
+            "verdict_keys": [public_key(signing_key.read_text())],
         }
         port = free_port()
         home = folder / "validation"
@@ -72,8 +80,9 @@ def gated_lake(folder: Path) -> Iterator[GatedLake]:
                 {
                     "listen": {"port": port, "token_file": str(token)},
                     "hook_secret_file": str(hook),
+                    "signing_key_file": str(signing_key),
                     "lake": lake,
-                    "suites": {"flights": str(SUITE)},
+                    "suites": dict.fromkeys(repositories, str(SUITE)),
                     "reports": str(home / "reports"),
                 }
             )
@@ -89,7 +98,8 @@ def gated_lake(folder: Path) -> Iterator[GatedLake]:
         validation.start()
         try:
             made = GatedLake(LakeSettings.model_validate(lake), lakefs, validation, hook.read_text(), token.read_text())
-            made.repository("flights")
+            for name in repositories:
+                made.repository(name)
             yield made
         finally:
             validation.stop()

@@ -10,9 +10,12 @@ from typing import Any
 
 import pulumi
 from pulumi.runtime import mocks
+from tidemill.runtime.common.verdicts import generate_signing_key, public_key
 
 from tests.support.graphs import Declared
 from tests.support.standin.outputs import INVOKES, id_of, outputs_of
+
+PUBLIC_KEY = public_key(generate_signing_key())
 
 
 @dataclass
@@ -29,6 +32,8 @@ class Recorded(mocks.Mocks):
         if args.typ.endswith(":Endpoint"):
             self.ports += 1
             outputs |= {"host": "127.0.0.1", "port": float(args.inputs.get("port", self.ports))}
+        elif args.typ.endswith((":Secret", ":SecretValue")) and args.inputs.get("format") == "ed25519":
+            outputs["public"] = PUBLIC_KEY
         elif args.typ.startswith("tidemill-native:docker:"):
             volume = f"tidemill-{args.inputs['stack']}-{args.inputs['name']}"
             digest = args.typ.endswith(":Files") and f"{len(self.resources):012x}"

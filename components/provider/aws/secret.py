@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NotRequired
 
 from ..base import Context, Diff, Named, NativeResource, Properties, without
-from ..secret_formats import FORMATS, SECRET_DEFAULTS, check_secret
+from ..secret_formats import FORMATS, PRIVATE_KEY, SECRET_DEFAULTS, check_secret, public_part
 from .client import connect, error_code, talking
 
 if TYPE_CHECKING:
@@ -29,13 +29,13 @@ class SecretValueInputs(Named):
 class SecretValue(NativeResource, inputs=SecretValueInputs):
     """The given value of a secret, or a random one that is generated once and kept.
 
-    Outputs: `version`, which tells readers that the value has changed. A generated value is neither in the state nor on
-    this machine.
+    Outputs: `version`, which tells readers that the value has changed, and `public`, the public key of a private key. A
+    generated value is neither in the state nor on this machine.
     """
 
     token: ClassVar[str] = "tidemill-native:aws:SecretValue"
     defaults: ClassVar[Mapping[str, Any]] = SECRET_DEFAULTS
-    outputs: ClassVar[tuple[str, ...]] = ("version",)
+    outputs: ClassVar[tuple[str, ...]] = ("version", "public")
     secret_inputs: ClassVar[frozenset[str]] = frozenset({"value"})
     replace_on: ClassVar[tuple[str, ...]] = ("stack", "name", "secret", "format")
     holds_data: ClassVar[bool] = True
@@ -56,7 +56,11 @@ class SecretValue(NativeResource, inputs=SecretValueInputs):
             version = _current(client, str(inputs["secret"]))
             if version is None or inputs.get("value"):
                 version = _put(client, inputs, version or "")
-        return str(inputs["name"]), {**inputs, "version": version}
+            public: Properties = {}
+            if inputs["format"] == PRIVATE_KEY:
+                found = client.get_secret_value(SecretId=str(inputs["secret"]), VersionId=version)
+                public = public_part(inputs, str(found["SecretString"]))
+        return str(inputs["name"]), {**inputs, "version": version, **public}
 
     def read(self, context: Context, state: Properties) -> Properties | None:
         """Return the state with the current version, with `missing` when there is none."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired
 from ....runtime.common.errors import ConfigError
 from ....runtime.common.files import write_private
 from ..base import UNKNOWN, Context, Diff, Named, NativeResource, Properties, without
-from ..secret_formats import FORMATS, SECRET_DEFAULTS, check_secret
+from ..secret_formats import FORMATS, SECRET_DEFAULTS, check_secret, public_part
 from .files import claim, root_of
 from .ports import HOST, forget_port, keep_port, kept_port, restore_port
 
@@ -113,11 +113,14 @@ class Endpoint(Local, inputs=EndpointInputs):
 
 
 class Secret(Local, inputs=SecretInputs):
-    """A given or random secret in a file of mode 0600; the encrypted state has a copy, so a lost file is restored."""
+    """A given or random secret in a file of mode 0600; the encrypted state has a copy, so a lost file is restored.
+
+    Output `public`: the public key of a private key.
+    """
 
     token: ClassVar[str] = "tidemill-native:local:Secret"
     defaults: ClassVar[Mapping[str, Any]] = SECRET_DEFAULTS
-    outputs: ClassVar[tuple[str, ...]] = ("file", "value")
+    outputs: ClassVar[tuple[str, ...]] = ("file", "value", "public")
     secret_inputs: ClassVar[frozenset[str]] = frozenset({"value"})
     secret_outputs: ClassVar[frozenset[str]] = frozenset({"value"})
     replace_on: ClassVar[tuple[str, ...]] = ("stack", "root", "name", "format")
@@ -139,7 +142,7 @@ class Secret(Local, inputs=SecretInputs):
         value = inputs.get("value") or _read(path) or FORMATS[str(inputs["format"])]()
         if _read(path) != value:
             write_private(path, value)
-        return str(inputs["name"]), {**inputs, "file": str(path), "value": value}
+        return str(inputs["name"]), {**inputs, "file": str(path), "value": value, **public_part(inputs, value)}
 
     def read(self, context: Context, state: Properties) -> Properties | None:
         """Return the state, with `missing` when the file no longer holds the secret."""
@@ -151,7 +154,7 @@ class Secret(Local, inputs=SecretInputs):
         value = inputs.get("value") or state["value"]
         path = claim(context, inputs).secrets / str(inputs["name"])
         write_private(path, value)
-        return {**inputs, "file": str(path), "value": value}
+        return {**inputs, "file": str(path), "value": value, **public_part(inputs, value)}
 
     def delete(self, context: Context, state: Properties) -> None:
         """Delete the file."""

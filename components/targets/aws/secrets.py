@@ -51,7 +51,7 @@ class Secrets:
             opts=protected(opts),
         )
         self._made[name] = StoredSecret(secret.arn, value.version, value)
-        return SecretRef(name, value)
+        return SecretRef(name, value, value.public)
 
     def stored(self, name: str) -> StoredSecret:
         """Return the secret `name`."""

@@ -189,7 +189,7 @@ class DockerTarget:
             value=args.value,
             opts=protected(opts),
         )
-        return SecretRef(name, made)
+        return SecretRef(name, made, made.public)
 
     @property
     def content(self) -> Content:

@@ -121,7 +121,7 @@ class LocalTarget:
         made = native.Secret(
             name, stack=self._stack, root=str(self._root), format=args.format, value=args.value, opts=protected(opts)
         )
-        return SecretRef(name, made)
+        return SecretRef(name, made, made.public)
 
     @property
     def content(self) -> Content:

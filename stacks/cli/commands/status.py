@@ -57,6 +57,7 @@ def _print_view(view: Overview) -> None:
             data, code = (model.lake_commit or "")[:12], (model.git_commit or "")[:12]
             models.add_row(model.name, serving, data, code, model.alias or "")
         parts.append(models)
+    parts += [str(commit) for commit in view.unvalidated]
     if not view.running:
         parts.append("stopped; `tidemill start` starts it again")
     print_tables(*parts)

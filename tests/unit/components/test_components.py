@@ -119,7 +119,8 @@ def test_grafana_where_it_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_protected_branch_is_guarded(tmp_path: Any) -> None:
     (tmp_path / "stacks/config").mkdir(parents=True)
     (tmp_path / "Pulumi.yaml").write_text((ROOT / "Pulumi.yaml").read_text())
-    (tmp_path / "suite.json").write_text('{"name": "x", "expectations": [], "meta": {"tidemill": {"path": "x"}}}')
+    suite = {"name": "x", "expectations": [{"type": "x"}], "meta": {"tidemill": {"path": "x"}}}
+    (tmp_path / "suite.json").write_text(json.dumps(suite))
     (tmp_path / "stacks/config/Pulumi.harbour-dev.yaml").write_text(
         "config:\n  tidemill:stack:\n    team: harbour\n    environment: dev\n"
         "    lake: {repositories: {harbour: {protect: [main, prod], gate: suite.json}}}\n"

@@ -78,7 +78,9 @@ def test_what_needs_no_credentials() -> None:
     assert set(GRANTS_OF_PEOPLE) == PEOPLE
 
 
-@pytest.mark.parametrize("name", ["", "Ana", "ana:x", "ana ben", "-ana", "ana-", "a" * 65, "änne", "admin", *SERVICES])
+@pytest.mark.parametrize(
+    "name", ["", "Ana", "ana:x", "ana ben", "-ana", "ana-", "a" * 65, "änne", "admin", "harbour-dev-serving", *SERVICES]
+)
 def test_names_that_a_person_cannot_have(name: str) -> None:
     assert name_problem(name)
 

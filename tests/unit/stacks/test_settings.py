@@ -31,6 +31,9 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "Pulumi.yaml").write_text("name: quay\nruntime: python\nstackConfigDir: config\n")
     (tmp_path / "config").mkdir()
     (tmp_path / "code").mkdir()
+    for name, expectations in (("empty.json", []), ("suite.json", [{"type": "expect_column_to_exist"}])):
+        suite = {"name": "x", "expectations": expectations, "meta": {"tidemill": {"path": "catches"}}}
+        (tmp_path / name).write_text(json.dumps(suite))
     return tmp_path
 
 
@@ -86,6 +89,12 @@ def test_the_sample_team_holds_and_the_schema_file_is_in_step() -> None:
         (HEAD + MODEL.replace("      boats:", "      Boats:"), 6, "models.Boats", ("name",)),
         (HEAD + "    lake: {repositories: {harbour: {gate: no.json}}}\n", 5, "lake.repositories.harbour.gate",
          ("no such file",)),
+        (HEAD + "    lake: {repositories: {harbour: {gate: empty.json}}}\n", 5, "lake.repositories.harbour.gate",
+         ("a suite without expectations", "'empty.json'")),
+        (HEAD + MODEL + "    lake: {repositories: {harbour: {gate: suite.json}}}\n", 11, "models.boats.data",
+         ("outside the folder catches", "meta.tidemill.path in suite.json")),
+        (HEAD + "    lake: {verdict_keys: [1, 1]}\n", 5, "lake", ("verdict_keys", "twice")),
+        (HEAD + "    lake: {verdict_keys: []}\n", 5, "lake.verdict_keys", ("at least 1",)),
         (HEAD + "    ports:\n      lakef: 8000\n", 6, "ports.lakef", ("lakefs",)),
         (HEAD + "    ports:\n      lakefs: 8000\n      mlflow: 8000\n", 7, "ports.mlflow", ("8000", "lakefs")),
         (HEAD + "    ports: {lakefs: 70000}\n", 5, "ports.lakefs", ("65535",)),

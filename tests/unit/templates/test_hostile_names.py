@@ -58,7 +58,8 @@ def write(project: Path, **changes: Any) -> None:
     }
     config = {"tidemill:stack": stack, "quay:url": {"secure": "v1:abc"}}
     (project / "Pulumi.yaml").write_text("name: quay\nruntime: python\n")
-    text = yaml.safe_dump({"config": config}, allow_unicode=True)
+    # Escaped, because PyYAML does not read back every character that it writes as it is, such as U+0085.
+    text = yaml.safe_dump({"config": config}, allow_unicode=False)
     (project / "Pulumi.harbour-dev.yaml").write_text(text, encoding="utf-8")
 
 

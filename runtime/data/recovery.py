@@ -1,0 +1,126 @@
+"""Commits on a branch that did not pass the gate: lists them, and removes the data that they brought."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ..common.errors import ConfigError, UnvalidatedError
+from .dataset import LakeLike, newest_accepted, opened, prefix_of, split
+from .lake_client import Commit, Lake
+
+_MAX_COMMITS = 100
+_MAX_FILES = 1000
+_ACTIONS = "_lakefs_actions/"
+
+
+@dataclass(frozen=True)
+class UnvalidatedCommit:
+    """A commit that changed data on a branch without passing the gate.
+
+    Attributes:
+        commit: the full commit id.
+        message: its message.
+        created: its time, UTC, ISO 8601.
+        files: the changed paths, at most 1000.
+    """
+
+    commit: str
+    message: str
+    created: str
+    files: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        return {"commit": self.commit, "message": self.message, "created": self.created, "files": [*self.files]}
+
+
+@dataclass(frozen=True)
+class Restored:
+    """The result of `restore`.
+
+    Attributes:
+        commit: the merge that restored the branch; None if there was nothing to restore.
+        accepted: the accepted commit whose data the branch has again.
+        removed, restored: the paths that were deleted, and those whose accepted content is back.
+    """
+
+    commit: str | None
+    accepted: str
+    removed: tuple[str, ...]
+    restored: tuple[str, ...]
+
+
+def unvalidated(address: str, *, lake: LakeLike = None) -> list[UnvalidatedCommit]:
+    """Return the commits of `REPOSITORY/BRANCH[/PATH]` that brought data past the gate, newest first, at most 100.
+
+    These are the commits after the newest accepted one that changed something at or below the path. Without any
+    accepted commit, all that changed it.
+
+    Raises:
+        NotFoundError: the repository or branch does not exist.
+        UnreachableError: lakeFS does not answer.
+    """
+    repository, ref, path = split(address)
+    found: list[UnvalidatedCommit] = []
+    with opened(lake) as connection:
+        for item in connection.log(repository, ref):
+            if connection.accepted(repository, item.id) or len(found) >= _MAX_COMMITS:
+                break
+            if files := _changed_files(connection, repository, item, path):
+                created = datetime.fromtimestamp(item.created, UTC).isoformat()
+                found.append(UnvalidatedCommit(item.id, item.message, created, files))
+    return found
+
+
+def restore(address: str, *, lake: LakeLike = None) -> Restored:
+    """Give the branch `REPOSITORY/BRANCH` the data of its newest accepted commit again, through the gate.
+
+    The history keeps the commits that did not pass. lakeFS action files stay as they are; `tidemill up` restores the
+    gate's own. A repeated call changes nothing.
+
+    Raises:
+        ConfigError: the address has a path.
+        UnvalidatedError: the gate accepted no commit of the branch.
+        GateError: the gate refused the merge.
+        UnreachableError: lakeFS or the gate does not answer; nothing was merged.
+    """
+    repository, branch, path = split(address)
+    if path:
+        raise ConfigError("has a path", field="data", value=address, hint="write REPOSITORY/BRANCH")
+    with opened(lake) as connection:
+        head = connection.head(repository, branch)
+        good = newest_accepted(connection, repository, head.id)
+        verdict = connection.verdict(repository, good.id) if good else None
+        if good is None or verdict is None:
+            raise UnvalidatedError("no commit passed the gate", field="data", value=address, hint="publish data first")
+        changes = [
+            (kind, name)
+            for kind, name in connection.changed(repository, good.id, head.id, prefix_of(verdict.path))
+            if not name.startswith(_ACTIONS)
+        ]
+        removed = tuple(name for kind, name in changes if kind == "added")
+        back = tuple(name for kind, name in changes if kind != "added")
+        if not changes:
+            return Restored(None, good.id, (), ())
+        temporary = f"tidemill-restore-{head.id[:12]}"
+        connection.delete_branch(repository, temporary)
+        connection.create_branch(repository, temporary, head.id)
+        for name in removed:
+            connection.delete(repository, temporary, name)
+        for name in back:
+            connection.copy(repository, temporary, name, good.id)
+        message = f"Restore the data of {good.id[:12]}"
+        connection.commit(repository, temporary, message, {})
+        made = connection.merge(repository, temporary, branch, message, {})
+        connection.delete_branch(repository, temporary)
+        return Restored(made, good.id, removed, back)
+
+
+def _changed_files(lake: Lake, repository: str, item: Commit, path: str) -> tuple[str, ...]:
+    if not item.parents:
+        return ()
+    changes = lake.changed(repository, item.parents[0], item.id, prefix_of(path))
+    names = (name for _, name in changes if not name.startswith(_ACTIONS))
+    return tuple(name for name, _ in zip(names, range(_MAX_FILES), strict=False))
