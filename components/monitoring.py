@@ -91,7 +91,7 @@ class Monitoring(pulumi.ComponentResource):
         store = args.target.object_store("monitor", child)
         captures = {service.model: service.capture for service in args.serving}
         settings = {
-            "listen": listen_settings(token.name, args.target),
+            "listen": listen_settings(token.name, args.target, endpoint),
             "lake": lake_settings(args.lake),
             "registry": registry_settings(args.registry, "monitor"),
             "state": f"@{{store:{store.name}}}",

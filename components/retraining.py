@@ -91,7 +91,7 @@ class Retraining(pulumi.ComponentResource):
             child,
         )
         settings = {
-            "listen": listen_settings(self.token.name, target),
+            "listen": listen_settings(self.token.name, target, self.endpoint),
             "runtime": "@{config}/runtime.json",
             "registry": registry_settings(args.registry, RETRAINING),
             "lake": lake_settings(args.lake),

@@ -61,7 +61,7 @@ class ModelService(pulumi.ComponentResource):
         serve, capture = args.serve, args.serve.capture
         hash_key = target.secret(f"capture-{name}-hash", SecretArgs(), child) if capture.hash else None
         settings = {
-            "listen": listen_settings(self.key.name, target),
+            "listen": listen_settings(self.key.name, target, self.endpoint, args.serve.hosts),
             "model": name,
             "alias": args.alias,
             "registry": registry_settings(args.registry, "serving"),

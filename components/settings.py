@@ -192,6 +192,12 @@ class ServeConfig(Settings):
     access_log: float = Field(
         default=1.0, ge=0, le=1, description="Share of successful requests to log; failed requests are always logged."
     )
+    hosts: list[Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)$")]] = Field(
+        default_factory=list[str],
+        description="More host names under which clients reach the server, such as that of your own proxy; `*` accepts "
+        "every name. The stack's own names, `localhost` and IP addresses are always accepted.",
+        examples=[["models.example.org"]],
+    )
     drain: Duration = Field(
         default=timedelta(0), description="Time, at shutdown, between reporting not ready and closing the port."
     )

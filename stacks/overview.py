@@ -37,15 +37,19 @@ class ServiceView:
 
     Attributes:
         name: the service.
-        state: running, starting, stopped, or failing (it exits and is restarted).
-        healthy: whether its health check passes.
+        state: running, starting, stopped, failing (it exits and is restarted), or unsupervised (it runs, but nothing
+            would restart it).
+        healthy: whether it is alive, ready and supervised.
         url: where it listens, or None.
         version: version of the program, or None if unknown.
         pid: its process on this machine, or None.
         memory_mb: memory of its processes.
         uptime_seconds: time since its last start.
         log: where its log is.
-        problem: why it is unhealthy, or None.
+        problem: why it is unhealthy or degraded, or None.
+        alive: whether its health check passes.
+        degraded: whether it works, but something is wrong.
+        awaits_first_version: whether it is not ready only because its model never had a champion.
     """
 
     name: str
@@ -58,11 +62,20 @@ class ServiceView:
     uptime_seconds: float | None
     log: str
     problem: str | None = None
+    alive: bool = False
+    degraded: bool = False
+    awaits_first_version: bool = False
 
 
 @dataclass(frozen=True)
 class ModelView:
-    """A model as its server reports it."""
+    """A model as its server reports it.
+
+    Attributes:
+        ready: whether the server answers predictions.
+        alias: the alias of the version, if the registry still has it.
+        degraded: whether it is ready, but something is wrong, such as a missing alias; `problem` says what.
+    """
 
     name: str
     ready: bool
@@ -72,6 +85,7 @@ class ModelView:
     lake_commit: str | None = None
     git_commit: str | None = None
     problem: str | None = None
+    degraded: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,10 +151,16 @@ def overview(loaded: LoadedStack, operations: Operations) -> Overview:
         url = operations.url(service.name)
         if problem is None and url is not None:
             problem = _health_problem(operations, service.name, url)
+        alive = not problem
+        readiness = _readiness(operations, service.name) if alive else _Readiness()
+        problem = problem or readiness.problem
+        healthy = alive and readiness.ready
+        if alive and service.state == "unsupervised":
+            healthy, problem = False, "running, not supervised; `tidemill start` restarts and supervises it"
         return ServiceView(
             name=service.name,
             state=service.state,
-            healthy=not problem,
+            healthy=healthy,
             url=url,
             version=operations.version(service.name),
             pid=service.pid,
@@ -148,6 +168,9 @@ def overview(loaded: LoadedStack, operations: Operations) -> Overview:
             uptime_seconds=service.uptime_seconds,
             log=operations.log_place(service.name),
             problem=problem or None,
+            alive=alive,
+            degraded=healthy and bool(problem),
+            awaits_first_version=readiness.awaits_first_version,
         )
 
     with ThreadPoolExecutor(max_workers=16) as pool:
@@ -171,6 +194,30 @@ def _health_problem(operations: Operations, name: str, url: str) -> str | None:
     except TidemillError as error:
         return f"cannot read its secret ({error})"
     return None if answer.status_code == 200 else f"answers {answer.status_code} on {path}"
+
+
+@dataclass(frozen=True)
+class _Readiness:
+    """The answer of a service at `/readyz`."""
+
+    ready: bool = True
+    problem: str | None = None
+    awaits_first_version: bool = False
+
+
+def _readiness(operations: Operations, name: str) -> _Readiness:
+    """Return whether a service of ours is ready; other services, and those that are out of reach, count as ready."""
+    try:
+        answer = None if name in _HEALTH else operations.ask(name, "/readyz")
+    except TidemillError:
+        answer = None  # it has just stopped
+    if answer is None or answer[0] not in (200, 503):
+        return _Readiness()
+    ready, body = answer[0] == 200, _json_object(answer[1]) or {}
+    reason = body.get("error") or (None if ready else body.get("status"))
+    if ready:
+        return _Readiness(problem=str(reason) if reason else None)
+    return _Readiness(False, f"not ready: {reason or 'no reason given'}", bool(body.get("awaits_first_version")))
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:
@@ -201,11 +248,12 @@ def model_view(operations: Operations, model: str) -> ModelView:
         name=model,
         ready=status == 200,
         url=url,
-        alias=text("alias"),
+        alias=None if body.get("alias_missing") else text("alias"),
         version=text("version"),
         lake_commit=text("lake_commit"),
         git_commit=text("git_commit"),
-        problem=None if status == 200 else text("error") or f"answers {status}",
+        problem=text("error") or (None if status == 200 else f"answers {status}"),
+        degraded=status == 200 and text("error") is not None,
     )
 
 

@@ -1,6 +1,4 @@
-"""MLflow's own application with authentication, as tidemill starts it on every target.
-
-    uvicorn --factory tidemill.runtime.registry.mlflow_app:create_app
+"""MLflow's own application with authentication, as `python -m tidemill.runtime.registry` starts it on every target.
 
 In front of MLflow's own checks, which are about single experiments and models, the table in `mlflow_routes` says which
 account may use which route. `mlflow_stores` keeps artifacts in the server's own store and records who did what.

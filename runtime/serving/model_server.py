@@ -69,6 +69,7 @@ class ModelServer:
             source_of(settings, settings.alias),
             load,
             poll_seconds=settings.poll_seconds,
+            serve_without_alias=True,
             changed=self._publish_soon,
             swapped=_retire_on(loop, self._in_flight.retire),
         )

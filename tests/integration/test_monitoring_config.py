@@ -41,7 +41,7 @@ def check(*argv: str) -> str:
 
 def test_promtool_accepts_the_config_and_the_rules(rendered: Path) -> None:
     said = check(str(tools.find("promtool")), "check", "config", str(rendered / "prometheus.yml"))
-    assert "8 rules found" in said
+    assert "9 rules found" in said
 
 
 def test_amtool_accepts_the_config_and_routes_a_drift_alert(rendered: Path) -> None:
@@ -92,6 +92,9 @@ def test_rules_of_the_model_server(rendered: Path) -> None:
         f'tidemill_requests_total{{{of},version="7",code="429"}}': "0x120 1+10x280",
         f'tidemill_requests_total{{{of},version="7",code="500"}}': "_x20 1x380",
         f"tidemill_registry_reachable{{{of}}}": "1x10 0x390",
+        f"tidemill_alias_missing{{{of}}}": "0x120 1x120 0x160",
+        # The server reports one or the other.
+        f"tidemill_champion_missing{{{of}}}": "0x400",
     }
 
     def expected(alert: str, at: str, **labels: str) -> dict[str, object]:
@@ -109,6 +112,10 @@ def test_rules_of_the_model_server(rendered: Path) -> None:
         expected("TidemillModelFails", "10m"),
         expected("TidemillRegistryUnreachable", "4m"),
         expected("TidemillRegistryUnreachable", "7m", **ticket),
+        expected("TidemillAliasMissing", "9m"),
+        expected("TidemillAliasMissing", "12m", model="flights", severity="page"),
+        expected("TidemillNoChampion", "12m"),
+        expected("TidemillAliasMissing", "30m"),
     ]
     rules = yaml.safe_load((rendered / "rules.yml").read_text())
     annotations = {rule["alert"]: rule.pop("annotations") for group in rules["groups"] for rule in group["rules"]}

@@ -214,11 +214,11 @@ def mlflow_server(
     folder: Path,
     *,
     env: Mapping[str, str] | None = None,
-    app: str = "tidemill.runtime.registry.mlflow_app:create_app",
+    app: str | None = None,
 ) -> Generator[Server]:
     """Run MLflow with authentication in `folder`, as the `local` target does; `files` holds `password` of `admin`.
 
-    `app` is the factory of the application, which returns that of `mlflow_app`.
+    `app` is the factory of another application around that of `mlflow_app`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
@@ -259,14 +259,9 @@ def mlflow_server(
         argv=[
             sys.executable,
             "-m",
-            "uvicorn",
-            "--factory",
-            app,
-            "--host",
-            "127.0.0.1",
+            *(("uvicorn", "--factory", app) if app else ("tidemill.runtime.registry",)),
             "--port",
             str(port),
-            "--no-access-log",
         ],
         env={**settings, **(env or {})},
         files={"password": password},

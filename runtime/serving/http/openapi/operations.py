@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ....common.problem import PROBLEM_TYPE
 from ..content_negotiation import JSON
-from ..errors import MEDIA_TYPE
 from .body_schemas import ref
 
 REFUSALS = {
@@ -65,7 +65,7 @@ def answer(text: str, schemas: Mapping[str, Any]) -> dict[str, Any]:
 
 def problem(text: str) -> dict[str, Any]:
     """Return a response with a problem document."""
-    return response(text, ref("schemas", "Problem"), MEDIA_TYPE)
+    return response(text, ref("schemas", "Problem"), PROBLEM_TYPE)
 
 
 def refusals(*statuses: str, without: tuple[str, ...] = ()) -> dict[str, Any]:
