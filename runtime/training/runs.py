@@ -199,6 +199,7 @@ def run(model: str, *, settings: RuntimeSettings | None = None, code: Path | Non
 
     Raises:
         UnreachableError: the registry does not answer.
+        NotFoundError: the registry has no experiment `model`, and training may not create it.
     """
     chosen = settings or runtime_settings()
     lineage = Lineage.collect(code or code_folder())
@@ -207,7 +208,7 @@ def run(model: str, *, settings: RuntimeSettings | None = None, code: Path | Non
 
     with registry.translate_errors(model):
         experiment = client.get_experiment_by_name(model)
-        experiment_id = experiment.experiment_id if experiment else client.create_experiment(model)
+        experiment_id = experiment.experiment_id if experiment else _create_experiment(client, model)
     with registry.translate_errors(model):
         opened = mlflow.start_run(experiment_id=experiment_id, tags=lineage.tags)
     with opened as active:
@@ -216,6 +217,23 @@ def run(model: str, *, settings: RuntimeSettings | None = None, code: Path | Non
         if lineage.patch:
             made.log_text(lineage.patch, "tidemill/code.patch")
         yield made
+
+
+def _create_experiment(client: MlflowClient, model: str) -> str:
+    """Create the experiment of `model`, in a registry where training may do so.
+
+    Raises:
+        NotFoundError: it may not; in a stack, only `up` creates experiments.
+    """
+    from mlflow.exceptions import RestException
+
+    try:
+        return client.create_experiment(model)
+    except RestException as error:
+        if error.error_code != "PERMISSION_DENIED":
+            raise
+        hint = "add the model to `models` in the stack config and run `tidemill up`"
+        raise NotFoundError("the registry has no experiment of this name", value=model, hint=hint) from None
 
 
 def _contract(features: pd.DataFrame) -> pd.DataFrame:

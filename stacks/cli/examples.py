@@ -120,6 +120,12 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     ),
     "keys list": (Example("tidemill keys list flights", "names of the keys, their uses, and when they were created"),),
     "keys revoke": (Example("tidemill keys revoke flights dashboard", "refuse the key within seconds"),),
+    "users add": (
+        Example("tidemill users add ana --may train --may promote", "create an account and print its password once"),
+        Example("tidemill users add ben --may read --password-file ben.txt", "write the password to a private file"),
+    ),
+    "users list": (Example("tidemill users list", "people's accounts, and what they may do"),),
+    "users revoke": (Example("tidemill users revoke ana", "refuse the account from the next request on"),),
     "capture find": (
         Example(
             "tidemill capture find 01980a2f-6c1e-7a3b-9a52-3f1d0c6f4e11", "the rows of one answer, and their files"

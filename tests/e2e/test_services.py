@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from typing import Any
@@ -38,6 +39,21 @@ def test_a_killed_service_is_back_without_a_hand(platform: RunningPlatform, serv
     # Healthy says that it runs; it loads its model first.
     assert wait_for("the model to serve again", lambda: version(platform), 60, every=0.3) == served
     platform.assert_one_of_each()
+
+
+def test_the_history_names_the_accounts(platform: RunningPlatform) -> None:
+    """Training code has an account that cannot promote, and MLflow records which account did what."""
+    api = "/api/2.0/mlflow"
+    with platform.client("mlflow", user="training", secret="mlflow-training") as training:
+        alias = {"name": "flights", "alias": "champion"}
+        found = training.get(f"{api}/registered-models/alias", params=alias).raise_for_status().json()["model_version"]
+        tags = {tag["key"]: tag["value"] for tag in found["tags"]}
+        assert tags["tidemill.account"] == "training"
+        assert json.loads(tags["tidemill.moved.champion"])["account"] == "retraining"
+        run = training.get(f"{api}/runs/get", params={"run_id": found["run_id"]}).raise_for_status().json()["run"]
+        assert {"key": "tidemill.account", "value": "training"} in run["data"]["tags"]
+        refused = training.post(f"{api}/registered-models/alias", json={**alias, "version": found["version"]})
+        assert refused.status_code == 403
 
 
 def test_status_tells_that_the_alias_and_the_version_are_gone(platform: RunningPlatform) -> None:
@@ -88,7 +104,7 @@ def test_artifacts_go_through_the_registry(platform: RunningPlatform) -> None:
     api = "/api/2.0/mlflow"
     with (
         platform.client("mlflow", user="admin", secret="mlflow-admin") as admin,
-        platform.client("mlflow", user="retraining", secret="mlflow-retraining") as writer,
+        platform.client("mlflow", user="training", secret="mlflow-training") as writer,
         platform.client("mlflow", user="serving", secret="mlflow-serving") as reader,
         platform.client("mlflow", user="metrics", secret="mlflow-metrics") as stranger,
     ):

@@ -262,7 +262,7 @@ def test_who_has_which_secret(story: Story) -> None:
         return set(files.get("secrets") or ()) | set(named)
 
     assert held("serving-boats") == {"serving-boats-key", "mlflow-serving"}, "the lake's key never reaches serving"
-    assert held("runner") == {"runner-token", "lakefs-key-id", "lakefs-secret", "mlflow-retraining"}
+    assert held("runner") == {"runner-token", "lakefs-key-id", "lakefs-secret", "mlflow-training"}
     assert held("postgres") == {"postgres-admin"}
     owners = [name for name in graph.containers if "postgres-admin" in held(name)]
     assert owners == ["postgres"], "services have a role of their own each"
