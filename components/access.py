@@ -6,7 +6,7 @@ The text contains placeholders where only the target knows a path; see `componen
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pulumi
 
 from ..runtime.common.errors import ConfigError
+from ..runtime.common.host_names import ANY, is_address
 from .targets.base import EndpointRef, SecretRef, Target
 
 
@@ -75,10 +76,33 @@ def registry_settings(registry: _Registry, role: str) -> dict[str, Any]:
     }
 
 
-def listen_settings(token: str, target: Target) -> dict[str, Any]:
-    """Return the fields of `runtime.common.settings.ListenSettings`; clients send the secret `token`."""
+def listen_settings(
+    token: str, target: Target, endpoint: EndpointRef | None = None, hosts: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the fields of `runtime.common.settings.ListenSettings`.
+
+    Args:
+        token: the secret that clients send.
+        target: the target on which the service runs.
+        endpoint: the service's endpoint, whose names the service accepts in the Host header. Without one, a service
+            beyond the loopback interface accepts every name.
+        hosts: more accepted names.
+    """
     plain = {"plain_http": True} if target.plain_http else {}
-    return {"host": "@{host}", "port": "@{port}", "token_file": f"@{{secret-file:{token}}}", **plain}
+    names: pulumi.Input[list[str]] = [ANY, *hosts] if target.plain_http else list(hosts)
+    if endpoint is not None:
+        names = pulumi.Output.all(endpoint.url, endpoint.public_url).apply(lambda urls: names_of(urls, hosts))
+    return {"host": "@{host}", "port": "@{port}", "hosts": names, "token_file": f"@{{secret-file:{token}}}", **plain}
+
+
+def names_of(urls: Sequence[str], more: Sequence[str] = ()) -> list[str]:
+    """Return the host names in `urls`, and `more`, without duplicates and IP addresses, which are always accepted.
+
+    >>> names_of(["http://monitor:8080", "https://monitor.example.org", "http://127.0.0.1:8080"])
+    ['monitor', 'monitor.example.org']
+    """
+    found = [urlsplit(url).hostname or "" for url in urls]
+    return list(dict.fromkeys([*(name for name in found if name and not is_address(name)), *more]))
 
 
 def host_of(url: str) -> str:

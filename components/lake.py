@@ -221,7 +221,7 @@ class Lake(pulumi.ComponentResource):
         gates = {repository: config.gate for repository, config in args.repositories.items() if config.gate}
         suites = {f"suite-{repository}.json": args.project / gate for repository, gate in gates.items()}
         settings = {
-            "listen": listen_settings(secrets.token.name, target),
+            "listen": listen_settings(secrets.token.name, target, endpoint),
             "hook_secret_file": f"@{{secret-file:{secrets.hook.name}}}",
             "signing_key_file": f"@{{secret-file:{secrets.signing_key.name}}}",
             "lake": lake_settings(self),

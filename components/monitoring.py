@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pulumi
@@ -92,7 +93,7 @@ class Monitoring(pulumi.ComponentResource):
         store = args.target.object_store("monitor", child)
         captures = {service.model: service.capture for service in args.serving}
         settings = {
-            "listen": listen_settings(token.name, args.target),
+            "listen": listen_settings(token.name, args.target, endpoint),
             "lake": lake_settings(args.lake),
             "registry": registry_settings(args.registry, "monitor"),
             "state": f"@{{store:{store.name}}}",
@@ -301,4 +302,7 @@ def _monitored(name: str, config: ModelConfig, capture: str) -> dict[str, Any]:
         "min_rows": config.watch.min_rows,
         "drift_threshold": config.watch.drift_threshold,
         "publish_min_rows": config.watch.publish_min_rows,
+        "max_share_per_key": config.watch.max_share_per_key,
+        "allow_new_labels": config.serve.labels.allow_new,
+        **({"retention_days": retention / timedelta(days=1)} if (retention := config.serve.capture.retention) else {}),
     }

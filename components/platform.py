@@ -13,6 +13,7 @@ from typing import Literal
 
 import pulumi
 
+from ..runtime.registry.accounts import TRAINING
 from .lake import ExistingLake, Lake, LakeArgs
 from .layout import find_project
 from .monitoring import Monitoring, MonitoringArgs
@@ -109,7 +110,7 @@ class Platform(pulumi.ComponentResource):
         if clients:
             runtime = runtime_settings(args.target.stack, self.lake, self.registry, args.models)
             for repository, command in seeds.items():
-                self.lake.seed(repository, command, runtime, self.registry.logins["retraining"].secrets)
+                self.lake.seed(repository, command, runtime, self.registry.logins[TRAINING].secrets)
         self.serving = {
             model: ModelService(
                 model,

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 import pulumi
 
 from ..runtime.common.errors import ConfigError
+from ..runtime.registry import accounts
+from ..runtime.registry.accounts import ADMIN
 from .access import Login, host_of, refuse_unreachable
 from .targets.base import (
     DatabaseRef,
@@ -25,16 +27,17 @@ from .targets.base import (
     Target,
 )
 
-ADMIN = "admin"
-METRICS_USER = "metrics"
+METRICS_USER = accounts.METRICS
 
 _Kind = Literal["experiment", "registered_model"]
 _Level = Literal["READ", "EDIT", "MANAGE"]
-# Permissions of each service on experiments and on models, by MLflow's names.
+# Permissions of each account on experiments and on models, by MLflow's names. `runtime.registry.mlflow_routes` says
+# which routes it may use.
 _GRANTS: Mapping[str, tuple[_Level, _Level]] = {
-    "serving": ("READ", "READ"),
-    "monitor": ("READ", "READ"),
-    "retraining": ("EDIT", "MANAGE"),
+    accounts.SERVING: ("READ", "READ"),
+    accounts.MONITOR: ("READ", "READ"),
+    accounts.TRAINING: ("EDIT", "EDIT"),
+    accounts.RETRAINING: ("READ", "MANAGE"),
 }
 
 
@@ -78,7 +81,7 @@ class RegistryArgs:
     Attributes:
         target: the target on which it runs.
         models: names of the models; each gets an experiment and a registered model of that name.
-        clients: whether to create the users `serving`, `monitor` and `retraining`.
+        clients: whether to create the users `serving`, `monitor`, `training` (for jobs) and `retraining`.
         public: whether the team's clients reach it; ignored for an existing server.
         port: a fixed port, or None.
         existing: an existing server; None creates one.
@@ -121,7 +124,8 @@ class Registry(pulumi.ComponentResource):
         endpoint: its endpoint.
         service: the server; None if it existed.
         access: how the provider reaches it, as its administrator.
-        logins: account of each service: `serving`, `monitor`, `retraining`, and `metrics` if it has metrics.
+        logins: account of each service and of jobs: `serving`, `monitor`, `training`, `retraining`, and `metrics` if it
+            has metrics.
         content: all resources inside it, on which its users depend.
     """
 
@@ -216,7 +220,7 @@ class Registry(pulumi.ComponentResource):
 
 
 def _mlflow(target: Target, endpoint: EndpointRef, parts: _Parts) -> ServiceArgs:
-    accounts = (
+    users = (
         "[mlflow]\n"
         "default_permission = NO_PERMISSIONS\n"
         "database_uri = @{database:mlflow-accounts}\n"
@@ -234,14 +238,14 @@ def _mlflow(target: Target, endpoint: EndpointRef, parts: _Parts) -> ServiceArgs
         env={
             **launch.env,
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            # Clients outside the stack use another host name.
+            # Clients outside the stack use another host name, and any port of this machine through an SSH tunnel.
             "MLFLOW_SERVER_ALLOWED_HOSTS": pulumi.Output.all(endpoint.address, endpoint.public_url).apply(_hosts),
             "MLFLOW_AUTH_CONFIG_PATH": "@{config}/basic_auth.ini",
             "MLFLOW_DISABLE_TELEMETRY": "true",
         },
         secret_env={"MLFLOW_FLASK_SERVER_SECRET_KEY": parts.session},
         secrets=[parts.admin],
-        config_files={"basic_auth.ini": accounts},
+        config_files={"basic_auth.ini": users},
         stores=[parts.artifacts],
         databases=[parts.database, parts.accounts],
         health=HealthCheck(path="/health", timeout=120.0),
@@ -249,5 +253,6 @@ def _mlflow(target: Target, endpoint: EndpointRef, parts: _Parts) -> ServiceArgs
 
 
 def _hosts(addresses: list[str]) -> str:
-    """Return the hosts of addresses and URLs, each once, as MLflow expects them."""
-    return ",".join(dict.fromkeys(urlsplit(f"//{text.rpartition('//')[2]}").netloc for text in addresses))
+    """Return the hosts of addresses and URLs and this machine's own names, each once, as MLflow expects them."""
+    given = (urlsplit(f"//{text.rpartition('//')[2]}").netloc for text in addresses)
+    return ",".join(dict.fromkeys((*given, *accounts.OWN_HOSTS)))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pulumi
 
+from ..runtime.registry.accounts import RETRAINING, TRAINING
 from .access import as_json, lake_settings, listen_settings, registry_settings
 from .lake import Lake
 from .registry import Registry
@@ -47,7 +48,7 @@ def runtime_settings(
         {
             "stack": stack,
             "lake": lake_settings(lake),
-            "registry": registry_settings(registry, "retraining"),
+            "registry": registry_settings(registry, TRAINING),
             "models": {
                 name: {"data": model.data, "target": model.target, "promote": model.promote.model_dump(mode="json")}
                 for name, model in models.items()
@@ -79,19 +80,20 @@ class Retraining(pulumi.ComponentResource):
         if runtime is None:
             runtime = runtime_settings(target.stack, args.lake, args.registry, args.models)
         lake_keys = [args.lake.key_id, args.lake.secret]
-        passwords = args.registry.logins["retraining"].secrets
+        training = args.registry.logins[TRAINING].secrets
+        promoting = args.registry.logins[RETRAINING].secrets
         trainer = target.trainer(
             TrainerArgs(
                 runtime=runtime,
-                secrets=[*lake_keys, *passwords],
+                secrets=[*lake_keys, *training],
                 trainings={model: (config.train, config.code) for model, config in args.models.items()},
             ),
             child,
         )
         settings = {
-            "listen": listen_settings(self.token.name, target),
+            "listen": listen_settings(self.token.name, target, self.endpoint),
             "runtime": "@{config}/runtime.json",
-            "registry": registry_settings(args.registry, "retraining"),
+            "registry": registry_settings(args.registry, RETRAINING),
             "lake": lake_settings(args.lake),
             "state": f"@{{store:{store.name}}}",
             **({"launcher": dict(trainer.launcher)} if trainer.launcher else {}),
@@ -103,7 +105,7 @@ class Retraining(pulumi.ComponentResource):
                 argv=["@{python}", "-m", "tidemill.runtime.retraining", "--settings", "@{config}/settings.json"],
                 image="runtime",
                 endpoints=[self.endpoint],
-                secrets=[self.token, *lake_keys, *passwords, *trainer.secrets],
+                secrets=[self.token, *lake_keys, *dict.fromkeys([*training, *promoting]), *trainer.secrets],
                 config_files={"settings.json": as_json(settings), "runtime.json": runtime},
                 stores=[store],
             ),

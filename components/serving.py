@@ -61,7 +61,7 @@ class ModelService(pulumi.ComponentResource):
         serve, capture = args.serve, args.serve.capture
         hash_key = target.secret(f"capture-{name}-hash", SecretArgs(), child) if capture.hash else None
         settings = {
-            "listen": listen_settings(self.key.name, target),
+            "listen": listen_settings(self.key.name, target, self.endpoint, args.serve.hosts),
             "model": name,
             "alias": args.alias,
             "registry": registry_settings(args.registry, "serving"),
@@ -84,7 +84,7 @@ class ModelService(pulumi.ComponentResource):
             "drain_seconds": serve.drain.total_seconds(),
             **{
                 part: getattr(serve, part).model_dump(mode="json")
-                for part in ("batch", "compile", "isolation", "limits")
+                for part in ("batch", "compile", "isolation", "labels", "limits")
             },
         }
         self.service = target.service(

@@ -12,7 +12,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from ..runtime.common.settings import PromoteSettings, Settings
-from ..runtime.serving.settings import BatchSettings, CompileSettings, IsolationSettings, LimitSettings
+from ..runtime.serving.settings import (
+    BatchSettings,
+    CompileSettings,
+    IsolationSettings,
+    LabelSettings,
+    LimitSettings,
+)
 
 NAME_PATTERN = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
 """Pattern of a model's name, which becomes part of service, file and metric names."""
@@ -183,6 +189,7 @@ class ServeConfig(Settings):
     capture: Annotated[CaptureConfig, BeforeValidator(_capture, json_schema_input_type=CaptureConfig | Fraction)] = (
         Field(default=CaptureConfig(), description="Which traffic is captured; a number is the share of requests.")
     )
+    labels: LabelSettings = Field(default=LabelSettings(), description="Which labels are accepted.")
     poll_seconds: float = Field(
         default=2.0, gt=0, le=3600, description="Seconds between two checks of the registry's alias."
     )
@@ -191,6 +198,12 @@ class ServeConfig(Settings):
     )
     access_log: float = Field(
         default=1.0, ge=0, le=1, description="Share of successful requests to log; failed requests are always logged."
+    )
+    hosts: list[Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)$")]] = Field(
+        default_factory=list[str],
+        description="More host names under which clients reach the server, such as that of your own proxy; `*` accepts "
+        "every name. The stack's own names, `localhost` and IP addresses are always accepted.",
+        examples=[["models.example.org"]],
     )
     drain: Duration = Field(
         default=timedelta(0), description="Time, at shutdown, between reporting not ready and closing the port."
@@ -209,6 +222,12 @@ class WatchConfig(Settings):
     drift_share: float = Field(default=0.5, gt=0, le=1, description="Share of drifted features that raises the alert.")
     publish_min_rows: int = Field(
         default=1000, ge=1, description="Minimum number of labelled rows for a commit in the lake."
+    )
+    max_share_per_key: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="Maximum share of one API key in the labels of a published window, if several keys send labels.",
     )
     interval: Duration = Field(default=timedelta(seconds=5), description="Time between two checks of the capture.")
 

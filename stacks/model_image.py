@@ -135,7 +135,6 @@ def _write_files(spec: ImageSpec, folder: Path) -> BuildContext:
         "apt": sorted(package for name, package in _SYSTEM_PACKAGES.items() if f"\n{name}==" in f"\n{locked}"),
         "wheel": wheel.name if wheel else "",
         "isolated": bool(isolated),
-        "files": bool(needs.files),
         "labels": _labels(spec.info),
         "port": spec.port,
     }
@@ -168,6 +167,7 @@ def _server_settings(spec: ImageSpec) -> dict[str, Any]:
     from ..runtime.serving.settings import ServingSettings
 
     listen: dict[str, Any] = {"host": "0.0.0.0", "port": spec.port, "token_file": "/run/secrets/tidemill-key"}  # noqa: S104 - in a container, loopback is unreachable from outside
+    listen["hosts"] = ["*"]  # the names of its future containers are unknown
     if spec.plain_http:
         listen["plain_http"] = True
     else:
@@ -193,32 +193,29 @@ def _server_requirement(wheel: Path | None, extras: str) -> str:
 def _write_locks(needs: ModelRequirements, wheel: Path | None, python: str, folder: Path, *, compiled: bool) -> str:
     """Write the lock files; return why the model needs its own, or an empty text if one file is enough."""
     from ..runtime.serving.isolation.environment import environment_requirements
-    from ..runtime.serving.isolation.requirements import covered_by_own_mlflow, without_credentials
+    from ..runtime.serving.isolation.requirements import covered_by_own_mlflow, named_requirements
 
-    if refused := _pip_compile(["uv"], (), python, folder / "tools.lock", ()):
+    given, constraints = named_requirements(needs.lines), named_requirements(needs.constraints)
+    if refused := _pip_compile(["uv"], (), python, folder / "tools.lock"):
         raise PlatformError(f"cannot lock uv: {refused}", field="tools.lock")
-    options = [without_credentials(line) for line in needs.lines if line.startswith("-")]
     own = needs.python or python
     why = f"it was trained with Python {own}" if own != python else ""
     if not why:
         # The server has its own packages for loading the model.
-        lines = [line for line in needs.lines if not covered_by_own_mlflow(line)]
+        lines = [line for line in given if not covered_by_own_mlflow(line)]
         server = _server_requirement(wheel, "serve,compiled" if compiled else "serve")
-        why = _pip_compile([server, *lines], needs.constraints, python, folder / "server.lock", options)
+        why = _pip_compile([server, *lines], constraints, python, folder / "server.lock")
     if why:
         # The server compiles only models that it loads itself.
-        refused = _pip_compile([_server_requirement(wheel, "serve")], (), python, folder / "server.lock", ())
-        refused = refused or _pip_compile(
-            environment_requirements(needs), needs.constraints, own, folder / "model.lock", options
-        )
+        refused = _pip_compile([_server_requirement(wheel, "serve")], (), python, folder / "server.lock")
+        requirements = named_requirements(environment_requirements(needs))
+        refused = refused or _pip_compile(requirements, constraints, own, folder / "model.lock")
         if refused:
             raise PlatformError(f"cannot lock the requirements: {refused}", field="requirements.txt")
     return why
 
 
-def _pip_compile(
-    lines: Sequence[str], constraints: Sequence[str], python: str, lock: Path, options: Sequence[str]
-) -> str:
+def _pip_compile(lines: Sequence[str], constraints: Sequence[str], python: str, lock: Path) -> str:
     """Lock the requirements `lines` for all platforms with hashes; return the error, or an empty text."""
     from ..runtime.serving.isolation.environment import failure_reason
 
@@ -229,6 +226,7 @@ def _pip_compile(
         done = run_uv(
             [
                 *("pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header", "--no-annotate"),
+                "--no-build",  # building a source archive would run code from it
                 *("--python-version", python, "-o", str(lock)),
                 # Our own wheel is installed separately; the lock must not contain its path.
                 *(("--no-emit-package", "tidemill") if any(" @ file:" in line for line in lines) else ()),
@@ -240,12 +238,6 @@ def _pip_compile(
     if done.returncode:
         lock.unlink(missing_ok=True)
         return failure_reason(done.stderr)
-    locked = lock.read_text(encoding="utf-8")
-    # Wheels next to the model have another path in the image.
-    model = (lock.parent / "version" / "model").resolve()
-    for place in (model.as_uri(), model.as_posix()):
-        locked = locked.replace(place, f"file://{MODEL_FOLDER}" if place.startswith("file:") else MODEL_FOLDER)
-    lock.write_text("".join(f"{line}\n" for line in options) + locked, encoding="utf-8")
     return ""
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import repeat
 from typing import Any, cast
 
@@ -37,15 +37,19 @@ class ServiceView:
 
     Attributes:
         name: the service.
-        state: running, starting, stopped, or failing (it exits and is restarted).
-        healthy: whether its health check passes.
+        state: running, starting, stopped, failing (it exits and is restarted), or unsupervised (it runs, but nothing
+            would restart it).
+        healthy: whether it is alive, ready and supervised.
         url: where it listens, or None.
         version: version of the program, or None if unknown.
         pid: its process on this machine, or None.
         memory_mb: memory of its processes.
         uptime_seconds: time since its last start.
         log: where its log is.
-        problem: why it is unhealthy, or None.
+        problem: why it is unhealthy or degraded, or None.
+        alive: whether its health check passes.
+        degraded: whether it works, but something is wrong.
+        awaits_first_version: whether it is not ready only because its model never had a champion.
     """
 
     name: str
@@ -58,11 +62,21 @@ class ServiceView:
     uptime_seconds: float | None
     log: str
     problem: str | None = None
+    alive: bool = False
+    degraded: bool = False
+    awaits_first_version: bool = False
 
 
 @dataclass(frozen=True)
 class ModelView:
-    """A model as its server reports it."""
+    """A model as its server reports it.
+
+    Attributes:
+        ready: whether the server answers predictions.
+        alias: the alias of the version, if the registry still has it.
+        degraded: whether it is ready, but something is wrong, such as a missing alias; `problem` says what.
+        notes: problems of its capture and labels, as the monitor reports them.
+    """
 
     name: str
     ready: bool
@@ -72,6 +86,8 @@ class ModelView:
     lake_commit: str | None = None
     git_commit: str | None = None
     problem: str | None = None
+    degraded: bool = False
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -137,10 +153,16 @@ def overview(loaded: LoadedStack, operations: Operations) -> Overview:
         url = operations.url(service.name)
         if problem is None and url is not None:
             problem = _health_problem(operations, service.name, url)
+        alive = not problem
+        readiness = _readiness(operations, service.name) if alive else _Readiness()
+        problem = problem or readiness.problem
+        healthy = alive and readiness.ready
+        if alive and service.state == "unsupervised":
+            healthy, problem = False, "running, not supervised; `tidemill start` restarts and supervises it"
         return ServiceView(
             name=service.name,
             state=service.state,
-            healthy=not problem,
+            healthy=healthy,
             url=url,
             version=operations.version(service.name),
             pid=service.pid,
@@ -148,14 +170,20 @@ def overview(loaded: LoadedStack, operations: Operations) -> Overview:
             uptime_seconds=service.uptime_seconds,
             log=operations.log_place(service.name),
             problem=problem or None,
+            alive=alive,
+            degraded=healthy and bool(problem),
+            awaits_first_version=readiness.awaits_first_version,
         )
 
     with ThreadPoolExecutor(max_workers=16) as pool:
         services = list(pool.map(check, found))
         models = list(pool.map(model_view, repeat(operations), sorted(loaded.config.models)))
+    reports = monitored(operations)
+    notes = model_notes(reports)
+    models = [replace(model, notes=notes.get(model.name, ())) for model in models]
     running = any(service.state != "stopped" for service in found)
     stack, target = loaded.config.stack, loaded.config.target
-    return Overview(stack, target, running, services, models, unvalidated_commits(operations))
+    return Overview(stack, target, running, services, models, unvalidated_commits(reports))
 
 
 def _health_problem(operations: Operations, name: str, url: str) -> str | None:
@@ -171,6 +199,30 @@ def _health_problem(operations: Operations, name: str, url: str) -> str | None:
     except TidemillError as error:
         return f"cannot read its secret ({error})"
     return None if answer.status_code == 200 else f"answers {answer.status_code} on {path}"
+
+
+@dataclass(frozen=True)
+class _Readiness:
+    """The answer of a service at `/readyz`."""
+
+    ready: bool = True
+    problem: str | None = None
+    awaits_first_version: bool = False
+
+
+def _readiness(operations: Operations, name: str) -> _Readiness:
+    """Return whether a service of ours is ready; other services, and those that are out of reach, count as ready."""
+    try:
+        answer = None if name in _HEALTH else operations.ask(name, "/readyz")
+    except TidemillError:
+        answer = None  # it has just stopped
+    if answer is None or answer[0] not in (200, 503):
+        return _Readiness()
+    ready, body = answer[0] == 200, _json_object(answer[1]) or {}
+    reason = body.get("error") or (None if ready else body.get("status"))
+    if ready:
+        return _Readiness(problem=str(reason) if reason else None)
+    return _Readiness(False, f"not ready: {reason or 'no reason given'}", bool(body.get("awaits_first_version")))
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:
@@ -201,20 +253,32 @@ def model_view(operations: Operations, model: str) -> ModelView:
         name=model,
         ready=status == 200,
         url=url,
-        alias=text("alias"),
+        alias=None if body.get("alias_missing") else text("alias"),
         version=text("version"),
         lake_commit=text("lake_commit"),
         git_commit=text("git_commit"),
-        problem=None if status == 200 else text("error") or f"answers {status}",
+        problem=text("error") or (None if status == 200 else f"answers {status}"),
+        degraded=status == 200 and text("error") is not None,
     )
 
 
-def unvalidated_commits(operations: Operations) -> list[UnvalidatedView]:
-    """Return the commits that brought data past the gate, as the monitor found them; [] if it does not answer."""
+def monitored(operations: Operations) -> list[dict[str, Any]]:
+    """Return what the monitor reports of each model; [] if it does not answer."""
     answer = operations.ask("monitor", "/status", token="monitor-token")  # noqa: S106 - the secret's name
     body = (_json_object(answer[1]) if answer and answer[0] == 200 else None) or {}
+    return cast("list[dict[str, Any]]", body.get("models", []))
+
+
+def model_notes(reports: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the problems of the capture and labels of each model, from what the monitor reports."""
+    # A monitor of an earlier release has no notes.
+    return {str(report["name"]): [str(note) for note in report.get("notes", [])] for report in reports}
+
+
+def unvalidated_commits(reports: Sequence[Mapping[str, Any]]) -> list[UnvalidatedView]:
+    """Return the commits that brought data past the gate, from what the monitor reports."""
     found: dict[str, UnvalidatedView] = {}
-    for model in cast("list[dict[str, Any]]", body.get("models", [])):
+    for model in reports:
         branch = "/".join(str(model.get("data", "")).split("/")[:2])
         for item in cast("list[dict[str, Any]]", model.get("unvalidated", [])):
             files = [str(name) for name in item["files"]]

@@ -11,6 +11,7 @@ from ..runtime.common.files import write_private
 from ..runtime.common.secrets import read_secret
 from ..runtime.common.settings import LakeSettings, RegistrySettings, RuntimeModel, RuntimeSettings
 from ..runtime.common.verdicts import public_key
+from ..runtime.registry.accounts import TRAINING
 from .loading import LoadedStack
 
 
@@ -24,7 +25,7 @@ def runtime_file(loaded: LoadedStack, operations: Operations) -> Path | None:
         path = root.service("retraining") / "config" / "runtime.json"
         return path if path.is_file() else None
     lake, registry = operations.url("lakefs"), operations.url("mlflow")
-    files = [operations.secret_file(name) for name in ("lakefs-key-id", "lakefs-secret", "mlflow-retraining")]
+    files = [operations.secret_file(name) for name in ("lakefs-key-id", "lakefs-secret", f"mlflow-{TRAINING}")]
     key_id, secret, password = files
     if not (loaded.config.models and lake and registry and key_id and secret and password):
         return None
@@ -33,7 +34,7 @@ def runtime_file(loaded: LoadedStack, operations: Operations) -> Path | None:
         lake=LakeSettings(
             endpoint=lake, key_id_file=key_id, secret_file=secret, verdict_keys=_verdict_keys(loaded, operations)
         ),
-        registry=RegistrySettings(tracking_uri=registry, username="retraining", password_file=password),
+        registry=RegistrySettings(tracking_uri=registry, username=TRAINING, password_file=password),
         models={
             name: RuntimeModel(data=model.data, target=model.target, promote=model.promote)
             for name, model in loaded.config.models.items()

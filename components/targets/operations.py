@@ -17,7 +17,8 @@ class ServiceState:
 
     Attributes:
         name: the service.
-        state: running, starting, stopped, or failing (it ends and is restarted).
+        state: running, starting, stopped, failing (it ends and is restarted), or unsupervised (it runs, but nothing
+            would restart it).
         pid: id of its process on this machine, or None.
         memory_mb: memory it uses, or None if unknown.
         uptime_seconds: since its last start, or None.
@@ -25,7 +26,7 @@ class ServiceState:
     """
 
     name: str
-    state: Literal["running", "starting", "stopped", "failing"]
+    state: Literal["running", "starting", "stopped", "failing", "unsupervised"]
     pid: int | None = None
     memory_mb: float | None = None
     uptime_seconds: float | None = None

@@ -5,10 +5,7 @@ from __future__ import annotations
 from .base import Launch
 
 MLFLOW = Launch(
-    argv=[
-        *("@{python}", "-m", "uvicorn", "--factory", "tidemill.runtime.registry.mlflow_app:create_app"),
-        *("--host", "@{host}", "--port", "@{port}", "--no-access-log"),
-    ],
+    argv=["@{python}", "-m", "tidemill.runtime.registry", "--host", "@{host}", "--port", "@{port}"],
     env={
         "_MLFLOW_SGI_NAME": "uvicorn",
         "_MLFLOW_SERVER_FILE_STORE": "@{database:mlflow}",
@@ -21,7 +18,7 @@ MLFLOW = Launch(
         "MLFLOW_MODEL_CATALOG_URI": "",
     },
 )
-"""MLflow's own application through uvicorn, on the database `mlflow` and the store `mlflow-artifacts`.
+"""MLflow's own application on uvicorn with limits, on the database `mlflow` and the store `mlflow-artifacts`.
 
 The documented `mlflow server` starts four workers and a parent: twice the start-up time and four times the memory, and
 SQLite needs a single worker. The variables are private to MLflow, so its version is pinned.

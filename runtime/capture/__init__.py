@@ -25,8 +25,10 @@ from ..common.lazy import lazy_exports
 
 __all__ = [
     "CAPTURE",
+    "KEY",
     "LABELS",
     "LABEL_SCHEMA",
+    "TIME",
     "Forgotten",
     "Found",
     "Journal",
@@ -36,13 +38,16 @@ __all__ = [
     "Recovered",
     "Segment",
     "capture_schema",
+    "day_folders",
     "find",
     "forget",
+    "forget_labels",
     "is_hashed",
     "join_labels",
     "journals",
     "latest_labels",
     "list_segments",
+    "names_in",
     "new_segments",
     "omitted_of",
     "read_capture",
@@ -56,8 +61,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from .columns import Omitted, Privacy, capture_schema, is_hashed, omitted_of
-    from .erasure import Forgotten, forget
+    from .columns import KEY, TIME, Omitted, Privacy, capture_schema, is_hashed, omitted_of
+    from .erasure import Forgotten, forget, forget_labels
     from .journal import Journal, Recovered, journals, read_journal, recover
     from .lookup import Found, find
     from .reading import join_labels, latest_labels, read_capture, read_labels
@@ -68,7 +73,9 @@ if TYPE_CHECKING:
         LABELS,
         Kind,
         Segment,
+        day_folders,
         list_segments,
+        names_in,
         new_segments,
         read_segment,
         remove_partial,
@@ -78,8 +85,8 @@ else:
     __getattr__ = lazy_exports(
         __name__,
         {
-            "columns": ["Omitted", "Privacy", "capture_schema", "is_hashed", "omitted_of"],
-            "erasure": ["Forgotten", "forget"],
+            "columns": ["KEY", "TIME", "Omitted", "Privacy", "capture_schema", "is_hashed", "omitted_of"],
+            "erasure": ["Forgotten", "forget", "forget_labels"],
             "journal": ["Journal", "Recovered", "journals", "read_journal", "recover"],
             "lookup": ["Found", "find"],
             "reading": ["join_labels", "latest_labels", "read_capture", "read_labels"],
@@ -90,7 +97,9 @@ else:
                 "LABELS",
                 "LABEL_SCHEMA",
                 "Segment",
+                "day_folders",
                 "list_segments",
+                "names_in",
                 "new_segments",
                 "read_segment",
                 "remove_partial",

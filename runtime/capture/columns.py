@@ -14,6 +14,9 @@ from typing import Any
 
 import pyarrow as pa
 
+KEY = "key"
+"""The column with the name of the API key that sent a row; segments of earlier releases lack it."""
+
 TIME = pa.timestamp("us", tz="UTC")
 _LEFT_OUT, _HASHED = b"tidemill.left_out", b"tidemill.hashed"
 _HASH = "tidemill.hash"
@@ -48,7 +51,8 @@ def capture_schema(features: pa.StructType, outputs: pa.StructType, omitted: Omi
     """Return the schema of a capture segment for a model with these `features` and `outputs`.
 
     `event_time` is the client's event time, or `received_at` if the client sent none. `role` is the alias of the
-    version that answered, such as `champion`, or `shadow` if the answer was only compared. `outputs` has the field
+    version that answered, such as `champion`, or `shadow` if the answer was only compared. `key` is the name of the API
+    key that sent the request, or null if it is unknown. `outputs` has the field
     `score` (the probability of class 1) for a binary classifier, `scores` (a list with one value for each class) for
     another classifier, or `prediction` for any other model.
 
@@ -72,6 +76,7 @@ def capture_schema(features: pa.StructType, outputs: pa.StructType, omitted: Omi
             pa.field("model", pa.string(), nullable=False),
             pa.field("version", pa.string(), nullable=False),
             pa.field("role", pa.string(), nullable=False),
+            pa.field(KEY, pa.string()),
             pa.field("features", features, nullable=False),
             pa.field("outputs", outputs, nullable=False),
         ],

@@ -1,4 +1,4 @@
-"""Erases the captured rows of one person or request, and their labels."""
+"""Erases the captured rows of one person or request with their labels, or the labels that one API key sent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from ..common.errors import ConfigError, NotFoundError
 from ..common.files import waiting_lock
-from .columns import hash_value, is_hashed
+from .columns import KEY, hash_value, is_hashed
 from .journal import journals, read_journal, recover
 from .lookup import is_value, rows_where
 from .segments import CAPTURE, LABELS, Segment, list_segments, read_segment, replace_segment
@@ -85,6 +85,30 @@ def forget(
                 changed += removed > 0
         removed = [_remove(segment, subject.mask) for segment, _ in held]
     return Forgotten(sum(removed), labels, changed + sum(count > 0 for count in removed), waiting)
+
+
+def forget_labels(directory: Path, key: str) -> Forgotten:
+    """Remove every label below `directory` that the API key `key` sent; rows that it labelled stay, without a label.
+
+    Servers can keep running. Data published to the lake, and data in a monitor's memory, are not changed.
+
+    Args:
+        directory: the capture folder.
+        key: name of the API key.
+
+    Raises:
+        NotFoundError: the folder does not exist.
+        OSError: a segment could not be written; segments before it are done.
+    """
+    if not directory.is_dir():
+        raise NotFoundError("no capture folder", field="directory", value=str(directory))
+    with waiting_lock(directory / _LOCK):
+
+        def sent(table: pa.Table) -> pa.ChunkedArray:
+            return is_value(table[KEY], key)
+
+        removed = [_remove(segment, sent) for segment in list_segments(directory, LABELS)]
+    return Forgotten(labels=sum(removed), segments=sum(count > 0 for count in removed))
 
 
 @dataclass

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from ..common.files import create_locked, left_behind, sync
 from ..common.ids import uuid7
-from .columns import TIME
+from .columns import KEY, TIME
 
 Kind = Literal["capture", "labels"]
 CAPTURE: Kind = "capture"
@@ -34,6 +34,7 @@ LABEL_SCHEMA = pa.schema(
         pa.field("row", pa.int32(), nullable=False),
         pa.field("label", pa.float64(), nullable=False),
         pa.field("received_at", TIME, nullable=False),
+        pa.field(KEY, pa.string()),
     ]
 )
 
@@ -53,6 +54,11 @@ class Segment:
     name: str
     day: date
     path: Path
+
+    @property
+    def kind(self) -> Kind:
+        """Whether it holds captured rows or labels."""
+        return LABELS if self.path.parent.parent.name == LABELS else CAPTURE
 
     @property
     def id(self) -> UUID:
@@ -191,7 +197,7 @@ def new_segments(directory: Path, kind: Kind, seen: Collection[str], *, since: d
 
 
 def read_segment(segment: Segment, columns: list[str] | None = None) -> pa.Table:
-    """Return the rows of `segment`.
+    """Return the rows of `segment`; a `key` that the segment lacks is null.
 
     Raises:
         FileNotFoundError: the segment was deleted; captures may be deleted at any time.
@@ -199,4 +205,9 @@ def read_segment(segment: Segment, columns: list[str] | None = None) -> pa.Table
     """
     # ParquetFile, not read_table: that would read the folder's `date=` as a column.
     with pq.ParquetFile(segment.path) as file:
-        return file.read(columns=columns)
+        table = file.read(columns=columns)
+    if KEY not in table.column_names and (columns is None or KEY in columns):
+        # Before `features`, as in a new segment; in a table of labels, at the end.
+        at = table.schema.get_field_index("features")
+        table = table.add_column(at if at >= 0 else table.num_columns, KEY, pa.nulls(table.num_rows, pa.string()))
+    return table

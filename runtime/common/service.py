@@ -6,6 +6,7 @@ Importing this module does not configure logging; `run` does.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import hmac
 import json
@@ -23,6 +24,9 @@ from .settings import ListenSettings, ServiceSettings, load_settings
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request, Response
     from prometheus_client import CollectorRegistry
+
+_BODY_BYTES, _BODY_SECONDS = 1_000_000, 30.0
+_NOT_STARTED = 3  # as uvicorn exits
 
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
@@ -105,19 +109,23 @@ def log_lines() -> None:
 
 
 def run(app: FastAPI, listen: ListenSettings, *, grace: int = 10) -> None:
-    """Serve `app` at the address of `listen` until SIGTERM, with JSON logs on standard output."""
-    import uvicorn
+    """Serve `app` at the address of `listen` until SIGTERM, with JSON logs on standard output.
+
+    The server limits heads, bodies, slow clients and connections, and refuses foreign Host headers.
+    """
+    from .body_limit import BodyLimit
+    from .host_names import HostCheck
+    from .limited_server import LimitedServer
 
     log_lines()
-    uvicorn.run(
-        app,
-        host=listen.host,
-        port=listen.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=grace,
+    limited = HostCheck(BodyLimit(app, limit=_BODY_BYTES, seconds=_BODY_SECONDS), listen.hosts)
+    server = LimitedServer(
+        limited, host=listen.host, port=listen.port, log_config=None, timeout_graceful_shutdown=grace
     )
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(_NOT_STARTED)
 
 
 def token_of(listen: ListenSettings) -> str:

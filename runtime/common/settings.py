@@ -82,6 +82,11 @@ class ListenSettings(Settings):
     host: str = "127.0.0.1"
     port: int = Field(ge=1, le=65535)
     token_file: Path = Field(description="File with the bearer token for all paths except /healthz and /readyz.")
+    hosts: list[str] = Field(
+        default_factory=list[str],
+        description="More names that clients may use in the Host header, without a port. `localhost` and IP addresses "
+        "are always accepted; `*` accepts every name.",
+    )
     tls_cert_file: Path | None = Field(default=None, description="PEM file with the certificate and its chain.")
     tls_key_file: Path | None = Field(default=None, description="PEM file with its private key.")
     plain_http: bool = Field(

@@ -10,6 +10,8 @@ LAKE_PATH = "tidemill.lake.path"
 ENVIRONMENT = "tidemill.environment.sha256"
 COMMAND = "tidemill.command"
 JOB_ID = "tidemill.job.id"
+GATE_VERDICT = "tidemill.gate.verdict"
+"""Tag of a version that the promotion gate judged: `accepted` or `refused`."""
 
 NONE = "none"
 """Tag value for "not applicable": the code is in no Git repository, or no data was read from a lake."""

@@ -21,6 +21,8 @@ __all__ = [
     "FeatureDrift",
     "Measure",
     "Profile",
+    "Relation",
+    "RelationChange",
     "Sample",
     "Test",
     "TestResult",
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from .measures.registry import register
     from .measures.wasserstein import wasserstein
     from .profile import Profile
+    from .relation import Relation, RelationChange
     from .sample import Sample
     from .scoring import DriftResult, FeatureDrift, Test, TestResult, score
 else:
@@ -50,6 +53,7 @@ else:
             "measures.registry": ["register"],
             "measures.wasserstein": ["wasserstein"],
             "profile": ["Profile"],
+            "relation": ["Relation", "RelationChange"],
             "sample": ["Sample"],
             "scoring": ["DriftResult", "FeatureDrift", "Test", "TestResult", "score"],
         },

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -12,12 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..capture import CAPTURE, LABELS, Segment, latest_labels, omitted_of
+from ..capture import CAPTURE, KEY, LABELS, Segment, omitted_of
+from ..common.target import LabelProblem, Target
+from .capture_health import CaptureHealth
+from .key_share import cap_shares
+from .labels import UNKNOWN, LabelBook, is_number, problem_of
 from .segment_reader import SegmentReader, bounds, keys, read, served_rows, struct_columns
 from .settings import MonitoredModel
-
-COVERAGE = 0.99
-"""Share of labelled rows at which a day is complete."""
+from .window import COVERAGE
 
 QUIET_SECONDS = 30.0
 """Seconds without new labels before a day that waited long enough is due."""
@@ -25,6 +28,8 @@ QUIET_SECONDS = 30.0
 EVENT_TIME = "event_time"
 
 _EARLY_SECONDS = 3600.0
+_LARGEST_INTEGER = float(1 << 53)
+_OWN = ["_request", "_row", "_event", "_caller", "_key", "_label", "_sender"]
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -54,6 +59,24 @@ class Day:
         return self.labelled / self.rows if self.rows else 0.0
 
 
+@dataclass(frozen=True)
+class LabelledRows:
+    """The rows of a window to publish.
+
+    Attributes:
+        table: features, target and event time.
+        predictions, labels: name of the API key -> number of rows whose request, or whose label, it sent.
+        capped: name of the API key -> number of rows dropped because the key has too large a share.
+        dropped: reason -> number of rows dropped because their label is not usable.
+    """
+
+    table: pa.Table
+    predictions: Mapping[str, int] = field(default_factory=dict[str, int])
+    labels: Mapping[str, int] = field(default_factory=dict[str, int])
+    capped: Mapping[str, int] = field(default_factory=dict[str, int])
+    dropped: Mapping[LabelProblem, int] = field(default_factory=dict["LabelProblem", int])
+
+
 class Days:
     """Reads the capture of one model, and tells which days are due for publishing.
 
@@ -68,14 +91,16 @@ class Days:
     Args:
         model: the monitored model.
         done: days that are finished.
+        health: notes segments that cannot be read.
     """
 
-    def __init__(self, model: MonitoredModel, done: Collection[date]) -> None:
+    def __init__(self, model: MonitoredModel, done: Collection[date], health: CaptureHealth | None = None) -> None:
         self.model = model
+        self._health = health
         self._done = set(done)
         self.open: dict[date, Day] = {}
         self.newest: datetime | None = None
-        self._capture = SegmentReader(Path(model.capture), CAPTURE)
+        self._capture = SegmentReader(Path(model.capture), CAPTURE, health=health)
         self._labels: SegmentReader | None = None
         self._unlabelled: dict[int, Day] = {}
         self._early: dict[int, float] = {}
@@ -89,13 +114,14 @@ class Days:
                     known.last_event if known.last_event <= datetime.now(UTC) + timedelta(days=1) else None
                 )
                 continue
-            table = read(segment, ["request_id", "row", "received_at", "event_time", "role"])
+            table = read(segment, ["request_id", "row", "received_at", "event_time", "role"], health=self._health)
             if table is not None:
                 self._take_rows(segment, served_rows(table, self.model.alias))
         if self._labels is None:
             first = min((segment.day for day in self.open.values() for segment in day.segments), default=None)
             today = datetime.now(UTC).date()
-            self._labels = SegmentReader(Path(self.model.capture), LABELS, since=(first or today) - timedelta(days=1))
+            since = (first or today) - timedelta(days=1)
+            self._labels = SegmentReader(Path(self.model.capture), LABELS, since=since, health=self._health)
         for _, table in self._labels.tables():
             self._take_labels(table)
 
@@ -130,21 +156,28 @@ class Days:
             self.open.pop(day, None)
         self._unlabelled = {key: day for key, day in self._unlabelled.items() if day.day not in self._done}
 
-    def table(self, days: Collection[Day]) -> pa.Table:
-        """Return the labelled rows of `days` with features, target and event time, in a fixed order."""
+    def labelled_rows(self, days: Collection[Day], target: Target | None = None) -> LabelledRows:
+        """Return the labelled rows of `days` with features, target and event time, in a fixed order.
+
+        Args:
+            days: the days.
+            target: the contract of the labels; rows with labels of other classes are dropped.
+        """
         segments = sorted({segment for day in days for segment in day.segments})
         wanted = {day.day for day in days}
         captured = [
             table
             for segment in segments
-            if (found := read(segment)) is not None
+            if (found := read(segment, health=self._health)) is not None
             and (table := _rows_of_days(served_rows(found, self.model.alias), wanted)).num_rows
         ]
+        if not captured:
+            return LabelledRows(pa.table({}))
         since = segments[0].day - timedelta(days=1)
-        labels = [table for _, table in SegmentReader(Path(self.model.capture), LABELS, since=since).tables()]
-        if not captured or not labels:
-            return pa.table({})
-        return _join_labels(captured, pa.concat_tables(labels), self.model.target)
+        book = LabelBook()
+        for _, table in SegmentReader(Path(self.model.capture), LABELS, since=since, health=self._health).tables():
+            book.add(table)
+        return _join(captured, book, target, self.model)
 
     def _age(self, day: Day, moment: float) -> tuple[bool, bool]:
         """Return whether `day` is over, and whether its label delay has passed."""
@@ -185,7 +218,8 @@ class Days:
 
     def _take_labels(self, table: pa.Table) -> None:
         now = time.time()
-        for key in keys(table).tolist():
+        usable = table.filter(pa.array([is_number(given) for given in table["label"].to_pylist()], pa.bool_()))
+        for key in keys(usable).tolist():
             day = self._unlabelled.pop(key, None)
             if day is None:
                 # Its row may be in a later segment. Usually its day is done, or the label was repeated.
@@ -202,27 +236,66 @@ def _rows_of_days(table: pa.Table, days: Collection[date]) -> pa.Table:
     return table.filter(pa.array(np.isin(names, np.array(sorted(days), dtype="datetime64[D]"))))
 
 
-def _join_labels(captured: list[pa.Table], labels: pa.Table, target: str) -> pa.Table:
-    last = latest_labels(labels)
-    known = dict(zip(keys(last).tolist(), last["label"].to_pylist(), strict=True))
-    parts: list[pa.Table] = []
-    for table in captured:
-        given = [known.get(key) for key in keys(table).tolist()]
-        columns = struct_columns(table, "features")
+def _join(captured: list[pa.Table], book: LabelBook, target: Target | None, model: MonitoredModel) -> LabelledRows:
+    """Join `captured` with its usable labels, cap the share of each API key, and put the rows into a fixed order."""
+    rows = pa.concat_tables([_with_order(table, model.target) for table in captured], promote_options="permissive")
+    dropped: Counter[LabelProblem] = Counter()
+    values: list[float | None] = []
+    senders: list[str | None] = []
+    for key in rows["_key"].to_pylist():
+        label = book.get(key)
+        problem = problem_of(label, target, allow_new=model.allow_new_labels) if label is not None else None
+        if problem is not None:
+            dropped[problem] += 1
+        values.append(label.value if label is not None and problem is None else None)
+        senders.append(label.sender if label is not None else None)
+    rows = rows.append_column("_label", pa.array(values, pa.float64()))
+    rows = rows.append_column("_sender", pa.array(senders, pa.string()))
+    rows = rows.filter(pc.field("_label").is_valid())
+    capped = cap_shares(rows["_sender"].to_pylist(), rows["_key"].to_numpy(), model.max_share_per_key)
+    rows = rows.filter(pa.array(capped.kept))
+    rows = rows.sort_by([(name, "ascending") for name in ("_event", "_request", "_row")])
+    if not any(table.schema.field("features").type.get_field_index(model.target) >= 0 for table in captured):
         # If the model has a feature of that name, keep the feature.
-        for name, values in ((target, pa.array(given, pa.float64())), (EVENT_TIME, table["event_time"])):
-            if name not in columns.column_names:
-                columns = columns.append_column(name, values)
-        order = {"_request": table["request_id"], "_row": table["row"], "_event": table["event_time"]}
-        for name, values in order.items():
-            columns = columns.append_column(name, values)
-        parts.append(columns)
-    joined = pa.concat_tables(parts, promote_options="permissive")
-    joined = joined.filter(pc.field(target).is_valid())
-    joined = joined.sort_by([(name, "ascending") for name in ("_event", "_request", "_row")])
-    joined = joined.drop_columns(["_request", "_row", "_event"])
-    values = joined[target].to_numpy()
-    if np.all(values == np.floor(values)):
+        rows = _with_target(rows, model.target)
+    return LabelledRows(
+        rows.drop_columns(_OWN),
+        _count(rows["_caller"]),
+        _count(rows["_sender"]),
+        capped.dropped,
+        dropped,
+    )
+
+
+def _with_order(table: pa.Table, target: str) -> pa.Table:
+    """Return the features of `table`, with columns that identify, order and attribute its rows."""
+    columns = struct_columns(table, "features")
+    if target not in columns.column_names:
+        # Holds the place of the target, before the event time.
+        columns = columns.append_column(target, pa.nulls(table.num_rows, pa.float64()))
+    if EVENT_TIME not in columns.column_names:
+        columns = columns.append_column(EVENT_TIME, table["event_time"])
+    own = {
+        "_request": table["request_id"],
+        "_row": table["row"],
+        "_event": table["event_time"],
+        "_caller": table[KEY],
+        "_key": pa.array(keys(table)),
+    }
+    for name, values in own.items():
+        columns = columns.append_column(name, values)
+    return columns
+
+
+def _with_target(rows: pa.Table, target: str) -> pa.Table:
+    """Return `rows` with the labels as the target."""
+    labels = rows["_label"]
+    values = labels.to_numpy()
+    if np.all((values == np.floor(values)) & (np.abs(values) < _LARGEST_INTEGER)):
         # Class labels are integers in the lake too.
-        joined = joined.set_column(joined.column_names.index(target), target, joined[target].cast(pa.int64()))
-    return joined
+        labels = labels.cast(pa.int64())
+    return rows.set_column(rows.column_names.index(target), target, labels)
+
+
+def _count(names: pa.ChunkedArray) -> dict[str, int]:
+    return dict(sorted(Counter(name or UNKNOWN for name in names.to_pylist()).items()))

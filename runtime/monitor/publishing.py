@@ -7,19 +7,20 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Literal
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from .. import data
 from ..common.errors import ConfigError, GateError
 from ..common.files import sync, write_private
+from ..common.target import Target
 from ..data import Lake
-from .days import Day, Days
+from .days import Day, Days, LabelledRows
 from .settings import MonitoredModel
 
 _log = logging.getLogger(__name__)
@@ -34,6 +35,9 @@ class WindowFile(BaseModel):
         days: its days of event time.
         name: the file's name, the same here and in the lake.
         commit: the lake's commit which brought it.
+        predictions, labels: name of the API key -> rows whose request, or whose label, it sent.
+        capped: name of the API key -> rows left out because the key has too large a share.
+        dropped: reason -> rows left out because their label cannot be used.
         reasons: why the gate refused it.
         head: the newest commit of the branch when it was refused.
     """
@@ -45,6 +49,10 @@ class WindowFile(BaseModel):
     rows: int
     at: AwareDatetime
     commit: str | None = None
+    predictions: dict[str, int] = Field(default_factory=dict[str, int])
+    labels: dict[str, int] = Field(default_factory=dict[str, int])
+    capped: dict[str, int] = Field(default_factory=dict[str, int])
+    dropped: dict[str, int] = Field(default_factory=dict[str, int])
     reasons: list[str] = Field(default_factory=list[str])
     head: str | None = None
 
@@ -90,6 +98,8 @@ class Publisher:
     Attributes:
         state: what is kept.
         withheld: labelled rows which were not published since this process started, because the capture lacks columns.
+        waiting: name of the API key -> rows above its share in the due days, which wait for labels of other keys.
+        target: the contract of the labels, or None if it is unknown.
     """
 
     def __init__(self, model: MonitoredModel, folder: Path) -> None:
@@ -98,6 +108,9 @@ class Publisher:
         self._outbox.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._file = folder / "state.json"
         self.withheld = 0
+        self.waiting: Mapping[str, int] = {}
+        self.target: Target | None = None
+        self._waited_with: object = None
         self._repository, self._branch, self._path = model.data.split("/", 2)
         self.state = self._load()
         kept = {window.name for window in [*self.state.refused, *([self.state.pending] if self.state.pending else [])]}
@@ -139,30 +152,64 @@ class Publisher:
     def _prepare(self, days: Days) -> WindowFile | None:
         """Write the due days to the outbox; return the window, or None while there are too few rows."""
         due: list[Day] = []
+        full = False
         for day in days.due():
-            if due and sum(each.labelled for each in due) + day.labelled > _MOST_ROWS:
+            full = bool(due) and sum(each.labelled for each in due) + day.labelled > _MOST_ROWS
+            if full:
                 break
             due.append(day)
         if sum(day.labelled for day in due) < self.model.publish_min_rows:
+            self.waiting = {}
             return None
-        table = days.table(due)
-        if not table.num_rows:
+        # Reading the rows is expensive: do not repeat it for the same rows.
+        tried = (self.target, full, [(day.day, day.rows, day.labelled, day.labels_came) for day in due])
+        if tried == self._waited_with:
             return None
-        names = sorted(day.day for day in due)
-        return self._write(table, names)
+        found = days.labelled_rows(due, self.target)
+        least = 1 if full else self.model.publish_min_rows
+        if found.table.num_rows < least:
+            self._wait(found, tried)
+            return None
+        self.waiting, self._waited_with = {}, None
+        return self._write(found, sorted(day.day for day in due))
 
-    def _write(self, table: pa.Table, days: list[date]) -> WindowFile:
+    def _wait(self, found: LabelledRows, tried: object) -> None:
+        """Wait for more rows: too few are left without unusable labels, and with the cap on each key's share."""
+        self._waited_with = tried
+        if found.capped and not self.waiting:
+            _log.warning(
+                "labelled days wait: without the rows above watch.max_share_per_key, too few are left",
+                extra={"model": self.model.name, "rows": found.table.num_rows, "above_share": dict(found.capped)},
+            )
+        self.waiting = found.capped
+
+    def _write(self, found: LabelledRows, days: list[date]) -> WindowFile:
         hidden = self._outbox / ".window.partial"
         with hidden.open("wb") as file:
             os.fchmod(file.fileno(), 0o600)
-            pq.write_table(table, file, compression="zstd")
+            pq.write_table(found.table, file, compression="zstd")
         sync(hidden)
         with hidden.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
         name = f"labelled-{days[0].isoformat()}-{days[-1].isoformat()}-{digest}.parquet"
         hidden.rename(self._outbox / name)
         sync(self._outbox)
-        return WindowFile(days=days, name=name, rows=table.num_rows, at=datetime.now(UTC))
+        if found.capped or found.dropped:
+            _log.warning(
+                "labelled rows are left out of a window",
+                extra={"model": self.model.name, "window": name, "above_share": dict(found.capped),
+                       "unusable": dict(found.dropped)},
+            )  # fmt: skip
+        return WindowFile(
+            days=days,
+            name=name,
+            rows=found.table.num_rows,
+            at=datetime.now(UTC),
+            predictions=dict(found.predictions),
+            labels=dict(found.labels),
+            capped=dict(found.capped),
+            dropped={str(reason): rows for reason, rows in found.dropped.items()},
+        )
 
     def _again(self, lake: Lake) -> WindowFile | None:
         """Return a refused window whose branch has moved since."""
@@ -189,7 +236,7 @@ class Publisher:
             return
         else:
             message = f"Labelled traffic of {self.model.name}, {window.days[0]} to {window.days[-1]}"
-            metadata = {_WINDOW: window.name, "tidemill.model": self.model.name, "tidemill.rows": str(window.rows)}
+            metadata = self._metadata(window)
             data.branch(own, source=self._branch, lake=lake)
             if not data.exists(f"{own}/{path}", lake=lake):
                 data.write(file, f"{own}/{path}", lake=lake)
@@ -205,6 +252,13 @@ class Publisher:
         self._save()
         file.unlink(missing_ok=True)
         _log.info("published a window", extra={"model": self.model.name, "window": window.name, "commit": commit})
+
+    def _metadata(self, window: WindowFile) -> dict[str, str]:
+        """Return the metadata of the window's commits: who sent its rows, and what was left out."""
+        metadata = {_WINDOW: window.name, "tidemill.model": self.model.name, "tidemill.rows": str(window.rows)}
+        for name in ("predictions", "labels", "capped", "dropped"):
+            metadata[f"{_WINDOW}.{name}"] = json.dumps(getattr(window, name))
+        return metadata
 
     def _refused(self, window: WindowFile, error: GateError, lake: Lake) -> None:
         head = lake.head(self._repository, self._branch).id

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -14,9 +15,11 @@ import pyarrow.parquet as pq
 from .. import registry
 from ..common.errors import PlatformError
 from ..common.settings import RegistrySettings
-from ..drift import Profile
+from ..common.target import Target
+from ..drift import Profile, Relation
 
-_SAMPLE, _PROFILE = "reference_sample.parquet", "reference_profile.json"
+_SAMPLE, _PROFILE, _TARGET = "reference_sample.parquet", "reference_profile.json", "reference_target.json"
+_TARGET_SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,16 @@ class Reference:
         features: names of the features, in training order.
         sample: at most 1,000 rows.
         profile: the profile of all rows.
+        target: the contract of the labels; empty for a version that was logged without one.
+        relation: the relation of labels to predictions, or None if the version was logged without held-out rows.
     """
 
     version: str
     features: tuple[str, ...]
     sample: pd.DataFrame
     profile: Profile
+    target: Target = field(default_factory=Target)
+    relation: Relation | None = None
 
 
 class References:
@@ -70,7 +77,8 @@ class References:
             profile = Profile.from_json((folder / _PROFILE).read_text(encoding="utf-8"))
             with pq.ParquetFile(folder / _SAMPLE) as file:
                 sample = file.read().to_pandas()
-        except (OSError, ValueError) as error:
+            target, relation = _target_of(folder / _TARGET)
+        except (OSError, ValueError, KeyError, TypeError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise PlatformError(
                 f"the reference cannot be read ({error})", field="version", value=f"{version.model}@{version.version}"
@@ -79,7 +87,7 @@ class References:
             if other != folder:
                 shutil.rmtree(other, ignore_errors=True)
         features = tuple(name for name in profile.columns if name in sample.columns)
-        return Reference(version.version, features, sample, profile)
+        return Reference(version.version, features, sample, profile, target, relation)
 
     def _download(self, version: registry.ModelVersion, folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -91,3 +99,18 @@ class References:
             found = Path(client.download_artifacts(version.run_id, "tidemill", scratch))
             shutil.rmtree(folder, ignore_errors=True)
             found.rename(folder)
+
+
+def _target_of(file: Path) -> tuple[Target, Relation | None]:
+    """Return the contract and the relation in `file`, which a version of an earlier release does not have.
+
+    Raises:
+        ValueError, KeyError, TypeError: the file is not such a document.
+    """
+    if not file.exists():
+        return Target(), None
+    document = json.loads(file.read_text(encoding="utf-8"))
+    if document["schema"] != _TARGET_SCHEMA:
+        raise ValueError(f"its schema is {document['schema']}, and only {_TARGET_SCHEMA} is supported")
+    relation = document.get("relation")
+    return Target.from_json(document["target"]), Relation.from_json(relation) if relation is not None else None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -16,12 +15,22 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pandas.util import hash_pandas_object
 
-from ..capture import Kind, Segment, new_segments, read_segment
-
-_log = logging.getLogger(__name__)
+from ..capture import CAPTURE, KEY, LABEL_SCHEMA, LABELS, TIME, Kind, Segment, new_segments, read_segment
+from .capture_health import CaptureHealth
 
 FUTURE = timedelta(days=1)
 """Rows whose event time is further ahead of their arrival are ignored: one wrong clock would end every window."""
+
+
+_COLUMNS: dict[Kind, Sequence[str]] = {
+    CAPTURE: ("request_id", "row", "received_at", "event_time", "version", "role", KEY, "features", "outputs"),
+    LABELS: (*LABEL_SCHEMA.names,),
+}
+_TYPES = {
+    **dict.fromkeys(("request_id", "version", "role", KEY), pa.string()),
+    **dict.fromkeys(("received_at", "event_time"), TIME),
+    "row": pa.int32(),
+}
 
 
 class SegmentReader:
@@ -33,10 +42,14 @@ class SegmentReader:
         directory: the capture folder.
         kind: `capture` or `labels`.
         since: the first UTC day to read.
+        health: notes segments that cannot be read.
     """
 
-    def __init__(self, directory: Path, kind: Kind, *, since: date | None = None) -> None:
+    def __init__(
+        self, directory: Path, kind: Kind, *, since: date | None = None, health: CaptureHealth | None = None
+    ) -> None:
         self._directory = directory
+        self._health = health
         self._kind: Kind = kind
         self._since = since
         self._seen: dict[str, date] = {}
@@ -53,19 +66,35 @@ class SegmentReader:
     def tables(self) -> Iterator[tuple[Segment, pa.Table]]:
         """Yield the new segments with their rows; deleted or damaged ones are skipped."""
         for segment in self.segments():
-            if (table := read(segment)) is not None:
+            if (table := read(segment, health=self._health)) is not None:
                 yield segment, table
 
 
-def read(segment: Segment, columns: list[str] | None = None) -> pa.Table | None:
-    """Return the rows of `segment`, or None if it is deleted or damaged."""
+def read(segment: Segment, columns: list[str] | None = None, *, health: CaptureHealth | None = None) -> pa.Table | None:
+    """Return the rows of `segment`, or None if it is deleted or damaged; note the damage in `health`."""
     try:
-        return read_segment(segment, columns)
+        return _checked(read_segment(segment, columns), columns or _COLUMNS[segment.kind])
     except FileNotFoundError:
         return None
-    except (pa.ArrowInvalid, OSError) as error:
-        _log.warning("cannot read a capture segment", extra={"segment": str(segment.path), "error": str(error)})
+    except (pa.ArrowException, OSError) as error:
+        if health is not None:
+            health.add_unreadable(segment, error)
         return None
+
+
+def _checked(table: pa.Table, required: Sequence[str]) -> pa.Table:
+    """Return `table` with the types that the monitor expects.
+
+    Raises:
+        pyarrow.ArrowInvalid: a column is missing or has another type.
+    """
+    for name in required:
+        at = table.schema.get_field_index(name)
+        if at < 0:
+            raise pa.ArrowInvalid(f"it has no column {name}")
+        if (kind := _TYPES.get(name)) is not None and table.schema.field(at).type != kind:
+            table = table.set_column(at, name, table[name].cast(kind))
+    return table
 
 
 @dataclass(frozen=True)
@@ -82,7 +111,7 @@ def bounds(segment: Segment) -> Bounds | None:
     """Return the bounds of a capture segment without reading its rows, or None if its footer has none."""
     try:
         metadata = pq.read_metadata(segment.path)
-    except (FileNotFoundError, pa.ArrowInvalid, OSError):
+    except (pa.ArrowException, OSError):
         return None
     found: dict[str, list[Any]] = {"event_time": [], "version": []}
     for group in range(metadata.num_row_groups):

@@ -25,6 +25,13 @@ class MonitoredModel(Settings):
     min_rows: int = Field(default=200, ge=1, description="Minimum rows of a window that is scored.")
     drift_threshold: float = Field(default=0.1, gt=0, description="Distance at which a feature counts as drifted.")
     publish_min_rows: int = Field(default=1000, ge=1, description="Minimum labelled rows of a published window.")
+    max_share_per_key: float = Field(
+        default=0.5, gt=0, le=1, description="Maximum share of one API key in the labels of a published window."
+    )
+    allow_new_labels: bool = Field(default=False, description="Use labels of classes that training did not have.")
+    retention_days: float | None = Field(
+        default=None, gt=0, description="Age at which the model server deletes days; None keeps them."
+    )
     alias: str = Field(default="champion", min_length=1, description="Alias of the serving version.")
 
 

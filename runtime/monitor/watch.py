@@ -5,31 +5,45 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from .. import registry
 from ..common.errors import TidemillError
+from ..common.target import LabelProblem, Target
 from ..data import Lake, UnvalidatedCommit, unvalidated
-from ..drift import DriftResult, score
+from ..drift import DriftResult, RelationChange, score
+from .capture_health import CaptureHealth
 from .days import Days
 from .publishing import Publisher
 from .references import Reference, References
 from .settings import MonitoredModel, MonitorSettings
-from .window import Quality, Window
+from .window import Quality, Window, WindowLabels
 
 _log = logging.getLogger(__name__)
 _MAX_FILES = 20
+_REASONS: dict[LabelProblem, str] = {
+    "not_a_number": "not numbers",
+    "not_finite": "not finite",
+    "unknown_class": "of unknown classes",
+    "disputed": "with different values from two API keys",
+}
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state of a model after a check; `drift` and `quality` are None without enough rows.
+    """The state of a model after a check; `drift`, `quality` and `relation` are None without enough rows.
 
-    The capture omits or hashes the features in `not_compared`.
+    Attributes:
+        not_compared: features that the capture omits or hashes.
+        relation: the relation of labels to predictions, compared with that of held-out rows.
+        relation_known: whether the version was logged with held-out rows.
+        dropped: reason -> rows of the window whose label is not used.
+        outside: rows of the window with a label outside the range at training.
+        predictions, labels: name of the API key -> rows of the window whose request, or whose label, it sent.
     """
 
     version: str | None = None
@@ -40,6 +54,12 @@ class Snapshot:
     drift: DriftResult | None = None
     quality: Quality | None = None
     not_compared: tuple[str, ...] = ()
+    relation: RelationChange | None = None
+    relation_known: bool = False
+    dropped: Mapping[LabelProblem, int] = field(default_factory=dict["LabelProblem", int])
+    outside: int = 0
+    predictions: Mapping[str, int] = field(default_factory=dict[str, int])
+    labels: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 class Watch:
@@ -59,7 +79,8 @@ class Watch:
     def __init__(self, model: MonitoredModel, references: References, lake: Lake, state: Path) -> None:
         self.model = model
         self.publisher = Publisher(model, state / "publishing" / model.name)
-        self.days = Days(model, self.publisher.state.days)
+        self.health = CaptureHealth(model.capture, model.retention_days)
+        self.days = Days(model, self.publisher.state.days, self.health)
         self.snapshot = Snapshot()
         self.errors: Counter[str] = Counter()
         self.failing: dict[str, str] = {}
@@ -72,6 +93,7 @@ class Watch:
 
     def check(self) -> None:
         """Read new rows, score them, and publish due days."""
+        self._try("capture", self.health.check)
         self._try("registry", self._follow_alias)
         self._try("window", self._score)
         self._try("publish", self._publish)
@@ -97,6 +119,19 @@ class Watch:
             "quality": {"metric": now.quality.metric, "value": now.quality.value, "rows": now.quality.rows}
             if now.quality
             else None,
+            "relation": {
+                "known": now.relation_known,
+                "changed": now.relation.changed,
+                "distance": now.relation.distance,
+                "p_value": now.relation.p_value,
+                "rows": now.relation.rows,
+            }
+            if now.relation
+            else {"known": now.relation_known},
+            "labels": {"dropped": dict(now.dropped), "outside_range": now.outside, "keys": dict(now.labels)},
+            "predictions": {"keys": dict(now.predictions)},
+            "above_share": dict(self.publisher.waiting),
+            "notes": self.notes(),
             "days": [
                 {"day": day.day.isoformat(), "rows": day.rows, "labelled": day.labelled, "coverage": day.coverage}
                 for day in sorted(self.days.open.copy().values(), key=lambda day: day.day)
@@ -111,6 +146,27 @@ class Watch:
             ],
             "failing": dict(self.failing),
         }
+
+    def notes(self) -> list[str]:
+        """Return a sentence for each problem of the capture and its labels."""
+        now = self.snapshot
+        found = self.health.notes()
+        if now.dropped:
+            reasons = ", ".join(f"{rows} {_REASONS[reason]}" for reason, rows in sorted(now.dropped.items()))
+            found.append(f"labels of the window are not used: {reasons}")
+        if now.outside:
+            found.append(f"{now.outside} labels of the window are outside the range at training")
+        if now.relation is not None and now.relation.changed:
+            found.append(
+                "the relation between features and label changed: concept drift or poisoned labels; "
+                f"labels were sent by {_listed(now.labels)}"
+            )
+        if self.publisher.waiting:
+            found.append(
+                "labelled rows wait: too few are left without the rows above watch.max_share_per_key "
+                f"({_listed(self.publisher.waiting)})"
+            )
+        return found
 
     def _try(self, part: str, do: Callable[[], None]) -> None:
         try:
@@ -133,7 +189,7 @@ class Watch:
             return
         if serving != self._serving or self._window is None:
             if self._window is None or self._window.version != serving.version:
-                self._window = Window(self.model, serving.version)
+                self._window = Window(self.model, serving.version, health=self.health)
             if self._serving is None or self._serving.run_id != serving.run_id:
                 self._reference = None
                 self.snapshot = Snapshot(serving.version)
@@ -152,7 +208,10 @@ class Watch:
             compared = [name for name in reference.features if name not in omitted]
             threshold = self.model.drift_threshold
             drift = score(reference.sample, window.features(), features=compared, threshold=threshold)
-        quality = window.quality(self.model.min_rows)
+        target = self._target(window)
+        labels = window.labels(target)
+        quality = window.quality(self.model.min_rows, target)
+        relation = self._relation(window, labels)
         self.snapshot = Snapshot(
             window.version,
             window.rows,
@@ -162,18 +221,41 @@ class Watch:
             drift,
             quality,
             tuple(sorted(omitted)),
+            relation,
+            reference is not None and reference.relation is not None,
+            labels.dropped,
+            labels.outside,
+            window.senders,
+            labels.senders,
         )
+
+    def _target(self, window: Window) -> Target | None:
+        return window.target(self._reference.target if self._reference is not None else None)
+
+    def _relation(self, window: Window, labels: WindowLabels) -> RelationChange | None:
+        known = window.settled(labels)
+        predictions = window.predictions()
+        relation = self._reference.relation if self._reference is not None else None
+        if relation is None or predictions is None or known.sum() < self.model.min_rows:
+            return None
+        return relation.compare(predictions[known], labels.values[known])
 
     def _publish(self) -> None:
         self.days.update()
         if dropped := self.days.drop_unlabelled():
             _log.info("dropped days without labels", extra={"model": self.model.name, "days": len(dropped)})
+        self.publisher.target = self._target(self._window) if self._window is not None else None
         self.publisher.tick(self.days, self._lake)
 
     def _find_unvalidated(self) -> None:
         # Without a gate, no commit has a verdict.
         keys = self._lake.settings.verdict_keys
         self.unvalidated = unvalidated(self.model.data, lake=self._lake) if keys else None
+
+
+def _listed(rows: Mapping[str, int]) -> str:
+    """Return `a 120, b 7`: the keys with most rows first."""
+    return ", ".join(f"{name} {count}" for name, count in sorted(rows.items(), key=lambda item: (-item[1], item[0])))
 
 
 class Monitor:

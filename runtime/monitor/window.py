@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -13,15 +15,41 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ..capture import CAPTURE, LABELS, is_hashed, omitted_of
+from ..capture import CAPTURE, KEY, LABELS, is_hashed, omitted_of
+from ..common.target import LabelProblem, Target
+from .capture_health import CaptureHealth
+from .labels import UNKNOWN, LabelBook, problem_of
 from .segment_reader import Bounds, SegmentReader, bounds, keys, read, served_rows, struct_columns
 from .settings import MonitoredModel
 
 SAMPLE_ROWS = 50_000
 """Maximum rows in memory. Beyond it, only a share of the rows is kept, chosen by a hash of their keys."""
 
-_EARLY = pd.Timedelta(hours=1)
+_EARLY = timedelta(hours=1)
 _ALL = 2.0**64
+COVERAGE = 0.99
+"""Share of labelled rows at which a window or a day is complete."""
+
+
+_CLASSES = Target(classes=(0.0, 1.0))
+"""The target of a binary classifier that was logged without a contract."""
+
+
+@dataclass(frozen=True)
+class WindowLabels:
+    """The labels of the rows of a window.
+
+    Attributes:
+        values: the usable label of each row, else NaN.
+        dropped: reason -> number of rows whose label is not used.
+        outside: number of usable labels outside the range at training.
+        senders: name of the API key -> number of usable labels.
+    """
+
+    values: NDArray[np.float64]
+    dropped: Mapping[LabelProblem, int]
+    outside: int
+    senders: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -47,9 +75,13 @@ class Window:
         model: the monitored model.
         version: the version whose rows count.
         limit: maximum rows to keep.
+        health: notes segments that cannot be read.
     """
 
-    def __init__(self, model: MonitoredModel, version: str, *, limit: int = SAMPLE_ROWS) -> None:
+    def __init__(
+        self, model: MonitoredModel, version: str, *, limit: int = SAMPLE_ROWS, health: CaptureHealth | None = None
+    ) -> None:
+        self._health = health
         self.model = model
         self.version = version
         self._limit = limit
@@ -58,12 +90,12 @@ class Window:
     def _restart(self) -> None:
         self._latest: list[datetime] = []
         self._share = 1.0
+        self._is_binary = False
         self._frame: pd.DataFrame | None = None
         self._omissions: list[frozenset[str]] = []
-        self._capture = SegmentReader(self.model.capture, CAPTURE)
-        self._labels = SegmentReader(self.model.capture, LABELS)
-        self._label_of: dict[int, float] = {}
-        self._label_time: dict[int, pd.Timestamp] = {}
+        self._capture = SegmentReader(self.model.capture, CAPTURE, health=self._health)
+        self._labels = SegmentReader(self.model.capture, LABELS, health=self._health)
+        self._book = LabelBook()
 
     @property
     def newest(self) -> datetime | None:
@@ -94,7 +126,7 @@ class Window:
     @property
     def labelled(self) -> int:
         """Number of labelled rows of the window; an estimate if only a share is kept."""
-        return round(int(np.sum(~np.isnan(self._labels_of_rows()))) / self._share)
+        return round(sum(self._book.get(row) is not None for row in self._row_keys()) / self._share)
 
     @property
     def oldest(self) -> datetime | None:
@@ -107,7 +139,7 @@ class Window:
         """Return the features of the rows in memory, except the omitted ones."""
         if self._frame is None:
             return pd.DataFrame()
-        own = ["_key", "_event_time", "_score", "_omitted"]
+        own = ["_key", "_event_time", "_output", "_sender", "_omitted"]
         return self._frame.drop(columns=[*own, *(name for name in self.omitted if name in self._frame.columns)])
 
     @property
@@ -118,23 +150,86 @@ class Window:
         present: list[int] = self._frame["_omitted"].unique().tolist()
         return frozenset[str]().union(*(self._omissions[index] for index in present))
 
-    def quality(self, least: int) -> Quality | None:
-        """Return the ROC AUC (scikit-learn), or None with fewer than `least` labelled rows or only one class."""
+    @property
+    def senders(self) -> Mapping[str, int]:
+        """Name of the API key -> number of rows in memory that it sent."""
+        if self._frame is None:
+            return {}
+        return Counter(sender or UNKNOWN for sender in self._frame["_sender"].tolist())
+
+    def labels(self, target: Target | None = None) -> WindowLabels:
+        """Return the labels of the rows in memory.
+
+        Args:
+            target: the contract of the labels; labels of other classes are dropped unless the model allows new ones.
+        """
+        values = np.full(self.sampled, np.nan)
+        dropped: Counter[LabelProblem] = Counter()
+        senders: Counter[str] = Counter()
+        outside = 0
+        for index, row in enumerate(self._row_keys()):
+            label = self._book.get(row)
+            if label is None:
+                continue
+            problem = problem_of(label, target, allow_new=self.model.allow_new_labels)
+            if problem is not None:
+                dropped[problem] += 1
+                continue
+            values[index] = label.value
+            senders[label.sender or UNKNOWN] += 1
+            outside += target is not None and target.is_outside(label.value)
+        return WindowLabels(values, dropped, outside, senders)
+
+    def predictions(self) -> NDArray[np.float64] | None:
+        """Return the predictions of the rows in memory: one number for each, or one for each class; None for others."""
         if self._frame is None:
             return None
-        labels = self._labels_of_rows()
-        scores = self._frame["_score"].to_numpy(dtype="float64")
-        known = ~np.isnan(labels) & ~np.isnan(scores)
-        if known.sum() < least or {*labels[known].tolist()} != {0.0, 1.0}:
+        outputs = self._frame["_output"]
+        try:
+            if outputs.dtype == object:
+                return np.array([list(each) for each in outputs], dtype="float64")
+            return outputs.to_numpy(dtype="float64")
+        except (TypeError, ValueError):
+            return None
+
+    def target(self, recorded: Target | None) -> Target | None:
+        """Return the contract `recorded` at training, or that of a binary classifier that was logged without one."""
+        if recorded is not None and recorded.known:
+            return recorded
+        return _CLASSES if self._is_binary else None
+
+    def quality(self, least: int, target: Target | None = None) -> Quality | None:
+        """Return the ROC AUC (scikit-learn) of a binary classifier.
+
+        Return None with fewer than `least` labelled rows, or if only one class has labels.
+        """
+        scores, target = self.predictions(), self.target(target)
+        classes = np.array((target.classes if target is not None else None) or (), dtype="float64")
+        if scores is None or not self._is_binary or len(classes) != 2:
+            return None
+        labels = self.labels(target).values
+        known = np.isin(labels, classes) & ~np.isnan(scores)
+        positive = labels[known] == classes[1]
+        if known.sum() < least or positive.all() or not positive.any():
             return None
         from sklearn.metrics import roc_auc_score
 
-        return Quality("roc_auc", float(roc_auc_score(labels[known], scores[known])), int(known.sum()))
+        return Quality("roc_auc", float(roc_auc_score(positive, scores[known])), int(known.sum()))
 
-    def _labels_of_rows(self) -> NDArray[np.float64]:
-        """Return the label of each row in memory, NaN if it has none."""
-        rows: list[int] = [] if self._frame is None else self._frame["_key"].tolist()
-        return np.array([self._label_of.get(key, np.nan) for key in rows], dtype="float64")
+    def settled(self, labels: WindowLabels) -> NDArray[np.bool_]:
+        """Return which labelled rows represent the window: all if nearly every row has a label, else those old enough.
+
+        Labels of one class may arrive first; only after the label delay do the labels say how frequent each class is.
+        """
+        known = np.isfinite(labels.values)
+        labelled = known.sum() + sum(labels.dropped.values())
+        if self._frame is None or self.newest is None or labelled >= COVERAGE * self.sampled:
+            return known
+        last = pd.Timestamp(self.newest - timedelta(seconds=self.model.label_delay))
+        return known & (self._frame["_event_time"] <= last).to_numpy()
+
+    def _row_keys(self) -> list[int]:
+        return [] if self._frame is None else self._frame["_key"].tolist()
 
     def _take_rows(self) -> bool:
         frames: list[pd.DataFrame] = []
@@ -143,7 +238,7 @@ class Window:
         for segment in reversed(self._capture.segments()):
             if self._is_known_to_miss(bounds(segment)):
                 continue
-            table = read(segment)
+            table = read(segment, health=self._health)
             if table is None or not (table := served_rows(table, self.model.alias)).num_rows:
                 continue
             times = cast("list[datetime]", table["event_time"].to_pylist())
@@ -161,7 +256,7 @@ class Window:
 
     def _as_frame(self, table: pa.Table) -> pd.DataFrame:
         outputs = struct_columns(table, "outputs")
-        score = outputs["score"].to_pandas() if "score" in outputs.column_names else np.nan
+        self._is_binary = outputs.column_names == ["score"]
         features = struct_columns(table, "features")
         hashed = [field.name for field in features.schema if is_hashed(field)]
         omitted = omitted_of(table.schema).names
@@ -173,7 +268,8 @@ class Window:
             .assign(
                 _key=keys(table),
                 _event_time=table["event_time"].to_pandas(),
-                _score=score,
+                _output=outputs.column(0).to_pandas(),
+                _sender=pd.Series(table[KEY].to_pylist(), dtype=object),
                 _omitted=self._omissions.index(omitted),
             )
         )
@@ -202,25 +298,10 @@ class Window:
 
     def _take_labels(self) -> bool:
         changed = False
+        bound = _ALL * self._share
         for _, table in self._labels.tables():
-            found = keys(table)
-            kept = np.ones(len(found), bool) if self._share == 1.0 else found < np.uint64(_ALL * self._share)
-            labels: list[float] = table["label"].to_pylist()
-            times = table["received_at"].to_pandas()
-            # In order of writing, so that the last label of a row wins.
-            for index in np.flatnonzero(kept):
-                key = int(found[index])
-                self._label_of[key] = labels[index]
-                self._label_time[key] = times.iloc[index]
+            self._book.add(table, lambda row: row < bound)
             changed = True
-        if changed and len(self._label_of) > 2 * self.sampled + 20_000:
-            self._forget_labels()
+        if changed and len(self._book) > 2 * self.sampled + 20_000:
+            self._book.forget(set(self._row_keys()), _EARLY)
         return changed
-
-    def _forget_labels(self) -> None:
-        """Drop labels without a row in the window, except recent ones, whose rows may still arrive."""
-        newest = max(self._label_time.values())
-        rows: set[Any] = set() if self._frame is None else set(self._frame["_key"].tolist())
-        gone = [key for key, time in self._label_time.items() if key not in rows and newest - time > _EARLY]
-        for key in gone:
-            del self._label_of[key], self._label_time[key]

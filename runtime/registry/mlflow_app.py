@@ -1,20 +1,20 @@
-"""MLflow's own application with authentication, as tidemill starts it.
+"""MLflow's own application with authentication, as `python -m tidemill.runtime.registry` starts it on every target.
 
-    uvicorn --factory tidemill.runtime.registry.mlflow_app:create_app
-
-MLflow allows only administrators on routes without a rule of its own, and `/metrics` is such a route. A scraper with
-an administrator's password could delete every model. Here any account may read the metrics, so the scraper's account
-needs no permissions.
+In front of MLflow's own checks, which are about single experiments and models, the table in `mlflow_routes` says which
+account may use which route. `mlflow_stores` keeps artifacts in the server's own store and records who did what.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
 
 
 def create_app() -> FastAPI:
@@ -27,14 +27,60 @@ def create_app() -> FastAPI:
 
     # For a URL without a driver, SQLAlchemy uses psycopg since 2.1. Other programs read the same URL.
     registry.register("postgresql", "sqlalchemy.dialects.postgresql.psycopg2", "dialect")
+    from mlflow.server import app as flask
     from mlflow.server import auth, handlers
+    from mlflow.server.fastapi_security import HostValidationMiddleware, get_allowed_hosts
 
+    from ..common.service import JsonFormatter
+    from . import mlflow_stores
+    from .mlflow_guard import Credentials, Guard, Routes, log
+
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonFormatter())
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    mlflow_stores.install()
     # As `mlflow server` does before it listens: two concurrent first requests would both create the tables.
     handlers.initialize_backend_stores()
-    auth.BEFORE_REQUEST_VALIDATORS["/metrics", "GET"] = _any_account
+    # MLflow has no rule of its own for it, and would allow only administrators.
+    auth.BEFORE_REQUEST_VALIDATORS["/metrics", "GET"] = _permitted
     # With `_MLFLOW_SGI_NAME=uvicorn`, MLflow wraps its Flask application in a FastAPI one.
-    return cast("FastAPI", auth.create_app())
+    app = cast("FastAPI", auth.create_app())
+    _create_roles(auth.store)
+    # The middleware that is added last runs first: the check of the Host header, before any password is verified.
+    app.add_middleware(
+        Guard,
+        routes=Routes(app, flask),
+        credentials=Credentials(auth.store),
+        upload_problem=mlflow_stores.upload_problem_here,
+    )
+    app.add_middleware(HostValidationMiddleware, allowed_hosts=get_allowed_hosts())
+    return app
 
 
-def _any_account() -> bool:
+def _permitted() -> bool:
+    """Leave the decision to the table of routes."""
     return True
+
+
+def _create_roles(store: SqlAlchemyStore) -> None:
+    """Create MLflow's roles for people, with their permissions on all experiments and models."""
+    from mlflow.exceptions import MlflowException
+
+    from .accounts import GRANTS, ROLE_PREFIX, WORKSPACE
+
+    for role, grants in GRANTS.items():
+        name = ROLE_PREFIX + role
+        try:
+            made = store.create_role(name, WORKSPACE, f"People who may {role}; see `tidemill users`")
+        except MlflowException:
+            # It exists, or another process of this server has just created it.
+            made = store.get_role_by_name(WORKSPACE, name)
+        found = {permission.resource_type for permission in store.list_role_permissions(made.id)}
+        for kind in grants.keys() - found:
+            try:
+                store.add_role_permission(made.id, kind, "*", grants[kind])
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise

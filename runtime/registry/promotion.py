@@ -9,12 +9,13 @@ import json
 from datetime import UTC, datetime
 
 from ..common.settings import PromoteSettings, RegistrySettings
+from ..common.tags import GATE_VERDICT
 from .gate import Verdict, judge
 from .versions import CHAMPION, ModelVersion, connect, find_by_alias, translate_errors
 
 PREVIOUS = "previous"
 
-VERDICT_TAG = "tidemill.gate.verdict"
+VERDICT_TAG = GATE_VERDICT
 REASONS_TAG = "tidemill.gate.reasons"
 JUDGED_TAG = "tidemill.gate.judged_at"
 

@@ -21,8 +21,6 @@ from .reconciler import Reconciler, Retrainer
 from .retrainings import FILE, RetrainingStore
 from .settings import RetrainingSettings
 
-_BODY_BYTES = 1_000_000
-
 
 class Alert(BaseModel):
     """An alert from Alertmanager's webhook, with the fields that are used here."""
@@ -95,7 +93,7 @@ def create_app(settings: RetrainingSettings) -> FastAPI:
     registry = CollectorRegistry()
     registry.register(_Retrainings(store))
     add_metrics(app, token, registry)
-    guarded = [Depends(bearer(token)), Depends(_limit)]
+    guarded = [Depends(bearer(token))]
 
     # Read here, because FastAPI reads a declared body before it checks the token.
     @app.post("/alerts", dependencies=guarded)
@@ -111,16 +109,32 @@ def create_app(settings: RetrainingSettings) -> FastAPI:
 
     @app.get("/status", dependencies=guarded)
     def status() -> dict[str, Any]:
-        return {"retrainings": [retraining.model_dump(mode="json") for retraining in store.newest()]}
+        return {
+            "retrainings": [retraining.model_dump(mode="json") for retraining in store.newest()],
+            "recoveries": [recovery.model_dump(mode="json") for recovery in store.recoveries()],
+        }
 
     @app.get("/readyz")
     def readyz(response: Response) -> dict[str, str]:
         if reconciler.alive:
-            return {"status": "ready"}
+            return {"status": "ready", **_recovery_notice(store)}
         response.status_code = 503
         return {"status": "the reconciler has stopped"}
 
     return app
+
+
+def _recovery_notice(store: RetrainingStore) -> dict[str, str]:
+    """Return the field `error` while damaged files of the database are kept."""
+    recoveries = store.recoveries()
+    if not recoveries:
+        return {}
+    last = recoveries[-1]
+    source = "its copy" if last.restored else "an empty database, because no copy was usable"
+    return {
+        "error": f"{last.problem} ({last.at:%Y-%m-%d %H:%M} UTC); the service started from {source}; "
+        f"delete {' and '.join(last.kept)} in its folder to remove this notice"
+    }
 
 
 def _launcher(settings: RetrainingSettings) -> Launcher:
@@ -156,9 +170,3 @@ def _handle(retrainer: Retrainer, alert: Alert) -> dict[str, Any]:
         why = f"{name}: {alert.annotations.get('summary') or 'fires'}"
         answer = retrainer.fire(model, reason, why=why, served=served)
     return {**subject, "retraining": answer.retraining, "queued": answer.queued, "why": answer.why}
-
-
-async def _limit(request: Request) -> None:
-    length = request.headers.get("content-length", "0")
-    if (request.method == "POST" and not length.isdigit()) or int(length) > _BODY_BYTES:
-        raise HTTPException(413, f"the body must have at most {_BODY_BYTES} bytes")

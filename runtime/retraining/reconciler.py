@@ -283,7 +283,10 @@ class Reconciler:
 
     def _run(self) -> None:
         while not self._stopping:
-            self._retrainer.step(lambda: self._stopping)
+            try:
+                self._retrainer.step(lambda: self._stopping)
+            except Exception:  # noqa: BLE001 - such as a full disk; the next step repeats it
+                _log.exception("a step of the retrainings failed")
             self._wake.wait(self._every)
             self._wake.clear()
 

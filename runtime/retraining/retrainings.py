@@ -7,21 +7,28 @@ retraining.
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from .database import DatabaseFile, Recovery, is_damage
 from .settings import Reason
+
+R = TypeVar("R")
 
 State = Literal["queued", "waiting", "running", "judging", "done", "failed", "refused"]
 CLOSED: tuple[State, ...] = ("done", "failed", "refused")
 
 FILE = "retrainings.db"
+COPY_FILE = "retrainings.copy.db"
+"""The copy of the database, from which the service starts if the database is damaged."""
+
 OLD_FILE = "turns.db"
 """The database of earlier releases, with a table `turns`; a store takes over the one next to its own file."""
 
@@ -115,56 +122,86 @@ class RetrainingStore:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = threading.Lock()
-        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        path.chmod(0o600)
-        self._database.execute("pragma journal_mode = wal")
-        self._database.execute("pragma synchronous = full")
-        self._database.executescript(_SCHEMA)
-        self._take_over(path.with_name(OLD_FILE))
+        self._old = path.with_name(OLD_FILE)
+        self._file = DatabaseFile(path, self._prepare, _check_rows)
+        self._database = self._file.open()
+        self._file.save_copy(self._database)
 
-    def _take_over(self, old: Path) -> None:
-        """Copy the rows of an old database in one transaction, then delete it; safe to repeat after a crash."""
-        if not old.exists():
+    def _prepare(self, database: sqlite3.Connection) -> None:
+        database.executescript(_SCHEMA)
+        if not self._old.exists():
             return
-        self._database.execute("attach ? as old", (str(old),))
-        # A file whose service was killed before it made the table is empty.
-        if self._database.execute("select 1 from old.sqlite_master where name = 'turns'").fetchone():
-            # On conflict the row of this database is newer.
-            self._database.execute("insert or ignore into retrainings select * from old.turns")
-        self._database.execute("detach old")
-        # The journal first: without its database it would be left over.
-        for suffix in ("-wal", "-shm", ""):
-            old.with_name(f"{old.name}{suffix}").unlink(missing_ok=True)
+        try:
+            _take_over(database, self._old)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            with contextlib.suppress(sqlite3.Error):
+                database.execute("detach old")
+            self._file.record(OLD_FILE, str(error), self._file.set_aside(self._old), restored=False)
+
+    def recoveries(self) -> list[Recovery]:
+        """Return when the database was damaged, while the damaged files are still there."""
+        return self._file.recoveries()
 
     def close(self) -> None:
         """Close the database."""
         with self._lock:
             self._database.close()
 
+    def _read(self, work: Callable[[sqlite3.Connection], R]) -> R:
+        """Return the result of `work`; if the database is damaged, start from its copy and repeat."""
+        with self._lock:
+            try:
+                return work(self._database)
+            except sqlite3.DatabaseError as error:
+                if not is_damage(error):
+                    raise
+                with contextlib.suppress(sqlite3.Error):
+                    self._database.close()
+                self._database = self._file.recover(str(error))
+                return work(self._database)
+
+    def _change(self, work: Callable[[sqlite3.Connection], R]) -> R:
+        """Run `work` in a transaction, then renew the copy."""
+
+        def change(database: sqlite3.Connection) -> R:
+            database.execute("begin immediate")
+            try:
+                result = work(database)
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    database.execute("rollback")
+                raise
+            database.execute("commit")
+            self._file.save_copy(database)
+            return result
+
+        return self._read(change)
+
     def add(self, retraining: Retraining) -> bool:
         """Add a retraining; return False if its model has an open one."""
+        row = _row(retraining)
         try:
-            with self._lock:
-                self._database.execute("insert into retrainings values (?, ?, ?, ?, ?, ?, ?)", _row(retraining))
+            self._change(lambda database: database.execute("insert into retrainings values (?, ?, ?, ?, ?, ?, ?)", row))
         except sqlite3.IntegrityError:
             return False
         return True
 
     def save(self, retraining: Retraining) -> None:
         """Update a retraining, except `resolved_at`, which only `mark_resolved` changes."""
-        with self._transaction():
-            row = self._database.execute("select document from retrainings where id = ?", (retraining.id,)).fetchone()
-            if row:
-                retraining = retraining.model_copy(
-                    update={"resolved_at": Retraining.model_validate_json(row[0]).resolved_at}
-                )
-            identifier, _, _, *changed = _row(retraining)
-            self._database.execute(
+
+        def update(database: sqlite3.Connection) -> None:
+            row = database.execute("select document from retrainings where id = ?", (retraining.id,)).fetchone()
+            resolved = Retraining.model_validate_json(row[0]).resolved_at if row else retraining.resolved_at
+            identifier, _, _, *changed = _row(retraining.changed(resolved_at=resolved))
+            database.execute(
                 "update retrainings set state = ?, launched = ?, finished_at = ?, document = ? where id = ?",
                 (*changed, identifier),
             )
+
+        self._change(update)
 
     def mark_resolved(self, model: str, reason: Reason, served: str | None, at: datetime | None) -> Retraining | None:
         """Record when the alert of the newest matching retraining ended.
@@ -178,8 +215,9 @@ class RetrainingStore:
         Returns:
             The retraining, if this changed it.
         """
-        with self._transaction():
-            rows = self._database.execute(
+
+        def mark(database: sqlite3.Connection) -> Retraining | None:
+            rows = database.execute(
                 "select document from retrainings where model = ? and reason = ? order by id desc limit 50",
                 (model, reason),
             )
@@ -195,10 +233,12 @@ class RetrainingStore:
             if retraining is None or (retraining.resolved_at is None) == (at is None):
                 return None
             retraining = retraining.changed(resolved_at=at)
-            self._database.execute(
+            database.execute(
                 "update retrainings set document = ? where id = ?", (retraining.model_dump_json(), retraining.id)
             )
             return retraining
+
+        return self._change(mark)
 
     def open_retrainings(self) -> list[Retraining]:
         """Return the open retrainings, oldest first."""
@@ -222,27 +262,46 @@ class RetrainingStore:
 
     def outcomes(self) -> list[tuple[str, str, str, int]]:
         """Return (model, reason, outcome, count) of the closed retrainings that launched a job."""
-        with self._lock:
-            return self._database.execute(
+        return self._read(
+            lambda database: database.execute(
                 "select model, reason, state, count(*) from retrainings where launched = 1 and finished_at is not null"
                 " group by 1, 2, 3"
             ).fetchall()
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Generator[None]:
-        with self._lock:
-            self._database.execute("begin immediate")
-            try:
-                yield
-            except BaseException:
-                self._database.execute("rollback")
-                raise
-            self._database.execute("commit")
+        )
 
     def _many(self, statement: str, *values: object) -> list[Retraining]:
-        with self._lock:
-            rows: Sequence[tuple[str]] = self._database.execute(statement, values).fetchall()
+        rows: Sequence[tuple[str]] = self._read(lambda database: database.execute(statement, values).fetchall())
         return [Retraining.model_validate_json(row[0]) for row in rows]
+
+
+def _take_over(database: sqlite3.Connection, old: Path) -> None:
+    """Copy the rows of an old database in one transaction, then delete it; safe to repeat after a crash."""
+    database.execute("attach ? as old", (str(old),))
+    # A file whose service was killed before it made the table is empty.
+    if database.execute("select 1 from old.sqlite_master where name = 'turns'").fetchone():
+        # On conflict the row of this database is newer.
+        database.execute("insert or ignore into retrainings select * from old.turns")
+    database.execute("detach old")
+    # The journal first: without its database it would be left over.
+    for suffix in ("-wal", "-shm", ""):
+        old.with_name(f"{old.name}{suffix}").unlink(missing_ok=True)
+
+
+def _check_rows(database: sqlite3.Connection) -> None:
+    """Check that each document is JSON and matches its row; SQLite itself has no checksums.
+
+    Another release may have written the document, so its other fields are not checked.
+
+    Raises:
+        ValueError: one does not.
+    """
+    for identifier, model, state, document in database.execute("select id, model, state, document from retrainings"):
+        found = json.loads(document)
+        if not isinstance(found, dict):
+            raise ValueError(f"the document of the retraining {identifier} is not an object")
+        fields = cast("dict[str, Any]", found)
+        if (fields.get("id"), fields.get("model"), fields.get("state")) != (identifier, model, state):
+            raise ValueError(f"the columns of the retraining {identifier} differ from its document")
 
 
 def _row(retraining: Retraining) -> tuple[object, ...]:

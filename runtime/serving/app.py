@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from ..common.host_names import HostNames, refuse
 from ..common.service import token_of
 from .http.errors import Problem
 from .http.request_handler import Receive, RequestHandler, Scope, Send
@@ -23,14 +24,18 @@ class App(FastAPI):
     Attributes:
         handlers: path -> handler of the hot route.
         fast_paths: raw path -> (path, handler), for connections with the fast path.
+        host_names: the names under which clients may address the server.
     """
 
+    host_names: HostNames
     handlers: Mapping[str, RequestHandler]
     fast_paths: dict[bytes, tuple[str, RequestHandler]]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if scope["type"] == "http" and scope["method"] == "POST" and (handler := self.handlers.get(scope["path"])):
+        if scope["type"] == "http" and (problem := self.host_names.problem_of(scope["headers"], scope["http_version"])):
+            await refuse(send, *problem)
+        elif scope["type"] == "http" and scope["method"] == "POST" and (handler := self.handlers.get(scope["path"])):
             await handler(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
@@ -62,12 +67,12 @@ def create_app(settings: ServingSettings, statuses: WorkerStatuses | None = None
         await server.stop()
 
     app = App(title=f"tidemill: {settings.model}", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
-    app.handlers, app.fast_paths = {}, {}
+    app.handlers, app.fast_paths, app.host_names = {}, {}, HostNames(settings.listen.hosts)
     add_routes(app)
 
-    async def refuse(_: Request, error: Exception) -> Response:
+    async def answer_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, StarletteHTTPException)  # noqa: S101 - registered for this class only
         return Problem(error.status_code, str(error.detail), headers=error.headers).response()
 
-    app.add_exception_handler(StarletteHTTPException, refuse)
+    app.add_exception_handler(StarletteHTTPException, answer_error)
     return app

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 import pyarrow as pa
 
@@ -20,6 +21,7 @@ from .http.access_log import AccessLog
 from .http.admission import Admission
 from .http.deadlines import Deadlines
 from .http.errors import Problem
+from .http.key_file import Use
 from .http.keys import Keys
 from .http.request_context import RequestContext
 from .http.request_handler import Answer, RequestHandler, StartAnswer
@@ -27,7 +29,7 @@ from .inference.batcher import Batcher
 from .inference.prediction import Inference
 from .protocols.base import Decoder, EncodedResponse
 from .protocols.registry import PROTOCOLS
-from .recording.labels import LabelWriter, label_table
+from .recording.labels import LabelWriter, label_table, outside_range
 from .recording.writer import CaptureWriter
 from .settings import LimitSettings, ServingSettings
 from .telemetry.metrics import ServingCollector, create_registry
@@ -69,11 +71,17 @@ class ModelServer:
             source_of(settings, settings.alias),
             load,
             poll_seconds=settings.poll_seconds,
+            serve_without_alias=True,
             changed=self._publish_soon,
             swapped=_retire_on(loop, self._in_flight.retire),
         )
         self.writer = (
-            CaptureWriter(settings.capture, dropped=self._count_dropped, written=self._count_captured)
+            CaptureWriter(
+                settings.capture,
+                dropped=self._count_dropped,
+                written=self._count_captured,
+                removed=self._count_removed,
+            )
             if settings.capture
             else None
         )
@@ -111,11 +119,14 @@ class ModelServer:
         inference, name = self._inference, self.settings.model
 
         def handler(
-            answer: Answer, check_load: Callable[[], None] = lambda: None, start_answer: StartAnswer | None = None
+            answer: Answer,
+            check_load: Callable[[], None] = lambda: None,
+            start_answer: StartAnswer | None = None,
+            use: Use = "predict",
         ) -> RequestHandler:
             limits = self.settings.limits
             return RequestHandler(
-                answer, self.admission, limits, self.deadlines, self._count_request, check_load, start_answer
+                answer, self.admission, limits, self.deadlines, self._count_request, check_load, start_answer, use
             )
 
         def predictions(decoder: Decoder) -> RequestHandler:
@@ -127,7 +138,7 @@ class ModelServer:
 
         return {
             **{protocol.path_of(name): predictions(protocol.decode) for protocol in PROTOCOLS},
-            "/labels": handler(self._keep_labels),
+            "/labels": handler(self._keep_labels, use="label"),
         }
 
     async def start(self) -> None:
@@ -204,23 +215,42 @@ class ModelServer:
         with self._capture_lock:
             self.traffic.dropped += rows
 
+    def _count_removed(self) -> None:
+        with self._capture_lock:
+            self.traffic.capture_removed += 1
+
     async def _keep_labels(self, context: RequestContext, body: bytes) -> EncodedResponse:
         """Write the labels in `body` to disk, then acknowledge them."""
         if self.labels is None:
             raise Problem(404, "this server captures nothing, so it keeps no labels")
         loop = asyncio.get_running_loop()
-        table = await loop.run_in_executor(self._executor, _parse_labels, body, self.settings.limits)
+        model = self.alias_watcher.current
+        parse = functools.partial(
+            label_table,
+            limit=self.settings.limits.rows,
+            target=model.target if model else None,
+            version=model.info.version if model else "",
+            allow_new=self.settings.labels.allow_new,
+            key=context.key,
+        )
+        table = await loop.run_in_executor(self._executor, _parse_labels, body, self.settings.limits, parse)
         try:
             await asyncio.wrap_future(self.labels.submit(table))
         except OSError as error:
             _log.error("labels could not be written", extra={"request_id": context.request_id, "error": str(error)})
             raise Problem(503, "the labels could not be kept; send them again", headers=_RETRY) from None
         self.traffic.labels += table.num_rows
-        return EncodedResponse(json.dumps({"accepted": table.num_rows, "request_id": context.request_id}).encode())
+        answer = {
+            "accepted": table.num_rows,
+            "outside_range": outside_range(table, model.target if model else None),
+            "checked": model is not None and model.target.known,
+            "request_id": context.request_id,
+        }
+        return EncodedResponse(json.dumps(answer).encode())
 
 
-def _parse_labels(body: bytes, limits: LimitSettings) -> pa.Table:
-    return label_table(parse_json(body, depth=limits.depth, text=limits.text), limits.rows)
+def _parse_labels(body: bytes, limits: LimitSettings, parse: Callable[[dict[str, Any]], pa.Table]) -> pa.Table:
+    return parse(parse_json(body, depth=limits.depth, text=limits.text, constants=True))
 
 
 def _tune_gc() -> None:

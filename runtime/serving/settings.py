@@ -39,6 +39,14 @@ class CaptureSettings(Settings):
         return self
 
 
+class LabelSettings(Settings):
+    """Which labels are accepted."""
+
+    allow_new: bool = Field(
+        default=False, description="Accept labels of classes that the version did not have at training."
+    )
+
+
 class LimitSettings(Settings):
     """Limits for each request and for all requests of a worker."""
 
@@ -120,6 +128,7 @@ class ServingSettings(ServiceSettings):
     )
     registry: RegistrySettings | None = Field(default=None, description="The MLflow server; not used with `path`.")
     capture: CaptureSettings | None = Field(default=None, description="Capture of requests; None captures nothing.")
+    labels: LabelSettings = LabelSettings()
     poll_seconds: float = Field(default=2.0, gt=0, description="Mean time between two checks of the alias.")
     cache: Path = Field(description="Folder for downloaded versions; it can be deleted.")
     keys_file: Path | None = Field(

@@ -26,15 +26,19 @@ __all__ = [
     "PROFILE_ARTIFACT",
     "SAMPLE_ARTIFACT",
     "SAMPLE_ROWS",
+    "TARGET_ARTIFACT",
     "Run",
     "run",
 ]
 
 if TYPE_CHECKING:
-    from .reference import PREDICTION, PROFILE_ARTIFACT, SAMPLE_ARTIFACT, SAMPLE_ROWS
+    from .reference import PREDICTION, PROFILE_ARTIFACT, SAMPLE_ARTIFACT, SAMPLE_ROWS, TARGET_ARTIFACT
     from .runs import Run, run
 else:
     __getattr__ = lazy_exports(
         __name__,
-        {"reference": ["PREDICTION", "PROFILE_ARTIFACT", "SAMPLE_ARTIFACT", "SAMPLE_ROWS"], "runs": ["Run", "run"]},
+        {
+            "reference": ["PREDICTION", "PROFILE_ARTIFACT", "SAMPLE_ARTIFACT", "SAMPLE_ROWS", "TARGET_ARTIFACT"],
+            "runs": ["Run", "run"],
+        },
     )

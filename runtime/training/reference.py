@@ -1,13 +1,15 @@
-"""The reference of a model: the profile and the sample of its training data, against which drift is measured."""
+"""The reference of a model: profile, sample and target of its training data, against which a window is compared."""
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.errors import ConfigError
-from ..drift import Profile
+from ..common.target import Target
+from ..drift import Profile, Relation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 PROFILE_ARTIFACT = "tidemill/reference_profile.json"
 SAMPLE_ARTIFACT = "tidemill/reference_sample.parquet"
+TARGET_ARTIFACT = "tidemill/reference_target.json"
+TARGET_SCHEMA = 1
 SAMPLE_ROWS = 1000
 PREDICTION = "prediction"
 """The sample's column of predictions. Classifiers with more than two classes have `prediction_CLASS` for each."""
@@ -53,11 +57,32 @@ def predicted_sample(
     return sample.assign(**_prediction_columns(given[rows], classes))
 
 
-def log_reference(client: MlflowClient, run_id: str, features: pd.DataFrame, sample: pd.DataFrame) -> None:
-    """Log the profile of `features` and the `sample` as artifacts of the run."""
+def target_document(target: Target, held_out: tuple[Any, Any] | None) -> dict[str, Any]:
+    """Return the document about the target: its contract, and the relation of labels to predictions.
+
+    Args:
+        target: the contract.
+        held_out: predictions for rows that the model was not fitted on, and their true values; None if there are none.
+
+    Raises:
+        ConfigError: the predictions and the true values do not fit together.
+    """
+    relation = Relation.of(*held_out, classes=target.classes) if held_out is not None else None
+    return {
+        "schema": TARGET_SCHEMA,
+        "target": target.to_json(),
+        "relation": relation.to_json() if relation is not None else None,
+    }
+
+
+def log_reference(
+    client: MlflowClient, run_id: str, features: pd.DataFrame, sample: pd.DataFrame, target: dict[str, Any]
+) -> None:
+    """Log the profile of `features`, the `sample`, and the document about the target as artifacts of the run."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    client.log_text(run_id, json.dumps(target, allow_nan=False), TARGET_ARTIFACT)
     client.log_text(run_id, Profile.of(features).to_json(), PROFILE_ARTIFACT)
     table = pa.Table.from_pandas(sample, preserve_index=False)
     with tempfile.TemporaryDirectory(prefix="tidemill-reference-") as folder:

@@ -13,8 +13,9 @@ from .. import data, registry
 from ..common.errors import ConfigError, NotFoundError
 from ..common.settings import RuntimeSettings, runtime_settings
 from ..common.tags import LAKE_COMMIT, LAKE_PATH, LAKE_REPOSITORY, NONE
+from ..common.target import METADATA, Target
 from .lineage import Lineage, code_folder
-from .reference import log_reference, predicted_sample
+from .reference import log_reference, predicted_sample, target_document
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,6 +111,8 @@ class Run:
         *,
         features: pd.DataFrame,
         predictions: np.ndarray[Any, Any] | Sequence[float] | None = None,
+        labels: Sequence[Any] | None = None,
+        held_out: tuple[Any, Any] | None = None,
         trusted_types: Sequence[str] = (),
         requirements: Sequence[str] = (),
         code_paths: Sequence[Path] = (),
@@ -118,29 +121,38 @@ class Run:
 
         The served model returns probabilities if the estimator has `predict_proba`. The model is saved with skops,
         never with pickle. Drift is later measured against the reference: a profile, and a sample with predictions.
+        Labels are later checked against the classes of the estimator, or against the range of `labels`.
 
         Args:
             model: the fitted estimator or pipeline.
             features: the rows it was fitted on. Their columns are the contract. Integers become doubles, so that
                 requests can leave values out. A column with missing values here is optional in requests.
             predictions: the model's predictions, one for each row; by default computed for the sample.
+            labels: the true values of `features`; for a model of numbers, the monitor flags labels outside their range.
+            held_out: (predictions, true values) of rows that the model was not fitted on, or that the same pipeline
+                predicted before it was fitted on them. With them, the monitor warns when the relation of labels to
+                predictions changes. Predictions have the form of the served ones: probabilities or numbers.
             trusted_types: full names of types that loading this model may create, beyond skops' own list.
             requirements: further distributions that the model needs, as `name==version`.
             code_paths: folders or files of code that the model needs; they are stored with it.
 
         Raises:
-            ConfigError: the model contains untrusted types, or `features` has no rows.
+            ConfigError: the model contains untrusted types, `features` has no rows, or `held_out` is not a prediction
+                for each true value.
         """
         if not len(features):
             raise ConfigError("the model's reference needs at least one row", field="features", value=0)
         contract = _contract(features)
         probabilities = hasattr(model, "predict_proba")
         predict = model.predict_proba if probabilities else model.predict
-        sample = predicted_sample(contract, predictions, predict, getattr(model, "classes_", None))
+        classes = getattr(model, "classes_", None)
+        sample = predicted_sample(contract, predictions, predict, classes)
+        target = Target.of(classes, labels)
+        about_target = target_document(target, held_out)
         signature = _signature(contract, predict(contract.head(_EXAMPLE_ROWS)))
         _require_trusted(model, trusted_types)
         with registry.translate_errors(self.run_id):
-            log_reference(self._client, self.run_id, contract, sample)
+            log_reference(self._client, self.run_id, contract, sample, about_target)
         with registry.translate_errors(self.model), warnings.catch_warnings():
             # MLflow warns about its own classes, integer columns (there are none) and deprecated pandas calls.
             warnings.simplefilter("ignore", UserWarning)
@@ -160,6 +172,8 @@ class Run:
                 # Explicit, because MLflow would load the model in another process to infer them.
                 pip_requirements=_requirements(requirements),
                 code_paths=[str(path) for path in code_paths] or None,
+                # The model server checks labels against it.
+                metadata={METADATA: target.to_json()},
             )
             # The version has its tags from the moment it becomes visible.
             made = mlflow.register_model(logged.model_uri, self.model, tags={LAKE_COMMIT: NONE, **self.tags})
@@ -185,6 +199,7 @@ def run(model: str, *, settings: RuntimeSettings | None = None, code: Path | Non
 
     Raises:
         UnreachableError: the registry does not answer.
+        NotFoundError: the registry has no experiment `model`, and training may not create it.
     """
     chosen = settings or runtime_settings()
     lineage = Lineage.collect(code or code_folder())
@@ -193,7 +208,7 @@ def run(model: str, *, settings: RuntimeSettings | None = None, code: Path | Non
 
     with registry.translate_errors(model):
         experiment = client.get_experiment_by_name(model)
-        experiment_id = experiment.experiment_id if experiment else client.create_experiment(model)
+        experiment_id = experiment.experiment_id if experiment else _create_experiment(client, model)
     with registry.translate_errors(model):
         opened = mlflow.start_run(experiment_id=experiment_id, tags=lineage.tags)
     with opened as active:
@@ -202,6 +217,23 @@ def run(model: str, *, settings: RuntimeSettings | None = None, code: Path | Non
         if lineage.patch:
             made.log_text(lineage.patch, "tidemill/code.patch")
         yield made
+
+
+def _create_experiment(client: MlflowClient, model: str) -> str:
+    """Create the experiment of `model`, in a registry where training may do so.
+
+    Raises:
+        NotFoundError: it may not; in a stack, only `up` creates experiments.
+    """
+    from mlflow.exceptions import RestException
+
+    try:
+        return client.create_experiment(model)
+    except RestException as error:
+        if error.error_code != "PERMISSION_DENIED":
+            raise
+        hint = "add the model to `models` in the stack config and run `tidemill up`"
+        raise NotFoundError("the registry has no experiment of this name", value=model, hint=hint) from None
 
 
 def _contract(features: pd.DataFrame) -> pd.DataFrame:

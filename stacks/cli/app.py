@@ -25,7 +25,7 @@ COMMANDS = (
     "policies", "env", "validate", "config", "stacks",
     "init", "update", "schema", "train", "data", "export", "import_",
     "serve", "score", "image",
-    "add", "keys", "capture",
+    "add", "keys", "users", "capture",
 )  # fmt: skip
 """The modules of `commands`, in the order of the help; `_` after a word of Python is left out of the command's name."""
 

@@ -114,9 +114,18 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example("tidemill image flights@champion", "build an image that serves one version"),
         Example("tidemill image flights@3 --no-build --context image", "only write the build context"),
     ),
-    "keys add": (Example("tidemill keys add flights dashboard", "create a key and print it once"),),
-    "keys list": (Example("tidemill keys list flights", "names of the keys, and when they were created"),),
+    "keys add": (
+        Example("tidemill keys add flights dashboard", "create a key and print it once"),
+        Example("tidemill keys add flights back-office --may label", "a key that can send labels, and nothing else"),
+    ),
+    "keys list": (Example("tidemill keys list flights", "names of the keys, their uses, and when they were created"),),
     "keys revoke": (Example("tidemill keys revoke flights dashboard", "refuse the key within seconds"),),
+    "users add": (
+        Example("tidemill users add ana --may train --may promote", "create an account and print its password once"),
+        Example("tidemill users add ben --may read --password-file ben.txt", "write the password to a private file"),
+    ),
+    "users list": (Example("tidemill users list", "people's accounts, and what they may do"),),
+    "users revoke": (Example("tidemill users revoke ana", "refuse the account from the next request on"),),
     "capture find": (
         Example(
             "tidemill capture find 01980a2f-6c1e-7a3b-9a52-3f1d0c6f4e11", "the rows of one answer, and their files"
@@ -124,6 +133,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     ),
     "capture forget": (
         Example("tidemill capture forget flights --column passenger --value -", "delete a person's rows"),
+        Example("tidemill capture forget flights --labels-of partner", "delete the labels that a key sent"),
     ),
 }
 """Command (or GROUP COMMAND) -> its examples."""

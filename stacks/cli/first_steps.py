@@ -9,7 +9,7 @@ from ...components.layout import StackRoot
 from ...runtime.common.errors import PlatformError, RefusedError
 from ..loading import LoadedStack
 from ..operations import stack_operations
-from ..overview import LOGINS, ModelView, RetrainingView, model_view, retrainings, unvalidated_commits
+from ..overview import LOGINS, ModelView, RetrainingView, model_view, monitored, retrainings, unvalidated_commits
 from .progress import Progress
 
 _POLL_SECONDS = 1.0
@@ -110,7 +110,7 @@ def print_first_steps(loaded: LoadedStack, progress: Progress) -> None:
             progress.say(f"  curl -s {url}/invocations -H 'Content-Type: application/json' \\")
             progress.say(f"    -H @<(printf 'Authorization: Bearer %s' \"$(cat {key})\") \\")
             progress.say(f"    --data @{example}")
-    for commit in unvalidated_commits(operations):
+    for commit in unvalidated_commits(monitored(operations)):
         progress.say(f"\n  {commit}")
     progress.say("\n`tidemill status` shows the health of all services.")
 

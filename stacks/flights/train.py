@@ -68,7 +68,7 @@ def train() -> str:
         )
         run.log_metrics({"roc_auc": auc})
         model = pipeline().fit(features, target)
-        made = run.log_model(model, features=features, trusted_types=TRUSTED_TYPES)
+        made = run.log_model(model, features=features, held_out=(held_out, target[cut:]), trusted_types=TRUSTED_TYPES)
         return f"{made.model} version {made.version}: roc_auc {auc:.4f} on the last {len(frame) - cut} of {len(frame)}"
 
 

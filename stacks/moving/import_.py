@@ -35,7 +35,7 @@ from .encryption import ArchiveKeys
 from .export import Subject
 from .lake import LakeClient, Refs
 from .manifest import Entry, Manifest, Repository
-from .retrainings import FILE, OLD_FILE, settled
+from .retrainings import COPY_FILE, FILE, OLD_FILE, settled
 from .runs import Run, dump_of
 from .schema import TRACKING, MlflowTables
 
@@ -92,6 +92,8 @@ class _Import:
                 # An archive with both was exported while the service took the old one over.
                 if store_prefix("retraining") + FILE not in self.archive.entries:
                     self._write(store, entry, FILE, partial(settled, name=OLD_FILE))
+            elif entry.name == store_prefix("retraining") + COPY_FILE:
+                continue  # its retrainings are still open; the service writes a new copy
             else:
                 self._write(store, entry, entry.name.removeprefix(prefix))
 

@@ -8,9 +8,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ...runtime.retraining.retrainings import FILE, OLD_FILE, RetrainingStore
+from ...runtime.retraining.retrainings import COPY_FILE, FILE, OLD_FILE, RetrainingStore
 
-__all__ = ["FILE", "OLD_FILE", "settled"]
+__all__ = ["COPY_FILE", "FILE", "OLD_FILE", "settled"]
 
 _CLOSED = "the platform was moved while this retraining was open; the next alert queues another one"
 

@@ -70,11 +70,20 @@ def test_a_killed_supervisord_leaves_no_service_twice(small: RunningPlatform, hi
     os.kill(supervisord(small), signal.SIGKILL)
     time.sleep(1)
     assert all(psutil.pid_exists(pid) for pid in before.values()), "the services live on"
+    done = small.run("status", "--json", "--stack", STACK)
+    assert done.returncode == 1
+    services = json.loads(done.stdout)["services"]
+    assert {each["name"]: each["pid"] for each in services} == before
+    for each in services:
+        assert (each["state"], each["alive"], each["healthy"]) == ("unsupervised", True, False)
+        assert "not supervised; `tidemill start`" in each["problem"]
+        assert each["memory_mb"] > 1
     if hint == "start":
         small.check("start", "--stack", STACK)
     else:
         up(small)
     wait_for("all services", small.all_alive, 60)
+    assert {each["state"] for each in small.status()["services"]} == {"running"}
     small.assert_one_of_each()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+from typing import Any
 
 import pytest
 
@@ -39,12 +41,70 @@ def test_a_killed_service_is_back_without_a_hand(platform: RunningPlatform, serv
     platform.assert_one_of_each()
 
 
+def test_the_history_names_the_accounts(platform: RunningPlatform) -> None:
+    """Training code has an account that cannot promote, and MLflow records which account did what."""
+    api = "/api/2.0/mlflow"
+    with platform.client("mlflow", user="training", secret="mlflow-training") as training:
+        alias = {"name": "flights", "alias": "champion"}
+        found = training.get(f"{api}/registered-models/alias", params=alias).raise_for_status().json()["model_version"]
+        tags = {tag["key"]: tag["value"] for tag in found["tags"]}
+        assert tags["tidemill.account"] == "training"
+        assert json.loads(tags["tidemill.moved.champion"])["account"] == "retraining"
+        run = training.get(f"{api}/runs/get", params={"run_id": found["run_id"]}).raise_for_status().json()["run"]
+        assert {"key": "tidemill.account", "value": "training"} in run["data"]["tags"]
+        refused = training.post(f"{api}/registered-models/alias", json={**alias, "version": found["version"]})
+        assert refused.status_code == 403
+
+
+def test_status_tells_that_the_alias_and_the_version_are_gone(platform: RunningPlatform) -> None:
+    api = "/api/2.0/mlflow"
+    wait_for("all services", platform.all_alive, 60)
+    served = version(platform)
+    assert served
+
+    def retrainings() -> list[str]:
+        with platform.client("retraining", secret="retraining-token") as client:
+            return [each["id"] for each in client.get("/status").raise_for_status().json()["retrainings"]]
+
+    def model() -> dict[str, Any]:
+        (found,) = platform.status()["models"]
+        return found
+
+    before = retrainings()
+    with platform.client("mlflow", user="admin", secret="mlflow-admin") as admin:
+        alias = {"name": "flights", "alias": "champion"}
+        admin.request("DELETE", f"{api}/registered-models/alias", json=alias).raise_for_status()
+        try:
+            platform.check("restart", "serving-flights", "--stack", platform.stack)
+            wait_for("all services", platform.all_alive, 60)
+            wait_for("the model to serve from the cache", lambda: version(platform) == served or None, 60)
+            found = wait_for("the missing alias", lambda: (now := model())["degraded"] and now, 30)
+            assert (found["ready"], found["version"], found["alias"]) == (True, served, None)
+            assert "no alias champion" in found["problem"]
+            service = next(each for each in platform.status()["services"] if each["name"] == "serving-flights")
+            assert (service["healthy"], service["degraded"]) == (True, True)
+            text = platform.run("status", "--stack", platform.stack, COLUMNS="300").stdout
+            assert f"version {served} (degraded: the registry has no alias champion" in text
+            with platform.client("prometheus", user="admin", secret="prometheus-admin") as prometheus:
+
+                def alerts() -> dict[str, str]:
+                    answer = prometheus.get("/api/v1/alerts").raise_for_status()
+                    return {each["labels"]["alertname"]: each["state"] for each in answer.json()["data"]["alerts"]}
+
+                wait_for("the alert", lambda: "TidemillAliasMissing" in alerts() or None, 60)
+                assert "TidemillNoChampion" not in alerts()
+            assert retrainings() == before
+        finally:
+            admin.post(f"{api}/registered-models/alias", json={**alias, "version": served}).raise_for_status()
+    wait_for("the alias to be back", lambda: (model()["alias"] == "champion" and not model()["degraded"]) or None, 30)
+
+
 def test_artifacts_go_through_the_registry(platform: RunningPlatform) -> None:
     """A client needs neither the store's path nor rights on it, and what it may do is what its user may do."""
     api = "/api/2.0/mlflow"
     with (
         platform.client("mlflow", user="admin", secret="mlflow-admin") as admin,
-        platform.client("mlflow", user="retraining", secret="mlflow-retraining") as writer,
+        platform.client("mlflow", user="training", secret="mlflow-training") as writer,
         platform.client("mlflow", user="serving", secret="mlflow-serving") as reader,
         platform.client("mlflow", user="metrics", secret="mlflow-metrics") as stranger,
     ):

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from tidemill.runtime import data
 from tidemill.runtime.common.settings import RuntimeSettings, load_settings
@@ -27,7 +28,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 STACK = "flights-dev"
 # What this release adds to a stack; nothing else may be created.
-NEW = {"verdict-signing-key"}
+NEW = {
+    "verdict-signing-key",
+    # Jobs train with an account of their own.
+    "mlflow-training", "training", "training-experiment-flights", "training-model-flights",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -125,6 +130,14 @@ def test_a_stack_of_the_last_release_is_taken_over(old: RunningPlatform, tmp_pat
     ours = {"mlflow", "validation", "monitor", "retraining", "serving-flights"}
     assert {name for name in ours if old.pids()[name] == pids[name]} == set(), "a service still runs the old code"
 
+    # The accounts of the old release have their new, smaller rights, and people get their own.
+    password = old.check("users", "add", "ana", "--may", "read", "--stack", STACK).strip()
+    route = "/api/2.0/mlflow/experiments/create"
+    for name in ("serving", "monitor", "retraining", "metrics", "training"):
+        with old.client("mlflow", user=name, secret=f"mlflow-{name}") as client:
+            assert client.post(route, json={"name": "evil", "artifact_location": "file:///tmp"}).status_code == 403
+            assert client.get("/api/2.0/mlflow/users/current").status_code == 200
+
     # A service that dies later is started by the new release, from files that are still there.
     for name, pid in sorted(old.alive().items()):
         os.kill(pid, signal.SIGKILL)
@@ -142,3 +155,13 @@ def test_a_stack_of_the_last_release_is_taken_over(old: RunningPlatform, tmp_pat
     wait_for("all services", old.all_alive, 120)
     wait_for("the model to serve", lambda: ready(old)["code"] == 200 or None, 120)
     assert (ask(old)["predictions"], retrainings(old)[-1]) == (answered["predictions"], first)
+    with old.client("mlflow") as client:
+        client.auth = httpx.BasicAuth("ana", password)
+        assert client.get("/api/2.0/mlflow/users/current").json()["user"]["username"] == "ana"
+        listed = json.loads(old.check("users", "list", "--json", "--stack", STACK))
+        assert listed == {"users": [{"name": "ana", "may": ["read"]}]}
+        old.check("users", "revoke", "ana", "--stack", STACK)
+        assert client.get("/api/2.0/mlflow/users/current").status_code == 401
+    assert password not in "".join(
+        path.read_text(errors="replace") for path in old.root.logs.rglob("*") if path.is_file()
+    )

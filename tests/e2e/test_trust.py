@@ -111,6 +111,10 @@ def test_a_foreign_host_header_is_refused(platform: RunningPlatform) -> None:
         assert client.get("/api/2.0/mlflow/experiments/search?max_results=1").status_code == 200
         answer = client.get("/api/2.0/mlflow/experiments/search?max_results=1", headers={"Host": "evil.example"})
         assert answer.status_code == 403
+    for service in ("serving-flights", "monitor", "validation", "retraining"):
+        for path in ("/healthz", "/metrics", "/status"):
+            answer = httpx.get(f"{platform.url(service)}{path}", headers={"Host": "evil.example"})
+            assert (answer.status_code, answer.headers["content-type"]) == (421, "application/problem+json"), service
 
 
 def test_a_service_may_not_do_what_is_not_its_own(platform: RunningPlatform) -> None:

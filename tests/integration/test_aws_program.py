@@ -36,7 +36,10 @@ pytestmark = [
     pytest.mark.slow,
 ]
 
-SUITE = '{"name": "x", "expectations": [], "meta": {"tidemill": {"path": "x"}}}'
+SUITE = (
+    '{"name": "x", "expectations": [{"type": "expect_column_to_exist", "kwargs": {"column": "x"}}],'
+    ' "meta": {"tidemill": {"path": "boats"}}}'
+)
 MODEL = {
     "owner": "ops@example.org",
     "purpose": "will it sink?",
@@ -442,6 +445,8 @@ def test_files_and_settings_fit_the_models_of_those_who_read_them(story: Story) 
     for task in story.graph.tasks.values():
         TaskFiles.model_validate(dict(task.files))
     settings = RetrainingSettings.model_validate_json(story.graph.tasks["retraining"].files["config"]["settings.json"])
+    (host,) = settings.listen.hosts
+    assert host.startswith("retraining."), "its DNS name in the network; load balancers check it by its IP address"
     assert settings.launcher.kind == "ecs"
     arns = story.graph.told(DEFINITION, "arn")
     assert set(settings.launcher.definitions.values()) <= arns

@@ -180,14 +180,14 @@ def test_deleted_user_is_made_again(mlflow: Server, context: Context) -> None:
 
 
 def test_permission_is_what_the_user_can_do(mlflow: Server, context: Context, admin: httpx.Client) -> None:
-    worker = user_of(mlflow, "worker")
+    worker = user_of(mlflow, "worker-training")
     User().create(context, worker)
     _, experiment = Experiment().create(context, access(mlflow, name="worked"))
     RegisteredModel().create(context, access(mlflow, name="worked"))
     identity = experiment["experimentId"]
     run: dict[str, Any] = {"method": "POST", "json": {"experiment_id": identity}}
 
-    inputs = access(mlflow, username="worker", kind="experiment", target="worked", permission="READ")
+    inputs = access(mlflow, username="worker-training", kind="experiment", target="worked", permission="READ")
     _, state = Permission().create(context, inputs)
     assert status_as(mlflow, worker, f"{API}/experiments/get?experiment_id={identity}") == 200
     assert status_as(mlflow, worker, f"{API}/runs/create", **run) == 403
@@ -197,7 +197,7 @@ def test_permission_is_what_the_user_can_do(mlflow: Server, context: Context, ad
     assert status_as(mlflow, worker, f"{API}/runs/create", **run) == 200
     assert Permission().read(context, state) == state
 
-    grant = {"username": "worker", "resource_type": "experiment", "resource_id": identity}
+    grant = {"username": "worker-training", "resource_type": "experiment", "resource_id": identity}
     admin.post(f"{GRANTS}/revoke", json=grant).raise_for_status()
     assert Permission().read(context, state) is None
     admin.post(f"{GRANTS}/grant", json=grant | {"permission": "MANAGE"}).raise_for_status()
@@ -209,7 +209,7 @@ def test_permission_is_what_the_user_can_do(mlflow: Server, context: Context, ad
     assert Permission().read(context, state) is None
     assert status_as(mlflow, worker, f"{API}/experiments/get?experiment_id={identity}") == 403
 
-    model = access(mlflow, username="worker", kind="registered_model", target="worked", permission="EDIT")
+    model = access(mlflow, username="worker-training", kind="registered_model", target="worked", permission="EDIT")
     _, state = Permission().create(context, model)
     assert Permission().read(context, state) == state
     version = {"method": "POST", "json": {"name": "worked", "source": "mlflow-artifacts:/1/models/x", "run_id": None}}

@@ -27,7 +27,10 @@ pytestmark = [
     pytest.mark.slow,
 ]
 
-SUITE = '{"name": "x", "expectations": [], "meta": {"tidemill": {"path": "x"}}}'
+SUITE = (
+    '{"name": "x", "expectations": [{"type": "expect_column_to_exist", "kwargs": {"column": "x"}}],'
+    ' "meta": {"tidemill": {"path": "boats"}}}'
+)
 MODEL = {
     "owner": "ops@example.org",
     "purpose": "will it sink?",
@@ -259,7 +262,7 @@ def test_who_has_which_secret(story: Story) -> None:
         return set(files.get("secrets") or ()) | set(named)
 
     assert held("serving-boats") == {"serving-boats-key", "mlflow-serving"}, "the lake's key never reaches serving"
-    assert held("runner") == {"runner-token", "lakefs-key-id", "lakefs-secret", "mlflow-retraining"}
+    assert held("runner") == {"runner-token", "lakefs-key-id", "lakefs-secret", "mlflow-training"}
     assert held("postgres") == {"postgres-admin"}
     owners = [name for name in graph.containers if "postgres-admin" in held(name)]
     assert owners == ["postgres"], "services have a role of their own each"
@@ -324,6 +327,7 @@ def test_settings_fit_the_models_of_their_services(dev: Story) -> None:
         settings = model.model_validate_json(files["config/settings.json"])
         assert (settings.listen.host, settings.listen.port) == ("0.0.0.0", 8080)  # noqa: S104 - in the container
         assert settings.listen.plain_http
+        assert settings.listen.hosts == [name], "the name under which the other containers reach it"
     runtime = graph.files_of(graph.containers["runner"]).inputs["files"]["config/runtime.json"]
     assert RuntimeSettings.model_validate_json(runtime).lake.endpoint == "http://lakefs:8080"
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
 import time
 import warnings
-import zipfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import pytest
 from tidemill.runtime.serving.isolation.environment import find_uv
 
+from tests.support.archives import source_archive
 from tests.support.docker import Docker, base_image, docker_daemon
 from tests.support.foreign import foreign_environment, log_pipeline
 from tests.support.serving import small_pipeline
@@ -96,25 +95,20 @@ def test_what_goes_with_the_server_is_locked_with_it_and_left_where_no_daemon_is
     assert json.loads((context / "version" / "version.json").read_text())["version"] == "3"
 
 
-def test_a_wheel_beside_the_model_is_taken_from_where_the_image_has_it(own: Path, tmp_path: Path) -> None:
-    name = "tidemill_tests_one-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(own / name, "w") as wheel:
-        described = "tidemill_tests_one-1.0.dist-info"
-        wheel.writestr(f"{described}/METADATA", "Metadata-Version: 2.1\nName: tidemill-tests-one\nVersion: 1.0\n")
-        wheel.writestr(f"{described}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{described}/RECORD", "")
-    with (own / "requirements.txt").open("a") as file:
-        file.write(f"\n./{name}\n")
+def test_no_source_archive_runs_while_requirements_are_locked(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, ran = source_archive(tmp_path)
+    kept = (own / "requirements.txt").read_text()
     context = tmp_path / "context"
-    done = image(str(own), "--name", "flights", "--context", str(context), "--no-compile", "--no-build")
-    assert done.returncode == 0, done.stderr
-    locked = (context / "server.lock").read_text()
-    digest = hashlib.sha256((own / name).read_bytes()).hexdigest()
-    assert f"/opt/tidemill/version/model/{name} \\\n    --hash=sha256:{digest}\n" in locked
-    assert str(context) not in locked
-    lines = (context / "Dockerfile").read_text().splitlines()
-    install = next(number for number, line in enumerate(lines) if "-r server.lock" in line)
-    assert lines.index("COPY version /opt/tidemill/version") < install
+    monkeypatch.setenv("UV_FIND_LINKS", str(archive.parent))  # the platform's index has it, but no wheel of it
+    for line in (archive.as_posix(), f"--find-links {archive.parent}", "tidemill-tests-odd==1.0"):
+        (own / "requirements.txt").write_text(f"{kept}\n{line}\n")
+        done = image(str(own), "--name", "flights", "--context", str(context), "--no-compile", "--no-build")
+        assert done.returncode == 3, line
+        assert "tidemill-tests-odd" in done.stderr or str(archive.parent) in done.stderr
+        assert not ran.exists(), line
+        assert list(context.iterdir()) == []
 
 
 def test_what_cannot_be_locked_is_said_and_leaves_nothing(own: Path, tmp_path: Path) -> None:

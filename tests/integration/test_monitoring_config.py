@@ -41,7 +41,7 @@ def check(*argv: str) -> str:
 
 def test_promtool_accepts_the_config_and_the_rules(rendered: Path) -> None:
     said = check(str(tools.find("promtool")), "check", "config", str(rendered / "prometheus.yml"))
-    assert "8 rules found" in said
+    assert "14 rules found" in said
 
 
 def test_amtool_accepts_the_config_and_routes_a_drift_alert(rendered: Path) -> None:
@@ -52,7 +52,9 @@ def test_amtool_accepts_the_config_and_routes_a_drift_alert(rendered: Path) -> N
         amtool, "config", "routes", "test", config, "alertname=TidemillDrift", "reason=drift", "model=flights"
     )
     assert routed.strip() == "retraining"
-    assert check(amtool, "config", "routes", "test", config, "alertname=TidemillServiceDown").strip() == "nobody"
+    for alert in ("TidemillServiceDown", "TidemillLabelRelationChanged"):
+        labels = (f"alertname={alert}", "severity=warning", "model=flights")
+        assert check(amtool, "config", "routes", "test", config, *labels).strip() == "nobody"
 
 
 def test_rules_fire_on_time(rendered: Path) -> None:
@@ -84,14 +86,26 @@ def test_rules_fire_on_time(rendered: Path) -> None:
 
 
 def test_rules_of_the_model_server(rendered: Path) -> None:
-    """Each alert on the server's own metrics."""
+    """Each alert on the server's own metrics, and on those of the capture and its labels."""
     of = 'model="flights"'
     series = {
+        f'tidemill_lost_segments_total{{{of},kind="capture"}}': "0x10 3x990",
+        f"tidemill_capture_folder_removed_total{{{of}}}": "0x1000",
+        'tidemill_lost_segments_total{model="other",kind="capture"}': "0x1000",
+        'tidemill_capture_folder_removed_total{model="other"}': "0x20 1x980",
+        f'tidemill_unreadable_segments{{{of},kind="labels"}}': "0x10 2x40 0x950",
+        f'tidemill_unreadable_segments{{{of},kind="capture"}}': "0x1000",
+        f'tidemill_label_relation_changed{{{of},version="7"}}': "_x5 0x5 1x40 0x950",
+        f"tidemill_publish_waiting_rows{{{of}}}": "0x10 900x300 0x690",
+        'tidemill_unvalidated_commits{repository="flights",branch="main"}': "0x10 2x60 0x900",
         f'tidemill_model_load_failed{{{of},version="8"}}': "_x3 1x40 _x200",
         f'tidemill_requests_total{{{of},version="7",code="200"}}': "0+90x400",
         f'tidemill_requests_total{{{of},version="7",code="429"}}': "0x120 1+10x280",
         f'tidemill_requests_total{{{of},version="7",code="500"}}': "_x20 1x380",
         f"tidemill_registry_reachable{{{of}}}": "1x10 0x390",
+        f"tidemill_alias_missing{{{of}}}": "0x120 1x120 0x160",
+        # The server reports one or the other.
+        f"tidemill_champion_missing{{{of}}}": "0x400",
     }
 
     def expected(alert: str, at: str, **labels: str) -> dict[str, object]:
@@ -99,6 +113,26 @@ def test_rules_of_the_model_server(rendered: Path) -> None:
 
     ticket = {"model": "flights", "severity": "ticket"}
     alerts = [
+        expected("TidemillCaptureLost", "40s"),
+        {
+            "eval_time": "4m",
+            "alertname": "TidemillCaptureLost",
+            "exp_alerts": [{"exp_labels": {"severity": "ticket", "model": model}} for model in ("flights", "other")],
+        },
+        expected("TidemillCaptureLost", "70m"),
+        expected("TidemillSegmentsUnreadable", "40s"),
+        expected("TidemillSegmentsUnreadable", "2m", kind="labels", **ticket),
+        expected("TidemillSegmentsUnreadable", "5m"),
+        expected("TidemillLabelRelationChanged", "45s"),
+        # No `reason`: nothing starts a training.
+        expected("TidemillLabelRelationChanged", "2m", version="7", model="flights", severity="warning"),
+        expected("TidemillLabelRelationChanged", "5m"),
+        expected("TidemillLabelsWait", "8m"),
+        expected("TidemillLabelsWait", "15m", model="flights", severity="warning"),
+        expected("TidemillLabelsWait", "30m"),
+        expected("TidemillUnvalidatedData", "2m"),
+        expected("TidemillUnvalidatedData", "4m", repository="flights", branch="main", severity="ticket"),
+        expected("TidemillUnvalidatedData", "8m"),
         expected("TidemillVersionCannotServe", "10s"),
         expected("TidemillVersionCannotServe", "30s", version="8", **ticket),
         expected("TidemillVersionCannotServe", "12m"),
@@ -109,6 +143,10 @@ def test_rules_of_the_model_server(rendered: Path) -> None:
         expected("TidemillModelFails", "10m"),
         expected("TidemillRegistryUnreachable", "4m"),
         expected("TidemillRegistryUnreachable", "7m", **ticket),
+        expected("TidemillAliasMissing", "9m"),
+        expected("TidemillAliasMissing", "12m", model="flights", severity="page"),
+        expected("TidemillNoChampion", "12m"),
+        expected("TidemillAliasMissing", "30m"),
     ]
     rules = yaml.safe_load((rendered / "rules.yml").read_text())
     annotations = {rule["alert"]: rule.pop("annotations") for group in rules["groups"] for rule in group["rules"]}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import signal
 import threading
 import time
@@ -206,6 +208,51 @@ def broken_versions_never_replace_a_working_one(registry: Registry, served: Mode
     served.wait(lambda: "error" not in served.get("/readyz").json())
 
 
+def without_its_alias_the_last_version_serves(registry: Registry, served: ModelServer) -> None:
+    version = served.get("/readyz").json()["version"]
+
+    def state() -> dict[str, Any]:
+        return served.get("/readyz").json()
+
+    def metric(name: str) -> float:
+        found = re.search(rf"^{name}{{[^}}]*}} (.+)$", served.get("/metrics").text, re.MULTILINE)
+        assert found, name
+        return float(found[1])
+
+    assert (state()["degraded"], metric("tidemill_alias_missing")) == (False, 0)
+    registry.client.delete_registered_model_alias(MODEL, "champion")
+    served.wait(lambda: state()["degraded"])
+    assert served.stop() in (0, -signal.SIGTERM)
+    served.start()
+    served.wait_version(version)
+    served.wait(lambda: "no alias champion" in state().get("error", ""))
+    assert served.get("/readyz").status_code == 200
+    with served.client() as client:
+        answer = client.post("/invocations", json={"dataframe_records": [ROW]}).json()
+    assert answer["predictions"] == pytest.approx(expected(registry, version, [ROW]))
+    # A retraining starts only if the model never had a champion.
+    assert (metric("tidemill_alias_missing"), metric("tidemill_champion_missing")) == (1, 0)
+    assert not state()["awaits_first_version"]
+
+    registry.client.delete_model_version(MODEL, version)
+    served.wait(lambda: f"version {version}, which still serves, was deleted" in state()["error"])
+
+    # A new container has no cache; the registry remembers that a version was promoted.
+    other = registry.register(*small_pipeline(4))
+    assert served.stop() in (0, -signal.SIGTERM)
+    shutil.rmtree(served.folder / "cache")
+    served.start()
+    served.wait(lambda: state()["awaits_first_version"])
+    assert (metric("tidemill_alias_missing"), metric("tidemill_champion_missing")) == (0, 1)
+    registry.client.set_model_version_tag(MODEL, other, "tidemill.gate.verdict", "accepted")
+    served.wait(lambda: not state()["awaits_first_version"])
+    assert (metric("tidemill_alias_missing"), metric("tidemill_champion_missing")) == (1, 0)
+    assert served.get("/readyz").status_code == 503
+    registry.alias(other)
+    served.wait_version(other)
+    assert (state()["degraded"], metric("tidemill_alias_missing")) == (False, 0)
+
+
 def drain_then_registry_down(registry: Registry, served: ModelServer) -> None:
     """The last test: it ends the registry."""
     version = served.get("/readyz").json()["version"]
@@ -250,5 +297,6 @@ test_a_server_from_its_first_champion_to_its_end = in_order(
     the_capture_holds_what_was_sent_and_labels_find_it,
     swap_under_load_fails_no_request,
     broken_versions_never_replace_a_working_one,
+    without_its_alias_the_last_version_serves,
     drain_then_registry_down,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from tidemill.runtime.serving.isolation import environment
 from tidemill.runtime.serving.isolation.engine import IsolatedEngine, IsolatedModelError
 from tidemill.runtime.serving.isolation.environment import UnbuildableError
 
+from tests.support.archives import source_archive
 from tests.support.foreign import REQUIREMENTS, SCIKIT_LEARN, foreign_environment, log_odd, log_pipeline
 from tests.support.serving import ModelServer
 
@@ -287,13 +289,47 @@ def leavings(cache: Path) -> list[str]:
     [
         (["numpy==1.99999"], "numpy==1.99999"),
         (["numpy==2.3.5", "numpy==2.3.4"], "numpy"),
-        (["surely not a requirement"], "requirement"),
     ],
 )
 def test_what_cannot_be_had_is_refused_with_uvs_reason(tmp_path: Path, lines: list[str], reason: str) -> None:
     with pytest.raises(UnbuildableError, match=reason) as refused:
         environment.ensure_environment(needing(tmp_path / "model", *lines), tmp_path / "cache", seconds=120)
     assert "tidemill image" in str(refused.value)
+    assert leavings(tmp_path / "cache") == []
+
+
+def test_no_source_archive_runs_while_an_environment_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive, ran = source_archive(tmp_path)
+    target = ["--target", str(tmp_path / "target"), str(archive)]
+    subprocess.run([*environment.find_uv(), "pip", "install", "--quiet", *target], check=False, capture_output=True)
+    assert ran.exists(), "the archive does not do what this test is about"
+    ran.unlink()
+
+    monkeypatch.setenv("UV_FIND_LINKS", str(archive.parent))  # the platform's index has it, but no wheel of it
+    model = tmp_path / "model"
+    model.mkdir()
+    shutil.copy(archive, model)
+    # Settings of uv and pip in the model's folder have no effect.
+    (model / "uv.toml").write_text("no-build = false\n")
+    (model / "pyproject.toml").write_text("[tool.uv]\nno-build = false\n")
+    for line in (
+        "tidemill-tests-odd==1.0",
+        f"./{archive.name}",
+        f"tidemill-tests-odd @ {archive.as_uri()}",
+        f"--find-links {archive.parent}\ntidemill-tests-odd==1.0",
+        f"tidemill-tests-odd==1.0 --find-links {archive.parent}",
+        f"-e {archive.parent}",
+    ):
+        needing(model, line)
+        with pytest.raises(UnbuildableError) as refused:
+            environment.ensure_environment(model, tmp_path / "cache", seconds=120)
+        said = str(refused.value).replace("_", "-")
+        assert "tidemill-tests-odd" in said or str(archive.parent) in str(refused.value)
+        assert not ran.exists(), line
+    needing(model, "numpy")
+    (model / "MLmodel").write_text(f"mlflow_version: '3.0\\n--find-links {archive.parent}'\n".replace("'", '"'))
+    with pytest.raises(UnbuildableError, match="find-links"):
+        environment.ensure_environment(model, tmp_path / "cache", seconds=120)
     assert leavings(tmp_path / "cache") == []
 
 

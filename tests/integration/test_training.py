@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,13 +17,18 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from tidemill.runtime import data, registry, training
-from tidemill.runtime.common.errors import ConfigError, NotFoundError, UnreachableError
+from tidemill.runtime.common.errors import ConfigError, NotFoundError, PlatformError, UnreachableError
 from tidemill.runtime.common.settings import PromoteSettings, RegistrySettings, RuntimeSettings
 from tidemill.runtime.drift.profile import Profile
+from tidemill.runtime.monitor.references import References
+from tidemill.runtime.serving.settings import ServingSettings
+from tidemill.runtime.serving.versions.model import VersionInfo
+from tidemill.runtime.serving.versions.source import source_of
 from tidemill.stacks.flights import departures
 
+from tests.support.accounts import Accounts, create_accounts
 from tests.support.gate import PROJECT, GatedLake, gated_lake
-from tests.support.servers import Server, mlflow_server, secret_file
+from tests.support.servers import mlflow_server
 
 pytestmark = [
     pytest.mark.integration,
@@ -38,7 +42,7 @@ MODEL = "flights"
 @dataclass
 class Platform:
     lake: GatedLake
-    mlflow: Server
+    accounts: Accounts
     settings: RuntimeSettings
     file: Path
 
@@ -55,35 +59,25 @@ class Platform:
 
     @property
     def registry(self) -> RegistrySettings:
+        """The registry with the account of jobs."""
         return self.settings.registry
+
+    @property
+    def promoter(self) -> RegistrySettings:
+        """The registry with the account of the retraining service."""
+        return self.accounts.settings("retraining")
 
 
 @pytest.fixture(scope="module")
 def platform_parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     folder = tmp_path_factory.mktemp("training")
     with gated_lake(folder / "lake") as lake, mlflow_server(folder / "mlflow") as mlflow:
-        password = secret_file(folder, "retraining")
-        with httpx.Client(base_url=f"{mlflow.url}/api", auth=mlflow.auth, trust_env=False, timeout=60) as api:
-
-            def post(route: str, **body: Any) -> Any:
-                answer = api.post(route, json=body)
-                answer.raise_for_status()
-                return answer.json()
-
-            post("/2.0/mlflow/users/create", username="retraining", password=password.read_text())
-            experiment = post("/2.0/mlflow/experiments/create", name=MODEL)["experiment_id"]
-            post("/2.0/mlflow/registered-models/create", name=MODEL)
-            for kind, target, permission in (
-                ("experiment", experiment, "EDIT"),
-                ("registered_model", MODEL, "MANAGE"),
-            ):
-                grant = {"username": "retraining", "resource_type": kind, "resource_id": target}
-                post("/3.0/mlflow/users/permissions/grant", **grant, permission=permission)
+        accounts = create_accounts(mlflow, folder / "secrets", MODEL)
         settings = RuntimeSettings.model_validate(
             {
                 "stack": "flights-test",
                 "lake": lake.settings.model_dump(),
-                "registry": {"tracking_uri": mlflow.url, "username": "retraining", "password_file": str(password)},
+                "registry": accounts.settings("training").model_dump(mode="json"),
                 "models": {MODEL: {"data": "flights/main/departures", "target": departures.TARGET}},
             }
         )
@@ -95,7 +89,7 @@ def platform_parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platfor
             message="January",
             lake=lake.settings,
         )
-        yield Platform(lake, mlflow, settings, file)
+        yield Platform(lake, accounts, settings, file)
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +175,7 @@ def test_the_reference_is_what_the_model_was_fitted_on(
 def test_promotion_moves_the_aliases_and_keeps_the_way_back(
     platform_parts: Platform, trained: registry.ModelVersion
 ) -> None:
-    ours = platform_parts.registry
+    ours = platform_parts.promoter
     assert registry.serving_version(MODEL, registry=ours) is None
     refused = registry.promote(MODEL, trained.version, PromoteSettings(at_least=0.99), registry=ours)
     assert not refused.accepted
@@ -210,6 +204,42 @@ def test_promotion_moves_the_aliases_and_keeps_the_way_back(
         assert champion
         assert previous
         assert (champion.version, previous.version) == (second.version, trained.version)
+
+
+def test_each_account_does_its_own_job(
+    platform_parts: Platform, trained: registry.ModelVersion, tmp_path: Path
+) -> None:
+    """Training code cannot promote, and the model server and the monitor need no more than they have."""
+    gate = PromoteSettings(metric="roc_auc", at_least=0.55)
+    with pytest.raises(PlatformError, match=r"the account training \(roles: training\) may not use POST /api"):
+        registry.promote(MODEL, trained.version, gate, registry=platform_parts.registry)
+    with pytest.raises(PlatformError, match=r"may not use POST /api/2\.0/mlflow/registered-models/alias"):
+        registry.set_alias(MODEL, "champion", trained.version, registry=platform_parts.registry)
+    with (
+        pytest.raises(NotFoundError, match="run `tidemill up`"),
+        training.run("unknown", settings=platform_parts.settings, code=PROJECT),
+    ):
+        pass
+    registry.set_alias(MODEL, "canary", trained.version, registry=platform_parts.promoter)
+    serving = ServingSettings.model_validate(
+        {
+            "listen": {"port": 1, "token_file": str(tmp_path / "token")},
+            "model": MODEL,
+            "cache": str(tmp_path / "cache"),
+            "registry": platform_parts.accounts.settings("serving").model_dump(mode="json"),
+        }
+    )
+    found = registry.serving_version(MODEL, "canary", registry=serving.registry)
+    assert found
+    assert (found.version, found.tags["tidemill.account"]) == (trained.version, "training")
+    info = VersionInfo(MODEL, found.version, "canary", found.source, found.run_id, dict(found.tags))
+    fetched = source_of(serving, "canary").fetch(info)
+    assert (fetched / "reference_sample.parquet").is_file()
+    assert json.loads((fetched / "version.json").read_text())["metrics"]["roc_auc"] > 0.5
+    references = References(platform_parts.accounts.settings("monitor"), tmp_path / "references")
+    watched = references.serving(MODEL, "canary")
+    assert watched
+    assert references.load(watched).profile.rows == 9000
 
 
 def test_a_model_with_unnamed_types_is_not_registered(platform_parts: Platform) -> None:
@@ -245,7 +275,7 @@ def test_a_run_reads_one_commit(platform_parts: Platform) -> None:
 
 def test_a_dead_registry_and_an_unknown_version_are_told_apart(platform_parts: Platform) -> None:
     with pytest.raises(NotFoundError):
-        registry.promote(MODEL, "999", PromoteSettings(), registry=platform_parts.registry)
+        registry.promote(MODEL, "999", PromoteSettings(), registry=platform_parts.promoter)
     gone = platform_parts.registry.model_copy(update={"tracking_uri": "http://127.0.0.1:9"})
     with pytest.raises(UnreachableError):
         registry.serving_version(MODEL, registry=gone)

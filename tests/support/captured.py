@@ -31,6 +31,7 @@ def write_traffic(
     role: str = "champion",
     received_at: datetime | None = None,
     privacy: Privacy | None = None,
+    key: str | None = None,
 ) -> list[str]:
     """Write one segment with a request for each row; return the request ids."""
     kept = privacy or Privacy()
@@ -48,6 +49,7 @@ def write_traffic(
         "model": ["flights"] * count,
         "version": [version] * count,
         "role": [role] * count,
+        "key": [key] * count,
         "features": kept.apply(structs),
         "outputs": pa.array([{"score": score} for score in scores or [0.5] * count], OUTPUTS),
     }
@@ -56,10 +58,11 @@ def write_traffic(
     return ids
 
 
-def write_labels(directory: Path, ids: Sequence[str], labels: Sequence[float]) -> None:
+def write_labels(directory: Path, ids: Sequence[str], labels: Sequence[float], *, key: str | None = None) -> None:
     """Write one segment with a label for row 0 of each request."""
     now = [datetime.now(UTC)] * len(ids)
     values = {"request_id": list(ids), "row": [0] * len(ids), "label": [float(x) for x in labels], "received_at": now}
+    values["key"] = [key] * len(ids)
     write_segment(pa.table(values, schema=LABEL_SCHEMA), directory, LABELS)
 
 

@@ -292,8 +292,10 @@ class RunningPlatform:
         return sorted(path.name for path in (self.root.path / "services").iterdir())
 
     def alive(self) -> dict[str, int]:
-        """Return service -> process number of those which answer as healthy."""
-        return {service["name"]: service["pid"] for service in self.status()["services"] if service["healthy"]}
+        """Return service -> process number of those whose health check passes."""
+        # A command of the last release does not tell `alive` from `healthy`.
+        services = self.status()["services"]
+        return {each["name"]: each["pid"] for each in services if each.get("alive", each["healthy"])}
 
     def all_alive(self, names: set[str] | None = None) -> dict[str, int] | None:
         """Return what `alive` does if it is all of `names` (default: of the stack's services), else None."""

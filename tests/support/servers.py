@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+from tidemill.runtime.registry.accounts import OWN_HOSTS
 
 # lakeFS accepts any printable key; these have the form of those it makes itself.
 _KEY_ID = "AKIAJ" + "TIDEMILLTEST" + "Q"
@@ -209,8 +210,16 @@ def lakefs_server(
 
 
 @contextmanager
-def mlflow_server(folder: Path, *, env: Mapping[str, str] | None = None) -> Generator[Server]:
-    """Run MLflow with authentication in `folder`, as the `local` target does; `files` holds `password` of `admin`."""
+def mlflow_server(
+    folder: Path,
+    *,
+    env: Mapping[str, str] | None = None,
+    app: str | None = None,
+) -> Generator[Server]:
+    """Run MLflow with authentication in `folder`, as the `local` target does; `files` holds `password` of `admin`.
+
+    `app` is the factory of another application around that of `mlflow_app`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     password = secret_file(folder / "secrets", "password")
@@ -235,7 +244,7 @@ def mlflow_server(folder: Path, *, env: Mapping[str, str] | None = None) -> Gene
         "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
         "prometheus_multiproc_dir": str(folder / "metrics"),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_SERVER_ALLOWED_HOSTS": f"127.0.0.1:{port}",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join((f"127.0.0.1:{port}", *OWN_HOSTS)),
         "MLFLOW_AUTH_CONFIG_PATH": str(accounts),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_urlsafe(32),
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -250,14 +259,9 @@ def mlflow_server(folder: Path, *, env: Mapping[str, str] | None = None) -> Gene
         argv=[
             sys.executable,
             "-m",
-            "uvicorn",
-            "--factory",
-            "tidemill.runtime.registry.mlflow_app:create_app",
-            "--host",
-            "127.0.0.1",
+            *(("uvicorn", "--factory", app) if app else ("tidemill.runtime.registry",)),
             "--port",
             str(port),
-            "--no-access-log",
         ],
         env={**settings, **(env or {})},
         files={"password": password},

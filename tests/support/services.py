@@ -37,6 +37,11 @@ class Service:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    def pid(self) -> int:
+        assert self._process, "the service was not started"
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         return (self.folder / "log").read_text(errors="replace")
 
@@ -98,3 +103,32 @@ class Service:
             process.kill()
             process.wait(10)
             raise
+
+
+def idle_settings(name: str, folder: Path) -> dict[str, Any]:
+    """Return settings with which the service starts; nothing listens at its addresses."""
+    lake = {
+        "endpoint": "http://127.0.0.1:9",
+        "key_id_file": str(secret_file(folder, "key")),
+        "secret_file": str(secret_file(folder, "secret")),
+    }
+    registry = {"tracking_uri": "http://127.0.0.1:9"}
+    runtime = folder / "runtime.json"
+    runtime.write_text(json.dumps({"stack": "a-b", "lake": lake, "registry": registry}))
+    return {
+        "retraining": {
+            "runtime": str(runtime),
+            "registry": registry,
+            "lake": lake,
+            "state": str(folder / "state"),
+            "models": [],
+        },
+        "retraining.runner": {"state": str(folder / "state"), "runtime": str(runtime), "trainings": []},
+        "monitor": {"registry": registry, "lake": lake, "state": str(folder / "state"), "models": []},
+        "validation": {
+            "hook_secret_file": str(secret_file(folder, "hook")),
+            "lake": lake,
+            "suites": {},
+            "reports": str(folder / "reports"),
+        },
+    }[name]

@@ -83,7 +83,8 @@ class ProcessInfo:
 
     Attributes:
         name: name of the service.
-        state: RUNNING, STARTING, BACKOFF, STOPPED, FATAL or EXITED; STOPPED without a running supervisord.
+        state: RUNNING, STARTING, BACKOFF, STOPPED, FATAL or EXITED; without a running supervisord, UNSUPERVISED or
+            STOPPED.
         pid: number of its first process, or None.
         uptime: seconds since its start, or None.
         rss: memory of its whole process group in bytes, or None.
@@ -165,7 +166,10 @@ class Supervisor:
             self._call("supervisor.startProcess", name, False)
         except OSError:
             raise PlatformError(
-                "the platform's services are not running", field="service", value=name, hint="run `tidemill start`"
+                "supervisord, which restarts services, is not running",
+                field="service",
+                value=name,
+                hint="run `tidemill start`, which restarts all services",
             ) from None
 
     def processes(self) -> list[ProcessInfo]:
@@ -173,8 +177,17 @@ class Supervisor:
         try:
             answer = self._call("supervisor.getAllProcessInfo")
         except OSError:
-            return [ProcessInfo(name, "STOPPED") for name in self._names()]
+            return [self._without_daemon(name) for name in self._names()]
         return sorted((_process(entry) for entry in answer), key=lambda process: process.name)
+
+    def _without_daemon(self, name: str) -> ProcessInfo:
+        """Return the service `name` from its record: its processes outlive a supervisord that was killed."""
+        record = launch.read_record(self.root.record(name))
+        pids = launch.recorded(self.root.record(name))
+        if record is None or not pids:
+            return ProcessInfo(name, "STOPPED")
+        pid = int(record["pid"]) if launch.alive(record) else min(pids)
+        return ProcessInfo(name, "UNSUPERVISED", pid, _uptime(pid), _memory(pid))
 
     def program(self, name: str) -> Program | None:
         """Return the state of the service `name`; None if supervisord does not know it or is not running."""
@@ -389,6 +402,15 @@ def _memory(pid: int) -> int | None:
         with contextlib.suppress(psutil.Error):
             total += process.memory_info().rss
     return total
+
+
+def _uptime(pid: int) -> float | None:
+    import psutil
+
+    try:
+        return time.time() - psutil.Process(pid).create_time()
+    except psutil.Error:
+        return None
 
 
 def _escaped(text: str) -> str:

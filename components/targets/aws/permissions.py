@@ -74,6 +74,7 @@ SECRET_RULES: tuple[SecretRule, ...] = (
     ),
     SecretRule("lakefs-encrypt", only=("lakefs",), why="it opens what lakeFS keeps of its keys"),
     SecretRule("mlflow-admin", only=("mlflow", "content-*"), why="the administrator of MLflow may delete every model"),
+    SecretRule("mlflow-retraining", only=("retraining", "content-*"), why="it decides which version serves"),
     SecretRule("mlflow-flask", only=("mlflow",), why="with it sessions can be forged"),
     SecretRule("database-*", only=("mlflow", "lakefs", "grafana", "databases-*"), why="each database has one client"),
     SecretRule("grafana-admin", only=("grafana",), why="nobody else speaks to Grafana as its administrator"),

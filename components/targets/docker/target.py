@@ -205,6 +205,7 @@ class DockerTarget:
             "listen": {
                 "host": "@{host}",
                 "port": PORT,
+                "hosts": [_RUNNER],
                 "token_file": f"@{{secret-file:{token.name}}}",
                 "plain_http": True,
             },

@@ -19,13 +19,14 @@ from ...provider.local.supervisor import ProcessInfo, Supervisor
 from ..http_get import http_get
 from ..operations import ServiceState
 
-_State = Literal["running", "starting", "stopped", "failing"]
+_State = Literal["running", "starting", "stopped", "failing", "unsupervised"]
 _STATES: dict[str, _State] = {
     "RUNNING": "running",
     "STARTING": "starting",
     "BACKOFF": "failing",
     "FATAL": "failing",
     "EXITED": "failing",
+    "UNSUPERVISED": "unsupervised",
 }
 _DISTRIBUTIONS = {"mlflow": "mlflow"}
 _TOOLS = ("lakefs", "prometheus", "alertmanager", "grafana")

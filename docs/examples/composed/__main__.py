@@ -29,7 +29,7 @@ class Catalogue(pulumi.ComponentResource):
         self.endpoint = target.endpoint(name, EndpointArgs(public=True), child)
         self.token = target.secret(f"{name}-token", SecretArgs(), child)
         settings = {
-            "listen": listen_settings(self.token.name, target),
+            "listen": listen_settings(self.token.name, target, self.endpoint),
             "lake": lake_settings(lake),
             "repositories": repositories,
         }

@@ -34,15 +34,17 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse_constant)
+_lenient_decoder = json.JSONDecoder(object_pairs_hook=_object)
 
 
-def parse_any(body: bytes | str, *, depth: int = _DEPTH, text: int = _TEXT) -> Any:
+def parse_any(body: bytes | str, *, depth: int = _DEPTH, text: int = _TEXT, constants: bool = False) -> Any:
     """Return the JSON value in `body`.
 
     Args:
         body: one value and nothing else.
         depth: maximum nesting of lists and objects.
         text: maximum number of characters of one string.
+        constants: accept NaN, Infinity and -Infinity, so that the caller can name their field.
 
     Raises:
         Problem: 400: not UTF-8, not JSON (NaN and Infinity are not), nested too deeply, or an object has one key twice;
@@ -52,7 +54,7 @@ def parse_any(body: bytes | str, *, depth: int = _DEPTH, text: int = _TEXT) -> A
         given = body if isinstance(body, str) else body.decode("utf-8")
         if given.startswith("\ufeff"):
             raise ValueError("it begins with a byte order mark")
-        document = _decoder.decode(given)
+        document = (_lenient_decoder if constants else _decoder).decode(given)
     except RecursionError:
         raise Problem(400, "the body is nested too deeply") from None
     except _DuplicateKeyError as error:
@@ -66,13 +68,13 @@ def parse_any(body: bytes | str, *, depth: int = _DEPTH, text: int = _TEXT) -> A
     return document
 
 
-def parse_json(body: bytes, *, depth: int = _DEPTH, text: int = _TEXT) -> dict[str, Any]:
+def parse_json(body: bytes, *, depth: int = _DEPTH, text: int = _TEXT, constants: bool = False) -> dict[str, Any]:
     """Return the JSON object in `body`; see `parse_any`.
 
     Raises:
         Problem: also 400: the body is not an object.
     """
-    document = parse_any(body, depth=depth, text=text)
+    document = parse_any(body, depth=depth, text=text, constants=constants)
     if not isinstance(document, dict):
         raise Problem(400, "the body is not a JSON object")
     return cast("dict[str, Any]", document)

@@ -11,7 +11,7 @@ import os
 import zipfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -62,12 +62,14 @@ class MLmodel:
         flavors: name of the flavour -> how to load the model.
         signature: its inputs and outputs, as JSON texts.
         example: how its input example is stored.
+        metadata: what its author stored with it.
     """
 
     folder: Path
     flavors: Mapping[str, Mapping[str, Any]]
     signature: Mapping[str, Any]
     example: Mapping[str, Any]
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @classmethod
     def read(cls, folder: Path) -> MLmodel:
@@ -79,7 +81,8 @@ class MLmodel:
         try:
             raw = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
             flavors = cast("dict[str, dict[str, Any]]", raw["flavors"])
-            return cls(folder, flavors, raw.get("signature") or {}, raw.get("saved_input_example_info") or {})
+            found = (raw.get(name) or {} for name in ("signature", "saved_input_example_info", "metadata"))
+            return cls(folder, flavors, *found)
         except FileNotFoundError:
             raise UnfitError("its artifacts contain no MLmodel file", hint="log it with a flavour of MLflow") from None
         except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:

@@ -13,7 +13,7 @@ import json
 import logging
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...common.files import write_private
+from ...common.target import Target
 from ..contract.model_contract import Contract
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 Output = Literal["score", "scores", "prediction"]
 
-SCHEMA = 2
+SCHEMA = 3
 FILE = "prepared.json"
 COMPILED = "compiled"
 _SAMPLE = "sample.arrow"
@@ -69,6 +70,7 @@ class Prepared:
         engine: the engine's spec: its `name`, whether it is `mergeable`, and what else `load` needs.
         note: how much a compiled engine differs from the model itself, or why none serves.
         example: at most five rows, by column, as JSON values.
+        target: the contract of its labels.
     """
 
     made_for: Mapping[str, Any]
@@ -78,6 +80,7 @@ class Prepared:
     engine: Mapping[str, Any]
     note: str
     example: list[dict[str, Any]]
+    target: Target = field(default_factory=Target)
 
     @classmethod
     def read(cls, folder: Path) -> Prepared | None:
@@ -92,6 +95,7 @@ class Prepared:
                 engine=raw["engine"],
                 note=raw["note"],
                 example=raw["example"],
+                target=Target.from_json(raw.get("target")),
             )
         except FileNotFoundError:
             return None
@@ -109,6 +113,7 @@ class Prepared:
             "engine": dict(self.engine),
             "note": self.note,
             "example": self.example,
+            "target": self.target.to_json(),
         }
         write_private(folder / FILE, json.dumps(document), durable=True)
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from ..inference.batcher import Batcher
 from ..settings import LimitSettings
 from .errors import Problem
-from .keys import Keys
+from .key_file import Use
+from .keys import Keys, KnownKey
 
 
 class Admission:
@@ -30,15 +31,19 @@ class Admission:
         self.requests = 0
         self._max_wait = limits.queue_ms / 1000
 
-    def admit(self, headers: Mapping[bytes, bytes]) -> str:
-        """Count a request and return the name of its key; `release` must follow.
+    def admit(self, headers: Mapping[bytes, bytes], use: Use = "predict") -> str:
+        """Count a request for `use` and return the name of its key; `release` must follow.
 
         Raises:
-            Problem: 401 without a valid key, 429 if the key has too many requests in flight, 503 if the worker has.
+            Problem: 401 without a valid key, 403 if the key has no such use, 429 if the key has too many requests in
+                flight, 503 if the worker has.
         """
-        name = self._keys.name_of(headers.get(b"authorization"), headers.get(b"x-api-key"))
-        if name is None:
+        key = self._keys.find(headers.get(b"authorization"), headers.get(b"x-api-key"))
+        if key is None:
             raise Problem(401, "a valid API key is required", headers={"WWW-Authenticate": "Bearer"})
+        if use not in key.may:
+            raise Problem(403, forbidden(key, use))
+        name = key.name
         count = self._per_key.get(name, 0)
         if count >= self._limits.per_key:
             raise Problem(429, f"this API key already has {count} requests in flight", headers={"Retry-After": "1"})
@@ -68,6 +73,13 @@ class Admission:
             batcher.waiting_rows >= self._limits.queue_rows or batcher.expected_wait > self._max_wait
         ):
             raise _busy("the queue of the model is too long")
+
+
+def forbidden(key: KnownKey, *uses: Use) -> str:
+    """Return the reason why `key` may not do a request that needs one of `uses`."""
+    return (
+        f"the API key {key.name} may only {', '.join(key.may)}; this request needs a key that may {' or '.join(uses)}"
+    )
 
 
 def _busy(detail: str) -> Problem:

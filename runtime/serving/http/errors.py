@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from http import HTTPStatus
 from json.encoder import encode_basestring_ascii
 
 from starlette.responses import Response
 
-MEDIA_TYPE = "application/problem+json"
+from ...common.problem import PROBLEM_TYPE, problem_document
 
 _MAX_ERRORS = 20
 
@@ -63,17 +62,10 @@ class Problem(Exception):  # noqa: N818 - its name in RFC 9457
 
     def response(self) -> Response:
         """Return the response to a request without an id."""
-        return Response(self.encoded(), status_code=self.status, headers=self.headers, media_type=MEDIA_TYPE)
+        return Response(self.encoded(), status_code=self.status, headers=self.headers, media_type=PROBLEM_TYPE)
 
 
 @lru_cache(maxsize=64)
 def _start(status: int, detail: str) -> str:
     """Return the first members of a document; cached, because a busy server refuses many requests equally."""
-    document = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "error": detail,
-    }
-    return json.dumps(document).removesuffix("}")
+    return problem_document(status, detail).removesuffix("}")

@@ -1,9 +1,10 @@
-"""The file of named API keys: `{"keys": [{"name", "sha256", "created"}]}`, mode 0600, replaced at each change.
+"""The file of named API keys: `{"keys": [{"name", "sha256", "created", "may"}]}`, mode 0600, replaced at each change.
 
     key = add_key(Path("keys.json"), "dashboard")     # the only time the key is shown
     revoke_key(Path("keys.json"), "dashboard")
 
-A running server detects changes of the file. This module imports only the standard library and `filelock`.
+`may` lists the uses of the key; without it, as in files of earlier releases, the key may do everything. A running
+server detects changes of the file. This module imports only the standard library and `filelock`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 from filelock import FileLock, Timeout
 
@@ -28,10 +29,16 @@ from ...common.files import write_private
 KEY_PREFIX = "tm_"
 """The prefix of every key, by which secret scanners recognise leaked keys."""
 
+Use: TypeAlias = Literal["predict", "label", "read"]
+"""What a key may do: `predict` (predictions, and the model's contract), `label` (send labels), `read` (status, metrics,
+and the contract)."""
+
+USES: tuple[Use, ...] = get_args(Use)
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# The name of the platform's key in logs and metrics.
-_RESERVED = "platform"
+# Names in logs, metrics and published windows: the platform's key, and rows without a recorded key.
+_RESERVED = ("platform", "unknown")
 _LOCK_SECONDS = 10.0
 
 
@@ -43,11 +50,13 @@ class NamedKey:
         name: its owner.
         sha256: SHA-256 of the key, in hexadecimal.
         created: RFC 3339 time in UTC.
+        may: its uses.
     """
 
     name: str
     sha256: str
     created: str
+    may: tuple[Use, ...] = USES
 
 
 def new_key() -> str:
@@ -73,10 +82,8 @@ def check_name(name: str) -> None:
             value=name,
             hint="use 1 to 64 letters, digits, dots, dashes, underscores or @, and start with a letter or digit",
         )
-    if name == _RESERVED:
-        raise UserError(
-            "this name is reserved for the server's own key", field="name", value=name, hint="choose another name"
-        )
+    if name in _RESERVED:
+        raise UserError("this name is reserved", field="name", value=name, hint="choose another name")
 
 
 def read_keys(path: Path) -> list[NamedKey]:
@@ -99,7 +106,10 @@ def read_keys(path: Path) -> list[NamedKey]:
     for index, item in enumerate(cast("list[Any]", items)):
         key = _parse(item)
         if key is None or key.name in {other.name for other in keys}:
-            expected = "expected name, sha256 (64 hexadecimal digits) and created, each name only once"
+            expected = (
+                "expected name, sha256 (64 hexadecimal digits), created, and optionally may (a list of "
+                f"{', '.join(USES)}), each name only once"
+            )
             raise ConfigError(f"{expected}, in {path}", field=f"keys[{index}]")
         keys.append(key)
     return keys
@@ -108,15 +118,39 @@ def read_keys(path: Path) -> list[NamedKey]:
 def _parse(item: Any) -> NamedKey | None:
     if not isinstance(item, dict):
         return None
-    fields = cast("dict[str, Any]", item)
+    fields = dict(cast("dict[str, Any]", item))
+    may = fields.pop("may", list(USES))
     if set(fields) != {"name", "sha256", "created"} or not all(isinstance(value, str) for value in fields.values()):
         return None
-    key = NamedKey(**fields)
+    if not isinstance(may, list) or not may or not all(use in USES for use in cast("list[Any]", may)):
+        return None
+    key = NamedKey(**fields, may=tuple(use for use in USES if use in may))
     return key if _NAME.fullmatch(key.name) and _SHA256.fullmatch(key.sha256) else None
 
 
-def add_key(path: Path, name: str) -> str:
+def parse_uses(texts: Sequence[str]) -> tuple[Use, ...]:
+    """Return the uses in `texts`, each a use or a comma-separated list; all uses if `texts` is empty.
+
+    >>> parse_uses(["label,predict"])
+    ('predict', 'label')
+
+    Raises:
+        UserError: a use is unknown.
+    """
+    given = [use.strip() for text in texts for use in text.split(",")]
+    for use in given:
+        if use not in USES:
+            raise UserError("not a use of a key", field="--may", value=use, hint=f"use {', '.join(USES)}")
+    return tuple(use for use in USES if use in given) if given else USES
+
+
+def add_key(path: Path, name: str, may: Sequence[Use] = USES) -> str:
     """Create a key for `name`, store its hash in `path`, and return the key, which is stored nowhere.
+
+    Args:
+        path: the file.
+        name: the owner of the key.
+        may: the uses of the key.
 
     Raises:
         UserError: the name is taken or invalid.
@@ -131,7 +165,8 @@ def add_key(path: Path, name: str) -> str:
             )
         key = new_key()
         created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        _write(path, [*keys, NamedKey(name, hashlib.sha256(key.encode()).hexdigest(), created)])
+        uses: tuple[Use, ...] = tuple(use for use in USES if use in may)
+        _write(path, [*keys, NamedKey(name, hashlib.sha256(key.encode()).hexdigest(), created, uses)])
     return key
 
 
@@ -173,4 +208,9 @@ def _locked(path: Path) -> Generator[None]:
 
 def _write(path: Path, keys: Sequence[NamedKey]) -> None:
     """Put `keys` into `path`: a reader sees the old file or the new one, and a crash leaves one of them."""
-    write_private(path, json.dumps({"keys": [asdict(key) for key in keys]}, indent=2) + "\n", durable=True)
+    items = [asdict(key) for key in keys]
+    for item in items:
+        if item["may"] == USES:
+            # An earlier release refuses a file with `may`.
+            del item["may"]
+    write_private(path, json.dumps({"keys": items}, indent=2) + "\n", durable=True)

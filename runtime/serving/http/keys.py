@@ -9,15 +9,24 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...common.errors import ConfigError
-from .key_file import read_keys
+from .key_file import USES, Use, read_keys
 
 _log = logging.getLogger(__name__)
 
 PLATFORM = "platform"
 """Name of the key in the listen settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownKey:
+    """A valid key: its name, and its uses."""
+
+    name: str
+    may: tuple[Use, ...] = USES
 
 
 class Keys:
@@ -29,14 +38,14 @@ class Keys:
     """
 
     def __init__(self, token: str, file: Path | None = None) -> None:
-        self._platform = (PLATFORM, hashlib.sha256(token.encode()).digest())
+        self._platform = (KnownKey(PLATFORM), hashlib.sha256(token.encode()).digest())
         self._file = file
         self._version: tuple[int, int, int] | None = None
-        self._keys: list[tuple[str, bytes]] = [self._platform]
+        self._keys: list[tuple[KnownKey, bytes]] = [self._platform]
         self.refresh()
 
-    def name_of(self, authorization: bytes | None, api_key: bytes | None) -> str | None:
-        """Return the name of the key in the headers `Authorization: Bearer` or `X-API-Key`, or None.
+    def find(self, authorization: bytes | None, api_key: bytes | None) -> KnownKey | None:
+        """Return the key in the headers `Authorization: Bearer` or `X-API-Key`, or None.
 
         Each call compares all keys in constant time, so that the time does not depend on the keys.
         """
@@ -46,10 +55,10 @@ class Keys:
         else:
             key = api_key or b""
         digest = hashlib.sha256(key).digest()
-        found: str | None = None
-        for name, known_digest in self._keys:
+        found: KnownKey | None = None
+        for known, known_digest in self._keys:
             if hmac.compare_digest(digest, known_digest):
-                found = name
+                found = known
         return found if key else None
 
     def refresh(self) -> None:
@@ -72,4 +81,4 @@ class Keys:
             )
             named = []
         self._version = version
-        self._keys = [self._platform, *((key.name, bytes.fromhex(key.sha256)) for key in named)]
+        self._keys = [self._platform, *((KnownKey(key.name, key.may), bytes.fromhex(key.sha256)) for key in named)]

@@ -18,6 +18,7 @@ from ..settings import LimitSettings
 from .admission import Admission
 from .deadlines import SLOW_ANSWER, SLOW_BODY, Deadlines
 from .errors import Problem
+from .key_file import Use
 from .request_context import RequestContext
 from .responses import build_response, head_lines
 
@@ -51,6 +52,7 @@ class RequestHandler:
         on_finished: receives each finished request, its status and its seconds.
         check_load: called before the body is read; raises Problem if the server is too busy.
         start_answer: answers a small body without a task; None if the route has no such way.
+        use: the use that a key must have.
     """
 
     def __init__(
@@ -62,7 +64,9 @@ class RequestHandler:
         on_finished: Callable[[RequestContext, int, float], None],
         check_load: Callable[[], None] = lambda: None,
         start_answer: StartAnswer | None = None,
+        use: Use = "predict",
     ) -> None:
+        self._use: Use = use
         self._check_load = check_load
         self.answer = answer
         self.start_answer = start_answer
@@ -113,7 +117,7 @@ class RequestHandler:
         Raises:
             Problem: the request is not admitted, or its head is invalid.
         """
-        context.key = self._admission.admit(context.headers)
+        context.key = self._admission.admit(context.headers, self._use)
         self._read_ids(context)
         self._check_load()
 

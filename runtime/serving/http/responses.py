@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from ...common.problem import PROBLEM_TYPE
 from ..protocols.base import EncodedResponse
-from .errors import MEDIA_TYPE, Problem
+from .errors import Problem
 from .request_context import RequestContext
 
 _log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def build_response(context: RequestContext, result: EncodedResponse | Exception)
         _log.error("a request failed", extra=extra)
         problem = Problem(500, "the model failed on this request")
     body = problem.encoded(context.request_id, context.client_request_id)
-    return HttpResponse(problem.status, body, MEDIA_TYPE, problem.headers)
+    return HttpResponse(problem.status, body, PROBLEM_TYPE, problem.headers)
 
 
 def head_lines(context: RequestContext, response: HttpResponse) -> tuple[str, bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
@@ -13,6 +14,8 @@ from .. import page
 from ..model_server import ModelServer
 from ..protocols import open_inference
 from ..versions.model import ServedModel
+from .admission import forbidden
+from .key_file import Use
 from .openapi.document import openapi
 
 _RETRY = {"Retry-After": "5"}
@@ -20,16 +23,20 @@ _RETRY = {"Retry-After": "5"}
 
 def add_routes(app: FastAPI) -> None:
     """Add all routes to `app`, whose `state.server` is the running ModelServer."""
-    with_key = [Depends(_require_key)]
+    readers: list[Any] = [Depends(_require("read"))]
+    # The contract of the model, which callers need too.
+    callers: list[Any] = [Depends(_require("predict", "read"))]
     for path, endpoint in (("/healthz", _healthz), ("/readyz", _readyz), ("/", _page), ("/docs", _page)):
         app.add_api_route(path, endpoint, response_model=None)
     app.add_api_route("/v2/health/live", _live, response_model=None)
     app.add_api_route("/v2/health/ready", _v2_ready, response_model=None)
-    for path, endpoint in (("/metrics", _metrics), ("/status", _status), ("/openapi.json", _openapi), ("/v2", _v2)):
-        app.add_api_route(path, endpoint, dependencies=with_key, response_model=None)
+    for path, endpoint in (("/metrics", _metrics), ("/status", _status)):
+        app.add_api_route(path, endpoint, dependencies=readers, response_model=None)
+    for path, endpoint in (("/openapi.json", _openapi), ("/v2", _v2)):
+        app.add_api_route(path, endpoint, dependencies=callers, response_model=None)
     for path in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
-        app.add_api_route(path, _v2_model, dependencies=with_key, response_model=None)
-        app.add_api_route(f"{path}/ready", _v2_model_ready, dependencies=with_key, response_model=None)
+        app.add_api_route(path, _v2_model, dependencies=callers, response_model=None)
+        app.add_api_route(f"{path}/ready", _v2_model_ready, dependencies=callers, response_model=None)
     # The application answers POST on these paths before the router; the routes answer 405 to other methods.
     for path in ("/invocations", "/predict", "/labels"):
         app.router.routes.append(Route(path, _forward, methods=["POST"]))
@@ -41,10 +48,17 @@ def _server(request: Request) -> ModelServer:
     return request.app.state.server
 
 
-def _require_key(request: Request) -> None:
-    name = _server(request).keys.name_of(_header(request, "authorization"), _header(request, "x-api-key"))
-    if name is None:
-        raise HTTPException(401, "a valid API key is required", headers={"WWW-Authenticate": "Bearer"})
+def _require(*uses: Use) -> Callable[[Request], None]:
+    """Return a check that the key of a request has one of `uses`."""
+
+    def check(request: Request) -> None:
+        key = _server(request).keys.find(_header(request, "authorization"), _header(request, "x-api-key"))
+        if key is None:
+            raise HTTPException(401, "a valid API key is required", headers={"WWW-Authenticate": "Bearer"})
+        if not set(uses) & set(key.may):
+            raise HTTPException(403, forbidden(key, *uses))
+
+    return check
 
 
 def _header(request: Request, name: str) -> bytes | None:
@@ -141,5 +155,5 @@ async def _forward(request: Request) -> Response:
 
 async def _infer(request: Request) -> Response:
     # A path with a version or another name: check both, then forward to the handler of the one model.
-    _require_key(request)
+    _require("predict")(request)
     return _Forward(f"/v2/models/{_requested_model(request).info.model}/infer")

@@ -47,5 +47,6 @@ def create_server(app: App, settings: ServingSettings, *, grace: int) -> Drainin
         "serving without the fast path and the limits of slow clients; install the uvicorn version that has them",
         extra={"uvicorn": uvicorn.__version__, "needed": f"{FAST_PATH_UVICORN}.*"},
     )
-    config = uvicorn.Config(app, limit_concurrency=settings.limits.connections, **options)
+    # Unlike uvicorn's default parser, h11 limits heads and trailers.
+    config = uvicorn.Config(app, http="h11", limit_concurrency=settings.limits.connections, **options)
     return DrainingServer(config, app, settings.drain_seconds)

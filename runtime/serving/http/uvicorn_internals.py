@@ -14,6 +14,7 @@ import uvicorn
 from httptools import HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from ...common.host_names import HostNames
 from ..app import App
 from ..settings import ServingSettings
 from .draining_server import DrainingServer
@@ -26,6 +27,7 @@ _SWEEP_TICKS = 5  # of 0.1 s
 
 class _Config(uvicorn.Config):
     max_connections: int
+    host_names: HostNames
     fast_paths: Mapping[bytes, tuple[str, RequestHandler]]
 
 
@@ -73,13 +75,14 @@ class _SingleWriteTransport:
 
 
 class _Connection(HttpToolsProtocol):
-    """A connection that answers usual requests of the hot routes itself, and limits the time and size of each head.
+    """A connection that answers usual requests of the hot routes itself, and limits heads and the framing of bodies.
 
     uvicorn does not limit heads: a client that sends a byte now and then could keep its connection forever.
     """
 
     head_since: float | None
     head_bytes = 0
+    framing_bytes = 0
     idle_since: float | None = None
     _request: FastPathRequest | None = None
     _single_write: _SingleWriteTransport
@@ -87,6 +90,7 @@ class _Connection(HttpToolsProtocol):
     def __init__(self, config: uvicorn.Config, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         self._fast_paths = config.fast_paths if isinstance(config, _Config) else {}
+        self._host_names = config.host_names if isinstance(config, _Config) else HostNames()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         self._single_write = _SingleWriteTransport(transport, self.loop)
@@ -105,7 +109,12 @@ class _Connection(HttpToolsProtocol):
             self.head_bytes += len(data)
             if self.head_bytes > _HEAD_BYTES and self._refuse_long_head(data):
                 return
+        else:
+            # The parser reports neither chunk extensions nor an incomplete trailer, which it holds in memory.
+            self.framing_bytes += len(data)
         super().data_received(data)
+        if self.framing_bytes > _HEAD_BYTES:
+            self.transport.abort()
 
     def _refuse_long_head(self, data: bytes) -> bool:
         """Close the connection unless `data` ends the head."""
@@ -128,7 +137,7 @@ class _Connection(HttpToolsProtocol):
         self.url, self.headers, self.expect_100_continue = b"", [], False
 
     def on_headers_complete(self) -> None:
-        self.head_since, self.head_bytes = None, 0
+        self.head_since, self.head_bytes, self.framing_bytes = None, 0, 0
         parser = self.parser
         if (route := self._fast_paths.get(self.url)) is not None and parser is not None and self._is_usual(parser):
             path, handler = route
@@ -141,12 +150,14 @@ class _Connection(HttpToolsProtocol):
             self._continue_as_asgi()
 
     def on_body(self, body: bytes) -> None:
+        self.framing_bytes = 0
         if self._request is None:
             super().on_body(body)
         else:
             self._request.feed(body)
 
     def on_message_complete(self) -> None:
+        self.framing_bytes = 0
         if self._request is None:
             super().on_message_complete()
         else:
@@ -175,6 +186,8 @@ class _Connection(HttpToolsProtocol):
             and parser.get_http_version() == "1.1"
             and not parser.should_upgrade()
             and not self.transport.is_closing()
+            # The application refuses a foreign Host header.
+            and self._host_names.problem_of(self.headers, "1.1") is None
         )
 
     def _continue_as_asgi(self) -> None:
@@ -198,6 +211,7 @@ class FastPathServer(DrainingServer):
         config = _Config(app, http=_Connection, **options)
         config.max_connections = settings.limits.connections
         config.fast_paths = app.fast_paths
+        config.host_names = HostNames(settings.listen.hosts)
         super().__init__(config, app, settings.drain_seconds)
         self._header_seconds = settings.limits.header_seconds
 

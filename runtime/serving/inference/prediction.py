@@ -174,6 +174,7 @@ class Inference:
             model.info.alias or self._settings.alias,
             decoded.batch,
             outputs,
+            call.key,
         )
         if self._capture is not None:
             self._capture(captured)

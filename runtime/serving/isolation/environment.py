@@ -4,6 +4,8 @@
     <cache>/@environments/<key>.lock     locked during a build, also by uv, which survives when its parent is killed
     <cache>/@environments/<key>.used     locked (shared) by each process that uses the environment
 
+Only wheels from the index that uv is configured with are installed, so a build runs no code that the model provides.
+
 The key is a digest of the requirements, so versions with the same requirements share an environment. A rename makes a
 complete environment appear at once. TIDEMILL_ENVIRONMENTS names read-only folders of ready environments, such as those
 in an image that `tidemill image` built.
@@ -35,6 +37,7 @@ from .requirements import (
     ModelRequirements,
     UnbuildableError,
     installed_version,
+    named_requirements,
     unmet_requirements,
     with_light_mlflow,
     without_credentials,
@@ -107,12 +110,7 @@ def environment_key(needs: ModelRequirements) -> str:
         "-c",
         *needs.constraints,
     ]
-    for path in needs.files:
-        # By content: the model's folder has another path in each cache.
-        parts = [part.replace(path.as_posix(), path.name) for part in parts]
     digest.update(json.dumps(parts).encode())
-    for path in needs.files:
-        digest.update(path.read_bytes())
     return f"py{python}-{digest.hexdigest()[:24]}"
 
 
@@ -130,12 +128,7 @@ def ensure_environment(model_folder: Path, cache: Path, *, seconds: float, lock:
     """
     until = time.monotonic() + seconds
     needs = ModelRequirements.of(model_folder)
-    try:
-        key = environment_key(needs)
-    except OSError as error:
-        raise UnbuildableError(
-            f"it names a file that cannot be read ({error.strerror})", field="requirements.txt"
-        ) from None
+    key = environment_key(needs)
     for ready in filter(None, os.environ.get(READY_FOLDERS, "").split(os.pathsep)):
         if is_usable(Path(ready) / key):
             return Path(ready) / key
@@ -197,16 +190,19 @@ def _build(needs: ModelRequirements, final: Path, until: float, lock: Path | Non
     work = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
     try:
         venv, python = work / "venv", needs.python or _own_python()
-        requirements = environment_requirements(needs)
+        requirements = named_requirements(environment_requirements(needs))
+        constraints = named_requirements(needs.constraints)
         (work / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
-        (work / "constraints.txt").write_text("\n".join(needs.constraints) + "\n", encoding="utf-8")
+        (work / "constraints.txt").write_text("\n".join(constraints) + "\n", encoding="utf-8")
         environ = _environment_of_uv(work.parent)
         _run([*uv, "venv", "--relocatable", "--python", find_python(python), str(venv)], work, environ, until, held)
         locked = ["-r", str(lock.absolute()), "--require-hashes"] if lock else []
         files = locked or ["-r", "requirements.txt", "-c", "constraints.txt"]
-        _run([*uv, "pip", "install", "--python", str(_python_of(venv)), *files], work, environ, until, held)
+        # Wheels only: to build a source archive, uv would run code from it.
+        install = ["pip", "install", "--no-build", "--python", str(_python_of(venv))]
+        _run([*uv, *install, *files], work, environ, until, held)
         _run([str(_python_of(venv)), "-I", "-c", CHECK], work, child_environment(), until, held)
-        record = {"python": python, "requirements": [without_credentials(line) for line in requirements]}
+        record = {"python": python, "requirements": requirements}
         (venv / "tidemill.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)
         venv.rename(final)

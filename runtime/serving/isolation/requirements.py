@@ -1,7 +1,9 @@
 """Reads a model's requirements and finds those that the server's own environment does not meet.
 
-`requirements.txt` is read as pip reads it: continued lines, comments, markers, extras, URLs, wheels next to it, `-r`
-and `-c`, hashes. Files outside the model's folder are refused, because a model must not read the server's files.
+`requirements.txt` is read as pip reads it: continued lines, comments, markers, extras, URLs, files, `-r`, `-c`, hashes.
+Files outside the model's folder are refused, because a model must not read the server's files.
+
+An environment is built only from named requirements, because a model must not choose where code comes from.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -45,7 +47,6 @@ class ModelRequirements:
     Attributes:
         lines: requirements and their options, in order, as `uv pip install -r` takes them.
         constraints: constraints, as `-c` takes them.
-        files: the model's own files that they name, mostly wheels.
         python: the Python version that it was trained with, such as `3.12`; None if unknown.
         mlflow: the version of MLflow that wrote the model.
         skops: whether it is stored with skops.
@@ -53,7 +54,6 @@ class ModelRequirements:
 
     lines: list[str] = field(default_factory=list[str])
     constraints: list[str] = field(default_factory=list[str])
-    files: list[Path] = field(default_factory=list[Path])
     python: str | None = None
     mlflow: str | None = None
     skops: bool = False
@@ -113,11 +113,6 @@ class ModelRequirements:
                     value=without_credentials(line),
                     hint="log the model with a released version, or package the code with it (code_paths)",
                 )
-            # A path is relative to the model's folder, wherever the build runs.
-            if isinstance(required := _parse(line), Path):
-                own = _inside(folder, required)
-                self.files.append(own)
-                line = line.replace(_without_options(line), own.as_posix(), 1)
             (self.constraints if constraint else self.lines).append(line)
 
 
@@ -150,6 +145,46 @@ def unmet_requirements(folder: Path) -> list[str]:
         # A constraint does not require its package to be installed.
         reasons += [reason for reason in _reasons(line) if not reason.endswith(_NONE)]
     return list(dict.fromkeys(reasons))
+
+
+def named_requirements(lines: Iterable[str]) -> list[str]:
+    """Return the requirements in `lines`, each with its hashes; refuse anything that says where code comes from.
+
+    Raises:
+        UnbuildableError: a line is an option, a URL, a file, or no requirement.
+    """
+    found: list[str] = []
+    for line in lines:
+        given, options = _parse(line), _OPTION_OF_REQUIREMENT.search(line)
+        hashes = line[options.start() :].split() if options else []
+        if line.startswith("-"):
+            raise _refused(
+                line, "options", "set the package index for the server instead: UV_DEFAULT_INDEX, or uv.toml"
+            )
+        if isinstance(given, Path) or (isinstance(given, str) and _URL.match(given)):
+            raise _refused(line, "files and URLs", _BUILD_WHEEL)
+        if isinstance(given, str):
+            raise UnbuildableError("this line is not a requirement", field="requirements.txt", value=line)
+        if given.url is not None or given.name.lower().endswith(_ARCHIVES):
+            raise _refused(line, "files and URLs", _BUILD_WHEEL)
+        if wrong := [each for each in hashes if not _HASH.fullmatch(each)]:
+            raise _refused(line, f"options such as {wrong[0]}", "remove it")
+        found.append(" ".join([str(given), *hashes]))
+    return found
+
+
+_ARCHIVES = (".whl", ".gz", ".tgz", ".zip", ".bz2", ".tbz", ".xz", ".txz", ".lz", ".lzma", ".zst", ".tar")
+_HASH = re.compile(r"--hash[=:][a-z0-9]+:[0-9a-fA-F]+")
+_BUILD_WHEEL = "build a wheel, upload it to your package index, and require it as NAME==VERSION"
+
+
+def _refused(line: str, what: str, hint: str) -> UnbuildableError:
+    return UnbuildableError(
+        f"a model's requirements may not contain {what}: only the platform's package index provides code",
+        field="requirements.txt",
+        value=without_credentials(line),
+        hint=hint,
+    )
 
 
 _NONE = ", the server has none"

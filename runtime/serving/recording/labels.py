@@ -1,6 +1,7 @@
 """Parses and stores the labels that clients send when the true values are known.
 
-`(request_id, row)` identifies a label. Sending a label twice changes nothing; of two different ones, the last counts.
+`(request_id, row)` identifies a label. Sending a label twice changes nothing; of two different ones of one key, the
+last counts.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import logging
 import math
 import queue
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,16 +20,35 @@ import pyarrow as pa
 
 from ...capture import LABEL_SCHEMA, LABELS, write_segment
 from ...common.ids import parse_uuid7
-from ..contract.field_errors import invalid_fields
+from ...common.target import Target
+from ..contract.field_errors import invalid_fields, printable
 from ..http.errors import FieldError, Problem
 
 _log = logging.getLogger(__name__)
 
 _KEYS = ("request_id", "row", "label")
+_LISTED_CLASSES = 20
+_SHOWN = 40
 
 
-def label_table(document: dict[str, Any], limit: int) -> pa.Table:
-    """Return the labels in `document`, the body of `POST /labels`.
+def label_table(
+    document: dict[str, Any],
+    limit: int,
+    *,
+    target: Target | None = None,
+    version: str = "",
+    allow_new: bool = False,
+    key: str | None = None,
+) -> pa.Table:
+    """Return the labels in `document`, the body of `POST /labels`; one invalid label refuses all of them.
+
+    Args:
+        document: the parsed body.
+        limit: maximum number of labels.
+        target: the contract of the labels, or None if it is unknown.
+        version: the version with this contract.
+        allow_new: accept classes that are not in the contract.
+        key: name of the API key that sent them.
 
     Raises:
         Problem: 413 for more than `limit` labels, 422 for invalid values, with the fields.
@@ -42,12 +63,31 @@ def label_table(document: dict[str, Any], limit: int) -> pa.Table:
     rows: list[dict[str, Any]] = []
     for index, label in enumerate(labels):
         try:
-            rows.append({**_label(label, f"labels[{index}]"), "received_at": received})
+            row = _label(label, f"labels[{index}]")
         except FieldError as error:
             errors.append(error)
+            continue
+        if not allow_new and target is not None and target.problem(row["label"]) == "unknown_class":
+            errors.append(FieldError(f"labels[{index}].label", _unknown_class(row["label"], target, version)))
+        rows.append({**row, "received_at": received, "key": key})
     if errors:
         raise invalid_fields(errors)
     return pa.Table.from_pylist(rows, schema=LABEL_SCHEMA)
+
+
+def outside_range(labels: pa.Table, target: Target | None) -> int:
+    """Return how many `labels` are outside the range of the target at training."""
+    return sum(map(target.is_outside, labels["label"].to_pylist())) if target is not None else 0
+
+
+def _unknown_class(label: float, target: Target, version: str) -> str:
+    classes: Sequence[float] = target.classes or ()
+    names = [f"{each:g}" for each in classes[:_LISTED_CLASSES]]
+    listed = ", ".join([*names, "..."] if len(classes) > len(names) else names)
+    return (
+        f"must be one of the classes of version {version} ({listed}); got {label:g}; "
+        "serve.labels.allow_new accepts new classes"
+    )
 
 
 def _label(label: Any, at: str) -> dict[str, Any]:
@@ -68,7 +108,7 @@ def _label(label: Any, at: str) -> dict[str, Any]:
     if type(value) is int and abs(value) < 1 << 53:
         value = float(value)
     if type(value) is not float or not math.isfinite(value):
-        raise FieldError(f"{at}.label", "must be a finite number")
+        raise FieldError(f"{at}.label", f"must be a finite number; got {printable(str(value)[:_SHOWN])}")
     return {"request_id": request_id, "row": row, "label": value}
 
 

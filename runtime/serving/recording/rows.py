@@ -33,6 +33,7 @@ class CapturedRequest:
         role: its alias, or `shadow`.
         batch: the rows of the request.
         outputs: the predictions.
+        key: name of the API key that sent it.
     """
 
     request_id: str
@@ -42,6 +43,7 @@ class CapturedRequest:
     role: str
     batch: Batch
     outputs: Outputs
+    key: str | None = None
 
 
 def segment_schema(model: ServedModel, privacy: Privacy) -> pa.Schema:
@@ -82,6 +84,7 @@ def to_record_batch(items: Sequence[CapturedRequest], schema: pa.Schema, privacy
             pa.repeat(pa.scalar(model.info.model, pa.string()), total),
             pa.repeat(pa.scalar(model.info.version, pa.string()), total),
             _texts([item.role for item in items], counts, total),
+            _texts([item.key for item in items], counts, total),
             features,
             _outputs([item.outputs for item in items], model.output_type),
         ],

@@ -11,11 +11,13 @@ the thread retries.
 from __future__ import annotations
 
 import logging
+import stat
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeAlias
 from uuid import UUID
 
@@ -92,6 +94,7 @@ class CaptureWriter:
         settings: of the capture.
         dropped: called with a number of lost rows, from any thread.
         written: called with the number of rows of a written segment, from the writer's thread.
+        removed: called when the capture folder was removed, from the writer's thread.
 
     Raises:
         NotFoundError, ConfigError: the key of the hashes cannot be read.
@@ -103,7 +106,10 @@ class CaptureWriter:
         *,
         dropped: Callable[[int], None] = lambda _: None,
         written: Callable[[int], None] = lambda _: None,
+        removed: Callable[[], None] = lambda: None,
     ) -> None:
+        self._removed = removed
+        self._folder: tuple[int, int] | None = None
         self._settings = settings
         self._dropped = dropped
         self._written = written
@@ -165,6 +171,7 @@ class CaptureWriter:
         while True:
             closing = self._closing
             try:
+                self._check_folder()
                 self._clean_up()
                 self._convert()
                 self._journal(self._open.values())
@@ -179,6 +186,26 @@ class CaptureWriter:
             self._wake.wait(self._settings.journal_seconds)
             self._wake.clear()
 
+    def _check_folder(self) -> None:
+        """Create the capture folder, and report that it was removed while this server ran."""
+        directory = self._settings.directory
+        found = _identity(directory)
+        if found is not None and found == self._folder:
+            return
+        if self._folder is not None:
+            _log.error(
+                "the capture folder was removed and is created again; rows in memory are kept, its files are lost",
+                extra={"directory": str(directory), "held": self.held},
+            )
+            self._removed()
+            self._folder = None
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            self._failed("the capture folder cannot be created", error)
+        else:
+            self._folder = _identity(directory)
+
     def _clean_up(self) -> None:
         """Periodically recover the journals of ended workers and remove old data."""
         now = time.monotonic()
@@ -187,7 +214,6 @@ class CaptureWriter:
             return
         self._cleanup_at = now + _CLEANUP_SECONDS
         try:
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not self._cleaned_up and (left := remove_partial(directory)):
                 _log.warning("removed incomplete segments", extra={"files": left})
             self._cleaned_up = True
@@ -302,6 +328,15 @@ class CaptureWriter:
         if message not in self._failures:
             self._failures.add(message)
             _log.error(message, extra={"error": str(error), "held": self.held})
+
+
+def _identity(directory: Path) -> tuple[int, int] | None:
+    """Return what tells a folder from a later one of the same name, or None if there is no such folder."""
+    try:
+        status = directory.stat()
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None
 
 
 def _chunks(items: list[CapturedRequest], rows: int) -> Iterator[list[CapturedRequest]]:

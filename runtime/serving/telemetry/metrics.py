@@ -61,6 +61,7 @@ class ServingCollector(Collector):
         for name, text, count in (
             ("tidemill_captured_rows", "Rows captured.", traffic.captured),
             ("tidemill_capture_dropped", "Rows answered but not captured.", traffic.dropped),
+            ("tidemill_capture_folder_removed", "Removals of the capture folder, by worker.", traffic.capture_removed),
             ("tidemill_labels", "Labels kept.", traffic.labels),
             ("tidemill_shadow_rows", "Rows that the shadow also answered.", traffic.shadow_rows),
             ("tidemill_shadow_dropped", "Rows that the shadow was too slow for.", traffic.shadow_dropped),
@@ -79,11 +80,17 @@ class ServingCollector(Collector):
         yield self._gauge("tidemill_model_engine", text, engines, "version", "engine")
         failed = {(version,): 1 for version in sorted({status["failed"] for status in statuses if status["failed"]})}
         yield self._gauge("tidemill_model_load_failed", "1 for a version that failed to load.", failed, "version")
-        missing = "1 if the registry answers but does not have the alias."
+        missing = "1 if the registry has no alias and no version ever served or was promoted."
+        lost = "1 if the registry has no alias although a version served or was promoted before."
         reachable = "1 if the registry answered the last request of every worker, or no registry is used."
         waiting_rows = sum(status["waiting_rows"] for status in statuses)
         for name, text, value in (
-            ("tidemill_champion_missing", missing, any(status["missing"] for status in statuses)),
+            (
+                "tidemill_champion_missing",
+                missing,
+                any(status["missing"] and not status["lost"] for status in statuses),
+            ),
+            ("tidemill_alias_missing", lost, any(status["lost"] for status in statuses)),
             ("tidemill_registry_reachable", reachable, all(status["reachable"] is not False for status in statuses)),
             ("tidemill_workers", "Worker processes.", len(statuses)),
             ("tidemill_waiting_rows", "Rows waiting for the model.", waiting_rows),

@@ -46,6 +46,11 @@ class ServerState:
         """Whether the worker answers predictions and is not about to stop."""
         return self._alias_watcher.current is not None and not self.draining
 
+    @property
+    def degraded(self) -> bool:
+        """Whether the worker answers predictions but something is wrong; `error` says what."""
+        return self.ready and self.error() is not None
+
     def worker_status(self) -> WorkerStatus:
         """Return the status of this worker."""
         watcher, shadow = self._alias_watcher, self._shadow
@@ -61,6 +66,7 @@ class ServerState:
             "served": _served(current) if current is not None else None,
             "failed": watcher.failure.info.version if watcher.failure else None,
             "missing": watcher.missing,
+            "lost": watcher.lost,
             "reachable": watcher.reachable if self._settings.registry else None,
             "shadow": shadowing.info.version if shadowing else None,
             "waiting_rows": self._batcher.waiting_rows,
@@ -86,9 +92,14 @@ class ServerState:
         if watcher.missing:
             if settings.path is not None:
                 return f"{settings.path} holds no MLmodel file"
-            if settings.version is not None:
-                return f"the registry has no version {settings.version} of {settings.model}"
-            return f"the registry has no alias {settings.alias} of {settings.model}"
+            what = f"alias {settings.alias}" if settings.version is None else f"version {settings.version}"
+            text = f"the registry has no {what} of {settings.model}"
+            if watcher.current is None:
+                return text
+            serving = f"version {watcher.current.info.version}"
+            if watcher.deleted:
+                return f"{text}, and {serving}, which still serves, was deleted from it"
+            return f"{text}; {serving} still serves"
         # The process of an isolated model may be restarting.
         trouble: str | None = getattr(watcher.current.engine, "trouble", None) if watcher.current else None
         return trouble
@@ -112,9 +123,12 @@ class ServerState:
         current = self._alias_watcher.current
         state: dict[str, Any] = {
             "ready": self.ready,
+            "degraded": self.degraded,
             "model": self._settings.model,
             "alias": self._alias,
             "registry": self.registry,
+            "alias_missing": self._alias_watcher.lost,
+            "awaits_first_version": self._alias_watcher.missing and not self._alias_watcher.lost,
         }
         if current is not None:
             tags = current.info.tags
@@ -156,6 +170,7 @@ class ServerState:
             "model": settings.model,
             "alias": self._alias,
             "ready": self.ready,
+            "degraded": self.degraded,
             "registry": self.registry,
             "error": self.error(),
             "serving": _serving(current) if current is not None else None,

@@ -121,6 +121,7 @@ class Status(TypedDict):
     Attributes:
         alias: the watched alias; None if the server serves a fixed version or folder.
         ready: whether the server answers predictions.
+        degraded: whether it is ready and has an `error`.
         registry: state at the last request; `none` if a folder is served.
         error: one sentence about what is wrong, such as a version that failed to load or a missing alias.
         swaps: newest first.
@@ -129,6 +130,7 @@ class Status(TypedDict):
     model: str
     alias: str | None
     ready: bool
+    degraded: bool
     registry: Literal["reachable", "unreachable", "unknown", "none"]
     error: str | None
     serving: ServingState | None

@@ -57,6 +57,7 @@ class Traffic:
         request_rows: rows of each answered request.
         call_rows, call_seconds: rows and time of each call of the model.
         captured, dropped: rows captured; rows answered but not captured.
+        capture_removed: how often the capture folder was removed while the worker ran.
         labels: labels kept.
         swaps: outcome (`done`, `failed`) -> swaps to a new version.
         shadow_rows, shadow_dropped: rows that the shadow also answered; rows that it was too slow for.
@@ -71,6 +72,7 @@ class Traffic:
     call_seconds: Histogram = field(default_factory=lambda: Histogram(CALL_SECONDS))
     captured: int = 0
     dropped: int = 0
+    capture_removed: int = 0
     labels: int = 0
     swaps: dict[str, int] = field(default_factory=lambda: {"done": 0, "failed": 0})
     shadow_rows: int = 0
@@ -79,7 +81,10 @@ class Traffic:
     shadow_difference: Histogram = field(default_factory=lambda: Histogram(DIFFERENCES))
 
     _HISTOGRAMS = ("seconds", "request_rows", "call_rows", "call_seconds", "shadow_difference")
-    _NUMBERS = ("captured", "dropped", "labels", "shadow_rows", "shadow_dropped", "shadow_disagreed")
+    _NUMBERS = (
+        *("captured", "dropped", "capture_removed", "labels"),
+        *("shadow_rows", "shadow_dropped", "shadow_disagreed"),
+    )
 
     def answered(self, version: str, status: int, seconds: float, rows: int) -> None:
         """Count one request; `rows` is 0 if no row was read."""

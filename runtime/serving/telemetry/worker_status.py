@@ -42,6 +42,7 @@ class WorkerStatus(TypedDict):
         served: None if it serves no version.
         failed: the version that failed to load, or None.
         missing: whether the registry answers but does not have the alias.
+        lost: whether it is missing although a version served or was promoted before.
         reachable: whether the registry answered the last request; None before the first one, and without a registry.
         shadow: the shadow's version, or None.
         waiting_rows: rows waiting for the model.
@@ -56,6 +57,7 @@ class WorkerStatus(TypedDict):
     served: ServedVersion | None
     failed: str | None
     missing: bool
+    lost: bool
     reachable: bool | None
     shadow: str | None
     waiting_rows: int

@@ -47,6 +47,8 @@ class AliasWatcher:
         reachable: whether the registry answered the last poll; None before the first.
         trouble: why the registry did not answer.
         missing: whether the registry answered that the version does not exist.
+        lost: whether it is missing although a version served or was promoted before.
+        deleted: whether it is missing and the registry no longer has the serving version either.
         swaps: the last swaps and failures, newest first.
         counts: number of swaps and failures.
 
@@ -54,6 +56,7 @@ class AliasWatcher:
         source: resolves and fetches the version that should serve.
         load: loads a fetched version.
         poll_seconds: mean time between two polls.
+        serve_without_alias: whether to serve the last version from the cache while the alias is missing.
         changed: called after each poll, in the watcher's thread.
         swapped: called in the watcher's thread with the old and the new version.
     """
@@ -64,6 +67,7 @@ class AliasWatcher:
         load: Callable[[VersionInfo, Path], ServedModel],
         *,
         poll_seconds: float,
+        serve_without_alias: bool = False,
         changed: Callable[[AliasWatcher], None] = lambda _: None,
         swapped: Callable[[ServedModel | None, ServedModel], None] = lambda _old, _new: None,
     ) -> None:
@@ -71,10 +75,11 @@ class AliasWatcher:
         self.failure: Failure | None = None
         self.reachable: bool | None = None
         self.trouble = ""
-        self.missing = False
+        self.missing, self.lost, self.deleted = False, False, False
         self._source = source
         self._load = load
         self._poll_seconds = poll_seconds
+        self._serve_without_alias = serve_without_alias
         self._changed = changed
         self._swapped = swapped
         self.swaps: deque[Swap] = deque(maxlen=_SWAPS)
@@ -105,15 +110,26 @@ class AliasWatcher:
         """Poll once, and load a new version."""
         try:
             info = self._source.resolve()
+            if info is None:
+                current = self.current
+                lost = current is not None or self._source.had_version()
+                deleted = current is not None and self._source.deleted(current.info)
+            else:
+                lost, deleted = False, False
         except UnreachableError as error:
             if self.reachable is not False:
                 _log.warning("the registry is unreachable", extra={"error": str(error)})
             self.reachable, self.trouble = False, str(error)
             self._fall_back(None)
         else:
-            self.reachable, self.missing, self.trouble = True, info is None, ""
+            if lost and not self.lost:
+                _log.error("the registry no longer has the version that should serve")
+            self.reachable, self.trouble = True, ""
+            self.missing, self.lost, self.deleted = info is None, lost, deleted
             if info is not None:
                 self._update(info)
+            elif self._serve_without_alias:
+                self._fall_back(None)
         self._changed(self)
 
     def _update(self, info: VersionInfo) -> None:

@@ -61,6 +61,7 @@ class ServedModel:
     Attributes:
         info: the version.
         contract: its inputs.
+        target: the contract of its labels.
         output: the name of its output: `score` is the probability of class 1 of a binary classifier, `scores` the
             probabilities of all classes of another classifier, `prediction` anything else.
         output_type: the Arrow struct of the outputs, with the one field `output`.
@@ -74,6 +75,7 @@ class ServedModel:
     def __init__(self, info: VersionInfo, prepared: Prepared, engine: Engine) -> None:
         self.info = info
         self.contract: Contract = prepared.contract
+        self.target = prepared.target
         self.output: Output = prepared.output
         self.output_type: pa.StructType = prepared.output_type
         self.engine = engine

@@ -27,6 +27,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from ...common.errors import TidemillError
+from ...common.target import METADATA, Target
 from ..contract.model_contract import Contract
 from ..engines.errors import UnfitError
 from ..engines.prepared import (
@@ -283,7 +284,14 @@ def _build(
         dict(zip(contract.names, map(to_json_value, row), strict=True))
         for row in (rows[:_EXAMPLE_ROWS] if has_example else rows[:1])
     ]
-    return Prepared(key, contract, output, output_type(output, outputs), spec, note, example)
+    target = _target(mlmodel, original.model)
+    return Prepared(key, contract, output, output_type(output, outputs), spec, note, example, target)
+
+
+def _target(mlmodel: MLmodel, model: Any) -> Target:
+    """Return the contract of the labels; a version that was logged without one has the classes of its estimator."""
+    recorded = Target.from_json(mlmodel.metadata.get(METADATA))
+    return recorded if recorded.known else Target.of(classes=getattr(model, "classes_", None))
 
 
 def _choose_engine(mlmodel: MLmodel, original: _Original, task: SelectionTask) -> EngineChoice:

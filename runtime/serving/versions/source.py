@@ -6,8 +6,7 @@
         model/                            its artifacts
         reference_sample.parquet          training rows with predictions, if its run logged them
 
-An HTTP registry is queried without MLflow's client, which costs seconds and 100 MB in each worker. MLflow downloads the
-artifacts, in a child process, because it supports all kinds of stores.
+MLflow downloads the artifacts, in a child process, because it supports all kinds of stores.
 """
 
 from __future__ import annotations
@@ -17,26 +16,23 @@ import json
 import logging
 import shutil
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from filelock import FileLock
 
 from ...common.errors import NotFoundError, UnreachableError
 from ...common.files import write_private
-from ...common.secrets import is_loopback, read_secret
-from ...common.settings import RegistrySettings
 from ..engines.errors import UnfitError
 from ..settings import ServingSettings
 from .child_process import run_child
 from .model import VersionInfo
-
-if TYPE_CHECKING:
-    import httpx
+from .registry_client import LibraryClient, RegistryClient, RestClient, first_line
 
 _log = logging.getLogger(__name__)
-_REGISTRY_SECONDS = 15.0
 _FETCH_SECONDS = 3600.0
 _KEPT_VERSIONS = 4
 
@@ -59,6 +55,14 @@ class VersionSource(Protocol):
 
     def last_served(self) -> VersionInfo | None:
         """Return the version that served last, or None."""
+
+    def had_version(self) -> bool:
+        """Return whether a version ever served or passed the promotion gate; may raise UnreachableError."""
+        ...
+
+    def deleted(self, info: VersionInfo) -> bool:
+        """Return whether the registry no longer has the version; may raise UnreachableError."""
+        ...
 
 
 def source_of(settings: ServingSettings, alias: str) -> VersionSource:
@@ -132,6 +136,12 @@ class _CachedSource:
         recent = self._recent(self._state)
         return recent[0] if recent else None
 
+    def had_version(self) -> bool:
+        return self.last_served() is not None
+
+    def deleted(self, info: VersionInfo) -> bool:  # noqa: ARG002 - a folder has no registry
+        return False
+
     @staticmethod
     def _recent(path: Path) -> list[VersionInfo]:
         """Return the last serving versions in the state file `path`, newest first."""
@@ -171,7 +181,7 @@ class FolderSource(_CachedSource):
         try:
             shutil.copytree(self._path, work / "model")
         except (OSError, shutil.Error) as error:
-            raise UnfitError(f"the folder cannot be read ({_first_line(error)})") from None
+            raise UnfitError(f"the folder cannot be read ({first_line(error)})") from None
 
 
 class RegistrySource(_CachedSource):
@@ -185,7 +195,7 @@ class RegistrySource(_CachedSource):
         self._version = settings.version
         self._registry = settings.registry
         is_http = settings.registry.tracking_uri.startswith(("http://", "https://"))
-        self._client: _RegistryClient = (_RestClient if is_http else _MlflowClient)(settings.registry)
+        self._client: RegistryClient = (RestClient if is_http else LibraryClient)(settings.registry)
 
     def resolve(self) -> VersionInfo | None:
         """Return the version that the alias names now, or None if the registry has no such alias.
@@ -193,14 +203,12 @@ class RegistrySource(_CachedSource):
         Raises:
             UnreachableError: the registry does not answer, or answers with an error.
         """
-        try:
+        with _unreachable():
             found = (
                 self._client.version(self._name, self._version)
                 if self._version is not None
                 else self._client.version_of_alias(self._name, self._alias)
             )
-        except (OSError, NotFoundError) as error:
-            raise UnreachableError(f"the registry does not answer ({_first_line(error)})", field="registry") from None
         if found is None:
             return None
         return VersionInfo(
@@ -211,6 +219,31 @@ class RegistrySource(_CachedSource):
             run_id=str(found.get("run_id") or ""),
             tags={str(tag["key"]): str(tag["value"]) for tag in found.get("tags") or []},
         )
+
+    def last_served(self) -> VersionInfo | None:
+        """Return the version that served last, or None; a fixed version is never replaced by another."""
+        last = super().last_served()
+        return None if last is not None and self._version not in (None, last.version) else last
+
+    def had_version(self) -> bool:
+        """Return whether a version ever served here, or passed the promotion gate.
+
+        Raises:
+            UnreachableError: the registry does not answer, or answers with an error.
+        """
+        if super().had_version():
+            return True
+        with _unreachable():
+            return self._client.has_promoted_version(self._name)
+
+    def deleted(self, info: VersionInfo) -> bool:
+        """Return whether the registry no longer has the version.
+
+        Raises:
+            UnreachableError: the registry does not answer, or answers with an error.
+        """
+        with _unreachable():
+            return self._client.version(self._name, info.version) is None
 
     def _download(self, info: VersionInfo, work: Path) -> None:
         request = {
@@ -223,88 +256,12 @@ class RegistrySource(_CachedSource):
         run_child("tidemill.runtime.serving.versions.fetch", [], request, seconds=_FETCH_SECONDS, what="the artifacts")
 
 
-class _RegistryClient(Protocol):
-    """Queries a registry; returns None for an unknown version, raises OSError if there is no answer."""
-
-    def version_of_alias(self, name: str, alias: str) -> dict[str, Any] | None: ...
-
-    def version(self, name: str, version: str) -> dict[str, Any] | None: ...
-
-
-class _RestClient:
-    """MLflow's REST interface (https://mlflow.org/docs/latest/rest-api.html)."""
-
-    def __init__(self, registry: RegistrySettings) -> None:
-        self._registry = registry
-        self._client: httpx.Client | None = None
-
-    def version_of_alias(self, name: str, alias: str) -> dict[str, Any] | None:
-        return self._get("registered-models/alias", {"name": name, "alias": alias}, f"alias {alias} not found")
-
-    def version(self, name: str, version: str) -> dict[str, Any] | None:
-        return self._get("model-versions/get", {"name": name, "version": version}, None)
-
-    def _get(self, what: str, query: dict[str, str], missing: str | None) -> dict[str, Any] | None:
-        import httpx
-
-        uri = self._registry.tracking_uri
-        if self._client is None:
-            self._client = httpx.Client(
-                timeout=_REGISTRY_SECONDS, trust_env=not is_loopback(uri), follow_redirects=False
-            )
-        # Read on each call, so that a changed password needs no restart.
-        auth = (
-            (self._registry.username, read_secret(self._registry.password_file))
-            if self._registry.username is not None and self._registry.password_file is not None
-            else None
-        )
-        try:
-            answer = self._client.get(f"{uri.rstrip('/')}/api/2.0/mlflow/{what}", params=query, auth=auth)
-        except httpx.HTTPError as error:
-            raise OSError(_first_line(error)) from None
-        try:
-            document: dict[str, Any] = answer.json()
-        except ValueError:
-            document = {}
-        if answer.status_code == 200 and "model_version" in document:
-            return document["model_version"]
-        code, text = str(document.get("error_code", "")), str(document.get("message", ""))
-        # MLflow reports an unknown alias as an invalid parameter.
-        if code == "RESOURCE_DOES_NOT_EXIST" or (missing and code == "INVALID_PARAMETER_VALUE" and missing in text):
-            return None
-        raise OSError(f"status {answer.status_code} {code}".strip())
-
-
-class _MlflowClient:
-    """MLflow's own client, for a registry in a database or a folder."""
-
-    def __init__(self, registry: RegistrySettings) -> None:
-        self._registry = registry
-
-    def version_of_alias(self, name: str, alias: str) -> dict[str, Any] | None:
-        return self._call("get_model_version_by_alias", name, alias, missing=f"alias {alias} not found")
-
-    def version(self, name: str, version: str) -> dict[str, Any] | None:
-        return self._call("get_model_version", name, version)
-
-    def _call(self, method: str, *arguments: str, missing: str | None = None) -> dict[str, Any] | None:
-        from mlflow.exceptions import MlflowException
-
-        from ...registry import connect
-
-        try:
-            found = getattr(connect(self._registry), method)(*arguments)
-        except MlflowException as error:
-            text = str(error.message)
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST" or (missing is not None and missing in text):
-                return None
-            raise OSError(_first_line(error)) from None
-        return {
-            "version": found.version,
-            "source": found.source,
-            "run_id": found.run_id,
-            "tags": [{"key": key, "value": value} for key, value in found.tags.items()],
-        }
+@contextmanager
+def _unreachable() -> Generator[None]:
+    try:
+        yield
+    except (OSError, NotFoundError) as error:
+        raise UnreachableError(f"the registry does not answer ({first_line(error)})", field="registry") from None
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -331,7 +288,3 @@ def read_version_info(folder: Path) -> VersionInfo | None:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     write_private(path, json.dumps(content), durable=True)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -64,11 +64,22 @@ def find(
 
 @app.command()
 def forget(
-    column: Annotated[str, typer.Option(help="A feature, request_id or client_request_id.", show_default=False)],
+    column: Annotated[
+        str | None, typer.Option(help="A feature, request_id or client_request_id.", show_default=False)
+    ] = None,
     value: Annotated[
-        str,
+        str | None,
         typer.Option(help="Value of the person in this column; - reads it from standard input.", show_default=False),
-    ],
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--labels-of",
+            metavar="KEY",
+            show_default=False,
+            help="Instead of a person's rows, delete the labels that this API key sent.",
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Argument(
@@ -84,12 +95,15 @@ def forget(
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete a person's captured rows and their labels. Servers can keep running.
+    """Delete a person's captured rows and their labels, or the labels of an API key. Servers can keep running.
 
     Data already published to the lake, and models trained on it, stay.
     """
     from ....runtime.capture import forget as forget_rows
+    from ....runtime.capture import forget_labels
 
+    if (key is None) == (column is None) or (column is None) != (value is None):
+        raise UserError("give either --column and --value, or --labels-of", field="--column")
     if (model is None) == (directory is None):
         raise UserError("give either a MODEL or --directory", field="MODEL")
     folder, key_file = (directory, None) if directory else _model_capture(model or "", stack)
@@ -97,10 +111,15 @@ def forget(
     key_file = hash_key_file or key_file
     personal = sys.stdin.readline().rstrip("\n") if value == "-" else value
     if not yes:
-        typer.confirm(f"Delete all captured rows in {folder} with this {column}, and their labels?", abort=True)
-    key = read_secret(key_file).encode() if key_file else None
+        rows = f"labels in {folder} that the key {key} sent"
+        subject = f"captured rows in {folder} with this {column}, and their labels" if key is None else rows
+        typer.confirm(f"Delete all {subject}?", abort=True)
+    hash_key = read_secret(key_file).encode() if key_file else None
     try:
-        done = forget_rows(folder, column, personal, hash_key=key)
+        if key is not None:
+            done = forget_labels(folder, key)
+        else:
+            done = forget_rows(folder, column or "", personal, hash_key=hash_key)
     except OSError as error:
         raise PlatformError(
             f"cannot write a segment ({error.strerror or error})", field="directory", value=str(folder),
@@ -141,7 +160,8 @@ def _line(row: dict[str, Any]) -> str:
     outputs = ", ".join(f"{name} {value}" for name, value in row["outputs"].items())
     features = " ".join(f"{name}={_json_value(value)}" for name, value in row["features"].items())
     version = f"{row['model']} version {row['version']} as {row['role']}"
-    return f"row {row['row']}, {_json_value(row['received_at'])}, {version}: {outputs}; {features}"
+    sender = f" for key {row['key']}" if row.get("key") else ""
+    return f"row {row['row']}, {_json_value(row['received_at'])}, {version}{sender}: {outputs}; {features}"
 
 
 def _json_value(value: Any) -> Any:

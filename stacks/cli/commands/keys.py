@@ -52,13 +52,21 @@ def _file_and_name(names: list[str], stack: str | None, file: Path | None) -> tu
     return _file_of(names[0], stack), names[1]
 
 
-@app.command()
-def add(names: NamesArgument, stack: StackOption = None, file: FileOption = None) -> None:
-    """Create a key and print it once, alone on standard output. Only its hash is stored."""
-    from ....runtime.serving.http.key_file import add_key
+MayOption = Annotated[
+    list[str] | None,
+    typer.Option("--may", help="A use of the key: predict, label or read (status and metrics). Repeat it, or give a "
+                               "comma-separated list. Default: all.", show_default=False),
+]  # fmt: skip
 
+
+@app.command()
+def add(names: NamesArgument, may: MayOption = None, stack: StackOption = None, file: FileOption = None) -> None:
+    """Create a key and print it once, alone on standard output. Only its hash is stored."""
+    from ....runtime.serving.http.key_file import add_key, parse_uses
+
+    uses = parse_uses(may or [])
     path, name = _file_and_name(names, stack, file)
-    key = add_key(path, name)
+    key = add_key(path, name, uses)
     typer.echo(key)
     typer.echo(f"added key {name}; it is not shown again", err=True)
 
@@ -72,7 +80,7 @@ def list_(
     file: FileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the names of the keys and when they were created."""
+    """List the names of the keys, their uses, and when they were created."""
     from ....runtime.serving.http.key_file import read_keys
 
     if (model is None) == (file is None):
@@ -80,11 +88,11 @@ def list_(
     path = file if file is not None else _file_of(model or "", stack)
     keys = read_keys(path)
     if as_json:
-        typer.echo(json.dumps({"keys": [{"name": key.name, "created": key.created} for key in keys]}))
+        typer.echo(json.dumps({"keys": [{"name": key.name, "created": key.created, "may": key.may} for key in keys]}))
         return
     width = max((len(key.name) for key in keys), default=0)
     for key in keys:
-        typer.echo(f"{key.name:<{width}}  {key.created}")
+        typer.echo(f"{key.name:<{width}}  {key.created}  {','.join(key.may)}")
     if not keys:
         typer.echo("no named keys", err=True)
 

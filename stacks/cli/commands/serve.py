@@ -65,6 +65,12 @@ def serve(
     plain_http: Annotated[
         bool, typer.Option("--plain-http", help="Listen without TLS, behind a proxy that terminates it.")
     ] = False,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Host name under which clients reach the server; repeat it for more. localhost and IP "
+                     "addresses are always accepted. Default: none, or every name if --host is not loopback.",
+                     show_default=False),
+    ] = None,
     compiled: CompileOption = None,
     tracking_uri: TrackingOption = None,
     name: ModelNameOption = None,
@@ -78,7 +84,7 @@ def serve(
         require_compilers()
     uri = ModelUri.parse(model, name=name)
     _check_shadow(uri, shadow)
-    listen = _listen_settings(host, port, tls_cert, tls_key, plain_http=plain_http)
+    listen = _listen_settings(host, port, tls_cert, tls_key, plain_http=plain_http, names=allow_host)
     registry = registry_settings(tracking_uri) if uri.path is None else None
     state = state_folder() / "serve" / uri.name
     listen["token_file"] = str(_key_file(key_file, state / "key"))
@@ -116,7 +122,7 @@ def _check_shadow(uri: ModelUri, shadow: str | None) -> None:
 
 
 def _listen_settings(
-    host: str, port: int, certificate: Path | None, private: Path | None, *, plain_http: bool
+    host: str, port: int, certificate: Path | None, private: Path | None, *, plain_http: bool, names: list[str] | None
 ) -> dict[str, Any]:
     """Return the listen settings with a free port.
 
@@ -131,7 +137,8 @@ def _listen_settings(
     for option, file in (("--tls-cert", certificate), ("--tls-key", private)):
         if file is not None and not file.is_file():
             raise NotFoundError("no such file", field=option, value=str(file))
-    if certificate is None and not plain_http and not is_loopback(f"//[{host}]" if ":" in host else f"//{host}"):
+    loopback = is_loopback(f"//[{host}]" if ":" in host else f"//{host}")
+    if certificate is None and not plain_http and not loopback:
         raise UserError(
             "other machines can reach it, and keys would cross the network unencrypted",
             field="--host",
@@ -150,7 +157,8 @@ def _listen_settings(
             value=f"{host}:{port}",
             hint="stop the process that listens there, or choose another port; --port 0 selects a free one",
         ) from None
-    listen: dict[str, Any] = {"host": host, "port": port, "plain_http": plain_http}
+    accepted = names or ([] if loopback else ["*"])
+    listen: dict[str, Any] = {"host": host, "port": port, "plain_http": plain_http, "hosts": accepted}
     if certificate is not None:
         listen |= {"tls_cert_file": _absolute(certificate), "tls_key_file": _absolute(private)}
     return listen

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +15,9 @@ from ...operations import deployed_operations
 from ..options import StackOption
 from ..selection import load_chosen_stack
 from ..terminal import waiting
+
+if TYPE_CHECKING:
+    from ...overview import ServiceView
 
 _POLL_SECONDS = 0.5
 
@@ -31,20 +35,23 @@ def start(
         raise UserError("the stack has no services yet", field=loaded.config.stack, hint="run `tidemill up`")
     with waiting("starting all services"):
         operations.start()
-        count = _wait_until_healthy(loaded, operations, timeout)
-    typer.echo(f"{loaded.config.stack}: {count} services are healthy")
+        services = _wait_until_healthy(loaded, operations, timeout)
+    without = [service.name for service in services if service.awaits_first_version]
+    text = f"{len(services) - len(without)} services are healthy"
+    typer.echo(f"{loaded.config.stack}: {text}{''.join(f'; {name} awaits its first version' for name in without)}")
 
 
-def _wait_until_healthy(loaded: LoadedStack, operations: Operations, timeout: float) -> int:
-    """Wait until all services are healthy, and return their number."""
+def _wait_until_healthy(loaded: LoadedStack, operations: Operations, timeout: float) -> Sequence[ServiceView]:
+    """Wait until all services are healthy, and return them."""
     from ...overview import overview
 
     deadline = time.monotonic() + timeout
     while True:
         view = overview(loaded, operations)
-        unhealthy = [service for service in view.services if not service.healthy]
+        # A model without a first version is no failure of the start.
+        unhealthy = [each for each in view.services if not each.healthy and not each.awaits_first_version]
         if not unhealthy:
-            return len(view.services)
+            return view.services
         if time.monotonic() > deadline:
             problems = ", ".join(f"{service.name} {service.problem}" for service in unhealthy)
             hint = f"see `tidemill logs {unhealthy[0].name}`, or run `tidemill up`"

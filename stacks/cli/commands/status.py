@@ -15,7 +15,7 @@ from ..terminal import print_tables, table_with
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ...overview import Overview
+    from ...overview import Overview, ServiceView
 
 
 def status(stack: StackOption = None, as_json: JsonOption = False) -> None:
@@ -41,7 +41,7 @@ def _print_view(view: Overview) -> None:
         services.add_row(
             service.name,
             service.state,
-            "healthy" if service.healthy else service.problem or "unhealthy",
+            _health(service),
             service.url or "",
             service.version or "",
             str(service.pid or ""),
@@ -54,13 +54,22 @@ def _print_view(view: Overview) -> None:
         models = table_with("model", "serving", "data commit", "code commit", "alias")
         for model in view.models:
             serving = f"version {model.version}" if model.ready else model.problem or "nothing"
+            if model.degraded:
+                serving = f"{serving} (degraded: {model.problem})"
             data, code = (model.lake_commit or "")[:12], (model.git_commit or "")[:12]
             models.add_row(model.name, serving, data, code, model.alias or "")
         parts.append(models)
+        parts += [f"{model.name}: {note}" for model in view.models for note in model.notes]
     parts += [str(commit) for commit in view.unvalidated]
     if not view.running:
         parts.append("stopped; `tidemill start` starts it again")
     print_tables(*parts)
+
+
+def _health(service: ServiceView) -> str:
+    if service.degraded:
+        return f"degraded: {service.problem}"
+    return "healthy" if service.healthy else service.problem or "unhealthy"
 
 
 def _duration(seconds: float | None) -> str:

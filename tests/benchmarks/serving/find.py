@@ -84,6 +84,7 @@ def _write(directory: Path, day: date, ids: list[str], moments: list[float], gen
         pa.array(["flights"] * count),
         pa.array(["1"] * count),
         pa.array(["champion"] * count),
+        pa.array(["platform"] * count),
         pa.StructArray.from_arrays([*numbers, pa.array(["UA"] * count)], fields=list(FEATURES)),
         pa.StructArray.from_arrays([pa.array(generator.random(count))], fields=list(OUTPUTS)),
     ]

@@ -177,7 +177,7 @@ def test_an_administrator_of_a_brought_registry_lets_each_service_have_a_user_of
     assert "mlflow" not in recorded.of("Service")
     assert not [name for name in recorded.of("Folder") if name.startswith("mlflow")]
     users = {user["username"] for user in recorded.of("User").values()}
-    assert users == {"quay-dev-serving", "quay-dev-monitor", "quay-dev-retraining"}
+    assert users == {"quay-dev-serving", "quay-dev-monitor", "quay-dev-training", "quay-dev-retraining"}
     assert registry_of(recorded, "serving-boats") == {
         "tracking_uri": "https://mlflow.example.org",
         "username": "quay-dev-serving",

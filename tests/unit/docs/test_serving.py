@@ -24,7 +24,7 @@ def test_every_setting_is_there_with_its_default() -> None:
 
 
 def test_every_metric_is_there() -> None:
-    sources = [*(ROOT / "runtime" / "serving").rglob("*.py")]
+    sources = [file for name in ("serving", "monitor") for file in (ROOT / "runtime" / name).rglob("*.py")]
     made = {name for file in sources for name in re.findall(r'"(tidemill_[a-z_]+)"', file.read_text())}
     assert len(made) > 10
     documented = {name.removesuffix("_total") for name in re.findall(r"`(tidemill_[a-z_]+)", TEXT)}

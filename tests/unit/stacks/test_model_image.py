@@ -23,7 +23,6 @@ VALUES = {
     "apt": [],
     "wheel": "tidemill-1-py3-none-any.whl",
     "isolated": True,
-    "files": False,
     "port": 8080,
     "labels": {},
 }
@@ -75,9 +74,8 @@ def test_the_default_name_is_one_which_docker_takes(name: str, version: str) -> 
 
 
 @pytest.mark.parametrize("isolated", [True, False])
-@pytest.mark.parametrize("files", [True, False])
-def test_what_is_copied_is_let_through(isolated: bool, files: bool) -> None:
-    dockerfile = render("images/model/Dockerfile.j2", **{**VALUES, "isolated": isolated, "files": files})
+def test_what_is_copied_is_let_through(isolated: bool) -> None:
+    dockerfile = render("images/model/Dockerfile.j2", **{**VALUES, "isolated": isolated})
     copied = {
         word.strip('"')
         for line in instructions(dockerfile)

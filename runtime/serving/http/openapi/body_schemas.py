@@ -47,7 +47,14 @@ class BodySchemas:
 
     readiness: Final = object_schema({"ready": _BOOLEAN})
     status: Final = object_schema({"model": TEXT, "ready": _BOOLEAN}, optional=("model", "ready"))
-    labels_answer: Final = object_schema({"accepted": _INTEGER, "request_id": TEXT})
+    labels_answer: Final = object_schema(
+        {
+            "accepted": _INTEGER,
+            "outside_range": {**_INTEGER, "description": "Labels outside the range at training; they are kept."},
+            "checked": {**_BOOLEAN, "description": "Whether the values were compared with those at training."},
+            "request_id": TEXT,
+        }
+    )
     server_metadata: Final = object_schema({"name": TEXT, "version": TEXT, "extensions": array_schema(TEXT)})
     _tensors = array_schema(object_schema({"name": TEXT, "datatype": _DATATYPE, "shape": array_schema(_INTEGER)}))
     model_metadata: Final = object_schema(
@@ -65,9 +72,10 @@ class BodySchemas:
         optional=("id", "parameters"),
     )
 
-    def __init__(self, model: ServedModel | None, limits: LimitSettings) -> None:
+    def __init__(self, model: ServedModel | None, limits: LimitSettings, *, new_classes: bool = False) -> None:
         self._model = model
         self._limits = limits
+        self._new_classes = new_classes
 
     def components(self) -> dict[str, Any]:
         """Return the schemas that the others refer to."""
@@ -120,10 +128,14 @@ class BodySchemas:
     def labels(self) -> dict[str, Any]:
         """Return the schema of `/labels`."""
         largest = (1 << 53) - 1
+        value: dict[str, Any] = {"type": "number", "minimum": -largest, "maximum": largest}
+        classes = self._model.target.classes if self._model is not None else None
+        if classes and not self._new_classes:
+            value = {"enum": [int(each) if each.is_integer() else each for each in classes]}
         label = {
             "request_id": {**UUID7, "description": "The `request_id` of an answer."},
             "row": {**_INTEGER, "minimum": 0, "maximum": (1 << 31) - 1, "description": "The row's position, from 0."},
-            "label": {"type": "number", "minimum": -largest, "maximum": largest, "description": "The true value."},
+            "label": {**value, "description": "The true value."},
         }
         return object_schema({"labels": self._rows(object_schema(label, closed=True))}, closed=True)
 

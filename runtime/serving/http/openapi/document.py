@@ -9,7 +9,7 @@ from ...protocols.open_inference import HEADER_LENGTH
 from ...settings import ServingSettings
 from ..content_negotiation import ARROW, CSV, JSON, OCTETS
 from .body_schemas import TEXT, UUID7, BodySchemas, ref
-from .examples import LABEL_EXAMPLES, inference_examples, invocation_examples, predict_examples
+from .examples import inference_examples, invocation_examples, label_examples, predict_examples
 from .operations import REFUSALS, answer, body, operation, problem, refusals, response
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def openapi(model: ServedModel | None, settings: ServingSettings) -> dict[str, A
     """
     name = settings.model
     served = f"Version {model.info.version} is served." if model is not None else "No version is served yet."
-    schemas = BodySchemas(model, settings.limits)
+    schemas = BodySchemas(model, settings.limits, new_classes=settings.labels.allow_new)
     responses = {status: problem(text) for status, text in REFUSALS.items()}
     for status in ("429", "503"):
         responses[status]["headers"] = {"Retry-After": {"description": "Seconds.", "schema": TEXT}}
@@ -108,8 +108,9 @@ def _hot_paths(model: ServedModel | None, schemas: BodySchemas) -> dict[str, Any
                     **refusals(without=("406", "500")),
                 },
                 description="Labels are written to disk before they are acknowledged. Sending a label twice changes "
-                "nothing; of two different labels, the later one counts.",
-                request_body=body(schemas.labels(), LABEL_EXAMPLES),
+                "nothing; of two different labels of one API key, the later one counts. One invalid label refuses the "
+                "whole request.",
+                request_body=body(schemas.labels(), label_examples(model)),
             )
         },
     }
@@ -176,7 +177,7 @@ def _management_paths(schemas: BodySchemas) -> dict[str, Any]:
         "200": response("It can answer.", schemas.readiness),
         "503": response("It cannot answer.", schemas.readiness),
     }
-    metrics = {"200": response("The metrics of all workers.", TEXT, "text/plain"), **refusals("401")}
+    metrics = {"200": response("The metrics of all workers.", TEXT, "text/plain"), **refusals("401", "403")}
     status = "Show the served version, the load and the swaps"
     return {
         "/healthz": public("healthz", "Whether the server is alive", {"200": response("Yes.", _OBJECT)}),
@@ -193,6 +194,9 @@ def _get(
 ) -> dict[str, Any]:
     return {
         "get": operation(
-            identifier, tag, summary, {"200": response("Success.", schema), **refusals("401"), **(responses or {})}
+            identifier,
+            tag,
+            summary,
+            {"200": response("Success.", schema), **refusals("401", "403"), **(responses or {})},
         )
     }

@@ -11,7 +11,13 @@ if TYPE_CHECKING:
 
 _REQUEST_ID = "0198c0de-0000-7000-8000-000000000001"
 
-LABEL_EXAMPLES = {"label": {"labels": [{"request_id": _REQUEST_ID, "row": 0, "label": 1}]}}
+
+def label_examples(model: ServedModel | None) -> dict[str, Any]:
+    """Return an example for `/labels`, with the last class of a classifier."""
+    classes = model.target.classes if model is not None else None
+    label = classes[-1] if classes else 1.0
+    value = int(label) if label.is_integer() else label
+    return {"label": {"labels": [{"request_id": _REQUEST_ID, "row": 0, "label": value}]}}
 
 
 def invocation_examples(model: ServedModel | None) -> dict[str, Any]:

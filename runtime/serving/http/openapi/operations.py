@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ....common.problem import PROBLEM_TYPE
 from ..content_negotiation import JSON
-from ..errors import MEDIA_TYPE
 from .body_schemas import ref
 
 REFUSALS = {
     "400": "The body cannot be parsed.",
     "401": "A valid API key is required.",
+    "403": "This API key does not have this use; `tidemill keys list` shows its uses.",
     "406": "No media type that the request accepts is available.",
     "408": "The body did not arrive in time.",
     "413": "The body is too large, or has too many rows or columns.",
@@ -65,7 +66,7 @@ def answer(text: str, schemas: Mapping[str, Any]) -> dict[str, Any]:
 
 def problem(text: str) -> dict[str, Any]:
     """Return a response with a problem document."""
-    return response(text, ref("schemas", "Problem"), MEDIA_TYPE)
+    return response(text, ref("schemas", "Problem"), PROBLEM_TYPE)
 
 
 def refusals(*statuses: str, without: tuple[str, ...] = ()) -> dict[str, Any]:

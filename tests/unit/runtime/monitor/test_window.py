@@ -86,7 +86,9 @@ def test_a_window_which_is_read_again_is_the_same(tmp_path: Path) -> None:
 def test_each_segment_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     read = window_module.read
-    monkeypatch.setattr(window_module, "read", lambda segment, *more: (opened.append(segment.name), read(segment))[1])
+    monkeypatch.setattr(
+        window_module, "read", lambda segment, *_, **__: (opened.append(segment.name), read(segment))[1]
+    )
     window = Window(model(tmp_path), "1")
     for day in (1, 2, 3):
         traffic(tmp_path, day)
@@ -180,7 +182,7 @@ def test_a_shadows_rows_are_no_traffic(tmp_path: Path) -> None:
     assert (window.rows, window.labelled) == (11, 10)
     assert days.open.keys() == {date(2013, 6, 1), date(2013, 6, 2)}
     assert days.open[date(2013, 6, 1)].rows == 10
-    assert days.table(days.due()).num_rows == 10
+    assert days.labelled_rows(days.due()).table.num_rows == 10
 
 
 HIDDEN = Privacy(leave_out=frozenset({"x"}), hash=frozenset({"c"}), key=b"key")
@@ -296,12 +298,12 @@ def test_the_table_has_features_target_and_event_time(tmp_path: Path) -> None:
     write_labels(tmp_path, ids[:9], [1.0] * 9)
     traffic(tmp_path, 2)
     days.update()
-    table = days.table(days.due())
+    table = days.labelled_rows(days.due()).table
     assert table.column_names == ["x", "c", "late", "event_time"]
     assert str(table.schema.field("late").type) == "int64"
     assert table["late"].to_pylist() == [1] * 9 + [0]
     assert table["event_time"].to_pylist()[0] == START
-    assert days.table(days.due()).equals(table)
+    assert days.labelled_rows(days.due()).table.equals(table)
 
 
 def test_a_restart_reads_no_segment_of_done_days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,7 +312,7 @@ def test_a_restart_reads_no_segment_of_done_days(tmp_path: Path, monkeypatch: py
     days = Days(model(tmp_path), [date(2013, 6, 1)])
     opened: list[str] = []
     read = days_module.read
-    monkeypatch.setattr(days_module, "read", lambda segment, *more: (opened.append(segment.name), read(segment))[1])
+    monkeypatch.setattr(days_module, "read", lambda segment, *_, **__: (opened.append(segment.name), read(segment))[1])
     days.update()
     assert len(opened) == 1
     assert set(days.open) == {date(2013, 6, 2)}

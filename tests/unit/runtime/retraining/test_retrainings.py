@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import pytest
 from tidemill.components.targets.local.store import FolderStore
-from tidemill.runtime.retraining.retrainings import FILE, OLD_FILE, Retraining, RetrainingStore
+from tidemill.runtime.retraining.retrainings import COPY_FILE, FILE, OLD_FILE, Retraining, RetrainingStore
 from tidemill.stacks.moving.import_ import _Import
 from tidemill.stacks.moving.manifest import Entry
 
@@ -89,7 +89,7 @@ def test_nothing_of_an_old_database_is_lost(folder: Path) -> None:
         assert [each.id for each in store.open_retrainings()] == ["2"]
         assert sorted(store.outcomes()) == [("boats", "drift", "refused", 1), ("flights", "drift", "done", 1)]
         assert not store.add(retrainings()[1].model_copy(update={"id": "4"})), "the model has an open one"
-    assert names(folder) == {FILE}
+    assert names(folder) == {FILE, COPY_FILE}
     with closing(RetrainingStore(folder / FILE)) as store:
         assert store.newest() == retrainings()[::-1]
 
@@ -101,7 +101,7 @@ def test_a_takeover_that_was_killed_is_finished_by_the_next_start(folder: Path, 
     assert (folder / OLD_FILE).exists()
     with closing(RetrainingStore(folder / FILE)) as store:
         assert store.newest() == retrainings()[::-1]
-    assert names(folder) == {FILE}
+    assert names(folder) == {FILE, COPY_FILE}
 
 
 def test_an_old_database_that_comes_back_changes_nothing_that_is_newer(folder: Path) -> None:
@@ -114,7 +114,7 @@ def test_an_old_database_that_comes_back_changes_nothing_that_is_newer(folder: P
     with closing(RetrainingStore(folder / FILE)) as store:
         assert store.newest()[1] == finished
         assert len(store.newest()) == 3
-    assert names(folder) == {FILE}
+    assert names(folder) == {FILE, COPY_FILE}
 
 
 def test_an_old_file_without_a_table_is_removed(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_an_old_file_without_a_table_is_removed(tmp_path: Path) -> None:
         database.execute("pragma user_version = 1")
     with closing(RetrainingStore(tmp_path / FILE)) as store:
         assert store.newest() == []
-    assert names(tmp_path) == {FILE}
+    assert names(tmp_path) == {FILE, COPY_FILE}
 
 
 def test_an_archive_of_an_earlier_release_brings_its_retrainings(

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 from tidemill.components.layout import StackRoot
-from tidemill.runtime.capture import read_capture
+from tidemill.runtime.capture import read_capture, read_labels
 from tidemill.runtime.common.ids import uuid7
 from tidemill.runtime.serving.contract.model_contract import Column
 from tidemill.runtime.serving.recording.writer import CaptureWriter
 from tidemill.runtime.serving.settings import CaptureSettings
 from tidemill.stacks.cli.app import run
 
-from tests.support.captured import captured, served_model
+from tests.support.captured import captured, served_model, write_labels
 
 CONFIG = """config:
   tidemill:stack:
@@ -113,6 +113,25 @@ def test_a_hashed_subject_is_forgotten_with_the_stacks_key_and_its_name_stays_of
     alone = ("--directory", str(folder), "--hash-key-file", str(key))
     code, out, err = said(capsys, "capture", "forget", *alone, "--column", "email", "--value", "ann0", "--yes")
     assert (code, out[:14]) == (0, "deleted 1 rows"), err
+
+
+def test_the_labels_of_a_key_are_forgotten_and_those_of_others_count_again(
+    stack: StackRoot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = stack.data("capture-boats")
+    ids = fill(folder)
+    write_labels(folder, ids, [1.0, 1.0], key="office")
+    write_labels(folder, ids, [0.0, 0.0], key="partner")
+    code, out, err = said(capsys, "capture", "forget", "boats", "--labels-of", "partner", "--yes", "--json")
+    assert code == 0, err
+    assert json.loads(out) == {"rows": 0, "labels": 2, "segments": 1, "waiting": 0}
+    assert read_labels(folder).to_pydict()["label"] == [1.0, 1.0]
+    captured_rows = read_capture(folder)
+    assert captured_rows is not None
+    assert captured_rows.num_rows == 4
+    for words in (["--labels-of", "a", "--column", "email", "--value", "x"], ["--column", "email"], []):
+        code, _, err = said(capsys, "capture", "forget", "boats", *words)
+        assert (code, "either --column and --value, or --labels-of" in err) == (2, True)
 
 
 def test_nothing_is_deleted_unasked(

@@ -28,6 +28,11 @@ CONFIG = """config:
 """
 
 
+def name_of(keys: Keys, authorization: bytes | None, api_key: bytes | None) -> str | None:
+    found = keys.find(authorization, api_key)
+    return found.name if found else None
+
+
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
     code = run(words)
     output = capsys.readouterr()
@@ -55,15 +60,15 @@ def test_the_server_takes_keys_up_and_gives_them_up(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     keys = Keys("own", file)
     first, second = add_key(file, "one"), add_key(file, "two")
-    assert keys.name_of(f"Bearer {first}".encode(), None) is None
+    assert name_of(keys, f"Bearer {first}".encode(), None) is None
     keys.refresh()
-    assert keys.name_of(f"Bearer {first}".encode(), None) == "one"
-    assert keys.name_of(None, second.encode()) == "two"
+    assert name_of(keys, f"Bearer {first}".encode(), None) == "one"
+    assert name_of(keys, None, second.encode()) == "two"
     revoke_key(file, "one")
     keys.refresh()
-    assert keys.name_of(f"Bearer {first}".encode(), None) is None
-    assert keys.name_of(f"Bearer {second}".encode(), None) == "two"
-    assert keys.name_of(b"Bearer own", None) == PLATFORM
+    assert name_of(keys, f"Bearer {first}".encode(), None) is None
+    assert name_of(keys, f"Bearer {second}".encode(), None) == "two"
+    assert name_of(keys, b"Bearer own", None) == PLATFORM
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a" * 65, "-a", "a/b", "a\n", PLATFORM])
@@ -86,6 +91,9 @@ def test_names_which_would_mislead_are_refused(tmp_path: Path, name: str) -> Non
         '{"keys": [{"name": "a", "sha256": 3, "created": ""}]}',
         json.dumps({"keys": [{"name": "a", "sha256": "0" * 64, "created": "x", "more": 1}]}),
         json.dumps({"keys": [{"name": "a", "sha256": "0" * 64, "created": "x"}] * 2}),
+        json.dumps({"keys": [{"name": "a", "sha256": "0" * 64, "created": "x", "may": []}]}),
+        json.dumps({"keys": [{"name": "a", "sha256": "0" * 64, "created": "x", "may": ["predict", "all"]}]}),
+        json.dumps({"keys": [{"name": "a", "sha256": "0" * 64, "created": "x", "may": "label"}]}),
     ],
 )
 def test_a_file_of_something_else_is_neither_read_nor_overwritten(tmp_path: Path, text: str) -> None:
@@ -95,6 +103,28 @@ def test_a_file_of_something_else_is_neither_read_nor_overwritten(tmp_path: Path
         with pytest.raises(ConfigError):
             attempt()
     assert file.read_text() == text
+
+
+def test_a_key_has_the_uses_it_was_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "keys.json"
+    add_key(file, "all")
+    assert "may" not in json.loads(file.read_text())["keys"][0], "an earlier release reads the file"
+    for words, may in (
+        (["--may", "label"], ("label",)),
+        (["--may", "read,label", "--may", "label"], ("label", "read")),
+        ([], ("predict", "label", "read")),
+    ):
+        code, key, err = said(capsys, "keys", "add", "one", *words, "--file", str(file))
+        assert code == 0, err
+        known = Keys("own", file).find(None, key.strip().encode())
+        assert known is not None
+        assert known.may == may
+        assert said(capsys, "keys", "revoke", "one", "--file", str(file))[0] == 0
+    code, _, err = said(capsys, "keys", "add", "one", "--may", "write", "--file", str(file))
+    assert (code, "use predict, label, read" in err) == (2, True)
+    code, _, err = said(capsys, "keys", "add", "unknown", "--file", str(file))
+    assert (code, "reserved" in err) == (2, True), "`unknown` stands for rows without a key"
+    assert [key.name for key in read_keys(file)] == ["all"]
 
 
 def test_no_key_is_lost_when_several_are_added_at_once(tmp_path: Path) -> None:
@@ -126,12 +156,13 @@ def test_the_commands_for_a_server_alone(tmp_path: Path, capsys: pytest.CaptureF
     assert code == 0, err
     assert [line.startswith("tm_") for line in out.splitlines()] == [True]
     assert out.strip() not in err
-    assert Keys("own", Path(file)).name_of(None, out.strip().encode()) == "dashboard"
+    assert name_of(Keys("own", Path(file)), None, out.strip().encode()) == "dashboard"
     code, _, err = said(capsys, "keys", "add", "dashboard", "--file", file)
     assert (code, "a key with this name exists" in err) == (2, True)
-    assert said(capsys, "keys", "list", "--file", file)[1].startswith("dashboard  20")
+    listed = said(capsys, "keys", "list", "--file", file)[1]
+    assert (listed.startswith("dashboard  20"), listed.rstrip().endswith("predict,label,read")) == (True, True)
     listed = json.loads(said(capsys, "keys", "list", "--file", file, "--json")[1])
-    assert [sorted(key) for key in listed["keys"]] == [["created", "name"]]
+    assert [sorted(key) for key in listed["keys"]] == [["created", "may", "name"]]
     code, _, err = said(capsys, "keys", "revoke", "dashbord", "--file", file)
     assert (code, "did you mean dashboard?" in err) == (2, True)
     assert said(capsys, "keys", "revoke", "dashboard", "--file", file)[0] == 0

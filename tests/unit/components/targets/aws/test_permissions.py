@@ -120,6 +120,8 @@ def test_descriptions_are_no_longer_than_iam_takes() -> None:
         ("lakefs", "verdict-signing-key"),
         ("content-lake", "validation-signing-key"),
         ("training-boats", "mlflow-admin"),
+        ("training-boats", "mlflow-retraining"),
+        ("seed-harbour", "mlflow-retraining"),
         ("serving-boats", "mlflow-admin"),
         ("seed-harbour", "database-mlflow"),
         ("validation", "lakefs-signing"),
@@ -136,7 +138,7 @@ def test_who_may_not_read_a_secret(reader: str, secret: str) -> None:
     [
         ("validation", ["gate-signing-key", "lakefs-key-id", "lakefs-secret"]),
         ("monitor", ["lakefs-key-id", "lakefs-secret"]),
-        ("training-boats", ["lakefs-key-id", "lakefs-secret", "mlflow-retraining"]),
+        ("training-boats", ["lakefs-key-id", "lakefs-secret", "mlflow-training"]),
         ("content-registry-mlflow-serving", ["mlflow-admin", "mlflow-serving"]),
         ("databases-mlflow", ["database-mlflow"]),
         ("serving-boats", ["serving-boats-key", "mlflow-serving"]),

@@ -13,11 +13,12 @@ import pytest
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType, Array, SparkMLVector
 from tidemill.runtime.common.ids import uuid7
+from tidemill.runtime.common.target import Target
 from tidemill.runtime.serving.contract.model_contract import Column, Contract, Kind
 from tidemill.runtime.serving.http.errors import Problem
 from tidemill.runtime.serving.inference.batch import Batch
 from tidemill.runtime.serving.protocols.mlflow import read_json
-from tidemill.runtime.serving.recording.labels import label_table
+from tidemill.runtime.serving.recording.labels import label_table, outside_range
 from tidemill.runtime.serving.settings import LimitSettings
 
 CONTRACT = Contract(
@@ -415,6 +416,21 @@ def test_labels_are_read_as_strictly() -> None:
         with pytest.raises(Problem) as caught:
             label_table({"labels": [good, good | change]}, 10)
         assert [error.field for error in caught.value.errors] == [f"labels[1].{field}"]
+    for target, bad, allowed in (
+        (Target(classes=(0.0, 1.0)), 7, True),
+        (Target(classes=(0.0, 1.0)), 1e308, True),
+        (Target(low=0.0, high=10.0), float("nan"), False),
+    ):
+        labels = {"labels": [good, good | {"label": bad}]}
+        with pytest.raises(Problem) as caught:
+            label_table(labels, 10, target=target, version="3")
+        (error,) = caught.value.errors
+        assert (caught.value.status, error.field) == (422, "labels[1].label")
+        assert f"got {bad:g}" in error.message
+        if allowed:
+            assert label_table(labels, 10, target=target, allow_new=True).num_rows == 2
+    table = label_table({"labels": [good, good | {"label": 1e308}]}, 10, target=Target(low=0.0, high=10.0), key="app")
+    assert (outside_range(table, Target(low=0.0, high=10.0)), table["key"].to_pylist()) == (1, ["app", "app"])
     for document, status in (({}, 422), ({"labels": []}, 422), ({"labels": [1]}, 422), ({"labels": [good] * 11}, 413)):
         with pytest.raises(Problem) as caught:
             label_table(document, 10)

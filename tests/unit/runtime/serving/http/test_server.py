@@ -50,10 +50,11 @@ def private_imports(path: Path) -> Iterator[str]:
         yield from (name for name in names if name.startswith("uvicorn."))
 
 
-def test_one_module_imports_private_parts_of_uvicorn() -> None:
+def test_two_modules_import_private_parts_of_uvicorn() -> None:
     sources = [path for top in ("runtime", "components", "stacks", "templates") for path in (ROOT / top).rglob("*.py")]
     assert [path.relative_to(ROOT).as_posix() for path in sources if list(private_imports(path))] == [
-        "runtime/serving/http/uvicorn_internals.py"
+        "runtime/common/limited_server.py",
+        "runtime/serving/http/uvicorn_internals.py",
     ]
 
 
@@ -68,7 +69,7 @@ def test_another_version_serves_plain_asgi_and_logs_it_once(
     monkeypatch.setattr(uvicorn, "__version__", str(Version(other)))
     server = create_server(create_app(settings), settings, grace=1)
     assert type(server) is DrainingServer
-    assert server.config.http == "auto", "uvicorn chooses its own protocol class"
+    assert server.config.http == "h11", "unlike uvicorn's default parser, it limits heads and trailers"
     [record] = caplog.records
     assert "without the fast path" in record.message
     assert (record.uvicorn, record.needed) == (other, f"{FAST_PATH_UVICORN}.*")

@@ -13,6 +13,7 @@ from tidemill.runtime.serving.isolation.environment import environment_key, envi
 from tidemill.runtime.serving.isolation.requirements import (
     ModelRequirements,
     UnbuildableError,
+    named_requirements,
     unmet_requirements,
     without_credentials,
 )
@@ -102,7 +103,6 @@ def test_included_files_and_constraints_are_read(tmp_path: Path) -> None:
         "-r ../secret.txt",
         "-c/etc/passwd",
         "--requirement /etc/hosts",
-        "../one-1.0-py3-none-any.whl",
         "-e .",
         "-r requirements.txt",
     ],
@@ -139,16 +139,56 @@ def test_the_environment_gets_what_the_host_needs_and_no_more(tmp_path: Path) ->
 
 
 def test_the_key_tells_what_differs_and_not_where_it_is(tmp_path: Path) -> None:
-    wheel = "one-1.0-py3-none-any.whl"
-    first = model(tmp_path / "a", f"numpy==1.0\n./{wheel}\n", **{wheel: "content"})
-    second = model(tmp_path / "b", f"# said otherwise\nnumpy==1.0\n./{wheel}\n", **{wheel: "content"})
+    first = model(tmp_path / "a", "numpy==1.0\n")
+    second = model(tmp_path / "b", "# said otherwise\nnumpy==1.0\n")
     assert environment_key(ModelRequirements.of(first)) == environment_key(ModelRequirements.of(second))
-    (second / wheel).write_text("another")
-    assert environment_key(ModelRequirements.of(first)) != environment_key(ModelRequirements.of(second))
-    third = model(tmp_path / "c", f"numpy==1.1\n./{wheel}\n", **{wheel: "content"})
+    third = model(tmp_path / "c", "numpy==1.1\n")
     assert environment_key(ModelRequirements.of(first)) != environment_key(ModelRequirements.of(third))
-    fourth = model(tmp_path / "d", f"numpy==1.0\n./{wheel}\n", **{wheel: "content", "python_env.yaml": "python: 3.7.1"})
+    fourth = model(tmp_path / "d", "numpy==1.0\n", **{"python_env.yaml": "python: 3.7.1"})
     assert environment_key(ModelRequirements.of(first)) != environment_key(ModelRequirements.of(fourth))
+
+
+def test_named_requirements_keep_their_markers_extras_and_hashes() -> None:
+    hashed = f"numpy==1.0 --hash=sha256:{'0' * 64} --hash=sha256:{'1' * 64}"
+    assert named_requirements([hashed, "pandas[excel]>=2 ; python_version > '3'"]) == [
+        hashed,
+        'pandas[excel]>=2; python_version > "3"',
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--index-url https://example.org/simple",
+        "-ihttps://example.org/simple",
+        "--extra-index-url=https://example.org/simple",
+        "-f .",
+        "--find-links wheels",
+        "--trusted-host example.org",
+        "--no-binary :all:",
+        "--pre",
+        "./one-1.0-py3-none-any.whl",
+        "one-1.0.tar.gz",
+        "wheels/one",
+        "one @ file:///tmp/one-1.0-py3-none-any.whl",
+        "one @ ./one-1.0.tar.gz",
+        "one @ https://example.org/one-1.0-py3-none-any.whl",
+        "one @ git+https://example.org/one.git",
+        "git+https://example.org/one.git#egg=one",
+        "https://example.org/one-1.0.tar.gz",
+        "file:one-1.0.tar.gz",
+        "one==1.0 --index-url https://example.org/simple",
+        "one==1.0\n--index-url https://example.org/simple",
+        "one==1.0 --config-settings=x=y",
+        "one==1.0 --hash=sha256:00 --find-links=.",
+        "!!!",
+        "${HOME}",
+    ],
+)
+def test_only_the_platforms_index_provides_code(line: str) -> None:
+    with pytest.raises(UnbuildableError) as refused:
+        named_requirements(["numpy", line])
+    assert line.split()[0] in str(refused.value)
 
 
 @settings(max_examples=300, deadline=None)

@@ -298,14 +298,18 @@ def test_large_rows_are_held_within_bounds_and_written_sooner(tmp_path: Path, mo
 
 def test_a_folder_which_is_removed_is_made_again(tmp_path: Path) -> None:
     store = tmp_path / "store"
-    with writer(store, segment_seconds=1000) as made:
-        made.take(captured(2))
-        wait(lambda: in_journals(store) == 2)
-        shutil.rmtree(store)
-        made.take(captured(3))
-        # What was in the journal is not lost: it is held until it is in a segment.
-        wait(lambda: in_journals(store) == 5)
-    assert len(rows_of(store)) == 5
+    removed: list[int] = []
+    made = CaptureWriter(settings(store, segment_seconds=1000), removed=lambda: removed.append(1))
+    made.start()
+    made.take(captured(2))
+    wait(lambda: in_journals(store) == 2)
+    shutil.rmtree(store)
+    wait(lambda: removed and store.is_dir())
+    made.take(captured(3))
+    # What was in the journal is not lost: it is held until it is in a segment.
+    wait(lambda: in_journals(store) == 5)
+    made.close()
+    assert (len(rows_of(store)), removed) == (5, [1])
 
 
 def test_what_cannot_be_written_at_the_end_is_counted(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ class FakeSource:
         self.state: VersionInfo | None = None
         self.fetched: list[str] = []
         self.forgotten: list[str] = []
+        self.promoted = False
+        self.gone: list[str] = []
 
     def resolve(self) -> VersionInfo | None:
         if self.down:
@@ -46,13 +48,21 @@ class FakeSource:
     def last_served(self) -> VersionInfo | None:
         return self.state
 
+    def had_version(self) -> bool:
+        return self.state is not None or self.promoted
+
+    def deleted(self, info: VersionInfo) -> bool:
+        return info.version in self.gone
+
 
 @pytest.fixture
 def source() -> FakeSource:
     return FakeSource()
 
 
-def follow(source: FakeSource, *, broken: tuple[str, ...] = (), other_output: tuple[str, ...] = ()) -> Any:
+def follow(
+    source: FakeSource, *, without_alias: bool = False, broken: tuple[str, ...] = (), other_output: tuple[str, ...] = ()
+) -> Any:
     def load(info: VersionInfo, _: Path) -> Any:
         if info.version in broken:
             raise ZeroDivisionError("broken model")
@@ -69,7 +79,7 @@ def follow(source: FakeSource, *, broken: tuple[str, ...] = (), other_output: tu
 
     closed: list[str] = []
     swaps: list[tuple[str | None, str]] = []
-    made = AliasWatcher(source, load, poll_seconds=1, swapped=swapped)
+    made = AliasWatcher(source, load, poll_seconds=1, serve_without_alias=without_alias, swapped=swapped)
     made.closed, made.told = closed, swaps  # type: ignore[attr-defined]
     return made
 
@@ -92,6 +102,32 @@ def test_missing_alias_and_a_silent_registry_are_told_apart(source: FakeSource) 
     source.alias = None
     watcher.step()
     assert (watcher.missing, serving(watcher)) == (True, "1"), "an alias taken away stops no answers"
+
+
+def test_without_its_alias_the_last_version_serves_from_the_cache(source: FakeSource) -> None:
+    watcher = follow(source, without_alias=True)
+    watcher.step()
+    assert (watcher.missing, watcher.lost, serving(watcher)) == (True, False, None), "there never was a version"
+    source.promoted = True
+    watcher.step()
+    assert (watcher.lost, serving(watcher)) == (True, None), "another server had one; this cache is empty"
+    source.state = info("1")
+    watcher.step()
+    watcher.step()
+    assert (watcher.missing, watcher.lost, watcher.deleted, serving(watcher)) == (True, True, False, "1")
+    source.gone = ["1"]
+    watcher.step()
+    assert (watcher.deleted, serving(watcher)) == (True, "1")
+    source.alias = info("2")
+    watcher.step()
+    assert (watcher.missing, watcher.lost, watcher.deleted, serving(watcher)) == (False, False, False, "2")
+
+
+def test_a_shadow_without_its_alias_shadows_nothing(source: FakeSource) -> None:
+    watcher = follow(source)
+    source.state = info("1")
+    watcher.step()
+    assert (watcher.missing, serving(watcher)) == (True, None)
 
 
 def test_the_same_number_made_anew_is_another_version(source: FakeSource) -> None:

@@ -1,0 +1,87 @@
+"""A uvicorn server with limits for the heads of requests, for slow clients and for the number of connections.
+
+The only module that uses uvicorn's private class for HTTP/1.1 with h11, so pyproject.toml pins uvicorn's minor version.
+h11 limits what it holds of an incomplete head, chunk header or trailer. uvicorn's other parser, httptools, holds a
+header of any size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEAD_BYTES = 64 * 1024
+"""Maximum size of the head of a request, with all its headers."""
+
+_HEADER_SECONDS = 10.0
+_CONNECTIONS = 1000
+_SWEEP_TICKS = 5  # of 0.1 s
+
+
+class LimitedConnection(H11Protocol):
+    """A connection that the server can close if it waits too long for a request's head.
+
+    Attributes:
+        waiting_since: when the connection began to wait for a head, on the loop's clock.
+    """
+
+    waiting_since = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - as in uvicorn
+        """Accept the connection, unless there are too many."""
+        super().connection_made(transport)
+        self.waiting_since = self.loop.time()
+        if len(self.connections) > _CONNECTIONS:
+            transport.abort()
+
+    def on_response_complete(self) -> None:
+        """Note the time."""
+        self.waiting_since = self.loop.time()
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP or too long; close the connection if its response has already started."""
+        try:
+            super().send_400_response(msg)
+        except h11.LocalProtocolError:
+            self.transport.abort()
+
+    def waits(self) -> bool:
+        """Return whether the client owes the server a head, or the rest of a request that is already answered."""
+        answered = self.cycle is None or self.cycle.response_complete  # pyright: ignore[reportUnnecessaryComparison] - it is None at first
+        return answered and not self.transport.is_closing()
+
+
+class LimitedServer(uvicorn.Server):
+    """Serves an application with these limits.
+
+    Args:
+        app: the application, or the import string of its factory.
+        options: for `uvicorn.Config`.
+    """
+
+    def __init__(self, app: Any, **options: Any) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=LimitedConnection,
+                h11_max_incomplete_event_size=HEAD_BYTES,
+                ws="none",
+                access_log=False,
+                server_header=False,
+                **options,
+            )
+        )
+
+    async def on_tick(self, counter: int) -> bool:
+        """Close late connections, twice a second."""
+        if counter % _SWEEP_TICKS == 0:
+            late = asyncio.get_running_loop().time() - _HEADER_SECONDS
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, LimitedConnection) and connection.waits() and connection.waiting_since < late:
+                    connection.transport.abort()
+        return await super().on_tick(counter)

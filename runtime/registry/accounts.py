@@ -1,0 +1,115 @@
+"""The accounts of the stack's MLflow server and their roles. Imports no MLflow.
+
+MLflow's own database of accounts is the only record: the services' accounts by their names, and people by the MLflow
+roles `tidemill-read`, `tidemill-train` and `tidemill-promote` that are assigned to them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Final, Literal
+
+ADMIN: Final = "admin"
+"""The administrator: creates experiments, registered models, accounts and permissions. `tidemill up` uses it."""
+
+SERVING: Final = "serving"
+MONITOR: Final = "monitor"
+TRAINING: Final = "training"
+RETRAINING: Final = "retraining"
+METRICS: Final = "metrics"
+SERVICES: Final = frozenset({SERVING, MONITOR, TRAINING, RETRAINING, METRICS})
+"""Accounts of services and jobs, which are also their roles."""
+
+Permitted = Literal["read", "train", "promote"]
+READ: Final = "read"
+TRAIN: Final = "train"
+PROMOTE: Final = "promote"
+PEOPLE: Final = frozenset({READ, TRAIN, PROMOTE})
+"""Roles of people."""
+
+GRANTS: Final[Mapping[Permitted, Mapping[str, str]]] = {
+    READ: {"experiment": "READ", "registered_model": "READ"},
+    TRAIN: {"experiment": "EDIT", "registered_model": "EDIT"},
+    # MLflow asks for MANAGE to remove an alias.
+    PROMOTE: {"experiment": "READ", "registered_model": "MANAGE"},
+}
+"""MLflow's permissions of each role of people, on all experiments and all registered models."""
+
+OWN_HOSTS: Final = ("localhost", "localhost:*", "127.0.0.1", "127.0.0.1:*")
+"""Host headers of requests through an SSH tunnel. A browser does not send them for a page of another site."""
+
+ROLE_PREFIX: Final = "tidemill-"
+WORKSPACE: Final = "default"
+"""MLflow's workspace of the roles; the stack's server has no other one."""
+
+ACCOUNT_TAG: Final = "tidemill.account"
+"""Tag of runs, logged models and model versions: the account that created them. Only the server sets it."""
+
+MOVED_TAG: Final = "tidemill.moved."
+"""Followed by an alias, a tag of versions and registered models: who moved the alias last, and when.
+
+Only the server sets it.
+"""
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._@-]{0,62}[a-z0-9])?")
+
+
+def service_of(name: str) -> str | None:
+    """Return the service whose account `name` is, or None. On a server of several stacks, the stack's name precedes it.
+
+    >>> service_of("serving"), service_of("flights-dev-serving"), service_of("ana")
+    ('serving', 'serving', None)
+    """
+    service = name.rpartition("-")[2]
+    return service if service in SERVICES else None
+
+
+@dataclass(frozen=True)
+class Account:
+    """The account of a request.
+
+    Attributes:
+        name: its name.
+        roles: its roles: that of a service, or those of a person.
+        admin: whether it is an administrator.
+    """
+
+    name: str
+    roles: frozenset[str]
+    admin: bool = False
+
+
+CURRENT: ContextVar[Account | None] = ContextVar("tidemill_account", default=None)
+"""The account of the request that the server handles; None outside a request."""
+
+
+def role_names(roles: Iterable[str]) -> frozenset[str]:
+    """Return the roles of people among the names of MLflow roles.
+
+    >>> sorted(role_names(["tidemill-train", "tidemill-serving", "__user_3__"]))
+    ['train']
+    """
+    return frozenset(name.removeprefix(ROLE_PREFIX) for name in roles if name.startswith(ROLE_PREFIX)) & PEOPLE
+
+
+def name_problem(name: str) -> str | None:
+    """Return why a person cannot have the account `name`, or None.
+
+    >>> name_problem("serving")
+    'is the name of an account of the platform'
+    >>> name_problem("ana@example.org") is None
+    True
+    """
+    if service_of(name) or name == ADMIN:
+        return "is the name of an account of the platform"
+    if not _NAME.fullmatch(name):
+        return "is not a valid name: use up to 64 of a-z 0-9 . _ @ -, with a letter or digit at both ends"
+    return None
+
+
+def is_reserved_tag(key: str) -> bool:
+    """Return whether only the server may set the tag `key`."""
+    return key == ACCOUNT_TAG or key.startswith(MOVED_TAG)
