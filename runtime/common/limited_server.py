@@ -49,6 +49,11 @@ class LimitedConnection(H11Protocol):
             super().send_400_response(msg)
         except h11.LocalProtocolError:
             self.transport.abort()
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:  # pyright: ignore[reportUnnecessaryComparison] - it is None at first
+            # The application that still reads this request learns that it is over, and its answer is dropped.
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def waits(self) -> bool:
         """Return whether the client owes the server a head, or the rest of a request that is already answered."""
