@@ -206,8 +206,7 @@ def _check_mlflow(http: httpx.Client, old: Old) -> None:
     assert (version["version"], version["run_id"]) == ("1", old.run)
     path = f"{version['source'].removeprefix('mlflow-artifacts:/')}/weights.bin"
     assert http.get(f"/api/2.0/mlflow-artifacts/artifacts/{path}").content == ARTIFACT
-    experiment = run["info"]["experiment_id"]
-    asked = {"url": f"{API}/experiments/get", "params": {"experiment_id": experiment}}
+    asked = {"url": f"{API}/runs/get", "params": {"run_id": old.run}}
     assert http.get(**asked, auth=("serving", "a password of tests")).status_code == 200, "readers keep their access"
     assert http.get(**asked, auth=("serving", "another password")).status_code == 401
 

@@ -83,9 +83,12 @@ def test_options_are_written_to_the_config(project: Path) -> None:
     assert model.purpose == load_stack(project, "harbour-dev").config.models["berths"].purpose
     commit(project)
     assert update(project).changes == []
-    add_model(project, "tides", ModelOptions(data="weather/v2/tides", purpose="how high?"))
+    with pytest.raises(ConfigError, match="outside the folder departures that the gate judges"):
+        add_model(project, "tides", ModelOptions(data="weather/v2/tides"))
+    assert update(project).changes == []
+    add_model(project, "tides", ModelOptions(data="weather/v2/departures/tides", purpose="how high?"))
     tides = load_stack(project, "harbour-dev").config.models["tides"]
-    assert (tides.data, tides.purpose) == ("weather/v2/tides", "how high?")
+    assert (tides.data, tides.purpose) == ("weather/v2/departures/tides", "how high?")
 
 
 def test_a_later_template_updates_added_files(project: Path, tmp_path: Path) -> None:

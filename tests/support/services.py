@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+from tidemill.runtime.common.verdicts import generate_signing_key, public_key
 
 from tests.support.servers import free_port, secret_file
 
@@ -113,6 +114,7 @@ def idle_settings(name: str, folder: Path) -> dict[str, Any]:
         "secret_file": str(secret_file(folder, "secret")),
     }
     registry = {"tracking_uri": "http://127.0.0.1:9"}
+    signing_key = generate_signing_key()
     runtime = folder / "runtime.json"
     runtime.write_text(json.dumps({"stack": "a-b", "lake": lake, "registry": registry}))
     return {
@@ -127,7 +129,8 @@ def idle_settings(name: str, folder: Path) -> dict[str, Any]:
         "monitor": {"registry": registry, "lake": lake, "state": str(folder / "state"), "models": []},
         "validation": {
             "hook_secret_file": str(secret_file(folder, "hook")),
-            "lake": lake,
+            "signing_key_file": str(secret_file(folder, "signing-key", signing_key)),
+            "lake": {**lake, "verdict_keys": [public_key(signing_key)]},
             "suites": {},
             "reports": str(folder / "reports"),
         },

@@ -94,7 +94,7 @@ class Registry:
 
     def reader(self, password: str) -> str:
         """Make a user who may read the model and its experiment, as the platform does for its servers."""
-        name = f"serving-{self.model}"
+        name = f"{self.model}-serving"
         experiment = self.client.get_experiment_by_name(self.model).experiment_id
         with httpx.Client(base_url=f"{self.server.url}/api", auth=self.server.auth, trust_env=False) as api:
             user = {"username": name, "password": password}
