@@ -114,8 +114,8 @@ class _MonitorMetrics(Collector):
         )
         waiting = GaugeMetricFamily(
             "tidemill_publish_waiting_rows",
-            "Labelled rows above the share of their API key, which wait for labels of other keys.",
-            labels=["model"],
+            "Labelled rows that cannot be published, while the due days wait because too few others are left.",
+            labels=["model", "reason"],
         )
         errors = CounterMetricFamily("tidemill_monitor_errors", "Failed checks.", labels=["model", "part"])
         unvalidated = GaugeMetricFamily(
@@ -129,7 +129,10 @@ class _MonitorMetrics(Collector):
             published.add_metric([model], sum(window.rows for window in state.published))
             refused.add_metric([model], state.refusals)
             withheld.add_metric([model], watch.publisher.withheld)
-            waiting.add_metric([model], sum(watch.publisher.waiting.values()))
+            now = watch.publisher.waiting
+            waiting.add_metric([model, "above_share"], sum(now.above_share.values()))
+            for reason in get_args(LabelProblem):
+                waiting.add_metric([model, reason], now.not_used.get(reason, 0))
             totals = Counter[str]()
             for window in state.published:
                 totals.update(window.capped)

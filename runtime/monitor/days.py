@@ -18,7 +18,7 @@ from ..common.target import LabelProblem, Target
 from .capture_health import CaptureHealth
 from .key_share import cap_shares
 from .labels import UNKNOWN, LabelBook, is_number, problem_of
-from .segment_reader import SegmentReader, bounds, keys, read, served_rows, struct_columns
+from .segment_reader import FUTURE, SegmentReader, bounds, keys, read, served_rows, struct_columns
 from .settings import MonitoredModel
 from .window import COVERAGE
 
@@ -92,6 +92,12 @@ class Days:
         model: the monitored model.
         done: days that are finished.
         health: notes segments that cannot be read.
+
+    Attributes:
+        newest: the newest event. An event counts at the latest when it arrived: a caller may name any time for it, and
+            one row from the future must not end the day of all others.
+        corrections: number of labels that were read for rows which were labelled already, or are unknown. If it
+            changes, the label of a row may have changed, or a dispute may be settled.
     """
 
     def __init__(self, model: MonitoredModel, done: Collection[date], health: CaptureHealth | None = None) -> None:
@@ -100,6 +106,7 @@ class Days:
         self._done = set(done)
         self.open: dict[date, Day] = {}
         self.newest: datetime | None = None
+        self.corrections = 0
         self._capture = SegmentReader(Path(model.capture), CAPTURE, health=health)
         self._labels: SegmentReader | None = None
         self._unlabelled: dict[int, Day] = {}
@@ -110,9 +117,9 @@ class Days:
         for segment in self._capture.segments():
             known = bounds(segment)
             if known is not None and self._all_done(known.first_event.date(), known.last_event.date()):
-                self._advance_newest(
-                    known.last_event if known.last_event <= datetime.now(UTC) + timedelta(days=1) else None
-                )
+                now = datetime.now(UTC)
+                if known.last_event <= now + FUTURE:
+                    self._advance_newest(min(known.last_event, now))
                 continue
             table = read(segment, ["request_id", "row", "received_at", "event_time", "role"], health=self._health)
             if table is not None:
@@ -191,8 +198,8 @@ class Days:
         length = (last - first).days
         return length < 400 and all(first + timedelta(days=index) in self._done for index in range(length + 1))
 
-    def _advance_newest(self, event: datetime | None) -> None:
-        if event is not None and (self.newest is None or event > self.newest):
+    def _advance_newest(self, event: datetime) -> None:
+        if self.newest is None or event > self.newest:
             self.newest = event
 
     def _take_rows(self, segment: Segment, table: pa.Table) -> None:
@@ -201,7 +208,7 @@ class Days:
         events: list[datetime] = table["event_time"].to_pylist()
         received: list[datetime] = table["received_at"].to_pylist()
         for key, event, arrived in zip(found, events, received, strict=True):
-            self._advance_newest(event)
+            self._advance_newest(min(event, arrived))
             name = event.date()
             if name in self._done:
                 continue
@@ -219,11 +226,13 @@ class Days:
     def _take_labels(self, table: pa.Table) -> None:
         now = time.time()
         usable = table.filter(pa.array([is_number(given) for given in table["label"].to_pylist()], pa.bool_()))
+        self.corrections += table.num_rows - usable.num_rows
         for key in keys(usable).tolist():
             day = self._unlabelled.pop(key, None)
             if day is None:
                 # Its row may be in a later segment. Usually its day is done, or the label was repeated.
                 self._early[key] = now
+                self.corrections += 1
             else:
                 day.labelled += 1
                 day.labels_came = now

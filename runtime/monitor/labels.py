@@ -26,25 +26,38 @@ class Label(NamedTuple):
         sender: name of the API key that sent it, or None if it is unknown.
         received: when it arrived.
         problem: why it cannot be used, or None.
+        index: its place in its segment: of labels that arrived together, the last one counts.
     """
 
     value: float
     sender: str | None
     received: pd.Timestamp
     problem: LabelProblem | None = None
+    index: int = 0
+
+    def is_after(self, other: Label) -> bool:
+        """Tell whether this label replaces `other`; the answer does not depend on which one was read first."""
+        if self.received != other.received:
+            return self.received > other.received
+        return self._rank > other._rank
+
+    @property
+    def _rank(self) -> tuple[int, str, str, str]:
+        return self.index, self.problem or "", repr(self.value), self.sender or ""
 
 
 class LabelBook:
     """The label of each row, by the hash of its (request_id, row).
 
-    The label that arrived last counts. Different labels from two API keys are disputed, until the two keys agree: a key
-    cannot quietly replace the labels of another. Labels of unknown keys dispute nothing.
+    The label that arrived last counts. If the last usable labels of two API keys differ, the row is disputed, until the
+    keys agree: a key cannot quietly replace the labels of another. Labels of unknown keys dispute nothing. The order in
+    which segments are read does not matter.
     """
 
     def __init__(self) -> None:
         self._labels: dict[int, Label] = {}
         # Row -> API key -> its last label, for rows with labels of more than one key.
-        self._claims: dict[int, dict[str, float]] = {}
+        self._claims: dict[int, dict[str | None, Label]] = {}
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -56,26 +69,32 @@ class LabelBook:
         received: list[pd.Timestamp] = table["received_at"].to_pandas().tolist()
         for index, (row, given) in enumerate(zip(rows, table["label"].to_pylist(), strict=True)):
             if kept(row):
-                self._add(row, _label(given, senders[index], received[index]))
+                self._add(row, _label(given, senders[index], received[index], index))
         return rows
 
     def _add(self, row: int, label: Label) -> None:
         before = self._labels.get(row)
-        if before is not None and label.received < before.received:
-            before, label = label, before
-        if before is not None and before.problem is None and label.problem is None:
-            claims = self._claims.get(row)
-            if before.sender and label.sender and (claims or before.sender != label.sender):
-                claims = self._claims.setdefault(row, {before.sender: before.value})
-                claims[label.sender] = label.value
-        self._labels[row] = label
+        if before is None:
+            self._labels[row] = label
+            return
+        claims = self._claims.get(row)
+        if claims is None and label.sender != before.sender:
+            claims = self._claims[row] = {before.sender: before}
+        if claims is not None:
+            own = claims.get(label.sender)
+            if own is None or label.is_after(own):
+                claims[label.sender] = label
+        if label.is_after(before):
+            self._labels[row] = label
 
     def get(self, row: int) -> Label | None:
         """Return the label of `row`, or None."""
         label = self._labels.get(row)
-        if label is not None and row in self._claims and len(set(self._claims[row].values())) > 1:
-            return label._replace(problem="disputed")
-        return label
+        claims = self._claims.get(row)
+        if label is None or claims is None:
+            return label
+        values = {claim.value for sender, claim in claims.items() if sender and claim.problem is None}
+        return label._replace(problem="disputed") if len(values) > 1 else label
 
     def forget(self, rows: Container[int], age: timedelta) -> None:
         """Drop the labels of all other rows, except those younger than `age`: their rows may still arrive."""
@@ -86,12 +105,12 @@ class LabelBook:
             self._claims.pop(row, None)
 
 
-def _label(given: Any, sender: str | None, received: pd.Timestamp) -> Label:
+def _label(given: Any, sender: str | None, received: pd.Timestamp, index: int) -> Label:
     try:
         value = float(given)
     except (TypeError, ValueError, OverflowError):
-        return Label(math.nan, sender, received, "not_a_number")
-    return Label(value, sender, received, None if math.isfinite(value) else "not_finite")
+        return Label(math.nan, sender, received, "not_a_number", index)
+    return Label(value, sender, received, None if math.isfinite(value) else "not_finite", index)
 
 
 def is_number(given: Any) -> bool:

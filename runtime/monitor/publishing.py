@@ -8,6 +8,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Literal
@@ -18,7 +19,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from .. import data
 from ..common.errors import ConfigError, GateError
 from ..common.files import sync, write_private
-from ..common.target import Target
+from ..common.target import LabelProblem, Target
 from ..data import Lake
 from .days import Day, Days, LabelledRows
 from .settings import MonitoredModel
@@ -82,6 +83,22 @@ class State(BaseModel):
         return {day for window in windows for day in window.days}
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """The labelled rows that cannot be published, while the due days wait because too few others are left.
+
+    Attributes:
+        above_share: name of the API key -> rows above its share.
+        not_used: reason -> rows whose label is not used.
+    """
+
+    above_share: Mapping[str, int] = field(default_factory=dict[str, int])
+    not_used: Mapping[LabelProblem, int] = field(default_factory=dict["LabelProblem", int])
+
+    def __bool__(self) -> bool:
+        return bool(self.above_share or self.not_used)
+
+
 class Publisher:
     """Publishes due days as one Parquet file below the model's path.
 
@@ -98,7 +115,7 @@ class Publisher:
     Attributes:
         state: what is kept.
         withheld: labelled rows which were not published since this process started, because the capture lacks columns.
-        waiting: name of the API key -> rows above its share in the due days, which wait for labels of other keys.
+        waiting: the rows without which too few are left of the due days, so that these wait.
         target: the contract of the labels, or None if it is unknown.
     """
 
@@ -108,7 +125,7 @@ class Publisher:
         self._outbox.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._file = folder / "state.json"
         self.withheld = 0
-        self.waiting: Mapping[str, int] = {}
+        self.waiting = Waiting()
         self.target: Target | None = None
         self._waited_with: object = None
         self._repository, self._branch, self._path = model.data.split("/", 2)
@@ -159,10 +176,11 @@ class Publisher:
                 break
             due.append(day)
         if sum(day.labelled for day in due) < self.model.publish_min_rows:
-            self.waiting = {}
+            self.waiting, self._waited_with = Waiting(), None
             return None
-        # Reading the rows is expensive: do not repeat it for the same rows.
-        tried = (self.target, full, [(day.day, day.rows, day.labelled, day.labels_came) for day in due])
+        # Reading the rows is expensive: do not repeat it for the same rows with the same labels.
+        rows = [(day.day, day.rows, day.labelled, day.labels_came) for day in due]
+        tried = (self.target, full, days.corrections, rows)
         if tried == self._waited_with:
             return None
         found = days.labelled_rows(due, self.target)
@@ -170,18 +188,21 @@ class Publisher:
         if found.table.num_rows < least:
             self._wait(found, tried)
             return None
-        self.waiting, self._waited_with = {}, None
+        self.waiting, self._waited_with = Waiting(), None
         return self._write(found, sorted(day.day for day in due))
 
     def _wait(self, found: LabelledRows, tried: object) -> None:
         """Wait for more rows: too few are left without unusable labels, and with the cap on each key's share."""
         self._waited_with = tried
-        if found.capped and not self.waiting:
+        waiting = Waiting(found.capped, found.dropped)
+        if waiting and not self.waiting:
             _log.warning(
-                "labelled days wait: without the rows above watch.max_share_per_key, too few are left",
-                extra={"model": self.model.name, "rows": found.table.num_rows, "above_share": dict(found.capped)},
-            )
-        self.waiting = found.capped
+                "labelled days wait: too few rows are left without unusable labels and those above"
+                " watch.max_share_per_key",
+                extra={"model": self.model.name, "rows": found.table.num_rows, "above_share": dict(found.capped),
+                       "unusable": dict(found.dropped)},
+            )  # fmt: skip
+        self.waiting = waiting
 
     def _write(self, found: LabelledRows, days: list[date]) -> WindowFile:
         hidden = self._outbox / ".window.partial"

@@ -101,7 +101,7 @@ class Watch:
 
     def status(self) -> dict[str, Any]:
         """Return the state as JSON values."""
-        now, state = self.snapshot, self.publisher.state
+        now, state, waiting = self.snapshot, self.publisher.state, self.publisher.waiting
         return {
             "name": self.model.name,
             "alias": self.model.alias,
@@ -130,7 +130,7 @@ class Watch:
             else {"known": now.relation_known},
             "labels": {"dropped": dict(now.dropped), "outside_range": now.outside, "keys": dict(now.labels)},
             "predictions": {"keys": dict(now.predictions)},
-            "above_share": dict(self.publisher.waiting),
+            "waiting": {"above_share": dict(waiting.above_share), "not_used": dict(waiting.not_used)},
             "notes": self.notes(),
             "days": [
                 {"day": day.day.isoformat(), "rows": day.rows, "labelled": day.labelled, "coverage": day.coverage}
@@ -152,8 +152,7 @@ class Watch:
         now = self.snapshot
         found = self.health.notes()
         if now.dropped:
-            reasons = ", ".join(f"{rows} {_REASONS[reason]}" for reason, rows in sorted(now.dropped.items()))
-            found.append(f"labels of the window are not used: {reasons}")
+            found.append(f"labels of the window are not used: {_reasons(now.dropped)}")
         if now.outside:
             found.append(f"{now.outside} labels of the window are outside the range at training")
         if now.relation is not None and now.relation.changed:
@@ -161,10 +160,16 @@ class Watch:
                 "the relation between features and label changed: concept drift or poisoned labels; "
                 f"labels were sent by {_listed(now.labels)}"
             )
-        if self.publisher.waiting:
+        waiting = self.publisher.waiting
+        if waiting.above_share:
             found.append(
                 "labelled rows wait: too few are left without the rows above watch.max_share_per_key "
-                f"({_listed(self.publisher.waiting)})"
+                f"({_listed(waiting.above_share)})"
+            )
+        if waiting.not_used:
+            found.append(
+                "labelled rows wait: too few are left without the rows whose labels are not used: "
+                f"{_reasons(waiting.not_used)}"
             )
         return found
 
@@ -251,6 +256,10 @@ class Watch:
         # Without a gate, no commit has a verdict.
         keys = self._lake.settings.verdict_keys
         self.unvalidated = unvalidated(self.model.data, lake=self._lake) if keys else None
+
+
+def _reasons(rows: Mapping[LabelProblem, int]) -> str:
+    return ", ".join(f"{count} {_REASONS[reason]}" for reason, count in sorted(rows.items()))
 
 
 def _listed(rows: Mapping[str, int]) -> str:

@@ -17,7 +17,6 @@ import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
@@ -27,11 +26,6 @@ from ..common.files import replacement, sync, write_private
 _log = logging.getLogger(__name__)
 _JOURNALS = ("-wal", "-shm", "-journal")
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-# Reasons of the machine or of another process: the file may be intact.
-_NO_DAMAGE = (
-    *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY),
-    *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL),
-)
 
 
 class Recovery(BaseModel):
@@ -56,7 +50,7 @@ class DatabaseFile:
     Args:
         path: the file.
         prepare: creates the tables of a new database.
-        check: raises ValueError if a row is damaged.
+        check: raises DamagedError if a row is damaged.
     """
 
     def __init__(
@@ -72,7 +66,7 @@ class DatabaseFile:
         """Return a connection to the database; start from the copy if the file is damaged.
 
         Raises:
-            PlatformError: the file cannot be opened for another reason.
+            PlatformError: the file cannot be opened for another reason; no file is changed.
         """
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         has_copy = self._copy.exists() and self._copy.stat().st_size > 0
@@ -80,24 +74,31 @@ class DatabaseFile:
             return self.recover("it is missing or empty")
         try:
             return self._connect()
-        except _DamagedError as error:
+        except DamagedError as error:
             return self.recover(str(error))
 
     def recover(self, problem: str) -> sqlite3.Connection:
-        """Set the damaged file aside, start from the copy or an empty database, and record it; return a connection."""
+        """Set the damaged file aside, start from the copy or an empty database, and record it; return a connection.
+
+        Raises:
+            PlatformError: the new file cannot be opened for a reason other than damage.
+        """
         kept = self.set_aside(self._path)
-        connection, restored = None, False
-        if self._copy.exists():
-            with self._copy.open("rb") as source, replacement(self._path) as file:
-                shutil.copyfileobj(source, file)
-            try:
-                connection, restored = self._connect(), True
-            except _DamagedError:
-                kept += self.set_aside(self._copy)
-                self._remove(self._path)
-        connection = connection or self._connect()
-        self.record(self._path.name, problem, kept, restored=restored)
-        return connection
+        restored = self._copy.exists()
+        try:
+            if restored:
+                with self._copy.open("rb") as source, replacement(self._path) as file:
+                    shutil.copyfileobj(source, file)
+                try:
+                    return self._connect()
+                except DamagedError:
+                    restored = False
+                    kept += self.set_aside(self._copy)
+                    self._remove(self._path)
+            return self._connect()
+        finally:
+            # Also if the start fails now: the next one finds no damage.
+            self.record(self._path.name, problem, kept, restored=restored)
 
     def record(self, name: str, problem: str, kept: list[str], *, restored: bool) -> None:
         """Record and log that the file `name` was damaged."""
@@ -169,34 +170,47 @@ class DatabaseFile:
             self._path.chmod(0o600)
             connection.execute("pragma journal_mode = wal")
             connection.execute("pragma synchronous = full")
+            quick_check(connection, "main")
             self._prepare(connection)
-            (answer,) = connection.execute("pragma quick_check(1)").fetchone()
-            if answer != "ok":
-                raise _DamagedError(str(answer))
             self._check(connection)
-        except (sqlite3.Error, ValueError) as error:
+        except BaseException as error:
             if connection is not None:
                 with contextlib.suppress(sqlite3.Error):
                     connection.close()
-            if _code(error) in _NO_DAMAGE:
+            if is_damage(error):
+                raise DamagedError(str(error)) from None
+            if isinstance(error, sqlite3.Error):
+                # A reason of the machine, of another process, or tables of another release: the file may be intact.
                 raise PlatformError(
-                    f"the database cannot be opened ({error})", field="state", value=str(self._path)
+                    f"the database cannot be opened ({error})",
+                    field="state",
+                    value=str(self._path),
+                    hint="fix the cause, or move the file to another folder to start from its copy",
                 ) from None
-            raise _DamagedError(str(error).splitlines()[0]) from None
+            raise
         return connection
 
 
-class _DamagedError(ValueError):
-    """The file is no intact database."""
+class DamagedError(ValueError):
+    """A file is no intact database, or a row of it is damaged."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem.splitlines()[0])
+
+
+def quick_check(connection: sqlite3.Connection, schema: str) -> None:
+    """Check the pages of the attached database `schema`.
+
+    Raises:
+        DamagedError: SQLite finds damage.
+    """
+    (answer,) = connection.execute(f"pragma {schema}.quick_check(1)").fetchone()
+    if answer != "ok":
+        raise DamagedError(str(answer))
 
 
 def is_damage(error: BaseException) -> bool:
-    """Return whether an error of an open database means that its file is damaged."""
-    return _code(error) in _DAMAGE or getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_SHORT_READ
-
-
-def _code(error: Any) -> int | None:
+    """Return whether an error of a database means that its file is damaged."""
     code = getattr(error, "sqlite_errorcode", None)
-    if code in (None, sqlite3.SQLITE_IOERR_SHORT_READ):
-        return None
-    return int(code) & 0xFF
+    damaged = code is not None and (code & 0xFF in _DAMAGE or code == sqlite3.SQLITE_IOERR_SHORT_READ)
+    return damaged or isinstance(error, DamagedError)

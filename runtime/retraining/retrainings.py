@@ -17,7 +17,8 @@ from typing import Any, Literal, TypeVar, cast
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from .database import DatabaseFile, Recovery, is_damage
+from ..common.errors import PlatformError
+from .database import DamagedError, DatabaseFile, Recovery, is_damage, quick_check
 from .settings import Reason
 
 R = TypeVar("R")
@@ -41,6 +42,9 @@ create index if not exists retrainings_by_model on retrainings (model, id);
 create unique index if not exists one_open_retraining_a_model on retrainings (model)
     where state not in ('done', 'failed', 'refused');
 """
+_ALL_COLUMNS = "select id, model, reason, state, launched, finished_at, document from retrainings"
+_ROWS = "select id, model, state, document from retrainings"
+_OLD_ROWS = "select id, model, state, document from old.turns"
 
 
 def now() -> datetime:
@@ -124,21 +128,27 @@ class RetrainingStore:
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
         self._old = path.with_name(OLD_FILE)
-        self._file = DatabaseFile(path, self._prepare, _check_rows)
+        self._file = DatabaseFile(path, self._prepare, lambda database: _check_rows(database, _ROWS))
         self._database = self._file.open()
         self._file.save_copy(self._database)
 
     def _prepare(self, database: sqlite3.Connection) -> None:
-        database.executescript(_SCHEMA)
+        # If a statement fails, nothing is changed: the open transaction ends with the connection.
+        database.executescript(f"begin; {_SCHEMA} {_ALL_COLUMNS} limit 0; commit;")
         if not self._old.exists():
             return
         try:
             _take_over(database, self._old)
-        except sqlite3.DatabaseError as error:
-            if not is_damage(error):
-                raise
+        except (sqlite3.Error, DamagedError) as error:
             with contextlib.suppress(sqlite3.Error):
                 database.execute("detach old")
+            if not is_damage(error):
+                raise PlatformError(
+                    f"the service cannot take over the database of an earlier release ({error})",
+                    field="state",
+                    value=str(self._old),
+                    hint="move it to another folder to start without its records",
+                ) from None
             self._file.record(OLD_FILE, str(error), self._file.set_aside(self._old), restored=False)
 
     def recoveries(self) -> list[Recovery]:
@@ -279,6 +289,8 @@ def _take_over(database: sqlite3.Connection, old: Path) -> None:
     database.execute("attach ? as old", (str(old),))
     # A file whose service was killed before it made the table is empty.
     if database.execute("select 1 from old.sqlite_master where name = 'turns'").fetchone():
+        quick_check(database, "old")
+        _check_rows(database, _OLD_ROWS)
         # On conflict the row of this database is newer.
         database.execute("insert or ignore into retrainings select * from old.turns")
     database.execute("detach old")
@@ -287,21 +299,31 @@ def _take_over(database: sqlite3.Connection, old: Path) -> None:
         old.with_name(f"{old.name}{suffix}").unlink(missing_ok=True)
 
 
-def _check_rows(database: sqlite3.Connection) -> None:
+def _check_rows(database: sqlite3.Connection, statement: str) -> None:
     """Check that each document is JSON and matches its row; SQLite itself has no checksums.
 
     Another release may have written the document, so its other fields are not checked.
 
     Raises:
-        ValueError: one does not.
+        DamagedError: one does not.
     """
-    for identifier, model, state, document in database.execute("select id, model, state, document from retrainings"):
-        found = json.loads(document)
+    try:
+        rows = database.execute(statement).fetchall()
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorcode", None) is not None:
+            raise
+        # Python reports text that is no UTF-8, without a code of SQLite.
+        raise DamagedError(str(error)) from None
+    for identifier, model, state, document in rows:
+        try:
+            found = json.loads(document)
+        except (ValueError, TypeError) as error:
+            raise DamagedError(f"the document of the retraining {identifier} is no JSON: {error}") from None
         if not isinstance(found, dict):
-            raise ValueError(f"the document of the retraining {identifier} is not an object")
+            raise DamagedError(f"the document of the retraining {identifier} is not an object")
         fields = cast("dict[str, Any]", found)
         if (fields.get("id"), fields.get("model"), fields.get("state")) != (identifier, model, state):
-            raise ValueError(f"the columns of the retraining {identifier} differ from its document")
+            raise DamagedError(f"the columns of the retraining {identifier} differ from its document")
 
 
 def _row(retraining: Retraining) -> tuple[object, ...]:

@@ -231,6 +231,28 @@ def test_flipped_labels_of_one_key_are_capped_disputed_and_warned_about(platform
     assert platform.keys["attacker"] not in platform.server.log + platform.monitor.log
 
 
+def test_disputed_labels_that_stop_a_window_are_told_and_settled_ones_are_published(platform: Platform) -> None:
+    rows = platform.rows[5500:5950]
+    ids = platform.predict("app", rows, 6)
+    assert platform.label("office", ids, rows["delayed"]).status_code == 200
+    assert platform.label("attacker", ids, 1 - rows["delayed"]).status_code == 200
+    platform.label("office", platform.predict("app", rows[:1], 7), rows["delayed"][:1])  # the day is over
+    waiting = f'tidemill_publish_waiting_rows{{model="{MODEL}",reason="disputed"}}'
+    platform.wait(waiting, 450.0)
+    status = platform.status()
+    assert status["waiting"] == {"above_share": {}, "not_used": {"disputed": 450}}
+    shown = model_notes(monitored(cast("Any", Asking(platform.monitor))))
+    told = "without the rows whose labels are not used: 450 with different values from two API keys"
+    assert any("labelled rows wait" in note and told in note for note in shown[MODEL])
+    # Each row has its first label already: only the values change.
+    assert platform.label("office", ids, 1 - rows["delayed"]).status_code == 200
+    platform.wait(f'tidemill_published_rows_total{{model="{MODEL}"}}', 2200.0 + 451)
+    platform.wait(waiting, 0.0)
+    status = platform.status()
+    assert (status["published"][0]["labels"], status["waiting"]["not_used"]) == ({"office": 451}, {})
+    assert not any("labelled rows wait" in note for note in status["notes"])
+
+
 def test_damaged_and_deleted_segments_are_told_and_capture_goes_on(platform: Platform) -> None:
     segment = list_segments(platform.server.capture, LABELS)[0]
     forged = segment.path.with_name("0193d7a8-0000-7000-8000-000000000000.parquet")

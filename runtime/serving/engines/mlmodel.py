@@ -153,7 +153,8 @@ class MLmodel:
         """Refuse a model that may hold a pickle, or that unpacks to far more than its size.
 
         Raises:
-            UnfitError: the model may hold a pickle, its storage format is unknown, or a file of it is a zip bomb.
+            UnfitError: the model may hold a pickle, its storage format is unknown, or a file of it is a zip bomb or a
+                damaged archive.
         """
         loader = self.loader
         if loader in _FROM_CODE:
@@ -204,8 +205,14 @@ class MLmodel:
         for path in self.folder.rglob("*"):
             if not path.is_file() or not zipfile.is_zipfile(path):
                 continue
-            with zipfile.ZipFile(path) as archive:
-                unpacked = sum(entry.file_size for entry in archive.infolist())
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    unpacked = sum(entry.file_size for entry in archive.infolist())
+            except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+                # The constructor also raises these for fields that it cannot use.
+                raise UnfitError(
+                    f"{path.name} is a damaged zip archive ({error})", hint="log the model again"
+                ) from None
             if unpacked > _UNPACKED_BYTES and unpacked > _UNPACKED_RATIO * path.stat().st_size:
                 raise UnfitError(
                     f"{path.name} unpacks to {unpacked} bytes, more than {_UNPACKED_RATIO} times its size",

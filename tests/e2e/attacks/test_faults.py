@@ -80,8 +80,12 @@ def test_killed_services(platform: RunningPlatform, drill: Drill) -> None:
             (door,) = [door for door in doors(platform) if door.service == service]
             attack.tried(f"{service}: answers", wire.answers(platform.url(service), door.health, 60))
             wait_for("the model to serve", lambda: _or_none(lambda: ready(platform)["code"] == 200), 60, 0.1)
+            attack.tried(f"{service}: the same version", ready(platform)["version"] == before["serving"])
+            alive = wait_for("status to be healthy", platform.all_alive, 60)
+            attack.tried(f"{service}: status names the new process", alive[service] != pids[service])
             others = {name for name, pid in platform.pids().items() if pids[name] != pid} - {service}
             attack.tried(f"{service}: no other restarts", not others, others)
+            platform.assert_one_of_each()
     with drill("faults", "kill -9 of all services together") as attack:
         pids = platform.pids()
         for pid in pids.values():

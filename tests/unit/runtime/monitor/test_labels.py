@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tidemill.runtime.capture import LABELS, list_segments, read_capture, read_labels, write_segment
+from tidemill.runtime.capture import LABEL_SCHEMA, LABELS, list_segments, read_capture, read_labels, write_segment
 from tidemill.runtime.common.target import Target
 from tidemill.runtime.monitor.capture_health import CaptureHealth
 from tidemill.runtime.monitor.days import Days
 from tidemill.runtime.monitor.key_share import cap_shares
+from tidemill.runtime.monitor.labels import LabelBook
 from tidemill.runtime.monitor.publishing import Publisher
 from tidemill.runtime.monitor.settings import MonitoredModel
 from tidemill.runtime.monitor.window import Window
@@ -114,6 +117,52 @@ def test_a_key_cannot_replace_the_labels_of_another(tmp_path: Path) -> None:
     window = Window(model(tmp_path), "1")
     window.update()
     assert window.labels(BINARY).dropped == {"disputed": 10}
+
+
+def segment_of(*labels: tuple[str | None, float, float]) -> pa.Table:
+    """Return a label segment for one row: (key, label, seconds)."""
+    rows = [
+        {"request_id": "a", "row": 0, "label": label, "received_at": START + timedelta(seconds=at), "key": key}
+        for key, label, at in labels
+    ]
+    return pa.Table.from_pylist(rows, schema=LABEL_SCHEMA)
+
+
+def judged(segments: Iterable[pa.Table]) -> tuple[Any, ...]:
+    """Return what counts of a row whose label segments are read in this order."""
+    book = LabelBook()
+    row = [book.add(segment) for segment in segments][-1][0]
+    label = book.get(row)
+    assert label is not None
+    return (repr(label.value), label.sender, label.received, label.problem)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_the_oldest_label_of_a_third_key_is_a_dispute_too(order: tuple[int, ...]) -> None:
+    labels = [("a", 0.0, 1), ("b", 1.0, 2), ("c", 1.0, 3)]
+    assert judged(segment_of(labels[index]) for index in order)[-1] == "disputed"
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a", "b", "c", None]),
+            st.sampled_from([0.0, 1.0, math.nan, math.inf]),
+            st.integers(0, 4),
+        ),
+        min_size=1,
+        max_size=6,
+    ).flatmap(lambda labels: st.tuples(st.just(labels), st.permutations(labels)))
+)
+def test_the_order_in_which_segments_are_read_does_not_matter(
+    case: tuple[list[tuple[str | None, float, float]], list[tuple[str | None, float, float]]],
+) -> None:
+    one, other = ([segment_of(label) for label in labels] for labels in case)
+    assert judged(one) == judged(other)
+
+
+def test_of_two_labels_in_one_request_the_last_counts() -> None:
+    assert judged([segment_of(("a", 1.0, 1), ("a", 0.0, 1))])[0] == "0.0"
 
 
 def test_the_key_that_sent_a_label_may_correct_it_and_unknown_keys_dispute_nothing(tmp_path: Path) -> None:

@@ -240,6 +240,28 @@ def names(days: Days, at: float | None = None) -> list[int]:
     return [day.day.day for day in days.due(at)]
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_row_of_tomorrow_does_not_end_today(tmp_path: Path, restarted: bool) -> None:
+    """A caller may name the time of an event: one row must not close the day of all others."""
+    noon = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - DAY
+    frame = pd.DataFrame({"x": [1.0] * 10, "c": ["a"] * 10})
+    write_labels(tmp_path, write_traffic(tmp_path, frame, [noon] * 10, received_at=noon), [1.0] * 10)
+    ahead = noon + timedelta(hours=23)
+    write_traffic(tmp_path, frame[:1], [ahead], received_at=noon + timedelta(hours=1))
+    days = Days(model(tmp_path, label_delay=DAY.total_seconds()), [ahead.date()] if restarted else ())
+    days.update()
+    moment = (noon + timedelta(hours=2)).timestamp()
+    if not restarted:
+        assert days.due(moment) == [], "its rows still arrive"
+        assert days.newest == noon + timedelta(hours=1)
+    more = write_traffic(tmp_path, frame, [noon] * 10, received_at=noon + timedelta(hours=3))
+    write_labels(tmp_path, more, [1.0] * 10)
+    write_traffic(tmp_path, frame[:1], [ahead], received_at=ahead)
+    days.update()
+    (due,) = days.due(moment)
+    assert (due.day, due.rows, due.labelled) == (noon.date(), 20, 20)
+
+
 def test_a_day_is_due_when_it_is_over_and_labelled(tmp_path: Path) -> None:
     days = Days(model(tmp_path), ())
     first = traffic(tmp_path, 1, rows=100)

@@ -168,3 +168,66 @@ def test_a_folder_that_cannot_be_written_is_no_damage(tmp_path: Path) -> None:
     with pytest.raises(PlatformError, match="cannot be opened"):
         RetrainingStore(tmp_path / FILE)
     assert (tmp_path / FILE).is_dir()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the content of each file that holds records."""
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.stat().st_size and "-" not in file.name}
+
+
+ODD_TABLES = {
+    "fewer columns": "create table turns (id text); insert into turns values ('0001')",
+    "other columns": "create table turns (a, b, c, d, e, f, g)",
+    "a value of another type": "create table turns (id, model, reason, state, launched, finished_at, document);"
+    " insert into turns values ('1', 'm', 'drift', 'done', 'no', null,"
+    """ '{"id": "1", "model": "m", "state": "done"}')""",
+}
+
+
+@pytest.mark.parametrize("script", ODD_TABLES.values(), ids=ODD_TABLES.keys())
+def test_an_odd_database_of_an_earlier_release_is_an_error_that_touches_no_file(path: Path, script: str) -> None:
+    with closing(sqlite3.connect(path.with_name(OLD_FILE))) as old:
+        old.executescript(script)
+    before = contents(path.parent)
+    for _ in range(2):
+        with pytest.raises(PlatformError, match=r"cannot take over .*turns\.db'; move it to another folder"):
+            RetrainingStore(path)
+        assert contents(path.parent) == before
+    path.with_name(OLD_FILE).rename(path.with_name("moved"))
+    with closing(RetrainingStore(path)) as store:
+        assert by_number(store) == WRITTEN
+        assert store.recoveries() == []
+
+
+def test_damaged_rows_of_an_earlier_release_do_not_reach_the_database(path: Path) -> None:
+    row = ("0500", "other", "drift", "done", 0, None, '{"id": "0501"}')
+    with closing(sqlite3.connect(path.with_name(OLD_FILE))) as old:
+        old.execute("create table turns (id, model, reason, state, launched, finished_at, document)")
+        old.execute("insert into turns values (?, ?, ?, ?, ?, ?, ?)", row)
+        old.commit()
+    with closing(RetrainingStore(path)) as store:
+        assert by_number(store) == WRITTEN
+        (recovery,) = store.recoveries()
+    assert recovery.problem.startswith(f"{OLD_FILE}: the columns of the retraining 0500 differ")
+    assert [name.partition(".")[0] for name in recovery.kept] == ["turns"]
+
+
+def test_a_table_of_another_release_is_an_error_that_touches_no_file(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript("drop table retrainings; create table retrainings (id text, model text, state text)")
+    before = contents(path.parent)
+    with pytest.raises(PlatformError, match="no such column: .*to start from its copy"):
+        RetrainingStore(path)
+    assert contents(path.parent) == before
+
+
+def test_a_recovery_is_recorded_although_another_file_stops_the_start(path: Path) -> None:
+    not_a_database(path)
+    with closing(sqlite3.connect(path.with_name(OLD_FILE))) as old:
+        old.executescript(ODD_TABLES["fewer columns"])
+    with pytest.raises(PlatformError, match="turns"):
+        RetrainingStore(path)
+    path.with_name(OLD_FILE).unlink()
+    with closing(RetrainingStore(path)) as store:
+        assert by_number(store) == WRITTEN
+        assert [recovery.restored for recovery in store.recoveries()] == [True]

@@ -249,6 +249,22 @@ def test_a_model_does_not_unpack_to_far_more_than_its_size(tmp_path: Path) -> No
         prepared(folder)
 
 
+@pytest.mark.parametrize("damage", ["version", "directory"])
+def test_a_damaged_archive_of_a_model_is_refused_by_name(tmp_path: Path, damage: str) -> None:
+    folder = save_version(tmp_path / "1", LogisticRegression().fit(FRAME, CLASSES), FRAME)
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("part", b"content")
+    damaged = bytearray(content.getvalue())
+    if damage == "version":  # of the format that one needs to unpack it
+        damaged[damaged.index(b"PK\x01\x02") + 6] = 255
+    else:  # its size
+        damaged[-10:-6] = b"\xff\xff\xff\x00"
+    (folder / "model" / "more.zip").write_bytes(damaged)
+    with pytest.raises(UnfitError, match=r"more\.zip is a damaged zip archive \(.+\); log the model again"):
+        MLmodel.read(folder / "model").check()
+
+
 @pytest.mark.parametrize("name", ["os.system", "posix.system", "builtins.eval", "subprocess.Popen", "pickle.loads"])
 def test_a_model_cannot_have_everything_trusted(tmp_path: Path, name: str) -> None:
     folder = save_version(tmp_path / "1", LogisticRegression().fit(FRAME, CLASSES), FRAME)
