@@ -26,14 +26,14 @@ class Label(NamedTuple):
         sender: name of the API key that sent it, or None if it is unknown.
         received: when it arrived.
         problem: why it cannot be used, or None.
-        index: its place in its segment: of labels that arrived together, the last one counts.
+        position: in its segment: of labels that arrived together, the last one counts.
     """
 
     value: float
     sender: str | None
     received: pd.Timestamp
     problem: LabelProblem | None = None
-    index: int = 0
+    position: int = 0
 
     def is_after(self, other: Label) -> bool:
         """Tell whether this label replaces `other`; the answer does not depend on which one was read first."""
@@ -43,7 +43,7 @@ class Label(NamedTuple):
 
     @property
     def _rank(self) -> tuple[int, str, str, str]:
-        return self.index, self.problem or "", repr(self.value), self.sender or ""
+        return self.position, self.problem or "", repr(self.value), self.sender or ""
 
 
 class LabelBook:
