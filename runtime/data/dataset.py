@@ -68,10 +68,18 @@ class Dataset:
         files: the Parquet files, with sizes in bytes.
     """
 
-    def __init__(self, pinned: Pinned, files: Sequence[ObjectInfo], lake: LakeLike = None) -> None:
+    def __init__(
+        self,
+        pinned: Pinned,
+        files: Sequence[ObjectInfo],
+        lake: LakeLike = None,
+        digests: Mapping[str, str] | None = None,
+    ) -> None:
         self.pinned = pinned
         self.files = tuple(files)
         self._lake = lake
+        # Path -> SHA-256, from the gate's verdict; None if the data need not be validated.
+        self._digests = digests
 
     @property
     def repository(self) -> str:
@@ -115,13 +123,30 @@ class Dataset:
         return self.to_arrow(columns).to_pandas()
 
     def downloaded(self) -> Iterator[tuple[ObjectInfo, Path]]:
-        """Yield each file with its local path, which is valid until the next file is requested."""
+        """Yield each file with its local path, which is valid until the next file is requested.
+
+        Raises:
+            UnvalidatedError: the bytes are not those that the gate judged.
+        """
         with opened(self._lake) as lake, tempfile.TemporaryDirectory(prefix="tidemill-read-") as folder:
             for item in self.files:
                 file = Path(folder, "part.parquet")
                 with file.open("wb") as stream:
                     lake.download(self.repository, self.commit, item.path, stream)
+                if self._digests is not None:
+                    self._verify(item, file, self._digests)
                 yield item, file
+
+    def _verify(self, item: ObjectInfo, file: Path, digests: Mapping[str, str]) -> None:
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if digests.get(item.path) != digest:
+            raise UnvalidatedError(
+                "the bytes are not those that the gate judged: someone changed them in the object store",
+                field="data",
+                value=f"{self.repository}/{self.commit}/{item.path}",
+                hint="restore the object from a backup, or publish the data again",
+            )
 
 
 def resolve(address: str, *, validated: bool = False, lake: LakeLike = None) -> Pinned:
@@ -170,9 +195,10 @@ def read(address: str, *, validated: bool = False, lake: LakeLike = None) -> Dat
     with opened(lake) as connection:
         pinned = resolve(address, validated=validated, lake=connection)
         files = _parquet_files(connection, pinned)
+        verdict = connection.verdict(pinned.repository, pinned.commit) if validated else None
     if not files:
         raise NotFoundError("no Parquet file at this address", field="data", value=pinned.address)
-    return Dataset(pinned, files, lake)
+    return Dataset(pinned, files, lake, verdict.files if verdict else None)
 
 
 def exists(address: str, *, lake: LakeLike = None) -> bool:

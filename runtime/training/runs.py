@@ -61,7 +61,7 @@ class Run:
         repository, ref, path = data.split(address)
         if validated:
             commit = data.newest_validated(address, lake=lake)
-            dataset = data.read(f"{repository}/{commit}/{path}", lake=lake)
+            dataset = data.read(f"{repository}/{commit}/{path}", validated=True, lake=lake)
         else:
             dataset = data.read(address, lake=lake)
         found = {LAKE_REPOSITORY: repository, LAKE_COMMIT: dataset.commit, LAKE_PATH: path}

@@ -38,15 +38,14 @@ def restore(
 
     lake = _lake(stack)
     if not yes:
-        commits = data.unvalidated(address, lake=lake)
-        for commit in commits:
-            typer.echo(f"{commit.commit[:12]}  {commit.created}  {commit.message}", err=True)
-            for name in commit.files[:_SHOWN]:
-                typer.echo(f"    {name}", err=True)
-            if len(commit.files) > _SHOWN:
-                typer.echo(f"    and {len(commit.files) - _SHOWN} more", err=True)
-        if commits:
-            require_confirmation(f"Remove these changes from {address}?")
+        planned = data.restore(address, dry_run=True, lake=lake)
+        for what, names in (("remove", planned.removed), ("restore", planned.restored)):
+            for name in names[:_SHOWN]:
+                typer.echo(f"{what} {name}", err=True)
+            if len(names) > _SHOWN:
+                typer.echo(f"{what} {len(names) - _SHOWN} more files", err=True)
+        if planned.removed or planned.restored:
+            require_confirmation(f"Give {address} the data of {planned.accepted[:12]} again?")
     done = data.restore(address, lake=lake)
     if as_json:
         found = {"commit": done.commit, "accepted": done.accepted, "removed": done.removed, "restored": done.restored}
