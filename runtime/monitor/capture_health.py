@@ -24,7 +24,7 @@ class _Listing:
 
 
 class CaptureHealth:
-    """Notes unreadable segments, and counts segments that disappeared since it was created.
+    """Records unreadable segments, and counts segments that were deleted since this object was created.
 
     Days beyond the retention time are deleted by the model server, and do not count.
 
@@ -46,7 +46,7 @@ class CaptureHealth:
         self.lost_at: datetime | None = None
 
     def add_unreadable(self, segment: Segment, error: Exception) -> None:
-        """Note that `segment` cannot be read."""
+        """Record that `segment` cannot be read."""
         if segment.name not in self._unreadable:
             self._unreadable[segment.name] = segment
             _log.error("cannot read a capture segment", extra={"segment": str(segment.path), "error": str(error)})
