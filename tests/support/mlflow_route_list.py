@@ -1,8 +1,8 @@
-"""The real MLflow application, which also writes down every route that it registers.
+"""The real MLflow application, which also records every route that it registers.
 
-    uvicorn --factory tests.support.mlflow_told:create_app
+    uvicorn --factory tests.support.mlflow_route_list:create_app
 
-TOLD names the file: a JSON list of [framework, method, path].
+The environment variable ROUTES_FILE is the path of the file: a JSON list of [framework, method, path].
 """
 
 import json
@@ -21,14 +21,14 @@ def create_app() -> FastAPI:
     app = mlflow_app.create_app()
     from mlflow.server import app as flask
 
-    told: list[tuple[str, str, str]] = []
+    routes: list[tuple[str, str, str]] = []
     for context in iter_route_contexts(app.routes):
         if isinstance(context.original_route, Mount):
             # The only one is MLflow's Flask application, whose routes follow.
-            told.append(("mount", "*", context.original_route.path))
+            routes.append(("mount", "*", context.original_route.path))
             continue
-        told.extend(("fastapi", method, context.path or "") for method in context.methods or {"websocket"})
+        routes.extend(("fastapi", method, context.path or "") for method in context.methods or {"websocket"})
     for rule in flask.url_map.iter_rules():
-        told.extend(("flask", method, rule.rule) for method in (rule.methods or set()) - {"HEAD", "OPTIONS"})
-    Path(os.environ["TOLD"]).write_text(json.dumps(told))
+        routes.extend(("flask", method, rule.rule) for method in (rule.methods or set()) - {"HEAD", "OPTIONS"})
+    Path(os.environ["ROUTES_FILE"]).write_text(json.dumps(routes))
     return app
