@@ -238,7 +238,7 @@ def test_damaged_and_deleted_segments_are_told_and_capture_goes_on(platform: Pla
     damaged = f'tidemill_unreadable_segments{{kind="labels",model="{MODEL}"}}'
     platform.wait(damaged, 1.0)
     shown = model_notes(monitored(cast("Any", MonitorOperations(platform.monitor))))
-    assert any("1 label segments cannot be read" in note for note in shown[MODEL]), "`status` shows it"
+    assert any("1 label segment cannot be read" in note for note in shown[MODEL]), "`status` shows it"
     forged.unlink()
     platform.wait(damaged, 0.0)
 
