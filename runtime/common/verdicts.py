@@ -1,7 +1,7 @@
 """Signed verdicts: the gate's record of which commits it accepted.
 
 The validation service signs one record per judged commit and keeps it on the branch `tidemill-verdicts` of the same
-repository. Anyone with the lake's key can write there, so readers trust a record only for its signature: Ed25519 (RFC
+repository. Anyone with the lake's key can write there, so readers trust only its signature: Ed25519 (RFC
 8032) in a DSSE envelope (https://github.com/secure-systems-lab/dsse/blob/master/protocol.md).
 """
 
@@ -26,7 +26,7 @@ VERDICT_BRANCH = "tidemill-verdicts"
 """The branch with the verdicts of its repository."""
 
 VERDICT_LIMIT = 64 * 1024 * 1024
-"""Most bytes of a verdict that a reader accepts."""
+"""Maximum size, in bytes, of a verdict that a reader accepts."""
 
 _PAYLOAD_TYPE = "application/vnd.tidemill.verdict+json"
 

@@ -154,9 +154,9 @@ def resolve(address: str, *, validated: bool = False, lake: LakeLike = None) -> 
 
     Args:
         address: REPOSITORY/REF/PATH.
-        validated: require that the gate accepted the data: a verdict signed with a key in the settings of the lake
-            covers the path. The result is the newest accepted commit. It may be older than the ref, but only if the
-            newer commits change nothing below the path. The suite may have changed since the verdict.
+        validated: require that the gate accepted the data. A verdict must cover the path, and a key in the settings
+            of the lake must have signed it. The result is the newest accepted commit. It may be older than the ref,
+            but only if the newer commits change nothing below the path. The suite may have changed since the verdict.
         lake: the lakeFS server.
 
     Raises:
@@ -354,7 +354,7 @@ def _require_covered(lake: Lake, repository: str, commit_id: str, path: str) -> 
 def _hint(lake: Lake) -> str:
     """Return how to get validated data, or why no commit counts as validated."""
     if not lake.settings.verdict_keys:
-        return "set verdict_keys in the settings of the lake; `tidemill env` gives settings that have them"
+        return "set verdict_keys in the settings of the lake; `tidemill env` prints such settings"
     return "publish through a branch, or read a commit that passed"
 
 
@@ -400,7 +400,7 @@ def split(address: str) -> tuple[str, str, str]:
 
 @contextlib.contextmanager
 def opened(lake: LakeLike) -> Generator[Lake]:
-    """Give a connection; close it afterwards if this opened it."""
+    """Yield a connection; close it afterwards if this function opened it."""
     if isinstance(lake, Lake):
         yield lake
         return

@@ -276,7 +276,7 @@ class Lake:
 
     @contextmanager
     def _object(self, repository: str, ref: str, path: str) -> Generator[Iterator[bytes]]:
-        """Give the object's bytes in blocks."""
+        """Yield the object's bytes in blocks."""
         try:
             with self._http.stream("GET", _ref(repository, ref, "objects"), params={"path": path}) as response:
                 if response.is_error:

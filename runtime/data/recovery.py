@@ -1,4 +1,4 @@
-"""Commits on a branch that did not pass the gate: lists them, and removes the data that they brought."""
+"""Lists the commits of a branch that did not pass the gate, and removes their data."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Restored:
 
     Attributes:
         commit: the merge that restored the branch; None if there was nothing to restore, or for a dry run.
-        accepted: the accepted commit whose data the branch has again.
-        removed, restored: the paths that were deleted, and those whose accepted content is back.
+        accepted: the accepted commit whose data the branch now has.
+        removed, restored: the deleted paths, and the paths whose accepted content was restored.
     """
 
     commit: str | None
@@ -55,8 +55,8 @@ class Restored:
 def unvalidated(address: str, *, lake: LakeLike = None) -> list[UnvalidatedCommit]:
     """Return the commits of `REPOSITORY/BRANCH[/PATH]` that brought data past the gate, newest first, at most 100.
 
-    These are the commits after the newest accepted one that changed something at or below the path. Without any
-    accepted commit, all that changed it.
+    These are the commits after the newest accepted one that changed something at or below the path. If the gate
+    accepted no commit, these are all commits that changed something there.
 
     Raises:
         NotFoundError: the repository or branch does not exist.
@@ -75,7 +75,7 @@ def unvalidated(address: str, *, lake: LakeLike = None) -> list[UnvalidatedCommi
 
 
 def restore(address: str, *, dry_run: bool = False, lake: LakeLike = None) -> Restored:
-    """Give the branch `REPOSITORY/BRANCH` the data of its newest accepted commit again, through the gate.
+    """Restore the data of the newest accepted commit of `REPOSITORY/BRANCH`, through the gate.
 
     The history keeps the commits that did not pass. lakeFS action files stay as they are; `tidemill up` restores the
     gate's own. A repeated call changes nothing.
@@ -93,7 +93,7 @@ def restore(address: str, *, dry_run: bool = False, lake: LakeLike = None) -> Re
     """
     repository, branch, path = split(address)
     if path:
-        raise ConfigError("has a path", field="data", value=address, hint="write REPOSITORY/BRANCH")
+        raise ConfigError("must not have a path", field="data", value=address, hint="write REPOSITORY/BRANCH")
     with opened(lake) as connection:
         head = connection.head(repository, branch)
         good = newest_accepted(connection, repository, head.id)

@@ -1,8 +1,8 @@
 """The data gate: judges an operation before lakeFS runs it.
 
 The gate compares the future merge commit with the newest commit that it accepted itself. It judges the new and changed
-Parquet files below the suite's path; a file is unchanged if its bytes are stored at the same place. So data that
-bypassed the gate is judged with the next merge that brings data.
+Parquet files below the suite's path; a file is unchanged if its bytes are stored at the same place. So the next merge
+that changes data also judges data that bypassed the gate.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Decision:
 class Gate:
     """Judges the events of lakeFS hooks.
 
-    Anyone who can call the hook learns only the truth about a commit: the gate reads the commit itself, and signs a
-    verdict on exactly this commit.
+    A forged call of the hook does not help an attacker: the gate reads the commit itself, and signs a verdict on
+    exactly this commit.
 
     Args:
         suites: repository -> the suite for its data.

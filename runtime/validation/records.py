@@ -1,7 +1,7 @@
 """The gate's own record of its verdicts, and their signed copies in the lake.
 
-The record is a folder that only the validation service can write. So it, not the lake, decides what the gate accepted
-before, and a signed copy that someone deleted or overwrote is written again.
+The record is a folder that only the validation service can write. So this record, not the lake, says what the gate
+accepted before. Signed copies that someone deleted or overwrote are written again.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Records:
             except TidemillError as error:
                 if isinstance(error, UnreachableError) and error.field == "lake":
                     raise  # lakeFS itself does not answer
-                # Someone may have put hooks or other changes on the branch.
+                # Someone may have added hooks or other changes to the branch.
                 _log.warning("the branch of verdicts is created again", extra={"error": str(error)})
                 self._lake.delete_branch(repository, VERDICT_BRANCH)
                 self._create_branch(repository)

@@ -51,7 +51,7 @@ def create_app(settings: ValidationSettings) -> FastAPI:
     records = Records(settings.reports, lake, suites, read_secret(settings.signing_key_file))
     if records.public_key not in settings.lake.verdict_keys:
         raise ConfigError(
-            "is not among the trusted keys, so nobody would accept a verdict",
+            "is not among the trusted keys, so no reader would accept a verdict",
             field="signing_key_file",
             value=records.public_key,
             hint="add this public key to lake.verdict_keys",

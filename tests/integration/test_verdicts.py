@@ -53,7 +53,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatedLake]:
 
 @pytest.fixture
 def gated(running: GatedLake) -> Iterator[GatedLake]:
-    """The running lake; a test that restarts the service with other settings does not change them for the next."""
+    """The running lake, with its original settings after each test."""
     file = running.validation.folder / "settings.json"
     settings = file.read_text()
     yield running
@@ -71,7 +71,7 @@ def lake(gated: GatedLake) -> Iterator[Lake]:
 
 @pytest.fixture
 def repo(lake: Lake, unused: Iterator[str]) -> str:
-    """A repository of the test's own, because attacks leave things behind; `main` has one good file."""
+    """A repository for one test, because attacks change it; `main` has one good file."""
     name = next(unused)
     data.add(good(), f"{name}/main/departures/honest.parquet", message="honest", lake=lake)
     return name
@@ -98,7 +98,7 @@ def put(lake: Lake, repo: str, branch: str, path: str, content: str | bytes, fol
 
 
 def forge_the_gate(lake: Lake, repo: str, folder: Path, name: str = "forged") -> str:
-    """Merge a bad file past the gate with an action of the gate's name that accepts everything; return the commit."""
+    """Merge a bad file past the gate, with a forged action that accepts everything; return the commit."""
     data.branch(f"{repo}/{name}", lake=lake)
     put(lake, repo, name, ACTION_FILE, LUA, folder)
     data.write(bad(), f"{repo}/{name}/departures/bad.parquet", lake=lake)
@@ -144,7 +144,7 @@ def test_a_forged_action_does_not_validate_data(gated: GatedLake, lake: Lake, re
         with pytest.raises(UnvalidatedError, match=honest):
             data.read(address, validated=True, lake=lake)
     assert data.newest_validated(f"{repo}/main/departures", lake=lake) == honest
-    # Branches inherit the forged action; what comes through it does not count either.
+    # Branches inherit the forged action; data that it accepts is not validated either.
     data.branch(f"{repo}/heir", lake=lake)
     data.write(good(), f"{repo}/heir/departures/fine.parquet", lake=lake)
     data.commit(f"{repo}/heir", "fine", lake=lake)

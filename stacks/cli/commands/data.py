@@ -33,7 +33,7 @@ def restore(
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove data that did not pass the gate: give a branch the data of its newest accepted commit again."""
+    """Remove data that did not pass the gate: restore the data of the branch's newest accepted commit."""
     from ....runtime import data
 
     lake = _lake(stack)
@@ -53,8 +53,8 @@ def restore(
     elif done.commit is None:
         typer.echo(f"{address} has the data of {done.accepted[:12]}, which passed the gate; nothing to do")
     else:
-        files = f"removed {len(done.removed)}, restored {len(done.restored)}"
-        typer.echo(f"{address} has the data of {done.accepted[:12]} again; files: {files} (commit {done.commit[:12]})")
+        files = f"{len(done.removed)} files removed, {len(done.restored)} restored"
+        typer.echo(f"{address} has the data of {done.accepted[:12]} again: {files} (commit {done.commit[:12]})")
 
 
 def _lake(stack: str | None) -> LakeSettings:
