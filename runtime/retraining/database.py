@@ -121,7 +121,7 @@ class DatabaseFile:
         return [each for each in found if any(self._path.with_name(name).exists() for name in each.kept)]
 
     def save_copy(self, connection: sqlite3.Connection) -> None:
-        """Replace the copy with the current content; log it if the disk refuses.
+        """Replace the copy with the current content; log an error if it cannot be written.
 
         Raises:
             sqlite3.DatabaseError: the database is damaged.
@@ -142,7 +142,7 @@ class DatabaseFile:
     def set_aside(self, path: Path) -> list[str]:
         """Compress a damaged database and its journals into files next to it, and remove them; return the new names.
 
-        Compressed, no program takes them for databases.
+        They are compressed, so no program opens them as databases.
         """
         kept: list[str] = []
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
@@ -159,7 +159,7 @@ class DatabaseFile:
 
     @staticmethod
     def _remove(path: Path) -> None:
-        # The journals first: without their database they would be applied to the next one.
+        # Remove the journals first: SQLite would apply a remaining journal to the next database.
         for suffix in (*_JOURNALS, ""):
             path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
 
@@ -185,14 +185,15 @@ class DatabaseFile:
                     f"the database cannot be opened ({error})",
                     field="state",
                     value=str(self._path),
-                    hint="fix the cause, or move the file to another folder to start from its copy",
+                    hint="make the folder writable, free disk space, or stop the other process that uses the file;"
+                    " to start from the copy, move the file to another folder",
                 ) from None
             raise
         return connection
 
 
 class DamagedError(ValueError):
-    """A file is no intact database, or a row of it is damaged."""
+    """The file is not an intact database, or one of its rows is damaged."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem.splitlines()[0])

@@ -287,14 +287,14 @@ class RetrainingStore:
 def _take_over(database: sqlite3.Connection, old: Path) -> None:
     """Copy the rows of an old database in one transaction, then delete it; safe to repeat after a crash."""
     database.execute("attach ? as old", (str(old),))
-    # A file whose service was killed before it made the table is empty.
+    # The file is empty if the service was killed before it created the table.
     if database.execute("select 1 from old.sqlite_master where name = 'turns'").fetchone():
         quick_check(database, "old")
         _check_rows(database, _OLD_ROWS)
         # On conflict the row of this database is newer.
         database.execute("insert or ignore into retrainings select * from old.turns")
     database.execute("detach old")
-    # The journal first: without its database it would be left over.
+    # Remove the journal first, so that a crash cannot leave it without its database.
     for suffix in ("-wal", "-shm", ""):
         old.with_name(f"{old.name}{suffix}").unlink(missing_ok=True)
 
@@ -305,20 +305,20 @@ def _check_rows(database: sqlite3.Connection, statement: str) -> None:
     Another release may have written the document, so its other fields are not checked.
 
     Raises:
-        DamagedError: one does not.
+        DamagedError: a document does not match.
     """
     try:
         rows = database.execute(statement).fetchall()
     except sqlite3.OperationalError as error:
         if getattr(error, "sqlite_errorcode", None) is not None:
             raise
-        # Python reports text that is no UTF-8, without a code of SQLite.
+        # Python reports text that is not UTF-8, without a code of SQLite.
         raise DamagedError(str(error)) from None
     for identifier, model, state, document in rows:
         try:
             found = json.loads(document)
         except (ValueError, TypeError) as error:
-            raise DamagedError(f"the document of the retraining {identifier} is no JSON: {error}") from None
+            raise DamagedError(f"the document of the retraining {identifier} is not JSON: {error}") from None
         if not isinstance(found, dict):
             raise DamagedError(f"the document of the retraining {identifier} is not an object")
         fields = cast("dict[str, Any]", found)

@@ -347,7 +347,8 @@ def test_content_is_applied_through_the_published_port(dev: Story) -> None:
     assert "http://validation:8080/hooks/lakefs" in gate, "lakeFS asks within the network"
     env = dict(pair.split("=", 1) for pair in dev.containers["mlflow"].inputs["envs"])
     mlflow = dev.containers["mlflow"].inputs["ports"][0]["external"]
-    assert env["MLFLOW_SERVER_ALLOWED_HOSTS"] == f"mlflow:8080,127.0.0.1:{mlflow}"
+    through_tunnels = "localhost,localhost:*,127.0.0.1,127.0.0.1:*"
+    assert env["MLFLOW_SERVER_ALLOWED_HOSTS"] == f"mlflow:8080,127.0.0.1:{mlflow},{through_tunnels}"
 
 
 def test_a_preview_knows_names_and_not_yet_ports_and_digests(story: Story) -> None:

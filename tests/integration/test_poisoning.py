@@ -41,8 +41,8 @@ VERSION = f'{{model="{MODEL}",version="1"}}'
 
 
 @dataclass
-class Asking:
-    """Asks the real monitor, as the operations of a stack do."""
+class MonitorOperations:
+    """Operations of a stack that send requests to the real monitor."""
 
     monitor: Service
 
@@ -241,7 +241,7 @@ def test_disputed_labels_that_stop_a_window_are_told_and_settled_ones_are_publis
     platform.wait(waiting, 450.0)
     status = platform.status()
     assert status["waiting"] == {"above_share": {}, "not_used": {"disputed": 450}}
-    shown = model_notes(monitored(cast("Any", Asking(platform.monitor))))
+    shown = model_notes(monitored(cast("Any", MonitorOperations(platform.monitor))))
     told = "without the rows whose labels are not used: 450 with different values from two API keys"
     assert any("labelled rows wait" in note and told in note for note in shown[MODEL])
     # Each row has its first label already: only the values change.
@@ -259,8 +259,8 @@ def test_damaged_and_deleted_segments_are_told_and_capture_goes_on(platform: Pla
     forged.write_bytes(segment.path.read_bytes()[:-30])
     damaged = f'tidemill_unreadable_segments{{kind="labels",model="{MODEL}"}}'
     platform.wait(damaged, 1.0)
-    shown = model_notes(monitored(cast("Any", Asking(platform.monitor))))
-    assert any("1 label segments cannot be read" in note for note in shown[MODEL]), "`status` shows it"
+    shown = model_notes(monitored(cast("Any", MonitorOperations(platform.monitor))))
+    assert any("1 label segment cannot be read" in note for note in shown[MODEL]), "`status` shows it"
     forged.unlink()
     platform.wait(damaged, 0.0)
 

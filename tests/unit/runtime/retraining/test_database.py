@@ -216,7 +216,7 @@ def test_a_table_of_another_release_is_an_error_that_touches_no_file(path: Path)
     with closing(sqlite3.connect(path)) as database:
         database.executescript("drop table retrainings; create table retrainings (id text, model text, state text)")
     before = contents(path.parent)
-    with pytest.raises(PlatformError, match=r"no such column: .*to start from its copy"):
+    with pytest.raises(PlatformError, match=r"no such column: .*to start from the copy"):
         RetrainingStore(path)
     assert contents(path.parent) == before
 
