@@ -1,6 +1,6 @@
 """Runs MLflow's server with limits: `python -m tidemill.runtime.registry --host HOST --port PORT`.
 
-Bodies have no limit, because clients upload artifacts. The limits are in `common.limited_server`.
+The limits of heads and connections are in `common.limited_server`, those of bodies in `mlflow_guard`.
 """
 
 from __future__ import annotations

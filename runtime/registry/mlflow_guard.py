@@ -1,7 +1,7 @@
 """The check in front of MLflow: who calls, and whether the table of routes lets that account use the route.
 
 Without valid credentials the answer is 401, with an account that the route does not permit 403. MLflow's own checks,
-which know about permissions on single experiments and models, follow after it.
+which know about permissions on single experiments and models, follow after it. Bodies are limited, except uploads.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
+from ..common.body_limit import BodyLimit
 from .accounts import ADMIN, CURRENT, Account, role_names, service_of
 from .mlflow_routes import PUBLIC, TABLE, Route, canonical, permits
 
@@ -35,6 +36,13 @@ _CHALLENGE = b'Basic realm="mlflow"'
 _SECOND_CREDENTIALS = b"x-mlflow-authorization"
 _HINTS = {"experiments/create": "add the model to `models` in the stack config and run `tidemill up`"}
 _CACHED = 1000
+# MLflow holds the whole body in memory. Its largest requests are of 1 MB: 1,000 metrics, parameters and tags.
+_BODY_BYTES = 16 * 1024 * 1024
+_BODY_SECONDS = 60.0
+# MLflow writes the bodies of these routes to a file as they arrive.
+_STREAMED = frozenset(
+    ("PUT", f"/{prefix}/2.0/mlflow-artifacts/artifacts/<artifact_path>") for prefix in ("api", "ajax-api")
+)
 _UPLOAD = re.compile(r"/(?:ajax-)?api/2\.0/mlflow-artifacts/(?:artifacts|mpu/\w+)/(.*)", re.DOTALL)
 # The parts of a path whose writes the log records.
 _RECORDED = re.compile(r"/(?:alias|model-versions|registered-models|experiments|users|roles|webhooks|gateway)\b")
@@ -123,6 +131,8 @@ class Guard:
         self, app: ASGIApp, routes: Routes, credentials: Credentials, upload_problem: Callable[[str], str | None]
     ) -> None:
         self._app = app
+        self._limited = BodyLimit(app, limit=_BODY_BYTES, seconds=_BODY_SECONDS)
+        self._without_body = BodyLimit(app, limit=0, seconds=_BODY_SECONDS)
         self._routes = routes
         self._credentials = credentials
         self._upload_problem = upload_problem
@@ -138,7 +148,7 @@ class Guard:
         method, path = scope["method"], scope["path"]
         route = self._routes.find(method, path)
         if route and TABLE.get(route) == PUBLIC:
-            await self._app(scope, receive, send)
+            await self._without_body(scope, receive, send)
             return
         account = await run_in_threadpool(self._credentials.account, scope["headers"])
         if account is None:
@@ -147,6 +157,8 @@ class Guard:
         if not account.admin and (route is None or not permits(route, account.roles)):
             await self._refuse(send, account, route, f"{method} {path}")
             return
+        # The stores read it.
+        CURRENT.set(account)
         if not account.admin and route and (upload := _UPLOAD.match(path)) and route[0] != "GET":
             problem = await run_in_threadpool(self._upload_problem, upload[1])
             if problem:
@@ -155,8 +167,7 @@ class Guard:
         if route and route[0] != "GET" and _RECORDED.search(route[1]) and not route[1].endswith("/search"):
             log.info("request", extra={"account": account.name, "method": method, "route": route[1]})
         headers = [pair for pair in scope["headers"] if pair[0] != _SECOND_CREDENTIALS]
-        CURRENT.set(account)
-        await self._app({**scope, "headers": headers}, receive, send)
+        await (self._app if route in _STREAMED else self._limited)({**scope, "headers": headers}, receive, send)
 
     async def _refuse(self, send: Send, account: Account, route: Route | None, request: str) -> None:
         if route is None:
