@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import json
 import logging
 import re
 import secrets
@@ -20,8 +19,8 @@ from starlette.concurrency import run_in_threadpool
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
-from ..common.body_limit import BodyLimit
 from .accounts import ADMIN, CURRENT, Account, role_names, service_of
+from .mlflow_bodies import WholeBody, answer
 from .mlflow_routes import PUBLIC, TABLE, Route, canonical, permits
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 log = logging.getLogger("tidemill.registry")
-_CHALLENGE = b'Basic realm="mlflow"'
+_CHALLENGE = ((b"www-authenticate", b'Basic realm="mlflow"'),)
 # MLflow reads credentials from this header too.
 _SECOND_CREDENTIALS = b"x-mlflow-authorization"
 _HINTS = {"experiments/create": "add the model to `models` in the stack config and run `tidemill up`"}
@@ -131,8 +130,8 @@ class Guard:
         self, app: ASGIApp, routes: Routes, credentials: Credentials, upload_problem: Callable[[str], str | None]
     ) -> None:
         self._app = app
-        self._limited = BodyLimit(app, limit=_BODY_BYTES, seconds=_BODY_SECONDS)
-        self._without_body = BodyLimit(app, limit=0, seconds=_BODY_SECONDS)
+        self._limited = WholeBody(app, limit=_BODY_BYTES, seconds=_BODY_SECONDS)
+        self._without_body = WholeBody(app, limit=0, seconds=_BODY_SECONDS)
         self._routes = routes
         self._credentials = credentials
         self._upload_problem = upload_problem
@@ -152,7 +151,7 @@ class Guard:
             return
         account = await run_in_threadpool(self._credentials.account, scope["headers"])
         if account is None:
-            await _answer(send, 401, "UNAUTHENTICATED", "a user name and its password are required")
+            await answer(send, 401, "UNAUTHENTICATED", "a user name and its password are required", _CHALLENGE)
             return
         if not account.admin and (route is None or not permits(route, account.roles)):
             await self._refuse(send, account, route, f"{method} {path}")
@@ -162,7 +161,7 @@ class Guard:
         if not account.admin and route and (upload := _UPLOAD.match(path)) and route[0] != "GET":
             problem = await run_in_threadpool(self._upload_problem, upload[1])
             if problem:
-                await _answer(send, 403, "PERMISSION_DENIED", f"cannot write {upload[1]}: {problem}")
+                await answer(send, 403, "PERMISSION_DENIED", f"cannot write {upload[1]}: {problem}")
                 return
         if route and route[0] != "GET" and _RECORDED.search(route[1]) and not route[1].endswith("/search"):
             log.info("request", extra={"account": account.name, "method": method, "route": route[1]})
@@ -171,13 +170,13 @@ class Guard:
 
     async def _refuse(self, send: Send, account: Account, route: Route | None, request: str) -> None:
         if route is None:
-            await _answer(send, 404, "ENDPOINT_NOT_FOUND", f"there is no {request}")
+            await answer(send, 404, "ENDPOINT_NOT_FOUND", f"there is no {request}")
             return
         log.warning("refused", extra={"account": account.name, "method": route[0], "route": route[1]})
         roles = ", ".join(sorted(account.roles)) or "none"
         hint = _HINTS.get(route[1].rpartition("/mlflow/")[2], "ask the administrator")
         message = f"the account {account.name} (roles: {roles}) may not use {' '.join(route)}; {hint}"
-        await _answer(send, 403, "PERMISSION_DENIED", message)
+        await answer(send, 403, "PERMISSION_DENIED", message)
 
 
 def _basic(values: Sequence[bytes]) -> tuple[str, str] | None:
@@ -200,13 +199,3 @@ def _basic(values: Sequence[bytes]) -> tuple[str, str] | None:
         return None
     well_formed = username and colon and password and (username + password).isprintable()
     return (username, password) if well_formed else None
-
-
-async def _answer(send: Send, status: int, code: str, message: str) -> None:
-    """Answer in the form of MLflow's errors."""
-    body = json.dumps({"error_code": code, "message": message}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if status == 401:
-        headers.append((b"www-authenticate", _CHALLENGE))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

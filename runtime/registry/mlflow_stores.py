@@ -22,7 +22,7 @@ from urllib.parse import unquote
 from mlflow.entities import LoggedModel, LoggedModelStatus, LoggedModelTag, Run, RunInfo, RunTag
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag, RegisteredModel, RegisteredModelTag
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, INVALID_STATE, PERMISSION_DENIED
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as MlflowModels
 from mlflow.store.tracking.dbmodels.models import SqlTag
@@ -150,7 +150,7 @@ class Runs(MlflowRuns):
         """Set the status of a logged model that is not complete yet."""
         account, now = CURRENT.get(), self._require_logged_model(model_id).status
         if account and not account.admin and LoggedModelStatus.is_finalized(now) and now != status:
-            raise MlflowException(f"the model {model_id} is complete ({now}); log a new one", INVALID_STATE)
+            raise MlflowException(f"the model {model_id} is complete ({now}); log a new one", INVALID_PARAMETER_VALUE)
         return super().finalize_logged_model(model_id, status)
 
     def log_logged_model_params(self, model_id: str, params: Any) -> None:
