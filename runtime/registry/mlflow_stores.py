@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 
-from mlflow.entities import LoggedModel, LoggedModelStatus, LoggedModelTag, Run, RunInfo, RunTag
+from mlflow.entities import LoggedModel, LoggedModelStatus, LoggedModelTag, Run, RunInfo, RunStatus, RunTag
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag, RegisteredModel, RegisteredModelTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED
@@ -178,6 +178,16 @@ class Runs(MlflowRuns):
             found = session.query(SqlTag.value).filter(SqlTag.run_uuid == run_id, SqlTag.key == ACCOUNT).first()
         return str(found[0]) if found else None
 
+    def require_complete(self, run_id: str | None, model_id: str | None) -> None:
+        """Raise MlflowException if a run or logged model is incomplete and the account may not change it."""
+        if model_id:
+            model = self.get_logged_model(model_id)
+            run_id = run_id or model.source_run_id
+            if not LoggedModelStatus.is_finalized(model.status):
+                self._require_logged_model(model_id)
+        if run_id and self.get_run(run_id).info.status == RunStatus.to_string(RunStatus.RUNNING):
+            self._require_run(run_id)
+
     def _require_run(self, run_id: str) -> None:
         _require_changer(f"the run {run_id}", self.owner_of_run(run_id))
 
@@ -220,8 +230,12 @@ class Models(MlflowModels):
         local_model_path: str | None = None,
         model_id: str | None = None,
     ) -> ModelVersion:
-        """Create a version that names its account, from the artifact store only."""
+        """Create a version that names its account, from the artifact store only.
+
+        The files of a version are closed, so a version from the run of a job that still trains would stop the job.
+        """
         require_proxied(source, "source", _SOURCES)
+        runs_here().require_complete(run_id, model_id)
         stamped = _stamped(tags, ModelVersionTag)
         return super().create_model_version(
             name, source, run_id, stamped, run_link, description, local_model_path, model_id
@@ -336,13 +350,19 @@ def upload_problem(runs: Runs, models: Models, path: str) -> str | None:
     return f"it belongs to {version}" if version else None
 
 
+def runs_here() -> Runs:
+    """Return the store of runs of this process's server."""
+    from mlflow.server import handlers
+
+    return cast("Runs", handlers._get_tracking_store())  # pyright: ignore[reportPrivateUsage]
+
+
 def upload_problem_here(path: str) -> str | None:
     """Return `upload_problem` for the stores of this process's server."""
     from mlflow.server import handlers
 
-    runs = cast("Runs", handlers._get_tracking_store())  # pyright: ignore[reportPrivateUsage]
     models = cast("Models", handlers._get_model_registry_store())  # pyright: ignore[reportPrivateUsage]
-    return upload_problem(runs, models, path)
+    return upload_problem(runs_here(), models, path)
 
 
 def install() -> None:

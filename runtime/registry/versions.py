@@ -121,8 +121,8 @@ def serving_version(
 def version_of_job(model: str, job: str, *, registry: RegistrySettings | None = None) -> ModelVersion | None:
     """Return the newest version that the job `job` trained, or None.
 
-    The version and its run must be of the training account, which the stack's MLflow records. An MLflow without this
-    record (an existing server) cannot prove who set the job's tag; versions without it are accepted.
+    The training account must have created the version and its run, as the stack's MLflow records. Versions of earlier
+    releases and of an existing MLflow server may have no such record; they are accepted without this proof.
     """
     chosen = registry or runtime_settings().registry
     client = connect(chosen)

@@ -400,9 +400,22 @@ def test_who_trains_cannot_promote_a_version_of_their_own(stand: Stand) -> None:
         assert (answer.status_code, "only the account training" in answer.text) == (403, True), (path, answer.text)
     for path in (f"{base}/model/MLmodel", f"{place(pending['artifact_uri'])}/MLmodel"):
         assert stand["train"].put(f"{FILES}/{path}", content=b"evil").status_code == 403, path
+    # A version would close the files that the job still writes.
+    stand["training"].put(f"{FILES}/{base}/model/MLmodel", content=b"x").raise_for_status()
+    for source, more in (
+        (f"{trained['info']['artifact_uri']}/model", {"run_id": trained_id}),
+        (f"{trained['info']['artifact_uri']}/model", {}),
+        (f"runs:/{trained_id}/model", {}),
+        (f"models:/{pending['model_id']}", {}),
+        (f"models:/{pending['model_id']}", {"model_id": pending["model_id"]}),
+        (f"{pending['artifact_uri']}", {"model_id": pending["model_id"]}),
+    ):
+        assert stand.version(source, "train", **more).status_code in (400, 403), (source, more)
     log = {"run_id": trained_id, "metrics": [{**metric, "value": 0.4}]}
     stand["training"].post(f"{API}/runs/log-batch", json=log).raise_for_status()
     own = register("training", trained, job)
+    ended = {"run_id": trained_id, "status": "FINISHED", "end_time": 2}
+    stand["training"].post(f"{API}/runs/update", json=ended).raise_for_status()
 
     evil = stand.run("train", tags=[job, verdict, {"key": "mine", "value": "1"}])
     evil_id = evil["info"]["run_id"]
