@@ -91,14 +91,14 @@ def listen_settings(
     plain = {"plain_http": True} if target.plain_http else {}
     names: pulumi.Input[list[str]] = [ANY, *hosts] if target.plain_http else list(hosts)
     if endpoint is not None:
-        names = pulumi.Output.all(endpoint.url, endpoint.public_url).apply(lambda urls: names_of(urls, hosts))
+        names = pulumi.Output.all(endpoint.url, endpoint.public_url).apply(lambda urls: host_names_of(urls, hosts))
     return {"host": "@{host}", "port": "@{port}", "hosts": names, "token_file": f"@{{secret-file:{token}}}", **plain}
 
 
-def names_of(urls: Sequence[str], more: Sequence[str] = ()) -> list[str]:
+def host_names_of(urls: Sequence[str], more: Sequence[str] = ()) -> list[str]:
     """Return the host names in `urls`, and `more`, without duplicates and IP addresses, which are always accepted.
 
-    >>> names_of(["http://monitor:8080", "https://monitor.example.org", "http://127.0.0.1:8080"])
+    >>> host_names_of(["http://monitor:8080", "https://monitor.example.org", "http://127.0.0.1:8080"])
     ['monitor', 'monitor.example.org']
     """
     found = [urlsplit(url).hostname or "" for url in urls]

@@ -198,7 +198,7 @@ class Monitoring(pulumi.ComponentResource):
                     "--config.file=@{config}/prometheus.yml",
                     "--web.config.file=@{config}/web.yml",
                     "--web.listen-address=@{host}:@{port}",
-                    # No other site's pages may read answers; the default is any site.
+                    # Pages of other sites cannot read answers; the default allows all sites.
                     f"--web.cors.origin={_NO_ORIGIN}",
                     f"--storage.tsdb.path=@{{store:{store.name}}}",
                     f"--storage.tsdb.retention.time={format_duration(args.config.retention)}",

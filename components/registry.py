@@ -253,6 +253,6 @@ def _mlflow(target: Target, endpoint: EndpointRef, parts: _Parts) -> ServiceArgs
 
 
 def _hosts(addresses: list[str]) -> str:
-    """Return the hosts of addresses and URLs and this machine's own names, each once, as MLflow expects them."""
+    """Return the hosts in `addresses` and the loopback names, without duplicates, as MLflow's comma-separated list."""
     given = (urlsplit(f"//{text.rpartition('//')[2]}").netloc for text in addresses)
     return ",".join(dict.fromkeys((*given, *accounts.OWN_HOSTS)))

@@ -133,7 +133,7 @@ class LakeConfig(Settings):
     @model_validator(mode="after")
     def _require_distinct_keys(self) -> LakeConfig:
         if len(set(self.verdict_keys)) != len(self.verdict_keys):
-            raise ValueError("verdict_keys: the same number is given twice")
+            raise ValueError("verdict_keys: a number is given twice; give each number once")
         return self
 
 

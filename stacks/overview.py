@@ -211,7 +211,7 @@ class _Readiness:
 
 
 def _readiness(operations: Operations, name: str) -> _Readiness:
-    """Return whether a service of ours is ready; other services, and those that are out of reach, count as ready."""
+    """Return whether a service of tidemill is ready; other services, and unreachable ones, count as ready."""
     try:
         answer = None if name in _HEALTH else operations.ask(name, "/readyz")
     except TidemillError:

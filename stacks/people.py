@@ -38,7 +38,7 @@ class Person:
 
     Attributes:
         name: its name.
-        may: its roles, sorted; empty for an account without access, which somebody created in MLflow itself.
+        may: its roles, sorted; empty for an account without access, which someone created in MLflow itself.
     """
 
     name: str
@@ -84,17 +84,17 @@ class People:
         """Create the account `name` with the roles `may`, and return its password.
 
         Raises:
-            UserError: the name is not valid, belongs to the platform, or has an account already.
+            UserError: the name is not valid, belongs to the platform, or already has an account.
         """
         if problem := name_problem(name):
             raise UserError(problem, field="NAME", value=name, hint="choose another name")
         roles = self._role_ids()
         if name in {person.name for person in self.all()}:
             hint = f"to change it, run `tidemill users revoke {name}` first"
-            raise UserError("has an account already", field="NAME", value=name, hint=hint)
+            raise UserError("already has an account", field="NAME", value=name, hint=hint)
         password = secrets.token_urlsafe(24)
         self._send("POST", f"{_USERS}/create", {"username": name, "password": password})
-        # Until it has a role, the account can use nothing.
+        # The account has no access until it has a role.
         for role in sorted(may):
             self._send("POST", f"{_ROLES}/assign", {"username": name, "role_id": roles[role]})
         return password
@@ -137,5 +137,9 @@ class People:
         found = json_body(answer)
         if not answer.is_success:
             message = server_message(found, answer.text)
-            raise PlatformError(f"answered {answer.status_code} to {method} {route} ({message})", field="mlflow")
+            raise PlatformError(
+                f"answered {answer.status_code} to {method} {route} ({message})",
+                field="mlflow",
+                hint="see `tidemill logs mlflow`",
+            )
         return cast("dict[str, Any]", found)

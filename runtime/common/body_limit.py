@@ -1,4 +1,4 @@
-"""The limits of request bodies: their size, also in chunks, and the time in which they arrive."""
+"""Limits of request bodies: their size, also in chunks, and the time until they have arrived."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from .host_names import refuse
 class BodyLimit:
     """An ASGI application that limits the body of each request to `app`.
 
-    A body that declares too many bytes is refused before it is read. Any other body is counted while `app` reads it.
+    A body with a too large `Content-Length` is refused before it is read. Other bodies are counted while `app` reads
+    them.
 
     Args:
         app: the application behind it, made with Starlette.

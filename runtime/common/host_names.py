@@ -16,7 +16,7 @@ from typing import Any
 from .problem import PROBLEM_TYPE, problem_document
 
 ANY = "*"
-"""As a configured name: accept every name."""
+"""The configured name that accepts every name."""
 
 _LOOPBACK = "localhost"
 _MAX_LENGTH = 300
@@ -47,7 +47,7 @@ class HostNames:
         if len(hosts) == 1:
             return self.problem(hosts[0])
         if not hosts and http_version == "1.0":
-            return None  # it did not require the header; browsers always send it
+            return None  # HTTP/1.0 does not require the header, and browsers always send it
         return 400, f"the request must have one Host header, not {len(hosts)}"
 
     def _problem(self, host: bytes) -> tuple[int, str] | None:
@@ -57,7 +57,7 @@ class HostNames:
         name = found["name"].rstrip(".")
         if self._any or name in self._names or is_address(name.strip("[]")):
             return None
-        return 421, f"this service does not answer to the name {name}; add it to the service's `hosts`"
+        return 421, f"this service does not accept the host name {name}; add it to the service's `hosts`"
 
 
 def is_address(text: str) -> bool:
@@ -90,7 +90,7 @@ class HostCheck:
 
 
 async def refuse(send: Any, status: int, detail: str) -> None:
-    """Send a problem document and close the connection, so that the request's body need not be read."""
+    """Send a problem document and close the connection, without reading the request's body."""
     body = problem_document(status, detail).encode()
     headers = [
         (b"content-type", PROBLEM_TYPE.encode()),

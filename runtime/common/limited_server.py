@@ -1,8 +1,7 @@
 """A uvicorn server with limits for the heads of requests, for slow clients and for the number of connections.
 
-The only module that uses uvicorn's private class for HTTP/1.1 with h11, so pyproject.toml pins uvicorn's minor version.
-h11 limits what it holds of an incomplete head, chunk header or trailer. uvicorn's other parser, httptools, holds a
-header of any size.
+Only this module uses uvicorn's private class for HTTP/1.1 with h11, so pyproject.toml pins uvicorn's minor version.
+h11 limits the memory for an incomplete head, chunk header or trailer. uvicorn's other parser, httptools, does not.
 """
 
 from __future__ import annotations
@@ -39,30 +38,30 @@ class LimitedConnection(H11Protocol):
             transport.abort()
 
     def on_response_complete(self) -> None:
-        """Note the time."""
+        """Record the time, and handle the response as uvicorn does."""
         self.waiting_since = self.loop.time()
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP or too long; close the connection if its response has already started."""
+        """Refuse a request that is not HTTP or too long; only close the connection if a response has started."""
         try:
             super().send_400_response(msg)
         except h11.LocalProtocolError:
             self.transport.abort()
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:  # pyright: ignore[reportUnnecessaryComparison] - it is None at first
-            # The application that still reads this request learns that it is over, and its answer is dropped.
+            # Tell the application that still reads this request that the client left; its answer is dropped.
             cycle.disconnected = True
             cycle.message_event.set()
 
     def waits(self) -> bool:
-        """Return whether the client owes the server a head, or the rest of a request that is already answered."""
+        """Return whether the server waits for a head, or for the rest of a request that is already answered."""
         answered = self.cycle is None or self.cycle.response_complete  # pyright: ignore[reportUnnecessaryComparison] - it is None at first
         return answered and not self.transport.is_closing()
 
 
 class LimitedServer(uvicorn.Server):
-    """Serves an application with these limits.
+    """A uvicorn server that applies these limits.
 
     Args:
         app: the application, or the import string of its factory.

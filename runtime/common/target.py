@@ -87,7 +87,7 @@ def _number(value: Any) -> float | None:
 
 
 def _numbers(values: Any) -> tuple[float, ...] | None:
-    """Return finite numbers, or None if a value is none; text is none, even if it can be read as a number."""
+    """Return `values` as numbers, or None if one of them is not a finite number; text is never a number."""
     items = values.tolist() if hasattr(values, "tolist") else list(values)
     numbers = [None if isinstance(item, (str, bytes, list)) else _number(item) for item in items]
     found = [number for number in numbers if number is not None]

@@ -1,7 +1,7 @@
 """Signed verdicts: the gate's record of which commits it accepted.
 
 The validation service signs one record per judged commit and keeps it on the branch `tidemill-verdicts` of the same
-repository. Anyone with the lake's key can write there, so readers trust a record only for its signature: Ed25519 (RFC
+repository. Anyone with the lake's key can write there, so readers trust only its signature: Ed25519 (RFC
 8032) in a DSSE envelope (https://github.com/secure-systems-lab/dsse/blob/master/protocol.md).
 """
 
@@ -26,7 +26,7 @@ VERDICT_BRANCH = "tidemill-verdicts"
 """The branch with the verdicts of its repository."""
 
 VERDICT_LIMIT = 64 * 1024 * 1024
-"""Most bytes of a verdict that a reader accepts."""
+"""Maximum size, in bytes, of a verdict that a reader accepts."""
 
 _PAYLOAD_TYPE = "application/vnd.tidemill.verdict+json"
 
@@ -35,7 +35,8 @@ class Verdict(Settings):
     """The gate's verdict on one commit.
 
     The gate compares a commit with `base`, the newest commit of the branch that it accepted before, and judges the
-    files that differ. So an accepted verdict covers all Parquet files below `path`.
+    files that differ. So an accepted verdict covers all Parquet files below `path`. It names them with their SHA-256,
+    because lakeFS does not check the checksums that its clients declare, and stored bytes can change.
     """
 
     repository: str
@@ -44,9 +45,11 @@ class Verdict(Settings):
     success: bool = Field(description="Whether the gate accepted the commit.")
     path: str = Field(description="Folder of the Parquet files that the suite covers; empty for all.")
     base: str | None = Field(default=None, description="The accepted commit that was compared, if any.")
-    files: dict[str, str] = Field(
-        default_factory=dict[str, str], description="Path of each judged file -> lakeFS's checksum of it."
+    files: dict[str, str] | None = Field(
+        default=None,
+        description="Path of each Parquet file below `path` -> SHA-256 of its bytes; None if it was not recorded.",
     )
+    judged: list[str] = Field(default_factory=list[str], description="Paths of the files that the gate judged.")
     suite: str = Field(description="Name of the Great Expectations suite.")
     suite_sha256: str | None = Field(default=None, description="SHA-256 of the suite; None if it was not recorded.")
     reasons: list[str] = Field(default_factory=list[str], description="Why the gate refused the commit.")

@@ -17,6 +17,7 @@ __all__ = [
     "Dataset",
     "Lake",
     "LakeLike",
+    "ObjectInfo",
     "Pinned",
     "Restored",
     "SentLabels",
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
         write,
     )
     from .labels import SentLabels, send_labels
-    from .lake_client import Lake
+    from .lake_client import Lake, ObjectInfo
     from .recovery import Restored, UnvalidatedCommit, restore, unvalidated
 else:
     __getattr__ = lazy_exports(
@@ -65,7 +66,7 @@ else:
         {
             "dataset": __all__,
             "labels": ["SentLabels", "send_labels"],
-            "lake_client": ["Lake"],
+            "lake_client": ["Lake", "ObjectInfo"],
             "recovery": ["Restored", "UnvalidatedCommit", "restore", "unvalidated"],
         },
     )

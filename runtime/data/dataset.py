@@ -68,10 +68,18 @@ class Dataset:
         files: the Parquet files, with sizes in bytes.
     """
 
-    def __init__(self, pinned: Pinned, files: Sequence[ObjectInfo], lake: LakeLike = None) -> None:
+    def __init__(
+        self,
+        pinned: Pinned,
+        files: Sequence[ObjectInfo],
+        lake: LakeLike = None,
+        digests: Mapping[str, str] | None = None,
+    ) -> None:
         self.pinned = pinned
         self.files = tuple(files)
         self._lake = lake
+        # Path -> SHA-256, from the gate's verdict; None if the data need not be validated.
+        self._digests = digests
 
     @property
     def repository(self) -> str:
@@ -115,13 +123,30 @@ class Dataset:
         return self.to_arrow(columns).to_pandas()
 
     def downloaded(self) -> Iterator[tuple[ObjectInfo, Path]]:
-        """Yield each file with its local path, which is valid until the next file is requested."""
+        """Yield each file with its local path, which is valid until the next file is requested.
+
+        Raises:
+            UnvalidatedError: the bytes are not those that the gate judged.
+        """
         with opened(self._lake) as lake, tempfile.TemporaryDirectory(prefix="tidemill-read-") as folder:
             for item in self.files:
                 file = Path(folder, "part.parquet")
                 with file.open("wb") as stream:
                     lake.download(self.repository, self.commit, item.path, stream)
+                if self._digests is not None:
+                    self._verify(item, file, self._digests)
                 yield item, file
+
+    def _verify(self, item: ObjectInfo, file: Path, digests: Mapping[str, str]) -> None:
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if digests.get(item.path) != digest:
+            raise UnvalidatedError(
+                "the bytes are not those that the gate judged: someone changed them in the object store",
+                field="data",
+                value=f"{self.repository}/{self.commit}/{item.path}",
+                hint="restore the object from a backup, or publish the data again",
+            )
 
 
 def resolve(address: str, *, validated: bool = False, lake: LakeLike = None) -> Pinned:
@@ -129,9 +154,9 @@ def resolve(address: str, *, validated: bool = False, lake: LakeLike = None) -> 
 
     Args:
         address: REPOSITORY/REF/PATH.
-        validated: require that the gate accepted the data: a verdict signed with a key in the settings of the lake
-            covers the path. The result is the newest accepted commit. It may be older than the ref, but only if the
-            newer commits change nothing below the path. The suite may have changed since the verdict.
+        validated: require that the gate accepted the data. A verdict must cover the path, and a key in the settings
+            of the lake must have signed it. The result is the newest accepted commit. It may be older than the ref,
+            but only if the newer commits change nothing below the path. The suite may have changed since the verdict.
         lake: the lakeFS server.
 
     Raises:
@@ -170,9 +195,10 @@ def read(address: str, *, validated: bool = False, lake: LakeLike = None) -> Dat
     with opened(lake) as connection:
         pinned = resolve(address, validated=validated, lake=connection)
         files = _parquet_files(connection, pinned)
+        verdict = connection.verdict(pinned.repository, pinned.commit) if validated else None
     if not files:
         raise NotFoundError("no Parquet file at this address", field="data", value=pinned.address)
-    return Dataset(pinned, files, lake)
+    return Dataset(pinned, files, lake, verdict.files if verdict else None)
 
 
 def exists(address: str, *, lake: LakeLike = None) -> bool:
@@ -328,7 +354,7 @@ def _require_covered(lake: Lake, repository: str, commit_id: str, path: str) -> 
 def _hint(lake: Lake) -> str:
     """Return how to get validated data, or why no commit counts as validated."""
     if not lake.settings.verdict_keys:
-        return "set verdict_keys in the settings of the lake; `tidemill env` gives settings that have them"
+        return "set verdict_keys in the settings of the lake; `tidemill env` prints such settings"
     return "publish through a branch, or read a commit that passed"
 
 
@@ -374,7 +400,7 @@ def split(address: str) -> tuple[str, str, str]:
 
 @contextlib.contextmanager
 def opened(lake: LakeLike) -> Generator[Lake]:
-    """Give a connection; close it afterwards if this opened it."""
+    """Yield a connection; close it afterwards if this function opened it."""
     if isinstance(lake, Lake):
         yield lake
         return

@@ -42,11 +42,19 @@ class Commit:
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """An object at a ref; `size` in bytes, `checksum` as lakeFS keeps it (mostly an MD5)."""
+    """An object at a ref.
+
+    Attributes:
+        path: its path.
+        size: bytes, as its writer declared them.
+        checksum: as its writer declared it; for an upload the MD5.
+        address: where the store keeps its bytes; "" if unknown. Two objects with one address are the same.
+    """
 
     path: str
     size: int
     checksum: str
+    address: str = ""
 
 
 class Lake:
@@ -97,7 +105,8 @@ class Lake:
         params: dict[str, Any] = {"prefix": prefix, "amount": _PAGE, "user_metadata": False}
         for item in self._pages(_ref(repository, ref, "objects/ls"), params, f"{repository}/{ref}"):
             if item.get("path_type") == "object":
-                yield ObjectInfo(str(item["path"]), int(item.get("size_bytes") or 0), str(item["checksum"]))
+                size, address = int(item.get("size_bytes") or 0), str(item.get("physical_address") or "")
+                yield ObjectInfo(str(item["path"]), size, str(item["checksum"]), address)
 
     def changed(self, repository: str, left: str, right: str, prefix: str) -> Iterator[tuple[str, str]]:
         """Yield the difference from `left` to `right` as pairs (`added`, `changed` or `removed`, path)."""
@@ -146,6 +155,14 @@ class Lake:
         response = self._send("DELETE", f"{_branch(repository, branch)}/objects", params={"path": path})
         if response.status_code != HTTPStatus.NOT_FOUND:
             self._check(response, f"{repository}/{branch}/{path}")
+
+    def default_branch(self, repository: str) -> str:
+        """Return the default branch, which nobody can delete.
+
+        Raises:
+            NotFoundError: the repository does not exist.
+        """
+        return str(self._json("GET", _repository(repository), what=repository)["default_branch"])
 
     def has_branch(self, repository: str, name: str) -> bool:
         """Tell whether the branch exists.
@@ -259,7 +276,7 @@ class Lake:
 
     @contextmanager
     def _object(self, repository: str, ref: str, path: str) -> Generator[Iterator[bytes]]:
-        """Give the object's bytes in blocks."""
+        """Yield the object's bytes in blocks."""
         try:
             with self._http.stream("GET", _ref(repository, ref, "objects"), params={"path": path}) as response:
                 if response.is_error:

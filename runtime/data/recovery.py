@@ -1,4 +1,4 @@
-"""Commits on a branch that did not pass the gate: lists them, and removes the data that they brought."""
+"""Lists the commits of a branch that did not pass the gate, and removes their data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from ..common.errors import ConfigError, UnvalidatedError
 from .dataset import LakeLike, newest_accepted, opened, prefix_of, split
-from .lake_client import Commit, Lake
+from .lake_client import Commit, Lake, ObjectInfo
 
 _MAX_COMMITS = 100
 _MAX_FILES = 1000
@@ -41,9 +41,9 @@ class Restored:
     """The result of `restore`.
 
     Attributes:
-        commit: the merge that restored the branch; None if there was nothing to restore.
-        accepted: the accepted commit whose data the branch has again.
-        removed, restored: the paths that were deleted, and those whose accepted content is back.
+        commit: the merge that restored the branch; None if there was nothing to restore, or for a dry run.
+        accepted: the accepted commit whose data the branch now has.
+        removed, restored: the deleted paths, and the paths whose accepted content was restored.
     """
 
     commit: str | None
@@ -55,8 +55,8 @@ class Restored:
 def unvalidated(address: str, *, lake: LakeLike = None) -> list[UnvalidatedCommit]:
     """Return the commits of `REPOSITORY/BRANCH[/PATH]` that brought data past the gate, newest first, at most 100.
 
-    These are the commits after the newest accepted one that changed something at or below the path. Without any
-    accepted commit, all that changed it.
+    These are the commits after the newest accepted one that changed something at or below the path. If the gate
+    accepted no commit, these are all commits that changed something there.
 
     Raises:
         NotFoundError: the repository or branch does not exist.
@@ -74,48 +74,71 @@ def unvalidated(address: str, *, lake: LakeLike = None) -> list[UnvalidatedCommi
     return found
 
 
-def restore(address: str, *, lake: LakeLike = None) -> Restored:
-    """Give the branch `REPOSITORY/BRANCH` the data of its newest accepted commit again, through the gate.
+def restore(address: str, *, dry_run: bool = False, lake: LakeLike = None) -> Restored:
+    """Restore the data of the newest accepted commit of `REPOSITORY/BRANCH`, through the gate.
 
     The history keeps the commits that did not pass. lakeFS action files stay as they are; `tidemill up` restores the
     gate's own. A repeated call changes nothing.
 
+    Args:
+        address: the branch.
+        dry_run: only return what would change.
+        lake: the lakeFS server.
+
     Raises:
         ConfigError: the address has a path.
-        UnvalidatedError: the gate accepted no commit of the branch.
+        UnvalidatedError: the gate accepted no commit of the branch, or lakeFS merged without calling the gate.
         GateError: the gate refused the merge.
         UnreachableError: lakeFS or the gate does not answer; nothing was merged.
     """
     repository, branch, path = split(address)
     if path:
-        raise ConfigError("has a path", field="data", value=address, hint="write REPOSITORY/BRANCH")
+        raise ConfigError("must not have a path", field="data", value=address, hint="write REPOSITORY/BRANCH")
     with opened(lake) as connection:
         head = connection.head(repository, branch)
         good = newest_accepted(connection, repository, head.id)
         verdict = connection.verdict(repository, good.id) if good else None
         if good is None or verdict is None:
             raise UnvalidatedError("no commit passed the gate", field="data", value=address, hint="publish data first")
-        changes = [
-            (kind, name)
-            for kind, name in connection.changed(repository, good.id, head.id, prefix_of(verdict.path))
-            if not name.startswith(_ACTIONS)
-        ]
-        removed = tuple(name for kind, name in changes if kind == "added")
-        back = tuple(name for kind, name in changes if kind != "added")
-        if not changes:
-            return Restored(None, good.id, (), ())
+        # Not lakeFS's comparison, which does not see another address behind the same declared checksum.
+        prefix = prefix_of(verdict.path)
+        before, now = (_objects(connection, repository, commit, prefix) for commit in (good.id, head.id))
+        removed = tuple(sorted(now.keys() - before.keys()))
+        back = tuple(name for name, item in before.items() if now.get(name) != item)
+        if dry_run or not (removed or back):
+            return Restored(None, good.id, removed, back)
         temporary = f"tidemill-restore-{head.id[:12]}"
         connection.delete_branch(repository, temporary)
         connection.create_branch(repository, temporary, head.id)
-        for name in removed:
+        message = f"Restore the data of {good.id[:12]}"
+        # lakeFS keeps an entry with the same declared checksum in a merge: it must be gone before it comes back.
+        hidden = [name for name in back if name in now and _seem_equal(now[name], before[name])]
+        for name in (*removed, *hidden):
             connection.delete(repository, temporary, name)
+        if hidden:
+            connection.commit(repository, temporary, f"{message}: remove changed objects", {})
+            connection.merge(repository, temporary, branch, f"{message}: remove changed objects", {})
         for name in back:
             connection.copy(repository, temporary, name, good.id)
-        message = f"Restore the data of {good.id[:12]}"
         connection.commit(repository, temporary, message, {})
         made = connection.merge(repository, temporary, branch, message, {})
         connection.delete_branch(repository, temporary)
+        if made is not None and not connection.accepted(repository, made):
+            raise UnvalidatedError(
+                "the data is restored, but lakeFS did not call the gate: its action file on the branch was changed",
+                field="data",
+                value=address,
+                hint="run `tidemill up`, which restores the action file",
+            )
         return Restored(made, good.id, removed, back)
+
+
+def _seem_equal(left: ObjectInfo, right: ObjectInfo) -> bool:
+    return (left.size, left.checksum) == (right.size, right.checksum)
+
+
+def _objects(lake: Lake, repository: str, ref: str, prefix: str) -> dict[str, ObjectInfo]:
+    return {item.path: item for item in lake.objects(repository, ref, prefix) if not item.path.startswith(_ACTIONS)}
 
 
 def _changed_files(lake: Lake, repository: str, item: Commit, path: str) -> tuple[str, ...]:

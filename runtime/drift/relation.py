@@ -1,9 +1,9 @@
-"""The relation of labels to predictions: how often a model was right, at each score, on rows it was not fitted on.
+"""The relation between predictions and labels, on rows that the model was not fitted on.
 
-A change of it is concept drift, or labels that somebody poisoned; no statistic can tell the two apart. A classifier is
-compared by its error of calibration in each band of its score: the share of rows with the predicted class (of a binary
-one: class 1) minus the mean score. So a window with other scores, but the same relation, does not differ. A model of
-numbers is compared by its residuals.
+The cause of a change is concept drift or poisoned labels; no statistic can tell the two apart. Classifiers are compared
+by the calibration error in each band of the score: the share of rows with the predicted class (binary classifiers:
+class 1) minus the mean score. So a window with other scores, but the same relation, does not differ. Models of numbers
+are compared by their residuals.
 
     reference = Relation.of(held_out_scores, held_out_labels, classes=(0.0, 1.0))
     change = reference.compare(scores, labels)
@@ -25,10 +25,10 @@ ALPHA = 1e-4
 """Level of the test. A window is tested again each time it grows, so the level is far below 1 %."""
 
 MIN_DISTANCE = 0.05
-"""A smaller distance is no change: at many rows, a test also finds differences that do not matter."""
+"""Minimum distance of a change: with many rows, the test also finds differences that do not matter."""
 
 MIN_ROWS = 100
-"""Rows that both sides need."""
+"""Minimum number of rows on each side."""
 
 _Floats: TypeAlias = NDArray[np.float64]
 _COUNT = 10
@@ -72,18 +72,18 @@ class _Band(NamedTuple):
 
     @property
     def error(self) -> float:
-        """The error of calibration."""
+        """The calibration error."""
         return self.errors / self.rows
 
     @property
     def deviations(self) -> float:
-        """The sum of squared deviations from the error of calibration."""
+        """The sum of squared deviations from the calibration error."""
         return max(0.0, self.squares - self.errors**2 / self.rows)
 
 
 @dataclass(frozen=True)
 class Relation:
-    """The relation on rows that the model was not fitted on.
+    """The relation between predictions and labels, on rows that the model was not fitted on.
 
     Attributes:
         kind: `classes` or `numbers`.
@@ -115,10 +115,10 @@ class Relation:
         given = np.asarray(predictions, dtype="float64")
         known = np.asarray(labels, dtype="float64")
         if len(given) != len(known):
-            raise ConfigError("one prediction for each true value is needed", field="held_out", value=len(given))
+            raise ConfigError("must have one prediction for each true value", field="held_out", value=len(given))
         if classes is None:
             if given.ndim != 1:
-                raise ConfigError("the model has no classes, so each prediction is one number", field="held_out")
+                raise ConfigError("must have one number for each row: the model has no classes", field="held_out")
             residuals = _finite(known - given)
             if len(residuals) < MIN_ROWS:
                 return None
@@ -127,7 +127,7 @@ class Relation:
             return cls("numbers", residuals=tuple(np.sort(residuals).tolist()))
         ordered = tuple(float(each) for each in classes)
         if (given.ndim == 1 and len(ordered) != 2) or (given.ndim == 2 and given.shape[1] != len(ordered)):
-            raise ConfigError(f"{len(ordered)} classes need as many probabilities for each row", field="held_out")
+            raise ConfigError(f"must have {len(ordered)} probabilities for each row: one per class", field="held_out")
         scores, hits = _scores_and_hits(given, known, ordered)
         if len(scores) < MIN_ROWS:
             return None

@@ -59,7 +59,7 @@ class _MonitorMetrics(Collector):
         base = ["model", "version"]
         changed = GaugeMetricFamily(
             "tidemill_label_relation_changed",
-            "1 if the relation between features and label changed since training: concept drift or poisoned labels.",
+            "1 if the relation between predictions and labels changed: concept drift or poisoned labels.",
             labels=base,
         )
         distance = GaugeMetricFamily(

@@ -24,7 +24,7 @@ class _Listing:
 
 
 class CaptureHealth:
-    """Notes unreadable segments, and counts segments that disappeared since it was created.
+    """Records unreadable segments, and counts segments that were deleted since this object was created.
 
     Days beyond the retention time are deleted by the model server, and do not count.
 
@@ -46,7 +46,7 @@ class CaptureHealth:
         self.lost_at: datetime | None = None
 
     def add_unreadable(self, segment: Segment, error: Exception) -> None:
-        """Note that `segment` cannot be read."""
+        """Record that `segment` cannot be read."""
         if segment.name not in self._unreadable:
             self._unreadable[segment.name] = segment
             _log.error("cannot read a capture segment", extra={"segment": str(segment.path), "error": str(error)})
@@ -97,14 +97,19 @@ class CaptureHealth:
     def notes(self) -> list[str]:
         """Return a sentence for each problem."""
         found = [
-            f"{count} {_NOUNS[kind]} cannot be read; the monitor's log names them"
+            f"{_segments(count, kind)} cannot be read; the monitor's log names them"
             for kind in KINDS
             if (count := self.unreadable(kind))
         ]
         if self.lost_at is not None:
-            lost = " and ".join(f"{self.lost[kind]} {_NOUNS[kind]}" for kind in KINDS if self.lost[kind])
-            found.append(f"{lost} were deleted (last seen {self.lost_at.isoformat(timespec='seconds')})")
+            lost = " and ".join(_segments(self.lost[kind], kind) for kind in KINDS if self.lost[kind])
+            found.append(f"{lost} were deleted (last detected {self.lost_at.isoformat(timespec='seconds')})")
         return found
 
 
-_NOUNS: dict[Kind, str] = {CAPTURE: "capture segments", LABELS: "label segments"}
+_NOUNS: dict[Kind, str] = {CAPTURE: "capture segment", LABELS: "label segment"}
+
+
+def _segments(count: int, kind: Kind) -> str:
+    """Return the count with its noun, such as `3 label segments`."""
+    return f"{count} {_NOUNS[kind]}{'' if count == 1 else 's'}"

@@ -20,7 +20,7 @@ class Capped:
 def cap_shares(senders: list[str | None], order: NDArray[np.uint64], share: float) -> Capped:
     """Keep at most `share` of the kept rows for each API key, if several keys sent labels.
 
-    With k keys, no key can be held below 1/k, so a smaller `share` counts as 1/k: all keys then have equally many rows.
+    With k keys, a `share` below 1/k is impossible and counts as 1/k: all keys then have the same number of rows.
     The rows of a key that are kept are those with the smallest `order`, a hash of the request: the choice does not
     depend on features or labels, and is the same each time. Rows of unknown senders, from before keys were recorded,
     are kept.
@@ -56,7 +56,7 @@ def _largest(counts: list[int], others: int, share: float) -> int:
     def fits(most: int) -> bool:
         return most <= share * (others + sum(min(count, most) for count in counts)) + 1e-9
 
-    # The kept rows grow ever more slowly with `most`, so it fits up to some number and never after it.
+    # Each step of `most` adds fewer kept rows, so all numbers up to the result fit, and no larger one does.
     low, high = 0, max(counts)
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,4 +1,4 @@
-"""The labels of captured rows: the last one counts, unusable ones are dropped with a reason, and senders are known."""
+"""The labels of captured rows, with their senders. The last label counts; unusable labels are dropped with a reason."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class LabelBook:
         return len(self._labels)
 
     def add(self, table: pa.Table, kept: Callable[[int], bool] = lambda _: True) -> list[int]:
-        """Take the labels in `table` for the rows that `kept` accepts; return all rows of the table."""
+        """Add the labels in `table` for the rows that `kept` accepts; return all rows of the table."""
         rows: list[int] = keys(table).tolist()
         senders = table[KEY].to_pylist()
         received: list[pd.Timestamp] = table["received_at"].to_pandas().tolist()

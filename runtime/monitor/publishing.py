@@ -174,7 +174,7 @@ class Publisher:
         return self._write(found, sorted(day.day for day in due))
 
     def _wait(self, found: LabelledRows, tried: object) -> None:
-        """Wait for more rows: too few are left without unusable labels, and with the cap on each key's share."""
+        """Record that the days wait: too few rows are left without unusable labels and rows above a key's share."""
         self._waited_with = tried
         if found.capped and not self.waiting:
             _log.warning(

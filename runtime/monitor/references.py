@@ -32,7 +32,7 @@ class Reference:
         sample: at most 1,000 rows.
         profile: the profile of all rows.
         target: the contract of the labels; empty for a version that was logged without one.
-        relation: the relation of labels to predictions, or None if the version was logged without held-out rows.
+        relation: the relation between predictions and labels, or None if the version was logged without held-out rows.
     """
 
     version: str

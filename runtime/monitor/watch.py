@@ -39,7 +39,7 @@ class Snapshot:
 
     Attributes:
         not_compared: features that the capture omits or hashes.
-        relation: the relation of labels to predictions, compared with that of held-out rows.
+        relation: the relation between predictions and labels, compared with that of held-out rows.
         relation_known: whether the version was logged with held-out rows.
         dropped: reason -> rows of the window whose label is not used.
         outside: rows of the window with a label outside the range at training.
@@ -158,7 +158,7 @@ class Watch:
             found.append(f"{now.outside} labels of the window are outside the range at training")
         if now.relation is not None and now.relation.changed:
             found.append(
-                "the relation between features and label changed: concept drift or poisoned labels; "
+                "the relation between predictions and labels changed: concept drift or poisoned labels; "
                 f"labels were sent by {_listed(now.labels)}"
             )
         if self.publisher.waiting:

@@ -35,7 +35,7 @@ PEOPLE: Final = frozenset({READ, TRAIN, PROMOTE})
 GRANTS: Final[Mapping[Permitted, Mapping[str, str]]] = {
     READ: {"experiment": "READ", "registered_model": "READ"},
     TRAIN: {"experiment": "EDIT", "registered_model": "EDIT"},
-    # MLflow asks for MANAGE to remove an alias.
+    # MLflow requires MANAGE to remove an alias.
     PROMOTE: {"experiment": "READ", "registered_model": "MANAGE"},
 }
 """MLflow's permissions of each role of people, on all experiments and all registered models."""
@@ -45,10 +45,10 @@ OWN_HOSTS: Final = ("localhost", "localhost:*", "127.0.0.1", "127.0.0.1:*")
 
 ROLE_PREFIX: Final = "tidemill-"
 WORKSPACE: Final = "default"
-"""MLflow's workspace of the roles; the stack's server has no other one."""
+"""MLflow's workspace of the roles; the stack's server has no other workspace."""
 
 MOVED_TAG: Final = "tidemill.moved."
-"""Followed by an alias, a tag of versions and registered models: who moved the alias last, and when.
+"""Prefix of tags of versions and registered models; the alias follows. The value says who moved it last, and when.
 
 Only the server sets it.
 """

@@ -1,7 +1,7 @@
 """MLflow's own application with authentication, as `python -m tidemill.runtime.registry` starts it on every target.
 
-In front of MLflow's own checks, which are about single experiments and models, the table in `mlflow_routes` says which
-account may use which route. `mlflow_stores` keeps artifacts in the server's own store and records who did what.
+The table in `mlflow_routes` says which account may use which route. MLflow's own checks of single experiments and
+models come after it. `mlflow_stores` keeps artifacts in the server's own store and records who did what.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def create_app() -> FastAPI:
     mlflow_stores.install()
     # As `mlflow server` does before it listens: two concurrent first requests would both create the tables.
     handlers.initialize_backend_stores()
-    # MLflow has no rule of its own for it, and would allow only administrators.
+    # MLflow has no rule for this route, so it would allow only administrators.
     auth.BEFORE_REQUEST_VALIDATORS["/metrics", "GET"] = _permitted
     # With `_MLFLOW_SGI_NAME=uvicorn`, MLflow wraps its Flask application in a FastAPI one.
     app = cast("FastAPI", auth.create_app())

@@ -1,7 +1,7 @@
-"""The check in front of MLflow: who calls, and whether the table of routes lets that account use the route.
+"""Checks each request before MLflow does: its account, and whether the table permits the route to this account.
 
-Without valid credentials the answer is 401, with an account that the route does not permit 403. MLflow's own checks,
-which know about permissions on single experiments and models, follow after it. Bodies are limited, except uploads.
+The answer is 401 without valid credentials, and 403 if the table does not permit the route. MLflow's own checks of
+permissions on single experiments and models come after it. Bodies are limited, except uploads.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Routes:
 
 
 class Credentials:
-    """Finds the account of a request in MLflow's database; a change there holds for the next request."""
+    """Finds the account of a request in MLflow's database; a change there applies to the next request."""
 
     def __init__(self, store: SqlAlchemyStore) -> None:
         self._store = store
@@ -170,7 +170,7 @@ class Guard:
 
     async def _refuse(self, send: Send, account: Account, route: Route | None, request: str) -> None:
         if route is None:
-            await answer(send, 404, "ENDPOINT_NOT_FOUND", f"there is no {request}")
+            await answer(send, 404, "ENDPOINT_NOT_FOUND", f"there is no route {request}")
             return
         log.warning("refused", extra={"account": account.name, "method": route[0], "route": route[1]})
         roles = ", ".join(sorted(account.roles)) or "none"

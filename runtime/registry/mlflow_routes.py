@@ -94,9 +94,9 @@ _RULES: tuple[tuple[frozenset[str], str], ...] = (
         POST {api}/3.0/mlflow/traces/metrics
         """,
     ),
-    # One's own password; MLflow asks for the current one.
+    # A person's own password; MLflow requires the current one.
     (PEOPLE, "PATCH {api}/2.0/mlflow/users/update-password"),
-    # MLflow's client asks to create a registered model before each new version; the store refuses a new name.
+    # MLflow's client calls `registered-models/create` before each new version; the store refuses a new name.
     (
         _TRAINERS,
         """
@@ -132,7 +132,7 @@ _RULES: tuple[tuple[frozenset[str], str], ...] = (
         """,
     ),
     (frozenset({PROMOTE}), "PATCH {api}/2.0/mlflow/model-versions/update"),
-    # Content that `up` declares, deletions, and links that give artifacts to anybody who has them.
+    # Content that `up` declares, deletions, and links with which anyone can read an artifact.
     (
         _ADMIN,
         """
@@ -376,7 +376,7 @@ def _table() -> Mapping[Route, frozenset[str]]:
 
 
 TABLE: Final[Mapping[Route, frozenset[str]]] = _table()
-"""Method and path -> the roles that may use it; empty for administrators only, PUBLIC for everybody."""
+"""Method and path -> the roles that may use it; empty for administrators only, PUBLIC for everyone."""
 
 
 def canonical(path: str) -> str:

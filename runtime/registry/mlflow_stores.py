@@ -1,13 +1,13 @@
-"""MLflow's stores for runs and models, with what the platform adds.
+"""MLflow's stores for runs and models, with the rules of the platform.
 
-- Artifacts are only in the store of the server: other locations are refused, also in old experiments.
+- Artifacts are only in the server's own store: other locations are refused, also in old experiments.
 - Runs, logged models and versions name the account that created them; versions also who moved an alias to them.
-- The runs and logged models of a service's account are changed by this account and administrators only.
-- The tags of jobs and of the promotion gate are set by the accounts that train or promote.
+- Only the account of a service, and administrators, change its runs and logged models.
+- Only the training account sets the tag of a job, and only accounts that may promote set the tags of the gate.
 - Only administrators create registered models.
 - The artifacts of a version, and of a complete logged model, do not change.
 
-These classes replace MLflow's own through its registries of stores, so that they hold for every route.
+These classes replace MLflow's own through its registries of stores, so the rules apply to every route.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .artifact_locations import PROXIED, is_proxied
 _SOURCES = frozenset({PROXIED, "runs", "models"})
 
 
-_NO_PLACE = "it is not a place for artifacts of a run or a logged model"
+_NO_PLACE = "it is not in the artifact folder of an existing run or logged model"
 
 _MadeTag = TypeVar("_MadeTag", RunTag, LoggedModelTag, ModelVersionTag)
 
@@ -262,13 +262,13 @@ class Models(MlflowModels):
         super().delete_registered_model_tag(name, key)
 
     def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
-        """Move an alias, and record who did at the version and the registered model."""
+        """Move an alias, and record the account on the version and the registered model."""
         super().set_registered_model_alias(name, alias, version)
         move = self._record_move(name, alias, str(version))
         super().set_model_version_tag(name, version, ModelVersionTag(MOVED_TAG + alias, move))
 
     def delete_registered_model_alias(self, name: str, alias: str) -> None:
-        """Delete an alias, and record who did at the registered model."""
+        """Delete an alias, and record the account on the registered model."""
         super().delete_registered_model_alias(name, alias)
         self._record_move(name, alias, None)
 
@@ -283,7 +283,7 @@ class Models(MlflowModels):
         return f"{found[0]}@{found[1]}" if found else None
 
     def version_of_run(self, run_id: str) -> str | None:
-        """Return NAME@VERSION of a version that the run made, or None."""
+        """Return NAME@VERSION of a version that the run created, or None."""
         with self.ManagedSessionMaker() as session:
             found = (
                 session.query(SqlModelVersion.name, SqlModelVersion.version)
@@ -293,7 +293,7 @@ class Models(MlflowModels):
         return f"{found[0]}@{found[1]}" if found else None
 
     def _record_move(self, name: str, alias: str, version: str | None) -> str:
-        """Record at the registered model who moved its alias to `version`; return the record as JSON."""
+        """Record on the registered model which account moved its alias to `version`; return the record as JSON."""
         account = CURRENT.get()
         move = {
             "account": account.name if account else None,
@@ -315,9 +315,9 @@ class Models(MlflowModels):
 def upload_problem(runs: Runs, models: Models, path: str) -> str | None:
     """Return why the account of the request may not write to `path` in the artifact store, or None.
 
-    Only the places of existing runs and logged models are open: elsewhere, a file could take the place of a folder.
-    The files of a version are closed: otherwise they could be exchanged after the promotion. The runs of a service's
-    account are closed for others: otherwise their files could be exchanged before.
+    Administrators may write everywhere. Others may write only to the folders of existing runs and logged models:
+    elsewhere, a file could block the name of a folder. They may not write to the files of a version, or to the runs and
+    logged models of a service's account: these files could otherwise be replaced after or before the promotion.
     """
     while (plain := unquote(path)) != path:
         path = plain
@@ -332,14 +332,14 @@ def upload_problem(runs: Runs, models: Models, path: str) -> str | None:
             model = runs.get_logged_model(parts[2])
             location, owner = model.artifact_location, model.tags.get(ACCOUNT)
             if LoggedModelStatus.is_finalized(model.status):
-                return f"the model {model.model_id} is complete"
+                return f"the logged model {model.model_id} is complete; log a new one"
         else:
             run = parts[1]
             location, owner = runs.get_run(run).info.artifact_uri, runs.owner_of_run(run)
             places += [f"runs:/{run}/{'/'.join(names[:length])}" for length in range(1, len(names) + 1)]
             # Lineage and drift reference.
             if names[0] == "tidemill" and (version := models.version_of_run(run)):
-                return f"the run {run} made {version}"
+                return f"the run {run} created {version}, so these files cannot change; start a new run"
     except MlflowException:
         return _NO_PLACE
     if location != root:
@@ -347,7 +347,7 @@ def upload_problem(runs: Runs, models: Models, path: str) -> str | None:
     if changer := changer_of(owner):
         return f"it belongs to the account {changer}"
     version = models.version_at(places)
-    return f"it belongs to {version}" if version else None
+    return f"it belongs to {version}, whose files cannot change; log a new version" if version else None
 
 
 def runs_here() -> Runs:

@@ -27,7 +27,7 @@ from ..common.files import replacement, sync, write_private
 _log = logging.getLogger(__name__)
 _JOURNALS = ("-wal", "-shm", "-journal")
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-# Reasons of the machine or of another process: the file may be intact.
+# Errors caused by the machine or another process: the file may be intact.
 _NO_DAMAGE = (
     *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY),
     *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL),
@@ -120,7 +120,7 @@ class DatabaseFile:
         return [each for each in found if any(self._path.with_name(name).exists() for name in each.kept)]
 
     def save_copy(self, connection: sqlite3.Connection) -> None:
-        """Replace the copy with the current content; log it if the disk refuses.
+        """Replace the copy with the current content; log an error if it cannot be written.
 
         Raises:
             sqlite3.DatabaseError: the database is damaged.
@@ -141,7 +141,7 @@ class DatabaseFile:
     def set_aside(self, path: Path) -> list[str]:
         """Compress a damaged database and its journals into files next to it, and remove them; return the new names.
 
-        Compressed, no program takes them for databases.
+        They are compressed, so no program opens them as databases.
         """
         kept: list[str] = []
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
@@ -158,7 +158,7 @@ class DatabaseFile:
 
     @staticmethod
     def _remove(path: Path) -> None:
-        # The journals first: without their database they would be applied to the next one.
+        # Remove the journals first: SQLite would apply a remaining journal to the next database.
         for suffix in (*_JOURNALS, ""):
             path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
 
@@ -180,14 +180,17 @@ class DatabaseFile:
                     connection.close()
             if _code(error) in _NO_DAMAGE:
                 raise PlatformError(
-                    f"the database cannot be opened ({error})", field="state", value=str(self._path)
+                    f"the database cannot be opened ({error})",
+                    field="state",
+                    value=str(self._path),
+                    hint="make the folder writable, free disk space, or stop the other process that uses the file",
                 ) from None
             raise _DamagedError(str(error).splitlines()[0]) from None
         return connection
 
 
 class _DamagedError(ValueError):
-    """The file is no intact database."""
+    """The file is not an intact database."""
 
 
 def is_damage(error: BaseException) -> bool:

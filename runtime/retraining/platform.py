@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .. import data, registry
 from ..common.errors import NotFoundError, UnvalidatedError
 from ..common.settings import LakeSettings, PromoteSettings, RegistrySettings
-from ..common.tags import GIT_COMMIT, LAKE_COMMIT
+from ..common.tags import GIT_COMMIT, LAKE_COMMIT, LAKE_REPOSITORY
 from .retrainings import VerdictRecord
 
 
@@ -18,6 +18,7 @@ class Version:
     version: str
     data_commit: str | None = None
     git_commit: str | None = None
+    data_repository: str | None = None
 
 
 class Platform:
@@ -46,6 +47,12 @@ class Platform:
         except UnvalidatedError:
             return None
 
+    def trained_on_validated_data(self, version: Version) -> bool:
+        """Tell whether the commit that the version names as its training data passed the gate."""
+        if not (version.data_repository and version.data_commit):
+            return False
+        return self._lake.accepted(version.data_repository, version.data_commit)
+
     def newer_data(self, address: str, old: str, new: str) -> bool:
         """Tell whether the data below the path differs between the commits `old` and `new`."""
         if old == new:
@@ -67,4 +74,7 @@ class Platform:
 
 
 def _version(found: registry.ModelVersion | None) -> Version | None:
-    return Version(found.version, found.tags.get(LAKE_COMMIT), found.tags.get(GIT_COMMIT)) if found else None
+    if found is None:
+        return None
+    tags = found.tags
+    return Version(found.version, tags.get(LAKE_COMMIT), tags.get(GIT_COMMIT), tags.get(LAKE_REPOSITORY))

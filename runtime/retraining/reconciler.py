@@ -235,6 +235,9 @@ class Retrainer:
             )
         commits = {"data_commit": made.data_commit, "git_commit": made.git_commit}
         retraining = retraining.changed(version=made.version, **commits)
+        if not self.platform.trained_on_validated_data(made):
+            detail = f"version {made.version} was not trained on data that passed the gate: use `run.read()` to get it"
+            return retraining.closed("refused", detail)
         if model.promotion == "manual":
             self.platform.set_alias(model.name, "challenger", made.version)
             return retraining.closed("done", _approval_request(model.name, made.version))

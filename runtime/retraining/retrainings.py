@@ -277,12 +277,12 @@ class RetrainingStore:
 def _take_over(database: sqlite3.Connection, old: Path) -> None:
     """Copy the rows of an old database in one transaction, then delete it; safe to repeat after a crash."""
     database.execute("attach ? as old", (str(old),))
-    # A file whose service was killed before it made the table is empty.
+    # The file is empty if the service was killed before it created the table.
     if database.execute("select 1 from old.sqlite_master where name = 'turns'").fetchone():
         # On conflict the row of this database is newer.
         database.execute("insert or ignore into retrainings select * from old.turns")
     database.execute("detach old")
-    # The journal first: without its database it would be left over.
+    # Remove the journal first, so that a crash cannot leave it without its database.
     for suffix in ("-wal", "-shm", ""):
         old.with_name(f"{old.name}{suffix}").unlink(missing_ok=True)
 
@@ -293,7 +293,7 @@ def _check_rows(database: sqlite3.Connection) -> None:
     Another release may have written the document, so its other fields are not checked.
 
     Raises:
-        ValueError: one does not.
+        ValueError: a document does not match.
     """
     for identifier, model, state, document in database.execute("select id, model, state, document from retrainings"):
         found = json.loads(document)

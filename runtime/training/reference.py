@@ -58,7 +58,7 @@ def predicted_sample(
 
 
 def target_document(target: Target, held_out: tuple[Any, Any] | None) -> dict[str, Any]:
-    """Return the document about the target: its contract, and the relation of labels to predictions.
+    """Return the document about the target: its contract, and the relation between predictions and labels.
 
     Args:
         target: the contract.

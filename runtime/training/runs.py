@@ -61,7 +61,7 @@ class Run:
         repository, ref, path = data.split(address)
         if validated:
             commit = data.newest_validated(address, lake=lake)
-            dataset = data.read(f"{repository}/{commit}/{path}", lake=lake)
+            dataset = data.read(f"{repository}/{commit}/{path}", validated=True, lake=lake)
         else:
             dataset = data.read(address, lake=lake)
         found = {LAKE_REPOSITORY: repository, LAKE_COMMIT: dataset.commit, LAKE_PATH: path}
@@ -129,16 +129,16 @@ class Run:
                 requests can leave values out. A column with missing values here is optional in requests.
             predictions: the model's predictions, one for each row; by default computed for the sample.
             labels: the true values of `features`; for a model of numbers, the monitor flags labels outside their range.
-            held_out: (predictions, true values) of rows that the model was not fitted on, or that the same pipeline
-                predicted before it was fitted on them. With them, the monitor warns when the relation of labels to
-                predictions changes. Predictions have the form of the served ones: probabilities or numbers.
+            held_out: (predictions, true values) of rows that the model was not fitted on. The predictions may also come
+                from the same pipeline before it was fitted on these rows. With them, the monitor warns when the
+                relation between predictions and labels changes. Give probabilities or numbers, as the model serves.
             trusted_types: full names of types that loading this model may create, beyond skops' own list.
             requirements: further distributions that the model needs, as `name==version`.
             code_paths: folders or files of code that the model needs; they are stored with it.
 
         Raises:
-            ConfigError: the model contains untrusted types, `features` has no rows, or `held_out` is not a prediction
-                for each true value.
+            ConfigError: the model contains untrusted types, `features` has no rows, or `held_out` does not have
+                one prediction for each true value.
         """
         if not len(features):
             raise ConfigError("the model's reference needs at least one row", field="features", value=0)
@@ -223,7 +223,7 @@ def _create_experiment(client: MlflowClient, model: str) -> str:
     """Create the experiment of `model`, in a registry where training may do so.
 
     Raises:
-        NotFoundError: it may not; in a stack, only `up` creates experiments.
+        NotFoundError: training may not create it; in a stack, only `up` creates experiments.
     """
     from mlflow.exceptions import RestException
 

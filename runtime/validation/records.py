@@ -1,7 +1,7 @@
 """The gate's own record of its verdicts, and their signed copies in the lake.
 
-The record is a folder that only the validation service can write. So it, not the lake, decides what the gate accepted
-before, and a signed copy that someone deleted or overwrote is written again.
+The record is a folder that only the validation service can write. So this record, not the lake, says what the gate
+accepted before. Signed copies that someone deleted or overwrote are written again.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ import json
 import logging
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from ..common.errors import NotFoundError, TidemillError
+from ..common.errors import NotFoundError, TidemillError, UnreachableError
 from ..common.files import write_private
 from ..common.verdicts import VERDICT_BRANCH, Verdict, public_key, sign, verdict_file
 from ..data import Lake
@@ -32,15 +30,18 @@ class Records:
     Args:
         folder: the record, with one file `REPOSITORY/COMMIT.json` per judged merge.
         lake: a connection to the lakeFS server.
+        suites: repository -> the suite for its data.
         signing_key: the private key of the signatures.
     """
 
-    def __init__(self, folder: Path, lake: Lake, signing_key: str) -> None:
+    def __init__(self, folder: Path, lake: Lake, suites: Mapping[str, SuiteFile], signing_key: str) -> None:
         self._folder = folder
         self._lake = lake
+        self._suites = suites
         self._signing_key = signing_key
         # lakeFS refuses a commit if the branch moves meanwhile.
         self._publishing = threading.Lock()
+        self._digests: dict[Path, tuple[tuple[int, int], str | None]] = {}
 
     @property
     def public_key(self) -> str:
@@ -49,12 +50,13 @@ class Records:
 
     def read(self, repository: str, commit: str) -> Verdict | None:
         """Return the recorded verdict on `commit`, or None."""
+        file = self._file(repository, commit)
         try:
-            return Verdict.model_validate_json(self._file(repository, commit).read_bytes())
+            return self._parse(file.read_bytes(), repository)
         except FileNotFoundError:
             return None
-        except ValidationError:
-            _log.warning("the record is unreadable", extra={"repository": repository, "commit": commit})
+        except (ValueError, KeyError, TypeError) as error:
+            _log.warning("the record is unreadable", extra={"file": str(file), "error": str(error)})
             return None
 
     def write(self, verdict: Verdict) -> None:
@@ -63,66 +65,67 @@ class Records:
         Raises:
             PlatformError, UnreachableError: lakeFS did not accept the copy.
         """
-        self._write(verdict)
+        file = self._file(verdict.repository, verdict.commit)
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_private(file, verdict.model_dump_json(indent=1), durable=True)
         self._publish(verdict.repository, [verdict])
 
-    def restore(self, repository: str, suite: SuiteFile) -> int:
+    def restore(self, repository: str) -> int:
         """Publish the verdicts whose signed copies are missing or different; return their number.
 
-        After a change of the signing key, this signs all verdicts again. It also converts the reports of earlier
-        versions, which had no signature.
+        After a change of the signing key, this signs all verdicts again.
 
         Raises:
             PlatformError, UnreachableError: lakeFS did not accept the copies.
         """
-        verdicts = list(self._all(repository, suite))
-        if not verdicts:
+        digests = {commit: self._md5(repository, commit) for commit in self._commits(repository)}
+        if not any(digests.values()):
             return 0
         found = self._published(repository)
         # lakeFS's checksum of an uploaded object is its MD5.
-        missing = [verdict for verdict in verdicts if found.get(verdict_file(verdict.commit)) != self._md5(verdict)]
-        if missing:
-            self._publish(repository, missing)
-        return len(missing)
+        missing = [commit for commit, digest in digests.items() if digest and found.get(verdict_file(commit)) != digest]
+        verdicts = [verdict for commit in missing if (verdict := self.read(repository, commit)) is not None]
+        if verdicts:
+            self._publish(repository, verdicts)
+        return len(verdicts)
 
-    def _all(self, repository: str, suite: SuiteFile) -> Iterator[Verdict]:
-        for file in sorted((self._folder / repository).glob("*.json")):
-            try:
-                raw: dict[str, Any] = json.loads(file.read_bytes())
-                yield Verdict.model_validate(raw) if "path" in raw else self._converted(raw, suite)
-            except (ValueError, KeyError, TypeError, NotFoundError) as error:
-                _log.warning("the record is unreadable", extra={"file": str(file), "error": str(error)})
+    def _commits(self, repository: str) -> list[str]:
+        return sorted(file.stem for file in (self._folder / repository).glob("*.json"))
 
-    def _converted(self, report: dict[str, Any], suite: SuiteFile) -> Verdict:
-        """Convert and record a report of an earlier version."""
-        repository, commit = str(report["repository"]), str(report["commit"])
-        reasons = [str(reason["message"]) for reason in report["reasons"]]
-        paths = [str(path) for path in report["files"]]
-        verdict = Verdict(
+    def _parse(self, content: bytes, repository: str) -> Verdict:
+        """Return the verdict in a record; convert one of an earlier version, which knew no path and no digests."""
+        raw: dict[str, Any] = json.loads(content)
+        if "path" in raw:
+            return Verdict.model_validate(raw)
+        return Verdict(
             repository=repository,
-            commit=commit,
-            branch=str(report["branch"]),
-            success=report["success"] is True,
-            path=suite.path,
-            base=report["base"],
-            files=checksums(self._lake, repository, commit, paths),
-            suite=str(report["suite"]),
-            reasons=reasons,
-            judged_at=str(report["judged_at"]),
+            commit=str(raw["commit"]),
+            branch=str(raw["branch"]),
+            success=raw["success"] is True,
+            path=self._suites[repository].path,
+            base=raw["base"],
+            judged=[str(path) for path in raw["files"]],
+            suite=str(raw["suite"]),
+            reasons=[str(reason["message"]) for reason in raw["reasons"]],
+            judged_at=str(raw["judged_at"]),
         )
-        self._write(verdict)
-        return verdict
-
-    def _write(self, verdict: Verdict) -> None:
-        file = self._file(verdict.repository, verdict.commit)
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_private(file, verdict.model_dump_json(indent=1), durable=True)
 
     def _file(self, repository: str, commit: str) -> Path:
         return self._folder / repository / f"{commit}.json"
 
-    def _md5(self, verdict: Verdict) -> str:
-        return hashlib.md5(sign(verdict, self._signing_key), usedforsecurity=False).hexdigest()
+    def _md5(self, repository: str, commit: str) -> str | None:
+        """Return the MD5 of the signed copy, or None if the record is unreadable; read only changed files."""
+        file = self._file(repository, commit)
+        status = file.stat()
+        signature = (status.st_mtime_ns, status.st_size)
+        known = self._digests.get(file)
+        if known is None or known[0] != signature:
+            verdict = self.read(repository, commit)
+            digest = None
+            if verdict is not None:
+                digest = hashlib.md5(sign(verdict, self._signing_key), usedforsecurity=False).hexdigest()
+            known = self._digests[file] = (signature, digest)
+        return known[1]
 
     def _published(self, repository: str) -> dict[str, str]:
         try:
@@ -132,15 +135,19 @@ class Records:
 
     def _publish(self, repository: str, verdicts: list[Verdict]) -> None:
         with self._publishing:
-            self._create_branch(repository, verdicts[0].branch)
+            self._create_branch(repository)
             try:
                 self._upload(repository, verdicts)
                 self._commit(repository, verdicts)
             except TidemillError as error:
-                # Someone may have put hooks or other changes on the branch.
+                if isinstance(error, UnreachableError) and error.field == "lake":
+                    raise  # lakeFS itself does not answer
+                # Someone may have added hooks or other changes to the branch.
                 _log.warning("the branch of verdicts is created again", extra={"error": str(error)})
                 self._lake.delete_branch(repository, VERDICT_BRANCH)
-                self._create_branch(repository, verdicts[0].branch)
+                self._create_branch(repository)
+                recorded = (self.read(repository, commit) for commit in self._commits(repository))
+                verdicts = [verdict for verdict in recorded if verdict is not None]
                 self._upload(repository, verdicts)
                 try:
                     self._commit(repository, verdicts)
@@ -148,10 +155,10 @@ class Records:
                     # lakeFS remembers hooks for some seconds. Readers also see what is not committed yet.
                     _log.warning("the verdicts are not committed yet", extra={"error": str(again)})
 
-    def _create_branch(self, repository: str, guarded: str) -> None:
+    def _create_branch(self, repository: str) -> None:
         """Create the branch of verdicts, if needed, from the first commit: it is empty, so no hooks run on it."""
         if not self._lake.has_branch(repository, VERDICT_BRANCH):
-            *_, first = self._lake.log(repository, guarded)
+            *_, first = self._lake.log(repository, self._lake.default_branch(repository))
             self._lake.create_branch(repository, VERDICT_BRANCH, first.id)
 
     def _upload(self, repository: str, verdicts: list[Verdict]) -> None:
@@ -164,23 +171,3 @@ class Records:
     def _commit(self, repository: str, verdicts: list[Verdict]) -> None:
         message = f"Verdict on {verdicts[0].commit}" if len(verdicts) == 1 else f"{len(verdicts)} verdicts"
         self._lake.commit(repository, VERDICT_BRANCH, message, {})
-
-
-def checksums(lake: Lake, repository: str, commit: str, paths: list[str]) -> dict[str, str]:
-    """Return path -> lakeFS's checksum for the `paths` that exist at `commit`."""
-    wanted = set(paths)
-    if not wanted:
-        return {}
-    shared = _common_folder(paths)
-    return {item.path: item.checksum for item in lake.objects(repository, commit, shared) if item.path in wanted}
-
-
-def _common_folder(paths: list[str]) -> str:
-    """Return the longest common prefix of `paths`.
-
-    >>> _common_folder(["a/b/1.parquet", "a/b/2.parquet"])
-    'a/b/'
-    """
-    first, last = min(paths), max(paths)
-    length = next((index for index, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
-    return first[:length]

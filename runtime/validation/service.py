@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Annotated, Any
 
@@ -48,16 +48,16 @@ def create_app(settings: ValidationSettings) -> FastAPI:
     suites = {repository: SuiteFile.read(path) for repository, path in settings.suites.items()}
     settings.reports.mkdir(parents=True, exist_ok=True, mode=0o700)
     lake = Lake(settings.lake)
-    records = Records(settings.reports, lake, read_secret(settings.signing_key_file))
+    records = Records(settings.reports, lake, suites, read_secret(settings.signing_key_file))
     if records.public_key not in settings.lake.verdict_keys:
         raise ConfigError(
-            "is not among the trusted keys, so nobody would accept a verdict",
+            "is not among the trusted keys, so no reader would accept a verdict",
             field="signing_key_file",
             value=records.public_key,
             hint="add this public key to lake.verdict_keys",
         )
     warm = _start_gate(lambda: Gate(suites, lake, SuiteRunner(suites), records, hook_identifier(secret)))
-    restored = _start_restoring(records, suites)
+    restored = _start_restoring(records, list(suites))
     registry = CollectorRegistry()
     verdicts = Counter("tidemill_validations", "Verdicts of the gate.", ["repository", "verdict"], registry=registry)
     seconds = Histogram("tidemill_validation_seconds", "Seconds to reach a verdict.", registry=registry)
@@ -120,16 +120,16 @@ def _start_gate(create: Callable[[], Gate]) -> Future[Gate]:
     return gate
 
 
-def _start_restoring(records: Records, suites: Mapping[str, SuiteFile]) -> threading.Event:
+def _start_restoring(records: Records, repositories: Sequence[str]) -> threading.Event:
     """Restore the signed verdicts now, and then regularly; return an event that is set after the first time."""
     done = threading.Event()
 
     def restore() -> None:
         while True:
             failed = False
-            for repository, suite in suites.items():
+            for repository in repositories:
                 try:
-                    if number := records.restore(repository, suite):
+                    if number := records.restore(repository):
                         _log.info("restored verdicts", extra={"repository": repository, "verdicts": number})
                 except Exception as error:  # noqa: BLE001 - one failed attempt must not end the thread
                     failed = True

@@ -62,6 +62,11 @@ class SuiteFile:
     expectations: tuple[Mapping[str, Any], ...]
     sha256: str | None = None
 
+    @property
+    def prefix(self) -> str:
+        """The prefix of the paths that the suite covers."""
+        return f"{self.path}/" if self.path else ""
+
     @classmethod
     def read(cls, file: Path) -> SuiteFile:
         """Read `file`.
@@ -88,6 +93,10 @@ class SuiteFile:
                 value=str(file),
                 hint="set name, expectations and meta.tidemill.path",
             ) from None
+        if path.endswith(".parquet"):
+            raise ConfigError(
+                "meta.tidemill.path is a file", field="gate", value=path, hint="name the folder that the suite covers"
+            )
         if not expectations:
             raise ConfigError("a suite without expectations accepts all data", field="gate", value=str(file))
         return cls(name, path, expectations, hashlib.sha256(content).hexdigest())

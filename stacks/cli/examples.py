@@ -46,7 +46,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example('pulumi preview --policy-pack "$(tidemill policies --path)"', "use them without tidemill"),
     ),
     "data restore": (
-        Example("tidemill data restore flights/main", "show the commits that did not pass the gate, ask, remove them"),
+        Example("tidemill data restore flights/main", "show what would change, ask, and restore the data"),
     ),
     "env": (Example('eval "$(tidemill env)"', "connect `pulumi` and training code to the stack"),),
     "validate": (

@@ -89,7 +89,7 @@ def _suites(config: StackConfig, project: Path) -> Iterator[Problem]:
         for model, settings in config.models.items():
             data = settings.data.strip("/").split("/", 2)
             if data[0] == name and not is_below("/".join(data[2:]), folder):
-                message = f"is outside the folder {folder} that the gate judges, so no training accepts it"
+                message = f"is outside the folder {folder} that the gate judges, so trainings refuse it"
                 hint = f"use data below it, or change meta.tidemill.path in {repository.gate}"
                 yield Problem(("models", model, "data"), message, settings.data, hint)
 

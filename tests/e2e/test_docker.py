@@ -62,7 +62,7 @@ def _code(platform: DockerPlatform) -> int:
 
 test_circle = circle
 
-# What applies to containers: their ports are those of the public services.
+# The attacks that apply to containers; only public services have ports.
 test_no_credentials_and_odd_ones = access.no_credentials_and_odd_ones
 test_secrets_of_other_services = access.secrets_of_other_services
 test_pages_of_other_sites = access.pages_of_other_sites

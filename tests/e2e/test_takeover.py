@@ -27,7 +27,7 @@ from tests.support.tree import build_wheel, run_uv
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 STACK = "flights-dev"
-# What this release adds to a stack; nothing else may be created.
+# Resources that this release adds to a stack; it may create no others.
 NEW = {
     "verdict-signing-key",
     # Jobs train with an account of their own.

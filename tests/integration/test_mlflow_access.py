@@ -1,4 +1,4 @@
-"""Who may do what in a real MLflow: every route with every account, and attacks on artifacts, tags and accounts."""
+"""Permissions in a real MLflow: every route with every account, and attacks on artifacts, tags and accounts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @dataclass
-class Here:
+class StackOperations:
     """The operations of a stack whose MLflow is the test's."""
 
     accounts: Accounts
@@ -53,10 +53,10 @@ class Here:
 
 
 @dataclass
-class Stand:
+class MlflowFixture:
     accounts: Accounts
     folder: Path
-    told: list[tuple[str, str, str]]
+    routes: list[tuple[str, str, str]]
     clients: dict[str, httpx.Client]
 
     def __getitem__(self, name: str) -> httpx.Client:
@@ -91,24 +91,24 @@ def tags(entity: dict[str, Any]) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowFixture]:
     folder = tmp_path_factory.mktemp("access")
-    told = folder / "told.json"
-    env = {"TOLD": str(told), "PYTHONPATH": str(ROOT)}
-    with mlflow_server(folder / "mlflow", env=env, app="tests.support.mlflow_told:create_app") as server:
+    listing = folder / "routes.json"
+    env = {"ROUTES_FILE": str(listing), "PYTHONPATH": str(ROOT)}
+    with mlflow_server(folder / "mlflow", env=env, app="tests.support.mlflow_route_list:create_app") as server:
         accounts = create_accounts(server, folder / "secrets", MODEL)
         clients = {name: accounts.client(name) for name in ("admin", *sorted(SERVICES))}
-        with Here(accounts).people() as people:
+        with StackOperations(accounts).people() as people:
             for role in (READ, TRAIN, PROMOTE):
                 clients[role] = accounts.client(f"person-{role}", people.add(f"person-{role}", {role}))
-        yield Stand(accounts, folder, [tuple(entry) for entry in json.loads(told.read_text())], clients)
+        yield MlflowFixture(accounts, folder, [tuple(entry) for entry in json.loads(listing.read_text())], clients)
         for client in clients.values():
             client.close()
 
 
-def test_the_table_has_exactly_the_routes_of_the_installed_mlflow(stand: Stand) -> None:
-    assert [entry for entry in stand.told if entry[0] == "mount"] == [("mount", "*", "")]
-    routes = {(method, canonical(path)) for kind, method, path in stand.told if kind != "mount"}
+def test_the_table_has_exactly_the_routes_of_the_installed_mlflow(stand: MlflowFixture) -> None:
+    assert [entry for entry in stand.routes if entry[0] == "mount"] == [("mount", "*", "")]
+    routes = {(method, canonical(path)) for kind, method, path in stand.routes if kind != "mount"}
     assert len(routes) > 500
     assert {"not in the table": routes - TABLE.keys(), "not in MLflow": TABLE.keys() - routes} == {
         "not in the table": set(),
@@ -116,8 +116,8 @@ def test_the_table_has_exactly_the_routes_of_the_installed_mlflow(stand: Stand) 
     }
 
 
-def test_each_account_reaches_the_routes_of_its_role_and_no_other(stand: Stand) -> None:
-    """For what is permitted, MLflow still decides about the single experiment or model."""
+def test_each_account_reaches_the_routes_of_its_role_and_no_other(stand: MlflowFixture) -> None:
+    """MLflow itself still checks the single experiment or model of a permitted route."""
 
     def refused(client: httpx.Client, route: tuple[str, str]) -> tuple[int, str]:
         method, path = route
@@ -139,7 +139,7 @@ def test_each_account_reaches_the_routes_of_its_role_and_no_other(stand: Stand) 
         assert [line for lines in pool.map(check, sorted(TABLE)) for line in lines] == []
 
 
-def test_without_valid_credentials_nothing_but_the_public_routes(stand: Stand) -> None:
+def test_only_public_routes_answer_without_valid_credentials(stand: MlflowFixture) -> None:
     url = stand.accounts.server.url
     password = stand.accounts.passwords["serving"].read_text()
 
@@ -178,7 +178,9 @@ def test_without_valid_credentials_nothing_but_the_public_routes(stand: Stand) -
     ],
     ids=["field", "alias"],
 )
-def test_no_experiment_is_outside_of_the_artifact_store(stand: Stand, write: Callable[[str], dict[str, str]]) -> None:
+def test_no_experiment_is_outside_of_the_artifact_store(
+    stand: MlflowFixture, write: Callable[[str], dict[str, str]]
+) -> None:
     secrets = stand.folder / "secrets"
     before = sorted(secrets.rglob("*"))
     for url in (
@@ -194,7 +196,7 @@ def test_no_experiment_is_outside_of_the_artifact_store(stand: Stand, write: Cal
     assert {one["name"] for one in listed} == {"Default", MODEL}
 
 
-def test_an_old_experiment_outside_of_the_store_is_closed(stand: Stand) -> None:
+def test_an_old_experiment_outside_of_the_store_is_closed(stand: MlflowFixture) -> None:
     """Earlier releases accepted such a location from every account."""
     secrets = stand.folder / "secrets"
     admin = stand["admin"]
@@ -224,7 +226,7 @@ def test_an_old_experiment_outside_of_the_store_is_closed(stand: Stand) -> None:
         admin.post(f"{API}/experiments/delete", json={"experiment_id": experiment}).raise_for_status()
 
 
-def test_no_version_is_made_of_files_outside_of_the_store(stand: Stand) -> None:
+def test_no_version_is_made_of_files_outside_of_the_store(stand: MlflowFixture) -> None:
     run = stand.run()["info"]
     secrets = stand.folder / "secrets"
     sources = (
@@ -241,7 +243,7 @@ def test_no_version_is_made_of_files_outside_of_the_store(stand: Stand) -> None:
     assert not [one for one in found.get("model_versions", []) if one["source"] in sources]
 
 
-def test_uploads_stay_in_the_store_and_in_what_the_account_may_write(stand: Stand) -> None:
+def test_uploads_stay_in_the_store_and_in_the_permitted_folders(stand: MlflowFixture) -> None:
     run = stand.run()["info"]
     base = place(run["artifact_uri"])
     artifacts = stand.folder / "mlflow" / "artifacts"
@@ -251,7 +253,7 @@ def test_uploads_stay_in_the_store_and_in_what_the_account_may_write(stand: Stan
         *(f"{base}/../../../../evil", f"{base}/..%2f..%2f..%2f..%2fevil", "1/%00", "."),
     ):
         for name in ("training", "train", "admin", "read", "serving"):
-            # Not by httpx's own normalisation: the path goes out as it is.
+            # Send the path as it is, without httpx's normalisation.
             request = stand[name].build_request("PUT", "/")
             request.url = request.url.copy_with(raw_path=f"{FILES}/{path}".encode())
             stand[name].send(request)
@@ -259,7 +261,7 @@ def test_uploads_stay_in_the_store_and_in_what_the_account_may_write(stand: Stan
     assert not list(artifacts.rglob("evil"))
     assert stand["training"].put(f"{FILES}/{base}/mine.txt", content=b"x").status_code == 200
     assert stand["training"].put(f"{FILES}/999/{run['run_id']}/artifacts/x", content=b"x").status_code == 403
-    # A file in the place of a folder would close the experiment, or another run, for everybody.
+    # A file with the name of a folder would block the experiment, or another run, for everyone.
     for path in ("loose.txt", "1", "1/models", "1/traces/t", f"1/{run['run_id']}", base, f"1/{'0' * 32}/artifacts/x"):
         assert stand["training"].put(f"{FILES}/{path}", content=b"x").status_code == 403, path
     for name in ("serving", "monitor", "retraining", "metrics", "read", "promote"):
@@ -270,7 +272,7 @@ def test_uploads_stay_in_the_store_and_in_what_the_account_may_write(stand: Stan
     assert stand["training"].delete(f"{FILES}/{base}/mine.txt").status_code == 403
 
 
-def test_who_trains_cannot_exchange_the_files_of_a_version(stand: Stand) -> None:
+def test_a_trainer_cannot_replace_the_files_of_a_version(stand: MlflowFixture) -> None:
     """Otherwise a model would pass the gate, and another one would serve."""
     run = stand.run()["info"]
     base = place(run["artifact_uri"])
@@ -312,7 +314,7 @@ def test_who_trains_cannot_exchange_the_files_of_a_version(stand: Stand) -> None
     assert not list(store.rglob("new.py"))
 
 
-def test_the_server_names_the_account_and_nobody_can_forge_it(stand: Stand) -> None:
+def test_the_server_records_the_account_and_no_client_can_forge_it(stand: MlflowFixture) -> None:
     forged = [{"key": "tidemill.account", "value": "ceo"}, {"key": "tidemill.moved.champion", "value": "ceo"}]
     run = stand.run("train", tags=[*forged, {"key": "mine", "value": "1"}])
     assert tags(run["data"]) | {"mlflow.runName": ""} == {
@@ -355,7 +357,7 @@ def test_the_server_names_the_account_and_nobody_can_forge_it(stand: Stand) -> N
     assert moves[-3:] == ["person-promote", "retraining", "person-promote"]
 
 
-def test_who_trains_cannot_promote_a_version_of_their_own(stand: Stand) -> None:
+def test_who_trains_cannot_promote_a_version_of_their_own(stand: MlflowFixture) -> None:
     """The author knows the job of a run, and registers a version for it before the retraining service judges."""
     promoter = stand.accounts.settings("retraining")
     job = {"key": "tidemill.job.id", "value": "boats-drift-7"}
@@ -462,7 +464,7 @@ def test_who_trains_cannot_promote_a_version_of_their_own(stand: Stand) -> None:
     assert judged() is None
 
 
-def test_only_the_administrator_creates_content_and_accounts(stand: Stand) -> None:
+def test_only_the_administrator_creates_content_and_accounts(stand: MlflowFixture) -> None:
     for name in sorted(SERVICES | PEOPLE):
         client, user = stand[name], {"username": "person-read", "resource_type": "experiment", "resource_id": "1"}
         for method, path, body in (
@@ -486,9 +488,9 @@ def test_only_the_administrator_creates_content_and_accounts(stand: Stand) -> No
     assert (again.status_code, again.json()["error_code"]) == (400, "RESOURCE_ALREADY_EXISTS")
 
 
-def test_people_come_and_go_without_a_restart(stand: Stand) -> None:
-    here = Here(stand.accounts)
-    with here.people() as people:
+def test_accounts_of_people_are_added_and_revoked_without_a_restart(stand: MlflowFixture) -> None:
+    operations = StackOperations(stand.accounts)
+    with operations.people() as people:
         before = people.all()
         assert before == [Person(f"person-{role}", (role,)) for role in sorted(PEOPLE)]
         password = people.add("ana@example.org", {"train", "promote"})
@@ -514,13 +516,13 @@ def test_people_come_and_go_without_a_restart(stand: Stand) -> None:
                 people.add(name, {"read"})
             with pytest.raises(UserError, match="is an account of the platform"):
                 people.revoke(name)
-        with pytest.raises(UserError, match="has an account already"):
+        with pytest.raises(UserError, match="already has an account"):
             people.add("person-read", {"promote"})
         with pytest.raises(UserError, match="is not a valid name"):
             people.add("Ana:admin", {"read"})
         with pytest.raises(NotFoundError, match="has no account"):
             people.revoke("ana@example.org")
-        # One which somebody created in MLflow itself has no role.
+        # An account that someone created in MLflow itself has no role.
         stand["admin"].post(f"{API}/users/create", json={"username": "zoe", "password": password}).raise_for_status()
         assert people.all() == [*before, Person("zoe", ())]
         with stand.accounts.client("zoe", password) as zoe:
@@ -532,7 +534,7 @@ def test_people_come_and_go_without_a_restart(stand: Stand) -> None:
     assert password.encode() not in database + stand.accounts.server.log.encode()
 
 
-def test_a_tunnel_may_end_at_any_port_of_the_caller(stand: Stand) -> None:
+def test_a_tunnel_may_end_at_any_port_of_the_caller(stand: MlflowFixture) -> None:
     expected = {
         "localhost:80": 200,
         "localhost": 200,

@@ -41,8 +41,8 @@ VERSION = f'{{model="{MODEL}",version="1"}}'
 
 
 @dataclass
-class Asking:
-    """Asks the real monitor, as the operations of a stack do."""
+class MonitorOperations:
+    """Operations of a stack that send requests to the real monitor."""
 
     monitor: Service
 
@@ -237,8 +237,8 @@ def test_damaged_and_deleted_segments_are_told_and_capture_goes_on(platform: Pla
     forged.write_bytes(segment.path.read_bytes()[:-30])
     damaged = f'tidemill_unreadable_segments{{kind="labels",model="{MODEL}"}}'
     platform.wait(damaged, 1.0)
-    shown = model_notes(monitored(cast("Any", Asking(platform.monitor))))
-    assert any("1 label segments cannot be read" in note for note in shown[MODEL]), "`status` shows it"
+    shown = model_notes(monitored(cast("Any", MonitorOperations(platform.monitor))))
+    assert any("1 label segment cannot be read" in note for note in shown[MODEL]), "`status` shows it"
     forged.unlink()
     platform.wait(damaged, 0.0)
 

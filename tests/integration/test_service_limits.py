@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 MB = 1 << 20
 SENT = 50 * MB
 GROWTH = 20 * MB
-"""A service may use this much more memory; before there were limits, each attack cost what it sent, or more."""
+"""Allowed growth of a service's memory, less than an attack sends."""
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def running(name: str, folder: Path) -> Iterator[tuple[int, int]]:
 
 
 def wait_until_ready(port: int) -> None:
-    """Wait for what a service imports in the background."""
+    """Wait until the service has imported its libraries in the background."""
     end = time.monotonic() + 60
     while httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 503:
         assert time.monotonic() < end
@@ -63,7 +63,7 @@ def memory(pid: int) -> int:
 
 
 def send(port: int, start: bytes, part: bytes) -> tuple[bool, bytes]:
-    """Send `start`, then `part` up to 50 MB; return whether the server took all of it, and what it answered."""
+    """Send `start`, then `part` until SENT bytes; return whether the server accepted all, and its answer."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as made:
         try:
             made.sendall(start)

@@ -1,12 +1,15 @@
 """Attacks on the gate by someone with the lake's key, and the rotation of its keys, with a real lakeFS."""
 
+import hashlib
+import io
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tidemill.runtime import data
 from tidemill.runtime.common.errors import GateError, UnvalidatedError
@@ -28,7 +31,7 @@ from tests.support.servers import secret_file
 
 pytestmark = pytest.mark.integration
 
-TESTS = 8
+TESTS = 10
 LUA = """\
 name: tidemill-gate
 on:
@@ -50,7 +53,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatedLake]:
 
 @pytest.fixture
 def gated(running: GatedLake) -> Iterator[GatedLake]:
-    """The running lake; a test that restarts the service with other settings does not change them for the next."""
+    """The running lake, with its original settings after each test."""
     file = running.validation.folder / "settings.json"
     settings = file.read_text()
     yield running
@@ -68,7 +71,7 @@ def lake(gated: GatedLake) -> Iterator[Lake]:
 
 @pytest.fixture
 def repo(lake: Lake, unused: Iterator[str]) -> str:
-    """A repository of the test's own, because attacks leave things behind; `main` has one good file."""
+    """A repository for one test, because attacks change it; `main` has one good file."""
     name = next(unused)
     data.add(good(), f"{name}/main/departures/honest.parquet", message="honest", lake=lake)
     return name
@@ -95,12 +98,18 @@ def put(lake: Lake, repo: str, branch: str, path: str, content: str | bytes, fol
 
 
 def forge_the_gate(lake: Lake, repo: str, folder: Path, name: str = "forged") -> str:
-    """Merge a bad file past the gate with an action of the gate's name that accepts everything; return the commit."""
+    """Merge a bad file past the gate, with a forged action that accepts everything; return the commit."""
     data.branch(f"{repo}/{name}", lake=lake)
     put(lake, repo, name, ACTION_FILE, LUA, folder)
     data.write(bad(), f"{repo}/{name}/departures/bad.parquet", lake=lake)
     data.commit(f"{repo}/{name}", "looks harmless", lake=lake)
     return data.publish(f"{repo}/{name}", lake=lake).commit
+
+
+def stored_bytes(lake: Lake, repo: str, ref: str, path: str) -> bytes:
+    stream = io.BytesIO()
+    lake.download(repo, ref, path, stream)
+    return stream.getvalue()
 
 
 def hook(gated: GatedLake, repo: str, commit: str, branch: str = "main") -> httpx.Response:
@@ -127,11 +136,15 @@ def test_a_forged_action_does_not_validate_data(gated: GatedLake, lake: Lake, re
     honest = lake.head(repo, "main").id
     forged = forge_the_gate(lake, repo, tmp_path)
     assert lake.head(repo, "main").id == forged, "lakeFS itself cannot prevent it"
+    verdict = lake.verdict(repo, honest)
+    assert verdict is not None
+    digest = hashlib.sha256(stored_bytes(lake, repo, honest, "departures/honest.parquet")).hexdigest()
+    assert verdict.files == {"departures/honest.parquet": digest}
     for address in (f"{repo}/main/departures", f"{repo}/{forged}/departures"):
         with pytest.raises(UnvalidatedError, match=honest):
             data.read(address, validated=True, lake=lake)
     assert data.newest_validated(f"{repo}/main/departures", lake=lake) == honest
-    # Branches inherit the forged action; what comes through it does not count either.
+    # Branches inherit the forged action; data that it accepts is not validated either.
     data.branch(f"{repo}/heir", lake=lake)
     data.write(good(), f"{repo}/heir/departures/fine.parquet", lake=lake)
     data.commit(f"{repo}/heir", "fine", lake=lake)
@@ -291,10 +304,89 @@ def test_a_stricter_suite_keeps_earlier_verdicts_and_reports_of_an_earlier_versi
         assert pinned.commit == first, "a pinned read accepts the suite of its time"
         verdict = reader.verdict(repo, first)
     assert verdict is not None
-    assert verdict.suite_sha256 is None
-    assert re.fullmatch("[0-9a-f]{32}", verdict.files["departures/honest.parquet"])
+    assert (verdict.suite_sha256, verdict.files, verdict.judged) == (None, None, ["departures/honest.parquet"])
     with pytest.raises(GateError, match="hour"):
         data.add(good(250), f"{repo}/main/departures/late.parquet", message="late", lake=lake)
+
+
+def stage(gated: GatedLake, repo: str, branch: str, path: str, like: str, at: str) -> None:
+    """Give `path` the bytes of the object `at`, and the checksum and size of the object `like` on main."""
+    url = f"{gated.lakefs.url}/api/v1/repositories/{repo}"
+    options = {"auth": gated.lakefs.auth, "timeout": 60, "trust_env": False}
+    there, shown = (
+        httpx.get(f"{url}/refs/{ref}/objects/stat", params={"path": name}, **options).raise_for_status().json()
+        for ref, name in ((branch, at), ("main", like))
+    )
+    body = {
+        "physical_address": there["physical_address"],
+        "checksum": shown["checksum"],
+        "size_bytes": shown["size_bytes"],
+        "content_type": shown.get("content_type"),
+    }
+    httpx.put(f"{url}/branches/{branch}/objects", params={"path": path}, json=body, **options).raise_for_status()
+
+
+def of_one_size(folder: Path) -> tuple[Path, Path]:
+    """Write a good and a bad file with the same number of bytes; lakeFS notices another number when it reads."""
+    files = folder / "good.parquet", folder / "bad.parquet"
+    frame = good()
+    for file, values in zip(files, (frame, frame.assign(hour=frame["hour"] * 0 + 77)), strict=True):
+        table = pa.Table.from_pandas(values, preserve_index=False)
+        pq.write_table(table, file, compression="none", use_dictionary=False, write_statistics=False)
+    assert files[0].stat().st_size == files[1].stat().st_size
+    return files
+
+
+def test_bytes_behind_a_false_checksum_are_judged(gated: GatedLake, lake: Lake, repo: str, tmp_path: Path) -> None:
+    """A branch shows the size and checksum of an accepted file, but points at other bytes."""
+    path = "departures/x.parquet"
+    right, wrong = of_one_size(tmp_path)
+    accepted = data.add(right, f"{repo}/main/{path}", message="x", lake=lake).commit
+    data.branch(f"{repo}/false", lake=lake)
+    data.write(wrong, f"{repo}/false/hidden/bad.parquet", lake=lake)
+    lake.delete(repo, "false", path)
+    data.commit(f"{repo}/false", "remove it", lake=lake)
+    stage(gated, repo, "false", path, like=path, at="hidden/bad.parquet")
+    data.write(good(), f"{repo}/false/departures/benign.parquet", lake=lake)
+    head = data.commit(f"{repo}/false", "and bring it back", lake=lake).commit
+    assert stored_bytes(lake, repo, head, path) == wrong.read_bytes()
+    changed = {name for _, name in lake.changed(repo, accepted, head, "departures/")}
+    assert changed == {"departures/benign.parquet"}, "lakeFS's own comparison does not show it"
+    with pytest.raises(GateError, match=r"x\.parquet: column hour"):
+        data.publish(f"{repo}/false", lake=lake)
+    # Past the gate, neither a reader nor the restoring of the branch is misled.
+    put(lake, repo, "false", ACTION_FILE, LUA, tmp_path)
+    data.commit(f"{repo}/false", "and forge the gate", lake=lake)
+    merged = data.publish(f"{repo}/false", lake=lake).commit
+    assert stored_bytes(lake, repo, merged, path) == wrong.read_bytes()
+    pinned = data.read(f"{repo}/{accepted}/{path}", validated=True, lake=lake)
+    assert pinned.to_pandas()["hour"].max() < 24
+    assert data.read(f"{repo}/main/{path}", validated=True, lake=lake).commit == accepted
+    put(lake, repo, "false", ACTION_FILE, gated.action(), tmp_path)
+    data.commit(f"{repo}/false", "put the gate back", lake=lake)
+    data.publish(f"{repo}/false", lake=lake)
+    planned = data.restore(f"{repo}/main", dry_run=True, lake=lake)
+    assert (planned.removed, planned.restored) == (("departures/benign.parquet",), (path,))
+    done = data.restore(f"{repo}/main", lake=lake)
+    assert done.commit is not None
+    assert stored_bytes(lake, repo, "main", path) == right.read_bytes()
+    assert data.is_validated(repo, done.commit, lake=lake)
+
+
+def test_bytes_that_change_after_the_verdict_are_not_read(
+    gated: GatedLake, lake: Lake, repo: str, tmp_path: Path
+) -> None:
+    right, wrong = of_one_size(tmp_path)
+    address = f"{repo}/main/departures/x.parquet"
+    data.add(right, address, message="x", lake=lake)
+    (item,) = lake.objects(repo, "main", "departures/x.parquet")
+    name = item.address.rpartition("/data/")[2]
+    (stored,) = [file for file in gated.lakefs.folder.rglob("*") if file.is_file() and str(file).endswith(name)]
+    assert data.read(address, validated=True, lake=lake).to_pandas()["hour"].max() < 24
+    stored.write_bytes(wrong.read_bytes())
+    assert data.read(address, lake=lake).to_pandas()["hour"].max() == 77
+    with pytest.raises(UnvalidatedError, match="not those that the gate judged"):
+        data.read(address, validated=True, lake=lake).to_pandas()
 
 
 def test_only_the_judged_folder_counts_as_validated(lake: Lake, repo: str) -> None:

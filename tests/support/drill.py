@@ -1,6 +1,6 @@
-"""A pytest plugin for attacks: the fixture `drill`, and a table at the end of what was tried and what held.
+"""A pytest plugin for attacks: the fixture `drill`, and a table of all attempts and how many the platform withstood.
 
-The table is built from the tries themselves. An attack that succeeds fails its test; so does one that tried nothing.
+The table is built from the recorded attempts. A test fails if an attack succeeds, or if it tried nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Attack:
     """One kind of attack, on one service or on the whole platform.
 
     Attributes:
-        succeeded: what the platform did not withstand.
+        succeeded: the attempts that the platform did not withstand.
     """
 
     area: str
@@ -31,12 +31,12 @@ class Attack:
     succeeded: list[str] = field(default_factory=list[str])
 
     def tried(self, what: object, held: bool, saw: object = "") -> None:
-        """Record one try.
+        """Record one attempt.
 
         Args:
-            what: the try, for people.
+            what: description of the attempt.
             held: whether the platform withstood it.
-            saw: what it did instead.
+            saw: the platform's reaction, shown if it did not.
         """
         self.count += 1
         if not held:
@@ -52,7 +52,7 @@ class Drill:
 
     @contextmanager
     def __call__(self, area: str, name: str, on: str = "") -> Generator[Attack]:
-        """Try one kind of attack in the block, `on` a service. To try none counts as one that did not hold."""
+        """Record the attempts of one kind of attack in the block, `on` a service. No attempt counts as a failure."""
         attack = Attack(area, name, on)
         try:
             yield attack
@@ -89,13 +89,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
 
 @pytest.fixture
 def drill(request: pytest.FixtureRequest) -> Drill:
-    """Return what records the attacks of this test."""
+    """Return the recorder of this test's attacks."""
     return Drill(request.node)
 
 
 @dataclass
 class _Row:
-    """All tries of one kind of attack."""
+    """All attempts of one kind of attack."""
 
     tried: int = 0
     held: int = 0
@@ -126,7 +126,7 @@ class _Table:
         if not rows:
             return
         widths = [max(len(key[at]) for key in [*rows, ("area", "attack")]) for at in (0, 1)]
-        terminalreporter.section("attacks: what was tried, and what held")
+        terminalreporter.section("attacks: attempts, and how many the platform withstood")
         terminalreporter.write_line(f"{'area':{widths[0]}}  {'attack':{widths[1]}}  tried   held")
         for (area, name), row in sorted(rows.items()):
             line = f"{area:{widths[0]}}  {name:{widths[1]}}  {row.tried:5d}  {row.held:5d}"

@@ -34,7 +34,7 @@ class GatedLake:
     suite: Path = SUITE
 
     def repository(self, name: str) -> None:
-        """Make a guarded repository; only those that the lake began with have a suite."""
+        """Create a guarded repository; only the repositories given at the start have a suite."""
         answer = httpx.post(
             f"{self.lakefs.url}/api/v1/repositories",
             json={"name": name, "storage_namespace": f"local://{name}", "default_branch": "main"},

@@ -153,7 +153,7 @@ class MLmodel:
         """Refuse a model that may hold a pickle, or that unpacks to far more than its size.
 
         Raises:
-            UnfitError: the model may hold a pickle, its storage format is unknown, or a file of it is a zip bomb.
+            UnfitError: the model may hold a pickle, its storage format is unknown, or one of its files is a zip bomb.
         """
         loader = self.loader
         if loader in _FROM_CODE:

@@ -164,7 +164,9 @@ def named_requirements(lines: Iterable[str]) -> list[str]:
         if isinstance(given, Path) or (isinstance(given, str) and _URL.match(given)):
             raise _refused(line, "files and URLs", _BUILD_WHEEL)
         if isinstance(given, str):
-            raise UnbuildableError("this line is not a requirement", field="requirements.txt", value=line)
+            raise UnbuildableError(
+                "this line is not a requirement", field="requirements.txt", value=line, hint="write NAME==VERSION"
+            )
         if given.url is not None or given.name.lower().endswith(_ARCHIVES):
             raise _refused(line, "files and URLs", _BUILD_WHEEL)
         if wrong := [each for each in hashes if not _HASH.fullmatch(each)]:

@@ -1,7 +1,7 @@
 """Parses and stores the labels that clients send when the true values are known.
 
-`(request_id, row)` identifies a label. Sending a label twice changes nothing; of two different ones of one key, the
-last counts.
+`(request_id, row)` identifies a label. Sending a label twice changes nothing. Of two different labels of one key,
+the last counts.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _unknown_class(label: float, target: Target, version: str) -> str:
     listed = ", ".join([*names, "..."] if len(classes) > len(names) else names)
     return (
         f"must be one of the classes of version {version} ({listed}); got {label:g}; "
-        "serve.labels.allow_new accepts new classes"
+        "to accept new classes, set serve.labels.allow_new"
     )
 
 

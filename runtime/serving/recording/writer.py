@@ -331,7 +331,7 @@ class CaptureWriter:
 
 
 def _identity(directory: Path) -> tuple[int, int] | None:
-    """Return what tells a folder from a later one of the same name, or None if there is no such folder."""
+    """Return the device and inode of a folder, which change if it is created again; None if it is missing."""
     try:
         status = directory.stat()
     except OSError:

@@ -97,9 +97,10 @@ class ServerState:
             if watcher.current is None:
                 return text
             serving = f"version {watcher.current.info.version}"
+            hint = "configure another version" if settings.version else "set the alias in MLflow"
             if watcher.deleted:
-                return f"{text}, and {serving}, which still serves, was deleted from it"
-            return f"{text}; {serving} still serves"
+                return f"{text}, and {serving}, which still serves, was deleted from it; {hint}"
+            return f"{text}; {serving} still serves; {hint}"
         # The process of an isolated model may be restarting.
         trouble: str | None = getattr(watcher.current.engine, "trouble", None) if watcher.current else None
         return trouble

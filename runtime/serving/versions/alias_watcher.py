@@ -123,7 +123,7 @@ class AliasWatcher:
             self._fall_back(None)
         else:
             if lost and not self.lost:
-                _log.error("the registry no longer has the version that should serve")
+                _log.error("the registry no longer has the alias or version to serve; restore it in MLflow")
             self.reachable, self.trouble = True, ""
             self.missing, self.lost, self.deleted = info is None, lost, deleted
             if info is not None:

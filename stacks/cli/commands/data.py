@@ -33,20 +33,19 @@ def restore(
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove data that did not pass the gate: give a branch the data of its newest accepted commit again."""
+    """Remove data that did not pass the gate: restore the data of the branch's newest accepted commit."""
     from ....runtime import data
 
     lake = _lake(stack)
     if not yes:
-        commits = data.unvalidated(address, lake=lake)
-        for commit in commits:
-            typer.echo(f"{commit.commit[:12]}  {commit.created}  {commit.message}", err=True)
-            for name in commit.files[:_SHOWN]:
-                typer.echo(f"    {name}", err=True)
-            if len(commit.files) > _SHOWN:
-                typer.echo(f"    and {len(commit.files) - _SHOWN} more", err=True)
-        if commits:
-            require_confirmation(f"Remove these changes from {address}?")
+        planned = data.restore(address, dry_run=True, lake=lake)
+        for what, names in (("remove", planned.removed), ("restore", planned.restored)):
+            for name in names[:_SHOWN]:
+                typer.echo(f"{what} {name}", err=True)
+            if len(names) > _SHOWN:
+                typer.echo(f"{what} {len(names) - _SHOWN} more files", err=True)
+        if planned.removed or planned.restored:
+            require_confirmation(f"Give {address} the data of {planned.accepted[:12]} again?")
     done = data.restore(address, lake=lake)
     if as_json:
         found = {"commit": done.commit, "accepted": done.accepted, "removed": done.removed, "restored": done.restored}
@@ -54,8 +53,8 @@ def restore(
     elif done.commit is None:
         typer.echo(f"{address} has the data of {done.accepted[:12]}, which passed the gate; nothing to do")
     else:
-        files = f"removed {len(done.removed)}, restored {len(done.restored)}"
-        typer.echo(f"{address} has the data of {done.accepted[:12]} again; files: {files} (commit {done.commit[:12]})")
+        files = f"{len(done.removed)} files removed, {len(done.restored)} restored"
+        typer.echo(f"{address} has the data of {done.accepted[:12]} again: {files} (commit {done.commit[:12]})")
 
 
 def _lake(stack: str | None) -> LakeSettings:

@@ -41,7 +41,9 @@ def add(name: NameArgument, may: MayOption, stack: StackOption = None, password_
     if unknown := sorted(set(may) - PEOPLE):
         raise UserError("is not a role", field="--may", value=unknown[0], hint="use read, train or promote")
     if password_file is not None and password_file.exists():
-        raise UserError("exists already", field="--password-file", value=str(password_file), hint="name a new file")
+        raise UserError(
+            "already exists", field="--password-file", value=str(password_file), hint="choose the name of a new file"
+        )
     with People(deployed_operations(load_chosen_stack(stack))) as people:
         password = people.add(name, cast("set[Permitted]", set(may)))
         if password_file is None:
@@ -56,7 +58,7 @@ def add(name: NameArgument, may: MayOption, stack: StackOption = None, password_
                 f"cannot be written ({error.strerror}); nothing was added",
                 field="--password-file",
                 value=str(password_file),
-                hint="name a file in a folder that you can write",
+                hint="choose a file in a folder that you can write to",
             ) from None
     typer.echo(f"added {name}; the password is in {password_file}", err=True)
 

@@ -124,7 +124,7 @@ def test_stopped_services(platform: RunningPlatform, drill: Drill, stopped: tupl
 
 @pytest.mark.slow
 def test_full_disk(platform: RunningPlatform, drill: Drill) -> None:
-    """No file of any service can grow: nothing is acknowledged that was not stored, and all is well afterwards."""
+    """No file of any service can grow: services acknowledge only what they stored, and are healthy afterwards."""
     before = settled(platform)
     pids = platform.pids()
     mine = ask(platform)["request_id"]
@@ -272,7 +272,7 @@ def _stopped(pids: Iterator[int]) -> Generator[None]:
 
 @contextmanager
 def _full(platform: RunningPlatform) -> Generator[list[psutil.Process]]:
-    """Let no process of a service write to a file beyond what it has: what a full disk does, without one."""
+    """Limit the files of all services to their current size, which simulates a full disk."""
     roots = [psutil.Process(pid) for pid in platform.pids().values()]
     processes = [process for root in roots for process in (root, *root.children(recursive=True))]
     try:

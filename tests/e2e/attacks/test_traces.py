@@ -1,4 +1,4 @@
-"""What the attacks of the modules before this one left behind: no secret, no open port, no second process.
+"""After the attacks of the other modules: no secret in traces, no open port, no second process.
 
 The modules of this folder run in the order of their names, so the logs hold what the attacks wrote to them.
 """
@@ -28,7 +28,7 @@ def test_secrets_in_traces(platform: RunningPlatform, drill: Drill) -> None:
     values = {name: value.encode() for name, value in secrets(platform).items()}
     values["passphrase"] = (platform.project / ".tidemill" / "passphrase").read_bytes().strip()
 
-    # lakeFS logs the key id of refused requests: it is a name, and opens nothing without its secret.
+    # lakeFS logs the key id of refused requests. It is a name, and useless without its secret.
     names = {"lakefs-key-id"}
 
     def found(content: bytes) -> list[str]:
@@ -62,7 +62,7 @@ def test_secrets_in_traces(platform: RunningPlatform, drill: Drill) -> None:
 
 
 def test_errors_in_logs(platform: RunningPlatform, drill: Drill) -> None:
-    """No attack made a service of the project fail in a way that it does not handle."""
+    """No attack caused an unhandled error in a service of the project."""
     with drill("logs", "tracebacks of the project's services") as attack:
         for service in ("serving-flights", "monitor", "retraining", "validation"):
             lines = platform.root.log(service).read_text(errors="replace").replace("\\n", "\n").splitlines()
@@ -73,7 +73,7 @@ def test_errors_in_logs(platform: RunningPlatform, drill: Drill) -> None:
 
 
 def test_the_platform_is_whole(platform: RunningPlatform, drill: Drill) -> None:
-    """Every service is healthy and there once, and listens on loopback only."""
+    """Every service is healthy, runs once, and listens on loopback only."""
     with drill("platform", "whole after the attacks") as attack:
         alive = wait_for("health", platform.all_alive, 90)
         attack.tried("every service is healthy", set(alive) == set(platform.services()))

@@ -54,7 +54,7 @@ def secrets_of_other_services(platform: RunningPlatform, drill: Drill) -> None:
 
 
 def pages_of_other_sites(platform: RunningPlatform, drill: Drill) -> None:
-    """A browser lets no page of another site read what a person who has logged in sees, nor change anything."""
+    """A page of another site cannot read or change anything through the browser of a logged-in person."""
     for door in doors(platform):
         user, secret = next(iter(door.accounts.items()))
         value = platform.secret(secret)
@@ -64,7 +64,7 @@ def pages_of_other_sites(platform: RunningPlatform, drill: Drill) -> None:
             for origin in ("http://evil.example", "null", f"http://127.0.0.1.evil.example:{client.base_url.port}"):
                 answer = client.get(door.path, headers={**allowed, "Origin": origin})
                 attack.tried(f"read from {origin}", not _readable(answer, origin), dict(answer.headers))
-                # Without credentials a page may read the answer, if there is nothing in it.
+                # Without credentials, a page may read the answer only if it has no data.
                 answer = client.get(door.path, headers={"Origin": origin})
                 attack.tried(f"read without credentials from {origin}", answer.status_code in _REFUSED, answer.text)
                 asked = {"Origin": origin, "Access-Control-Request-Method": "DELETE"}
@@ -97,7 +97,7 @@ def foreign_host_headers(platform: RunningPlatform, drill: Drill) -> None:
 
 
 def open_paths_of_lakefs(platform: RunningPlatform, drill: Drill) -> None:
-    """What lakeFS serves to anyone holds no secret, and a load balancer that hides it hides every spelling."""
+    """Open paths of lakeFS show no secret, and a load balancer that hides them also hides other spellings."""
     url = platform.url("lakefs")
     every = secrets(platform)
     with drill("lakeFS", "secrets and names in metrics and profiles") as attack:
@@ -122,7 +122,7 @@ def open_paths_of_lakefs(platform: RunningPlatform, drill: Drill) -> None:
 
 
 def operations_of_lakefs(platform: RunningPlatform, drill: Drill) -> None:
-    """Every operation of lakeFS's interface requires credentials, except those that tell how to log in."""
+    """Every operation of lakeFS's interface requires credentials, except those that describe the login."""
     url = platform.url("lakefs")
     document = httpx.get(f"{url}/openapi.json", timeout=30).json()
     filled = {"repository": "flights", "branch": "main", "ref": "main", "path": "departures", "userId": "tidemill"}

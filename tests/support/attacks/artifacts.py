@@ -1,4 +1,4 @@
-"""Attacks of someone who may register models: versions with pickles, traversal, links and bombs, and odd places."""
+"""Attacks of a model author: versions with pickles, path traversal, links and zip bombs, and foreign locations."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Files = dict[str, bytes]
 
 
 class Author:
-    """Someone with the account that registers models, and the files of the version that serves."""
+    """A model author with the training account, and the files of the serving version."""
 
     def __init__(self, platform: RunningPlatform) -> None:
         self.platform = platform
@@ -126,7 +126,7 @@ def poisoned_versions(platform: RunningPlatform, drill: Drill, tmp_path: Path) -
 
 
 def plainly_poisoned_versions(platform: RunningPlatform, drill: Drill, tmp_path: Path) -> None:
-    """Do the same with versions whose `MLmodel` file shows the harm."""
+    """Do the same with versions whose `MLmodel` file is harmful."""
     _poison(platform, drill, tmp_path, _plain)
 
 
@@ -284,7 +284,7 @@ def _bomb() -> bytes:
 
 
 def _source_archive(marker: Path) -> bytes:
-    """Return a source distribution that needs nothing to be built, and writes a file when it is."""
+    """Return a source distribution without build requirements, whose build writes a file."""
     backend = f"from pathlib import Path\nPath({str(marker)!r}).write_text('executed')\n"
     files = {
         "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "forged"\nbackend-path = ["."]\n',

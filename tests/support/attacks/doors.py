@@ -16,9 +16,9 @@ class Door:
 
     Attributes:
         service: its service.
-        path: what only an authenticated caller may read.
+        path: a path that requires credentials.
         accounts: user -> the secret with its password; the user of a bearer token is empty.
-        health: what anyone may read.
+        health: a path that requires no credentials.
     """
 
     service: str
@@ -27,7 +27,7 @@ class Door:
     health: str
 
 
-# Any account may ask who it is.
+# Any account may read its own name.
 _MLFLOW = "/api/2.0/mlflow/users/current"
 _DOORS = (
     Door("lakefs", "/api/v1/repositories", {"lakefs-key-id": "lakefs-secret"}, "/_health"),

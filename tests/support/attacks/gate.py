@@ -1,4 +1,4 @@
-"""Attacks of a person who may write to the lake: around the gate, and with forged proof that the gate accepted."""
+"""Attacks of a data writer: merges around the gate, and forged verdicts."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Attacker:
         self.api.put("/settings/branch_protection", json=rules).raise_for_status()
 
     def reset(self, commit: str) -> None:
-        """Set main to `commit`. For some seconds lakeFS still knows the rules of before."""
+        """Set main to `commit`. lakeFS applies the old rules for some more seconds."""
         self.protect([])
         self._reset("main", commit)
 
@@ -135,7 +135,7 @@ class Attacker:
 
 @contextmanager
 def _attacker(platform: RunningPlatform, folder: Path) -> Generator[Attacker]:
-    """Give an attacker the lake, and afterwards put its branches back to where they were."""
+    """Yield an attacker with the lake's key; reset the branches afterwards."""
     with Lake(lake_settings(platform)) as lake:
         attacker = Attacker(platform, lake, folder)
         with attacker.api as api:

@@ -20,7 +20,7 @@ AREA = "odd HTTP"
 _MB = 2**20
 _FLOOD = 48 * _MB
 _CONNECTIONS = 400
-# What a service may grow by: caches and the allocator, but not what was sent.
+# Allowed growth of a service, in MB: caches and the allocator, but not the sent bytes.
 _GROWTH = 24
 # What anyone may read, where `test_service_limits` does not send all of these floods.
 _OPEN = {"mlflow": ("/health", "/static-files/none")}
@@ -40,7 +40,7 @@ def broken_requests(platform: RunningPlatform, drill: Drill) -> None:
 
 
 def smuggled_requests(platform: RunningPlatform, drill: Drill) -> None:
-    """A request hidden in the body of another one is never answered as one of its own."""
+    """A request that is hidden in the body of another request is never answered."""
     tries = {door: list(_smuggled(platform.url(door.service), door)) for door in doors(platform)}
     for door, answers in _send_all(platform, tries):
         with drill(AREA, "smuggled requests", on=door.service) as attack:

@@ -1,4 +1,4 @@
-"""A second process of a service, with the settings of the running one, for faults that the platform does not share."""
+"""A second process of a service with the same settings, for faults that must not reach the platform."""
 
 from __future__ import annotations
 
@@ -107,12 +107,12 @@ def twin(
     """Run a service a second time.
 
     Args:
-        platform: whose service it is.
+        platform: the platform of the service.
         service: one of the project's own.
-        folder: for its files; `changes` may name places in it.
+        folder: folder for its files; `changes` may use paths in it.
         changes: settings to change, merged with those of the running service.
-        variables: of its environment.
-        before: words of a command line that starts the service's.
+        variables: more environment variables.
+        before: command line with which the service is started, such as a wrapper.
     """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()

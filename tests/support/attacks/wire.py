@@ -16,7 +16,7 @@ _TIMEOUT = 8.0
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server sent; `status` is 0 if it sent no status line, as when it closed the connection."""
+    """A server's answer; `status` is 0 without a status line, for example after a closed connection."""
 
     status: int
     head: bytes
@@ -45,7 +45,7 @@ def connect(url: str, timeout: float = _TIMEOUT) -> socket.socket:
 
 
 def read(stream: socket.socket, limit: int = 1 << 20) -> Answer:
-    """Read what comes on `stream`."""
+    """Read an answer from `stream`."""
     got = b""
     with contextlib.suppress(ConnectionResetError, TimeoutError):
         while len(got) < limit and (block := stream.recv(65536)):

@@ -1,4 +1,4 @@
-"""The accounts that `up` creates in MLflow, and the hosts by which it may be called."""
+"""The accounts that `up` creates in MLflow, and the host names that MLflow accepts."""
 
 from __future__ import annotations
 

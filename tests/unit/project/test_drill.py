@@ -1,4 +1,4 @@
-"""The drill of attacks fails where a defence does not hold, and says so in its table."""
+"""The plugin for attacks fails a test whose attack succeeded, and shows it in its table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `status` concludes from what services answer."""
+"""The health that `status` derives from the answers of services."""
 
 from __future__ import annotations
 

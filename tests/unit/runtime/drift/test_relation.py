@@ -1,4 +1,4 @@
-"""The relation of labels to predictions: silent without a change, loud when labels are flipped."""
+"""The relation between predictions and labels: no alarm without a change, an alarm when labels are flipped."""
 
 from __future__ import annotations
 

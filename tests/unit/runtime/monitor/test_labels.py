@@ -1,4 +1,4 @@
-"""Labels of several senders: bad ones are dropped one by one, and no key outvotes or overwrites the others."""
+"""Labels of several senders: unusable labels are dropped, and no key outvotes or overwrites the others."""
 
 from __future__ import annotations
 

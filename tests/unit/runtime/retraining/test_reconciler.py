@@ -24,6 +24,7 @@ class FakePlatform(Platform):
         self.of_job: dict[str, Version] = {}
         self.verdict = VerdictRecord(accepted=True, reasons=["good enough"])
         self.down = False
+        self.refused: set[str | None] = set()
 
     def version_by_alias(self, model: str, alias: str) -> Version | None:
         if self.down:
@@ -35,6 +36,9 @@ class FakePlatform(Platform):
 
     def newest_validated(self, address: str) -> str | None:
         return self.newest
+
+    def trained_on_validated_data(self, version: Version) -> bool:
+        return version.data_commit not in self.refused
 
     def newer_data(self, address: str, old: str, new: str) -> bool:
         return old != new
@@ -208,6 +212,18 @@ def test_a_refused_version_is_a_refused_retraining_with_the_reasons(scene: Scene
     assert retraining.state == "refused"
     assert "0.4000" in retraining.detail
     assert "champion" not in scene.platform.aliases
+
+
+@pytest.mark.parametrize("promotion", ["automatic", "manual"])
+def test_a_version_that_was_trained_on_unvalidated_data_gets_no_alias(tmp_path: Path, promotion: str) -> None:
+    scene = Scene(tmp_path, promotion=promotion)
+    scene.platform.refused = {scene.platform.newest}
+    scene.fire()
+    scene.step()
+    retraining = scene.end()
+    assert retraining.state == "refused"
+    assert "not trained on data that passed the gate" in retraining.detail
+    assert not scene.platform.aliases
 
 
 def test_a_job_which_registers_nothing_has_failed(scene: Scene) -> None:
