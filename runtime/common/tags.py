@@ -10,6 +10,14 @@ LAKE_PATH = "tidemill.lake.path"
 ENVIRONMENT = "tidemill.environment.sha256"
 COMMAND = "tidemill.command"
 JOB_ID = "tidemill.job.id"
+"""The job that trained it; on the stack's MLflow, only the training account sets it."""
+
+ACCOUNT = "tidemill.account"
+"""Tag of runs, logged models and model versions: the account that created them. Only the stack's MLflow sets it."""
+
+GATE = "tidemill.gate."
+"""Start of the tags that the promotion gate sets; on the stack's MLflow, only accounts that may promote set them."""
+
 GATE_VERDICT = "tidemill.gate.verdict"
 """Tag of a version that the promotion gate judged: `accepted` or `refused`."""
 

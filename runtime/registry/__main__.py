@@ -1,6 +1,7 @@
 """Runs MLflow's server with limits: `python -m tidemill.runtime.registry --host HOST --port PORT`.
 
-Bodies have no limit, because clients upload artifacts. The limits are in `common.limited_server`.
+The limits of heads and connections are in `common.limited_server`, those of bodies in
+`mlflow_bodies`.
 """
 
 from __future__ import annotations

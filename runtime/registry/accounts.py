@@ -12,6 +12,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from ..common.tags import ACCOUNT, GATE, JOB_ID
+
 ADMIN: Final = "admin"
 """The administrator: creates experiments, registered models, accounts and permissions. `tidemill up` uses it."""
 
@@ -45,9 +47,6 @@ ROLE_PREFIX: Final = "tidemill-"
 WORKSPACE: Final = "default"
 """MLflow's workspace of the roles; the stack's server has no other workspace."""
 
-ACCOUNT_TAG: Final = "tidemill.account"
-"""Tag of runs, logged models and model versions: the account that created them. Only the server sets it."""
-
 MOVED_TAG: Final = "tidemill.moved."
 """Prefix of tags of versions and registered models; the alias follows. The value says who moved it last, and when.
 
@@ -65,6 +64,18 @@ def service_of(name: str) -> str | None:
     """
     service = name.rpartition("-")[2]
     return service if service in SERVICES else None
+
+
+def trainer_of(name: str) -> str:
+    """Return the account that trains for the account `name`.
+
+    On a server of several stacks, it is that of the same stack. Without accounts of services, it is the same account.
+
+    >>> trainer_of("retraining"), trainer_of("flights-dev-retraining"), trainer_of("ana")
+    ('training', 'flights-dev-training', 'ana')
+    """
+    service = service_of(name)
+    return name.removesuffix(service) + TRAINING if service else name
 
 
 @dataclass(frozen=True)
@@ -110,6 +121,26 @@ def name_problem(name: str) -> str | None:
     return None
 
 
-def is_reserved_tag(key: str) -> bool:
-    """Return whether only the server may set the tag `key`."""
-    return key == ACCOUNT_TAG or key.startswith(MOVED_TAG)
+def who_sets(key: str) -> str | None:
+    """Return who may set the tag `key` if the account of the request may not, else None."""
+    if key == ACCOUNT or key.startswith(MOVED_TAG):
+        return "the server"
+    account = CURRENT.get()
+    if account is None or account.admin:
+        return None
+    if key == JOB_ID and TRAINING not in account.roles:
+        return "the training account"
+    if key.startswith(GATE) and account.roles.isdisjoint({RETRAINING, PROMOTE}):
+        return "an account that may promote"
+    return None
+
+
+def changer_of(owner: str | None) -> str | None:
+    """Return the account that may change what `owner` created if the account of the request may not, else None.
+
+    What a service's account created, only this account and administrators change.
+    """
+    account = CURRENT.get()
+    if account is None or account.admin or owner is None or service_of(owner) is None:
+        return None
+    return None if owner == account.name else owner

@@ -1,7 +1,7 @@
 """Checks each request before MLflow does: its account, and whether the table permits the route to this account.
 
 The answer is 401 without valid credentials, and 403 if the table does not permit the route. MLflow's own checks of
-permissions on single experiments and models come after it.
+permissions on single experiments and models come after it. Bodies are limited, except uploads.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import json
 import logging
 import re
 import secrets
@@ -21,6 +20,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
 from .accounts import ADMIN, CURRENT, Account, role_names, service_of
+from .mlflow_bodies import WholeBody, answer
 from .mlflow_routes import PUBLIC, TABLE, Route, canonical, permits
 
 if TYPE_CHECKING:
@@ -30,11 +30,18 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 log = logging.getLogger("tidemill.registry")
-_CHALLENGE = b'Basic realm="mlflow"'
+_CHALLENGE = ((b"www-authenticate", b'Basic realm="mlflow"'),)
 # MLflow reads credentials from this header too.
 _SECOND_CREDENTIALS = b"x-mlflow-authorization"
 _HINTS = {"experiments/create": "add the model to `models` in the stack config and run `tidemill up`"}
 _CACHED = 1000
+# MLflow holds the whole body in memory. Its largest requests are of 1 MB: 1,000 metrics, parameters and tags.
+_BODY_BYTES = 16 * 1024 * 1024
+_BODY_SECONDS = 60.0
+# MLflow writes the bodies of these routes to a file as they arrive.
+_STREAMED = frozenset(
+    ("PUT", f"/{prefix}/2.0/mlflow-artifacts/artifacts/<artifact_path>") for prefix in ("api", "ajax-api")
+)
 _UPLOAD = re.compile(r"/(?:ajax-)?api/2\.0/mlflow-artifacts/(?:artifacts|mpu/\w+)/(.*)", re.DOTALL)
 # The parts of a path whose writes the log records.
 _RECORDED = re.compile(r"/(?:alias|model-versions|registered-models|experiments|users|roles|webhooks|gateway)\b")
@@ -123,6 +130,8 @@ class Guard:
         self, app: ASGIApp, routes: Routes, credentials: Credentials, upload_problem: Callable[[str], str | None]
     ) -> None:
         self._app = app
+        self._limited = WholeBody(app, limit=_BODY_BYTES, seconds=_BODY_SECONDS)
+        self._without_body = WholeBody(app, limit=0, seconds=_BODY_SECONDS)
         self._routes = routes
         self._credentials = credentials
         self._upload_problem = upload_problem
@@ -138,35 +147,36 @@ class Guard:
         method, path = scope["method"], scope["path"]
         route = self._routes.find(method, path)
         if route and TABLE.get(route) == PUBLIC:
-            await self._app(scope, receive, send)
+            await self._without_body(scope, receive, send)
             return
         account = await run_in_threadpool(self._credentials.account, scope["headers"])
         if account is None:
-            await _answer(send, 401, "UNAUTHENTICATED", "a user name and its password are required")
+            await answer(send, 401, "UNAUTHENTICATED", "a user name and its password are required", _CHALLENGE)
             return
         if not account.admin and (route is None or not permits(route, account.roles)):
             await self._refuse(send, account, route, f"{method} {path}")
             return
+        # The stores read it.
+        CURRENT.set(account)
         if not account.admin and route and (upload := _UPLOAD.match(path)) and route[0] != "GET":
             problem = await run_in_threadpool(self._upload_problem, upload[1])
             if problem:
-                await _answer(send, 403, "PERMISSION_DENIED", f"cannot write {upload[1]}: {problem}")
+                await answer(send, 403, "PERMISSION_DENIED", f"cannot write {upload[1]}: {problem}")
                 return
         if route and route[0] != "GET" and _RECORDED.search(route[1]) and not route[1].endswith("/search"):
             log.info("request", extra={"account": account.name, "method": method, "route": route[1]})
         headers = [pair for pair in scope["headers"] if pair[0] != _SECOND_CREDENTIALS]
-        CURRENT.set(account)
-        await self._app({**scope, "headers": headers}, receive, send)
+        await (self._app if route in _STREAMED else self._limited)({**scope, "headers": headers}, receive, send)
 
     async def _refuse(self, send: Send, account: Account, route: Route | None, request: str) -> None:
         if route is None:
-            await _answer(send, 404, "ENDPOINT_NOT_FOUND", f"there is no route {request}")
+            await answer(send, 404, "ENDPOINT_NOT_FOUND", f"there is no route {request}")
             return
         log.warning("refused", extra={"account": account.name, "method": route[0], "route": route[1]})
         roles = ", ".join(sorted(account.roles)) or "none"
         hint = _HINTS.get(route[1].rpartition("/mlflow/")[2], "ask the administrator")
         message = f"the account {account.name} (roles: {roles}) may not use {' '.join(route)}; {hint}"
-        await _answer(send, 403, "PERMISSION_DENIED", message)
+        await answer(send, 403, "PERMISSION_DENIED", message)
 
 
 def _basic(values: Sequence[bytes]) -> tuple[str, str] | None:
@@ -189,13 +199,3 @@ def _basic(values: Sequence[bytes]) -> tuple[str, str] | None:
         return None
     well_formed = username and colon and password and (username + password).isprintable()
     return (username, password) if well_formed else None
-
-
-async def _answer(send: Send, status: int, code: str, message: str) -> None:
-    """Answer in the form of MLflow's errors."""
-    body = json.dumps({"error_code": code, "message": message}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if status == 401:
-        headers.append((b"www-authenticate", _CHALLENGE))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

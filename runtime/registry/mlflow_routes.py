@@ -1,7 +1,7 @@
-"""Every route of the pinned MLflow, with the roles that may use it. Other accounts get 403; administrators never do.
+"""Every route of the pinned MLflow, with the roles that may use it. Other accounts get 403.
 
-A route that is missing here is for administrators only. `tests/integration/test_mlflow_routes.py` compares this table
-with the routes that the installed MLflow registers, so that a new version cannot add a route unnoticed.
+Administrators may use every route, and only they may use one that is missing here. So that a new MLflow cannot add a
+route unnoticed, `tests/integration/test_mlflow_access.py` compares this table with the routes of the installed version.
 
     {api}   both /api and /ajax-api, which MLflow registers for its clients and for its web pages
     <name>  any text; <path> in an artifact route contains slashes

@@ -2,6 +2,8 @@
 
 - Artifacts are only in the server's own store: other locations are refused, also in old experiments.
 - Runs, logged models and versions name the account that created them; versions also who moved an alias to them.
+- Only the account of a service, and administrators, change its runs and logged models.
+- Only the training account sets the tag of a job, and only accounts that may promote set the tags of the gate.
 - Only administrators create registered models.
 - The artifacts of a version, and of a complete logged model, do not change.
 
@@ -17,15 +19,18 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 
-from mlflow.entities import LoggedModel, LoggedModelStatus, LoggedModelTag, Run, RunTag
+from mlflow.entities import LoggedModel, LoggedModelStatus, LoggedModelTag, Run, RunInfo, RunStatus, RunTag
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag, RegisteredModel, RegisteredModelTag
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, INVALID_STATE, PERMISSION_DENIED
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as MlflowModels
+from mlflow.store.tracking.dbmodels.models import SqlTag
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as MlflowRuns
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-from .accounts import ACCOUNT_TAG, CURRENT, MOVED_TAG, is_reserved_tag
+from ..common.tags import ACCOUNT
+from .accounts import CURRENT, MOVED_TAG, changer_of, who_sets
 from .artifact_locations import PROXIED, is_proxied
 
 # A version may also name a run's artifact or another version; MLflow resolves both to their proxied locations.
@@ -49,15 +54,20 @@ def require_proxied(uri: str, field: str, schemes: Iterable[str] = (PROXIED,)) -
 
 def _refuse_reserved(keys: Iterable[str]) -> None:
     for key in keys:
-        if is_reserved_tag(key):
-            raise MlflowException(f"only the server sets the tag {key}; leave it out", PERMISSION_DENIED)
+        if who := who_sets(key):
+            raise MlflowException(f"only {who} sets the tag {key}; leave it out", PERMISSION_DENIED)
+
+
+def _require_changer(subject: str, owner: str | None) -> None:
+    if changer := changer_of(owner):
+        raise MlflowException(f"only the account {changer} changes {subject}; create your own", PERMISSION_DENIED)
 
 
 def _stamped(tags: Iterable[_MadeTag] | None, make: type[_MadeTag]) -> list[_MadeTag]:
-    """Return `tags` with the account of the request in place of reserved tags."""
-    kept = [tag for tag in tags or () if not is_reserved_tag(tag.key)]
+    """Return `tags` without reserved ones, and with the account of the request."""
+    kept = [tag for tag in tags or () if not who_sets(tag.key)]
     account = CURRENT.get()
-    return kept if account is None else [*kept, make(ACCOUNT_TAG, account.name)]
+    return kept if account is None else [*kept, make(ACCOUNT, account.name)]
 
 
 class Runs(MlflowRuns):
@@ -74,18 +84,51 @@ class Runs(MlflowRuns):
         self._require_store(experiment_id)
         return super().create_run(experiment_id, user_id, start_time, _stamped(tags, RunTag), run_name)
 
+    def update_run_info(self, run_id: str, run_status: Any, end_time: Any, run_name: Any) -> RunInfo:
+        """Change the status or name of a run that the account may change."""
+        self._require_run(run_id)
+        return super().update_run_info(run_id, run_status, end_time, run_name)
+
+    def log_metric(self, run_id: str, metric: Any) -> None:
+        """Log a metric in a run that the account may change."""
+        self._require_run(run_id)
+        super().log_metric(run_id, metric)
+
+    def log_param(self, run_id: str, param: Any) -> None:
+        """Log a parameter in a run that the account may change."""
+        self._require_run(run_id)
+        super().log_param(run_id, param)
+
+    def log_inputs(self, run_id: str, datasets: Any = None, models: Any = None) -> None:
+        """Log the inputs of a run that the account may change."""
+        self._require_run(run_id)
+        super().log_inputs(run_id, datasets, models)
+
+    def log_outputs(self, run_id: str, models: Any) -> None:
+        """Log the outputs of a run that the account may change."""
+        self._require_run(run_id)
+        super().log_outputs(run_id, models)
+
+    def record_logged_model(self, run_id: str, mlflow_model: Any) -> None:
+        """Record a model in a run that the account may change."""
+        self._require_run(run_id)
+        super().record_logged_model(run_id, mlflow_model)
+
     def set_tag(self, run_id: str, tag: RunTag) -> None:
         """Set a tag that is not reserved."""
+        self._require_run(run_id)
         _refuse_reserved([tag.key])
         super().set_tag(run_id, tag)
 
     def delete_tag(self, run_id: str, key: str) -> None:
         """Delete a tag that is not reserved."""
+        self._require_run(run_id)
         _refuse_reserved([key])
         super().delete_tag(run_id, key)
 
     def log_batch(self, run_id: str, metrics: Any, params: Any, tags: Sequence[RunTag]) -> None:
         """Log metrics, parameters, and tags that are not reserved."""
+        self._require_run(run_id)
         _refuse_reserved(tag.key for tag in tags)
         super().log_batch(run_id, metrics, params, tags)
 
@@ -105,20 +148,53 @@ class Runs(MlflowRuns):
 
     def finalize_logged_model(self, model_id: str, status: LoggedModelStatus) -> LoggedModel:
         """Set the status of a logged model that is not complete yet."""
-        account, now = CURRENT.get(), self.get_logged_model(model_id).status
+        account, now = CURRENT.get(), self._require_logged_model(model_id).status
         if account and not account.admin and LoggedModelStatus.is_finalized(now) and now != status:
-            raise MlflowException(f"the model {model_id} is complete ({now}); log a new one", INVALID_STATE)
+            raise MlflowException(f"the model {model_id} is complete ({now}); log a new one", INVALID_PARAMETER_VALUE)
         return super().finalize_logged_model(model_id, status)
+
+    def log_logged_model_params(self, model_id: str, params: Any) -> None:
+        """Log parameters of a logged model that the account may change."""
+        self._require_logged_model(model_id)
+        super().log_logged_model_params(model_id, params)
 
     def set_logged_model_tags(self, model_id: str, tags: list[LoggedModelTag]) -> None:
         """Set tags that are not reserved."""
+        # MLflow itself lists a model's versions in this tag.
+        if {tag.key for tag in tags} != {MLFLOW_MODEL_VERSIONS}:
+            self._require_logged_model(model_id)
         _refuse_reserved(tag.key for tag in tags)
         super().set_logged_model_tags(model_id, tags)
 
     def delete_logged_model_tag(self, model_id: str, key: str) -> None:
         """Delete a tag that is not reserved."""
+        self._require_logged_model(model_id)
         _refuse_reserved([key])
         super().delete_logged_model_tag(model_id, key)
+
+    def owner_of_run(self, run_id: str) -> str | None:
+        """Return the account that created the run, or None if the server did not record it."""
+        with self.ManagedSessionMaker() as session:
+            found = session.query(SqlTag.value).filter(SqlTag.run_uuid == run_id, SqlTag.key == ACCOUNT).first()
+        return str(found[0]) if found else None
+
+    def require_complete(self, run_id: str | None, model_id: str | None) -> None:
+        """Raise MlflowException if a run or logged model is incomplete and the account may not change it."""
+        if model_id:
+            model = self.get_logged_model(model_id)
+            run_id = run_id or model.source_run_id
+            if not LoggedModelStatus.is_finalized(model.status):
+                self._require_logged_model(model_id)
+        if run_id and self.get_run(run_id).info.status == RunStatus.to_string(RunStatus.RUNNING):
+            self._require_run(run_id)
+
+    def _require_run(self, run_id: str) -> None:
+        _require_changer(f"the run {run_id}", self.owner_of_run(run_id))
+
+    def _require_logged_model(self, model_id: str) -> LoggedModel:
+        found = self.get_logged_model(model_id)
+        _require_changer(f"the model {model_id}", found.tags.get(ACCOUNT))
+        return found
 
     def _require_store(self, experiment_id: str) -> None:
         location = self.get_experiment(experiment_id).artifact_location
@@ -154,8 +230,12 @@ class Models(MlflowModels):
         local_model_path: str | None = None,
         model_id: str | None = None,
     ) -> ModelVersion:
-        """Create a version that names its account, from the artifact store only."""
+        """Create a version that names its account, from the artifact store only.
+
+        The files of a version are closed, so a version from the run of a job that still trains would stop the job.
+        """
         require_proxied(source, "source", _SOURCES)
+        runs_here().require_complete(run_id, model_id)
         stamped = _stamped(tags, ModelVersionTag)
         return super().create_model_version(
             name, source, run_id, stamped, run_link, description, local_model_path, model_id
@@ -233,10 +313,11 @@ class Models(MlflowModels):
 
 
 def upload_problem(runs: Runs, models: Models, path: str) -> str | None:
-    """Return why only an administrator may write to `path` in the artifact store, or None.
+    """Return why the account of the request may not write to `path` in the artifact store, or None.
 
-    Others may write only to the folders of existing runs and logged models: elsewhere, a file could block the name of a
-    folder. They may not write to the files of a version, which could otherwise be replaced after the promotion.
+    Administrators may write everywhere. Others may write only to the folders of existing runs and logged models:
+    elsewhere, a file could block the name of a folder. They may not write to the files of a version, or to the runs and
+    logged models of a service's account: these files could otherwise be replaced after or before the promotion.
     """
     while (plain := unquote(path)) != path:
         path = plain
@@ -249,12 +330,12 @@ def upload_problem(runs: Runs, models: Models, path: str) -> str | None:
             return _NO_PLACE
         if parts[1] == "models":
             model = runs.get_logged_model(parts[2])
-            location = model.artifact_location
+            location, owner = model.artifact_location, model.tags.get(ACCOUNT)
             if LoggedModelStatus.is_finalized(model.status):
                 return f"the logged model {model.model_id} is complete; log a new one"
         else:
             run = parts[1]
-            location = runs.get_run(run).info.artifact_uri
+            location, owner = runs.get_run(run).info.artifact_uri, runs.owner_of_run(run)
             places += [f"runs:/{run}/{'/'.join(names[:length])}" for length in range(1, len(names) + 1)]
             # Lineage and drift reference.
             if names[0] == "tidemill" and (version := models.version_of_run(run)):
@@ -263,17 +344,25 @@ def upload_problem(runs: Runs, models: Models, path: str) -> str | None:
         return _NO_PLACE
     if location != root:
         return _NO_PLACE
+    if changer := changer_of(owner):
+        return f"it belongs to the account {changer}"
     version = models.version_at(places)
     return f"it belongs to {version}, whose files cannot change; log a new version" if version else None
+
+
+def runs_here() -> Runs:
+    """Return the store of runs of this process's server."""
+    from mlflow.server import handlers
+
+    return cast("Runs", handlers._get_tracking_store())  # pyright: ignore[reportPrivateUsage]
 
 
 def upload_problem_here(path: str) -> str | None:
     """Return `upload_problem` for the stores of this process's server."""
     from mlflow.server import handlers
 
-    runs = cast("Runs", handlers._get_tracking_store())  # pyright: ignore[reportPrivateUsage]
     models = cast("Models", handlers._get_model_registry_store())  # pyright: ignore[reportPrivateUsage]
-    return upload_problem(runs, models, path)
+    return upload_problem(runs_here(), models, path)
 
 
 def install() -> None:

@@ -13,7 +13,8 @@ from ..common.errors import NotFoundError, PlatformError
 from ..common.http import unreachable
 from ..common.secrets import read_secret
 from ..common.settings import RegistrySettings, runtime_settings
-from ..common.tags import JOB_ID
+from ..common.tags import ACCOUNT, JOB_ID
+from .accounts import trainer_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -118,12 +119,23 @@ def serving_version(
 
 
 def version_of_job(model: str, job: str, *, registry: RegistrySettings | None = None) -> ModelVersion | None:
-    """Return the newest version that the job `job` trained, or None."""
-    client = connect(registry)
+    """Return the newest version that the job `job` trained, or None.
+
+    The training account must have created the version and its run, as the stack's MLflow records. Versions of earlier
+    releases and of an existing MLflow server may have no such record; they are accepted without this proof.
+    """
+    chosen = registry or runtime_settings().registry
+    client = connect(chosen)
     with translate_errors(model):
         query = f"name = '{_without_quotes(model)}' and tags.`{JOB_ID}` = '{_without_quotes(job)}'"
         found = [ModelVersion.of(item) for item in client.search_model_versions(query)]
-    return max(found, key=lambda item: int(item.version), default=None)
+        # Newest first.
+        for made in sorted(found, key=lambda item: -int(item.version)):
+            if not _is_trained(made.tags, chosen):
+                continue
+            if not made.run_id or _is_trained(client.get_run(made.run_id).data.tags, chosen):
+                return made
+    return None
 
 
 def find_by_alias(client: MlflowClient, model: str, alias: str) -> ModelVersion | None:
@@ -137,6 +149,12 @@ def find_by_alias(client: MlflowClient, model: str, alias: str) -> ModelVersion 
         if error.error_code == "INVALID_PARAMETER_VALUE" and f"alias {alias} not found" in error.message:
             return None
         raise
+
+
+def _is_trained(tags: Mapping[str, str], registry: RegistrySettings) -> bool:
+    """Return whether the training account created what has `tags`, or the server did not record who did."""
+    owner = tags.get(ACCOUNT)
+    return owner is None or registry.username is None or owner == trainer_of(registry.username)
 
 
 def _without_quotes(text: str) -> str:

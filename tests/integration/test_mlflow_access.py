@@ -16,7 +16,9 @@ from typing import Any, cast
 import httpx
 import pytest
 from tidemill.components.targets.operations import Operations
+from tidemill.runtime import registry
 from tidemill.runtime.common.errors import NotFoundError, UserError
+from tidemill.runtime.common.settings import PromoteSettings
 from tidemill.runtime.registry.accounts import PEOPLE, PROMOTE, READ, SERVICES, TRAIN
 from tidemill.runtime.registry.mlflow_routes import PUBLIC, TABLE, canonical, permits
 from tidemill.stacks.people import People, Person
@@ -275,10 +277,9 @@ def test_a_trainer_cannot_replace_the_files_of_a_version(stand: MlflowFixture) -
     run = stand.run()["info"]
     base = place(run["artifact_uri"])
     ready, pending = stand.logged_model(run["run_id"]), stand.logged_model(run["run_id"], ready=False)
-    for name in ("training", "train"):
-        writer = stand[name]
-        writer.put(f"{FILES}/{base}/tidemill/reference_profile.json", content=b"good").raise_for_status()
-        writer.put(f"{FILES}/{base}/model/MLmodel", content=b"good").raise_for_status()
+    for path in ("tidemill/reference_profile.json", "model/MLmodel"):
+        for name, status in (("training", 200), ("train", 403)):
+            assert stand[name].put(f"{FILES}/{base}/{path}", content=b"good").status_code == status, (name, path)
     made = [
         stand.version(f"models:/{ready['model_id']}", model_id=ready["model_id"], run_id=run["run_id"]),
         stand.version(f"models:/{pending['model_id']}", model_id=pending["model_id"], run_id=run["run_id"]),
@@ -299,11 +300,14 @@ def test_a_trainer_cannot_replace_the_files_of_a_version(stand: MlflowFixture) -
                 request.url = request.url.copy_with(raw_path=f"{prefix}/2.0/mlflow-artifacts/artifacts/{path}".encode())
                 answer = stand[name].send(request)
                 assert answer.status_code in (400, 403), (name, path, answer.status_code)
-        status = {"status": "LOGGED_MODEL_PENDING"}
-        assert stand[name].patch(f"{API}/logged-models/{ready['model_id']}", json=status).status_code == 400
+        status = {"model_id": ready["model_id"], "status": "LOGGED_MODEL_PENDING"}
+        answer = stand[name].patch(f"{API}/logged-models/{ready['model_id']}", json=status)
+        expected = (400, "is complete") if name == "training" else (403, "only the account training")
+        assert (answer.status_code, expected[1] in answer.text) == (expected[0], True), answer.text
         create = f"/api/2.0/mlflow-artifacts/mpu/create/{models[ready['model_id']]}"
         assert stand[name].post(create, json={"path": "MLmodel", "num_parts": 1}).status_code == 403
-        assert stand[name].put(f"{FILES}/{base}/other.txt", content=b"still open").status_code == 200
+        other = stand[name].put(f"{FILES}/{base}/other.txt", content=b"still open for its account")
+        assert other.status_code == (200 if name == "training" else 403)
     store = stand.folder / "mlflow" / "artifacts"
     assert {path.read_bytes() for path in store.rglob("MLmodel")} == {b"good"}
     assert {path.read_bytes() for path in store.rglob("reference_profile.json")} == {b"good"}
@@ -351,6 +355,113 @@ def test_the_server_records_the_account_and_no_client_can_forge_it(stand: Mlflow
     lines = [json.loads(line) for line in stand.accounts.server.log.splitlines() if line.startswith("{")]
     moves = [line["account"] for line in lines if line["message"] == "request" and line["route"].endswith("/alias")]
     assert moves[-3:] == ["person-promote", "retraining", "person-promote"]
+
+
+def test_who_trains_cannot_promote_a_version_of_their_own(stand: MlflowFixture) -> None:
+    """The author knows the job of a run, and registers a version for it before the retraining service judges."""
+    promoter = stand.accounts.settings("retraining")
+    job = {"key": "tidemill.job.id", "value": "boats-drift-7"}
+    verdict = {"key": "tidemill.gate.verdict", "value": "accepted"}
+    promoted = {"filter": f"name='{MODEL}' and tags.`tidemill.gate.verdict` = 'accepted'"}
+
+    def register(name: str, run: dict[str, Any], *more: dict[str, str]) -> dict[str, Any]:
+        path = f"{FILES}/{place(run['info']['artifact_uri'])}/model/MLmodel"
+        stand[name].put(path, content=b"x").raise_for_status()
+        source, run_id = f"{run['info']['artifact_uri']}/model", run["info"]["run_id"]
+        return stand.version(source, name, run_id=run_id, tags=[*more]).raise_for_status().json()["model_version"]
+
+    trained = stand.run("training", tags=[job, verdict])
+    trained_id = trained["info"]["run_id"]
+    assert tags(stand.run("training", tags=[verdict])["data"]).keys() & {verdict["key"]} == set()
+    metric = {"key": "auc", "value": 0.9, "timestamp": 1}
+    base = place(trained["info"]["artifact_uri"])
+    pending = stand.logged_model(trained_id, ready=False)
+    described = {"artifact_path": "m", "flavors": {}, "utc_time_created": "2026-01-01 00:00:00"}
+    # The job's run is of the training account only, also before it has a version.
+    for route, body in (
+        ("runs/log-metric", metric),
+        ("runs/log-batch", {"metrics": [metric]}),
+        ("runs/log-parameter", {"key": "a", "value": "b"}),
+        ("runs/update", {"status": "FAILED"}),
+        ("runs/set-tag", {"key": "tidemill.lake.commit", "value": "x"}),
+        ("runs/delete-tag", {"key": job["key"]}),
+        ("runs/log-inputs", {"datasets": []}),
+        ("runs/outputs", {"models": []}),
+        ("runs/log-model", {"model_json": json.dumps({**described, "run_id": trained_id})}),
+    ):
+        answer = stand["train"].post(f"{API}/{route}", json={"run_id": trained_id, **body})
+        assert (answer.status_code, "only the account training" in answer.text) == (403, True), (route, answer.text)
+    model = f"{API}/logged-models/{pending['model_id']}"
+    ready = {"model_id": pending["model_id"], "status": "LOGGED_MODEL_READY"}
+    for method, path, body in (
+        ("PATCH", model, ready),
+        ("PATCH", f"{model}/tags", {"tags": [{"key": "a", "value": "b"}]}),
+        ("POST", f"{model}/params", {"model_id": pending["model_id"], "params": [{"key": "a", "value": "b"}]}),
+    ):
+        answer = stand["train"].request(method, path, json=body)
+        assert (answer.status_code, "only the account training" in answer.text) == (403, True), (path, answer.text)
+    for path in (f"{base}/model/MLmodel", f"{place(pending['artifact_uri'])}/MLmodel"):
+        assert stand["train"].put(f"{FILES}/{path}", content=b"evil").status_code == 403, path
+    # A version would close the files that the job still writes.
+    stand["training"].put(f"{FILES}/{base}/model/MLmodel", content=b"x").raise_for_status()
+    for source, more in (
+        (f"{trained['info']['artifact_uri']}/model", {"run_id": trained_id}),
+        (f"{trained['info']['artifact_uri']}/model", {}),
+        (f"runs:/{trained_id}/model", {}),
+        (f"models:/{pending['model_id']}", {}),
+        (f"models:/{pending['model_id']}", {"model_id": pending["model_id"]}),
+        (f"{pending['artifact_uri']}", {"model_id": pending["model_id"]}),
+    ):
+        assert stand.version(source, "train", **more).status_code in (400, 403), (source, more)
+    log = {"run_id": trained_id, "metrics": [{**metric, "value": 0.4}]}
+    stand["training"].post(f"{API}/runs/log-batch", json=log).raise_for_status()
+    own = register("training", trained, job)
+    ended = {"run_id": trained_id, "status": "FINISHED", "end_time": 2}
+    stand["training"].post(f"{API}/runs/update", json=ended).raise_for_status()
+
+    evil = stand.run("train", tags=[job, verdict, {"key": "mine", "value": "1"}])
+    evil_id = evil["info"]["run_id"]
+    assert tags(evil["data"]).keys() - {"mlflow.runName"} == {"tidemill.account", "mine"}
+    for tag in (job, verdict):
+        for route, body in (
+            ("runs/set-tag", tag),
+            ("runs/log-batch", {"tags": [tag]}),
+            ("runs/delete-tag", {"key": tag["key"]}),
+        ):
+            assert stand["train"].post(f"{API}/{route}", json={"run_id": evil_id, **body}).status_code == 403, route
+    stand["train"].post(f"{API}/runs/log-metric", json={"run_id": evil_id, **metric}).raise_for_status()
+    forged = register("train", evil, job, verdict, {"key": "mine", "value": "1"})
+    assert tags(forged).keys() == {"tidemill.account", "mine"}
+    # Also a version from the job's run is the author's.
+    stand.version(own["source"], "train", run_id=trained_id, tags=[job, verdict]).raise_for_status()
+    assert stand["train"].get(f"{API}/model-versions/search", params=promoted).json() == {}
+
+    def judged() -> str | None:
+        found = registry.version_of_job(MODEL, job["value"], registry=promoter)
+        return found.version if found else None
+
+    assert judged() == own["version"]
+    gate = PromoteSettings(metric="auc", at_least=0.5)
+    assert not registry.promote(MODEL, own["version"], gate, registry=promoter).accepted
+    assert registry.serving_version(MODEL, registry=promoter) is None
+    # The retraining service does not rely on the job's tag alone.
+    for version in (forged["version"], str(int(forged["version"]) + 1)):
+        tag = {"name": MODEL, "version": version, **job}
+        assert stand["promote"].post(f"{API}/model-versions/set-tag", json=tag).status_code == 403
+        stand["admin"].post(f"{API}/model-versions/set-tag", json=tag).raise_for_status()
+    assert judged() == own["version"]
+    mixed = stand.version(f"{evil['info']['artifact_uri']}/model", run_id=evil_id, tags=[job]).raise_for_status()
+    assert tags(mixed.json()["model_version"])["tidemill.account"] == "training"
+    assert judged() == own["version"], "a version with the metrics of another account's run"
+    # Versions of the last release, and of an MLflow without our check, name no account.
+    with closing(sqlite3.connect(stand.folder / "mlflow" / "mlflow.db")) as database, database:
+        account, version = "tidemill.account", own["version"]
+        database.execute("DELETE FROM tags WHERE key = ? AND run_uuid = ?", (account, trained_id))
+        database.execute("DELETE FROM model_version_tags WHERE key = ? AND version = ?", (account, version))
+    assert judged() == own["version"]
+    with closing(sqlite3.connect(stand.folder / "mlflow" / "mlflow.db")) as database, database:
+        database.execute("DELETE FROM model_version_tags WHERE key = ? AND version = ?", (job["key"], own["version"]))
+    assert judged() is None
 
 
 def test_only_the_administrator_creates_content_and_accounts(stand: MlflowFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import socket
@@ -78,8 +79,8 @@ def send(port: int, start: bytes, part: bytes) -> tuple[bool, bytes]:
             return took, b""
 
 
-def chunked(path: str) -> bytes:
-    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+def chunked(path: str, method: str = "POST", more: str = "Transfer-Encoding: chunked") -> bytes:
+    return f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n\r\n".encode()
 
 
 PATHS = {
@@ -185,3 +186,45 @@ def test_the_registry_limits_heads_and_trailers(shared_mlflow: Server) -> None:
     path = "/api/2.0/mlflow/experiments/search"
     assert not send(port, chunked(path) + b"1\r\na\r\n0\r\nX-A: ", block)[0]
     assert httpx.get(f"{shared_mlflow.url}/health").status_code == 200
+
+
+def test_the_registry_reads_no_large_body_except_uploads(shared_mlflow: Server) -> None:
+    port, pid = httpx.URL(shared_mlflow.url).port or 0, shared_mlflow.pid
+    token = base64.b64encode(":".join(shared_mlflow.auth).encode()).decode()
+    login = f"Authorization: Basic {token}\r\nContent-Type: application/json"
+    block, length, chunks = b"a" * MB, f"Content-Length: {SENT}", "Transfer-Encoding: chunked"
+    search, artifacts = "/api/2.0/mlflow/experiments/search", "/api/2.0/mlflow-artifacts/artifacts"
+
+    def flood(method: str, path: str, *more: str) -> int:
+        """Send a body of 50 MB; return the status of the answer, or 0 if the connection ended before it."""
+        part = b"100000\r\n" + block + b"\r\n" if chunks in more else block
+        _, answer = send(port, chunked(path, method, "\r\n".join(more)), part)
+        return int(answer.split()[1]) if answer else 0
+
+    with httpx.Client(base_url=shared_mlflow.url, auth=shared_mlflow.auth, timeout=60) as client:
+        client.post(search, json={"max_results": 1}).raise_for_status()
+        before = memory(pid)
+        for declared in (length, chunks):
+            # The health check reads no body.
+            assert flood("GET", "/health", declared) in (0, 200, 413)
+            assert flood("GET", "/static-files/none", declared) in (0, 413)
+            assert flood("POST", search, declared) in (0, 401)
+        assert memory(pid) - before < GROWTH
+        for path in (search, "/graphql", "/api/2.0/mlflow/runs/log-batch", "/api/2.0/mlflow-artifacts/mpu/create/x"):
+            for declared in (length, chunks):
+                assert flood("POST", path, declared, login) in (0, 413), path
+        assert memory(pid) - before < 2 * GROWTH
+        for body in (b" " * SENT, (b" " * MB for _ in range(20)), b" " * (16 * MB + 1)):
+            assert client.post(search, content=body).status_code == 413
+        largest = json.dumps({"max_results": 1}).ljust(16 * MB).encode()
+        kind = {"Content-Type": "application/json"}
+        assert client.post(search, content=largest, headers=kind).status_code == 200
+        assert client.get("/static-files/none", headers={"Content-Length": "0"}).status_code == 404
+        before = memory(pid)
+        for declared in (length, chunks):
+            size = {"Content-Length": str(SENT)} if declared == length else {}
+            blocks = (block for _ in range(SENT // MB))
+            assert client.put(f"{artifacts}/large/file", content=blocks, headers=size).status_code == 200
+            assert (shared_mlflow.folder / "artifacts" / "large" / "file").stat().st_size == SENT
+        assert memory(pid) - before < GROWTH
+        client.delete(f"{artifacts}/large/file").raise_for_status()

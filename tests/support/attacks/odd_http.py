@@ -22,6 +22,8 @@ _FLOOD = 48 * _MB
 _CONNECTIONS = 400
 # Allowed growth of a service, in MB: caches and the allocator, but not the sent bytes.
 _GROWTH = 24
+# What anyone may read, where `test_service_limits` does not send all of these floods.
+_OPEN = {"mlflow": ("/health", "/static-files/none")}
 
 
 def broken_requests(platform: RunningPlatform, drill: Drill) -> None:
@@ -47,22 +49,25 @@ def smuggled_requests(platform: RunningPlatform, drill: Drill) -> None:
 
 
 def floods(platform: RunningPlatform, drill: Drill) -> None:
-    """Send one huge header, a huge body and endless chunks without credentials.
+    """Send one huge header, a huge body and endless chunks without credentials, also to what anyone may read.
 
-    The project's own services keep none of it. lakeFS and MLflow read a body before they ask for credentials; they
-    answer afterwards.
+    The project's own services and MLflow keep none of it. lakeFS reads a body before it asks for credentials; it
+    answers afterwards.
     """
-    own = {door.service for door in ours(platform)}
+    limited = {door.service for door in ours(platform)} | {"mlflow"}
     for door in doors(platform):
         url, pid = platform.url(door.service), platform.pid(door.service)
         with drill(AREA, "floods", on=door.service) as attack:
-            for what, raw in _floods(url, door):
+            floods = [(True, *flood) for flood in _floods(url, door.path, b"POST")]
+            for path in _OPEN.get(door.service, ()):
+                floods += [(False, f"GET {path}: {what}", raw) for what, raw in _floods(url, path, b"GET")]
+            for closed, what, raw in floods:
                 memory = [_memory(pid)]
                 answer = wire.send(url, _watched(raw, pid, memory), timeout=3)
                 grown = max(*memory, _memory(pid)) - memory[0]
-                if door.service in own:
+                if door.service in limited:
                     attack.tried(f"{what}: memory", grown < _GROWTH, f"{grown} MB more, status {answer.status}")
-                attack.tried(f"{what}: answer", answer.status != 200, answer.status)
+                attack.tried(f"{what}: answer", not closed or answer.status != 200, answer.status)
             attack.tried("answers afterwards", wire.answers(url, door.health))
 
 
@@ -172,10 +177,10 @@ def _smuggled(url: str, door: Door) -> Iterator[tuple[str, bytes]]:
     yield "bare line feeds", head.replace(b"\r\n", b"\n") + long + b"\n" + b"x" * 5 + hidden
 
 
-def _floods(url: str, door: Door) -> Iterator[tuple[str, Iterator[bytes]]]:
+def _floods(url: str, path: str, method: bytes) -> Iterator[tuple[str, Iterator[bytes]]]:
     block = b"a" * _MB
-    start = wire.request(url, door.path)[:-2]
-    post = wire.request(url, door.path, method=b"POST")[:-2]
+    start = wire.request(url, path)[:-2]
+    post = wire.request(url, path, method=method)[:-2]
 
     def header() -> Iterator[bytes]:
         yield start + b"X-A: "
