@@ -196,7 +196,7 @@ def rows_of(number: int) -> bytes:
         (200, BODY, ("Connection: close",), 1),
         (200, BODY, ("X-Request-Id: mine", "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"), 1),
         (200, BODY, ("Accept: text/csv",), 1),
-        (200, gzip.compress(BODY), ("Content-Encoding: gzip",), 1),
+        (200, gzip.compress(BODY, mtime=0), ("Content-Encoding: gzip",), 1),
         (200, rows_of(1500), (), 1),
         (200, rows_of(4500), (), 3),
         (400, b"{", (), 1),
