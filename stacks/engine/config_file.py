@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...components.provider.local.files import write_private
+from ...runtime.common.files import replacement
 from ..loading import LoadedStack
 from ..stack_config.yaml_positions import read_yaml
 from .environment import private_folder
@@ -38,4 +39,7 @@ def config_restored(loaded: LoadedStack) -> Generator[None]:
         yield
     finally:
         if not _ENCRYPTION_KEY.search(before) and loaded.file.read_bytes() != before:
-            loaded.file.write_bytes(before)
+            file = loaded.file.resolve()
+            # As a whole, because another command may read it meanwhile.
+            with replacement(file, mode=file.stat().st_mode & 0o777) as restored:
+                restored.write(before)

@@ -7,6 +7,7 @@ are booleans in YAML 1.1 are refused, since other programs would read them diffe
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from ...runtime.common.errors import ConfigError
 
 _BOOLEAN_KEYS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false"})
 _DEPTH = 50
+_EMPTY_READS = 5
+_EMPTY_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,18 @@ _CoreLoader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 _Path = tuple[str | int, ...]
 
 
+def _complete_text(file: Path) -> str:
+    """Return the text of `file`; wait for a moment while it is empty.
+
+    A run of the engine writes its salt into a stack config, which is empty until the engine has written it.
+    """
+    for _ in range(_EMPTY_READS):
+        if text := file.read_text(encoding="utf-8"):
+            return text
+        time.sleep(_EMPTY_SECONDS)
+    return ""
+
+
 def read_yaml(file: Path, project: Path) -> tuple[Any, dict[_Path, Position], dict[_Path, Position]]:
     """Return the value in `file`, and the positions of its values and of its keys by path.
 
@@ -73,7 +88,7 @@ def read_yaml(file: Path, project: Path) -> tuple[Any, dict[_Path, Position], di
     """
     shown = str(file.relative_to(project)) if file.is_relative_to(project) else str(file)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = _complete_text(file)
     except UnicodeDecodeError as error:
         raise ConfigError("not UTF-8", field=shown, hint=f"see byte {error.start}") from None
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from datetime import timedelta
 from pathlib import Path
 
@@ -48,6 +49,16 @@ def test_five_lines_are_a_platform_with_one_repository_and_no_model(project: Pat
     config = load_stack(project, "harbour-dev").config
     assert (config.target, list(config.lake.repositories), config.models) == ("local", ["harbour"], {})
     assert config.lake.repositories["harbour"].protect == ["main"]
+
+
+def test_a_config_that_the_engine_is_writing_is_read_when_it_is_complete(project: Path) -> None:
+    file = write(project, "")
+    writer = threading.Timer(0.1, file.write_text, [HEAD])
+    writer.start()
+    try:
+        assert load_stack(project, "harbour-dev").config.team == "harbour"
+    finally:
+        writer.join()
 
 
 def test_the_sample_team_holds_and_the_schema_file_is_in_step() -> None:
