@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
+
+# No test depends on how long an example takes: another program may be using the machine.
+hypothesis.settings.register_profile("tidemill", deadline=None)
+hypothesis.settings.load_profile("tidemill")
 
 pytest.register_assert_rewrite(
     "tests.support.scenario", "tests.support.platform", "tests.support.docker_platform", "tests.support.attacks"
