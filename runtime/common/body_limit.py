@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 from .host_names import refuse
@@ -34,8 +35,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > self._limit:
+        if declares_more(scope["headers"], self._limit):
             await refuse(send, 413, self._too_large)
             return
         size, complete = 0, False
@@ -62,6 +62,16 @@ class BodyLimit:
     @property
     def _too_large(self) -> str:
         return f"the body must have at most {self._limit} bytes"
+
+
+def declares_more(headers: Iterable[tuple[bytes, bytes]], limit: int) -> bool:
+    """Tell whether the `Content-Length` in `headers` is more than `limit` bytes, or is no number.
+
+    >>> [declares_more([(b"content-length", value)], 10) for value in (b"10", b"11", b"-1")], declares_more([], 10)
+    ([False, True, True], False)
+    """
+    declared = dict(headers).get(b"content-length", b"0")
+    return not declared.isdigit() or int(declared) > limit
 
 
 def _refusal(status: int, detail: str) -> Exception:

@@ -8,7 +8,6 @@ repository. Anyone with the lake's key can write there, so readers trust only it
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Iterable
 from functools import lru_cache
@@ -160,7 +159,7 @@ def _private(text: str) -> Ed25519PrivateKey:
 
     try:
         return Ed25519PrivateKey.from_private_bytes(base64.b64decode(text, validate=True))
-    except (ValueError, binascii.Error):
+    except ValueError:
         raise ConfigError("not an Ed25519 private key", field="signing key", hint="use 32 bytes as base64") from None
 
 
@@ -170,7 +169,7 @@ def _public(text: str) -> Ed25519PublicKey:
 
     try:
         return Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
-    except (ValueError, binascii.Error):
+    except ValueError:
         raise ConfigError(
             "not an Ed25519 public key", field="verdict_keys", value=text, hint="use 32 bytes as base64"
         ) from None

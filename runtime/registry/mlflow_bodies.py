@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 
+from ..common.body_limit import declares_more
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -31,7 +33,8 @@ class WholeBody:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 408 or 413, or pass the request on with its body in one piece."""
         try:
-            self._check_declared(scope["headers"])
+            if declares_more(scope["headers"], self._limit):
+                raise self._too_large()
             async with asyncio.timeout(self._seconds):
                 body = await self._read(receive)
         except HTTPException as refusal:
@@ -49,11 +52,6 @@ class WholeBody:
             return whole.pop() if whole else await receive()
 
         await self._app(scope, replay, send)
-
-    def _check_declared(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        declared = dict(headers).get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > self._limit:
-            raise self._too_large()
 
     async def _read(self, receive: Receive) -> bytes | None:
         """Return the body, or None if the client has left."""

@@ -26,7 +26,7 @@ from tidemill.runtime.retraining.settings import RetrainingSettings
 from tests.support.aws_graph import DEFINITION, NATIVE, POLICY, ROLE, SERVICE, Aws
 from tests.support.aws_server import AwsServer, aws_server
 from tests.support.standin.backend import shared_state
-from tests.support.standin.engine import ROOT, Entry, Run, StandinStack
+from tests.support.standin.engine import ROOT, SUITE, Entry, Run, StandinStack
 from tests.support.standin.outputs import class_of
 
 # The SDK leaves the event loop of an inline program which failed to the garbage collector.
@@ -36,10 +36,6 @@ pytestmark = [
     pytest.mark.slow,
 ]
 
-SUITE = (
-    '{"name": "x", "expectations": [{"type": "expect_column_to_exist", "kwargs": {"column": "x"}}],'
-    ' "meta": {"tidemill": {"path": "boats"}}}'
-)
 MODEL = {
     "owner": "ops@example.org",
     "purpose": "will it sink?",

@@ -18,7 +18,7 @@ from tidemill.components.tools.table import IMAGES
 from tidemill.runtime.common.errors import RefusedError
 
 from tests.support.graphs import CONTAINER, NATIVE, RULES, Declared, Docker
-from tests.support.standin.engine import ROOT, Entry, Run, StandinStack
+from tests.support.standin.engine import ROOT, SUITE, Entry, Run, StandinStack
 
 # The SDK leaves the event loop of an inline program which failed to the garbage collector.
 pytestmark = [
@@ -27,10 +27,6 @@ pytestmark = [
     pytest.mark.slow,
 ]
 
-SUITE = (
-    '{"name": "x", "expectations": [{"type": "expect_column_to_exist", "kwargs": {"column": "x"}}],'
-    ' "meta": {"tidemill": {"path": "boats"}}}'
-)
 MODEL = {
     "owner": "ops@example.org",
     "purpose": "will it sink?",

@@ -33,6 +33,11 @@ from tidemill.stacks.loading import LoadedStack, load_stack, project_settings
 from tidemill.stacks.program import stack_program
 
 ROOT = Path(__file__).resolve().parents[3]
+SUITE = (
+    '{"name": "x", "expectations": [{"type": "expect_column_to_exist", "kwargs": {"column": "x"}}],'
+    ' "meta": {"tidemill": {"path": "boats"}}}'
+)
+"""A suite for the repository of a sample config; its folder is `boats`."""
 PACKAGES = ("tidemill-native", "docker", "docker-build", "aws", "random")
 Action = Literal["preview", "up", "refresh", "destroy", "delete"]
 
