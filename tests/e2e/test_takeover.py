@@ -28,11 +28,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 STACK = "flights-dev"
 # Resources that this release adds to a stack; it may create no others.
-NEW = {
-    "verdict-signing-key",
-    # Jobs train with an account of their own.
-    "mlflow-training", "training", "training-experiment-flights", "training-model-flights",
-}  # fmt: skip
+NEW: set[str] = set()
 
 
 @pytest.fixture

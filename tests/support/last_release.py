@@ -13,7 +13,7 @@ import pytest
 from tests.support.docker import cache_folder
 from tests.support.tree import ROOT, run_uv
 
-LAST_RELEASE = "8e7b694db26006018acb7dcca53c38cf9200dd5b"
+LAST_RELEASE = "56a316668c8c7573ca39fdb1bddc959b1e498cca"
 """The commit whose stacks must keep running. Move it to the newest landed commit before a change of what is on disk."""
 
 

@@ -25,6 +25,45 @@ if TYPE_CHECKING:
 _DEPTH = 32
 
 
+class Answer:
+    """What a model returned for one call, if it is neither an array of numbers nor a list with one value per row.
+
+    Args:
+        form: `series`: one column with a name; `frame`: columns with names; `mapping`: an object with one array for
+            each name; `targets`: the probabilities of each target of a classifier, arrays of shape (n, classes);
+            `value`: any other JSON value, or rows whose number is not that of the request.
+        names: of the parts; empty for `targets` and `value`.
+        parts: arrays or lists of JSON values; for `value`, the value alone.
+        rows: how many rows each part has, or None if the answer belongs to the request as a whole.
+    """
+
+    __slots__ = ("form", "names", "parts", "rows")
+
+    def __init__(self, form: str, names: Sequence[str], parts: Sequence[Any], rows: int | None) -> None:
+        self.form = form
+        self.names = tuple(names)
+        self.parts = list(parts)
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return 1 if self.rows is None else self.rows
+
+    def __getitem__(self, part: slice) -> Answer:
+        """Return some rows."""
+        if self.rows is None:
+            raise ValueError("the answer has no rows")
+        chosen = [values[part] for values in self.parts]
+        return Answer(self.form, self.names, chosen, len(range(self.rows)[part]))
+
+    def to_mlflow(self) -> Any:
+        """Return the JSON value that `mlflow models serve` gives as `predictions`."""
+        raise NotImplementedError
+
+    def to_rows(self) -> list[Any] | None:
+        """Return one JSON value for each row, or None if the answer belongs to the request as a whole."""
+        raise NotImplementedError
+
+
 def normalise(given: Any, rows: int) -> Outputs:
     """Return a model's output for `rows` rows as an array of floats, or as a list of JSON values.
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Union
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from ..engines.outputs import Answer
 
 COMPILED = frozenset({"tl2cgen", "treelite", "onnxruntime", "linear"})
 """Names of the engines that run a compiled form of the model."""
@@ -18,8 +21,9 @@ Values: TypeAlias = list[tuple[Any, ...]] | pa.RecordBatch
 """Valid rows, columns in the order of the contract: tuples of Python values (None is null, times are in UTC), or, for
 large requests, a record batch with exactly the Arrow types of the contract."""
 
-Outputs: TypeAlias = NDArray[Any] | list[Any]
-"""One value per row: a float array of shape (n,) or (n, k), or a list of n JSON values."""
+Outputs: TypeAlias = Union[NDArray[Any], list[Any], "Answer"]
+"""What the model returned for a batch: a float array of shape (n,) or (n, k), a list of n JSON values, or an `Answer`
+of another form, which need not have one value for each row."""
 
 
 @dataclass(slots=True)
@@ -30,22 +34,42 @@ class Batch:
         rows: number of rows, at least one.
         values: the rows.
         event_times: from the client, one per row, in UTC; None if not sent.
+        absent: positions of optional columns that no row has; their values are null, and the model does not get them.
+        index: the labels of the rows in `dataframe_split`; None if not sent.
+        params: the inference parameters with their defaults; None if the signature has none.
     """
 
     rows: int
     values: Values
     event_times: Sequence[datetime] | None = None
+    absent: frozenset[int] = frozenset()
+    index: Sequence[Any] | None = None
+    params: Mapping[str, Any] | None = None
 
     @classmethod
     def merged(cls, batches: Sequence[Batch]) -> Batch:
-        """Return the rows of `batches`, all with tuples, as one batch; models do not use event times."""
+        """Return the rows of `batches`, all with tuples, as one batch; models do not use event times.
+
+        Each two of them must be `mergeable_with` each other.
+        """
         if len(batches) == 1:
             return batches[0]
         values: list[tuple[Any, ...]] = []
         for batch in batches:
             assert isinstance(batch.values, list)  # noqa: S101 - large batches are not merged
             values.extend(batch.values)
-        return cls(len(values), values)
+        return cls(len(values), values, absent=batches[0].absent, params=batches[0].params)
+
+    def mergeable_with(self, other: Batch) -> bool:
+        """Return whether the model gets the same columns and parameters for both, and no labels of rows."""
+        return (
+            isinstance(self.values, list)
+            and isinstance(other.values, list)
+            and self.absent == other.absent
+            and self.params == other.params
+            and self.index is None
+            and other.index is None
+        )
 
 
 class Engine(Protocol):
