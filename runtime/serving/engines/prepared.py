@@ -13,7 +13,7 @@ import json
 import logging
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 Output = Literal["score", "scores", "prediction"]
 
-SCHEMA = 3
+SCHEMA = 4
 FILE = "prepared.json"
 COMPILED = "compiled"
 _SAMPLE = "sample.arrow"
@@ -59,6 +59,40 @@ class HasPreparationSettings(Protocol):
 
 
 @dataclass(frozen=True)
+class Independence:
+    """Whether the answer for a row is the same whatever other rows are in the call, as far as preparation knows.
+
+    Attributes:
+        unknown: why it is not known from the model's classes; empty if it is known.
+        declared: what the model's metadata declares; None if nothing.
+        contradiction: how the answers for its sample contradict it; empty if they do not.
+    """
+
+    unknown: str = "it was not prepared"
+    declared: bool | None = None
+    contradiction: str = ""
+
+    def decide(self, setting: bool | None) -> tuple[bool, str]:
+        """Return whether the rows are taken as independent, and why not.
+
+        Args:
+            setting: `batch.rows_independent`, which overrides the metadata of the model.
+        """
+        declared = self.declared if setting is None else setting
+        if declared is False:
+            where = "its metadata" if setting is None else "batch.rows_independent"
+            return False, f"{where} declares that its rows depend on each other"
+        if self.contradiction:
+            return False, self.contradiction
+        if declared or not self.unknown:
+            return True, ""
+        return False, (
+            f"it is not known that its rows are independent ({self.unknown}); if they are, declare it with "
+            "batch.rows_independent: true"
+        )
+
+
+@dataclass(frozen=True)
 class Prepared:
     """How to serve a version.
 
@@ -71,6 +105,7 @@ class Prepared:
         note: how much a compiled engine differs from the model itself, or why none serves.
         example: at most five rows, by column, as JSON values.
         target: the contract of its labels.
+        independence: whether its rows are independent.
     """
 
     made_for: Mapping[str, Any]
@@ -81,6 +116,7 @@ class Prepared:
     note: str
     example: list[dict[str, Any]]
     target: Target = field(default_factory=Target)
+    independence: Independence = field(default_factory=Independence)
 
     @classmethod
     def read(cls, folder: Path) -> Prepared | None:
@@ -96,6 +132,7 @@ class Prepared:
                 note=raw["note"],
                 example=raw["example"],
                 target=Target.from_json(raw.get("target")),
+                independence=Independence(**raw["independence"]),
             )
         except FileNotFoundError:
             return None
@@ -114,6 +151,7 @@ class Prepared:
             "note": self.note,
             "example": self.example,
             "target": self.target.to_json(),
+            "independence": asdict(self.independence),
         }
         write_private(folder / FILE, json.dumps(document), durable=True)
 

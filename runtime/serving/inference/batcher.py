@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from ..engines.outputs import Answer
 from ..http.errors import Problem
 from ..settings import BatchSettings
 from ..versions.in_flight import InFlightCalls
@@ -140,13 +141,13 @@ class Batcher:
         first = self._queue.popleft()
         call = [first]
         rows = first.batch.rows
-        if first.model.engine.mergeable and isinstance(first.batch.values, list):
+        if first.model.engine.mergeable:
             while self._queue:
                 candidate = self._queue[0]
                 if (
                     candidate.model is not first.model
                     or rows + candidate.batch.rows > self._rows
-                    or not isinstance(candidate.batch.values, list)
+                    or not candidate.batch.mergeable_with(first.batch)
                 ):
                     break
                 call.append(self._queue.popleft())
@@ -239,13 +240,14 @@ def _run(call: list[_Pending]) -> list[Outputs | Exception]:
     model = call[0].model
     try:
         outputs = model.predict(Batch.merged([pending.batch for pending in call]))
-        finite = is_finite(outputs)
+        # An answer for the call as a whole is no answer for one of its requests.
+        divisible = is_finite(outputs) and not (isinstance(outputs, Answer) and outputs.rows is None)
     except Exception:  # noqa: BLE001 - one request may be at fault: run each separately
-        finite = False
+        divisible = False
         outputs = []
-    if not finite:
+    if not divisible:
         return [_predict(pending) for pending in call]
-    values: list[Any] = outputs.tolist() if isinstance(outputs, np.ndarray) else outputs
+    values: list[Any] | Answer = outputs.tolist() if isinstance(outputs, np.ndarray) else outputs
     parts: list[Outputs | Exception] = []
     position = 0
     for pending in call:
