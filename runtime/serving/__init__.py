@@ -8,6 +8,7 @@ from ..common.lazy import lazy_exports
 
 __all__ = [
     "Batch",
+    "BatchSettings",
     "Column",
     "CompileSettings",
     "Contract",
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from .contract.columns import InvalidValueError
     from .contract.model_contract import Column, Contract
     from .inference.batch import Batch, Outputs
-    from .settings import CompileSettings, ServingSettings
+    from .settings import BatchSettings, CompileSettings, ServingSettings
     from .versions.loading import loader
     from .versions.model import ServedModel
     from .versions.source import source_of
@@ -40,7 +41,7 @@ else:
             "contract.columns": ["InvalidValueError"],
             "contract.model_contract": ["Column", "Contract"],
             "inference.batch": ["Batch", "Outputs"],
-            "settings": ["CompileSettings", "ServingSettings"],
+            "settings": ["BatchSettings", "CompileSettings", "ServingSettings"],
             "versions.loading": ["loader"],
             "versions.model": ["ServedModel"],
             "versions.source": ["source_of"],

@@ -87,6 +87,11 @@ class BatchSettings(Settings):
         le=1000,
         description="How long an idle model waits for more requests to batch; 0 does not wait.",
     )
+    rows_independent: bool | None = Field(
+        default=None,
+        description="Whether the model's answer for a row is the same whatever other rows are in the call. Only then "
+        "can requests share a call. None: as declared in the model's metadata, else only if known from its classes.",
+    )
 
 
 class CompileSettings(Settings):

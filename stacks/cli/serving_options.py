@@ -32,6 +32,12 @@ CompileOption = Annotated[
     typer.Option("--compile/--no-compile", help="Use a compiled engine where its results match the model's. "
                  "Default: if one is installed.", show_default=False),
 ]  # fmt: skip
+IndependenceOption = Annotated[
+    bool | None,
+    typer.Option("--rows-independent/--no-rows-independent", help="Whether the model's answer for a row is the same "
+                 "whatever other rows are in the call. Default: as declared in the model's metadata, else only if it "
+                 "is known from the model's classes.", show_default=False),
+]  # fmt: skip
 SettingsOption = Annotated[
     Path | None,
     typer.Option("--settings", help="JSON file with more server settings, such as batch and limits; options override "

@@ -253,6 +253,8 @@ def test_hostile_names_are_text(page: Browser, server: StandIn) -> None:
             "engine": word,
             "compiled": False,
             "engine_note": word,
+            "merges_requests": False,
+            "merging_note": word,
             "output": word,
             "lineage": {"git_commit": word, "lake_repository": word, "lake_commit": word},
             "metrics": {word: 0.5},

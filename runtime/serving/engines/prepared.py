@@ -13,7 +13,7 @@ import json
 import logging
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -60,6 +60,40 @@ class HasPreparationSettings(Protocol):
 
 
 @dataclass(frozen=True)
+class Independence:
+    """Whether the answer for a row is the same whatever other rows are in the call, as far as preparation knows.
+
+    Attributes:
+        unknown: why it is not known from the model's classes; empty if it is known.
+        declared: what the model's metadata declares; None if nothing.
+        contradiction: how the answers for its sample contradict it; empty if they do not.
+    """
+
+    unknown: str = "it was not prepared"
+    declared: bool | None = None
+    contradiction: str = ""
+
+    def decide(self, setting: bool | None) -> tuple[bool, str]:
+        """Return whether the rows are taken as independent, and why not.
+
+        Args:
+            setting: `batch.rows_independent`, which overrides the metadata of the model.
+        """
+        declared = self.declared if setting is None else setting
+        if declared is False:
+            where = "its metadata" if setting is None else "batch.rows_independent"
+            return False, f"{where} declares that its rows depend on each other"
+        if self.contradiction:
+            return False, self.contradiction
+        if declared or not self.unknown:
+            return True, ""
+        return False, (
+            f"it is not known that its rows are independent ({self.unknown}); if they are, declare it with "
+            "batch.rows_independent: true"
+        )
+
+
+@dataclass(frozen=True)
 class Prepared:
     """How to serve a version.
 
@@ -75,6 +109,7 @@ class Prepared:
         by_request: whether an answer belongs to its request as a whole: the model does not return one value per row.
         has_targets: whether a list of arrays has one array for each target, not for each row.
         tensors: name, datatype and shape of its output tensors.
+        independence: whether its rows are independent.
     """
 
     made_for: Mapping[str, Any]
@@ -88,6 +123,7 @@ class Prepared:
     by_request: bool = False
     has_targets: bool = False
     tensors: Sequence[Mapping[str, Any]] = ()
+    independence: Independence = field(default_factory=Independence)
 
     @classmethod
     def read(cls, folder: Path) -> Prepared | None:
@@ -106,6 +142,7 @@ class Prepared:
                 by_request=raw["by_request"],
                 has_targets=raw["has_targets"],
                 tensors=raw["tensors"],
+                independence=Independence(**raw["independence"]),
             )
         except FileNotFoundError:
             return None
@@ -127,6 +164,7 @@ class Prepared:
             "by_request": self.by_request,
             "has_targets": self.has_targets,
             "tensors": [dict(each) for each in self.tensors],
+            "independence": asdict(self.independence),
         }
         write_private(folder / FILE, json.dumps(document), durable=True)
 

@@ -22,18 +22,15 @@ class PyfuncEngine:
         model: loaded by MLflow.
         contract: the model's inputs.
         output: the kind of its outputs; for `score`, the two columns become a `score`.
-        mergeable: whether one call may hold rows of several requests.
     """
 
     name = "pyfunc"
 
-    def __init__(
-        self, model: Any, contract: Contract, *, output: Output = "prediction", mergeable: bool = False
-    ) -> None:
+    def __init__(self, model: Any, contract: Contract, *, output: Output = "prediction") -> None:
         self._model = model
         self._contract = contract
         self.output: Output = output
-        self.mergeable = mergeable
+        self.mergeable = False
 
     def predict(self, batch: Batch) -> Outputs:
         """Return what the model answers to `batch`."""
@@ -70,5 +67,4 @@ def load(prepared: Prepared, folder: Path, settings: HasPreparationSettings) -> 
         open_model(MLmodel.read(folder.resolve() / "model")),
         prepared.contract,
         output=prepared.output,
-        mergeable=bool(prepared.engine["mergeable"]),
     )

@@ -30,7 +30,6 @@ class ScikitEngine:
         method: of the model that answers.
         contract: the model's inputs.
         output: the kind of its outputs; for `score`, the two columns become a `score`.
-        mergeable: whether one call may hold rows of several requests.
         plan: replaces all steps before the last, and the data frame.
     """
 
@@ -43,7 +42,6 @@ class ScikitEngine:
         contract: Contract,
         *,
         output: Output = "prediction",
-        mergeable: bool = False,
         plan: PipelinePlan | None = None,
     ) -> None:
         _apply_to_estimators(model, _one_job)
@@ -54,7 +52,7 @@ class ScikitEngine:
         self._contract = contract
         self.output: Output = output
         self._plan = plan
-        self.mergeable = mergeable
+        self.mergeable = False
 
     def predict(self, batch: Batch) -> Outputs:
         """Return what the model answers to `batch`."""
@@ -96,7 +94,6 @@ def load(prepared: Prepared, folder: Path, settings: HasPreparationSettings) -> 
         mlmodel.method,
         prepared.contract,
         output=prepared.output,
-        mergeable=bool(prepared.engine["mergeable"]),
         plan=PipelinePlan(plan) if plan is not None else None,
     )
 

@@ -50,9 +50,7 @@ def load(prepared: Prepared, folder: Path, settings: HasPreparationSettings) -> 
         environment = ensure_environment(
             folder / "model", folder.parent.parent, seconds=settings.isolation.build_seconds
         )
-    engine = IsolatedEngine(environment, folder / "model", prepared.contract, output=prepared.output)
-    engine.mergeable = bool(prepared.engine["mergeable"])
-    return engine
+    return IsolatedEngine(environment, folder / "model", prepared.contract, output=prepared.output)
 
 
 class IsolatedEngine:
@@ -89,7 +87,7 @@ class IsolatedEngine:
     ) -> None:
         mlmodel = MLmodel.read(model_folder)
         mlmodel.check()
-        self.mergeable = contract.mergeable
+        self.mergeable = False
         self.output: Output = output
         self._environment = environment
         self._contract = contract

@@ -138,6 +138,8 @@ class ServerState:
                 "run_id": current.info.run_id,
                 "engine": current.engine.name,
                 "engine_note": current.engine_note,
+                "merges_requests": current.engine.mergeable,
+                "merging_note": current.merging_note,
                 "loaded_at": current.loaded_at.isoformat(timespec="milliseconds"),
                 "lake_repository": tags.get("tidemill.lake.repository"),
                 "lake_commit": tags.get("tidemill.lake.commit"),
@@ -228,6 +230,8 @@ def _serving(model: ServedModel) -> ServingState:
         "engine": model.engine.name,
         "compiled": model.engine.name in COMPILED,
         "engine_note": model.engine_note,
+        "merges_requests": model.engine.mergeable,
+        "merging_note": model.merging_note,
         "output": model.output,
         "lineage": {
             "git_commit": tags.get("tidemill.git.commit"),

@@ -18,6 +18,7 @@ def loader(settings: ServingSettings) -> Callable[[VersionInfo, Path], ServedMod
     def load_version(info: VersionInfo, folder: Path) -> ServedModel:
         preparation.ensure_prepared(folder, info, settings)
         stored = read_version_info(folder)
-        return load(info if stored is None else replace(info, metrics=stored.metrics), folder, settings)
+        known = info if stored is None else replace(info, metrics=stored.metrics)
+        return load(known, folder, settings, rows_independent=settings.batch.rows_independent)
 
     return load_version

@@ -70,12 +70,16 @@ class ServedModel:
         tensors: name, datatype and shape of the output tensors.
         engine: computes the predictions.
         engine_note: the difference between the compiled engine and the original model, or why none is used.
+        rows_independent: whether the answer for a row does not depend on the other rows, as known or declared.
+        merging_note: why requests do not share a call of the model; empty if they do.
         example: rows as JSON objects.
         metrics: of the run that created it.
         loaded_at: UTC.
     """
 
-    def __init__(self, info: VersionInfo, prepared: Prepared, engine: Engine) -> None:
+    def __init__(
+        self, info: VersionInfo, prepared: Prepared, engine: Engine, *, rows_independent: bool | None = None
+    ) -> None:
         self.info = info
         self.contract: Contract = prepared.contract
         self.target = prepared.target
@@ -86,6 +90,13 @@ class ServedModel:
         self._has_targets = prepared.has_targets
         self.engine = engine
         self.engine_note = prepared.note
+        self.rows_independent, why = prepared.independence.decide(rows_independent)
+        if not self.contract.mergeable:
+            why = "its signature fixes the number of rows"
+        elif self.by_request:
+            why = "an answer does not have one value for each row"
+        self.merging_note = f"requests are not merged: {why}" if why else ""
+        engine.mergeable = not why
         self.example = prepared.example
         self.metrics = dict(info.metrics)
         self.loaded_at = datetime.now(UTC)
@@ -119,13 +130,16 @@ class ServedModel:
         self.engine.close()
 
 
-def load(info: VersionInfo, folder: Path, settings: HasPreparationSettings) -> ServedModel:
+def load(
+    info: VersionInfo, folder: Path, settings: HasPreparationSettings, *, rows_independent: bool | None = None
+) -> ServedModel:
     """Load the prepared version in `folder`, and predict its sample.
 
     Args:
         info: the version.
         folder: its folder in the cache: `model/`, `prepared.json` and the compiled files.
         settings: with which it was prepared.
+        rows_independent: whether its rows are independent; None: as declared in its metadata, or as known.
 
     Raises:
         UnfitError: it is not prepared, or cannot predict its sample. Other exceptions of a broken model pass through.
@@ -134,7 +148,7 @@ def load(info: VersionInfo, folder: Path, settings: HasPreparationSettings) -> S
     if prepared is None:
         raise UnfitError(f"version {info.version} is not prepared")
     engine = engines.load(prepared, folder, settings)
-    model = ServedModel(info, prepared, engine)
+    model = ServedModel(info, prepared, engine, rows_independent=rows_independent)
     try:
         _warm(model, prepared.warm_rows(folder))
     except BaseException:

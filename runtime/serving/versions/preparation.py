@@ -36,6 +36,7 @@ from ..engines.outputs import AnswerError, as_request
 from ..engines.prepared import (
     COMPILED,
     HasPreparationSettings,
+    Independence,
     Output,
     Prepared,
     fingerprint,
@@ -247,6 +248,7 @@ def _build(
 ) -> Prepared:
     from ..engines import sample_rows
     from ..engines.engine_selection import SelectionTask
+    from ..engines.row_independence import declared_independent, why_unknown
 
     original = _load_original(folder, mlmodel, contract, settings)
     contract = original.contract
@@ -262,18 +264,12 @@ def _build(
             outputs = original.engine.predict(Batch(len(rows), rows))
         by_request, has_targets = answer_kind(original.engine, rows, outputs)
         note = original.note
-        spec = {**original.spec, "mergeable": False}
-        if by_request:
-            note = _join_notes(note, "requests are not merged: an answer does not have one value for each row")
-        elif not contract.mergeable:
-            note = _join_notes(note, "requests are not merged: its signature fixes the number of rows")
-        elif mlmodel.signature.get("params"):
-            note = _join_notes(note, "requests are not merged: its signature has parameters")
-        elif (why := _why_not_mergeable(original.engine, rows, outputs)) is not None:
-            note = _join_notes(note, f"requests are not merged: {why}")
-        else:
-            spec["mergeable"] = True
-        original.engine.mergeable = spec["mergeable"]
+        independence = Independence(
+            why_unknown(mlmodel, original.model) or "",
+            declared_independent(mlmodel),
+            _contradiction(original.engine, rows, outputs) if contract.mergeable and not by_request else "",
+        )
+        spec = original.spec
         if original.spec["name"] != "isolated":
             task = SelectionTask(
                 contract, original.engine, rows, settings.compile.engines, settings.compile.tolerance, work
@@ -303,6 +299,7 @@ def _build(
         by_request,
         has_targets,
         output_tensors(outputs, output),
+        independence,
     )
 
 
@@ -354,18 +351,21 @@ def _output_name(mlmodel: MLmodel, outputs: Outputs) -> Output:
     return "score" if outputs.shape[1] == 2 else "scores"
 
 
-def _why_not_mergeable(engine: Engine, rows: list[Row], outputs: Outputs) -> str | None:
-    """Return why rows of several requests must not be merged into one call, or None if they can be."""
+def _contradiction(engine: Engine, rows: list[Row], outputs: Outputs) -> str:
+    """Return how the answers for single rows show that rows depend on each other; empty if they do not show it.
+
+    They can show that rows are dependent, but never that they are independent.
+    """
     from ..engines.engine_selection import largest_difference
 
     for index, row in enumerate(rows[:_MERGED_ROWS]):
         try:
             alone = engine.predict(Batch(1, [row]))
         except Exception as error:  # noqa: BLE001 - a model may raise anything
-            return f"it fails on a single row ({type(error).__name__})"
+            return f"it fails on a single row of its sample ({type(error).__name__})"
         if largest_difference(alone, outputs[index : index + 1]) > _MERGED_DIFFERENCE:
-            return "its output for a row depends on the other rows"
-    return None
+            return "its output for a row of its sample depends on the other rows"
+    return ""
 
 
 if __name__ == "__main__":

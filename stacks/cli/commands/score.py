@@ -11,6 +11,7 @@ import typer
 from ..options import JsonOption
 from ..serving_options import (
     CompileOption,
+    IndependenceOption,
     ModelArgument,
     TrackingOption,
     require_compilers,
@@ -21,7 +22,7 @@ from ..terminal import StatusLine, interruptible
 if TYPE_CHECKING:
     from ....runtime.batch_scoring import Progress, ScoringResult
 
-_STAGES = {"model": "loading the model", "publish": "writing the result"}
+_STAGES = {"model": "loading the model", "read": "reading all rows", "publish": "writing the result"}
 
 
 def score(
@@ -46,10 +47,14 @@ def score(
         bool, typer.Option("--validated", help="Read only a lake commit that passed the gate.")
     ] = False,
     compiled: CompileOption = None,
+    rows_independent: IndependenceOption = None,
     tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
-    """Score every row of IN with a model. OUT has one row for each, in the same order; memory use is constant."""
+    """Score every row of IN with a model. OUT has one row for each, in the same order.
+
+    Memory use is constant, except for a model whose rows may depend on each other: it gets all rows in one call.
+    """
     require_server_packages(tracking_uri)
     if compiled:
         require_compilers()
@@ -65,6 +70,7 @@ def score(
             overwrite=overwrite,
             validated=validated,
             compiled=compiled is not False,
+            rows_independent=rows_independent,
             tracking_uri=tracking_uri,
             progress=line.show_rows,
         )

@@ -16,6 +16,7 @@ from ....runtime.common.errors import ConfigError, NotFoundError, PlatformError,
 from ...stack_config.sources import merge_objects
 from ..serving_options import (
     CompileOption,
+    IndependenceOption,
     ModelArgument,
     ModelNameOption,
     SettingsOption,
@@ -72,6 +73,7 @@ def serve(
                      show_default=False),
     ] = None,
     compiled: CompileOption = None,
+    rows_independent: IndependenceOption = None,
     tracking_uri: TrackingOption = None,
     name: ModelNameOption = None,
     settings: SettingsOption = None,
@@ -103,6 +105,7 @@ def serve(
         "keys_file": _absolute(keys_file),
         "capture": {"directory": _absolute(capture)} if capture else None,
         "compile": {"engines": []} if compiled is False else None,
+        "batch": {"rows_independent": rows_independent} if rows_independent is not None else None,
     }
     values |= {key: value for key, value in optional.items() if value is not None}
     server = _validate(merge_objects(read_settings(settings, _BY_OPTION), values), settings)

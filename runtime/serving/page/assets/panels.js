@@ -44,12 +44,19 @@ function servedVersion(serving) {
     serving.compiled ? ', compiled' : ', not compiled',
     serving.engine_note ? h('span', { class: 'note' }, named(serving.engine_note)) : null,
   );
+  const requests = h(
+    'span',
+    {},
+    serving.merges_requests ? 'can share a call of the model' : 'one call of the model for each',
+    serving.merging_note ? h('span', { class: 'note' }, named(serving.merging_note)) : null,
+  );
   const names = Object.keys(metrics).sort();
   return [
     facts([
       ['Version', named(serving.version)],
       ['Since', moment(serving.loaded_at)],
       ['Engine', engine],
+      ['Requests', requests],
       ['Output', named(serving.output)],
       ['Run', serving.run_id ? code(serving.run_id) : null],
       ['Git commit', lineage.git_commit ? code(lineage.git_commit) : null],
