@@ -11,7 +11,7 @@ from typing import Any, cast
 from ..http.errors import FieldError, Problem
 
 _PRINTED = 100
-_SHOWN_CHARACTERS, _SHOWN_ITEMS, _SHOWN_DEPTH, _SHOWN_BITS = 60, 4, 2, 200
+_SHOWN, _SHOWN_CHARACTERS, _SHOWN_ITEMS, _SHOWN_DEPTH, _SHOWN_BITS = 200, 60, 4, 2, 200
 _TYPE_NAMES = {
     dict: "an object",
     list: "a list",
@@ -45,10 +45,13 @@ def show_value(value: Any) -> str:
 
     The text is short for any value, and control characters are escaped.
 
-    >>> show_value("abc"), show_value(None), show_value([1, {"a": True}]), show_value("x" * 70)[-24:]
-    ('a string: "abc"', 'null', 'a list: [1, {"a": true}]', 'xxxxxxxxxxxxxxx..." (70)')
+    >>> show_value("abc"), show_value(None), show_value([1, {"a": True}])
+    ('a string: "abc"', 'null', 'a list: [1, {"a": true}]')
     """
-    return "null" if value is None else f"{type_name(value)}: {_show(value, _SHOWN_DEPTH)}"
+    if value is None:
+        return "null"
+    shown = _show(value, _SHOWN_DEPTH)
+    return f"{type_name(value)}: {shown if len(shown) <= _SHOWN else f'{shown[:_SHOWN]}...'}"
 
 
 def _show(value: Any, depth: int) -> str:
