@@ -21,6 +21,7 @@ from .tensors import Tensor
 
 BASE64, DATETIME, DICT, NUMPY, PANDAS, PANDAS_JSON, TEXT = "base64", "datetime", "dict", "np", "pd", "pd_json", "str"
 CONTENT_TYPES = (BASE64, DATETIME, DICT, NUMPY, PANDAS, PANDAS_JSON, TEXT)
+_NOT_JSON = "the body is not JSON: "
 KEY = "content_type"
 """Name of the parameter."""
 
@@ -58,7 +59,7 @@ def decode_content(tensor: Tensor, content_type: str, limits: LimitSettings) -> 
         try:
             values.append(None if value is None else decode(value))
         except (ValueError, Problem) as error:
-            reason = f" ({error.detail})" if isinstance(error, Problem) else ""
+            reason = f" ({error.detail.removeprefix(_NOT_JSON)})" if isinstance(error, Problem) else ""
             kind = "base64" if content_type == BASE64 else "JSON"
             raise invalid_field(
                 f"{tensor.at}.data[{index}]",

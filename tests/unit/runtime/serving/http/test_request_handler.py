@@ -133,7 +133,7 @@ def test_refusals_are_problem_documents_and_are_counted() -> None:
             assert document["message"] == document["error"] == document["detail"]
             if status == 413:
                 body = "decompressed body" if headers.get("content_encoding") else "body"
-                assert document["detail"] == f"the {body} has {next(sizes)} bytes{limit}"
+                assert document["detail"] == f"the {body} has {next(sizes)} bytes{too_large}"
         assert [status for _, status, _ in client.finished] == [status for status, _, _ in cases]
         assert (await client.ask(gzip.compress(b"x" * 90), content_encoding="gzip"))[2] == b"x" * 90
 
