@@ -150,11 +150,6 @@ def test_an_input_s_own_content_type_counts() -> None:
             "text is not UTF-8, got bytes: b'\\xff'",
         ),
         (
-            request(tensor("any", "BYTES", ["x"], "pd_json")),
-            "inputs[0].data[0]",
-            'is not JSON (Expecting value: line 1 column 1 (char 0)), as the content type pd_json says; got a string: "x"',
-        ),
-        (
             request(tensor("x", "BYTES", ['"1.5"'], "pd_json")),
             "inputs[0]",
             'x must be a number (double) or null, got a string: "1.5"',
@@ -173,6 +168,20 @@ def test_an_input_s_own_content_type_counts() -> None:
 )
 def test_values_which_are_not_encoded_so_are_refused(document: dict[str, Any], field: str, message: str) -> None:
     assert refusal(document) == (field, message)
+
+
+def test_text_which_is_not_json_is_refused_with_the_reason() -> None:
+    for text, reason in (
+        ("{x", "Expecting property name enclosed in double quotes"),
+        ("NaN", "NaN is not JSON"),
+        ("[" * 17 + "]" * 17, "nested more than 16 levels deep"),
+        ('{"a": 1, "a": 2}', "twice"),
+    ):
+        field, message = refusal(request(tensor("any", "BYTES", ["1", text], "pd_json")))
+        assert field == "inputs[0].data[1]"
+        assert message.startswith("is not JSON (")
+        assert reason in message
+        assert "as the content type pd_json says; got a string: " in message
 
 
 @pytest.mark.parametrize("given", ["utf8", "PD", "\ud800", "x" * 1000, 1, ["np"], True])
