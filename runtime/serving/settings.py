@@ -50,11 +50,11 @@ class LabelSettings(Settings):
 class LimitSettings(Settings):
     """Limits for each request and for all requests of a worker."""
 
-    body_bytes: int = Field(default=8_000_000, ge=1, description="Size of a decompressed body.")
+    body_bytes: int = Field(default=16_000_000, ge=1, description="Size of a decompressed body.")
     rows: int = Field(default=10_000, ge=1, description="Rows or labels in one request.")
-    columns: int = Field(default=2_000, ge=1, description="Columns or inputs in one request.")
+    columns: int = Field(default=10_000, ge=1, description="Columns or inputs in one request.")
     depth: int = Field(default=16, ge=2, description="Nesting depth of a JSON body.")
-    text: int = Field(default=100_000, ge=1, description="Characters of one string.")
+    text: int = Field(default=1_000_000, ge=1, description="Characters of one string.")
     body_seconds: float = Field(default=30.0, gt=0, description="Time to receive the body.")
     header_seconds: float = Field(default=15.0, gt=0, description="Time to receive the head of a request.")
     connections: int = Field(default=4_096, ge=1, description="Maximum number of open connections per worker.")

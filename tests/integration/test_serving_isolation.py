@@ -24,7 +24,8 @@ from tidemill.runtime.serving.engines.errors import UnfitError
 from tidemill.runtime.serving.http.errors import Problem
 from tidemill.runtime.serving.inference.batch import Batch
 from tidemill.runtime.serving.isolation import environment
-from tidemill.runtime.serving.isolation.engine import IsolatedEngine, IsolatedModelError
+from tidemill.runtime.serving.engines.errors import IsolatedModelError
+from tidemill.runtime.serving.isolation.engine import IsolatedEngine
 from tidemill.runtime.serving.isolation.environment import UnbuildableError
 
 from tests.support.archives import source_archive

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ..contract.columns import BITS, LARGEST, Column, InvalidValueError
-from ..contract.field_errors import invalid_field, printable
+from ..contract.field_errors import invalid_field, printable, show_value
 from ..engines.outputs import plain
 from ..http.errors import Problem
 from ..inference.batch import Outputs
@@ -49,7 +50,9 @@ class Tensor:
 
     Attributes:
         at: its path in the request.
-        flat: the values in row-major order: an array of the datatype, or a list of strings, bytes and nulls.
+        flat: the values in row-major order: an array of the datatype, or a list of strings, bytes and nulls; with the
+            content type `pd_json`, a list of JSON values.
+        content_type: how the client's codec meant the values; empty if the request does not say.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Tensor:
     shape: tuple[int, ...]
     at: str
     flat: Values
+    content_type: str = ""
 
 
 def datatype_of(column: Column) -> str:
@@ -155,25 +159,40 @@ def column_values(column: Column, tensor: Tensor, limits: LimitSettings, *, whol
 
 
 def _convert_value(column: Column, tensor: Tensor, value: Any, limits: LimitSettings, *, whole: bool) -> Any:
+    content_type = tensor.content_type
+    if content_type == "pd_json" and tensor.datatype == "BYTES":
+        return column.convert(value)
     if isinstance(value, bytes):
         if column.kind == "binary":
             return value
         try:
             value = value.decode()
         except UnicodeDecodeError:
-            raise InvalidValueError(f"{printable(column.name)} is not UTF-8") from None
+            raise InvalidValueError(f"{printable(column.name)} is not UTF-8, got {show_value(value)}") from None
         if len(value) > limits.text:
             raise text_too_long(len(value), limits)
     elif value is not None and tensor.datatype != "BYTES":
         # Numbers of the datatype, in a list because others are null.
         array = _convert_array(column, np.array([value], DATATYPES[tensor.datatype]), whole=whole)
         return array.tolist()[0] if isinstance(array, np.ndarray) else array[0]
-    if column.kind == "json" and isinstance(value, str):
+    if content_type == "datetime" and column.kind == "datetime" and isinstance(value, str):
+        value = _with_zone(value)
+    is_plain_text = content_type == "str" and (column.spec or {}).get("type") == "any"
+    if column.kind == "json" and isinstance(value, str) and not is_plain_text:
         try:
             value = parse_any(value, depth=limits.depth, text=limits.text)
         except Problem as problem:
             raise InvalidValueError(f"{printable(column.name)}: {problem.detail}") from None
     return column.convert(value)
+
+
+def _with_zone(text: str) -> str:
+    """Return the time `text` in UTC if it has no zone: MLServer's codec writes Python's times without one."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return text if moment.tzinfo is not None else moment.replace(tzinfo=UTC).isoformat()
 
 
 def _convert_array(column: Column, array: np.ndarray[Any, Any], *, whole: bool) -> Values:
@@ -186,15 +205,14 @@ def _convert_array(column: Column, array: np.ndarray[Any, Any], *, whole: bool) 
                 return small
         numbers = array.astype(np.float64)
         missing = np.isnan(numbers)
+        too_large = np.abs(numbers) > LARGEST[kind]
+        if too_large.any():
+            raise InvalidValueError(f"{name} is out of range for {kind}, got {_first(array, too_large)}")
         if missing.any():
             if column.required:
                 raise InvalidValueError(f"{name} must not be NaN")
             # A numeric tensor has no null; NaN stands for it.
-            if not (np.abs(numbers[~missing]) <= LARGEST[kind]).all():
-                raise InvalidValueError(f"{name} is out of range for {kind}")
             return [None if number != number else number for number in numbers.tolist()]
-        if not (np.abs(numbers) <= LARGEST[kind]).all():
-            raise InvalidValueError(f"{name} is out of range for {kind}")
         return numbers
     if kind in BITS and (of in "iu" or (whole and of == "f")):
         low, high = -(1 << BITS[kind]), (1 << BITS[kind]) - 1
@@ -202,15 +220,22 @@ def _convert_array(column: Column, array: np.ndarray[Any, Any], *, whole: bool) 
         if of == "f":
             if not column.required:
                 values = [None if number != number else number for number in values]
-            if not all(number is None or (abs(number) < 1 << 53 and number.is_integer()) for number in values):
-                raise InvalidValueError(f"{name} must be {column.expected}")
+            for number in values:
+                if number is not None and not (abs(number) < 1 << 53 and number.is_integer()):
+                    raise InvalidValueError(f"{name} must be {column.expected}, got {show_value(number)}")
             values = [None if number is None else int(number) for number in values]
-        if not all(number is None or low <= number <= high for number in values):
-            raise InvalidValueError(f"{name} is out of range for {kind}")
+        for number in values:
+            if number is not None and not low <= number <= high:
+                raise InvalidValueError(f"{name} is out of range for {kind}, got {show_value(number)}")
         return values if None in values else np.array(values, np.int64)
     if kind == "boolean" and of == "b":
         return array
-    raise InvalidValueError(f"{name} must be {datatype_of(column)}, got {_NAMES[array.dtype.name]}")
+    got = f"{_NAMES[array.dtype.name]}, such as {show_value(array.tolist()[0])}"
+    raise InvalidValueError(f"{name} must be {datatype_of(column)}, got {got}")
+
+
+def _first(array: np.ndarray[Any, Any], wrong: np.ndarray[Any, Any]) -> str:
+    return show_value(array[wrong].tolist()[0])
 
 
 def to_tensor(outputs: Values) -> tuple[str, list[int], Values]:

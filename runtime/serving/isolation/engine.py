@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..contract.model_contract import Contract
-from ..engines.errors import UnfitError
+from ..engines.errors import IsolatedModelError, UnfitError
 from ..engines.mlmodel import MLmodel
 from ..engines.outputs import FORMS, Answer, AnswerError, binary_scores
 from ..http.errors import Problem
@@ -37,10 +37,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _FIRST_PAUSE, _LAST_PAUSE = 1.0, 60.0
-
-
-class IsolatedModelError(Exception):
-    """The model raised an error, which the message contains."""
 
 
 def load(prepared: Prepared, folder: Path, settings: HasPreparationSettings) -> IsolatedEngine:
@@ -167,7 +163,7 @@ class IsolatedEngine:
         if header.get("kind") == AnswerError.__name__:
             raise AnswerError(str(header["error"]))
         if "error" in header:
-            raise IsolatedModelError(f"{header.get('kind')}: {header['error']}")
+            raise IsolatedModelError(str(header["error"]), str(header.get("kind")))
         try:
             outputs = decode(header, content)
         except ValueError:

@@ -60,6 +60,10 @@ _WARM_ROWS = 64
 _GENERATED_ROWS = 50
 _MERGED_ROWS = 16
 _MERGED_DIFFERENCE = 1e-6
+_ADD_SIGNATURE = (
+    "log it with `log_model(..., signature=mlflow.models.infer_signature(X, model.predict(X)))`, or with tidemill's "
+    "`run.log_model(model, features=X)`"
+)
 
 
 @dataclass(frozen=True)
@@ -183,11 +187,13 @@ def prepare(folder: Path, settings: HasPreparationSettings) -> None:
 
 
 def _contract(mlmodel: MLmodel) -> Contract:
-
+    schema = mlmodel.inputs()
     try:
-        return Contract.of(mlmodel.inputs())
+        return Contract.of(schema)
     except ValueError as error:
-        raise UnfitError(str(error), hint="log it with a signature") from None
+        # A signature with a type that we do not support is not fixed by logging the model with one.
+        hint = None if schema is not None and schema.inputs else _ADD_SIGNATURE
+        raise UnfitError(str(error), hint=hint) from None
 
 
 @dataclass

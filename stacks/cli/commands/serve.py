@@ -72,6 +72,22 @@ def serve(
                      "addresses are always accepted. Default: none, or every name if --host is not loopback.",
                      show_default=False),
     ] = None,
+    max_body: Annotated[
+        int | None,
+        typer.Option(help="Maximum size of a request's body, decompressed, in bytes. Default: 16000000.", min=1,
+                     show_default=False),
+    ] = None,
+    max_rows: Annotated[
+        int | None, typer.Option(help="Maximum rows in one request. Default: 10000.", min=1, show_default=False)
+    ] = None,
+    max_columns: Annotated[
+        int | None, typer.Option(help="Maximum columns in one request. Default: 10000.", min=1, show_default=False)
+    ] = None,
+    max_text: Annotated[
+        int | None,
+        typer.Option(help="Maximum characters of one string, such as an image in base64. Default: 1000000.", min=1,
+                     show_default=False),
+    ] = None,
     compiled: CompileOption = None,
     rows_independent: IndependenceOption = None,
     tracking_uri: TrackingOption = None,
@@ -108,6 +124,8 @@ def serve(
         "batch": {"rows_independent": rows_independent} if rows_independent is not None else None,
     }
     values |= {key: value for key, value in optional.items() if value is not None}
+    limits = {"body_bytes": max_body, "rows": max_rows, "columns": max_columns, "text": max_text}
+    values["limits"] = {key: value for key, value in limits.items() if value is not None}
     server = _validate(merge_objects(read_settings(settings, _BY_OPTION), values), settings)
     if server.keys_file is not None and not server.keys_file.parent.is_dir():
         raise NotFoundError("no such folder", field="--keys-file", value=str(server.keys_file.parent))

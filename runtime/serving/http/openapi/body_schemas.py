@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from ...codecs.content_types import CONTENT_TYPES
 from ...codecs.tensors import DATATYPES
 from ...contract.json_schemas import (
     any_value,
@@ -27,6 +28,12 @@ _BOOLEAN = {"type": "boolean"}
 _INTEGER = {"type": "integer"}
 _DATATYPE = {"type": "string", "enum": list(DATATYPES)}
 _PARAMETERS = {"type": ["object", "null"]}
+_CONTENT_TYPE = {
+    "type": ["string", "null"],
+    "enum": [*CONTENT_TYPES, "", None],
+    "description": "How the values are encoded, as in MLServer; an input's own content type overrides the request's.",
+}
+_INPUT_PARAMETERS = {**_PARAMETERS, "properties": {"content_type": _CONTENT_TYPE}}
 
 
 def ref(kind: str, name: str) -> dict[str, Any]:
@@ -89,6 +96,8 @@ class BodySchemas:
             "status": _INTEGER,
             "detail": TEXT,
             "error": {**TEXT, "description": "The detail again, for clients of the Open Inference Protocol."},
+            "error_code": {**TEXT, "description": "MLflow's code of the error, for clients of its scoring server."},
+            "message": {**TEXT, "description": "The detail again, for clients of MLflow's scoring server."},
             "errors": error,
             "request_id": TEXT,
             "client_request_id": TEXT,
@@ -145,7 +154,7 @@ class BodySchemas:
             "name": {**TEXT, "description": "A column, or any other name for one tensor of all columns."},
             "datatype": _DATATYPE,
             "shape": array_schema({**_INTEGER, "minimum": 1}, minItems=1, maxItems=16),
-            "parameters": _PARAMETERS,
+            "parameters": _INPUT_PARAMETERS,
             "data": array_schema({}),
         }
         inputs = object_schema(tensor, optional=("parameters", "data"), closed=True)
@@ -153,7 +162,7 @@ class BodySchemas:
         outputs = object_schema({"name": name, "parameters": _PARAMETERS}, optional=("parameters",))
         properties = {
             "id": {"type": ["string", "null"], "description": "Repeated in the answer."},
-            "parameters": _PARAMETERS,
+            "parameters": _INPUT_PARAMETERS,
             "inputs": array_schema(inputs, minItems=1, maxItems=self._limits.columns),
             "outputs": array_schema(outputs, maxItems=1),
         }
