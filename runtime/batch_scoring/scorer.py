@@ -17,7 +17,7 @@ import pyarrow as pa
 from ..common.errors import ConfigError, PlatformError, TidemillError, UserError
 from ..common.tags import ENVIRONMENT, GIT_COMMIT, GIT_DIRTY, LAKE_COMMIT, LAKE_PATH, LAKE_REPOSITORY
 from ..data import LakeLike
-from ..serving import Batch, Outputs, ServedModel, output_array
+from ..serving import Batch, Outputs, ServedModel, Trusted, output_array
 from .column_conversion import ColumnConverter
 from .inputs import Input, InputFile, open_input
 from .models import open_model
@@ -92,6 +92,7 @@ def score(
     overwrite: bool = False,
     validated: bool = False,
     compiled: bool = True,
+    trust: Sequence[Trusted] = (),
     tracking_uri: str | None = None,
     lake: LakeLike = None,
     cache: Path | None = None,
@@ -107,6 +108,7 @@ def score(
         overwrite: replace an existing output.
         validated: require a lake commit that passed the gate.
         compiled: use a compiled engine if its predictions agree with the model, as the server does.
+        trust: what the model's files may hold; `pickle` accepts a pickle, which can run any code as this user.
         tracking_uri: the registry; see `model_uri.registry_settings` for the default.
         lake: the lake; by default that of TIDEMILL_RUNTIME.
         cache: folder for downloaded versions; by default in the user's cache.
@@ -121,7 +123,7 @@ def score(
     target = open_output(str(output), overwrite=overwrite, lake=lake)
     source_input = open_input(str(source), validated=validated, lake=lake)
     progress(Progress("model", total_files=source_input.files))
-    with open_model(model, compiled=compiled, tracking_uri=tracking_uri, cache=cache) as served:
+    with open_model(model, compiled=compiled, trust=trust, tracking_uri=tracking_uri, cache=cache) as served:
         tags = _lineage(served, source_input)
         with target.work() as work:
             run = _Run(served, target, work, keep, tags, progress)

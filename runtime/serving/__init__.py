@@ -15,6 +15,7 @@ __all__ = [
     "Outputs",
     "ServedModel",
     "ServingSettings",
+    "Trusted",
     "is_time_out_of_range",
     "loader",
     "output_array",
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from .contract.columns import InvalidValueError
     from .contract.model_contract import Column, Contract
     from .inference.batch import Batch, Outputs
-    from .settings import CompileSettings, ServingSettings
+    from .settings import CompileSettings, ServingSettings, Trusted
     from .versions.loading import loader
     from .versions.model import ServedModel
     from .versions.source import source_of
@@ -40,7 +41,7 @@ else:
             "contract.columns": ["InvalidValueError"],
             "contract.model_contract": ["Column", "Contract"],
             "inference.batch": ["Batch", "Outputs"],
-            "settings": ["CompileSettings", "ServingSettings"],
+            "settings": ["CompileSettings", "ServingSettings", "Trusted"],
             "versions.loading": ["loader"],
             "versions.model": ["ServedModel"],
             "versions.source": ["source_of"],

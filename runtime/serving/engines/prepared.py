@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,7 +27,7 @@ from ..contract.model_contract import Contract
 
 if TYPE_CHECKING:
     from ..inference.batch import Outputs
-    from ..settings import CompileSettings, IsolationSettings
+    from ..settings import CompileSettings, IsolationSettings, Trusted
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +55,11 @@ class HasPreparationSettings(Protocol):
     @property
     def isolation(self) -> IsolationSettings:
         """What to do if the model's requirements differ from the server's."""
+        ...
+
+    @property
+    def trust(self) -> Sequence[Trusted]:
+        """What the model's files may hold."""
         ...
 
 
@@ -137,6 +142,7 @@ def fingerprint(folder: Path, settings: HasPreparationSettings) -> dict[str, Any
         "model": hashlib.sha256(mlmodel.read_bytes()).hexdigest() if mlmodel.exists() else "",
         "compile": settings.compile.model_dump(mode="json"),
         "isolation": settings.isolation.model_dump(mode="json"),
+        "trust": sorted(settings.trust),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "libraries": {name: _version(name) for name in _LIBRARIES},

@@ -13,8 +13,10 @@ from ..serving_options import (
     CompileOption,
     ModelArgument,
     TrackingOption,
+    TrustOption,
     require_compilers,
     require_server_packages,
+    trusted,
 )
 from ..terminal import StatusLine, interruptible
 
@@ -46,6 +48,7 @@ def score(
         bool, typer.Option("--validated", help="Read only a lake commit that passed the gate.")
     ] = False,
     compiled: CompileOption = None,
+    trust: TrustOption = None,
     tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
@@ -65,6 +68,7 @@ def score(
             overwrite=overwrite,
             validated=validated,
             compiled=compiled is not False,
+            trust=trusted(trust),
             tracking_uri=tracking_uri,
             progress=line.show_rows,
         )
