@@ -17,7 +17,7 @@ import pyarrow as pa
 from ..common.errors import ConfigError, PlatformError, TidemillError, UserError
 from ..common.tags import ENVIRONMENT, GIT_COMMIT, GIT_DIRTY, LAKE_COMMIT, LAKE_PATH, LAKE_REPOSITORY
 from ..data import LakeLike
-from ..serving import Batch, Outputs, ServedModel, output_array
+from ..serving import Batch, Outputs, ServedModel, Trusted, output_array
 from .column_conversion import ColumnConverter
 from .inputs import Input, InputFile, open_input
 from .models import open_model
@@ -95,6 +95,7 @@ def score(
     validated: bool = False,
     compiled: bool = True,
     rows_independent: bool | None = None,
+    trust: Sequence[Trusted] = (),
     tracking_uri: str | None = None,
     lake: LakeLike = None,
     cache: Path | None = None,
@@ -110,8 +111,10 @@ def score(
         overwrite: replace an existing output.
         validated: require a lake commit that passed the gate.
         compiled: use a compiled engine if its predictions agree with the model, as the server does.
-        rows_independent: whether the answer for a row is the same whatever other rows are in the call; None: as declared
-            in the model's metadata, else only if it is known from its classes. Other models get all rows in one call.
+        rows_independent: whether the answer for a row is the same whatever other rows are in the call; None: as
+            declared in the model's metadata, else only if it is known from its classes. Other models get all rows in
+            one call.
+        trust: what the model's files may hold; `pickle` accepts a pickle, which can run any code as this user.
         tracking_uri: the registry; see `model_uri.registry_settings` for the default.
         lake: the lake; by default that of TIDEMILL_RUNTIME.
         cache: folder for downloaded versions; by default in the user's cache.
@@ -127,7 +130,12 @@ def score(
     source_input = open_input(str(source), validated=validated, lake=lake)
     progress(Progress("model", total_files=source_input.files))
     with open_model(
-        model, compiled=compiled, tracking_uri=tracking_uri, cache=cache, rows_independent=rows_independent
+        model,
+        compiled=compiled,
+        tracking_uri=tracking_uri,
+        cache=cache,
+        rows_independent=rows_independent,
+        trust=trust,
     ) as served:
         tags = _lineage(served, source_input)
         with target.work() as work:

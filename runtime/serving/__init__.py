@@ -16,6 +16,7 @@ __all__ = [
     "Outputs",
     "ServedModel",
     "ServingSettings",
+    "Trusted",
     "is_time_out_of_range",
     "loader",
     "output_array",
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from .contract.columns import InvalidValueError
     from .contract.model_contract import Column, Contract
     from .inference.batch import Batch, Outputs
-    from .settings import BatchSettings, CompileSettings, ServingSettings
+    from .settings import BatchSettings, CompileSettings, ServingSettings, Trusted
     from .versions.loading import loader
     from .versions.model import ServedModel
     from .versions.source import source_of
@@ -41,7 +42,7 @@ else:
             "contract.columns": ["InvalidValueError"],
             "contract.model_contract": ["Column", "Contract"],
             "inference.batch": ["Batch", "Outputs"],
-            "settings": ["BatchSettings", "CompileSettings", "ServingSettings"],
+            "settings": ["BatchSettings", "CompileSettings", "ServingSettings", "Trusted"],
             "versions.loading": ["loader"],
             "versions.model": ["ServedModel"],
             "versions.source": ["source_of"],

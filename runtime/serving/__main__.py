@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import socket
 import sys
@@ -57,6 +58,7 @@ def _run_alone(settings: ServingSettings) -> int:
     hide_pandas_from_arrow()
     app = create_app(settings)
     log_lines()
+    _log_trust(settings)
     create_server(app, settings, grace=_GRACE_SECONDS).run(sockets=[_bind(settings)])
     return 0
 
@@ -66,6 +68,7 @@ def _run_parent(settings: ServingSettings, file: Path) -> int:
     from .workers import Workers
 
     log_lines()
+    _log_trust(settings)
     grace = settings.drain_seconds + _GRACE_SECONDS + 2
     return Workers(file.absolute(), _bind(settings), settings.workers, grace).run()
 
@@ -83,6 +86,14 @@ def _run_worker(settings: ServingSettings, worker: str) -> int:
     app = create_app(settings, WorkerStatuses(Path(folder), int(index)))
     create_server(app, settings, grace=_GRACE_SECONDS).run(sockets=[socket.socket(fileno=int(listening))])
     return 0
+
+
+def _log_trust(settings: ServingSettings) -> None:
+    if settings.trust:
+        logging.getLogger(__name__).warning(
+            "pickle is trusted: a version that is loaded can run any code of its author, as this server's user",
+            extra={"model": settings.model, "trust": list(settings.trust)},
+        )
 
 
 def _bind(settings: ServingSettings) -> socket.socket:

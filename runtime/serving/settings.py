@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from ..common.settings import RegistrySettings, ServiceSettings, Settings
 
 EngineName = Literal["linear", "tl2cgen", "onnxruntime", "treelite"]
+Trusted = Literal["pickle"]
 
 
 class CaptureSettings(Settings):
@@ -152,6 +153,11 @@ class ServingSettings(ServiceSettings):
     compile: CompileSettings = CompileSettings()
     isolation: IsolationSettings = IsolationSettings()
     outputs: OutputSettings = OutputSettings()
+    trust: list[Trusted] = Field(
+        default_factory=list[Trusted],
+        description="What the model's files may hold: `pickle` loads models that are stored as a pickle. Loading a "
+        "pickle runs any code that its author put into it, as the user of the server.",
+    )
     limits: LimitSettings = LimitSettings()
     drain_seconds: float = Field(
         default=0.0, ge=0, le=300, description="At SIGTERM, time between reporting not ready and closing the port."

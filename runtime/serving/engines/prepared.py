@@ -28,7 +28,7 @@ from .outputs import Answer
 
 if TYPE_CHECKING:
     from ..inference.batch import Outputs
-    from ..settings import CompileSettings, IsolationSettings
+    from ..settings import CompileSettings, IsolationSettings, Trusted
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +56,11 @@ class HasPreparationSettings(Protocol):
     @property
     def isolation(self) -> IsolationSettings:
         """What to do if the model's requirements differ from the server's."""
+        ...
+
+    @property
+    def trust(self) -> Sequence[Trusted]:
+        """What the model's files may hold."""
         ...
 
 
@@ -188,6 +193,7 @@ def fingerprint(folder: Path, settings: HasPreparationSettings) -> dict[str, Any
         "model": hashlib.sha256(mlmodel.read_bytes()).hexdigest() if mlmodel.exists() else "",
         "compile": settings.compile.model_dump(mode="json"),
         "isolation": settings.isolation.model_dump(mode="json"),
+        "trust": sorted(settings.trust),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "libraries": {name: _version(name) for name in _LIBRARIES},

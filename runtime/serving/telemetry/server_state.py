@@ -128,6 +128,7 @@ class ServerState:
             "model": self._settings.model,
             "alias": self._alias,
             "registry": self.registry,
+            "trust": list(self._settings.trust),
             "alias_missing": self._alias_watcher.lost,
             "awaits_first_version": self._alias_watcher.missing and not self._alias_watcher.lost,
         }
@@ -176,6 +177,7 @@ class ServerState:
             "degraded": self.degraded,
             "registry": self.registry,
             "error": self.error(),
+            "trust": list(settings.trust),
             "serving": _serving(current) if current is not None else None,
             "shadow": self._shadowing(traffic),
             "capture": {"written": traffic.captured, "dropped": traffic.dropped} if settings.capture else None,

@@ -44,7 +44,7 @@ from ..engines.prepared import (
     write_sample,
 )
 from ..inference.batch import Batch, Engine, Outputs
-from ..settings import CompileSettings, IsolationSettings
+from ..settings import CompileSettings, IsolationSettings, Trusted
 from .child_process import run_child
 from .model import VersionInfo, to_json_value
 
@@ -72,6 +72,7 @@ class PreparationSettings:
 
     compile: CompileSettings = field(default_factory=CompileSettings)
     isolation: IsolationSettings = field(default_factory=IsolationSettings)
+    trust: Sequence[Trusted] = ()
 
 
 def ensure_prepared(folder: Path, info: VersionInfo, settings: HasPreparationSettings) -> None:
@@ -106,6 +107,7 @@ def _run(folder: Path, info: VersionInfo, settings: HasPreparationSettings, seco
     request = {
         "compile": settings.compile.model_dump(mode="json"),
         "isolation": settings.isolation.model_dump(mode="json"),
+        "trust": list(settings.trust),
     }
     run_child(__name__, [str(folder.absolute())], request, seconds=seconds, what=f"version {info.version}")
 
@@ -119,7 +121,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="folder of the version in the cache")
     folder: Path = parser.parse_args(argv).folder
     request = json.load(sys.stdin)
-    settings = PreparationSettings(CompileSettings(**request["compile"]), IsolationSettings(**request["isolation"]))
+    settings = PreparationSettings(
+        CompileSettings(**request["compile"]), IsolationSettings(**request["isolation"]), request["trust"]
+    )
     _restrict_process()
     try:
         prepare(folder.resolve(), settings)
@@ -171,7 +175,7 @@ def prepare(folder: Path, settings: HasPreparationSettings) -> None:
 
     key = fingerprint(folder, settings)
     mlmodel = MLmodel.read(folder / "model")
-    mlmodel.check()
+    mlmodel.check(settings.trust)
     contract = _contract(mlmodel)
     for leftover in folder.glob(f"{_WORK}*"):  # of a killed process
         shutil.rmtree(leftover, ignore_errors=True)
@@ -228,19 +232,19 @@ def _load_original(folder: Path, mlmodel: MLmodel, contract: Contract, settings:
         from ..isolation.engine import IsolatedEngine
 
         environment = ensure_environment(mlmodel.folder, folder.parent.parent, seconds=settings.isolation.build_seconds)
-        engine = IsolatedEngine(environment, mlmodel.folder, contract)
+        engine = IsolatedEngine(environment, mlmodel.folder, contract, trust=settings.trust)
         spec = {"name": "isolated", "environment": str(environment)}
         return _Original(spec, engine, contract, note=f"isolated: it requires {why}")
     if mlmodel.is_sklearn:
         from ..engines import scikit
 
-        model = scikit.open_model(mlmodel)
+        model = scikit.open_model(mlmodel, settings.trust)
         contract = replace(contract, missing_text=scikit.missing_text(model))
         engine = scikit.ScikitEngine(model, mlmodel.method, contract)
         return _Original({"name": "sklearn"}, engine, contract, model)
     from ..engines import pyfunc
 
-    engine = pyfunc.PyfuncEngine(pyfunc.open_model(mlmodel), contract)
+    engine = pyfunc.PyfuncEngine(pyfunc.open_model(mlmodel, settings.trust), contract)
     return _Original({"name": "pyfunc"}, engine, contract)
 
 
@@ -270,6 +274,8 @@ def _build(
             outputs = original.engine.predict(Batch(len(rows), rows))
         by_request, has_targets = answer_kind(original.engine, rows, outputs)
         note = original.note
+        if (pickled := mlmodel.pickle_reason()) is not None:
+            note = _join_notes(note, f"pickle is trusted: {pickled}")
         independence = Independence(
             why_unknown(mlmodel, original.model) or "",
             declared_independent(mlmodel),

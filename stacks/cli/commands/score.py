@@ -14,8 +14,10 @@ from ..serving_options import (
     IndependenceOption,
     ModelArgument,
     TrackingOption,
+    TrustOption,
     require_compilers,
     require_server_packages,
+    trusted,
 )
 from ..terminal import StatusLine, interruptible
 
@@ -48,6 +50,7 @@ def score(
     ] = False,
     compiled: CompileOption = None,
     rows_independent: IndependenceOption = None,
+    trust: TrustOption = None,
     tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
@@ -71,6 +74,7 @@ def score(
             validated=validated,
             compiled=compiled is not False,
             rows_independent=rows_independent,
+            trust=trusted(trust),
             tracking_uri=tracking_uri,
             progress=line.show_rows,
         )

@@ -21,9 +21,11 @@ from ..serving_options import (
     ModelNameOption,
     SettingsOption,
     TrackingOption,
+    TrustOption,
     read_settings,
     require_compilers,
     require_server_packages,
+    trusted,
 )
 
 if TYPE_CHECKING:
@@ -90,6 +92,7 @@ def serve(
     ] = None,
     compiled: CompileOption = None,
     rows_independent: IndependenceOption = None,
+    trust: TrustOption = None,
     tracking_uri: TrackingOption = None,
     name: ModelNameOption = None,
     settings: SettingsOption = None,
@@ -120,6 +123,7 @@ def serve(
         "shadow": shadow,
         "keys_file": _absolute(keys_file),
         "capture": {"directory": _absolute(capture)} if capture else None,
+        "trust": trusted(trust) or None,
         "compile": {"engines": []} if compiled is False else None,
         "batch": {"rows_independent": rows_independent} if rows_independent is not None else None,
     }
@@ -235,6 +239,8 @@ def _run(uri: ModelUri, settings: ServingSettings, state: Path) -> NoReturn:
     file = state / f"settings-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
     write_private(file, text)
     typer.echo(f"serving {uri} at {url_of(settings.listen)}", err=True)
+    if settings.trust:
+        typer.echo("pickle is trusted: a version that is loaded can run any code of its author, as your user", err=True)
     typer.echo(f"the API key is in {settings.listen.token_file}", err=True)
     announce_in_background(settings)
     environment = {
