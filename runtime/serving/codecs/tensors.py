@@ -241,8 +241,8 @@ def _first(array: np.ndarray[Any, Any], wrong: np.ndarray[Any, Any]) -> str:
 def to_tensor(outputs: Values) -> tuple[str, list[int], Values]:
     """Return the datatype, shape and values (in row-major order) of a column of outputs.
 
-    An array keeps its datatype. A list of numbers of one type is INT64, UINT64, FP64 or BOOL; nulls in it are NaN. Text,
-    times and all other values are BYTES: text as it is, times in ISO 8601, other values as JSON.
+    An array keeps its datatype. A list of numbers of one type is INT64, UINT64, FP64 or BOOL; nulls in it are NaN. All
+    other values are BYTES: text as it is, times in ISO 8601, other values as JSON.
     """
     if isinstance(outputs, np.ndarray) and outputs.dtype.name in _NAMES and outputs.dtype != object:
         return _NAMES[outputs.dtype.name], list(outputs.shape), outputs

@@ -62,7 +62,7 @@ def column_schema(column: Column, limits: LimitSettings) -> dict[str, Any]:
         schema = _json(column.spec or {"type": "any"}, limits)
     else:
         schema = _scalar(column.kind, limits)
-    return schema if column.required else _nullable(schema)
+    return schema if column.required else nullable(schema)
 
 
 def params_schema(contract: Contract, limits: LimitSettings) -> dict[str, Any]:
@@ -121,10 +121,15 @@ def output_schema(kind: pa.DataType) -> dict[str, Any]:
         return {"type": "integer"}
     if types.is_floating(kind):
         return {"type": "number", "format": "double"}
+    if types.is_struct(kind):
+        return object_schema({field.name: nullable(output_schema(field.type)) for field in kind})
     return {"type": "string"} if types.is_string(kind) else {}
 
 
-def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
+def nullable(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a value that may be null."""
+    if not schema:
+        return schema
     if isinstance(schema.get("type"), str):
         return {**schema, "type": [schema["type"], "null"]}
     return {"anyOf": [schema, {"type": "null"}]}
@@ -167,7 +172,7 @@ def _json(spec: Mapping[str, Any], limits: LimitSettings) -> dict[str, Any]:
 
 def _optional_json(spec: Mapping[str, Any], limits: LimitSettings) -> dict[str, Any]:
     schema = _json(spec, limits)
-    return schema if spec.get("required", True) or spec["type"] == "any" else _nullable(schema)
+    return schema if spec.get("required", True) or spec["type"] == "any" else nullable(schema)
 
 
 def _tensor(column: Column, limits: LimitSettings) -> dict[str, Any]:

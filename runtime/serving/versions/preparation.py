@@ -272,7 +272,7 @@ def _build(
         if output == "score":
             original.engine.output = output
             outputs = original.engine.predict(Batch(len(rows), rows))
-        by_request, has_targets = answer_kind(original.engine, rows, outputs)
+        by_request, form = answer_kind(original.engine, rows, outputs)
         note = original.note
         if (pickled := mlmodel.pickle_reason()) is not None:
             note = _join_notes(note, f"pickle is trusted: {pickled}")
@@ -309,7 +309,7 @@ def _build(
         example,
         target,
         by_request,
-        has_targets,
+        form,
         output_tensors(outputs, output),
         independence,
     )

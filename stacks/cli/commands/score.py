@@ -13,6 +13,7 @@ from ..serving_options import (
     CompileOption,
     IndependenceOption,
     ModelArgument,
+    NonFiniteOption,
     TrackingOption,
     TrustOption,
     require_compilers,
@@ -51,6 +52,7 @@ def score(
     compiled: CompileOption = None,
     rows_independent: IndependenceOption = None,
     trust: TrustOption = None,
+    non_finite: NonFiniteOption = None,
     tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
@@ -75,6 +77,7 @@ def score(
             compiled=compiled is not False,
             rows_independent=rows_independent,
             trust=trusted(trust),
+            non_finite=non_finite or "return",
             tracking_uri=tracking_uri,
             progress=line.show_rows,
         )

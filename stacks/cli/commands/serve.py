@@ -19,6 +19,7 @@ from ..serving_options import (
     IndependenceOption,
     ModelArgument,
     ModelNameOption,
+    NonFiniteOption,
     SettingsOption,
     TrackingOption,
     TrustOption,
@@ -93,6 +94,7 @@ def serve(
     compiled: CompileOption = None,
     rows_independent: IndependenceOption = None,
     trust: TrustOption = None,
+    non_finite: NonFiniteOption = None,
     tracking_uri: TrackingOption = None,
     name: ModelNameOption = None,
     settings: SettingsOption = None,
@@ -126,6 +128,7 @@ def serve(
         "trust": trusted(trust) or None,
         "compile": {"engines": []} if compiled is False else None,
         "batch": {"rows_independent": rows_independent} if rows_independent is not None else None,
+        "outputs": {"non_finite": non_finite} if non_finite else None,
     }
     values |= {key: value for key, value in optional.items() if value is not None}
     limits = {"body_bytes": max_body, "rows": max_rows, "columns": max_columns, "text": max_text}

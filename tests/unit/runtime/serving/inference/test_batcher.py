@@ -151,7 +151,9 @@ def test_infinities_are_returned_and_no_request_is_run_again_for_them() -> None:
 
 def test_rows_of_a_frame_are_given_to_the_requests_that_sent_them() -> None:
     def frame(values: Any) -> Answer:
-        return Answer("frame", ["n", "text"], [values.astype("int64"), [f"v{value:g}" for value in values]], len(values))
+        return Answer(
+            "frame", ["n", "text"], [values.astype("int64"), [f"v{value:g}" for value in values]], len(values)
+        )
 
     async def work(batcher: Batcher, _: InFlightCalls) -> None:
         model = ToyModel("1", frame)

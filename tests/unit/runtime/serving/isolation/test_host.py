@@ -34,10 +34,12 @@ HOST_OUTPUTS = isolated_host.load_outputs()
 
 def same(one: Any, other: Any) -> bool:
     if hasattr(one, "parts") or hasattr(other, "parts"):
-        return (
-            (one.form, one.names, one.rows, len(one.parts)) == (other.form, other.names, other.rows, len(other.parts))
-            and all(map(same, one.parts, other.parts))
-        )
+        return (one.form, one.names, one.rows, len(one.parts)) == (
+            other.form,
+            other.names,
+            other.rows,
+            len(other.parts),
+        ) and all(map(same, one.parts, other.parts))
     if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
         return type(one) is type(other) and one.dtype == other.dtype and np.array_equal(one, other, equal_nan=True)
     return repr(one) == repr(other)
