@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..contract import frames
+from ..contract.field_errors import invalid_field
 from ..contract.model_contract import Contract
 from ..inference.batch import Batch, Outputs
 from .mlmodel import MLmodel, forbid_pickle
@@ -13,6 +16,13 @@ from .model_code import fresh_imports
 from .outputs import binary_scores, normalise
 from .prepared import HasPreparationSettings, Output, Prepared
 from .single_thread import limit_threads
+
+_LONGEST = 2000
+
+
+def is_hint_error(text: str) -> bool:
+    """Return whether MLflow's error says that the values do not match the model's type hint."""
+    return "match type hint" in text or "against type hint" in text
 
 
 class PyfuncEngine:
@@ -38,9 +48,21 @@ class PyfuncEngine:
     def predict(self, batch: Batch) -> Outputs:
         """Return what the model answers to `batch`."""
         limit_threads()
-        given = self._model.predict(self._contract.to_pandas(batch))
+        given = self._call(self._contract.to_pandas(batch), batch.params)
         outputs = normalise(given, batch.rows)
         return binary_scores(outputs) if self.output == "score" else outputs
+
+    def _call(self, data: Any, params: Mapping[str, Any] | None) -> Any:
+        # A copy: a model may change its parameters, and the default ones belong to all requests.
+        copied = None if params is None else frames.copied(dict(params))
+        if not self._contract.hinted:
+            return self._model.predict(data, params=copied) if copied is not None else self._model.predict(data)
+        try:
+            return self._model.predict(data, params=copied)
+        except Exception as error:
+            if is_hint_error(str(error)):
+                raise invalid_field("inputs", str(error)[:_LONGEST]) from None
+            raise
 
     def close(self) -> None:
         """Release the model."""

@@ -7,6 +7,7 @@ Otherwise it calls the whole model with a data frame.
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,12 @@ class ScikitEngine:
         """Return what the model answers to `batch`."""
         limit_threads()
         plan = self._plan
-        given = self._predict(plan.matrix(batch.values) if plan is not None else self._contract.to_pandas(batch))
-        outputs = normalise(given, batch.rows)
+        if plan is not None:
+            data: Any = plan.matrix(batch.values)
+        else:
+            # scikit-learn needs all columns. The plan and the compiled engines take an absent one as null, and so here.
+            data = self._contract.to_pandas(replace(batch, absent=frozenset()) if batch.absent else batch)
+        outputs = normalise(self._predict(data), batch.rows)
         return binary_scores(outputs) if self.output == "score" else outputs
 
     def close(self) -> None:
@@ -136,7 +141,8 @@ def _apply_to_estimators(value: Any, change: Any, seen: set[int] | None = None) 
 def missing_text(model: Any) -> MissingText:
     """Return the value for missing text, None or NaN, that the model's encoders and imputers were fitted with.
 
-    They distinguish the two: the other value is an unknown category to them, or is not filled.
+    They distinguish the two: the other value is an unknown category to them, or is not filled. `any` if they were
+    fitted with neither.
     """
     seen: set[MissingText] = set()
 
@@ -152,6 +158,8 @@ def missing_text(model: Any) -> MissingText:
                 seen.add("NaN")
 
     _apply_to_estimators(model, look)
+    if not seen:
+        return "any"
     return "NaN" if seen == {"NaN"} else "None"
 
 

@@ -188,7 +188,7 @@ def prepare(folder: Path, settings: HasPreparationSettings) -> None:
 def _contract(mlmodel: MLmodel) -> Contract:
     schema = mlmodel.inputs()
     try:
-        return Contract.of(schema)
+        return Contract.of(schema, mlmodel.params(), hinted=mlmodel.hinted)
     except ValueError as error:
         # A signature with a type that we do not support is not fixed by logging the model with one.
         hint = None if schema is not None and schema.inputs else _ADD_SIGNATURE
