@@ -236,6 +236,7 @@ class ModelServer:
             target=model.target if model else None,
             version=model.info.version if model else "",
             allow_new=self.settings.labels.allow_new,
+            needs_row=model is not None and not model.by_request,
             key=context.key,
         )
         table = await loop.run_in_executor(self._executor, _parse_labels, body, self.settings.limits, parse)

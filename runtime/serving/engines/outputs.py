@@ -298,9 +298,9 @@ def _scalar(value: np.generic, depth: int) -> Any:
         return None if np.isnat(value) else float(value / np.timedelta64(1, "s"))
     if isinstance(value, np.complexfloating):
         raise AnswerError.of(value)
-    if isinstance(value, np.longdouble):
-        return float(value)
-    return to_json(value.item(), depth + 1)
+    number: Any = value
+    # `item` of a long double is one of numpy again.
+    return float(number) if value.dtype.kind == "f" else to_json(number.item(), depth + 1)
 
 
 def _nested_array(value: np.ndarray[Any, Any], depth: int) -> Any:
@@ -321,9 +321,9 @@ def _seconds(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _times_text(array: np.ndarray[Any, Any]) -> Any:
-    if array.ndim == 0:
-        return time_text(array[()])
-    return [_times_text(item) if isinstance(item, np.ndarray) else time_text(item) for item in array]
+    moments: Any = array if array.ndim else [array[()]]
+    texts = [_times_text(item) if isinstance(item, np.ndarray) else time_text(item) for item in moments]
+    return texts if array.ndim else texts[0]
 
 
 def time_text(moment: np.datetime64) -> str | None:

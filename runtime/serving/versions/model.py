@@ -114,6 +114,11 @@ class ServedModel:
             raise UnfitError(f"the model no longer returns {self.output}")
         return outputs
 
+    @property
+    def has_columns(self) -> bool:
+        """Whether its outputs are columns with names of their own, as those of a data frame."""
+        return [each["name"] for each in self.tensors] not in ([], [self.output])
+
     def close(self) -> None:
         """Release the engine's resources. Call it after the last prediction."""
         self.engine.close()
