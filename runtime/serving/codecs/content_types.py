@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ..contract.field_errors import invalid_field, printable, show_value
+from ..engines.outputs import Answer
 from ..http.errors import Problem
+from ..inference.batch import Outputs
 from ..settings import LimitSettings
 from .json_strict import parse_any
-from .tensors import Tensor
+from .tensors import BASE64, CONTENT_TYPES, DICT, NUMPY, PANDAS, PANDAS_JSON, TEXT, OutputTensor, Tensor
 
-BASE64, DATETIME, DICT, NUMPY, PANDAS, PANDAS_JSON, TEXT = "base64", "datetime", "dict", "np", "pd", "pd_json", "str"
-CONTENT_TYPES = (BASE64, DATETIME, DICT, NUMPY, PANDAS, PANDAS_JSON, TEXT)
 _NOT_JSON = "the body is not JSON: "
 KEY = "content_type"
 """Name of the parameter."""
@@ -66,6 +66,18 @@ def decode_content(tensor: Tensor, content_type: str, limits: LimitSettings) -> 
                 f"is not {kind}{reason}, as the content type {content_type} says; got {show_value(value)}",
             ) from None
     return replace(tensor, flat=values, content_type=content_type)
+
+
+def answer_content_type(outputs: Outputs, tensors: Sequence[OutputTensor]) -> str:
+    """Return the content type of a whole answer, with which MLServer's clients choose its codec."""
+    form = outputs.form if isinstance(outputs, Answer) else ""
+    if form in ("mapping", "targets"):
+        return DICT
+    if form in ("frame", "series") or len(tensors) != 1:
+        return PANDAS
+    content_type = tensors[0].content_type
+    # MLServer has no codec of a whole answer for the others.
+    return content_type if content_type in (NUMPY, TEXT) else PANDAS
 
 
 def _from_base64(value: str | bytes) -> bytes:

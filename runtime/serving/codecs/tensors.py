@@ -6,7 +6,7 @@ import math
 import struct
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +38,10 @@ DATATYPES = {
 }
 _NAMES = {dtype: name for name, dtype in DATATYPES.items()} | {"object": "BYTES"}
 _KINDS = {"boolean": "BOOL", "integer": "INT32", "long": "INT64", "float": "FP32", "double": "FP64"}
+BASE64, DATETIME, DICT, NUMPY, PANDAS, PANDAS_JSON, TEXT = "base64", "datetime", "dict", "np", "pd", "pd_json", "str"
+CONTENT_TYPES = (BASE64, DATETIME, DICT, NUMPY, PANDAS, PANDAS_JSON, TEXT)
+"""The content types of MLServer's codecs."""
+
 _LENGTH = struct.Struct("<I")
 _SMALL = 16
 # Larger integers lose digits as floats.
@@ -160,7 +164,7 @@ def column_values(column: Column, tensor: Tensor, limits: LimitSettings, *, whol
 
 def _convert_value(column: Column, tensor: Tensor, value: Any, limits: LimitSettings, *, whole: bool) -> Any:
     content_type = tensor.content_type
-    if content_type == "pd_json" and tensor.datatype == "BYTES":
+    if content_type == PANDAS_JSON and tensor.datatype == "BYTES":
         return column.convert(value)
     if isinstance(value, bytes):
         if column.kind == "binary":
@@ -175,9 +179,9 @@ def _convert_value(column: Column, tensor: Tensor, value: Any, limits: LimitSett
         # Numbers of the datatype, in a list because others are null.
         array = _convert_array(column, np.array([value], DATATYPES[tensor.datatype]), whole=whole)
         return array.tolist()[0] if isinstance(array, np.ndarray) else array[0]
-    if content_type == "datetime" and column.kind == "datetime" and isinstance(value, str):
+    if content_type == DATETIME and column.kind == "datetime" and isinstance(value, str):
         value = _with_zone(value)
-    is_plain_text = content_type == "str" and (column.spec or {}).get("type") == "any"
+    is_plain_text = content_type == TEXT and (column.spec or {}).get("type") == "any"
     if column.kind == "json" and isinstance(value, str) and not is_plain_text:
         try:
             value = parse_any(value, depth=limits.depth, text=limits.text)
@@ -238,31 +242,48 @@ def _first(array: np.ndarray[Any, Any], wrong: np.ndarray[Any, Any]) -> str:
     return show_value(array[wrong].tolist()[0])
 
 
-def to_tensor(outputs: Values) -> tuple[str, list[int], Values]:
-    """Return the datatype, shape and values (in row-major order) of a column of outputs.
+class OutputTensor(NamedTuple):
+    """A column of outputs as a tensor.
 
-    An array keeps its datatype. A list of numbers of one type is INT64, UINT64, FP64 or BOOL; nulls in it are NaN. All
-    other values are BYTES: text as it is, times in ISO 8601, other values as JSON.
+    Attributes:
+        values: in row-major order.
+        content_type: with which codec MLServer's clients decode it.
+    """
+
+    datatype: str
+    shape: list[int]
+    values: Values
+    content_type: str
+
+
+def to_tensor(outputs: Values) -> OutputTensor:
+    """Return a column of outputs as a tensor.
+
+    An array keeps its datatype. A list of numbers of one type is INT64, UINT64, FP64 or BOOL; nulls in it are NaN.
+    Text and times are BYTES: text as it is, times in ISO 8601. Everything else is JSON in BYTES.
     """
     if isinstance(outputs, np.ndarray) and outputs.dtype.name in _NAMES and outputs.dtype != object:
-        return _NAMES[outputs.dtype.name], list(outputs.shape), outputs
+        return OutputTensor(_NAMES[outputs.dtype.name], list(outputs.shape), outputs, NUMPY)
     values = plain(outputs) if isinstance(outputs, np.ndarray) else outputs
     shape, flat = _shape_and_leaves(values)
     array = _numbers(flat)
     if array is not None:
-        return _NAMES[array.dtype.name], shape, array
+        return OutputTensor(_NAMES[array.dtype.name], shape, array, NUMPY)
     flat = text_with_nulls(flat)
     if set(map(type, flat)) <= {str, type(None)}:
-        return "BYTES", shape, flat
-    return "BYTES", [len(values)], [value if isinstance(value, str) else json_text(value) for value in values]
+        # MLServer's codec of times takes no null.
+        is_time = isinstance(outputs, np.ndarray) and outputs.dtype.kind == "M" and None not in flat
+        return OutputTensor("BYTES", shape, flat, DATETIME if is_time else TEXT)
+    # Text too: the text "1" is not the number 1.
+    return OutputTensor("BYTES", [len(values)], [json_text(value) for value in values], PANDAS_JSON)
 
 
 def output_tensors(outputs: Outputs, output: str) -> list[dict[str, Any]]:
     """Return name, datatype and shape of the tensors of `outputs`; a size that depends on the request is -1."""
     found: list[dict[str, Any]] = []
     for name, values in output_columns(outputs, output):
-        datatype, shape, _ = to_tensor(values)
-        found.append({"name": name, "datatype": datatype, "shape": [-1, *shape[1:]]})
+        tensor = to_tensor(values)
+        found.append({"name": name, "datatype": tensor.datatype, "shape": [-1, *tensor.shape[1:]]})
     return found
 
 

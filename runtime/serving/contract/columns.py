@@ -278,16 +278,18 @@ def parse_moment(text: Any, name: str) -> datetime:
     """
     found = _MOMENT.fullmatch(text) if isinstance(text, str) else None
     if found is None:
-        raise InvalidValueError(f"{name} must be {EXPECTED['datetime']}, or a date")
+        raise InvalidValueError(f"{name} must be {EXPECTED['datetime']}, or a date, got {show_value(text)}")
     if (found["nanoseconds"] or "").strip("0"):
-        raise InvalidValueError(f"{name} is finer than a microsecond, the unit in which values are kept")
+        raise InvalidValueError(
+            f"{name} is finer than a microsecond, the unit in which values are kept, got {show_value(text)}"
+        )
     try:
         moment = datetime.fromisoformat(text.upper())
         moment = moment.astimezone(UTC) if found["zone"] else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise InvalidValueError(f"{name} must be {EXPECTED['datetime']}, or a date") from None
+        raise InvalidValueError(f"{name} must be {EXPECTED['datetime']}, or a date, got {show_value(text)}") from None
     if not FIRST_TIME <= moment < LAST_TIME:
-        raise InvalidValueError(f"{name} must be from 1678 to 2261")
+        raise InvalidValueError(f"{name} must be from 1678 to 2261, got {show_value(text)}")
     return moment
 
 

@@ -27,10 +27,12 @@ from ..codecs.checks import (
     too_many_columns,
     too_many_rows,
 )
-from ..codecs.content_types import decode_content, read_content_type
+from ..codecs.content_types import KEY, answer_content_type, decode_content, read_content_type
 from ..codecs.json_strict import parse_json
 from ..codecs.tensors import (
     DATATYPES,
+    NUMPY,
+    PANDAS,
     Tensor,
     arrow_datatype,
     column_values,
@@ -121,13 +123,19 @@ class _OutputOptions:
         outputs = document["outputs"] = list[dict[str, Any]]()
         binary: list[bytes] = []
         notes: list[str] = []
-        for name, given in self._columns(result):
-            datatype, shape, values = to_tensor(given)
+        tensors = {name: to_tensor(given) for name, given in self._columns(result)}
+        content_type = parameters[KEY] = answer_content_type(result.outputs, list(tensors.values()))
+        for name, (datatype, shape, values, own) in tensors.items():
             output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": shape}
             outputs.append(output)
+            # As in MLServer, the columns of numbers of a frame have none.
+            described: dict[str, Any] = {} if (content_type, own) == (PANDAS, NUMPY) else {KEY: own}
             if self.chosen.get(name, self.binary):
                 binary.append(to_bytes(values))
-                output["parameters"] = {"binary_data_size": len(binary[-1])}
+                described["binary_data_size"] = len(binary[-1])
+            if described:
+                output["parameters"] = described
+            if self.chosen.get(name, self.binary):
                 continue
             output["data"] = values.reshape(-1).tolist() if isinstance(values, np.ndarray) else values
             if isinstance(values, np.ndarray) and values.dtype.kind == "f" and not np.isfinite(values).all():

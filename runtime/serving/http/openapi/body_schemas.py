@@ -183,7 +183,10 @@ class BodySchemas:
         outputs = object_schema({"name": name, "parameters": _PARAMETERS}, optional=("parameters",))
         properties = {
             "id": {"type": ["string", "null"], "description": "Repeated in the answer."},
-            "parameters": _INPUT_PARAMETERS,
+            "parameters": {
+                **_INPUT_PARAMETERS,
+                "description": "Of the protocol, and the inference parameters of the signature.",
+            },
             "inputs": array_schema(inputs, minItems=1, maxItems=self._limits.columns),
             "outputs": array_schema(outputs, maxItems=len(names)) if names else array_schema(outputs),
         }

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 
 import pytest
-from requests.auth import _basic_auth_str
+import requests
 from tidemill.runtime.serving.http.keys import PLATFORM, Keys
+
+REQUESTS = requests.Request("GET", "http://localhost", auth=("key", "key:1")).prepare().headers["Authorization"]
 
 
 def basic(text: str) -> bytes:
@@ -22,7 +24,7 @@ def basic(text: str) -> bytes:
         (basic("anyone:key:1"), None),
         (basic(":key:1"), None),
         (b"basic  " + base64.b64encode(b"x:key:1"), None),
-        (_basic_auth_str("key", "key:1").encode(), None),
+        (REQUESTS.encode(), None),
     ],
 )
 def test_a_key_is_accepted(authorization: bytes | None, api_key: bytes | None) -> None:
