@@ -110,8 +110,8 @@ def score(
         overwrite: replace an existing output.
         validated: require a lake commit that passed the gate.
         compiled: use a compiled engine if its predictions agree with the model, as the server does.
-        rows_independent: whether the answer for a row is the same whatever other rows are in the call; None: as declared
-            in the model's metadata, else only if it is known from its classes. Other models get all rows in one call.
+        rows_independent: whether the answer for a row is the same whatever other rows are in the call; None: as
+            declared in the model's metadata, else only if known from its classes. Other models get all rows in one call.
         tracking_uri: the registry; see `model_uri.registry_settings` for the default.
         lake: the lake; by default that of TIDEMILL_RUNTIME.
         cache: folder for downloaded versions; by default in the user's cache.
@@ -271,8 +271,8 @@ class _Run:
             if whole.size > _MAX_WHOLE_BYTES:
                 note = self._model.merging_note.partition("; ")[0].removeprefix("requests are not merged: ")
                 raise UserError(
-                    f"has more rows than the model can get in one call ({whole.rows:,} rows take {whole.size:,} bytes): "
-                    f"{note}",
+                    "has more rows than the model can get in one call "
+                    f"({whole.rows:,} rows take {whole.size:,} bytes): {note}",
                     field=file.name,
                     hint="add --rows-independent if the answer for a row does not depend on the other rows; "
                     "else score parts that belong together one after the other",
