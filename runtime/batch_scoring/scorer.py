@@ -111,7 +111,8 @@ def score(
         validated: require a lake commit that passed the gate.
         compiled: use a compiled engine if its predictions agree with the model, as the server does.
         rows_independent: whether the answer for a row is the same whatever other rows are in the call; None: as
-            declared in the model's metadata, else only if known from its classes. Other models get all rows in one call.
+            declared in the model's metadata, else only if it is known from its classes. Other models get all rows in
+            one call.
         tracking_uri: the registry; see `model_uri.registry_settings` for the default.
         lake: the lake; by default that of TIDEMILL_RUNTIME.
         cache: folder for downloaded versions; by default in the user's cache.

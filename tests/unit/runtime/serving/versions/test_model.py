@@ -56,8 +56,7 @@ def from_code(folder: Path, code: str, example: Any, **options: Any) -> Path:
         mlflow.pyfunc.save_model(
             folder / "model",
             python_model=str(script),
-            input_example=None,
-            **{"signature": infer_signature(example), "pip_requirements": ["numpy"], **options},
+            **{"input_example": None, "signature": infer_signature(example), "pip_requirements": ["numpy"], **options},
         )
     return folder
 
