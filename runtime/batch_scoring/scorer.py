@@ -285,8 +285,8 @@ class _Run:
             if whole.size > _MAX_WHOLE_BYTES:
                 note = self._model.merging_note.partition("; ")[0].removeprefix("requests are not merged: ")
                 raise UserError(
-                    f"has more rows than the model can get in one call ({whole.rows:,} rows take {whole.size:,} bytes): "
-                    f"{note}",
+                    "has more rows than the model can get in one call "
+                    f"({whole.rows:,} rows take {whole.size:,} bytes): {note}",
                     field=file.name,
                     hint="add --rows-independent if the answer for a row does not depend on the other rows; "
                     "else score parts that belong together one after the other",

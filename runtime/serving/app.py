@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
@@ -47,8 +47,17 @@ class App(FastAPI):
             server.state.draining = True
 
 
-def create_app(settings: ServingSettings, statuses: WorkerStatuses | None = None) -> App:
+def create_app(
+    settings: ServingSettings,
+    statuses: WorkerStatuses | None = None,
+    give_up: Callable[[str], None] = lambda _: None,
+) -> App:
     """Return the application of one worker; it creates its parts when it starts.
+
+    Args:
+        settings: of the server.
+        statuses: of all workers; None if there is only one.
+        give_up: called with a sentence if the fixed version or folder can never serve.
 
     Raises:
         TidemillError: a secret cannot be read.
@@ -57,7 +66,7 @@ def create_app(settings: ServingSettings, statuses: WorkerStatuses | None = None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        server = ModelServer(settings, statuses or WorkerStatuses(None))
+        server = ModelServer(settings, statuses or WorkerStatuses(None), give_up)
         app.state.server = server
         assert isinstance(app, App)  # noqa: S101 - the application created below
         app.handlers = server.handlers()

@@ -9,6 +9,10 @@ class UnfitError(RefusedError):
     """A version that cannot serve; the message says why."""
 
 
+class TemporaryError(UnfitError):
+    """A version that cannot serve now; a later attempt may succeed, such as after a failed download."""
+
+
 class IsolatedModelError(Exception):
     """The model raised an error in its own process.
 

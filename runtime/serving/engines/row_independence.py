@@ -30,7 +30,8 @@ _METHODS = frozenset(
 _FIT_ONLY = frozenset(
     {
         *("callbacks", "cv", "cv_results_", "error_score", "multimetric_", "param_distributions", "param_grid"),
-        *("random_state", "refit", "score_func", "scorer_", "scoring", "_random_state", "_scorer"),
+        *("random_state", "refit", "score_func", "scorer_", "scoring", "_curve_scorer", "_kmeans_single"),
+        *("_random_state", "_scorer"),
     }
 )
 _DATA_MODULES = ("datetime", "decimal", "numpy", "pandas", "scipy.interpolate", "scipy.sparse")
@@ -139,10 +140,12 @@ def _is_of(modules: tuple[str, ...], kind: type) -> bool:
 def _why_dependent(value: Any, kind: type) -> str | None:
     """Return why an object of scikit-learn does not treat rows independently, or None if it does."""
     name = kind.__name__
-    if name in ("NMF", "MiniBatchNMF"):
+    if name in ("MiniBatchNMF", "MiniBatchSparsePCA", "NMF", "SparsePCA"):
         return f"{name} solves for all rows together"
     if name == "PatchExtractor":
         return f"{name} does not return one row for each row"
+    if name == "BernoulliRBM":
+        return f"{name} draws at random for all rows together"
     if name == "LocalOutlierFactor" and not value.novelty:
         return f"{name} without novelty compares the rows with each other"
     if name == "DummyClassifier" and value.strategy in ("stratified", "uniform"):

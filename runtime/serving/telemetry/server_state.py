@@ -86,7 +86,8 @@ class ServerState:
         """Return one sentence about what is wrong, or None."""
         watcher, settings = self._alias_watcher, self._settings
         if watcher.failure is not None:
-            return f"version {watcher.failure.info.version} cannot serve: {watcher.failure.error}"
+            what = str(settings.path) if settings.path is not None else f"version {watcher.failure.info.version}"
+            return f"{what} cannot serve: {watcher.failure.error}"
         if watcher.trouble:
             return watcher.trouble
         if watcher.missing:
@@ -131,6 +132,7 @@ class ServerState:
             "trust": list(self._settings.trust),
             "alias_missing": self._alias_watcher.lost,
             "awaits_first_version": self._alias_watcher.missing and not self._alias_watcher.lost,
+            "gives_up": self._alias_watcher.hopeless,
         }
         if current is not None:
             tags = current.info.tags

@@ -31,7 +31,7 @@ from ...common.target import METADATA, Target
 from ..codecs.tensors import output_tensors
 from ..contract.model_contract import Contract
 from ..engines.answer_kind import answer_kind
-from ..engines.errors import UnfitError
+from ..engines.errors import TemporaryError, UnfitError
 from ..engines.outputs import AnswerError, as_request
 from ..engines.prepared import (
     COMPILED,
@@ -93,7 +93,9 @@ def ensure_prepared(folder: Path, info: VersionInfo, settings: HasPreparationSet
             if not _is_prepared(folder, key):
                 _run(folder, info, settings, seconds)
     except Timeout:
-        raise UnfitError(f"version {info.version}: another process has been preparing it for {seconds:.0f} s") from None
+        raise TemporaryError(
+            f"version {info.version}: another process has been preparing it for {seconds:.0f} s"
+        ) from None
     if not _is_prepared(folder, key):
         raise UnfitError(f"version {info.version}: its preparation stored no result")
 
@@ -129,13 +131,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         prepare(folder.resolve(), settings)
     except TidemillError as error:
         sys.stderr.write(f"\n{_one_line(str(error))}\n")
-        return error.exit_code
+        return 1 if isinstance(error, UnfitError) and not isinstance(error, TemporaryError) else 3
     except MemoryError:
         sys.stderr.write("\nnot enough memory to load the model\n")
         return 3
     except Exception as error:  # noqa: BLE001 - a broken model may raise anything
         sys.stderr.write(f"\nthe model cannot be loaded or called ({type(error).__name__}: {_one_line(str(error))})\n")
-        return 3
+        # A model that reads from a network may work later.
+        return 3 if isinstance(error, OSError) and not isinstance(error, FileNotFoundError) else 1
     return 0
 
 

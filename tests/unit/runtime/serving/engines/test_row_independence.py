@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from sklearn.base import BaseEstimator
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.cluster import BisectingKMeans
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor, make_column_selector
 from sklearn.decomposition import NMF, PCA
 from sklearn.dummy import DummyClassifier
@@ -28,7 +29,7 @@ from sklearn.feature_selection import SelectKBest, f_classif
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, WhiteKernel
 from sklearn.linear_model import LinearRegression, LogisticRegression, LogisticRegressionCV
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, TunedThresholdClassifierCV
 from sklearn.neighbors import KNeighborsClassifier, LocalOutlierFactor
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, PowerTransformer, StandardScaler
@@ -51,17 +52,17 @@ METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function",
 class Shares(BaseEstimator):
     """Divides by the sum of the rows."""
 
-    def fit(self, _X: Any, _y: Any = None) -> Shares:
+    def fit(self, _rows: Any, _truth: Any = None) -> Shares:
         return self
 
-    def transform(self, X: Any) -> Any:
-        return X / np.sum(X, axis=0)
+    def transform(self, rows: Any) -> Any:
+        return rows / np.sum(rows, axis=0)
 
 
 class ShareRegressor(LinearRegression):
     """A subclass, whose answer depends on the other rows."""
 
-    def predict(self, X: Any) -> Any:
+    def predict(self, X: Any) -> Any:  # noqa: N803 - as in scikit-learn
         return super().predict(X) - super().predict(X).mean()
 
 
@@ -96,6 +97,8 @@ KNOWN = [
     KNeighborsClassifier(),
     LogisticRegressionCV(cv=2, scoring="roc_auc", l1_ratios=(0,), use_legacy_attributes=False),
     LocalOutlierFactor(n_neighbors=3, novelty=True),
+    TunedThresholdClassifierCV(LogisticRegression(), cv=2),
+    BisectingKMeans(2),
     IsolationForest(n_estimators=3),
     FunctionTransformer(),
     DummyClassifier(strategy="prior"),
@@ -132,8 +135,7 @@ def test_classes_of_scikit_learn_are_known(estimator: Any) -> None:
 @pytest.mark.parametrize(("estimator", "why"), UNKNOWN, ids=named)
 def test_code_of_others_and_dependent_classes_are_not_known(estimator: Any, why: str) -> None:
     reason = why_estimator_unknown(estimator.fit(X, Y))
-    assert reason is not None
-    assert why in reason
+    assert why in str(reason)
 
 
 def test_text_columns_chosen_by_type_are_known() -> None:
@@ -155,12 +157,16 @@ def _instances() -> list[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for _, kind in all_estimators():
+            if not any(hasattr(kind, method) for method in METHODS):
+                continue
             with suppress(unittest.SkipTest):  # a wrapper without a default
                 found.extend(_construct_instances(kind))
     return found
 
 
 def _flat(given: Any) -> Any:
+    if isinstance(given, list):  # one array for each target
+        return np.concatenate([np.asarray(each) for each in given], axis=1)
     return given.toarray() if hasattr(given, "toarray") else np.asarray(given)
 
 
@@ -184,12 +190,12 @@ def test_every_class_of_scikit_learn_whose_rows_depend_on_each_other_is_found() 
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         for estimator in _instances():
-            for rows, truth in ((X, Y), (X, X), (X[:, :1], Y), ((X > 0.5).astype(float), Y), (np.arange(30) % 3, Y)):
+            for rows, truth in ((X, Y), (X, X), (X[:, :1], Y), (np.arange(30) % 3, Y)):
                 try:
                     fitted = estimator.fit(rows, truth)
                     methods = [name for name in METHODS if hasattr(fitted, name)]
                     results = {name: _batch_differs(fitted, name, rows) for name in methods}
-                except Exception:  # noqa: BLE001, S112 - it takes other rows, or a fit with a target
+                except Exception:  # noqa: BLE001 - it takes other rows, or a fit with a target
                     continue
                 if results:
                     compared.add(type(estimator).__name__)
