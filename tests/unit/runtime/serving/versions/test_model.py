@@ -388,9 +388,7 @@ def boosted(library: str, folder: Path, classes: int) -> tuple[Path, Any]:
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("library", ["lightgbm", "xgboost"])
-def test_boosters_of_other_libraries_are_compiled(
-    tmp_path: Path, library: str, classes: int
-) -> None:
+def test_boosters_of_other_libraries_are_compiled(tmp_path: Path, library: str, classes: int) -> None:
     folder, predict = boosted(library, tmp_path / "1", classes)
     for engines in (["tl2cgen"], ["treelite"]):
         with served(folder, wanted(engines)) as model:
