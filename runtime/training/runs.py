@@ -123,8 +123,8 @@ class Run:
         """Log a fitted scikit-learn model with its contract and its reference, and register it as a new version.
 
         The served model returns probabilities if the estimator has `predict_proba`. The model is saved with skops,
-        unless `trust` says otherwise. Drift is later measured against the reference: a profile, and a sample with predictions.
-        Labels are later checked against the classes of the estimator, or against the range of `labels`.
+        unless `trust` says otherwise. Drift is later measured against the reference: a profile, and a sample with
+        predictions. Labels are later checked against the classes of the estimator, or against the range of `labels`.
 
         Args:
             model: the fitted estimator or pipeline.
