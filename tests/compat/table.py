@@ -2,8 +2,8 @@
 
     record("scikit-learn", "3.17", "columns", served=True, engine="linear", same=True)
 
-A row that differs from the file fails the test; `pytest tests/compat --update-compat` writes it instead, and
-`python -m tests.support.documented` then writes the page. A module that records rows lists their keys in `ROWS`, so that
+A row that differs from the file fails the test. `pytest tests/compat --update-compat` writes the rows, and
+`python -m tests.support.documented` writes the page. A module that records rows lists their keys in `ROWS`, so that
 `test_table.py` finds rows that no test records.
 """
 

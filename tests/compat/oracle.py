@@ -1,0 +1,101 @@
+"""MLflow's answers: the function behind `/invocations` of `mlflow models serve`, without a network."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import scoring_server
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to a request.
+
+    Attributes:
+        status: of HTTP.
+        value: `predictions`, or the message of a refusal.
+    """
+
+    status: int
+    value: Any
+
+    @property
+    def ok(self) -> bool:
+        """Whether the request was answered."""
+        return self.status == 200
+
+
+class Oracle:
+    """A model as `mlflow models serve` would serve it."""
+
+    def __init__(self, folder: Path) -> None:
+        with _quiet():
+            self.model = mlflow.pyfunc.load_model(str(folder))
+        self._schema = self.model.metadata.get_input_schema()
+
+    def invocations(self, body: Any, content_type: str = JSON) -> Answer:
+        """Return the answer to `body`: a text, bytes, or a JSON value."""
+        with _quiet():
+            try:
+                given = scoring_server.invocations(as_text(body), content_type, self.model, self._schema)
+            except MlflowException as error:
+                return Answer(error.get_http_status_code(), str(error.message))
+            except Exception as error:
+                return Answer(500, f"{type(error).__name__}: {error}")
+        return Answer(given.status, read(given.response)) if given.status == 200 else Answer(given.status, given.response)
+
+
+def as_text(body: Any) -> str | bytes:
+    """Return a body as it is sent."""
+    return body if isinstance(body, (str, bytes)) else json.dumps(body)
+
+
+def read(text: str | bytes) -> Any:
+    """Return the predictions in a document, with NaN and infinities as Python reads them."""
+    document = json.loads(text)
+    return document["predictions"] if isinstance(document, dict) and "predictions" in document else document
+
+
+def same(ours: Any, theirs: Any) -> bool:
+    """Return whether two JSON values are equal, with their types; NaN equals NaN, and 1, 1.0 and true all differ."""
+    if type(ours) is not type(theirs):
+        return False
+    if isinstance(ours, float):
+        return (math.isnan(ours) and math.isnan(theirs)) or ours == theirs
+    if isinstance(ours, list):
+        return len(ours) == len(theirs) and all(same(*pair) for pair in zip(ours, theirs, strict=True))
+    if isinstance(ours, dict):
+        return list(ours) == list(theirs) and all(same(ours[key], theirs[key]) for key in ours)
+    return ours == theirs
+
+
+def agree(ours: Answer, theirs: Answer) -> bool:
+    """Return whether both answered the same, or both refused."""
+    if ours.ok and theirs.ok:
+        return same(ours.value, theirs.value)
+    return ours.status in range(400, 500) and not theirs.ok
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Silence MLflow's warnings: they are about other things than the answer."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
