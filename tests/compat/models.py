@@ -9,16 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import yaml
 from mlflow.models import ModelSignature
 from mlflow.types import Schema
 from mlflow.types.schema import ParamSchema
+
+from .oracle import mlflow, quiet
 
 # Returns one text for each row, the first of which describes the input. So it is served whatever forms of answers are.
 DESCRIBE = '''
@@ -124,8 +124,7 @@ class Models:
             code = self._folder / f"{name}.py"
             code.write_text(source, encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with quiet():
                 mlflow.pyfunc.save_model(folder, python_model=str(code), pip_requirements=[], **options)
         return folder
 

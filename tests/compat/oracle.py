@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mlflow.pyfunc
-from mlflow.exceptions import MlflowException
-from mlflow.pyfunc import scoring_server
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import mlflow.pyfunc
+    from mlflow.exceptions import MlflowException
+    from mlflow.pyfunc import scoring_server
 
 JSON = "application/json"
 
@@ -41,20 +43,21 @@ class Oracle:
     """A model as `mlflow models serve` would serve it."""
 
     def __init__(self, folder: Path) -> None:
-        with _quiet():
+        with quiet():
             self.model = mlflow.pyfunc.load_model(str(folder))
         self._schema = self.model.metadata.get_input_schema()
 
     def invocations(self, body: Any, content_type: str = JSON) -> Answer:
         """Return the answer to `body`: a text, bytes, or a JSON value."""
-        with _quiet():
+        with quiet():
             try:
                 given = scoring_server.invocations(as_text(body), content_type, self.model, self._schema)
             except MlflowException as error:
                 return Answer(error.get_http_status_code(), str(error.message))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the server answers 500
                 return Answer(500, f"{type(error).__name__}: {error}")
-        return Answer(given.status, read(given.response)) if given.status == 200 else Answer(given.status, given.response)
+        value = read(given.response) if given.status == 200 else given.response
+        return Answer(given.status, value)
 
 
 def as_text(body: Any) -> str | bytes:
@@ -89,8 +92,8 @@ def agree(ours: Answer, theirs: Answer) -> bool:
 
 
 @contextmanager
-def _quiet() -> Generator[None]:
-    """Silence MLflow's warnings: they are about other things than the answer."""
+def quiet() -> Generator[None]:
+    """Silence the warnings and the log: they are about other things than the answer."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

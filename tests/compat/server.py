@@ -1,4 +1,4 @@
-"""tidemill's answers: its ASGI application in this process, with a loaded version, so that a request takes a millisecond.
+"""tidemill's answers: its ASGI application in this process, so that a request takes a millisecond.
 
 Only the watcher of the registry is not started: `load` prepares and loads a version here, without a child process.
 """
@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import shutil
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +22,7 @@ from tidemill.runtime.serving.versions.source import source_of
 
 from tests.support.servers import secret_file
 
-from .oracle import JSON, Answer, as_text, read
+from .oracle import JSON, Answer, as_text, quiet, read
 
 _KEY = "key"
 
@@ -40,12 +37,13 @@ class Response:
 
 
 class InProcess:
-    """The application of one worker; `load` changes its version. Close it after use."""
+    """The application of one worker; `load` and `use` change its version. Close it after use."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._key = secret_file(folder, _KEY).read_text()
+        self._loaded: list[ServedModel] = []
         self._loop = asyncio.new_event_loop()
         self._app = create_app(self._settings(folder))
         self._server = self._loop.run_until_complete(self._create())
@@ -53,7 +51,9 @@ class InProcess:
         self._app.handlers = self._server.handlers()
 
     async def _create(self) -> ModelServer:
-        return ModelServer(self._settings(self._folder), WorkerStatuses(None))
+        server = ModelServer(self._settings(self._folder), WorkerStatuses(None))
+        server.log.add = lambda *_: None
+        return server
 
     def _settings(self, model: Path) -> ServingSettings:
         return ServingSettings.model_validate(
@@ -76,29 +76,21 @@ class InProcess:
             UnfitError: it cannot be served.
             Exception: any error of a broken model.
         """
-        self.unload()
         settings = self._settings(model)
         source = source_of(settings, settings.alias)
         info = source.resolve()
         assert info is not None, f"{model} contains no model"
         folder = source.fetch(info)
-        logging.disable(logging.CRITICAL)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                preparation.prepare(folder, settings)
-                served = load(info, folder, settings)
-        finally:
-            logging.disable(logging.NOTSET)
-        self._server.alias_watcher.current = served
+        with quiet():
+            preparation.prepare(folder, settings)
+            served = load(info, folder, settings)
+        self._loaded.append(served)
+        self.use(served)
         return served
 
-    def unload(self) -> None:
-        """Close the version and delete its copy."""
-        served, self._server.alias_watcher.current = self._server.alias_watcher.current, None
-        if served is not None:
-            served.close()
-        shutil.rmtree(self._folder / "cache", ignore_errors=True)
+    def use(self, served: ServedModel) -> None:
+        """Serve a version that was loaded before."""
+        self._server.alias_watcher.current = served
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Response:
         """Return the application's response."""
@@ -121,30 +113,26 @@ class InProcess:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            await self._app(scope, receive, send)
+        await self._app(scope, receive, send)
         received = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
         return Response(sent[0]["status"], received, sent[1]["body"])
 
     def invocations(self, body: Any, content_type: str = JSON) -> Answer:
         """Return the answer to `body`: a text, bytes, or a JSON value."""
         text = as_text(body)
-        logging.disable(logging.CRITICAL)
-        try:
-            response = self.post(
-                "/invocations", text.encode() if isinstance(text, str) else text, {"content-type": content_type}
-            )
-        finally:
-            logging.disable(logging.NOTSET)
+        body = text.encode() if isinstance(text, str) else text
+        with quiet():
+            response = self.post("/invocations", body, {"content-type": content_type})
         if response.status == 200:
             return Answer(200, read(response.body))
         return Answer(response.status, json.loads(response.body)["detail"])
 
     def close(self) -> None:
-        """Close the version and stop the threads."""
-        self.unload()
+        """Close the versions and stop the threads."""
+        self._server.alias_watcher.current = None
         self._server.batcher.close()
         self._server.batcher.join(5)
+        for served in self._loaded:
+            served.close()
         self._server._executor.shutdown()
         self._loop.close()
