@@ -106,6 +106,7 @@ class Models:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
         self._count = 0
 
     def describing(self, signature: Signature) -> Path:

@@ -55,7 +55,8 @@ class Oracle:
             try:
                 given = scoring_server.invocations(as_text(body), content_type, self.model, self._schema)
             except MlflowException as error:
-                return Answer(error.get_http_status_code(), str(error.message))
+                cause = str(error.json_kwargs.get("stack_trace", "")).strip().rpartition("\n")[2]
+                return Answer(error.get_http_status_code(), f"{error.message} {cause}".strip())
             except Exception as error:  # noqa: BLE001 - the server answers 500
                 return Answer(500, f"{type(error).__name__}: {error}")
         value = read(given.response) if given.status == 200 else given.response
@@ -73,24 +74,28 @@ def read(text: str | bytes) -> Any:
     return document["predictions"] if isinstance(document, dict) and "predictions" in document else document
 
 
-def same(ours: Any, theirs: Any) -> bool:
-    """Return whether two JSON values are equal, with their types; NaN equals NaN, and 1, 1.0 and true all differ."""
+def same(ours: Any, theirs: Any, tolerance: float = 0.0) -> bool:
+    """Return whether two JSON values are equal, with their types; NaN equals NaN, and 1, 1.0 and true all differ.
+
+    Floats may differ by `tolerance`, absolute or relative.
+    """
     if type(ours) is not type(theirs):
         return False
     if isinstance(ours, float):
-        return (math.isnan(ours) and math.isnan(theirs)) or ours == theirs
+        close = ours == theirs or math.isclose(ours, theirs, rel_tol=tolerance, abs_tol=tolerance)
+        return close or (math.isnan(ours) and math.isnan(theirs))
     if isinstance(ours, list):
-        return len(ours) == len(theirs) and all(same(*pair) for pair in zip(ours, theirs, strict=True))
+        return len(ours) == len(theirs) and all(same(*pair, tolerance) for pair in zip(ours, theirs, strict=True))
     if isinstance(ours, dict):
-        return list(ours) == list(theirs) and all(same(ours[key], theirs[key]) for key in ours)
+        return list(ours) == list(theirs) and all(same(ours[key], theirs[key], tolerance) for key in ours)
     return ours == theirs
 
 
-def agree(ours: Answer, theirs: Answer) -> bool:
-    """Return whether both answered the same, or both refused."""
+def agree(ours: Answer, theirs: Answer, tolerance: float = 0.0) -> bool:
+    """Return whether both answered the same, or both refused: the request (4xx), or the model's answer (500)."""
     if ours.ok and theirs.ok:
-        return same(ours.value, theirs.value)
-    return ours.status in range(400, 500) and not theirs.ok
+        return same(ours.value, theirs.value, tolerance)
+    return not theirs.ok and (ours.status in range(400, 500) or ours.status == theirs.status == 500)
 
 
 @contextmanager

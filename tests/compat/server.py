@@ -37,10 +37,16 @@ class Response:
 
 
 class InProcess:
-    """The application of one worker; `load` and `use` change its version. Close it after use."""
+    """The application of one worker; `load` and `use` change its version. Close it after use.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: for the cache and the key.
+        compiled: whether to compile models that can be compiled, which may take seconds.
+    """
+
+    def __init__(self, folder: Path, *, compiled: bool = False) -> None:
         self._folder = folder
+        self._compile = {} if compiled else {"engines": []}
         folder.mkdir(parents=True, exist_ok=True)
         self._key = secret_file(folder, _KEY).read_text()
         self._loaded: list[ServedModel] = []
@@ -62,7 +68,7 @@ class InProcess:
                 "model": "model",
                 "path": str(model),
                 "cache": str(self._folder / "cache"),
-                "compile": {"engines": []},
+                "compile": self._compile,
                 # A loaded version answers at its first request; a busy machine may be slow.
                 "limits": {"queue_ms": 600_000, "answer_seconds": 600},
                 "access_log": 0.0,
