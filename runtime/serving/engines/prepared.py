@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 Output = Literal["score", "scores", "prediction"]
 
-SCHEMA = 3
+SCHEMA = 4
 FILE = "prepared.json"
 COMPILED = "compiled"
 _SAMPLE = "sample.arrow"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..contract import frames
+from ..contract.field_errors import invalid_field
 from ..contract.model_contract import Contract
 from ..inference.batch import Batch, Outputs
 from .mlmodel import MLmodel, forbid_pickle
@@ -15,6 +18,13 @@ from .model_code import fresh_imports
 from .outputs import normalise
 from .prepared import HasPreparationSettings, Output, Prepared
 from .single_thread import limit_threads
+
+_LONGEST = 2000
+
+
+def is_hint_error(text: str) -> bool:
+    """Return whether MLflow's error says that the values do not match the model's type hint."""
+    return "match type hint" in text or "against type hint" in text
 
 
 class PyfuncEngine:
@@ -40,10 +50,22 @@ class PyfuncEngine:
     def predict(self, batch: Batch) -> Outputs:
         """Return one value for each row."""
         limit_threads()
-        given = self._model.predict(self._contract.to_pandas(batch))
+        given = self._call(self._contract.to_pandas(batch), batch.params)
         if self.output == "score" and isinstance(given, np.ndarray) and given.shape[1:] == (2,):
             given = given[:, 1]
         return normalise(given, batch.rows)
+
+    def _call(self, data: Any, params: Mapping[str, Any] | None) -> Any:
+        # A copy: a model may change its parameters, and the default ones belong to all requests.
+        copied = None if params is None else frames.copied(dict(params))
+        if not self._contract.hinted:
+            return self._model.predict(data, params=copied) if copied is not None else self._model.predict(data)
+        try:
+            return self._model.predict(data, params=copied)
+        except Exception as error:
+            if is_hint_error(str(error)):
+                raise invalid_field("inputs", str(error)[:_LONGEST]) from None
+            raise
 
     def close(self) -> None:
         """Release the model."""

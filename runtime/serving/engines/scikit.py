@@ -7,6 +7,7 @@ Otherwise it calls the whole model with a data frame.
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,12 @@ class ScikitEngine:
         """Return one value for each row."""
         limit_threads()
         plan = self._plan
-        given = self._predict(plan.matrix(batch.values) if plan is not None else self._contract.to_pandas(batch))
+        if plan is not None:
+            data: Any = plan.matrix(batch.values)
+        else:
+            # scikit-learn needs all columns. The plan and the compiled engines take an absent one as null, and so here.
+            data = self._contract.to_pandas(replace(batch, absent=frozenset()) if batch.absent else batch)
+        given = self._predict(data)
         if self.output == "score" and isinstance(given, np.ndarray) and given.shape[1:] == (2,):
             given = given[:, 1]
         return normalise(given, batch.rows)
@@ -137,7 +143,8 @@ def _apply_to_estimators(value: Any, change: Any, seen: set[int] | None = None) 
 def missing_text(model: Any) -> MissingText:
     """Return the value for missing text, None or NaN, that the model's encoders and imputers were fitted with.
 
-    They distinguish the two: the other value is an unknown category to them, or is not filled.
+    They distinguish the two: the other value is an unknown category to them, or is not filled. `any` if they were
+    fitted with neither.
     """
     seen: set[MissingText] = set()
 
@@ -153,6 +160,8 @@ def missing_text(model: Any) -> MissingText:
                 seen.add("NaN")
 
     _apply_to_estimators(model, look)
+    if not seen:
+        return "any"
     return "NaN" if seen == {"NaN"} else "None"
 
 

@@ -23,9 +23,11 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pyarrow as pa
 
+from ..contract.field_errors import invalid_field
 from ..contract.model_contract import Contract
 from ..engines.errors import UnfitError
 from ..engines.mlmodel import MLmodel
+from ..engines.pyfunc import is_hint_error
 from ..http.errors import Problem
 from ..inference.batch import Batch, Outputs
 from .environment import ensure_environment, environment_in_use, is_usable
@@ -158,13 +160,16 @@ class IsolatedEngine:
                 raise self._unavailable()
             self._call_number += 1
             try:
-                header, content = process.call({"id": self._call_number}, memoryview(body), self._call_seconds)
+                request = {"id": self._call_number, **_call_options(batch)}
+                header, content = process.call(request, memoryview(body), self._call_seconds)
                 if header.get("id") != self._call_number:
                     raise ProcessGoneError("it answered another call")
             except ProcessGoneError as error:
                 self._discard(process, str(error))
                 raise self._unavailable() from None
         if "error" in header:
+            if self._contract.hinted and is_hint_error(str(header["error"])):
+                raise invalid_field("inputs", str(header["error"]))
             raise IsolatedModelError(f"{header.get('kind')}: {header['error']}")
         try:
             outputs = decode(header, content)
@@ -247,6 +252,18 @@ class IsolatedEngine:
                     process.stop()
                     return
                 self._process = process
+
+
+def _call_options(batch: Batch) -> dict[str, Any]:
+    """Return what a call needs in addition to the values, as JSON."""
+    options: dict[str, Any] = {}
+    if batch.absent:
+        options["absent"] = sorted(batch.absent)
+    if batch.index is not None:
+        options["index"] = list(batch.index)
+    if batch.params is not None:
+        options["params"] = dict(batch.params)
+    return options
 
 
 def _encode(batch: pa.RecordBatch) -> pa.Buffer:

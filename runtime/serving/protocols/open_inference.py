@@ -8,6 +8,7 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
@@ -16,7 +17,14 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from ..codecs.checks import EVENT_TIME, check_tensor_shapes, read_event_times, too_many_columns, too_many_rows
+from ..codecs.checks import (
+    EVENT_TIME,
+    absent_columns,
+    check_tensor_shapes,
+    read_event_times,
+    too_many_columns,
+    too_many_rows,
+)
 from ..codecs.json_strict import parse_json
 from ..codecs.tensors import (
     DATATYPES,
@@ -32,6 +40,7 @@ from ..codecs.tensors import (
 )
 from ..contract.field_errors import invalid_field, join_path, printable, raise_field_errors
 from ..contract.model_contract import COLUMNAR_ROWS, Column, Contract
+from ..contract.params import read_params
 from ..http.content_negotiation import JSON, OCTETS, body_type
 from ..http.errors import FieldError, Problem
 from ..inference.batch import Batch
@@ -43,6 +52,15 @@ if TYPE_CHECKING:
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _BODIES = (JSON, OCTETS)
+# Parameters of a request that the server reads itself.
+_RESERVED = frozenset({"binary_data_output", EVENT_TIME})
+# Parameters of the protocol, of Triton and of MLServer; they are inference parameters only if the signature has them.
+_PROTOCOL_PARAMETERS = frozenset(
+    {
+        *("binary_data", "classification", "content_type", "headers", "priority", "request_id"),
+        *("sequence_end", "sequence_id", "sequence_start", "timeout"),
+    }
+)
 _NUMBERS = frozenset({"integer", "long", "float", "double"})
 _DIMENSIONS = 16
 _dump = msgspec.json.Encoder().encode
@@ -116,15 +134,28 @@ def decode(model: ServedModel, request: InferenceRequest, limits: LimitSettings)
     tensors = _tensors(document.get("inputs"), binary, limits)
     contract = model.contract
     rows = _row_count(tensors, limits)
-    times = read_event_times(_parameters(document, "").get(EVENT_TIME), rows)
+    parameters = _parameters(document, "")
+    times = read_event_times(parameters.get(EVENT_TIME), rows)
+    matrix = None if contract.is_tensor else _double_matrix(contract, tensors)
     if contract.is_tensor:
-        return DecodedRequest(Batch(rows, _tensor_rows(contract, tensors, rows, limits), times), options.encode)
-    matrix = _double_matrix(contract, tensors)
-    if matrix is not None:
-        return DecodedRequest(
-            contract.columnar_if_large(Batch(rows, list(map(tuple, matrix.tolist())), times)), options.encode
-        )
-    return DecodedRequest(_batch(contract, _columns(contract, tensors, rows, limits), rows, times), options.encode)
+        batch = Batch(rows, _tensor_rows(contract, tensors, rows, limits))
+    elif matrix is not None:
+        batch = contract.columnar_if_large(Batch(rows, list(map(tuple, matrix.tolist()))))
+    else:
+        batch = _batch(contract, tensors, rows, limits)
+    batch.event_times, batch.params = times, _inference_params(contract, parameters)
+    return DecodedRequest(batch, options.encode)
+
+
+def _inference_params(contract: Contract, parameters: dict[str, Any]) -> Mapping[str, Any] | None:
+    """Return the inference parameters among the `parameters` of a request; the others belong to the protocol."""
+    names = {param.name for param in contract.params or ()}
+    given = {
+        key: value
+        for key, value in parameters.items()
+        if key not in _RESERVED and (key in names or key not in _PROTOCOL_PARAMETERS)
+    }
+    return read_params(contract, given, "parameters")
 
 
 def _split_body(request: InferenceRequest) -> tuple[bytes, memoryview]:
@@ -233,6 +264,7 @@ def _row_count(tensors: list[Tensor], limits: LimitSettings) -> int:
 
 
 def _columns(contract: Contract, tensors: list[Tensor], rows: int, limits: LimitSettings) -> list[Values]:
+    """Return the values of each column; null for columns that the request does not have."""
     known = contract.positions
     first = tensors[0]
     if len(tensors) == 1 and first.name not in known and len(first.shape) == 2:
@@ -286,12 +318,16 @@ def _matrix(contract: Contract, tensor: Tensor, limits: LimitSettings) -> list[V
     return columns
 
 
-def _batch(contract: Contract, columns: list[Values], rows: int, times: Any) -> Batch:
+def _batch(contract: Contract, tensors: list[Tensor], rows: int, limits: LimitSettings) -> Batch:
+    columns = _columns(contract, tensors, rows, limits)
+    names = {tensor.name for tensor in tensors}
+    # One matrix has all columns.
+    absent = absent_columns(contract, names) if not names.isdisjoint(contract.positions) else frozenset[int]()
     if rows > COLUMNAR_ROWS and all(column.kind != "json" for column in contract.columns):
         arrays = [pa.array(values, kind) for values, kind in zip(columns, contract.schema.types, strict=True)]
-        return Batch(rows, pa.RecordBatch.from_arrays(arrays, schema=contract.schema), times)
+        return Batch(rows, pa.RecordBatch.from_arrays(arrays, schema=contract.schema), absent=absent)
     plain = [values.tolist() if isinstance(values, np.ndarray) else values for values in columns]
-    return contract.columnar_if_large(Batch(rows, list(zip(*plain, strict=True)), times))
+    return contract.columnar_if_large(Batch(rows, list(zip(*plain, strict=True)), absent=absent))
 
 
 def _tensor_rows(contract: Contract, tensors: list[Tensor], rows: int, limits: LimitSettings) -> list[tuple[Any, ...]]:

@@ -179,9 +179,8 @@ def prepare(folder: Path, settings: HasPreparationSettings) -> None:
 
 
 def _contract(mlmodel: MLmodel) -> Contract:
-
     try:
-        return Contract.of(mlmodel.inputs())
+        return Contract.of(mlmodel.inputs(), mlmodel.params(), hinted=mlmodel.hinted)
     except ValueError as error:
         raise UnfitError(str(error), hint="log it with a signature") from None
 

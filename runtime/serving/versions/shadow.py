@@ -160,7 +160,7 @@ def adapt_batch(batch: Batch, source: Contract, target: Contract) -> Batch:
     Raises:
         ValueError: `target` does not accept all rows of `source`.
     """
-    if source == target:
+    if source == target and source.params == target.params:
         return batch
     known = {column.name for column in target.columns}
     # Columns that the target does not have are left out.
@@ -171,15 +171,18 @@ def adapt_batch(batch: Batch, source: Contract, target: Contract) -> Batch:
     names = [column.name for column in source.columns]
     positions = [names.index(column.name) if column.name in names else None for column in target.columns]
     values = batch.values
+    absent = frozenset(position for position, at in enumerate(positions) if at is None or at in batch.absent)
+    params = target.shared_params(batch.params)
     if isinstance(values, list):
         reordered = [tuple(None if at is None else row[at] for at in positions) for row in values]
-        return Batch(batch.rows, reordered, batch.event_times)
+        return replace(batch, values=reordered, absent=absent, params=params)
     fields = list(target.arrow)
     arrays: list[pa.Array] = [
         pa.nulls(batch.rows, field.type) if at is None else values.column(at).cast(field.type)
         for field, at in zip(fields, positions, strict=True)
     ]
-    return Batch(batch.rows, pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields)), batch.event_times)
+    converted = pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+    return replace(batch, values=converted, absent=absent, params=params)
 
 
 def compare(served: Outputs, shadow: Outputs, output: str) -> tuple[list[float], int]:

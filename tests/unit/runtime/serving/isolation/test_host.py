@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -16,15 +18,17 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tidemill.runtime.serving.contract import frames
 from tidemill.runtime.serving.contract.model_contract import Column, Contract
 from tidemill.runtime.serving.engines import outputs
 from tidemill.runtime.serving.engines.outputs import normalise
 from tidemill.runtime.serving.inference.batch import Batch
 from tidemill.runtime.serving.isolation import host as isolated_host
-from tidemill.runtime.serving.isolation.engine import decode
+from tidemill.runtime.serving.isolation.engine import _call_options, decode
 
 HOST = Path(isolated_host.__file__)
 OUTPUTS = Path(outputs.__file__)
+FRAMES = Path(frames.__file__)
 HOST_OUTPUTS = isolated_host.load_outputs()
 
 
@@ -111,6 +115,13 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
+def host_of(contract: Contract) -> isolated_host.Model:
+    host = object.__new__(isolated_host.Model)
+    host.contract = json.loads(json.dumps(contract.to_json()))
+    host.frames = isolated_host.load_module("contract/frames.py")
+    return host
+
+
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_frames_are_those_which_the_server_would_make(data: st.DataObject) -> None:
@@ -118,7 +129,12 @@ def test_frames_are_those_which_the_server_would_make(data: st.DataObject) -> No
     required = [data.draw(st.booleans()) for _ in kinds]
     named = data.draw(st.booleans())
     columns = tuple(
-        Column(f"column {position}" if named else str(position), kind, needed)  # type: ignore[arg-type]
+        Column(
+            f"column {position}" if named else str(position),
+            kind,  # type: ignore[arg-type]
+            needed,
+            spec={"type": "any"} if kind == "json" else None,
+        )
         for position, (kind, needed) in enumerate(zip(kinds, required, strict=True))
     )
     contract = Contract(columns, named)
@@ -126,12 +142,15 @@ def test_frames_are_those_which_the_server_would_make(data: st.DataObject) -> No
         *[VALUES[kind] if needed else st.none() | VALUES[kind] for kind, needed in zip(kinds, required, strict=True)]
     )
     rows = data.draw(st.lists(row, min_size=1, max_size=4))
-    batch = Batch(len(rows), contract.to_record_batch(Batch(len(rows), rows)))
-    expected = contract.to_pandas(batch)
-    host = object.__new__(isolated_host.Model)
-    host.columns, host.named = contract.to_json()["columns"], contract.named
-    found = host.frame(batch.values)
-    pd.testing.assert_frame_equal(found, expected, check_column_type=True)
+    optional = [at for at, needed in enumerate(required) if not needed]
+    absent = frozenset(data.draw(st.sets(st.sampled_from(optional)))) if optional and named else frozenset[int]()
+    rows = [tuple(None if at in absent else value for at, value in enumerate(each)) for each in rows]
+    index = data.draw(st.none() | st.lists(st.integers(0, 9), min_size=len(rows), max_size=len(rows)))
+    plain = Batch(len(rows), rows, absent=absent, index=index)
+    batch = replace(plain, values=contract.to_record_batch(plain))
+    found = host_of(contract).data(batch.values, json.loads(json.dumps(_call_options(batch))))
+    for given in (batch, plain):
+        pd.testing.assert_frame_equal(found, contract.to_pandas(given), check_column_type=True)
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -140,16 +159,18 @@ def test_tensors_are_those_which_the_server_would_make(named: bool) -> None:
     rows = [(np.arange(4, dtype=np.float32).reshape(2, 2),), (np.ones((2, 2), np.float32),)]
     batch = contract.to_record_batch(Batch(2, rows))
     expected = contract.to_pandas(Batch(2, batch))
-    host = object.__new__(isolated_host.Model)
-    host.columns, host.named = contract.to_json()["columns"], named
-    found = host.frame(batch)
+    found = host_of(contract).data(batch, {})
     if named:
         found, expected = found["x"], expected["x"]
     assert same(found, expected)
     assert found.shape == (2, 2, 2)
 
 
-@pytest.mark.parametrize(("path", "further"), [(HOST, set()), (OUTPUTS, {"numpy"})], ids=["host", "outputs"])
+@pytest.mark.parametrize(
+    ("path", "further"),
+    [(HOST, set()), (OUTPUTS, {"numpy"}), (FRAMES, {"numpy"})],
+    ids=["host", "outputs", "frames"],
+)
 def test_only_what_every_python_has_is_imported_at_its_start(path: Path, further: set[str]) -> None:
     tree = ast.parse(path.read_text(), feature_version=(3, 8))
     names = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
