@@ -19,6 +19,7 @@ with warnings.catch_warnings():
     from mlflow.pyfunc import scoring_server
 
 JSON = "application/json"
+CSV = "text/csv"
 NOT_SERVED = 503
 """Stands for the answer of a model that tidemill refuses to serve."""
 

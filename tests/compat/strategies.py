@@ -13,9 +13,8 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, Tens
 from mlflow.types.schema import AnyType, Array, Map, Object, Property
 
 from .models import Signature
-from .oracle import JSON
+from .oracle import CSV, JSON
 
-CSV = "text/csv"
 SCALARS = ("boolean", "integer", "long", "float", "double", "string", "binary", "datetime")
 DTYPES = ("bool", "int8", "uint8", "int32", "int64", "float32", "float64", "str")
 _NAMES = ("a", "b", "c", "ü", "a b", "x.y", "0")
