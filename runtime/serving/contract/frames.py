@@ -21,6 +21,7 @@ The types are those that reach a model in MLflow's own server:
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
 
 NUMPY = {"boolean": "bool", "integer": "int32", "long": "int64", "float": "float32", "double": "float64"}
 NULLABLE = {"integer": "Int32", "long": "Int64"}
-# MLflow checks numbers inside JSON values by their exact type, which Python's own numbers do not have.
-EXACT = {"integer": "int32", "float": "float32", "datetime": "datetime64[ns]"}
+# In an object or a map, MLflow makes numpy values of these.
+NUMPY_INSIDE = {**NUMPY, "datetime": "datetime64[ns]"}
+# MLflow checks these in a list by their exact type, which Python's own values do not have.
+EXACT = frozenset({"integer", "float", "datetime"})
 
 
 def label_of(column: Mapping[str, Any], position: int, named: bool) -> Any:
@@ -128,13 +131,13 @@ def _text(values: list[Any], missing: bool, missing_text: str) -> Any:
 
 
 def nested(value: Any, spec: Mapping[str, Any]) -> Any:
-    """Return a copy of a JSON value, with the types that MLflow's check of a signature requires.
+    """Return a copy of a JSON value with the types that MLflow gives to the values inside.
 
     The copy belongs to the model: MLflow and the model may change it.
     """
     kind = spec["type"]
-    if value is None or kind in ("binary", "boolean", "double", "long", "string"):
-        return value
+    if value is None:
+        return None
     if kind == "any":
         return copied(value)
     if kind == "object":
@@ -143,16 +146,24 @@ def nested(value: Any, spec: Mapping[str, Any]) -> Any:
     if kind == "map":
         return {key: nested(item, spec["values"]) for key, item in value.items()}
     if kind == "array":
-        items = spec["items"]
-        if items["type"] in EXACT and value:
-            return np.array([_exact(item, items["type"]) for item in value], dtype=EXACT[items["type"]])
-        return [nested(item, items) for item in value]
-    return _exact(value, kind)
+        return _nested_list(value, spec["items"])
+    return _exact(value, kind) if kind in NUMPY_INSIDE else value
+
+
+def _nested_list(values: list[Any], spec: Mapping[str, Any]) -> Any:
+    kind = spec["type"]
+    if kind in EXACT and values:
+        return np.array([_exact(value, kind) for value in values], dtype=NUMPY_INSIDE[kind])
+    if kind == "binary":
+        return [value.encode("ascii") for value in values]
+    if kind in NUMPY or kind == "string":
+        return list(values)
+    return [nested(value, spec) for value in values]
 
 
 def _exact(value: Any, kind: str) -> Any:
     # numpy knows no zones; a time inside JSON is in UTC.
-    return np.datetime64(value.rstrip("Z"), "ns") if kind == "datetime" else np.dtype(EXACT[kind]).type(value)
+    return np.datetime64(value.rstrip("Z"), "ns") if kind == "datetime" else np.dtype(NUMPY_INSIDE[kind]).type(value)
 
 
 def copied(value: Any) -> Any:
@@ -164,3 +175,27 @@ def copied(value: Any) -> Any:
 
 def _without_zone(moment: datetime | None) -> Any:
     return None if moment is None else moment.replace(tzinfo=None)
+
+
+def predict(model: Any, columns: Sequence[Mapping[str, Any]], data: Any, params: Any = None) -> Any:
+    """Return the answer of a model that MLflow loaded.
+
+    Args:
+        model: the model.
+        columns: of the contract.
+        data: what the model gets.
+        params: inference parameters, which the model may change; None if the signature has none.
+    """
+    optional = any(column["kind"] in NULLABLE and not column["required"] for column in columns)
+    if optional and any(str(kind) in NULLABLE.values() for kind in getattr(data, "dtypes", ())):
+        model = _without_check(model)
+    return model.predict(data) if params is None else model.predict(data, params=params)
+
+
+def _without_check(model: Any) -> Any:
+    """Return a model without MLflow's check of its inputs, which refuses null in whole numbers."""
+    made = copy.copy(model)
+    made._model_meta = copy.copy(model._model_meta)
+    made._model_meta.signature = copy.copy(made._model_meta.signature)
+    made._model_meta.signature.inputs = None
+    return made

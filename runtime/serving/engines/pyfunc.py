@@ -58,12 +58,10 @@ class PyfuncEngine:
     def _call(self, data: Any, params: Mapping[str, Any] | None) -> Any:
         # A copy: a model may change its parameters, and the default ones belong to all requests.
         copied = None if params is None else frames.copied(dict(params))
-        if not self._contract.hinted:
-            return self._model.predict(data, params=copied) if copied is not None else self._model.predict(data)
         try:
-            return self._model.predict(data, params=copied)
+            return frames.predict(self._model, self._contract.documents, data, copied)
         except Exception as error:
-            if is_hint_error(str(error)):
+            if self._contract.hinted and is_hint_error(str(error)):
                 raise invalid_field("inputs", str(error)[:_LONGEST]) from None
             raise
 

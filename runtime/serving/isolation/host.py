@@ -8,8 +8,8 @@ Nothing is ever unpickled.
 This process only watches. The model runs in a child process, which ends with the server, even if the server is killed.
 All processes that the model started end with it.
 
-The script uses MLflow, pandas, pyarrow and the server's modules `engines/outputs.py` and `contract/frames.py`; otherwise
-only what every Python from 3.8 on has.
+The script uses MLflow, pandas, pyarrow, the server's modules `engines/outputs.py` and `contract/frames.py`, and
+otherwise only what every Python from 3.8 on has.
 """
 
 # ruff: noqa: B905 - zip has no `strict` before Python 3.10
@@ -184,11 +184,7 @@ class Model:
         with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
             batch = reader.read_next_batch()
         data = self.data(batch, options)
-        given = (
-            self.predictor.predict(data, params=options["params"])
-            if "params" in options
-            else self.predictor.predict(data)
-        )
+        given = self.frames.predict(self.predictor, self.contract["columns"], data, options.get("params"))
         return encode(self.outputs.normalise(given, batch.num_rows))
 
     def data(self, batch: Any, options: dict[str, Any]) -> Any:
