@@ -18,6 +18,7 @@ from ..runtime.serving.settings import (
     IsolationSettings,
     LabelSettings,
     LimitSettings,
+    OutputSettings,
 )
 
 NAME_PATTERN = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
@@ -180,6 +181,7 @@ class ServeConfig(Settings):
     isolation: IsolationSettings = Field(
         default=IsolationSettings(), description="What to do if a model's requirements differ from the server's."
     )
+    outputs: OutputSettings = Field(default=OutputSettings(), description="What happens with NaN and infinities.")
     shadow: str | None = Field(
         default=None,
         min_length=1,

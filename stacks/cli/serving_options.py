@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -31,6 +31,11 @@ CompileOption = Annotated[
     bool | None,
     typer.Option("--compile/--no-compile", help="Use a compiled engine where its results match the model's. "
                  "Default: if one is installed.", show_default=False),
+]  # fmt: skip
+NonFiniteOption = Annotated[
+    Literal["return", "refuse"] | None,
+    typer.Option("--non-finite", help="NaN and infinities that the model returns: return them, or refuse the rows. "
+                 "Default: return.", show_default=False),
 ]  # fmt: skip
 SettingsOption = Annotated[
     Path | None,

@@ -7,15 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..contract import frames
 from ..contract.field_errors import invalid_field
 from ..contract.model_contract import Contract
 from ..inference.batch import Batch, Outputs
 from .mlmodel import MLmodel, forbid_pickle
 from .model_code import fresh_imports
-from .outputs import normalise
+from .outputs import binary_scores, normalise
 from .prepared import HasPreparationSettings, Output, Prepared
 from .single_thread import limit_threads
 
@@ -33,7 +31,7 @@ class PyfuncEngine:
     Args:
         model: loaded by MLflow.
         contract: the model's inputs.
-        output: the kind of its outputs; for `score`, the second column of two is returned.
+        output: the kind of its outputs; for `score`, the two columns become a `score`.
         mergeable: whether one call may hold rows of several requests.
     """
 
@@ -48,12 +46,11 @@ class PyfuncEngine:
         self.mergeable = mergeable
 
     def predict(self, batch: Batch) -> Outputs:
-        """Return one value for each row."""
+        """Return what the model answers to `batch`."""
         limit_threads()
         given = self._call(self._contract.to_pandas(batch), batch.params)
-        if self.output == "score" and isinstance(given, np.ndarray) and given.shape[1:] == (2,):
-            given = given[:, 1]
-        return normalise(given, batch.rows)
+        outputs = normalise(given, batch.rows)
+        return binary_scores(outputs) if self.output == "score" else outputs
 
     def _call(self, data: Any, params: Mapping[str, Any] | None) -> Any:
         # A copy: a model may change its parameters, and the default ones belong to all requests.

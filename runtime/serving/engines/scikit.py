@@ -17,7 +17,7 @@ from ..contract.model_contract import Contract, MissingText
 from ..inference.batch import Batch, Outputs
 from .mlmodel import MLmodel
 from .model_code import fresh_imports
-from .outputs import normalise
+from .outputs import binary_scores, normalise
 from .pipeline_plan import PipelinePlan
 from .prepared import HasPreparationSettings, Output, Prepared
 from .single_thread import limit_threads
@@ -30,7 +30,7 @@ class ScikitEngine:
         model: fitted; the engine changes it to use one thread.
         method: of the model that answers.
         contract: the model's inputs.
-        output: the kind of its outputs; for `score`, the second column of two is returned.
+        output: the kind of its outputs; for `score`, the two columns become a `score`.
         mergeable: whether one call may hold rows of several requests.
         plan: replaces all steps before the last, and the data frame.
     """
@@ -58,7 +58,7 @@ class ScikitEngine:
         self.mergeable = mergeable
 
     def predict(self, batch: Batch) -> Outputs:
-        """Return one value for each row."""
+        """Return what the model answers to `batch`."""
         limit_threads()
         plan = self._plan
         if plan is not None:
@@ -66,10 +66,8 @@ class ScikitEngine:
         else:
             # scikit-learn needs all columns. The plan and the compiled engines take an absent one as null, and so here.
             data = self._contract.to_pandas(replace(batch, absent=frozenset()) if batch.absent else batch)
-        given = self._predict(data)
-        if self.output == "score" and isinstance(given, np.ndarray) and given.shape[1:] == (2,):
-            given = given[:, 1]
-        return normalise(given, batch.rows)
+        outputs = normalise(self._predict(data), batch.rows)
+        return binary_scores(outputs) if self.output == "score" else outputs
 
     def close(self) -> None:
         """Release the model."""

@@ -230,10 +230,28 @@ def load_module(name: str) -> Any:
 
 
 def encode(outputs: Any) -> tuple[dict[str, Any], Any]:
-    """Return header and body for `outputs`."""
+    """Return header and body for `outputs`: an array, a list, or the parts of an answer one after another."""
     if isinstance(outputs, list):
-        return {"form": "json"}, json.dumps(outputs, allow_nan=False).encode("utf-8")
-    return {"form": "array", "shape": list(outputs.shape)}, outputs.astype("<f8", copy=False).tobytes()
+        return {"form": "json"}, json.dumps(outputs).encode("utf-8")
+    if not hasattr(outputs, "parts"):
+        return {"form": "array", "shape": list(outputs.shape)}, outputs.astype("<f8", copy=False).tobytes()
+    parts = [encode_part(part) for part in outputs.parts]
+    header = {
+        "form": "answer",
+        "answer": outputs.form,
+        "names": list(outputs.names),
+        "rows": outputs.rows,
+        "parts": [{**part, "size": len(content)} for part, content in parts],
+    }
+    return header, b"".join(content for _, content in parts)
+
+
+def encode_part(part: Any) -> tuple[dict[str, Any], bytes]:
+    """Return type and bytes of a part of an answer."""
+    if not hasattr(part, "dtype"):
+        return {}, json.dumps(part).encode("utf-8")
+    array = part.astype(part.dtype.newbyteorder("<"), copy=False)
+    return {"dtype": array.dtype.str, "shape": list(array.shape)}, array.tobytes()
 
 
 forbidden: list[bool] = []

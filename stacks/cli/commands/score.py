@@ -12,6 +12,7 @@ from ..options import JsonOption
 from ..serving_options import (
     CompileOption,
     ModelArgument,
+    NonFiniteOption,
     TrackingOption,
     require_compilers,
     require_server_packages,
@@ -46,6 +47,7 @@ def score(
         bool, typer.Option("--validated", help="Read only a lake commit that passed the gate.")
     ] = False,
     compiled: CompileOption = None,
+    non_finite: NonFiniteOption = None,
     tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
@@ -65,6 +67,7 @@ def score(
             overwrite=overwrite,
             validated=validated,
             compiled=compiled is not False,
+            non_finite=non_finite or "return",
             tracking_uri=tracking_uri,
             progress=line.show_rows,
         )

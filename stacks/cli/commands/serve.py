@@ -18,6 +18,7 @@ from ..serving_options import (
     CompileOption,
     ModelArgument,
     ModelNameOption,
+    NonFiniteOption,
     SettingsOption,
     TrackingOption,
     read_settings,
@@ -72,6 +73,7 @@ def serve(
                      show_default=False),
     ] = None,
     compiled: CompileOption = None,
+    non_finite: NonFiniteOption = None,
     tracking_uri: TrackingOption = None,
     name: ModelNameOption = None,
     settings: SettingsOption = None,
@@ -103,6 +105,7 @@ def serve(
         "keys_file": _absolute(keys_file),
         "capture": {"directory": _absolute(capture)} if capture else None,
         "compile": {"engines": []} if compiled is False else None,
+        "outputs": {"non_finite": non_finite} if non_finite else None,
     }
     values |= {key: value for key, value in optional.items() if value is not None}
     server = _validate(merge_objects(read_settings(settings, _BY_OPTION), values), settings)
