@@ -37,6 +37,11 @@ def cells(signature: Signature, body: Any) -> Iterator[tuple[Any, Any]]:
         yield from ((specs[names.index(name)], value) for name, value in row.items() if name in names)
 
 
+def row_count(body: Any) -> int:
+    """Return the number of rows of a request for columns."""
+    return len(_rows(body, []))
+
+
 def _rows(body: Any, names: list[str]) -> list[dict[str, Any]]:
     """Return the rows of a request by the names of their columns."""
     form = form_of(body)
