@@ -74,7 +74,7 @@ def params_schema(contract: Contract, limits: LimitSettings) -> dict[str, Any]:
 
 
 def _param(param: Param, limits: LimitSettings) -> dict[str, Any]:
-    schema = _json(param.spec, limits) if param.spec is not None else _nullable(_scalar(param.kind, limits))
+    schema = _json(param.spec, limits) if param.spec is not None else nullable(_scalar(param.kind, limits))
     return array_schema(schema) if param.is_list else schema
 
 
