@@ -73,7 +73,7 @@ class Prepared:
         example: at most five rows, by column, as JSON values.
         target: the contract of its labels.
         by_request: whether an answer belongs to its request as a whole: the model does not return one value per row.
-        has_targets: whether a list of arrays has one array for each target, not for each row.
+        form: the form of its answers, one of `outputs.FORMS`, or empty for an array or a list.
         tensors: name, datatype and shape of its output tensors.
     """
 
@@ -86,7 +86,7 @@ class Prepared:
     example: list[dict[str, Any]]
     target: Target = field(default_factory=Target)
     by_request: bool = False
-    has_targets: bool = False
+    form: str = ""
     tensors: Sequence[Mapping[str, Any]] = ()
 
     @classmethod
@@ -104,7 +104,7 @@ class Prepared:
                 example=raw["example"],
                 target=Target.from_json(raw.get("target")),
                 by_request=raw["by_request"],
-                has_targets=raw["has_targets"],
+                form=raw["form"],
                 tensors=raw["tensors"],
             )
         except FileNotFoundError:
@@ -125,7 +125,7 @@ class Prepared:
             "example": self.example,
             "target": self.target.to_json(),
             "by_request": self.by_request,
-            "has_targets": self.has_targets,
+            "form": self.form,
             "tensors": [dict(each) for each in self.tensors],
         }
         write_private(folder / FILE, json.dumps(document), durable=True)

@@ -67,6 +67,7 @@ class ServedModel:
             probabilities of all classes of another classifier, `prediction` anything else.
         output_type: the Arrow struct of the outputs, with the one field `output`.
         by_request: whether an answer belongs to its request as a whole, not to rows.
+        form: the form of its answers, one of `outputs.FORMS`, or empty for an array or a list.
         tensors: name, datatype and shape of the output tensors.
         engine: computes the predictions.
         engine_note: the difference between the compiled engine and the original model, or why none is used.
@@ -83,7 +84,7 @@ class ServedModel:
         self.output_type: pa.StructType = prepared.output_type
         self.by_request = prepared.by_request
         self.tensors = prepared.tensors
-        self._has_targets = prepared.has_targets
+        self.form = prepared.form
         self.engine = engine
         self.engine_note = prepared.note
         self.example = prepared.example
@@ -101,7 +102,7 @@ class ServedModel:
         if self.by_request:
             return as_request(outputs)
         if isinstance(outputs, Answer):
-            if outputs.form == "targets" and not self._has_targets and len(outputs.parts) == batch.rows:
+            if outputs.form == "targets" != self.form and len(outputs.parts) == batch.rows:
                 # One array for each row. By chance, each has as many rows as the request.
                 return [part.tolist() for part in outputs.parts]
             is_expected = self.output == ("score" if outputs.form == "score" else "prediction")
@@ -117,7 +118,7 @@ class ServedModel:
     @property
     def has_columns(self) -> bool:
         """Whether its outputs are columns with names of their own, as those of a data frame."""
-        return [each["name"] for each in self.tensors] not in ([], [self.output])
+        return self.form in ("frame", "mapping")
 
     def close(self) -> None:
         """Release the engine's resources. Call it after the last prediction."""

@@ -266,7 +266,7 @@ def _build(
         if output == "score":
             original.engine.output = output
             outputs = original.engine.predict(Batch(len(rows), rows))
-        by_request, has_targets = answer_kind(original.engine, rows, outputs)
+        by_request, form = answer_kind(original.engine, rows, outputs)
         note = original.note
         spec = {**original.spec, "mergeable": False}
         if by_request:
@@ -307,7 +307,7 @@ def _build(
         example,
         target,
         by_request,
-        has_targets,
+        form,
         output_tensors(outputs, output),
     )
 

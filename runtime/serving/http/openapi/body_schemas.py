@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from ...codecs.content_types import CONTENT_TYPES
@@ -11,6 +12,7 @@ from ...contract.json_schemas import (
     array_schema,
     column_schema,
     list_row_schema,
+    nullable,
     object_schema,
     output_schema,
     params_schema,
@@ -18,6 +20,7 @@ from ...contract.json_schemas import (
     time_schema,
 )
 from ...contract.model_contract import Contract
+from ...protocols.open_inference import output_tensors
 from ...settings import LimitSettings
 
 if TYPE_CHECKING:
@@ -108,8 +111,10 @@ class BodySchemas:
             "AnyValue": any_value(limits),
             "Row": row_schema(model.contract, limits) if model is not None else {"type": "object"},
             "OpenRow": row_schema(model.contract, limits, closed=False) if model is not None else {"type": "object"},
-            "Predictions": _predictions(output),
-            "NamedPredictions": _predictions(object_schema({name: output}, closed=True)),
+            "Predictions": _answer("predictions", _mlflow_schema(model, output)),
+            "NamedPredictions": _answer("answer", {}, notes=True)
+            if model is not None and model.by_request
+            else _answer("predictions", array_schema(object_schema({name: nullable(output)}, closed=True)), notes=True),
             "Problem": {
                 "description": "A problem document (RFC 9457).",
                 **object_schema(problem, optional=("errors", "request_id", "client_request_id")),
@@ -145,10 +150,23 @@ class BodySchemas:
             value = {"enum": [int(each) if each.is_integer() else each for each in classes]}
         label = {
             "request_id": {**UUID7, "description": "The `request_id` of an answer."},
-            "row": {**_INTEGER, "minimum": 0, "maximum": (1 << 31) - 1, "description": "The row's position, from 0."},
+            "row": {
+                **_INTEGER,
+                "minimum": 0,
+                "maximum": (1 << 31) - 1,
+                "description": "The row's position, from 0; null for the answer of the whole request.",
+            },
             "label": {**value, "description": "The true value."},
         }
-        return object_schema({"labels": self._rows(object_schema(label, closed=True))}, closed=True)
+        label["row"] = {**label["row"], "type": ["integer", "null"]}
+        label["output"] = {
+            "type": ["string", "null"],
+            "minLength": 1,
+            "maxLength": 200,
+            "description": "Name of the labelled target, column or step, if an answer has several.",
+        }
+        optional = ("row", "output") if self._model is not None and self._model.by_request else ("output",)
+        return object_schema({"labels": self._rows(object_schema(label, optional=optional, closed=True))}, closed=True)
 
     def inference(self) -> dict[str, Any]:
         """Return the schema of the Open Inference Protocol."""
@@ -160,7 +178,8 @@ class BodySchemas:
             "data": array_schema({}),
         }
         inputs = object_schema(tensor, optional=("parameters", "data"), closed=True)
-        name = TEXT if self._model is None else {**TEXT, "enum": [self._model.output]}
+        names = [] if self._model is None or self._model.by_request else [*map(_name, output_tensors(self._model))]
+        name = {**TEXT, "enum": names} if names else TEXT
         outputs = object_schema({"name": name, "parameters": _PARAMETERS}, optional=("parameters",))
         properties = {
             "id": {"type": ["string", "null"], "description": "Repeated in the answer."},
@@ -169,9 +188,12 @@ class BodySchemas:
                 "description": "Of the protocol, and the inference parameters of the signature.",
             },
             "inputs": array_schema(inputs, minItems=1, maxItems=self._limits.columns),
-            "outputs": array_schema(outputs, maxItems=1),
+            "outputs": nullable(array_schema(outputs, maxItems=len(names)) if names else array_schema(outputs)),
+            "model_name": _own(None if self._model is None else self._model.info.model),
+            "model_version": _own(None if self._model is None else self._model.info.version),
         }
-        return object_schema(properties, optional=("id", "parameters", "outputs"), closed=True)
+        optional = ("id", "parameters", "outputs", "model_name", "model_version")
+        return object_schema(properties, optional=optional, closed=True)
 
     def _params(self) -> dict[str, Any]:
         if self._model is None:
@@ -210,15 +232,29 @@ class BodySchemas:
         return kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
 
 
-def _predictions(items: dict[str, Any]) -> dict[str, Any]:
-    properties = {
-        "predictions": array_schema(items),
-        "model": TEXT,
-        "version": TEXT,
-        "request_id": UUID7,
-        "client_request_id": TEXT,
-    }
-    return object_schema(properties, optional=("client_request_id",))
+def _name(tensor: Mapping[str, Any]) -> str:
+    return tensor["name"]
+
+
+def _answer(name: str, schema: dict[str, Any], *, notes: bool = False) -> dict[str, Any]:
+    properties = {name: schema, "model": TEXT, "version": TEXT, "request_id": UUID7, "client_request_id": TEXT}
+    if notes:
+        properties["notes"] = {**array_schema(TEXT), "description": "Where null stands for NaN or an infinity."}
+    return object_schema(properties, optional=("client_request_id", "notes"))
+
+
+def _mlflow_schema(model: ServedModel | None, output: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of `predictions` as MLflow gives them; `output` is that of one row of the outputs."""
+    if model is None:
+        return array_schema(output)
+    if model.by_request or model.form in ("mapping", "value", "targets"):
+        return {}
+    if model.output == "score":
+        return array_schema(array_schema(output, minItems=2, maxItems=2))
+    if model.form == "series":
+        names = [each["name"] for each in model.tensors]
+        return array_schema(object_schema({"0" if names == [model.output] else names[0]: output}))
+    return array_schema(output)
 
 
 def _event_time() -> dict[str, Any]:
@@ -227,3 +263,8 @@ def _event_time() -> dict[str, Any]:
         "one time for each row."
     )
     return {**time_schema(), "type": ["string", "null"], "description": text}
+
+
+def _own(name: str | None) -> dict[str, Any]:
+    """Return the schema of the name of the served model or version, if there is one."""
+    return nullable(TEXT) if name is None else {"enum": [name, None], "description": "As in the path."}

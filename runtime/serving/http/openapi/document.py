@@ -83,7 +83,14 @@ def _hot_paths(model: ServedModel | None, schemas: BodySchemas) -> dict[str, Any
                 "invocations",
                 _PREDICTIONS,
                 "Predict, like MLflow's scoring server",
-                {"200": answer("One prediction for each row.", predictions), **refusals()},
+                {
+                    "200": answer(
+                        "The predictions, as MLflow's scoring server gives them; NaN and infinities as `NaN`, "
+                        "`Infinity` and `-Infinity`.",
+                        predictions,
+                    ),
+                    **refusals(),
+                },
                 description="Accepts MLflow's JSON and CSV, and Arrow streams for many rows; `Accept` selects the "
                 "media type of the answer.",
                 request_body=rows,
@@ -94,7 +101,14 @@ def _hot_paths(model: ServedModel | None, schemas: BodySchemas) -> dict[str, Any
                 "predict",
                 _PREDICTIONS,
                 "Predict, with the names and types of the signature",
-                {"200": answer("One named prediction for each row.", named), **refusals()},
+                {
+                    "200": answer(
+                        "One named prediction for each row. If the model's answer belongs to the whole request, it is "
+                        "`answer`.",
+                        named,
+                    ),
+                    **refusals(),
+                },
                 request_body=body(schemas.predict(), predict_examples(model)),
             )
         },
