@@ -60,6 +60,8 @@ from mlflow.pyfunc import PythonModel
 
 class Upper(PythonModel):
     def predict(self, context, model_input, params=None):
+        if "nowhere" in list(model_input["text"]):
+            raise LookupError("no city is called nowhere")
         return [text.upper() for text in model_input["text"]]
 
 
@@ -167,6 +169,28 @@ def test_the_paths_of_mlflow_s_scoring_server(classifier: ModelServer) -> None:
     document = refused.json()
     assert (refused.status_code, document["error_code"]) == (400, "BAD_REQUEST")
     assert document["message"] == document["error"] == document["detail"]
+
+
+def test_a_failing_model_is_named_in_the_log_and_only_its_error_s_type_in_the_answer(texts: ModelServer) -> None:
+    with texts.client() as client:
+        answer = client.post("/invocations", json={"dataframe_records": [{"text": "nowhere"}]})
+    document = answer.json()
+    assert (answer.status_code, document["error_code"]) == (500, "INTERNAL_ERROR")
+    assert document["detail"] == "the model failed on this request (LookupError)"
+    lines = [line for line in texts.log.splitlines() if document["request_id"] in line and "a request failed" in line]
+    assert len(lines) == 1
+    assert "LookupError: no city is called nowhere" in lines[0]
+
+
+def test_a_body_over_the_limit_is_told_the_limit_and_its_option(texts: ModelServer) -> None:
+    body = b" " * 16_000_001
+    with texts.client() as client:
+        answer = client.post("/invocations", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 413
+    assert answer.json()["detail"] == (
+        "the body has 16000001 bytes; the limit is 16000000; raise serve.limits.body_bytes in the stack config, or "
+        "--max-body of tidemill serve"
+    )
 
 
 @pytest.fixture(scope="module")
