@@ -83,7 +83,7 @@ class Problem(Exception):  # noqa: N818 - its name in RFC 9457
             text += f', "client_request_id": {encode_basestring_ascii(client_request_id)}'
         return f"{text}}}".encode()
 
-    def response(self, path: str) -> Response:
+    def response(self, path: str = "") -> Response:
         """Return the response to a request to `path` without an id."""
         media_type = problem_media_type(path)
         return Response(self.encoded(), status_code=self.status, headers=self.headers, media_type=media_type)
