@@ -26,8 +26,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from tidemill.runtime.serving.engines.errors import UnfitError
-from tidemill.runtime.serving.engines.outputs import Answer
 from tidemill.runtime.serving.engines.mlmodel import MLmodel
+from tidemill.runtime.serving.engines.outputs import Answer
 from tidemill.runtime.serving.engines.prepared import Prepared
 from tidemill.runtime.serving.inference.batch import Batch
 from tidemill.runtime.serving.versions.model import ServedModel, load
@@ -390,7 +390,7 @@ def test_arrays_of_targets_and_of_rows_are_told_apart(tmp_path: Path) -> None:
 def test_an_object_that_is_no_answer_is_refused_with_its_name(tmp_path: Path) -> None:
     body = "return (value for value in model_input['n'])"
     folder = from_code(tmp_path / "1", PYTHON_MODEL.format(body=body), pd.DataFrame({"n": [1.0, 2.0]}))
-    with pytest.raises(UnfitError, match="the model returned a generator, .*; return a list"):
+    with pytest.raises(UnfitError, match=r"the model returned a generator, .*; return a list"):
         prepared(folder)
 
 
