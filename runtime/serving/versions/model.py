@@ -24,6 +24,7 @@ from ..engines.prepared import HasPreparationSettings, Output, Prepared
 from ..inference.batch import Batch, Engine, Outputs
 
 _WARM_ROUNDS = 3
+_DIMENSIONS = {"score": 1, "scores": 2}
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class ServedModel:
         else:
             if len(outputs) != batch.rows:
                 raise UnfitError(f"the model returned {len(outputs)} values for {batch.rows} rows")
-            dimensions = {"score": 1, "scores": 2}.get(self.output)
+            dimensions = _DIMENSIONS.get(self.output)
             is_expected = dimensions is None or (isinstance(outputs, np.ndarray) and outputs.ndim == dimensions)
         if not is_expected:
             raise UnfitError(f"the model no longer returns {self.output}")

@@ -9,7 +9,7 @@ import warnings
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from enum import Enum, IntEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ class Item(BaseModel):
     when: datetime = datetime(2020, 1, 1)  # noqa: DTZ001
 
 
-class Colour(str, Enum):
+class Colour(StrEnum):
     RED = "red"
 
 
@@ -121,7 +121,7 @@ TWO_ROWS: list[tuple[str, Any, str, Any]] = [
     ("moments", [datetime(2020, 1, 1, tzinfo=UTC), date(2020, 1, 2)], "", ["2020-01-01T00:00:00+00:00", "2020-01-02"]),
     ("hours", [time(1, 2, 3), pd.Timestamp("2020-01-01T00:00:00.000000001")], "", None),
     ("enumerations", [Colour.RED, Level.HIGH], "", ["red", 3]),
-    ("keys", [{1: "a", True: "b", None: "c", 1.5: "d"}, {}], "", None),
+    ("keys", [{2: "a", True: "b", None: "c", 1.5: "d"}, {}], "", None),
     ("micro", np.array(["2020-01-01T00:00:01", "2020-01-01T00:00:00.5"], "datetime64[us]"), "value", None),
     ("days", np.array(["2020-01-01", "2020-02-01"], "datetime64[D]"), "value", ["2020-01-01", "2020-02-01"]),
     ("months", np.array(["2020-01", "2020-02"], "datetime64[M]"), "value", ["2020-01-01", "2020-02-01"]),
