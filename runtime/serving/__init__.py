@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from ..common.lazy import lazy_exports
 
 __all__ = [
+    "BOOLEAN_CELLS",
+    "NULL_CELLS",
     "Batch",
     "Column",
     "CompileSettings",
@@ -15,6 +17,8 @@ __all__ = [
     "Outputs",
     "ServedModel",
     "ServingSettings",
+    "absent_columns",
+    "is_finer_than_microsecond",
     "is_time_out_of_range",
     "loader",
     "output_array",
@@ -22,7 +26,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from .codecs.arrow import is_time_out_of_range
+    from .codecs.arrow import is_finer_than_microsecond, is_time_out_of_range
+    from .codecs.checks import BOOLEAN_CELLS, NULL_CELLS, absent_columns
     from .codecs.responses import output_array
     from .contract.columns import InvalidValueError
     from .contract.model_contract import Column, Contract
@@ -35,7 +40,8 @@ else:
     __getattr__ = lazy_exports(
         __name__,
         {
-            "codecs.arrow": ["is_time_out_of_range"],
+            "codecs.arrow": ["is_finer_than_microsecond", "is_time_out_of_range"],
+            "codecs.checks": ["BOOLEAN_CELLS", "NULL_CELLS", "absent_columns"],
             "codecs.responses": ["output_array"],
             "contract.columns": ["InvalidValueError"],
             "contract.model_contract": ["Column", "Contract"],

@@ -249,9 +249,11 @@ class Contract:
 
     @cached_property
     def _labels(self) -> Any:
-        if not self.named:
-            return range(len(self.columns))
-        return [frames.label_of(column, at, self.named) for at, column in enumerate(self.documents)]
+        """The labels of a data frame with all columns, as pandas makes them."""
+        import pandas as pd
+
+        labels = [frames.label_of(column, at, self.named) for at, column in enumerate(self.documents)]
+        return pd.DataFrame({label: np.empty(0) for label in labels}).columns
 
     def _tensor_arrays(self, batch: Batch) -> Any:
         columns = zip(*self.to_tuples(batch), strict=True)
