@@ -26,6 +26,7 @@ from ..serving import (
     absent_columns,
     is_finer_than_microsecond,
     is_time_out_of_range,
+    object_texts,
 )
 from .inputs import InputFile
 
@@ -258,6 +259,8 @@ def _convert_values(column: Column, values: list[Any]) -> list[Any]:
 
 def _tensor(column: Column, kind: pa.DataType, array: pa.Array, *, is_text: bool) -> pa.Array:
     """Return lists nested like the shape; all rows have the same sizes."""
+    if len(column.shape) == 1 and column.dtype == "object":
+        return pa.array([object_texts(value, 0) for value in array.to_pylist()], kind)
     if len(column.shape) == 1:
         return _leaf(column, kind, array, is_text=is_text)
     level, depth = array, len(column.shape) - 1
@@ -283,6 +286,8 @@ def _tensor(column: Column, kind: pa.DataType, array: pa.Array, *, is_text: bool
         _leaf(column, leaf, level, is_text=False)
     except _InvalidRowError as error:
         raise _InvalidRowError(error.row // each, str(error)) from None
+    if column.dtype == "object":
+        return pa.array([object_texts(row, depth) for row in array.to_pylist()], kind)
     return array.cast(kind, safe=False)
 
 

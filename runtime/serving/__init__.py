@@ -21,6 +21,7 @@ __all__ = [
     "is_finer_than_microsecond",
     "is_time_out_of_range",
     "loader",
+    "object_texts",
     "output_array",
     "source_of",
 ]
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .codecs.checks import BOOLEAN_CELLS, NULL_CELLS, absent_columns
     from .codecs.responses import output_array
     from .contract.columns import InvalidValueError
+    from .contract.frames import object_texts
     from .contract.model_contract import Column, Contract
     from .inference.batch import Batch, Outputs
     from .settings import CompileSettings, ServingSettings
@@ -44,6 +46,7 @@ else:
             "codecs.checks": ["BOOLEAN_CELLS", "NULL_CELLS", "absent_columns"],
             "codecs.responses": ["output_array"],
             "contract.columns": ["InvalidValueError"],
+            "contract.frames": ["object_texts"],
             "contract.model_contract": ["Column", "Contract"],
             "inference.batch": ["Batch", "Outputs"],
             "settings": ["CompileSettings", "ServingSettings"],

@@ -352,7 +352,7 @@ def test_tensors_are_read_with_their_type_and_shape() -> None:
         (b'{"inputs": [[[1, 2], [3, null]]]}', contract, 422),
         (b'{"inputs": {"a": [9223372036854775808], "b": [["x"]]}}', both, 422),
         (b'{"inputs": {"a": [1, 2], "b": [["x"], ["y", "z"]]}}', both, 422),
-        (b'{"inputs": {"a": [1.0], "b": [["x"]]}}', both, 422),
+        (b'{"inputs": {"a": [1.5], "b": [["x"]]}}', both, 422),
         (b'{"inputs": [true]}', fixed, 422),
         (b'{"inputs": [1, 0]}', fixed, 422),
     ):
