@@ -153,7 +153,8 @@ def load(info: VersionInfo, folder: Path, settings: HasPreparationSettings) -> S
 def _warm(model: ServedModel, sample: pa.RecordBatch) -> None:
     """Predict the sample as tuples and as a record batch, so that lazy initialisation happens now."""
     rows = model.contract.to_tuples(Batch(sample.num_rows, sample))
-    batches = [Batch(sample.num_rows, sample), Batch(1, rows[:1]), Batch(len(rows), rows)]
+    few = rows[: model.contract.fixed_rows or 1]
+    batches = [Batch(sample.num_rows, sample), Batch(len(few), few), Batch(len(rows), rows)]
     for _ in range(_WARM_ROUNDS):
         for batch in batches if model.engine.mergeable else batches[1:2]:
             model.predict(batch)
