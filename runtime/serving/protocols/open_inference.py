@@ -253,8 +253,10 @@ def _output_options(document: dict[str, Any], model: ServedModel) -> _OutputOpti
     chosen: dict[str, bool] = {}
     for at, output in enumerate(cast("list[Any]", outputs)):
         name = cast("dict[str, Any]", output).get("name") if isinstance(output, dict) else None
-        if not isinstance(name, str) or name in chosen or (known is not None and name not in known):
-            raise invalid_field(f"outputs[{at}]", "duplicate output" if name in chosen else expected)
+        if not isinstance(name, str) or (known is not None and name not in known):
+            raise invalid_field(f"outputs[{at}]", expected)
+        if name in chosen:
+            raise invalid_field(f"outputs[{at}]", "duplicate output")
         parameters = _parameters(cast("dict[str, Any]", output), f"outputs[{at}]")
         if parameters.get("classification"):
             raise invalid_field(f"outputs[{at}].parameters.classification", "not supported")

@@ -192,6 +192,8 @@ def test_tensors_which_do_not_fit_are_refused(change: dict[str, Any], status: in
         ({"outputs": [{"name": "other"}]}, 422),
         ({"outputs": [{"name": "prediction"}] * 2}, 422),
         ({"outputs": [1]}, 422),
+        ({"outputs": [{"name": {}}]}, 422),
+        ({"outputs": [{"name": ["prediction"]}]}, 422),
         ({"outputs": {}}, 422),
         ({"outputs": [{"name": "prediction", "parameters": {"classification": 3}}]}, 422),
         ({"outputs": [{"name": "prediction", "parameters": {"binary_data": 1}}]}, 422),
