@@ -289,8 +289,11 @@ def test_triton_s_client_reads_every_column(everything: ModelServer, binary: boo
         for wanted in (None, ["score", "label"]):
             outputs = None if wanted is None else [InferRequestedOutput(name, binary_data=binary) for name in wanted]
             result = client.infer(everything.model, inputs, outputs=outputs, headers=headers)
-            assert result.as_numpy("score").tolist() == [2.0, 5.0]
-            labels = [each if isinstance(each, str) else each.decode() for each in result.as_numpy("label").tolist()]
+            scores, texts = result.as_numpy("score"), result.as_numpy("label")
+            assert scores is not None
+            assert texts is not None
+            assert scores.tolist() == [2.0, 5.0]
+            labels = [each if isinstance(each, str) else each.decode() for each in texts.tolist()]
             assert labels == ["K\u00f6ln!", "Rio!"]
             assert (result.as_numpy("size") is None) == (wanted is not None)
     finally:
