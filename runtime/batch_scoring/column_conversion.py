@@ -1,7 +1,8 @@
 """Converts the columns of a file to the columns of a model's contract, and names each invalid value.
 
 The accepted values are those of the model server, in Arrow's types: whole floats are accepted as integers, CSV text is
-parsed by the type of its column, NaN is null, and infinite numbers are refused.
+parsed by the type of its column as `pandas.read_csv` does, NaN is null, times without a zone are in UTC, and infinite
+numbers are refused. Other columns of the file are ignored.
 """
 
 from __future__ import annotations
@@ -16,13 +17,24 @@ import pyarrow as pa
 import pyarrow.compute
 
 from ..common.errors import UserError
-from ..serving import Column, Contract, InvalidValueError, is_time_out_of_range
+from ..serving import (
+    BOOLEAN_CELLS,
+    NULL_CELLS,
+    Column,
+    Contract,
+    InvalidValueError,
+    absent_columns,
+    is_finer_than_microsecond,
+    is_time_out_of_range,
+    object_texts,
+)
 from .inputs import InputFile
 
 pc: Any = pyarrow.compute  # its functions are created at import, so type checkers do not see them
 
 _INTEGERS, _FLOATS = ("integer", "long"), ("float", "double")
 _LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+_NULLS = pa.array(sorted(NULL_CELLS))
 _UTC = pa.timestamp("us", tz="UTC")
 
 
@@ -44,6 +56,7 @@ class ColumnConverter:
 
     Attributes:
         columns: the columns of the file that the model needs.
+        absent: positions of the optional columns that the file does not have; the model does not get them.
 
     Raises:
         UserError: the file lacks columns; names one.
@@ -53,6 +66,7 @@ class ColumnConverter:
         self._contract = contract
         self._file = file
         self._by_position: Sequence[str] | None = None
+        self.absent: frozenset[int] = frozenset()
         available = set(file.columns)
         missing = [column.name for column in contract.columns if column.name not in available]
         if missing and (names := _positional_columns(contract, [name for name in file.columns if name not in kept])):
@@ -63,6 +77,7 @@ class ColumnConverter:
         if required:
             raise self._missing_columns(required)
         self.columns = tuple(column.name for column in contract.columns if column.name in available)
+        self.absent = absent_columns(contract, available)
 
     def _missing_columns(self, names: list[str]) -> UserError:
         close = difflib.get_close_matches(names[0], self._file.columns, n=1)
@@ -131,6 +146,9 @@ def _decode(array: pa.Array) -> pa.Array:
 
 
 def _convert(column: Column, kind: pa.DataType, array: pa.Array, *, is_text: bool) -> pa.Array:
+    if is_text and pa.types.is_string(array.type):
+        cells = array if column.kind in ("string", "binary") else pc.utf8_trim_whitespace(array)
+        array = pc.if_else(pc.is_in(cells, _NULLS), pa.scalar(None, pa.string()), cells)
     if pa.types.is_null(array.type):
         converted = pa.nulls(len(array), kind)
     elif column.kind == "tensor":
@@ -156,7 +174,7 @@ def _convert(column: Column, kind: pa.DataType, array: pa.Array, *, is_text: boo
 def _number(column: Column, kind: pa.DataType, array: pa.Array, *, is_text: bool) -> pa.Array:
     of = array.type
     if is_text and pa.types.is_string(of):
-        array = _cast(pc.utf8_trim_whitespace(array), pa.float64() if column.kind in _FLOATS else kind, "other text")
+        array = _parse_numbers(column, kind, array)
     elif not (pa.types.is_integer(of) or pa.types.is_floating(of) or pa.types.is_decimal(of)):
         _refuse_type(array)
     if pa.types.is_floating(array.type):
@@ -172,15 +190,28 @@ def _number(column: Column, kind: pa.DataType, array: pa.Array, *, is_text: bool
     return numbers
 
 
+def _parse_numbers(column: Column, kind: pa.DataType, texts: pa.Array) -> pa.Array:
+    if column.kind in _INTEGERS:
+        try:
+            return texts.cast(kind)
+        except pa.ArrowInvalid:
+            pass  # some may have the form 3.0, which a float cannot represent for all integers
+        numbers = _cast(texts, pa.float64(), "other text")
+        whole = pc.replace_substring_regex(texts, r"\.0*$", "")
+        if pc.all(pc.match_substring_regex(whole, r"^[+-]?[0-9]+$")).as_py() in (True, None):
+            return _cast(whole, kind, "a number out of range")
+        return numbers
+    return _cast(texts, pa.float64(), "other text")
+
+
 def _time(array: pa.Array) -> pa.Array:
     of = array.type
     if pa.types.is_string(of):
-        try:
-            times = array.cast(_UTC)
-        except pa.ArrowInvalid:
-            # Times without an offset are in UTC.
-            times = _cast(array, pa.timestamp("us"), "text that is not a time").cast(_UTC)
+        times = pa.array(_convert_values(Column("time", "datetime", required=False), array.to_pylist()), _UTC)
     elif pa.types.is_timestamp(of) or pa.types.is_date(of):
+        finer = is_finer_than_microsecond(array) if pa.types.is_timestamp(of) else pa.array([], pa.bool_())
+        if pc.any(finer).as_py():
+            raise _InvalidRowError(_first(finer), "a time finer than a microsecond, the unit in which values are kept")
         array = array if pa.types.is_timestamp(of) else array.cast(pa.timestamp("ms"))
         times = _cast(array, pa.timestamp("us", tz=array.type.tz), "a time out of range").cast(_UTC)
     else:
@@ -194,7 +225,11 @@ def _time(array: pa.Array) -> pa.Array:
 def _parse_text(column: Column, array: pa.Array) -> pa.Array:
     """Return CSV text converted to the type of the column."""
     if column.kind == "boolean":
-        return _cast(array, pa.bool_(), "other text")
+        texts = array.to_pylist()
+        for row, text in enumerate(texts):
+            if text is not None and text not in BOOLEAN_CELLS:
+                raise _InvalidRowError(row, "other text")
+        return pa.array([None if text is None else BOOLEAN_CELLS[text] for text in texts], pa.bool_())
     return pa.array(_convert_values(column, array.to_pylist()), pa.binary())
 
 
@@ -224,6 +259,8 @@ def _convert_values(column: Column, values: list[Any]) -> list[Any]:
 
 def _tensor(column: Column, kind: pa.DataType, array: pa.Array, *, is_text: bool) -> pa.Array:
     """Return lists nested like the shape; all rows have the same sizes."""
+    if len(column.shape) == 1 and column.dtype == "object":
+        return pa.array([object_texts(value, 0) for value in array.to_pylist()], kind)
     if len(column.shape) == 1:
         return _leaf(column, kind, array, is_text=is_text)
     level, depth = array, len(column.shape) - 1
@@ -249,6 +286,8 @@ def _tensor(column: Column, kind: pa.DataType, array: pa.Array, *, is_text: bool
         _leaf(column, leaf, level, is_text=False)
     except _InvalidRowError as error:
         raise _InvalidRowError(error.row // each, str(error)) from None
+    if column.dtype == "object":
+        return pa.array([object_texts(row, depth) for row in array.to_pylist()], kind)
     return array.cast(kind, safe=False)
 
 

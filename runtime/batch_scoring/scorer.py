@@ -262,7 +262,11 @@ class _Run:
         row = 1
         for batch in file.batches(columns, self._batch_rows):
             if batch.num_rows:
+<<<<<<< HEAD
                 outputs = self._predict(converter.convert(batch, row), file.name, row)
+=======
+                outputs = self._predict(converter.convert(batch, row), converter.absent, file, row)
+>>>>>>> words
                 yield self._output_batch(file, batch, kept, outputs)
                 row += batch.num_rows
 
@@ -330,10 +334,16 @@ class _Run:
             )
         return names
 
+<<<<<<< HEAD
     def _predict(self, batch: pa.RecordBatch, name: str, row: int) -> Outputs:
         where = f"{name}, rows {row} to {row + batch.num_rows - 1}"
+=======
+    def _predict(self, batch: pa.RecordBatch, absent: frozenset[int], file: InputFile, row: int) -> Outputs:
+        where = f"{file.name}, rows {row} to {row + batch.num_rows - 1}"
+>>>>>>> words
         try:
-            outputs = self._model.predict(Batch(batch.num_rows, batch))
+            params = self._model.contract.default_params
+            outputs = self._model.predict(Batch(batch.num_rows, batch, absent=absent, params=params))
         except TidemillError:
             raise
         except AnswerError as error:

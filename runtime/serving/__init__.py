@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from ..common.lazy import lazy_exports
 
 __all__ = [
+    "BOOLEAN_CELLS",
+    "NULL_CELLS",
     "Answer",
     "AnswerError",
     "Batch",
@@ -18,19 +20,27 @@ __all__ = [
     "Outputs",
     "ServedModel",
     "ServingSettings",
+<<<<<<< HEAD
     "Trusted",
+=======
+    "absent_columns",
+>>>>>>> words
     "arrow_array",
+    "is_finer_than_microsecond",
     "is_time_out_of_range",
     "loader",
     "non_finite_rows",
+    "object_texts",
     "output_columns",
     "source_of",
 ]
 
 if TYPE_CHECKING:
     from .codecs.answer_columns import arrow_array, output_columns
-    from .codecs.arrow import is_time_out_of_range
+    from .codecs.arrow import is_finer_than_microsecond, is_time_out_of_range
+    from .codecs.checks import BOOLEAN_CELLS, NULL_CELLS, absent_columns
     from .contract.columns import InvalidValueError
+    from .contract.frames import object_texts
     from .contract.model_contract import Column, Contract
     from .engines.outputs import Answer, AnswerError
     from .inference.batch import Batch, Outputs
@@ -44,8 +54,10 @@ else:
         __name__,
         {
             "codecs.answer_columns": ["arrow_array", "output_columns"],
-            "codecs.arrow": ["is_time_out_of_range"],
+            "codecs.arrow": ["is_finer_than_microsecond", "is_time_out_of_range"],
+            "codecs.checks": ["BOOLEAN_CELLS", "NULL_CELLS", "absent_columns"],
             "contract.columns": ["InvalidValueError"],
+            "contract.frames": ["object_texts"],
             "contract.model_contract": ["Column", "Contract"],
             "engines.outputs": ["Answer", "AnswerError"],
             "inference.batch": ["Batch", "Outputs"],

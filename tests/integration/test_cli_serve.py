@@ -145,10 +145,8 @@ def test_the_line_which_it_prints_can_be_pasted(home: Path, folder: Path) -> Non
         )
         answer = json.loads(done.stdout)
         assert answer["model"] == "delays"
-        assert all(0 < score < 1 for score in answer["predictions"])
-        np.testing.assert_allclose(
-            server.ask().json()["predictions"], fitted().predict_proba(ROWS)[:, 1], rtol=0, atol=1e-9
-        )
+        assert all(0 < score < 1 for _, score in answer["predictions"])
+        np.testing.assert_allclose(server.ask().json()["predictions"], fitted().predict_proba(ROWS), rtol=0, atol=1e-9)
         assert server.ask(key="wrong").status_code == 401
         children = psutil.Process(server.process.pid).children(recursive=True)
         assert server.end() == 0

@@ -21,8 +21,12 @@ import pytest
 from mlflow.models import Model
 from tidemill.runtime.serving.contract.model_contract import Contract
 from tidemill.runtime.serving.engines.errors import IsolatedModelError, UnfitError
+<<<<<<< HEAD
+=======
+from tidemill.runtime.serving.engines.outputs import Answer, AnswerError
+>>>>>>> words
 from tidemill.runtime.serving.http.errors import Problem
-from tidemill.runtime.serving.inference.batch import Batch
+from tidemill.runtime.serving.inference.batch import Batch, Outputs
 from tidemill.runtime.serving.isolation import environment
 from tidemill.runtime.serving.isolation.engine import IsolatedEngine
 from tidemill.runtime.serving.isolation.environment import UnbuildableError
@@ -86,10 +90,25 @@ def test_a_model_of_another_scikit_learn_gives_its_own_answers(foreign: Path, tm
         assert both.shape == (len(rows), 2)
         engine.output = "score"
         assert engine.mergeable
-        assert engine.predict(Batch(len(rows), rows)).tolist() == known["scores"]
-        assert engine.predict(Batch(1, rows[:1])).tolist() == known["scores"][:1]
+        assert by_row(engine.predict(Batch(len(rows), rows))) == known["scores"]
+        assert by_row(engine.predict(Batch(1, rows[:1]))) == known["scores"][:1]
         arrow = contract.to_record_batch(Batch(len(rows), rows))
-        assert engine.predict(Batch(len(rows), arrow)).tolist() == known["scores"]
+        assert by_row(engine.predict(Batch(len(rows), arrow))) == known["scores"]
+
+
+def by_row(outputs: Outputs) -> list[Any] | None:
+    return outputs.to_rows() if isinstance(outputs, Answer) else list(outputs)
+
+
+def test_answers_of_every_form_come_through_exactly(engine: IsolatedEngine) -> None:
+    frame, forecast = (engine.predict(Batch(2, [(what,), ("x",)])) for what in ("frame", "forecast"))
+    assert isinstance(frame, Answer)
+    assert repr(frame.to_rows()) == repr([{"n": 2**53 + 1, "x": float("nan"), "s": "é"}] * 2)
+    assert isinstance(frame.parts[0], np.ndarray)
+    assert isinstance(forecast, Answer)
+    assert (forecast.rows, repr(forecast.to_mlflow())) == (None, "[1.0, inf, 3]")
+    with pytest.raises(AnswerError, match="the model returned a generator, which is not a table, an array or JSON"):
+        engine.predict(Batch(1, [("generator",)]))
 
 
 def test_it_runs_there_and_knows_no_secret(foreign: Path, odd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +191,7 @@ _WORKER = """
 import sys
 from pathlib import Path
 from mlflow.models import Model
-from tidemill.runtime.serving.inference.batch import Batch
+from tidemill.runtime.serving.inference.batch import Batch, Outputs
 from tidemill.runtime.serving.contract.model_contract import Contract
 from tidemill.runtime.serving.isolation.engine import IsolatedEngine
 environment, model, started = map(Path, sys.argv[1:])
@@ -250,7 +269,7 @@ def test_the_server_serves_it_and_leaves_no_process(foreign: Path, tmp_path: Pat
         assert f"scikit-learn=={SCIKIT_LEARN}, the server has" in state["engine_note"]
         with server.client() as client:
             answer = client.post("/invocations", json=body)
-            assert answer.json()["predictions"] == known["scores"]
+            assert [late for _, late in answer.json()["predictions"]] == known["scores"]
             hosts = [pid for pid in below(server) if "isolation/host.py" in " ".join(psutil.Process(pid).cmdline())]
             assert len(hosts) == 2 * workers  # a watcher and a model each
             os.kill(hosts[-1], signal.SIGKILL)
@@ -261,7 +280,8 @@ def test_the_server_serves_it_and_leaves_no_process(foreign: Path, tmp_path: Pat
                 return answer.status_code == 200 and not set(below(server)) & {hosts[-1]}
 
             server.wait(again, 240)
-            assert client.post("/invocations", json=body).json()["predictions"] == known["scores"]
+            again_answered = client.post("/invocations", json=body).json()["predictions"]
+            assert [late for _, late in again_answered] == known["scores"]
         pids = below(server)
         assert server.stop() == 0
         wait(lambda: all(gone(pid) for pid in pids))

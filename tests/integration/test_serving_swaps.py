@@ -57,7 +57,7 @@ class Client:
                 else:
                     body = answer.json()
                     assert answer.headers["x-tidemill-model-version"] == body["version"]
-                    self.answers.append((body["version"], row, body["predictions"][0]))
+                    self.answers.append((body["version"], row, body["predictions"][0][1]))
 
 
 def test_fifty_swaps_under_load(registry: Registry, served: ModelServer) -> None:

@@ -31,7 +31,7 @@ def test_another_uvicorn_serves_without_the_fast_path(tmp_path: Path) -> None:
             answer = client.post("/invocations", json={"dataframe_records": [row]})
             assert answer.status_code == 200, answer.text
             expected = pipeline.predict_proba(pd.DataFrame([row]))[0, 1]
-            assert answer.json()["predictions"][0] == pytest.approx(expected, abs=1e-6)
+            assert answer.json()["predictions"][0][1] == pytest.approx(expected, abs=1e-6)
             assert answer.headers["x-tidemill-model-version"] == answer.json()["version"]
             assert answer.headers["x-request-id"] == answer.json()["request_id"]
             refused = client.post("/invocations", json={}, headers={"Authorization": "Bearer wrong"})

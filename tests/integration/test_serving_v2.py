@@ -120,7 +120,7 @@ def test_what_mlflow_s_client_sends_is_taken(served: ModelServer) -> None:
         )
     for answer in answers:
         assert answer.status_code == 200, answer.text
-        assert answer.json()["predictions"] == pytest.approx(RIGHT.tolist())
+        assert [late for _, late in answer.json()["predictions"]] == pytest.approx(RIGHT.tolist())
 
 
 def test_arrow_and_csv_go_in_and_out(served: ModelServer) -> None:

@@ -80,7 +80,9 @@ class Load:
                     self.broken.append(repr(error))
                     continue
                 body = answer.json()
-                self.answers.append((answer.status_code, body.get("version", ""), body.get("predictions", [-1.0])[0]))
+                self.answers.append(
+                    (answer.status_code, body.get("version", ""), body.get("predictions", [[0.0, -1.0]])[0][1])
+                )
 
     def __enter__(self) -> Load:
         for thread in self._threads:

@@ -30,10 +30,18 @@ ODD = """
 import json, os, subprocess, sys, time
 
 import mlflow.pyfunc
+import pandas as pd
 
 
 class Odd(mlflow.pyfunc.PythonModel):
     def predict(self, context, model_input, params=None):
+        first, rows = model_input["what"].iloc[0], len(model_input)
+        if first == "frame":
+            return pd.DataFrame({"n": [2**53 + 1] * rows, "x": [float("nan")] * rows, "s": ["\u00e9"] * rows})
+        if first == "forecast":
+            return [1.0, float("inf"), 3]
+        if first == "generator":
+            return (value for value in [1.0])
         return [self.one(*what.partition(" ")[::2]) for what in model_input["what"]]
 
     def one(self, what, rest):

@@ -99,7 +99,7 @@ def contracts(draw: st.DrawFn, kinds: tuple[str, ...] = SCALARS) -> Contract:
 
 
 TIMES = st.sampled_from(
-    ["2013-07-01T12:00:00Z", "2013-07-01 12:00:00.123456789+02:00", "2200-01-01t00:00:00z", "1700-01-01T00:00:00-05:30"]
+    ["2013-07-01T12:00:00Z", "2013-07-01 12:00:00.123456+02:00", "2200-01-01t00:00:00z", "1700-01-01T00:00:00-05:30"]
 )
 GOOD: dict[str, st.SearchStrategy[Any]] = {
     "boolean": st.booleans(),

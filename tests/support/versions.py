@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from tidemill.runtime.serving.engines.outputs import Answer
 from tidemill.runtime.serving.inference.batch import Batch, Outputs
 from tidemill.runtime.serving.settings import CompileSettings
 from tidemill.runtime.serving.versions import preparation
@@ -93,5 +94,10 @@ def both_forms(model: ServedModel, rows: Sequence[tuple[Any, ...]]) -> list[Outp
     packed = Batch(len(listed), model.contract.to_record_batch(batch))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        single = [model.predict(Batch(1, [row]))[0] for row in listed[:3]]
-        return [model.predict(batch), model.predict(packed), single]
+        single = [rows_of(model.predict(Batch(1, [row])))[0] for row in listed[:3]]
+        return [rows_of(model.predict(batch)), rows_of(model.predict(packed)), single]
+
+
+def rows_of(outputs: Outputs) -> Any:
+    """Return an array or a list with one value for each row."""
+    return outputs.to_rows() if isinstance(outputs, Answer) else outputs

@@ -59,12 +59,27 @@ def arrow_array(values: Values, kind: pa.DataType | None = None) -> pa.Array:
                 continue
         values = cast("list[Any]", plain(values))
     values = text_with_nulls(values)
-    for candidate in (kind, None, pa.uint64()):
+    found = None if kind is None else typed_array(values, kind)
+    if found is not None:
+        return found
+    for candidate in (None, pa.uint64()):
         try:
             return pa.array(values, type=candidate)
         except (pa.ArrowException, OverflowError, TypeError, ValueError):
             continue
     return pa.array(json_texts(values), pa.string())
+
+
+def typed_array(values: list[Any], kind: pa.DataType) -> pa.Array | None:
+    """Return JSON values as an array of `kind`, or None if they do not fit without loss."""
+    try:
+        # Of the given type, Arrow would cut the fraction of a number for an integer, and take booleans as numbers.
+        array = pa.array(values)
+        if pa.types.is_boolean(array.type) and not pa.types.is_boolean(kind):
+            return None
+        return array if array.type == kind else array.cast(kind)
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        return None
 
 
 def _nested(array: np.ndarray[Any, Any], kind: pa.DataType | None) -> pa.Array:

@@ -61,7 +61,10 @@ def read_arrow(contract: Contract, body: bytes, limits: LimitSettings) -> Batch:
     times: list[datetime] | None = None
     if has_times:
         try:
-            times = _convert_times(Column(EVENT_TIME, "datetime"), _combined(table.column(EVENT_TIME))).to_pylist()
+            given = _combined(table.column(EVENT_TIME))
+            if pa.types.is_timestamp(given.type) and given.type.tz is None:
+                raise InvalidValueError("expected times with a time zone")
+            times = _convert_times(Column(EVENT_TIME, "datetime"), given).to_pylist()
         except InvalidValueError as error:
             errors.append(FieldError(EVENT_TIME, str(error)))
     raise_field_errors(errors)
@@ -156,8 +159,7 @@ def _check_type(kind: pa.DataType, name: str, depth: int, *, inner: bool = False
         for field in fields:
             _check_type(field.type, name, depth - 1, inner=True)
     elif types.is_timestamp(kind) and not inner:
-        if kind.tz is None:
-            raise invalid_field(name, "expected times with a time zone")
+        return
     elif types.is_dictionary(kind) and not inner:
         _check_type(kind.value_type, name, 0, inner=True)
     elif not (
@@ -204,9 +206,14 @@ def _convert(column: Column, kind: pa.DataType, array: pa.Array, limits: LimitSe
         return _convert_json(column, array, limits)
     elif column.kind in LARGEST and (pa.types.is_integer(of) or pa.types.is_floating(of)):
         converted = _convert_floats(column, kind, array)
-    elif column.kind in ("integer", "long") and pa.types.is_integer(of):
-        converted = _cast(array, kind, f"is out of range for {column.kind}")
+    elif column.kind in ("integer", "long") and (pa.types.is_integer(of) or pa.types.is_floating(of)):
+        if pa.types.is_floating(of):
+            # NaN stands for null.
+            array = pc.if_else(pc.is_nan(array), pa.scalar(None, of), array)
+        converted = _cast(array, kind, f"is not whole or out of range for {column.kind}")
     elif column.kind == "datetime" and pa.types.is_timestamp(of):
+        if pc.any(is_finer_than_microsecond(array)).as_py():
+            raise InvalidValueError("is finer than a microsecond, the unit in which values are kept")
         converted = _convert_times(column, array)
     elif column.kind == "string" and _is_text(of):
         longest = pc.max(pc.utf8_length(array)).as_py() or 0
@@ -286,8 +293,8 @@ def _convert_floats(column: Column, kind: pa.DataType, array: pa.Array) -> pa.Ar
 def _convert_times(column: Column, array: pa.Array) -> pa.Array:
     of = array.type
     if not pa.types.is_timestamp(of):
-        raise InvalidValueError(f"expected times with a time zone, got {of}")
-    # Arrow stores UTC instants; ignore the zone, whose name can be anything.
+        raise InvalidValueError(f"expected times, got {of}")
+    # Arrow stores UTC instants; ignore the zone, whose name can be anything. Times without a zone are in UTC.
     times = _cast(array.view(pa.timestamp(of.unit)), pa.timestamp("us"), "is out of range").cast(_UTC)
     outside = is_time_out_of_range(times)
     if pc.any(outside).as_py():
@@ -295,6 +302,14 @@ def _convert_times(column: Column, array: pa.Array) -> pa.Array:
     if column.required and times.null_count:
         raise InvalidValueError("must not be null")
     return times
+
+
+def is_finer_than_microsecond(times: pa.Array) -> pa.Array:
+    """Return for each of `times` whether it would change in microseconds; null for null."""
+    if times.type.unit != "ns":
+        return pc.and_(times.is_valid(), False)
+    numbers = times.view(pa.timestamp("ns")).cast(pa.int64())
+    return pc.not_equal(pc.multiply(pc.divide(numbers, 1000), 1000), numbers)
 
 
 def is_time_out_of_range(times: pa.Array) -> pa.Array:

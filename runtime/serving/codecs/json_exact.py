@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
+
+import numpy as np
 
 from ..contract.columns import Column, InvalidValueError
 from ..contract.field_errors import invalid_field, join_path, printable, raise_field_errors, show_value
@@ -46,6 +49,8 @@ def read_document(contract: Contract, document: dict[str, Any], limits: LimitSet
     params = read_params(contract, document.get("params"))
     layout = given[0]
     value = document[layout]
+    if contract.is_tensor and layout.startswith("dataframe"):
+        layout, value = "instances", _tensor_records(contract, layout, value, limits)
     if layout == "dataframe_split":
         batch = _read_split(contract, value, limits)
     elif layout == "inputs" and isinstance(value, dict) and not contract.hinted:
@@ -140,6 +145,8 @@ def _read_columns(contract: Contract, columns: dict[str, Any], at: str, limits: 
         if rows >= 0 and size != rows:
             errors.append(FieldError(where, f"has {size} values; another column has {rows}"))
         rows = size
+    if errors and contract.is_tensor and all(isinstance(columns.get(name), list) for name in contract.names):
+        return _whole_tensors(contract, columns, at, limits)
     if rows < 0 and not errors:
         errors.append(FieldError(at, "expected a list of values for each column"))
     raise_field_errors(errors)
@@ -149,6 +156,68 @@ def _read_columns(contract: Contract, columns: dict[str, Any], at: str, limits: 
         converted.append(_convert_column(contract, column.name, columns.get(column.name, [None] * rows), where, errors))
     raise_field_errors(errors)
     return _batch(contract, check_tensor_shapes(contract, list(zip(*converted, strict=True)), at), columns)
+
+
+def _whole_tensors(contract: Contract, given: dict[str, Any], at: str, limits: LimitSettings) -> Batch:
+    """Return tensors that differ in length: together they are one request."""
+    errors: list[FieldError] = []
+    tensors: dict[str, Any] = {}
+    for column in contract.columns:
+        where = join_path(at, column.name)
+        values = _row_list(given[column.name], where, limits)
+        rows = _convert_column(contract, column.name, values, where, errors)
+        raise_field_errors(errors)
+        one = Contract((column,))
+        tensors[column.name] = np.stack([value for (value,) in check_tensor_shapes(one, [(row,) for row in rows], at)])
+    return Batch(1, [(None,) * len(contract.columns)], tensors=tensors)
+
+
+def _tensor_records(contract: Contract, layout: str, value: Any, limits: LimitSettings) -> list[dict[str, Any]]:
+    """Return the rows of a data frame for a model that takes tensors, as objects with one value for each tensor.
+
+    As in MLflow, the columns of a matrix can come one by one, and the values of a row as a flat list.
+    """
+    if layout == "dataframe_split":
+        split = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+        data = _row_list(split.get("data"), "dataframe_split.data", limits)
+        width = len(data[0]) if isinstance(data[0], list) else 0
+        names = split.get("columns")
+        names = list(range(width)) if not isinstance(names, list) else names
+        for index, row in enumerate(data):
+            if not isinstance(row, list) or len(cast("list[Any]", row)) != len(names):
+                raise invalid_field(f"dataframe_split.data[{index}]", f"expected a list of {len(names)} values")
+        rows = [dict(zip(map(str, names), row, strict=True)) for row in data]
+    else:
+        rows = _row_list(value, layout, limits)
+        for index, row in enumerate(rows):
+            if not isinstance(row, dict):
+                raise invalid_field(f"{layout}[{index}]", f"expected an object, got {show_value(row)}")
+    width = max(map(len, rows))
+    if width > limits.columns:
+        raise too_many_columns(width, limits)
+    first = contract.columns[0]
+    if not contract.named:
+        # The only tensor has no name: it gets the only column, or all of them.
+        rows = [{first.name: next(iter(row.values())) if len(row) == 1 else list(row.values())} for row in rows]
+    return [
+        {column.name: _nested_cell(column, row[column.name]) for column in contract.columns if column.name in row}
+        for row in rows
+    ]
+
+
+def _nested_cell(column: Column, value: Any) -> Any:
+    """Return a flat list as lists nested like a row of the tensor; a single value as a list of one."""
+    shape = column.shape[1:]
+    if shape == (1,) and not isinstance(value, list):
+        return [value]
+    if len(shape) < 2 or -1 in shape or not isinstance(value, list):
+        return value
+    flat = cast("list[Any]", value)
+    if len(flat) != math.prod(shape) or any(isinstance(item, list) for item in flat):
+        return flat
+    for size in reversed(shape[1:]):
+        flat = [flat[start : start + size] for start in range(0, len(flat), size)]
+    return flat
 
 
 def _convert_column(
@@ -276,6 +345,8 @@ def _read_list(contract: Contract, value: Any, at: str, limits: LimitSettings) -
 
 def _are_values(column: Column, given: list[Any]) -> bool:
     """Return whether the items of `given` are values of the only column, not rows."""
+    if column.dtype == "object" and not all(isinstance(item, dict) and column.name in item for item in given):
+        return True
     if any(isinstance(item, dict) for item in given):
         return False
     if column.kind == "json":

@@ -87,7 +87,9 @@ class Column:
     def expected(self) -> str:
         """The expected type, for error messages."""
         if self.kind == "tensor":
-            return f"{self.dtype} values" + (f" of shape {list(self.shape[1:])}" if self.shape[1:] else "")
+            return f"{'JSON' if self.dtype == 'object' else self.dtype} values" + (
+                f" of shape {list(self.shape[1:])}" if self.shape[1:] else ""
+            )
         return f"{EXPECTED[self.kind]} ({self.kind})" + ("" if self.required else " or null")
 
     def convert(self, value: Any) -> Any:
@@ -96,7 +98,7 @@ class Column:
         Raises:
             InvalidValueError: it is invalid.
         """
-        if value is None:
+        if value is None and not self._has_null:
             if not self.required:
                 return None
         elif self.kind == "tensor":
@@ -106,6 +108,11 @@ class Column:
         else:
             return convert_scalar(self.kind, value, printable(self.name), self.expected)
         raise InvalidValueError(f"{printable(self.name)} must be {self.expected}, got null")
+
+    @property
+    def _has_null(self) -> bool:
+        """Whether null is one of the values, also if the column is required."""
+        return self.dtype == "object" or (self.spec or {}).get("type") == "any"
 
     def _convert_tensor(self, value: Any) -> np.ndarray[Any, Any]:
         shape: list[int] = []
@@ -133,15 +140,23 @@ class Column:
             InvalidValueError: one is invalid.
         """
         kinds = set(map(type, flat))
-        if self.dtype in ("str", "object"):
+        if self.dtype == "object":
+            objects = np.empty(len(flat), dtype=object)
+            for position, value in enumerate(flat):
+                objects[position] = _check_json(value, printable(self.name))
+            return objects
+        if self.dtype == "str":
             if kinds <= {str}:
                 for text in flat:
                     _check_text(text, printable(self.name))
-                return np.array(flat, dtype=object if self.dtype == "object" else str)
+                return np.array(flat, dtype=str)
         else:
             dtype = np.dtype(self.dtype)
             if dtype.kind == "b" and kinds <= {bool}:
                 return np.array(flat, dtype=dtype)
+            if dtype.kind in "iu" and kinds <= {int, float} and all(number == number // 1 for number in flat):
+                flat = [int(number) for number in flat]
+                kinds = {int}
             if (dtype.kind in "iu" and kinds <= {int}) or (dtype.kind == "f" and kinds <= {int, float}):
                 return self._number_array(flat, dtype)
         accepted = _JSON_TYPES["U" if self.dtype in ("str", "object") else np.dtype(self.dtype).kind]

@@ -177,6 +177,39 @@ def _without_zone(moment: datetime | None) -> Any:
     return None if moment is None else moment.replace(tzinfo=None)
 
 
+def tensor(values: Any, dtype: str, shape: Sequence[int]) -> Any:
+    """Return nested lists as an array of this shape; objects are never taken for further dimensions."""
+    if dtype != "object":
+        return np.array(values, dtype=dtype).reshape(shape)
+    for _ in shape[1:]:
+        values = [item for value in values for item in value]
+    objects = np.empty(len(values), dtype=object)
+    for position, value in enumerate(values):
+        objects[position] = copied(value)
+    return objects.reshape(shape)
+
+
+def rows_of_tensor(column: Mapping[str, Any], rows: Sequence[Any]) -> Any:
+    """Return rows of an Arrow column, nested lists, as one array. Objects are JSON text in Arrow."""
+    depth = len(column["shape"]) - 1
+    if column["dtype"] == "object":
+        rows = [_on_leaves(json.loads, row, depth) for row in rows]
+    shape, level = [len(rows)], rows
+    for _ in range(depth):
+        level = level[0]
+        shape.append(len(level))
+    return tensor(rows, column["dtype"], shape)
+
+
+def object_texts(row: Any, depth: int) -> Any:
+    """Return a row of an object tensor, lists nested `depth` times, with its values as JSON text."""
+    return _on_leaves(json.dumps, row, depth)
+
+
+def _on_leaves(change: Any, value: Any, depth: int) -> Any:
+    return [_on_leaves(change, item, depth - 1) for item in value] if depth else change(value)
+
+
 def predict(model: Any, columns: Sequence[Mapping[str, Any]], data: Any, params: Any = None) -> Any:
     """Return the answer of a model that MLflow loaded.
 

@@ -173,7 +173,9 @@ def _optional_json(spec: Mapping[str, Any], limits: LimitSettings) -> dict[str, 
 
 
 def _tensor(column: Column, limits: LimitSettings) -> dict[str, Any]:
-    if column.dtype in ("str", "object"):
+    if column.dtype == "object":
+        schema: dict[str, Any] = {"$ref": "#/components/schemas/AnyValue"}
+    elif column.dtype == "str":
         schema = _scalar("string", limits)
     elif column.dtype == "bool":
         schema = _scalar("boolean", limits)

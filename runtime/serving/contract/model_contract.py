@@ -171,6 +171,12 @@ class Contract:
             not column.shape or (column.shape[0] == -1 and -1 not in column.shape[1:]) for column in self.columns
         )
 
+    @property
+    def fixed_rows(self) -> int | None:
+        """The number of rows of each request; None if any number is accepted."""
+        sizes = [column.shape[0] for column in self.columns if column.shape]
+        return sizes[0] if sizes and sizes[0] >= 0 else None
+
     @cached_property
     def schema(self) -> pa.Schema:
         """The columns as an Arrow schema."""
@@ -219,7 +225,7 @@ class Contract:
             if column.kind == "json":
                 plain = [None if value is None else json.dumps(value) for value in values]
             elif column.kind == "tensor":
-                plain = [None if value is None else value.tolist() for value in values]
+                plain = [None if value is None else _plain_row(column, value) for value in values]
             arrays.append(pa.array(plain, kind))
         return arrays
 
@@ -249,11 +255,15 @@ class Contract:
 
     @cached_property
     def _labels(self) -> Any:
-        if not self.named:
-            return range(len(self.columns))
-        return [frames.label_of(column, at, self.named) for at, column in enumerate(self.documents)]
+        """The labels of a data frame with all columns, as pandas makes them."""
+        import pandas as pd
+
+        labels = [frames.label_of(column, at, self.named) for at, column in enumerate(self.documents)]
+        return pd.DataFrame({label: np.empty(0) for label in labels}).columns
 
     def _tensor_arrays(self, batch: Batch) -> Any:
+        if batch.tensors is not None:
+            return {name: array.copy() for name, array in batch.tensors.items()}
         columns = zip(*self.to_tuples(batch), strict=True)
         arrays = {
             column.name: np.stack(cast("Any", values)) for column, values in zip(self.columns, columns, strict=True)
@@ -302,6 +312,11 @@ def _column(spec: Any, name: str) -> Column:
     return Column(name, "json", spec.required, spec=described)
 
 
+def _plain_row(column: Column, value: np.ndarray[Any, Any]) -> Any:
+    row = value.tolist()
+    return frames.object_texts(row, len(column.shape) - 1) if column.dtype == "object" else row
+
+
 def _lenient(spec: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Return a type without its checks of members: the type hint has defaults, which the signature does not know."""
     if spec is None:
@@ -342,7 +357,7 @@ def _python(column: Column, array: pa.Array) -> list[Any]:
     read: dict[str, Callable[[Any], Any]] = {
         "json": json.loads,
         "datetime": lambda moment: moment.astimezone(UTC),
-        "tensor": lambda nested: np.array(nested, dtype=column.dtype),
+        "tensor": lambda nested: frames.rows_of_tensor(column.to_json(), [nested])[0, ...],
     }
     if column.kind in read:
         values = [None if value is None else read[column.kind](value) for value in values]

@@ -22,18 +22,14 @@ def answer_kind(engine: Engine, rows: Sequence[Row], outputs: Outputs) -> tuple[
         outputs: its answer to them.
     """
     answers = [outputs]
-    targets = outputs if isinstance(outputs, Answer) and outputs.form == "targets" else None
-    samples = [list(rows[:1]), list(rows[:1]) * _REPEATED]
-    if targets is not None:
-        samples.append(list(rows[:1]) * (len(targets.parts) + 1))
-    for sample in samples:
-        if len(sample) == len(rows) and targets is None:
+    for sample in (list(rows[:1]), list(rows[:1]) * _REPEATED):
+        if len(sample) == len(rows):
             continue
         try:
             answers.append(engine.predict(Batch(len(sample), sample)))
         except Exception:  # noqa: BLE001, S112 - it may refuse another number of rows; those that it accepts decide
             continue
     by_request = any(isinstance(each, Answer) and each.rows is None for each in answers)
-    # Arrays for each row only look like targets if there are as many rows as arrays, so the last answer decides.
-    last = answers[-1]
-    return by_request, last.form if isinstance(last, Answer) else ""
+    forms = [each.form if isinstance(each, Answer) else "" for each in answers]
+    # An array for each row looks like targets if there are as many rows as arrays, but only then.
+    return by_request, next((form for form in forms if form != "targets"), "targets")

@@ -23,8 +23,9 @@ import pyarrow as pa
 
 from ...common.files import write_private
 from ...common.target import Target
+from ..codecs.answer_columns import arrow_array
 from ..contract.model_contract import Contract
-from .outputs import Answer
+from .outputs import Answer, plain
 
 if TYPE_CHECKING:
     from ..inference.batch import Outputs
@@ -210,7 +211,7 @@ def _version(name: str) -> str | None:
 def output_type(output: Output, values: Outputs) -> pa.StructType:
     """Return the type of outputs such as `values`: a struct with one field, named `output`.
 
-    Values that are nested, or differ in type from row to row, are stored as JSON text.
+    Values that are nested, or differ in type from row to row, are stored as JSON text, and times as ISO 8601 text.
     """
     if output == "score":
         return pa.struct([(output, pa.float64())])
@@ -218,12 +219,19 @@ def output_type(output: Output, values: Outputs) -> pa.StructType:
         return pa.struct([(output, pa.list_(pa.float64()))])
     if isinstance(values, np.ndarray):
         return pa.struct([(output, pa.float64() if values.ndim == 1 else pa.list_(pa.float64()))])
-    rows = values.to_rows() if isinstance(values, Answer) else values
-    try:
-        kind = pa.string() if rows is None else pa.array(rows).type
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
-        kind = pa.string()
+    kind = _kind(values)
     return pa.struct([(output, kind if _is_flat(kind) else pa.string())])
+
+
+def _kind(values: Outputs) -> pa.DataType:
+    rows = values.to_rows() if isinstance(values, Answer) else values
+    if rows is None:
+        return pa.string()
+    if isinstance(values, Answer) and values.form in ("frame", "mapping"):
+        return pa.struct(
+            [(name, arrow_array(plain(part)).type) for name, part in zip(values.names, values.parts, strict=True)]
+        )
+    return arrow_array(rows).type
 
 
 def _is_flat(kind: pa.DataType) -> bool:

@@ -36,6 +36,8 @@ class Batch:
         absent: positions of optional columns that no row has; their values are null, and the model does not get them.
         index: the labels of the rows in `dataframe_split`; None if not sent.
         params: the inference parameters with their defaults; None if the signature has none.
+        tensors: the inputs of a request whose tensors differ in length, by name. Such a request has no rows: it counts
+            as one, whose values are null.
     """
 
     rows: int
@@ -44,6 +46,7 @@ class Batch:
     absent: frozenset[int] = frozenset()
     index: Sequence[Any] | None = None
     params: Mapping[str, Any] | None = None
+    tensors: Mapping[str, NDArray[Any]] | None = None
 
     @classmethod
     def merged(cls, batches: Sequence[Batch]) -> Batch:
@@ -68,6 +71,8 @@ class Batch:
             and self.params == other.params
             and self.index is None
             and other.index is None
+            and self.tensors is None
+            and other.tensors is None
         )
 
 

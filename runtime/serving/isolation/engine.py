@@ -261,6 +261,8 @@ def _call_options(batch: Batch) -> dict[str, Any]:
         options["index"] = list(batch.index)
     if batch.params is not None:
         options["params"] = dict(batch.params)
+    if batch.tensors is not None:
+        options["tensors"] = {name: [list(array.shape), array.tolist()] for name, array in batch.tensors.items()}
     return options
 
 

@@ -191,22 +191,24 @@ class Model:
         """Return `batch` in the form that MLflow passes to a model, as the server's `Contract.to_pandas` does."""
         columns = self.contract["columns"]
         if columns[0]["kind"] == "tensor":
-            return self.tensors(batch)
+            return self.tensors(batch, options.get("tensors"))
         if self.contract["hinted"]:
             return self.frames.plain(columns[0], batch.column(0))
         named, missing_text = self.contract["named"], self.contract["missing_text"]
         absent, index = options.get("absent", ()), options.get("index")
         return self.frames.frame(columns, batch.columns, named, missing_text, absent, index, batch.num_rows)
 
-    def tensors(self, batch: Any) -> Any:
-        """Return `batch` as one array, or as several named arrays."""
-        import numpy as np
-
+    def tensors(self, batch: Any, whole: dict[str, Any] | None) -> Any:
+        """Return `batch`, or `whole` if the tensors differ in length, as one array or as several named arrays."""
+        columns = self.contract["columns"]
+        if whole is not None:
+            return {
+                column["name"]: self.frames.tensor(whole[column["name"]][1], column["dtype"], whole[column["name"]][0])
+                for column in columns
+            }
         arrays = {
-            column["name"]: np.array(array.to_pylist(), dtype=column["dtype"]).reshape(
-                [len(array), *column["shape"][1:]] if -1 not in column["shape"][1:] else np.shape(array.to_pylist())
-            )
-            for column, array in zip(self.contract["columns"], batch.columns)
+            column["name"]: self.frames.rows_of_tensor(column, array.to_pylist())
+            for column, array in zip(columns, batch.columns)
         }
         return arrays if len(arrays) > 1 or self.contract["named"] else next(iter(arrays.values()))
 

@@ -67,6 +67,7 @@ _PROTOCOL_PARAMETERS = frozenset(
 )
 _NUMBERS = frozenset({"integer", "long", "float", "double"})
 _DIMENSIONS = 16
+_NAMES = ("model_name", "model_version")
 _dump = msgspec.json.Encoder().encode
 
 
@@ -168,17 +169,23 @@ def decode(model: ServedModel, request: InferenceRequest, limits: LimitSettings)
     body_type(request.content_type, _BODIES)
     head, binary = _split_body(request)
     document = parse_json(head, depth=limits.depth, text=limits.text)
-    unknown = [key for key in document if key not in ("id", "parameters", "inputs", "outputs")]
+    unknown = [key for key in document if key not in ("id", "parameters", "inputs", "outputs", *_NAMES)]
     raise_field_errors([FieldError(printable(key), "unknown key") for key in unknown])
+    _check_names(document, model)
     options = _output_options(document, model)
     content_type = read_content_type(_parameters(document, ""), "parameters")
     tensors = _tensors(document.get("inputs"), binary, content_type, limits)
     contract = model.contract
-    rows = _row_count(tensors, limits)
+    whole = contract.is_tensor and len({tensor.shape[0] for tensor in tensors}) > 1
+    rows = 1 if whole else _row_count(tensors, limits)
     parameters = _parameters(document, "")
     times = read_event_times(parameters.get(EVENT_TIME), rows)
     matrix = None if contract.is_tensor else _double_matrix(contract, tensors)
-    if contract.is_tensor:
+    if whole:
+        # The tensors differ in length: together they are one request.
+        arrays = {name: np.asarray(array) for name, array in _tensor_arrays(contract, tensors, limits).items()}
+        batch = Batch(1, [(None,) * len(contract.columns)], tensors=arrays)
+    elif contract.is_tensor:
         batch = Batch(rows, _tensor_rows(contract, tensors, rows, limits))
     elif matrix is not None:
         batch = contract.columnar_if_large(Batch(rows, list(map(tuple, matrix.tolist()))))
@@ -197,6 +204,14 @@ def _inference_params(contract: Contract, parameters: dict[str, Any]) -> Mapping
         if key not in _RESERVED and (key in names or key not in _PROTOCOL_PARAMETERS)
     }
     return read_params(contract, given, "parameters")
+
+
+def _check_names(document: dict[str, Any], model: ServedModel) -> None:
+    """Check the names of model and version, which KServe's client also writes into the body."""
+    for key, served in zip(_NAMES, (model.info.model, model.info.version), strict=True):
+        given = document.get(key)
+        if given not in (None, served):
+            raise invalid_field(key, f"this server serves {served}, got {show_value(given)}")
 
 
 def _split_body(request: InferenceRequest) -> tuple[bytes, memoryview]:
@@ -228,7 +243,8 @@ def _output_options(document: dict[str, Any], model: ServedModel) -> _OutputOpti
     if identifier is not None and (not isinstance(identifier, str) or not _is_encodable(identifier)):
         raise invalid_field("id", "expected a string")
     binary = bool(_flag(_parameters(document, ""), "binary_data_output", "parameters"))
-    outputs = document.get("outputs", [])
+    outputs = document.get("outputs")
+    outputs = [] if outputs is None else outputs
     # The answer of a whole request may have other outputs than the one for the sample.
     known = None if model.by_request else [each["name"] for each in output_tensors(model)]
     expected = "expected a list of outputs" if known is None else f"expected outputs of this model: {', '.join(known)}"
@@ -237,8 +253,10 @@ def _output_options(document: dict[str, Any], model: ServedModel) -> _OutputOpti
     chosen: dict[str, bool] = {}
     for at, output in enumerate(cast("list[Any]", outputs)):
         name = cast("dict[str, Any]", output).get("name") if isinstance(output, dict) else None
-        if not isinstance(name, str) or name in chosen or (known is not None and name not in known):
-            raise invalid_field(f"outputs[{at}]", "duplicate output" if name in chosen else expected)
+        if not isinstance(name, str) or (known is not None and name not in known):
+            raise invalid_field(f"outputs[{at}]", expected)
+        if name in chosen:
+            raise invalid_field(f"outputs[{at}]", "duplicate output")
         parameters = _parameters(cast("dict[str, Any]", output), f"outputs[{at}]")
         if parameters.get("classification"):
             raise invalid_field(f"outputs[{at}].parameters.classification", "not supported")
@@ -385,6 +403,14 @@ def _batch(contract: Contract, tensors: list[Tensor], rows: int, limits: LimitSe
 
 
 def _tensor_rows(contract: Contract, tensors: list[Tensor], rows: int, limits: LimitSettings) -> list[tuple[Any, ...]]:
+    arrays = _tensor_arrays(contract, tensors, limits)
+    # The ellipsis keeps a single value an array.
+    converted = [[arrays[name][row, ...] for row in range(rows)] for name in contract.names]
+    return check_tensor_shapes(contract, list(zip(*converted, strict=True)), "inputs")
+
+
+def _tensor_arrays(contract: Contract, tensors: list[Tensor], limits: LimitSettings) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the tensors of the signature, checked, by name."""
     given = {tensor.name: tensor for tensor in tensors}
     if len(tensors) == 1 and len(contract.columns) == 1:
         # MLServer's codecs for one array call it input-1.
@@ -393,20 +419,19 @@ def _tensor_rows(contract: Contract, tensors: list[Tensor], rows: int, limits: L
     errors = [FieldError(f"{each.at}.name", "unknown input") for each in tensors if each.name not in contract.positions]
     errors += [FieldError(join_path("inputs", name), "missing") for name in contract.names if name not in given]
     raise_field_errors(errors)
-    converted: list[Any] = []
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
     for column in contract.columns:
         tensor = given[column.name]
-        expected, shape = column.shape[1:], tensor.shape[1:]
-        if not expected and shape == (1,):
+        expected, shape = column.shape, tensor.shape
+        if len(expected) == 1 and shape[1:] == (1,):
             # MLServer's codecs write one value per row as [n, 1].
-            tensor = replace(tensor, shape=(rows,))
-            shape = ()
+            shape = shape[:1]
         if len(expected) != len(shape) or any(size not in (-1, got) for size, got in zip(expected, shape, strict=True)):
-            raise invalid_field(f"{tensor.at}.shape", f"expected {[rows, *expected]}")
-        array = _tensor_array(column, tensor, limits).reshape(tensor.shape)
-        # The ellipsis keeps a single value an array.
-        converted.append([array[row, ...] for row in range(rows)])
-    return check_tensor_shapes(contract, list(zip(*converted, strict=True)), "inputs")
+            raise invalid_field(f"{tensor.at}.shape", f"expected {list(expected)}, where -1 is any size")
+        if shape[0] > limits.rows:
+            raise too_many_rows(shape[0], limits)
+        arrays[column.name] = _tensor_array(column, tensor, limits).reshape(shape)
+    return arrays
 
 
 def _tensor_array(column: Column, tensor: Tensor, limits: LimitSettings) -> np.ndarray[Any, Any]:

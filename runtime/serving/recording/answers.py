@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
-from ..codecs.answer_columns import json_text, text_with_nulls
+from ..codecs.answer_columns import json_text, text_with_nulls, typed_array
 from ..engines.outputs import Answer
 from ..inference.batch import Outputs
 
@@ -89,10 +89,7 @@ def _typed(values: list[Any], kind: pa.DataType) -> pa.Array | None:
             return None
         nulls = [field.name for field in kind if pa.types.is_string(field.type)]
         values = [_without_nan(each, nulls) for each in values]
-    try:
-        return pa.array(values, kind)
-    except (pa.ArrowException, OverflowError, TypeError, ValueError):
-        return None
+    return typed_array(values, kind)
 
 
 def _without_nan(row: dict[str, Any] | None, names: list[str]) -> dict[str, Any] | None:

@@ -24,6 +24,7 @@ from ..engines.prepared import HasPreparationSettings, Output, Prepared
 from ..inference.batch import Batch, Engine, Outputs
 
 _WARM_ROUNDS = 3
+_DIMENSIONS = {"score": 1, "scores": 2}
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class ServedModel:
         else:
             if len(outputs) != batch.rows:
                 raise UnfitError(f"the model returned {len(outputs)} values for {batch.rows} rows")
-            dimensions = {"score": 1, "scores": 2}.get(self.output)
+            dimensions = _DIMENSIONS.get(self.output)
             is_expected = dimensions is None or (isinstance(outputs, np.ndarray) and outputs.ndim == dimensions)
         if not is_expected:
             raise UnfitError(f"the model no longer returns {self.output}")
@@ -166,7 +167,8 @@ def load(
 def _warm(model: ServedModel, sample: pa.RecordBatch) -> None:
     """Predict the sample as tuples and as a record batch, so that lazy initialisation happens now."""
     rows = model.contract.to_tuples(Batch(sample.num_rows, sample))
-    batches = [Batch(sample.num_rows, sample), Batch(1, rows[:1]), Batch(len(rows), rows)]
+    few = rows[: model.contract.fixed_rows or 1]
+    batches = [Batch(sample.num_rows, sample), Batch(len(few), few), Batch(len(rows), rows)]
     for _ in range(_WARM_ROUNDS):
         for batch in batches if model.engine.mergeable else batches[1:2]:
             model.predict(batch)

@@ -269,7 +269,8 @@ def _build(
         rows = sample_rows.model_rows(mlmodel, contract, folder)
         has_example = bool(rows)
         if not has_example:
-            rows = sample_rows.random_rows(contract, _GENERATED_ROWS)
+            rows = sample_rows.random_rows(contract, contract.fixed_rows or _GENERATED_ROWS)
+        rows = rows[: contract.fixed_rows]
         rows, outputs = _predict_sample(original.engine, rows, has_example)
         output = _output_name(mlmodel, outputs)
         if output == "score":
@@ -293,7 +294,7 @@ def _build(
             spec, note = choice.engine, _join_notes(choice.note, note)
     finally:
         original.engine.close()
-    warm = rows[:_WARM_ROWS]
+    warm = rows[: contract.fixed_rows or _WARM_ROWS]
     write_sample(work, contract.to_record_batch(Batch(len(warm), warm)))
     example = [
         dict(zip(contract.names, map(to_json_value, row), strict=True))

@@ -50,7 +50,9 @@ def find(
         except ValueError:
             raise ConfigError("not a request id", field="REQUEST-ID", value=request_id) from None
     if as_json:
-        files = [{"path": str(each.path), "rows": each.rows.to_pylist()} for each in found]
+        from ....runtime.serving.codecs.answer_columns import without_non_finite
+
+        files = [{"path": str(each.path), "rows": without_non_finite(each.rows.to_pylist())} for each in found]
         typer.echo(json.dumps({"request_id": request_id, "found": files}, indent=2, default=_json_value))
     else:
         for each in found:
@@ -157,7 +159,11 @@ def _model_capture(model: str, stack: str | None) -> tuple[Path, Path | None]:
 
 
 def _line(row: dict[str, Any]) -> str:
-    outputs = ", ".join(f"{name} {value}" for name, value in row["outputs"].items())
+    if row["outputs"] is not None:
+        outputs = ", ".join(f"{name} {value}" for name, value in row["outputs"].items())
+    else:
+        # Of the whole request; row 0 has it.
+        outputs = f"answer {row['answer']}" if row["answer"] is not None else "answer of the request in row 0"
     features = " ".join(f"{name}={_json_value(value)}" for name, value in row["features"].items())
     version = f"{row['model']} version {row['version']} as {row['role']}"
     sender = f" for key {row['key']}" if row.get("key") else ""

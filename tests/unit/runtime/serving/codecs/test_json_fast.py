@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -27,7 +28,7 @@ def exactly(contract: Contract, body: bytes, limits: LimitSettings = LIMITS) -> 
 
 def plainly(batch: Batch) -> str:
     """Told apart by it are 1 and 1.0 and true, 0.0 and -0.0, and zones of times."""
-    return repr((batch.rows, batch.values, batch.event_times))
+    return repr((batch.rows, batch.values, batch.event_times, sorted(batch.absent), batch.index, batch.params))
 
 
 def compare(contract: Contract, body: bytes, limits: LimitSettings = LIMITS) -> bool:
@@ -83,8 +84,8 @@ def test_rows_of_predict_are_read_alike(data: st.DataObject) -> None:
         document = parse_json(body, depth=LIMITS.depth, text=LIMITS.text)
         assert set(document) <= {"rows", "event_time"}
         exact = read_records(contract, document["rows"], "rows", LIMITS)
-        times = read_event_times(document.get("event_time"), len(exact))
-        assert plainly(fast) == plainly(Batch(len(exact), exact, times))
+        times = read_event_times(document.get("event_time"), exact.rows)
+        assert plainly(fast) == plainly(replace(exact, event_times=times))
 
 
 def test_the_usual_bodies_are_read_fast() -> None:
@@ -100,6 +101,9 @@ def test_the_usual_bodies_are_read_fast() -> None:
         {"dataframe_split": {"columns": names, "data": [[row[name] for name in names] for row in rows]}},
         {"dataframe_split": {"columns": names[::-1], "data": [[row[name] for name in names[::-1]] for row in rows]}},
         {"dataframe_split": {"index": [0], "columns": names, "data": [[ROW[name] for name in names]]}},
+        {"dataframe_split": {"index": [7], "columns": names, "data": [[ROW[name] for name in names]]}},
+        {"dataframe_split": {"index": [7], "columns": names[::-1], "data": [[ROW[name] for name in names[::-1]]]}},
+        {"dataframe_records": [short, short]},
     ]
     for document in usual:
         assert compare(MIXED, json.dumps(document).encode()), document
@@ -112,6 +116,16 @@ def test_the_usual_bodies_are_read_fast() -> None:
         assert compare(unnamed, json.dumps({"dataframe_split": split}).encode())
     assert compare(unnamed, b'{"instances": [[1, 2.5], [3, 4]]}')
     assert compare(unnamed, b'{"dataframe_records": [{"0": 1, "1": 2.5}]}')
+
+
+def test_names_that_are_integers_are_read_fast() -> None:
+    years = Contract(tuple(Column(str(year), "double", integer_name=True) for year in (2019, 2020)))
+    for names in ([2019, 2020], ["2019", "2020"], [2019, "2020"]):
+        assert compare(years, json.dumps({"dataframe_split": {"columns": names, "data": [[1, 2.5]]}}).encode())
+    mixed = Contract((years.columns[0], Column("a", "double")))
+    assert compare(mixed, b'{"dataframe_split": {"columns": [2019, "a"], "data": [[1, 2.5]]}}')
+    texts_ = Contract((years.columns[0], Column("2020", "double")))
+    assert not compare(texts_, b'{"dataframe_split": {"columns": [2019, 2020], "data": [[1, 2.5]]}}')
 
 
 def test_a_key_which_comes_twice_is_never_overseen() -> None:

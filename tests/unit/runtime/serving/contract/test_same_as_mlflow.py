@@ -5,17 +5,24 @@ Each difference is a test of its own, which says what MLflow does.
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pydantic
 import pytest
 from mlflow.exceptions import MlflowException
-from mlflow.types import ColSpec, ParamSpec
+from mlflow.types import ColSpec, ParamSpec, TensorSpec
 from mlflow.types.schema import AnyType, Array, DataType, Map, Object, Property
+from mlflow.types.type_hints import _convert_data_to_type_hint, _infer_schema_from_list_type_hint
+from tidemill.runtime.serving.contract.model_contract import Contract
 from tidemill.runtime.serving.http.errors import Problem
+from tidemill.runtime.serving.protocols.mlflow import read_json
 
-from tests.support.oracle import seen_in_mlflow, seen_in_tidemill, signature
+from tests.support.oracle import contract_of, seen_in_mlflow, seen_in_tidemill, signature
+from tests.support.protocols import LIMITS
 
 VALUES: dict[str, Any] = {
     "long": 3,
@@ -361,3 +368,127 @@ def test_a_model_owns_its_parameters() -> None:
     body = {"dataframe_records": [{"x": 1.0}]}
     seen_in_tidemill(of, body).params["p"].append(3)
     assert seen_in_tidemill(of, body).params == {"p": [1, 2]}
+
+
+def tensor(dtype: str, shape: tuple[int, ...], name: str | None = None) -> Any:
+    return TensorSpec(np.dtype(dtype), shape, name)
+
+
+PAIR = [tensor("float64", (-1, 2), "a"), tensor("int64", (-1,), "b")]
+IMAGE = [tensor("float32", (1, 2, 2))]
+MATRIX = [tensor("float64", (-1, 2))]
+
+
+@pytest.mark.parametrize(
+    ("specs", "payload"),
+    [
+        (PAIR, {"inputs": {"a": [[1, 2], [3, 4]], "b": [1, 2, 3]}}),
+        (PAIR, {"inputs": {"a": [[1, 2], [3, 4]], "b": [5]}}),
+        (PAIR, {"inputs": {"a": [[1, 2]], "b": [1]}}),
+        (PAIR, {"inputs": {"a": [[1, 2]], "b": [1.0], "zz": [1]}}),
+        (PAIR, {"instances": [{"a": [1, 2], "b": 1}, {"a": [3, 4], "b": 2}]}),
+        (PAIR, {"dataframe_split": {"columns": ["a", "b"], "data": [[[1, 2], 3], [[4, 5], 6]]}}),
+        (PAIR, {"dataframe_records": [{"a": [1, 2], "b": 3}]}),
+        ([tensor("object", (-1,))], {"inputs": ["a", 1, None, {"x": 1}]}),
+        ([tensor("object", (-1,))], {"inputs": [[1, 2], [3]]}),
+        ([tensor("object", (-1,))], {"instances": ["a"]}),
+        ([tensor("object", (-1, 2))], {"inputs": [["a", 1], ["b", None]]}),
+        ([tensor("object", (-1,), "o"), tensor("int64", (-1,), "n")], {"inputs": {"o": ["a", 1.5], "n": [1, 2]}}),
+        ([tensor("str", (-1,))], {"inputs": ["a", "bc"]}),
+        (IMAGE, {"inputs": [[[1, 2], [3, 4]]]}),
+        (IMAGE, {"instances": [[[1, 2], [3, 4]]]}),
+        ([tensor("float32", (2,))], {"inputs": [1, 2]}),
+        (MATRIX, {"inputs": [[1, 2]]}),
+        (MATRIX, {"dataframe_split": {"data": [[1, 2], [3, 4]]}}),
+        (MATRIX, {"dataframe_split": {"columns": ["x", "y"], "data": [[1, 2], [3, 4]], "index": [5, 6]}}),
+        (MATRIX, {"dataframe_records": [{"x": 1, "y": 2}]}),
+        (MATRIX, {"dataframe_split": {"columns": ["x"], "data": [[[1, 2]], [[3, 4]]]}}),
+        ([tensor("float32", (-1, 2, 2))], {"dataframe_split": {"columns": ["x"], "data": [[[1, 2, 3, 4]]]}}),
+        ([tensor("float64", (-1, 1))], {"dataframe_split": {"columns": ["x"], "data": [[1], [2]]}}),
+        ([tensor("float64", (-1, 2), "a")], {"inputs": [[1, 2]]}),
+        ([tensor("int32", (-1,))], {"inputs": [1.0, 2]}),
+    ],
+)
+def test_tensors_are_the_same(specs: list[Any], payload: Any) -> None:
+    same(signature(specs), payload)
+
+
+@pytest.mark.parametrize(
+    ("specs", "payload"),
+    [
+        (IMAGE, {"inputs": [[[1, 2], [3, 4]], [[1, 2], [3, 4]]]}),
+        ([tensor("float32", (2,))], {"inputs": [1]}),
+        (PAIR, {"inputs": {"a": [[1, 2]]}}),
+        (MATRIX, {"inputs": [[1, 2, 3]]}),
+        (MATRIX, {"dataframe_split": {"data": [[1, 2, 3]]}}),
+        ([tensor("float64", (-1, -1))], {"inputs": [[1, 2], [3]]}),
+    ],
+)
+def test_tensors_that_mlflow_refuses_are_refused(specs: list[Any], payload: Any) -> None:
+    with pytest.raises(MlflowException):
+        seen_in_mlflow(signature(specs), payload)
+    with pytest.raises(Problem) as caught:
+        seen_in_tidemill(signature(specs), payload)
+    assert caught.value.status == 422
+
+
+def test_lists_in_an_object_tensor_stay_lists() -> None:
+    of, payload = signature([tensor("object", (-1,))]), {"inputs": [[1, 2], [3, 4]]}
+    # numpy makes a matrix of lists that happen to be equally long.
+    assert seen_in_mlflow(of, payload).data.shape == (2, 2)
+    assert seen_in_tidemill(of, payload).data.tolist() == [[1, 2], [3, 4]]
+    assert seen_in_tidemill(of, payload).data.shape == (2,)
+
+
+def test_object_tensors_pass_through_arrow() -> None:
+    contract = contract_of(signature([tensor("object", (-1, 2), "o"), tensor("object", (-1,), "p")]))
+    body = b'{"inputs": {"o": [["a", 1], [null, {"x": [1]}]], "p": [[1, 2], [3, 4]]}}'
+    batch = read_json(contract, body, LIMITS)
+    columnar = replace(batch, values=contract.to_record_batch(batch))
+    for form in (batch, columnar, replace(batch, values=contract.to_tuples(columnar))):
+        arrays = contract.to_pandas(form)
+        assert arrays["o"].tolist() == [["a", 1], [None, {"x": [1]}]]
+        assert (arrays["p"].shape, arrays["p"].tolist()) == ((2,), [[1, 2], [3, 4]])
+
+
+def test_tensors_of_different_lengths_are_one_request() -> None:
+    contract = contract_of(signature(PAIR))
+    batch = read_json(contract, b'{"inputs": {"a": [[1, 2], [3, 4]], "b": [1, 2, 3]}}', LIMITS)
+    assert batch.rows == 1
+    assert not batch.mergeable_with(batch)
+    assert contract.to_arrow(batch).to_pylist() == [{"a": None, "b": None}]
+    contract.to_pandas(batch)["b"][:] = 0
+    assert contract.to_pandas(batch)["b"].tolist() == [1, 2, 3], "the model gets a copy"
+
+
+class Item(pydantic.BaseModel):
+    a: int
+    b: float | None = None
+    t: list[str] = []
+
+
+HINTS: list[tuple[Any, Any]] = [
+    (list[Item], [{"a": 1}, {"a": 2, "b": 1.5, "t": ["x"]}, {"a": 1, "b": None}, {"a": 1, "further": 3}]),
+    (list[list[float]], [[1.0, 2.5], [3.5]]),
+    (list[dict[str, float]], [{"x": 1.5, "y": 2.5}, {}]),
+    (list[str], ["a", "b"]),
+    (list[int], [1, 2]),
+    (list[dict[str, Any]], [{"x": 1, "y": ["a", None]}]),
+    (list[Any], [1, "a", None, {"x": [1]}]),
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning")
+@pytest.mark.parametrize(("hint", "values"), HINTS)
+@pytest.mark.parametrize("rows", [1, 300])
+def test_a_model_with_a_type_hint_gets_the_same_values(hint: Any, values: list[Any], rows: int) -> None:
+    of = _infer_schema_from_list_type_hint(hint)
+    contract = Contract.from_json(json.loads(json.dumps(Contract.of(of, hinted=True).to_json())))
+    payload = (values * rows)[: max(rows, len(values))]
+    for layout in ("inputs", "instances"):
+        batch = read_json(contract, json.dumps({layout: payload}).encode(), LIMITS)
+        data = contract.to_pandas(batch)
+        assert repr(data) == repr(payload)
+        assert repr(_convert_data_to_type_hint(data, hint)) == repr(_convert_data_to_type_hint(payload, hint))
+    columnar = replace(batch, values=contract.to_record_batch(batch))
+    assert repr(contract.to_pandas(columnar)) == repr(payload)

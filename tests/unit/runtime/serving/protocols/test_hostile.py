@@ -165,6 +165,9 @@ def reference(body: bytes, form: str) -> list[tuple[Any, ...]]:
             if value is not None and column.kind in ("float", "double"):
                 assert type(value) in (int, float)
                 value = float(value)
+            if value is not None and column.kind in ("integer", "long"):
+                assert value == int(value)
+                value = int(value)
             row.append(value)
         rows.append(tuple(row))
     return rows

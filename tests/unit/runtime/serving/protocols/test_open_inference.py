@@ -192,6 +192,8 @@ def test_tensors_which_do_not_fit_are_refused(change: dict[str, Any], status: in
         ({"outputs": [{"name": "other"}]}, 422),
         ({"outputs": [{"name": "prediction"}] * 2}, 422),
         ({"outputs": [1]}, 422),
+        ({"outputs": [{"name": {}}]}, 422),
+        ({"outputs": [{"name": ["prediction"]}]}, 422),
         ({"outputs": {}}, 422),
         ({"outputs": [{"name": "prediction", "parameters": {"classification": 3}}]}, 422),
         ({"outputs": [{"name": "prediction", "parameters": {"binary_data": 1}}]}, 422),
@@ -381,3 +383,19 @@ def test_the_real_client_s_bodies_are_read(binary: bool) -> None:
         (1.5, None, "UA", None, 3, 1, 0.5, True, moment, None),
         (-2.0, None, "é", None, 2**62, -1, 1.5, False, moment, None),
     ]
+
+
+def test_the_names_of_model_and_version_in_a_body_are_checked() -> None:
+    # KServe's client writes them.
+    for names in ({"model_name": "flights"}, {"model_name": "flights", "model_version": "3"}, {"model_version": None}):
+        assert decode(numbers() | names, contract=NUMBERS).rows == 2
+    for names in ({"model_name": "other"}, {"model_version": "4"}, {"model_version": 3}, {"model_name": ["flights"]}):
+        status, fields = refused(numbers() | names, contract=NUMBERS)
+        assert (status, fields) == (422, list(names))
+
+
+def test_null_members_are_absent() -> None:
+    # Clients that dump their models without leaving out null.
+    inputs = [{**each, "parameters": None} for each in numbers()["inputs"]]
+    given = {"id": None, "parameters": None, "inputs": inputs, "outputs": None}
+    assert decode(given, contract=NUMBERS).rows == 2

@@ -27,11 +27,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from tidemill.runtime.serving.engines.errors import UnfitError
 from tidemill.runtime.serving.engines.mlmodel import MLmodel
+from tidemill.runtime.serving.engines.outputs import Answer
 from tidemill.runtime.serving.engines.prepared import Prepared
 from tidemill.runtime.serving.inference.batch import Batch
 from tidemill.runtime.serving.versions.model import ServedModel, load
 
-from tests.support.versions import info_of, prepared, save_version, served, wanted
+from tests.support.versions import info_of, prepared, rows_of, save_version, served, wanted
 
 FRAME = pd.DataFrame({"a": np.linspace(-1.0, 1.0, 40), "b": np.tile([0.5, 1.5], 20)})
 ROWS = [(0.25, 1.0), (-2.0, 0.0)]
@@ -41,7 +42,7 @@ CLASSES = np.arange(40) % 2
 def answers(model: ServedModel, rows: list[tuple[Any, ...]] = ROWS) -> list[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        given = model.predict(Batch(len(rows), rows))
+        given = rows_of(model.predict(Batch(len(rows), rows)))
     return given.tolist() if isinstance(given, np.ndarray) else given
 
 
@@ -275,11 +276,17 @@ def test_a_model_cannot_have_everything_trusted(tmp_path: Path, name: str) -> No
         MLmodel.read(folder / "model").check()
 
 
-def test_a_model_which_answers_nonsense_does_not_serve(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engines", [None, []], ids=["compiled", "itself"])
+def test_a_model_that_answers_nan_serves(tmp_path: Path, engines: Any) -> None:
     fitted = LinearRegression().fit(FRAME, FRAME["a"])
     fitted.coef_ = np.array([np.nan, 0.0])
-    with pytest.raises(UnfitError, match="not finite"):
-        prepared(save_version(tmp_path / "1", fitted, FRAME, method="predict"))
+    with served(save_version(tmp_path / "1", fitted, FRAME, method="predict"), wanted(engines)) as model:
+        assert np.isnan(answers(model)).all()
+        assert not model.by_request
+
+
+def test_a_folder_without_a_signature_or_a_model_does_not_serve(tmp_path: Path) -> None:
+    fitted = LinearRegression().fit(FRAME, FRAME["a"])
     with pytest.raises(UnfitError, match="signature"):
         prepared(save_version(tmp_path / "2", fitted, FRAME, method="predict", signature=False, input_example=None))
     with pytest.raises(UnfitError, match="no MLmodel file"):
@@ -311,6 +318,13 @@ def test_models_from_code_may_give_what_they_like(tmp_path: Path) -> None:
         expected = {"twice": 6.0, "year": 2022, "text": "X", "when": "2022-02-02T00:00:00"}
         assert answers(model, [(3.0, moment, "x")]) == [expected]
         assert str(model.output_type.field(0).type) == "struct<twice: double, year: int64, text: string, when: string>"
+        assert (model.form, model.by_request) == ("frame", False)
+        assert [(each["name"], each["datatype"], each["shape"]) for each in model.tensors] == [
+            ("twice", "FP64", [-1]),
+            ("year", "INT64", [-1]),
+            ("text", "BYTES", [-1]),
+            ("when", "BYTES", [-1]),
+        ]
         assert "mlflow.pyfunc" in model.engine_note
 
 
@@ -376,11 +390,55 @@ def test_a_function_in_a_pipeline_is_not_known(tmp_path: Path) -> None:
         assert "log1p" in model.merging_note
 
 
-def test_a_model_which_gives_another_number_of_rows_does_not_serve(tmp_path: Path) -> None:
-    folder = from_code(
-        tmp_path / "1", PYTHON_MODEL.format(body="return [1.0, 2.0, 3.0]"), pd.DataFrame({"n": [1.0, 2.0]})
+@pytest.mark.parametrize("example", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        ("return [1.0, 2.0, 3.0]", [1.0, 2.0, 3.0]),
+        ("return float(len(model_input))", 2.0),
+        ("return model_input['n'].tolist()[:2]", [0.5, -2.0]),
+        ("return {'low': [1.0], 'high': [2.0]}", {"low": [1.0], "high": [2.0]}),
+        ("return []", []),
+    ],
+)
+def test_a_model_which_gives_another_number_of_rows_answers_by_request(
+    tmp_path: Path, body: str, value: Any, example: int
+) -> None:
+    frame = pd.DataFrame({"n": [1.0, 2.0, 3.0]}).head(example)
+    folder = from_code(tmp_path / "1", PYTHON_MODEL.format(body=body), frame, input_example=frame)
+    with served(folder) as model:
+        assert (model.by_request, model.engine.mergeable) == (True, False)
+        assert "an answer does not have one value for each row" in model.engine_note
+        for rows in ([(0.5,), (-2.0,)], [(0.5,), (-2.0,), (1.0,)]):
+            answer = model.predict(Batch(len(rows), rows))
+            assert isinstance(answer, Answer)
+            assert answer.to_rows() is None
+            if "len(" not in body:
+                assert answer.to_mlflow() == value
+        assert str(model.output_type.field(0).type) == "string"
+
+
+def test_arrays_of_targets_and_of_rows_are_told_apart(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"n": [1.0, 2.0]})
+    of_rows = PYTHON_MODEL.format(body="import numpy as np; return [np.full((3, 2), v) for v in model_input['n']]")
+    of_targets = PYTHON_MODEL.format(
+        body="import numpy as np; return [np.full((len(model_input), 2), t + 0.5) for t in range(3)]"
     )
-    with pytest.raises(UnfitError, match="3 values for 50 rows"):
+    with served(from_code(tmp_path / "1", of_rows, frame, input_example=frame)) as model:
+        assert model.form == ""
+        # By chance, each of the three arrays has as many rows as the request.
+        assert answers(model, [(1.0,), (2.0,), (3.0,)]) == [
+            np.full((3, 2), value).tolist() for value in (1.0, 2.0, 3.0)
+        ]
+    with served(from_code(tmp_path / "2", of_targets, frame, input_example=frame)) as model:
+        assert model.form == "targets"
+        assert answers(model, [(1.0,), (2.0,), (3.0,)]) == [[[0.5, 0.5], [1.5, 1.5], [2.5, 2.5]]] * 3
+
+
+def test_an_object_that_is_no_answer_is_refused_with_its_name(tmp_path: Path) -> None:
+    body = "return (value for value in model_input['n'])"
+    folder = from_code(tmp_path / "1", PYTHON_MODEL.format(body=body), pd.DataFrame({"n": [1.0, 2.0]}))
+    with pytest.raises(UnfitError, match=r"the model returned a generator, .*; return a list"):
         prepared(folder)
 
 
@@ -400,6 +458,7 @@ def test_tensors_go_in_and_out(tmp_path: Path) -> None:
     with served(folder) as model:
         row = (np.arange(6, dtype=np.float32).reshape(2, 3),)
         assert answers(model, [row]) == [{"sum": 15.0, "first": [0.0, 1.0, 2.0]}]
+        assert [(each["name"], each["shape"]) for each in model.tensors] == [("sum", [-1]), ("first", [-1, 3])]
         packed = model.contract.to_record_batch(Batch(2, [row, row]))
         assert len(model.predict(Batch(2, packed))) == 2
 

@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator
 from tidemill.runtime.serving.contract.columns import InvalidValueError, parse_rfc3339
 from tidemill.runtime.serving.contract.json_schemas import time_schema
 from tidemill.runtime.serving.contract.model_contract import Column, Contract
+from tidemill.runtime.serving.contract.params import params_of
 from tidemill.runtime.serving.http.errors import Problem
 from tidemill.runtime.serving.http.openapi.document import openapi
 from tidemill.runtime.serving.protocols import mlflow, predict
@@ -122,9 +123,9 @@ def is_accepted(contract: Contract, document: Any) -> bool:
 
 
 def is_json_value(value: Any) -> bool:
-    """Return whether JSON and JSON Schema see the value as Python does: no NaN, infinity, 3.0 or half characters."""
+    """Return whether JSON and JSON Schema see the value as Python does: no NaN, infinity or half characters."""
     if isinstance(value, float):
-        return value == value and abs(value) != float("inf") and not value.is_integer()
+        return value == value and abs(value) != float("inf")
     if isinstance(value, str):
         return not re.search("[\ud800-\udfff]", value)
     if isinstance(value, dict):
@@ -139,6 +140,59 @@ def test_the_server_accepts_exactly_what_the_schema_allows(data: st.DataObject) 
     rows = data.draw(rows_of(contract, 0.1).filter(lambda rows: all(is_json_value(row) for row in rows)))
     document = {"rows": rows}
     assert validator(document_of(served(contract)), "/predict").is_valid(document) == is_accepted(contract, document)
+
+
+MOMENTS = [
+    "2013-07-01", "2013-07-01T12:00", "2013-07-01 12:00:00", "2013-07-01T12:00Z", "2013-07-01T12:00:00.5",
+    "2013-07-01T12:00:00.123456", "2013-07-01T12:00:00.123456000+02:00", "2013-07-01T12:00:00.1234567",
+    "2013-07-01T12:00:00.1234560001", "2013-07", "2013-07-01T", "2013-07-01T12", "2013-07-01Z", "2013-02-29",
+    "2013-07-01T24:00", "20130701", "2013-07-01T12:00:00+02", "",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", MOMENTS)
+def test_the_schema_of_times_of_columns_matches_the_reader(text: str) -> None:
+    contract = Contract(
+        (Column("t", "datetime"), Column("o", "json", spec={"type": "array", "items": {"type": "datetime"}}))
+    )
+    document = {"rows": [{"t": text, "o": [text]}]}
+    assert validator(document_of(served(contract)), "/predict").is_valid(document) == is_accepted(contract, document)
+
+
+PARAMS = params_of(
+    [
+        {"name": "top", "type": "long", "default": 3, "shape": None},
+        {"name": "scales", "type": "double", "default": [1.0], "shape": [-1]},
+        {"name": "since", "type": "datetime", "default": "2024-05-01", "shape": None},
+        {
+            "name": "options",
+            "type": "object",
+            "default": {"a": 1},
+            "shape": None,
+            "properties": {"a": {"type": "long", "required": True}, "b": {"type": "string", "required": False}},
+        },
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        None, {}, {"top": 1}, {"top": 1.0}, {"top": 1.5}, {"top": None}, {"top": "1"}, {"top": True}, {"other": 1},
+        {"scales": [1, 2.5]}, {"scales": []}, {"scales": [None]}, {"scales": 1}, {"scales": None}, {"scales": ["a"]},
+        {"since": "2024-05-02"}, {"since": "x"}, {"since": 3}, {"options": {"a": 2, "b": None}}, {"options": {}},
+        {"options": None}, {"options": {"a": 1, "c": 1}}, [], 3, {"top": 2, "since": "2024-05-02T10:00:00Z"},
+    ],
+)  # fmt: skip
+def test_the_schema_of_parameters_matches_the_reader(params: Any) -> None:
+    for of in (PARAMS, None):
+        contract = Contract(NUMBERS.columns, params=of)
+        row = {"a": 1, "b": 2, "c": 3}
+        document = {"rows": [row], "params": params}
+        valid = validator(document_of(served(contract)), "/predict").is_valid(document)
+        assert valid == is_accepted(contract, document)
+        invocation = {"dataframe_records": [{**row, "further": "x"}], "params": params}
+        assert valid == validator(document_of(served(contract)), "/invocations").is_valid(invocation)
 
 
 @pytest.mark.parametrize(
