@@ -187,6 +187,7 @@ class _WholeInput:
         inputs: the model's inputs, for each batch.
         size: bytes of all of them.
         rows: number of all rows.
+        absent: positions of the columns that no file has.
     """
 
     def __init__(self) -> None:
@@ -194,9 +195,18 @@ class _WholeInput:
         self.inputs: list[pa.RecordBatch] = []
         self.size = 0
         self.rows = 0
+        self.absent: frozenset[int] = frozenset()
 
-    def add(self, file: InputFile, kept: Sequence[str], batch: pa.RecordBatch, inputs: pa.RecordBatch) -> None:
-        """Add a batch."""
+    def add(
+        self,
+        file: InputFile,
+        kept: Sequence[str],
+        batch: pa.RecordBatch,
+        inputs: pa.RecordBatch,
+        absent: frozenset[int],
+    ) -> None:
+        """Add a batch of a file that lacks the columns `absent`."""
+        self.absent = self.absent & absent if self.parts else absent
         self.parts.append((file, kept, batch, inputs.num_rows))
         self.inputs.append(inputs)
         self.size += batch.nbytes + inputs.nbytes
@@ -262,11 +272,7 @@ class _Run:
         row = 1
         for batch in file.batches(columns, self._batch_rows):
             if batch.num_rows:
-<<<<<<< HEAD
-                outputs = self._predict(converter.convert(batch, row), file.name, row)
-=======
-                outputs = self._predict(converter.convert(batch, row), converter.absent, file, row)
->>>>>>> words
+                outputs = self._predict(converter.convert(batch, row), converter.absent, file.name, row)
                 yield self._output_batch(file, batch, kept, outputs)
                 row += batch.num_rows
 
@@ -285,7 +291,7 @@ class _Run:
                 continue
             inputs = converter.convert(batch, row)
             row += batch.num_rows
-            whole.add(file, kept, batch.select(list(kept)), inputs)
+            whole.add(file, kept, batch.select(list(kept)), inputs, converter.absent)
             if whole.size > _MAX_WHOLE_BYTES:
                 note = self._model.merging_note.partition("; ")[0].removeprefix("requests are not merged: ")
                 raise UserError(
@@ -305,7 +311,7 @@ class _Run:
         whole.inputs.clear()
         names = list(dict.fromkeys(file.name for file, *_ in whole.parts))
         name = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-        outputs = self._predict(table.to_batches()[0], name, 1)
+        outputs = self._predict(table.to_batches()[0], whole.absent, name, 1)
         position = 0
         for file, kept, batch, rows in whole.parts:
             yield self._output_batch(file, batch, kept, outputs[position : position + rows])
@@ -334,13 +340,8 @@ class _Run:
             )
         return names
 
-<<<<<<< HEAD
-    def _predict(self, batch: pa.RecordBatch, name: str, row: int) -> Outputs:
+    def _predict(self, batch: pa.RecordBatch, absent: frozenset[int], name: str, row: int) -> Outputs:
         where = f"{name}, rows {row} to {row + batch.num_rows - 1}"
-=======
-    def _predict(self, batch: pa.RecordBatch, absent: frozenset[int], file: InputFile, row: int) -> Outputs:
-        where = f"{file.name}, rows {row} to {row + batch.num_rows - 1}"
->>>>>>> words
         try:
             params = self._model.contract.default_params
             outputs = self._model.predict(Batch(batch.num_rows, batch, absent=absent, params=params))

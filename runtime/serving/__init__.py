@@ -20,11 +20,8 @@ __all__ = [
     "Outputs",
     "ServedModel",
     "ServingSettings",
-<<<<<<< HEAD
     "Trusted",
-=======
     "absent_columns",
->>>>>>> words
     "arrow_array",
     "is_finer_than_microsecond",
     "is_time_out_of_range",

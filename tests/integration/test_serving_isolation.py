@@ -21,10 +21,7 @@ import pytest
 from mlflow.models import Model
 from tidemill.runtime.serving.contract.model_contract import Contract
 from tidemill.runtime.serving.engines.errors import IsolatedModelError, UnfitError
-<<<<<<< HEAD
-=======
 from tidemill.runtime.serving.engines.outputs import Answer, AnswerError
->>>>>>> words
 from tidemill.runtime.serving.http.errors import Problem
 from tidemill.runtime.serving.inference.batch import Batch, Outputs
 from tidemill.runtime.serving.isolation import environment
