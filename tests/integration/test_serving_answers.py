@@ -77,7 +77,7 @@ def alone(folder: Path, body: str, **overrides: Any) -> Iterator[ModelServer]:
     server = ModelServer(folder, "", "", folder, settings)
     try:
         server.start()
-        server.wait(lambda: server.get("/readyz").status_code == 200 or bool(server.get("/readyz").json().get("error")))
+        server.wait(lambda: bool({"version", "error"} & server.get("/readyz").json().keys()), 300)
         yield server
     finally:
         server.stop()
@@ -158,6 +158,15 @@ def captured_rows(served: ModelServer, request_id: str, rows: int, role: str = "
     return found
 
 
+def wait_for(served: ModelServer, version: str, shadow: str) -> None:
+    def serves_both() -> bool:
+        state = served.get("/readyz").json()
+        return (state.get("version"), state.get("shadow")) == (version, shadow)
+
+    # Each of them is prepared in a process of its own.
+    served.wait(serves_both, 300)
+
+
 @pytest.fixture(scope="module")
 def registry(shared_mlflow: Server) -> Registry:
     return Registry(shared_mlflow, "flights-answers")
@@ -183,8 +192,7 @@ def test_swaps_shadow_capture_and_labels_of_every_kind_of_answer(registry: Regis
             shadow = order[position - 1]
             registry.alias(kinds[kind])
             registry.client.set_registered_model_alias(registry.model, "challenger", kinds[shadow])
-            served.wait_version(kinds[kind])
-            served.wait(lambda: served.get("/readyz").json().get("shadow") == kinds[shadow])  # noqa: B023
+            wait_for(served, kinds[kind], kinds[shadow])
             with served.client() as client:
                 answer = client.post("/invocations", json={"dataframe_records": ROWS})
                 assert answer.status_code == 200, answer.text
