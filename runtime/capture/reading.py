@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
@@ -29,7 +30,8 @@ def read_capture(
 ) -> pa.Table | None:
     """Return all captured rows of `model` and `version` in one table, or None if there are none.
 
-    The table has the features of all versions; a feature that a version lacks is null. Rows that are not in a segment
+    The table has the features of all versions; a feature that a version lacks is null. If the outputs of the versions
+    differ in type, such as numbers and rows of a data frame, they are JSON text. Rows that are not in a segment
     yet are not included.
 
     Args:
@@ -46,7 +48,25 @@ def read_capture(
                 rows = rows.filter(pc.field(column) == wanted)
         if rows.num_rows:
             kept.append(rows)
-    return pa.concat_tables(kept, promote_options="permissive") if kept else None
+    if not kept:
+        return None
+    try:
+        return pa.concat_tables(kept, promote_options="permissive")
+    except (pa.ArrowTypeError, pa.ArrowInvalid):
+        # Versions that answer with numbers and with tables, for example.
+        return pa.concat_tables(list(map(_with_text_outputs, kept)), promote_options="permissive")
+
+
+def _with_text_outputs(table: pa.Table) -> pa.Table:
+    """Return `table` with the fields of `outputs` as JSON text."""
+    at = table.schema.get_field_index("outputs")
+    names = [field.name for field in table.schema.field(at).type]
+    kind = pa.struct([(name, pa.string()) for name in names])
+    rows: list[dict[str, str] | None] = [
+        None if outputs is None else {name: json.dumps(outputs[name]) for name in names}
+        for outputs in table["outputs"].to_pylist()
+    ]
+    return table.set_column(at, pa.field("outputs", kind), pa.array(rows, kind))
 
 
 def read_labels(directory: Path, *, since: date | None = None) -> pa.Table:

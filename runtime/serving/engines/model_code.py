@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+
+_one_at_a_time = threading.RLock()
 
 
 @contextmanager
 def fresh_imports(root: Path, code: Path | None) -> Generator[None]:
     """Hide the modules and paths of other versions while one version loads; restore them if loading fails.
 
-    A version that already serves keeps its modules, because its functions refer to them.
+    A version that already serves keeps its modules, because its functions refer to them. Of the serving version and the
+    shadow, which load in threads of their own, the second waits: both would change the same paths.
 
     Args:
         root: folder of all cached versions.
@@ -22,19 +26,25 @@ def fresh_imports(root: Path, code: Path | None) -> Generator[None]:
     def below(file: object) -> bool:
         return isinstance(file, str) and Path(file).is_relative_to(root)
 
-    path = list(sys.path)
-    modules = {name: module for name, module in sys.modules.items() if below(getattr(module, "__file__", None))}
-    for name in modules:
-        del sys.modules[name]
-    sys.path[:] = [entry for entry in path if not below(entry)]
-    if code is not None:
-        sys.path.insert(0, str(code))
-    try:
-        yield
-    except BaseException:
-        for name, module in list(sys.modules.items()):
-            if below(getattr(module, "__file__", None)):
-                del sys.modules[name]
-        sys.modules.update(modules)
-        sys.path[:] = path
-        raise
+    with _one_at_a_time:
+        path = list(sys.path)
+        # A list: other threads import meanwhile.
+        modules = {name: module for name, module in list(sys.modules.items()) if below(_file_of(module))}
+        for name in modules:
+            del sys.modules[name]
+        sys.path[:] = [entry for entry in path if not below(entry)]
+        if code is not None:
+            sys.path.insert(0, str(code))
+        try:
+            yield
+        except BaseException:
+            for name, module in list(sys.modules.items()):
+                if below(_file_of(module)):
+                    del sys.modules[name]
+            sys.modules.update(modules)
+            sys.path[:] = path
+            raise
+
+
+def _file_of(module: object) -> object:
+    return getattr(module, "__file__", None)

@@ -166,6 +166,18 @@ def test_segments_say_their_version_and_are_read_with_those_of_version_1(tmp_pat
     assert sorted(join_labels(table, labels)["label"].to_pylist()) == [0.0, 1.0, 1.0, 1.0]
 
 
+def test_versions_with_outputs_of_different_types_are_read_together_as_json(tmp_path: Path) -> None:
+    samples = [normalise(np.array([1.5]), 1), normalise(pd.DataFrame({"a": [BIG], "b": ["x"]}), 1)]
+    for sample in samples:
+        model = model_of(sample)
+        batch = batch_of(model, [captured(1, model=model, outputs=sample)])
+        write_segment(pa.Table.from_batches([batch]), tmp_path, CAPTURE)
+    table = read_capture(tmp_path)
+    assert table is not None
+    found = [json.loads(row["prediction"]) for row in table["outputs"].to_pylist()]
+    assert found == [1.5, {"a": BIG, "b": "x"}]
+
+
 ID = str(uuid7())
 
 
