@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,7 +34,9 @@ def signature(inputs: Any, params: Any = None) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ParamSchema, Schema
 
-    return ModelSignature(Schema(inputs), params=None if params is None else ParamSchema(params))
+    return (
+        ModelSignature(Schema(inputs)) if params is None else ModelSignature(Schema(inputs), params=ParamSchema(params))
+    )
 
 
 def _pyfunc(of: Any) -> tuple[Any, Recorder]:
@@ -52,7 +54,7 @@ def _body(payload: Any) -> tuple[bytes, str]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Ignore the warnings of MLflow, among them those of its import."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -159,6 +159,8 @@ def _json(spec: Mapping[str, Any], limits: LimitSettings) -> dict[str, Any]:
         return array_schema(_optional_json(spec["items"], limits))
     if kind == "map":
         return {"type": "object", "additionalProperties": _optional_json(spec["values"], limits)}
+    if spec.get("lenient"):
+        return {"type": "object", "additionalProperties": {"$ref": "#/components/schemas/AnyValue"}}
     if kind == "object":
         properties: Mapping[str, Mapping[str, Any]] = spec["properties"]
         optional = [name for name, part in properties.items() if not part.get("required", True)]

@@ -322,7 +322,7 @@ def _lenient(spec: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if spec is None:
         return None
     if spec["type"] == "object":
-        return {"type": "map", "values": {"type": "any"}}
+        return {**spec, "lenient": True}
     parts = {key: _lenient(spec[key]) for key in ("items", "values") if key in spec}
     return {**spec, **parts}
 

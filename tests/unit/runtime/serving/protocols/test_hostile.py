@@ -389,8 +389,8 @@ GOOD_BODY = one()
                 ".5", "1.", "1e", "--1", "1_0", '"1"', "true", "null", "[]", "{}", "1,", "\u0661", "1 2", "-",
             )
         ),
-        *(one(seats=text) for text in ("1.0", "1e2", "9223372036854775808", "-9223372036854775809", "true")),
-        *(one(small=text) for text in ("2147483648", "-2147483649", "0.0")),
+        *(one(seats=text) for text in ("1.5", "1e-2", "1e19", "9223372036854775808", "-9223372036854775809", "true")),
+        *(one(small=text) for text in ("2147483648", "-2147483649", "0.1", "2147483648.0")),
         *(one(half=text) for text in ("3.5e38", "-1e39")),
         *(
             one(carrier=text)
@@ -410,8 +410,6 @@ GOOD_BODY = one()
         *(one(blob=text) for text in ('"a"', '"AA=A"', '"AAA\\n="', '"AA AA"', '"\u00e9AAA"')),
         one(carrier='"a", "carrier": "b"'),
         one(carrier='"a", "c\\u0061rrier": "b"'),
-        one(colour="1"),
-        one(**{"distance\\u0000": "1"}),
         GOOD_BODY.replace(b'"UA"', b'"\xff"'),
         GOOD_BODY.replace(b'"UA"', b'"\xc0\x80"'),
         GOOD_BODY.replace(b'"UA"', b'"\xed\xa0\x80"'),
@@ -465,6 +463,11 @@ def test_the_corpus_is_refused(body: bytes) -> None:
         ({"distance": "1" + "0" * 300}, {"distance": 1e300}),
         ({"seats": "9223372036854775807"}, {"seats": 2**63 - 1}),
         ({"seats": "-0"}, {"seats": 0}),
+        ({"seats": "1.0"}, {"seats": 1}),
+        ({"seats": "1e2"}, {"seats": 100}),
+        ({"small": "-0.0"}, {"small": 0}),
+        ({"colour": "1"}, {}),
+        ({"distance\\u0000": "1"}, {"distance": 1.5}),
         ({"carrier": '"\\u0000"'}, {"carrier": "\x00"}),
         ({"carrier": '"\\ud83d\\ude00\\/\\""'}, {"carrier": '\U0001f600/"'}),
         ({"carrier": '"' + "\u00e9" * 1_000 + '"'}, {"carrier": "\u00e9" * 1_000}),
