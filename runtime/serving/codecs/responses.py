@@ -44,14 +44,20 @@ def _with_ids(document: dict[str, Any], result: InferenceResult) -> dict[str, An
 
 
 def output_array(outputs: Outputs, kind: pa.DataType) -> pa.Array:
-    """Return `outputs` as an Arrow array: of `kind` if they fit, as JSON text if they have no common type."""
+    """Return `outputs` as an Arrow array: of `kind` if they fit, as JSON text if they have no common type.
+
+    Numbers for the kind text are JSON text too: a model whose answers were unknown when it was loaded has that kind.
+    """
+    text = pa.types.is_string(kind)
+    if isinstance(outputs, np.ndarray) and text:
+        outputs = outputs.tolist()
     if isinstance(outputs, np.ndarray):
         if outputs.ndim == 1:
             return pa.array(outputs, type=kind)
         rows, width = outputs.shape
         flat = pa.array(np.ascontiguousarray(outputs).reshape(-1))
         return pa.ListArray.from_arrays(pa.array(range(0, rows * width + 1, width), pa.int32()), flat).cast(kind)
-    for candidate in (kind, None):
+    for candidate in (kind,) if text else (kind, None):
         try:
             return pa.array(outputs, type=candidate)
         except (pa.ArrowException, OverflowError, TypeError, ValueError):

@@ -149,6 +149,14 @@ class MLmodel:
 
         return Schema.from_json(text)
 
+    def outputs(self) -> list[Mapping[str, Any]]:
+        """Return the signature's outputs, in MLflow's notation; empty if there are none."""
+        try:
+            specs = json.loads(self.signature.get("outputs") or "[]")
+        except ValueError:
+            return []
+        return specs if isinstance(specs, list) and all(isinstance(spec, dict) for spec in specs) else []
+
     def check(self) -> None:
         """Refuse a model that may hold a pickle, or that unpacks to far more than its size.
 

@@ -104,6 +104,7 @@ class Prepared:
         engine: the engine's spec: its `name`, whether it is `mergeable`, and what else `load` needs.
         note: how much a compiled engine differs from the model itself, or why none serves.
         example: at most five rows, by column, as JSON values.
+        has_example: whether rows came with the model; rows that tidemill invents never decide whether it serves.
         target: the contract of its labels.
         independence: whether its rows are independent.
     """
@@ -117,6 +118,7 @@ class Prepared:
     example: list[dict[str, Any]]
     target: Target = field(default_factory=Target)
     independence: Independence = field(default_factory=Independence)
+    has_example: bool = True
 
     @classmethod
     def read(cls, folder: Path) -> Prepared | None:
@@ -133,6 +135,7 @@ class Prepared:
                 example=raw["example"],
                 target=Target.from_json(raw.get("target")),
                 independence=Independence(**raw["independence"]),
+                has_example=raw["has_example"],
             )
         except FileNotFoundError:
             return None
@@ -152,13 +155,14 @@ class Prepared:
             "example": self.example,
             "target": self.target.to_json(),
             "independence": asdict(self.independence),
+            "has_example": self.has_example,
         }
         write_private(folder / FILE, json.dumps(document), durable=True)
 
     def warm_rows(self, folder: Path) -> pa.RecordBatch:
-        """Return the rows for warming up the version."""
+        """Return the rows for warming up the version; none if it accepts none that are known."""
         with pa.OSFile(str(folder / COMPILED / _SAMPLE)) as source, pa.ipc.open_file(source) as reader:
-            return reader.get_batch(0)
+            return reader.get_batch(0) if reader.num_record_batches else pa.RecordBatch.from_pylist([], reader.schema)
 
 
 def write_sample(compiled: Path, sample: pa.RecordBatch) -> None:
@@ -188,15 +192,17 @@ def _version(name: str) -> str | None:
         return None
 
 
-def output_type(output: Output, values: Outputs) -> pa.StructType:
+def output_type(output: Output, values: Outputs | None) -> pa.StructType:
     """Return the type of outputs such as `values`: a struct with one field, named `output`.
 
-    Values that are nested, or differ in type from row to row, are stored as JSON text.
+    Values that are nested, differ in type from row to row, or are unknown are stored as JSON text.
     """
     if output == "score":
         return pa.struct([(output, pa.float64())])
     if output == "scores":
         return pa.struct([(output, pa.list_(pa.float64()))])
+    if values is None:
+        return pa.struct([(output, pa.string())])
     if isinstance(values, np.ndarray):
         return pa.struct([(output, pa.float64() if values.ndim == 1 else pa.list_(pa.float64()))])
     try:

@@ -7,6 +7,7 @@ scikit-learn are not imported.
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from ..engines.errors import UnfitError
 from ..engines.prepared import HasPreparationSettings, Output, Prepared
 from ..inference.batch import Batch, Engine, Outputs, is_finite
 
+_log = logging.getLogger(__name__)
 _WARM_ROUNDS = 3
 
 
@@ -133,21 +135,38 @@ def load(
     engine = engines.load(prepared, folder, settings)
     model = ServedModel(info, prepared, engine, rows_independent=rows_independent)
     try:
-        _warm(model, prepared.warm_rows(folder))
+        _warm(model, prepared.warm_rows(folder), must_answer=prepared.has_example)
     except BaseException:
         model.close()
         raise
     return model
 
 
-def _warm(model: ServedModel, sample: pa.RecordBatch) -> None:
-    """Predict the sample as tuples and as a record batch, so that lazy initialisation happens now."""
+def _warm(model: ServedModel, sample: pa.RecordBatch, *, must_answer: bool) -> None:
+    """Predict the sample as tuples and as a record batch, so that lazy initialisation happens now.
+
+    Args:
+        model: to warm up.
+        sample: rows that came with the model, or rows that were invented; may be empty.
+        must_answer: whether a failure means that the model cannot serve.
+
+    Raises:
+        UnfitError: a value is not finite. Other exceptions of the model pass through.
+    """
+    if not sample.num_rows:
+        return
     rows = model.contract.to_tuples(Batch(sample.num_rows, sample))
-    batches = [Batch(sample.num_rows, sample), Batch(1, rows[:1]), Batch(len(rows), rows)]
+    one, whole = Batch(1, rows[:1]), [Batch(sample.num_rows, sample), Batch(len(rows), rows)]
     for _ in range(_WARM_ROUNDS):
-        for batch in batches if model.engine.mergeable else batches[1:2]:
-            if not is_finite(model.predict(batch)):
-                raise UnfitError("the model returned a value that is not finite")
+        for batch in (*whole, one):
+            try:
+                if not is_finite(model.predict(batch)):
+                    raise UnfitError("the model returned a value that is not finite")
+            except Exception as error:
+                # A model whose rows depend on each other may refuse one row alone.
+                if must_answer and (batch is not one or model.rows_independent):
+                    raise
+                _log.info("the model refused rows for warming up", extra={"reason": type(error).__name__})
 
 
 def to_json_value(value: Any) -> Any:
