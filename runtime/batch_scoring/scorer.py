@@ -17,7 +17,7 @@ import pyarrow as pa
 from ..common.errors import ConfigError, PlatformError, TidemillError, UserError
 from ..common.tags import ENVIRONMENT, GIT_COMMIT, GIT_DIRTY, LAKE_COMMIT, LAKE_PATH, LAKE_REPOSITORY
 from ..data import LakeLike
-from ..serving import Batch, Outputs, ServedModel, output_array
+from ..serving import Batch, Outputs, ServedModel, output_array, output_type
 from .column_conversion import ColumnConverter
 from .inputs import Input, InputFile, open_input
 from .models import open_model
@@ -215,6 +215,7 @@ class _Run:
         self._metadata = metadata
         self._progress = progress
         self._schema: pa.Schema | None = None
+        self._kind: pa.DataType | None = None
         self._batch_rows = max(_MIN_BATCH_ROWS, min(_MAX_BATCH_ROWS, _BATCH_VALUES // len(model.contract.columns)))
 
     def score(self, source: Input) -> None:
@@ -355,7 +356,12 @@ class _Run:
 
     def _score_array(self, outputs: Outputs) -> pa.Array:
         """Return `outputs` in the output type of the model; for CSV, lists get a fixed size: one column per value."""
-        kind = self._model.output_type.field(0).type
+        if self._kind is None:
+            # The first answers decide, if the model answered nothing when it was prepared.
+            known = self._model.answers_known or not len(outputs)
+            struct = self._model.output_type if known else output_type(self._model.output, outputs)
+            self._kind = struct.field(0).type
+        kind = self._kind
         array = output_array(outputs, kind) if len(outputs) else pa.array([], kind)
         if array.type != kind:
             raise PlatformError(

@@ -19,6 +19,7 @@ __all__ = [
     "is_time_out_of_range",
     "loader",
     "output_array",
+    "output_type",
     "source_of",
 ]
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .codecs.responses import output_array
     from .contract.columns import InvalidValueError
     from .contract.model_contract import Column, Contract
+    from .engines.prepared import output_type
     from .inference.batch import Batch, Outputs
     from .settings import BatchSettings, CompileSettings, ServingSettings
     from .versions.loading import loader
@@ -40,6 +42,7 @@ else:
             "codecs.responses": ["output_array"],
             "contract.columns": ["InvalidValueError"],
             "contract.model_contract": ["Column", "Contract"],
+            "engines.prepared": ["output_type"],
             "inference.batch": ["Batch", "Outputs"],
             "settings": ["BatchSettings", "CompileSettings", "ServingSettings"],
             "versions.loading": ["loader"],

@@ -105,6 +105,7 @@ class Prepared:
         note: how much a compiled engine differs from the model itself, or why none serves.
         example: at most five rows, by column, as JSON values.
         has_example: whether rows came with the model; rows that tidemill invents never decide whether it serves.
+        answers_known: whether it answered any row; if not, `output_type` is that of the signature, or text.
         target: the contract of its labels.
         independence: whether its rows are independent.
     """
@@ -119,6 +120,7 @@ class Prepared:
     target: Target = field(default_factory=Target)
     independence: Independence = field(default_factory=Independence)
     has_example: bool = True
+    answers_known: bool = True
 
     @classmethod
     def read(cls, folder: Path) -> Prepared | None:
@@ -136,6 +138,7 @@ class Prepared:
                 target=Target.from_json(raw.get("target")),
                 independence=Independence(**raw["independence"]),
                 has_example=raw["has_example"],
+                answers_known=raw["answers_known"],
             )
         except FileNotFoundError:
             return None
@@ -156,6 +159,7 @@ class Prepared:
             "target": self.target.to_json(),
             "independence": asdict(self.independence),
             "has_example": self.has_example,
+            "answers_known": self.answers_known,
         }
         write_private(folder / FILE, json.dumps(document), durable=True)
 

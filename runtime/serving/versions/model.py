@@ -67,6 +67,7 @@ class ServedModel:
         output: the name of its output: `score` is the probability of class 1 of a binary classifier, `scores` the
             probabilities of all classes of another classifier, `prediction` anything else.
         output_type: the Arrow struct of the outputs, with the one field `output`.
+        answers_known: whether `output_type` comes from answers of the model.
         engine: computes the predictions.
         engine_note: the difference between the compiled engine and the original model, or why none is used.
         rows_independent: whether the answer for a row does not depend on the other rows, as known or declared.
@@ -84,6 +85,7 @@ class ServedModel:
         self.target = prepared.target
         self.output: Output = prepared.output
         self.output_type: pa.StructType = prepared.output_type
+        self.answers_known = prepared.answers_known
         self.engine = engine
         self.engine_note = prepared.note
         self.rows_independent, why = prepared.independence.decide(rows_independent)

@@ -328,13 +328,14 @@ def _build(
         key,
         contract,
         output,
-        _output_type(mlmodel, output, outputs, has_example=has_example),
+        _output_type(mlmodel, output, outputs),
         spec,
         note,
         example,
         _target(mlmodel, original.model),
         independence,
         has_example,
+        answers_known=outputs is not None,
     )
 
 
@@ -432,12 +433,9 @@ def _class_count(mlmodel: MLmodel, model: Any, outputs: Outputs | None) -> int |
     return None
 
 
-def _output_type(mlmodel: MLmodel, output: Output, outputs: Outputs | None, *, has_example: bool) -> pa.StructType:
-    """Return the type of the outputs: of the answers for the example, or as in the signature, or JSON text.
-
-    The answers for invented rows only decide if they are numbers: other rows may get an answer of another type.
-    """
-    if has_example or isinstance(outputs, np.ndarray) or output != "prediction":
+def _output_type(mlmodel: MLmodel, output: Output, outputs: Outputs | None) -> pa.StructType:
+    """Return the type of the outputs: of known answers, else as in the signature, else JSON text, which always fits."""
+    if outputs is not None or output != "prediction":
         return output_type(output, outputs)
     specs = mlmodel.outputs()
     kind = _SIGNATURE_TYPES.get(str(specs[0].get("type"))) if len(specs) == 1 else None
