@@ -54,13 +54,14 @@ mlflow.models.set_model(Model())
 
 def share_model(folder: Path, script: Path) -> Path:
     """Save a model whose answer for a row depends on the other rows, with an example of one row."""
-    import mlflow.pyfunc
     import pandas as pd
-    from mlflow.models import infer_signature
 
     example = pd.DataFrame({"x": [4.0]})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        import mlflow.pyfunc
+        from mlflow.models import infer_signature
+
         mlflow.pyfunc.save_model(
             folder, python_model=str(script), signature=infer_signature(example), input_example=example,
             pip_requirements=["pandas"],

@@ -361,12 +361,12 @@ mlflow.models.set_model(Model())
 def test_a_model_whose_rows_may_depend_on_each_other_gets_all_rows_in_one_call(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import mlflow.pyfunc
-    from mlflow.models import infer_signature
-
     (place / "share.py").write_text(SHARES)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        import mlflow.pyfunc
+        from mlflow.models import infer_signature
+
         mlflow.pyfunc.save_model(
             place / "share",
             python_model=str(place / "share.py"),

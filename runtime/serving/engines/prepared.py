@@ -73,7 +73,7 @@ class Independence:
     contradiction: str = ""
 
     def decide(self, setting: bool | None) -> tuple[bool, str]:
-        """Return whether the rows are taken as independent, and why not.
+        """Return whether the rows are taken as independent, and why not, or what contradicts a declaration.
 
         Args:
             setting: `batch.rows_independent`, which overrides the metadata of the model.
@@ -82,9 +82,9 @@ class Independence:
         if declared is False:
             where = "its metadata" if setting is None else "batch.rows_independent"
             return False, f"{where} declares that its rows depend on each other"
-        if self.contradiction:
-            return False, self.contradiction
-        if declared or not self.unknown:
+        if declared or self.contradiction:
+            return bool(declared), self.contradiction
+        if not self.unknown:
             return True, ""
         return False, (
             f"it is not known that its rows are independent ({self.unknown}); if they are, declare it with "

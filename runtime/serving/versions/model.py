@@ -71,7 +71,7 @@ class ServedModel:
         engine: computes the predictions.
         engine_note: the difference between the compiled engine and the original model, or why none is used.
         rows_independent: whether the answer for a row does not depend on the other rows, as known or declared.
-        merging_note: why requests do not share a call of the model; empty if they do.
+        merging_note: why requests do not share a call of the model, or why they should not; empty if they do.
         example: rows as JSON objects.
         metrics: of the run that created it.
         loaded_at: UTC.
@@ -89,10 +89,11 @@ class ServedModel:
         self.engine = engine
         self.engine_note = prepared.note
         self.rows_independent, why = prepared.independence.decide(rows_independent)
+        engine.mergeable = self.rows_independent and self.contract.mergeable
         if not self.contract.mergeable:
             why = "its signature fixes the number of rows"
-        self.merging_note = f"requests are not merged: {why}" if why else ""
-        engine.mergeable = not why
+        relation = "merged, as declared, although" if engine.mergeable else "not merged:"
+        self.merging_note = f"requests are {relation} {why}" if why else ""
         self.example = prepared.example
         self.metrics = dict(info.metrics)
         self.loaded_at = datetime.now(UTC)
