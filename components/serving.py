@@ -80,11 +80,12 @@ class ModelService(pulumi.ComponentResource):
             "cache": "@{scratch}/models",
             "workers": serve.workers,
             "shadow": serve.shadow,
+            "trust": list(serve.trust),
             "access_log": serve.access_log,
             "drain_seconds": serve.drain.total_seconds(),
             **{
                 part: getattr(serve, part).model_dump(mode="json")
-                for part in ("batch", "compile", "isolation", "labels", "limits")
+                for part in ("batch", "compile", "isolation", "labels", "limits", "outputs")
             },
         }
         self.service = target.service(

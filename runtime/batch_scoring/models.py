@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..common.errors import NotFoundError
 from ..common.settings import ListenSettings
-from ..serving import BatchSettings, CompileSettings, ServedModel, ServingSettings, loader, source_of
+from ..serving import BatchSettings, CompileSettings, ServedModel, ServingSettings, Trusted, loader, source_of
 from .model_uri import ModelUri, cache_folder, folder_name, registry_settings
 
 
@@ -20,6 +20,7 @@ def open_model(
     tracking_uri: str | None,
     cache: Path | None,
     rows_independent: bool | None = None,
+    trust: Sequence[Trusted] = (),
 ) -> Generator[ServedModel]:
     """Return a context with the loaded model at `uri`; see `scorer.score` for the arguments and errors."""
     model_uri = ModelUri.parse(uri)
@@ -32,6 +33,7 @@ def open_model(
         path=model_uri.path,
         registry=registry,
         cache=(cache or cache_folder() / "models") / folder_name(model_uri, registry),
+        trust=list(trust),
         compile=CompileSettings() if compiled else CompileSettings(engines=[]),
         batch=BatchSettings(rows_independent=rows_independent),
     )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from ..common.lazy import lazy_exports
 
 __all__ = [
+    "Answer",
+    "AnswerError",
     "Batch",
     "BatchSettings",
     "Column",
@@ -16,21 +18,24 @@ __all__ = [
     "Outputs",
     "ServedModel",
     "ServingSettings",
+    "Trusted",
+    "arrow_array",
     "is_time_out_of_range",
     "loader",
-    "output_array",
-    "output_type",
+    "non_finite_rows",
+    "output_columns",
     "source_of",
 ]
 
 if TYPE_CHECKING:
+    from .codecs.answer_columns import arrow_array, output_columns
     from .codecs.arrow import is_time_out_of_range
-    from .codecs.responses import output_array
     from .contract.columns import InvalidValueError
     from .contract.model_contract import Column, Contract
-    from .engines.prepared import output_type
+    from .engines.outputs import Answer, AnswerError
     from .inference.batch import Batch, Outputs
-    from .settings import BatchSettings, CompileSettings, ServingSettings
+    from .inference.finite import non_finite_rows
+    from .settings import BatchSettings, CompileSettings, ServingSettings, Trusted
     from .versions.loading import loader
     from .versions.model import ServedModel
     from .versions.source import source_of
@@ -38,13 +43,14 @@ else:
     __getattr__ = lazy_exports(
         __name__,
         {
+            "codecs.answer_columns": ["arrow_array", "output_columns"],
             "codecs.arrow": ["is_time_out_of_range"],
-            "codecs.responses": ["output_array"],
             "contract.columns": ["InvalidValueError"],
             "contract.model_contract": ["Column", "Contract"],
-            "engines.prepared": ["output_type"],
+            "engines.outputs": ["Answer", "AnswerError"],
             "inference.batch": ["Batch", "Outputs"],
-            "settings": ["BatchSettings", "CompileSettings", "ServingSettings"],
+            "inference.finite": ["non_finite_rows"],
+            "settings": ["BatchSettings", "CompileSettings", "ServingSettings", "Trusted"],
             "versions.loading": ["loader"],
             "versions.model": ["ServedModel"],
             "versions.source": ["source_of"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import socket
 import sys
@@ -55,6 +56,7 @@ def _run_alone(settings: ServingSettings) -> int:
 
     hide_pandas_from_arrow()
     log_lines()
+    _log_trust(settings)
     _serve(settings, None, _bind(settings))
     return 0
 
@@ -86,6 +88,7 @@ def _run_parent(settings: ServingSettings, file: Path) -> int:
     from .workers import Workers
 
     log_lines()
+    _log_trust(settings)
     grace = settings.drain_seconds + _GRACE_SECONDS + 2
     return Workers(file.absolute(), _bind(settings), settings.workers, grace).run()
 
@@ -106,6 +109,14 @@ def _run_worker(settings: ServingSettings, worker: str) -> int:
         # The parent ends the server, and reports it once for all workers.
         statuses.give_up(str(error))
     return 0
+
+
+def _log_trust(settings: ServingSettings) -> None:
+    if settings.trust:
+        logging.getLogger(__name__).warning(
+            "pickle is trusted: a version that is loaded can run any code of its author, as this server's user",
+            extra={"model": settings.model, "trust": list(settings.trust)},
+        )
 
 
 def _bind(settings: ServingSettings) -> socket.socket:

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from ..common.host_names import HostNames, refuse
 from ..common.service import token_of
-from .http.errors import Problem
+from .http.errors import Problem, mlflow_members
 from .http.request_handler import Receive, RequestHandler, Scope, Send
 from .http.routes import add_routes
 from .model_server import ModelServer
@@ -34,7 +34,7 @@ class App(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] == "http" and (problem := self.host_names.problem_of(scope["headers"], scope["http_version"])):
-            await refuse(send, *problem)
+            await refuse(send, *problem, mlflow_members(*problem))
         elif scope["type"] == "http" and scope["method"] == "POST" and (handler := self.handlers.get(scope["path"])):
             await handler(scope, receive, send)
         else:

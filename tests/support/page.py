@@ -65,6 +65,7 @@ def status(**changes: Any) -> Status:
         "ready": True,
         "registry": "reachable",
         "error": None,
+        "trust": [],
         "serving": {
             "version": "7",
             "run_id": "4be1c6a1d0e94b0fa6cf3f2f2f6d6f0e",

@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,10 +24,11 @@ import pyarrow as pa
 from ...common.files import write_private
 from ...common.target import Target
 from ..contract.model_contract import Contract
+from .outputs import Answer
 
 if TYPE_CHECKING:
     from ..inference.batch import Outputs
-    from ..settings import CompileSettings, IsolationSettings
+    from ..settings import CompileSettings, IsolationSettings, Trusted
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +56,11 @@ class HasPreparationSettings(Protocol):
     @property
     def isolation(self) -> IsolationSettings:
         """What to do if the model's requirements differ from the server's."""
+        ...
+
+    @property
+    def trust(self) -> Sequence[Trusted]:
+        """What the model's files may hold."""
         ...
 
 
@@ -105,8 +111,10 @@ class Prepared:
         note: how much a compiled engine differs from the model itself, or why none serves.
         example: at most five rows, by column, as JSON values.
         has_example: whether rows came with the model; rows that tidemill invents never decide whether it serves.
-        answers_known: whether it answered any row; if not, `output_type` is that of the signature, or text.
         target: the contract of its labels.
+        by_request: whether an answer belongs to its request as a whole: the model does not return one value per row.
+        form: the form of its answers, one of `outputs.FORMS`, or empty for an array or a list.
+        tensors: name, datatype and shape of its output tensors.
         independence: whether its rows are independent.
     """
 
@@ -118,9 +126,11 @@ class Prepared:
     note: str
     example: list[dict[str, Any]]
     target: Target = field(default_factory=Target)
+    by_request: bool = False
+    form: str = ""
+    tensors: Sequence[Mapping[str, Any]] = ()
     independence: Independence = field(default_factory=Independence)
     has_example: bool = True
-    answers_known: bool = True
 
     @classmethod
     def read(cls, folder: Path) -> Prepared | None:
@@ -136,9 +146,11 @@ class Prepared:
                 note=raw["note"],
                 example=raw["example"],
                 target=Target.from_json(raw.get("target")),
+                by_request=raw["by_request"],
+                form=raw["form"],
+                tensors=raw["tensors"],
                 independence=Independence(**raw["independence"]),
                 has_example=raw["has_example"],
-                answers_known=raw["answers_known"],
             )
         except FileNotFoundError:
             return None
@@ -157,9 +169,11 @@ class Prepared:
             "note": self.note,
             "example": self.example,
             "target": self.target.to_json(),
+            "by_request": self.by_request,
+            "form": self.form,
+            "tensors": [dict(each) for each in self.tensors],
             "independence": asdict(self.independence),
             "has_example": self.has_example,
-            "answers_known": self.answers_known,
         }
         write_private(folder / FILE, json.dumps(document), durable=True)
 
@@ -183,6 +197,7 @@ def fingerprint(folder: Path, settings: HasPreparationSettings) -> dict[str, Any
         "model": hashlib.sha256(mlmodel.read_bytes()).hexdigest() if mlmodel.exists() else "",
         "compile": settings.compile.model_dump(mode="json"),
         "isolation": settings.isolation.model_dump(mode="json"),
+        "trust": sorted(settings.trust),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "libraries": {name: _version(name) for name in _LIBRARIES},
@@ -209,8 +224,9 @@ def output_type(output: Output, values: Outputs | None) -> pa.StructType:
         return pa.struct([(output, pa.string())])
     if isinstance(values, np.ndarray):
         return pa.struct([(output, pa.float64() if values.ndim == 1 else pa.list_(pa.float64()))])
+    rows = values.to_rows() if isinstance(values, Answer) else values
     try:
-        kind = pa.array(values).type
+        kind = pa.string() if rows is None else pa.array(rows).type
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
         kind = pa.string()
     return pa.struct([(output, kind if _is_flat(kind) else pa.string())])
@@ -218,7 +234,7 @@ def output_type(output: Output, values: Outputs | None) -> pa.StructType:
 
 def _is_flat(kind: pa.DataType) -> bool:
     if pa.types.is_list(kind):
-        return _is_plain(kind.value_type)
+        return _is_flat(kind.value_type) and not pa.types.is_struct(kind.value_type)
     if pa.types.is_struct(kind):
         return kind.num_fields > 0 and all(_is_plain(field.type) for field in kind)
     return _is_plain(kind)

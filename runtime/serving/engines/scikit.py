@@ -1,4 +1,4 @@
-"""Serves a scikit-learn model without MLflow: skops loads it, from trusted types only.
+"""Serves a scikit-learn model without MLflow: skops loads it, from trusted types only. MLflow loads a trusted pickle.
 
 If preparation has a plan for all steps before the estimator, the engine calls the estimator with the plan's matrix.
 Otherwise it calls the whole model with a data frame.
@@ -7,6 +7,8 @@ Otherwise it calls the whole model with a data frame.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,9 @@ import numpy as np
 
 from ..contract.model_contract import Contract, MissingText
 from ..inference.batch import Batch, Outputs
-from .mlmodel import MLmodel
+from .mlmodel import MLmodel, limit_pickle
 from .model_code import fresh_imports
-from .outputs import normalise
+from .outputs import binary_scores, normalise
 from .pipeline_plan import PipelinePlan
 from .prepared import HasPreparationSettings, Output, Prepared
 from .single_thread import limit_threads
@@ -29,7 +31,7 @@ class ScikitEngine:
         model: fitted; the engine changes it to use one thread.
         method: of the model that answers.
         contract: the model's inputs.
-        output: the kind of its outputs; for `score`, the second column of two is returned.
+        output: the kind of its outputs; for `score`, the two columns become a `score`.
         plan: replaces all steps before the last, and the data frame.
     """
 
@@ -55,43 +57,50 @@ class ScikitEngine:
         self.mergeable = False
 
     def predict(self, batch: Batch) -> Outputs:
-        """Return one value for each row."""
+        """Return what the model answers to `batch`."""
         limit_threads()
         plan = self._plan
-        given = self._predict(plan.matrix(batch.values) if plan is not None else self._contract.to_pandas(batch))
-        if self.output == "score" and isinstance(given, np.ndarray) and given.shape[1:] == (2,):
-            given = given[:, 1]
-        return normalise(given, batch.rows)
+        if plan is not None:
+            data: Any = plan.matrix(batch.values)
+        else:
+            # scikit-learn needs all columns. The plan and the compiled engines take an absent one as null, and so here.
+            data = self._contract.to_pandas(replace(batch, absent=frozenset()) if batch.absent else batch)
+        outputs = normalise(self._predict(data), batch.rows)
+        return binary_scores(outputs) if self.output == "score" else outputs
 
     def close(self) -> None:
         """Release the model."""
         del self._predict
 
 
-def open_model(mlmodel: MLmodel) -> Any:
+def open_model(mlmodel: MLmodel, trust: Sequence[str] = ()) -> Any:
     """Return the fitted model.
 
     Raises:
-        UnfitError: the model may hold a pickle, or a file is outside its folder.
+        UnfitError: the model may hold a pickle, and pickles are not trusted; or a file is outside its folder.
         Exception: any error of skops, such as an untrusted type.
     """
-    import skops.io
-
-    mlmodel.check()
+    mlmodel.check(trust)
     path = mlmodel.path_of(str(mlmodel.function.get("model_path") or mlmodel.flavor.get("pickled_model")))
     with fresh_imports(mlmodel.folder.parent.parent, mlmodel.code), warnings.catch_warnings():
         # scikit-learn warns about another version of itself; preparation compares the answers instead.
         warnings.simplefilter("ignore")
+        if mlmodel.pickle_reason() is not None:
+            with limit_pickle(mlmodel, trust):
+                from mlflow import sklearn
+
+                return sklearn.load_model(str(mlmodel.folder))
+        import skops.io
+
         return skops.io.load(path, trusted=mlmodel.trusted_types)
 
 
 def load(prepared: Prepared, folder: Path, settings: HasPreparationSettings) -> ScikitEngine:
     """Return the engine that preparation selected."""
-    del settings
     mlmodel = MLmodel.read(folder.resolve() / "model")
     plan = prepared.engine.get("plan")
     return ScikitEngine(
-        open_model(mlmodel),
+        open_model(mlmodel, settings.trust),
         mlmodel.method,
         prepared.contract,
         output=prepared.output,
@@ -134,7 +143,8 @@ def _apply_to_estimators(value: Any, change: Any, seen: set[int] | None = None) 
 def missing_text(model: Any) -> MissingText:
     """Return the value for missing text, None or NaN, that the model's encoders and imputers were fitted with.
 
-    They distinguish the two: the other value is an unknown category to them, or is not filled.
+    They distinguish the two: the other value is an unknown category to them, or is not filled. `any` if they were
+    fitted with neither.
     """
     seen: set[MissingText] = set()
 
@@ -150,6 +160,8 @@ def missing_text(model: Any) -> MissingText:
                 seen.add("NaN")
 
     _apply_to_estimators(model, look)
+    if not seen:
+        return "any"
     return "NaN" if seen == {"NaN"} else "None"
 
 

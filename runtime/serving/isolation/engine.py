@@ -15,7 +15,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -23,9 +23,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pyarrow as pa
 
+from ..contract.field_errors import invalid_field
 from ..contract.model_contract import Contract
-from ..engines.errors import UnfitError
-from ..engines.mlmodel import MLmodel
+from ..engines.errors import IsolatedModelError, UnfitError
+from ..engines.mlmodel import PICKLE_SWITCH, MLmodel
+from ..engines.outputs import FORMS, Answer, AnswerError, binary_scores
+from ..engines.pyfunc import is_hint_error
 from ..http.errors import Problem
 from ..inference.batch import Batch, Outputs
 from .environment import ensure_environment, environment_in_use, is_usable
@@ -38,10 +41,6 @@ _log = logging.getLogger(__name__)
 _FIRST_PAUSE, _LAST_PAUSE = 1.0, 60.0
 
 
-class IsolatedModelError(Exception):
-    """The model raised an error, which the message contains."""
-
-
 def load(prepared: Prepared, folder: Path, settings: HasPreparationSettings) -> IsolatedEngine:
     """Return the engine of the version in `folder`, with its process running."""
     environment = Path(str(prepared.engine["environment"]))
@@ -49,7 +48,9 @@ def load(prepared: Prepared, folder: Path, settings: HasPreparationSettings) -> 
         environment = ensure_environment(
             folder / "model", folder.parent.parent, seconds=settings.isolation.build_seconds
         )
-    return IsolatedEngine(environment, folder / "model", prepared.contract, output=prepared.output)
+    return IsolatedEngine(
+        environment, folder / "model", prepared.contract, output=prepared.output, trust=settings.trust
+    )
 
 
 class IsolatedEngine:
@@ -59,7 +60,8 @@ class IsolatedEngine:
         environment: the environment that `ensure_environment` returned for the model.
         model_folder: of the model, as MLflow saved it.
         contract: the model's inputs.
-        output: the kind of its outputs; for `score`, the second column of two is returned.
+        output: the kind of its outputs; for `score`, the two columns become a `score`.
+        trust: what its files may hold.
         call_seconds: time limit of a call; the process is then killed and restarted.
         load_seconds: time limit for loading the model.
         message_bytes: maximum size of a batch and of an answer.
@@ -68,7 +70,7 @@ class IsolatedEngine:
         output: as given; preparation sets it after the first answer.
 
     Raises:
-        UnfitError: the model may hold a pickle, or does not load in its environment.
+        UnfitError: the model may hold a pickle, and pickles are not trusted; or it does not load in its environment.
     """
 
     name = "isolated"
@@ -80,12 +82,13 @@ class IsolatedEngine:
         contract: Contract,
         *,
         output: Output = "prediction",
+        trust: Sequence[str] = (),
         call_seconds: float = 60.0,
         load_seconds: float = 300.0,
         message_bytes: int = 1 << 30,
     ) -> None:
         mlmodel = MLmodel.read(model_folder)
-        mlmodel.check()
+        mlmodel.check(trust)
         self.mergeable = False
         self.output: Output = output
         self._environment = environment
@@ -93,13 +96,11 @@ class IsolatedEngine:
         self._call_seconds = call_seconds
         self._load_seconds = load_seconds
         self._message_bytes = message_bytes
-        skops = mlmodel.flavor.get("serialization_format") == "skops"
-        # MLflow treats skops like a pickle; `check` above has checked the types.
-        self._variables = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "true" if skops else "false"}
+        self._variables = {PICKLE_SWITCH: mlmodel.pickle_switch(trust)}
         self._load_request = {
             "model": str(model_folder.absolute()),
             "loader": mlmodel.loader,
-            "unpickles": "model_code_path" in mlmodel.function,
+            "unpickles": "pickle" in trust or "model_code_path" in mlmodel.function,
             "contract": contract.to_json(),
             "message_bytes": message_bytes,
         }
@@ -139,9 +140,10 @@ class IsolatedEngine:
         return None if self._process is not None else f"the model's own process is not running ({self._failure})"
 
     def predict(self, batch: Batch) -> Outputs:
-        """Return one value for each row.
+        """Return what the model answers to `batch`.
 
         Raises:
+            AnswerError: the model returned an object that no protocol can represent.
             Problem: 503 if the process is not running or ends during the call; 413 if the batch is too large.
             IsolatedModelError: the model raised an error.
         """
@@ -156,21 +158,24 @@ class IsolatedEngine:
                 raise self._unavailable()
             self._call_number += 1
             try:
-                header, content = process.call({"id": self._call_number}, memoryview(body), self._call_seconds)
+                request = {"id": self._call_number, **_call_options(batch)}
+                header, content = process.call(request, memoryview(body), self._call_seconds)
                 if header.get("id") != self._call_number:
                     raise ProcessGoneError("it answered another call")
             except ProcessGoneError as error:
                 self._discard(process, str(error))
                 raise self._unavailable() from None
+        if header.get("kind") == AnswerError.__name__:
+            raise AnswerError(str(header["error"]))
         if "error" in header:
-            raise IsolatedModelError(f"{header.get('kind')}: {header['error']}")
+            if self._contract.hinted and is_hint_error(str(header["error"])):
+                raise invalid_field("inputs", str(header["error"]))
+            raise IsolatedModelError(str(header["error"]), str(header.get("kind")))
         try:
             outputs = decode(header, content)
         except ValueError:
             raise IsolatedModelError("the model's process gave an invalid answer") from None
-        if self.output == "score" and not isinstance(outputs, list) and outputs.ndim == 2 and outputs.shape[1] == 2:
-            return outputs[:, 1]
-        return outputs
+        return binary_scores(outputs) if self.output == "score" else outputs
 
     def close(self) -> None:
         """Stop the process and all that it started, and wait for their end."""
@@ -247,6 +252,18 @@ class IsolatedEngine:
                 self._process = process
 
 
+def _call_options(batch: Batch) -> dict[str, Any]:
+    """Return what a call needs in addition to the values, as JSON."""
+    options: dict[str, Any] = {}
+    if batch.absent:
+        options["absent"] = sorted(batch.absent)
+    if batch.index is not None:
+        options["index"] = list(batch.index)
+    if batch.params is not None:
+        options["params"] = dict(batch.params)
+    return options
+
+
 def _encode(batch: pa.RecordBatch) -> pa.Buffer:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
@@ -263,9 +280,40 @@ def decode(header: Mapping[str, Any], content: memoryview) -> Outputs:
     try:
         if header["form"] == "array":
             return np.frombuffer(content, "<f8").reshape(header["shape"])
+        if header["form"] == "answer":
+            return _decode_answer(header, content)
         values = json.loads(bytes(content))
-    except (KeyError, TypeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(type(error).__name__) from None
     if header["form"] != "json" or not isinstance(values, list):
         raise ValueError("neither an array nor a list")
     return cast("list[Any]", values)
+
+
+def _decode_answer(header: Mapping[str, Any], content: memoryview) -> Answer:
+    parts: list[Any] = []
+    position = 0
+    for part in header["parts"]:
+        data = content[position : position + part["size"]]
+        position += part["size"]
+        if "dtype" not in part:
+            parts.append(json.loads(bytes(data)))
+            continue
+        dtype = np.dtype(part["dtype"])
+        if dtype.kind not in "biufM":
+            raise ValueError("an array of another kind")
+        parts.append(np.frombuffer(data, dtype).reshape(part["shape"]))
+    form, names, rows = header["answer"], header["names"], header["rows"]
+    if form not in FORMS or not all(isinstance(name, str) for name in names):
+        raise ValueError("an unknown form")
+    if (form in ("frame", "mapping") and len(names) != len(parts)) or (form not in ("frame", "mapping") and not parts):
+        raise ValueError("names without parts")
+    if rows is not None and (type(rows) is not int or not all(_has_rows(form, part, rows) for part in parts)):
+        raise ValueError("parts of other lengths than the rows")
+    return Answer(form, names, parts, rows)
+
+
+def _has_rows(form: str, part: Any, rows: int) -> bool:
+    if form == "value" and not isinstance(part, np.ndarray):
+        return rows == 1
+    return (isinstance(part, list) or (isinstance(part, np.ndarray) and part.ndim > 0)) and len(part) == rows

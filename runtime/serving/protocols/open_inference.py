@@ -8,7 +8,8 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,12 +17,23 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from ..codecs.checks import EVENT_TIME, check_tensor_shapes, read_event_times, too_many_columns, too_many_rows
+from ..codecs.answer_columns import Values, output_columns
+from ..codecs.checks import (
+    EVENT_TIME,
+    absent_columns,
+    check_tensor_shapes,
+    read_event_times,
+    text_too_long,
+    too_many_columns,
+    too_many_rows,
+)
+from ..codecs.content_types import KEY, answer_content_type, decode_content, read_content_type
 from ..codecs.json_strict import parse_json
 from ..codecs.tensors import (
     DATATYPES,
+    NUMPY,
+    PANDAS,
     Tensor,
-    Values,
     arrow_datatype,
     column_values,
     datatype_of,
@@ -30,8 +42,9 @@ from ..codecs.tensors import (
     to_bytes,
     to_tensor,
 )
-from ..contract.field_errors import invalid_field, join_path, printable, raise_field_errors
+from ..contract.field_errors import invalid_field, join_path, printable, raise_field_errors, show_value
 from ..contract.model_contract import COLUMNAR_ROWS, Column, Contract
+from ..contract.params import read_params
 from ..http.content_negotiation import JSON, OCTETS, body_type
 from ..http.errors import FieldError, Problem
 from ..inference.batch import Batch
@@ -43,6 +56,15 @@ if TYPE_CHECKING:
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _BODIES = (JSON, OCTETS)
+# Parameters of a request that the server reads itself.
+_RESERVED = frozenset({"binary_data_output", EVENT_TIME})
+# Parameters of the protocol, of Triton and of MLServer; they are inference parameters only if the signature has them.
+_PROTOCOL_PARAMETERS = frozenset(
+    {
+        *("binary_data", "classification", "content_type", "headers", "priority", "request_id"),
+        *("sequence_end", "sequence_id", "sequence_start", "timeout"),
+    }
+)
 _NUMBERS = frozenset({"integer", "long", "float", "double"})
 _DIMENSIONS = 16
 _dump = msgspec.json.Encoder().encode
@@ -55,7 +77,6 @@ def server_metadata() -> dict[str, Any]:
 
 def model_metadata(model: ServedModel) -> dict[str, Any]:
     """Return the answer to `GET /v2/models/NAME`."""
-    datatype, shape = arrow_datatype(model.output_type.field(0).type)
     return {
         "name": model.info.model,
         "versions": [model.info.version],
@@ -64,8 +85,16 @@ def model_metadata(model: ServedModel) -> dict[str, Any]:
             {"name": column.name, "datatype": datatype_of(column), "shape": list(column.shape) or [-1]}
             for column in model.contract.columns
         ],
-        "outputs": [{"name": model.output, "datatype": datatype, "shape": shape}],
+        "outputs": output_tensors(model),
     }
+
+
+def output_tensors(model: ServedModel) -> list[dict[str, Any]]:
+    """Return name, datatype and shape of the outputs of `model`, as in its answer for its sample."""
+    if model.tensors:
+        return [dict(each) for each in model.tensors]
+    datatype, shape = arrow_datatype(model.output_type.field(0).type)
+    return [{"name": model.output, "datatype": datatype, "shape": shape}]
 
 
 @dataclass(frozen=True)
@@ -74,31 +103,60 @@ class _OutputOptions:
 
     Attributes:
         identifier: the request's `id`, which the response repeats.
-        binary: whether the output is binary tensor data.
+        binary: whether outputs are binary tensor data.
+        chosen: name -> whether it is binary, of the outputs that the request names; all outputs if it names none.
     """
 
     identifier: str | None
     binary: bool
+    chosen: Mapping[str, bool]
 
     def encode(self, result: InferenceResult) -> EncodedResponse:
-        """Return the response with the outputs as one tensor."""
+        """Return the response, with one tensor for each output."""
         info = result.model.info
-        datatype, shape, values = to_tensor(result.outputs)
-        output: dict[str, Any] = {"name": result.model.output, "datatype": datatype, "shape": shape}
         parameters = {"request_id": result.request_id}
         if result.client_request_id is not None:
             parameters["client_request_id"] = result.client_request_id
         document: dict[str, Any] = {"model_name": info.model, "model_version": info.version, "parameters": parameters}
         if self.identifier is not None:
             document["id"] = self.identifier
-        document["outputs"] = [output]
-        if not self.binary:
+        outputs = document["outputs"] = list[dict[str, Any]]()
+        binary: list[bytes] = []
+        notes: list[str] = []
+        tensors = {name: to_tensor(given) for name, given in self._columns(result)}
+        content_type = parameters[KEY] = answer_content_type(result.outputs, list(tensors.values()))
+        for name, (datatype, shape, values, own) in tensors.items():
+            output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": shape}
+            outputs.append(output)
+            # As in MLServer, the columns of numbers of a frame have none.
+            described: dict[str, Any] = {} if (content_type, own) == (PANDAS, NUMPY) else {KEY: own}
+            if self.chosen.get(name, self.binary):
+                binary.append(to_bytes(values))
+                described["binary_data_size"] = len(binary[-1])
+            if described:
+                output["parameters"] = described
+            if self.chosen.get(name, self.binary):
+                continue
             output["data"] = values.reshape(-1).tolist() if isinstance(values, np.ndarray) else values
+            if isinstance(values, np.ndarray) and values.dtype.kind == "f" and not np.isfinite(values).all():
+                notes.append(name)
+        if notes:
+            parameters["note"] = f"NaN and infinities are null in {', '.join(notes)}; binary data has them"
+        if not binary:
             return EncodedResponse(_dump(document))
-        data = to_bytes(values)
-        output["parameters"] = {"binary_data_size": len(data)}
         head = _dump(document)
-        return EncodedResponse(head + data, OCTETS, {HEADER_LENGTH: str(len(head))})
+        return EncodedResponse(head + b"".join(binary), OCTETS, {HEADER_LENGTH: str(len(head))})
+
+    def _columns(self, result: InferenceResult) -> list[tuple[str, Values]]:
+        """Return the outputs that the request wants, in its order."""
+        columns = output_columns(result.outputs, result.model.output)
+        if not self.chosen:
+            return columns
+        found = dict(columns)
+        for at, name in enumerate(self.chosen):
+            if name not in found:
+                raise invalid_field(f"outputs[{at}].name", f"this answer has the outputs {', '.join(found)}")
+        return [(name, found[name]) for name in self.chosen]
 
 
 def decode(model: ServedModel, request: InferenceRequest, limits: LimitSettings) -> DecodedRequest:
@@ -112,19 +170,33 @@ def decode(model: ServedModel, request: InferenceRequest, limits: LimitSettings)
     document = parse_json(head, depth=limits.depth, text=limits.text)
     unknown = [key for key in document if key not in ("id", "parameters", "inputs", "outputs")]
     raise_field_errors([FieldError(printable(key), "unknown key") for key in unknown])
-    options = _output_options(document, model.output)
-    tensors = _tensors(document.get("inputs"), binary, limits)
+    options = _output_options(document, model)
+    content_type = read_content_type(_parameters(document, ""), "parameters")
+    tensors = _tensors(document.get("inputs"), binary, content_type, limits)
     contract = model.contract
     rows = _row_count(tensors, limits)
-    times = read_event_times(_parameters(document, "").get(EVENT_TIME), rows)
+    parameters = _parameters(document, "")
+    times = read_event_times(parameters.get(EVENT_TIME), rows)
+    matrix = None if contract.is_tensor else _double_matrix(contract, tensors)
     if contract.is_tensor:
-        return DecodedRequest(Batch(rows, _tensor_rows(contract, tensors, rows, limits), times), options.encode)
-    matrix = _double_matrix(contract, tensors)
-    if matrix is not None:
-        return DecodedRequest(
-            contract.columnar_if_large(Batch(rows, list(map(tuple, matrix.tolist())), times)), options.encode
-        )
-    return DecodedRequest(_batch(contract, _columns(contract, tensors, rows, limits), rows, times), options.encode)
+        batch = Batch(rows, _tensor_rows(contract, tensors, rows, limits))
+    elif matrix is not None:
+        batch = contract.columnar_if_large(Batch(rows, list(map(tuple, matrix.tolist()))))
+    else:
+        batch = _batch(contract, tensors, rows, limits)
+    batch.event_times, batch.params = times, _inference_params(contract, parameters)
+    return DecodedRequest(batch, options.encode)
+
+
+def _inference_params(contract: Contract, parameters: dict[str, Any]) -> Mapping[str, Any] | None:
+    """Return the inference parameters among the `parameters` of a request; the others belong to the protocol."""
+    names = {param.name for param in contract.params or ()}
+    given = {
+        key: value
+        for key, value in parameters.items()
+        if key not in _RESERVED and (key in names or key not in _PROTOCOL_PARAMETERS)
+    }
+    return read_params(contract, given, "parameters")
 
 
 def _split_body(request: InferenceRequest) -> tuple[bytes, memoryview]:
@@ -151,30 +223,36 @@ def _flag(parameters: dict[str, Any], key: str, at: str) -> bool | None:
     return found
 
 
-def _output_options(document: dict[str, Any], name: str) -> _OutputOptions:
+def _output_options(document: dict[str, Any], model: ServedModel) -> _OutputOptions:
     identifier = document.get("id")
     if identifier is not None and (not isinstance(identifier, str) or not _is_encodable(identifier)):
         raise invalid_field("id", "expected a string")
-    binary = _flag(_parameters(document, ""), "binary_data_output", "parameters")
+    binary = bool(_flag(_parameters(document, ""), "binary_data_output", "parameters"))
     outputs = document.get("outputs", [])
-    if not isinstance(outputs, list) or len(cast("list[Any]", outputs)) > 1:
-        raise invalid_field("outputs", f"expected a list with the one output of this model, {name}")
-    for output in cast("list[Any]", outputs):
-        if not isinstance(output, dict) or cast("dict[str, Any]", output).get("name") != name:
-            raise invalid_field("outputs[0]", f"expected the one output of this model, {name}")
-        parameters = _parameters(cast("dict[str, Any]", output), "outputs[0]")
+    # The answer of a whole request may have other outputs than the one for the sample.
+    known = None if model.by_request else [each["name"] for each in output_tensors(model)]
+    expected = "expected a list of outputs" if known is None else f"expected outputs of this model: {', '.join(known)}"
+    if not isinstance(outputs, list):
+        raise invalid_field("outputs", expected)
+    chosen: dict[str, bool] = {}
+    for at, output in enumerate(cast("list[Any]", outputs)):
+        name = cast("dict[str, Any]", output).get("name") if isinstance(output, dict) else None
+        if not isinstance(name, str) or name in chosen or (known is not None and name not in known):
+            raise invalid_field(f"outputs[{at}]", "duplicate output" if name in chosen else expected)
+        parameters = _parameters(cast("dict[str, Any]", output), f"outputs[{at}]")
         if parameters.get("classification"):
-            raise invalid_field("outputs[0].parameters.classification", "not supported")
-        output_binary = _flag(parameters, "binary_data", "outputs[0].parameters")
-        binary = binary if output_binary is None else output_binary
-    return _OutputOptions(identifier, bool(binary))
+            raise invalid_field(f"outputs[{at}].parameters.classification", "not supported")
+        output_binary = _flag(parameters, "binary_data", f"outputs[{at}].parameters")
+        chosen[name] = binary if output_binary is None else output_binary
+    return _OutputOptions(identifier, binary, chosen)
 
 
 def _is_encodable(text: str) -> bool:
     return text.isascii() or text.encode(errors="replace").decode() == text
 
 
-def _tensors(inputs: Any, binary: memoryview, limits: LimitSettings) -> list[Tensor]:
+def _tensors(inputs: Any, binary: memoryview, content_type: str, limits: LimitSettings) -> list[Tensor]:
+    """Return the tensors of `inputs`; `content_type` is the request's, which an input's own overrides."""
     if not isinstance(inputs, list) or not inputs:
         raise invalid_field("inputs", "expected a list of at least one tensor")
     given = cast("list[Any]", inputs)
@@ -188,16 +266,20 @@ def _tensors(inputs: Any, binary: memoryview, limits: LimitSettings) -> list[Ten
             raise invalid_field(at, "expected an object with name, datatype, shape and data")
         tensor = cast("dict[str, Any]", member)
         name, datatype, shape = _tensor_type(tensor, at)
-        size = _parameters(tensor, at).get("binary_data_size")
+        parameters = _parameters(tensor, at)
+        own = read_content_type(parameters, f"{at}.parameters", content_type)
+        size = parameters.get("binary_data_size")
         if size is None:
-            tensors.append(tensor_from_json(name, datatype, shape, tensor.get("data"), at))
+            decoded = tensor_from_json(name, datatype, shape, tensor.get("data"), at)
+            tensors.append(decode_content(decoded, own, limits) if own else decoded)
             continue
         if "data" in tensor:
             raise invalid_field(f"{at}.data", "send either data or binary_data_size, not both")
         if type(size) is not int or not 0 <= size <= len(binary) - position:
             left = len(binary) - position
             raise invalid_field(f"{at}.parameters.binary_data_size", f"expected a size of at most {left} bytes")
-        tensors.append(tensor_from_bytes(name, datatype, shape, binary[position : position + size], at))
+        decoded = tensor_from_bytes(name, datatype, shape, binary[position : position + size], at)
+        tensors.append(decode_content(decoded, own, limits) if own else decoded)
         position += size
     if position != len(binary):
         raise Problem(400, f"{len(binary) - position} bytes after the JSON belong to no input")
@@ -233,10 +315,14 @@ def _row_count(tensors: list[Tensor], limits: LimitSettings) -> int:
 
 
 def _columns(contract: Contract, tensors: list[Tensor], rows: int, limits: LimitSettings) -> list[Values]:
+    """Return the values of each column; null for columns that the request does not have."""
     known = contract.positions
     first = tensors[0]
-    if len(tensors) == 1 and first.name not in known and len(first.shape) == 2:
-        return _matrix(contract, first, limits)
+    if len(tensors) == 1 and first.name not in known:
+        if len(contract.columns) == 1 and first.shape in ((rows,), (rows, 1)):
+            return [column_values(contract.columns[0], first, limits, whole=True)]
+        if len(first.shape) == 2:
+            return _matrix(contract, first, limits)
     errors = [FieldError(f"{tensor.at}.name", "unknown column") for tensor in tensors if tensor.name not in known]
     errors += [
         FieldError(f"{tensor.at}.shape", f"expected [{rows}] or [{rows}, 1]")
@@ -286,16 +372,24 @@ def _matrix(contract: Contract, tensor: Tensor, limits: LimitSettings) -> list[V
     return columns
 
 
-def _batch(contract: Contract, columns: list[Values], rows: int, times: Any) -> Batch:
+def _batch(contract: Contract, tensors: list[Tensor], rows: int, limits: LimitSettings) -> Batch:
+    columns = _columns(contract, tensors, rows, limits)
+    names = {tensor.name for tensor in tensors}
+    # One matrix has all columns.
+    absent = absent_columns(contract, names) if not names.isdisjoint(contract.positions) else frozenset[int]()
     if rows > COLUMNAR_ROWS and all(column.kind != "json" for column in contract.columns):
         arrays = [pa.array(values, kind) for values, kind in zip(columns, contract.schema.types, strict=True)]
-        return Batch(rows, pa.RecordBatch.from_arrays(arrays, schema=contract.schema), times)
+        return Batch(rows, pa.RecordBatch.from_arrays(arrays, schema=contract.schema), absent=absent)
     plain = [values.tolist() if isinstance(values, np.ndarray) else values for values in columns]
-    return contract.columnar_if_large(Batch(rows, list(zip(*plain, strict=True)), times))
+    return contract.columnar_if_large(Batch(rows, list(zip(*plain, strict=True)), absent=absent))
 
 
 def _tensor_rows(contract: Contract, tensors: list[Tensor], rows: int, limits: LimitSettings) -> list[tuple[Any, ...]]:
     given = {tensor.name: tensor for tensor in tensors}
+    if len(tensors) == 1 and len(contract.columns) == 1:
+        # MLServer's codecs for one array call it input-1.
+        given = {contract.names[0]: tensors[0]}
+        tensors = [replace(tensors[0], name=contract.names[0])]
     errors = [FieldError(f"{each.at}.name", "unknown input") for each in tensors if each.name not in contract.positions]
     errors += [FieldError(join_path("inputs", name), "missing") for name in contract.names if name not in given]
     raise_field_errors(errors)
@@ -303,6 +397,10 @@ def _tensor_rows(contract: Contract, tensors: list[Tensor], rows: int, limits: L
     for column in contract.columns:
         tensor = given[column.name]
         expected, shape = column.shape[1:], tensor.shape[1:]
+        if not expected and shape == (1,):
+            # MLServer's codecs write one value per row as [n, 1].
+            tensor = replace(tensor, shape=(rows,))
+            shape = ()
         if len(expected) != len(shape) or any(size not in (-1, got) for size, got in zip(expected, shape, strict=True)):
             raise invalid_field(f"{tensor.at}.shape", f"expected {[rows, *expected]}")
         array = _tensor_array(column, tensor, limits).reshape(tensor.shape)
@@ -321,11 +419,12 @@ def _tensor_array(column: Column, tensor: Tensor, limits: LimitSettings) -> np.n
         if all(isinstance(text, str) for text in texts):
             if any(len(text) > limits.text for text in texts):
                 longest = max(len(text) for text in texts)
-                raise invalid_field(tensor.at, f"a string has {longest} characters; the limit is {limits.text}")
+                raise invalid_field(tensor.at, str(text_too_long(longest, limits)))
             return np.array(texts, dtype=object if column.dtype == "object" else str)
     elif isinstance(flat, np.ndarray) and datatype != "BYTES" and np.can_cast(flat.dtype, column.dtype, "safe"):
         if flat.dtype.kind == "f" and not np.isfinite(flat).all():
-            raise invalid_field(tensor.at, "expected finite numbers")
+            wrong = flat[~np.isfinite(flat)].tolist()[0]
+            raise invalid_field(tensor.at, f"expected finite numbers, got {show_value(wrong)}")
         return flat.astype(column.dtype)
     raise invalid_field(tensor.at, f"expected {datatype} without nulls, got {tensor.datatype}")
 

@@ -128,6 +128,7 @@ class Status(TypedDict):
         degraded: whether it is ready and has an `error`.
         registry: state at the last request; `none` if a folder is served.
         error: one sentence about what is wrong, such as a version that failed to load or a missing alias.
+        trust: what the files of its versions may hold; `pickle` if pickles are loaded.
         swaps: newest first.
     """
 
@@ -137,6 +138,7 @@ class Status(TypedDict):
     degraded: bool
     registry: Literal["reachable", "unreachable", "unknown", "none"]
     error: str | None
+    trust: list[str]
     serving: ServingState | None
     shadow: ShadowState | None
     capture: CaptureState | None

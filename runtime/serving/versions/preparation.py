@@ -30,8 +30,11 @@ from filelock import FileLock, Timeout
 
 from ...common.errors import TidemillError
 from ...common.target import METADATA, Target
+from ..codecs.tensors import output_tensors
 from ..contract.model_contract import Contract
+from ..engines.answer_kind import answer_kind
 from ..engines.errors import TemporaryError, UnfitError
+from ..engines.outputs import AnswerError, as_request
 from ..engines.prepared import (
     COMPILED,
     HasPreparationSettings,
@@ -42,8 +45,8 @@ from ..engines.prepared import (
     output_type,
     write_sample,
 )
-from ..inference.batch import Batch, Engine, Outputs, is_finite
-from ..settings import CompileSettings, IsolationSettings
+from ..inference.batch import Batch, Engine, Outputs
+from ..settings import CompileSettings, IsolationSettings, Trusted
 from .child_process import run_child
 from .model import VersionInfo, to_json_value
 
@@ -69,6 +72,10 @@ _SIGNATURE_TYPES = {
     "string": pa.string(),
 }
 _MERGED_DIFFERENCE = 1e-6
+_ADD_SIGNATURE = (
+    "log it with `log_model(..., signature=mlflow.models.infer_signature(X, model.predict(X)))`, or with tidemill's "
+    "`run.log_model(model, features=X)`"
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,7 @@ class PreparationSettings:
 
     compile: CompileSettings = field(default_factory=CompileSettings)
     isolation: IsolationSettings = field(default_factory=IsolationSettings)
+    trust: Sequence[Trusted] = ()
 
 
 def ensure_prepared(folder: Path, info: VersionInfo, settings: HasPreparationSettings) -> None:
@@ -127,6 +135,7 @@ def _run(folder: Path, info: VersionInfo, settings: HasPreparationSettings, seco
     request = {
         "compile": settings.compile.model_dump(mode="json"),
         "isolation": settings.isolation.model_dump(mode="json"),
+        "trust": list(settings.trust),
     }
     run_child(__name__, [str(folder.absolute())], request, seconds=seconds, what=f"version {info.version}")
 
@@ -140,7 +149,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="folder of the version in the cache")
     folder: Path = parser.parse_args(argv).folder
     request = json.load(sys.stdin)
-    settings = PreparationSettings(CompileSettings(**request["compile"]), IsolationSettings(**request["isolation"]))
+    settings = PreparationSettings(
+        CompileSettings(**request["compile"]), IsolationSettings(**request["isolation"]), request["trust"]
+    )
     _restrict_process(folder)
     try:
         prepare(folder.resolve(), settings)
@@ -204,7 +215,7 @@ def prepare(folder: Path, settings: HasPreparationSettings) -> None:
 
     key = fingerprint(folder, settings)
     mlmodel = MLmodel.read(folder / "model")
-    mlmodel.check()
+    mlmodel.check(settings.trust)
     contract = _contract(mlmodel)
     for leftover in folder.glob(f"{_WORK}*"):  # of a killed process
         shutil.rmtree(leftover, ignore_errors=True)
@@ -220,11 +231,13 @@ def prepare(folder: Path, settings: HasPreparationSettings) -> None:
 
 
 def _contract(mlmodel: MLmodel) -> Contract:
-
+    schema = mlmodel.inputs()
     try:
-        return Contract.of(mlmodel.inputs())
+        return Contract.of(schema, mlmodel.params(), hinted=mlmodel.hinted)
     except ValueError as error:
-        raise UnfitError(str(error), hint="log it with a signature") from None
+        # A signature with a type that we do not support is not fixed by logging the model with one.
+        hint = None if schema is not None and schema.inputs else _ADD_SIGNATURE
+        raise UnfitError(str(error), hint=hint) from None
 
 
 @dataclass
@@ -259,19 +272,19 @@ def _load_original(folder: Path, mlmodel: MLmodel, contract: Contract, settings:
         from ..isolation.engine import IsolatedEngine
 
         environment = ensure_environment(mlmodel.folder, folder.parent.parent, seconds=settings.isolation.build_seconds)
-        engine = IsolatedEngine(environment, mlmodel.folder, contract)
+        engine = IsolatedEngine(environment, mlmodel.folder, contract, trust=settings.trust)
         spec = {"name": "isolated", "environment": str(environment)}
         return _Original(spec, engine, contract, note=f"isolated: it requires {why}")
     if mlmodel.is_sklearn:
         from ..engines import scikit
 
-        model = scikit.open_model(mlmodel)
+        model = scikit.open_model(mlmodel, settings.trust)
         contract = replace(contract, missing_text=scikit.missing_text(model))
         engine = scikit.ScikitEngine(model, mlmodel.method, contract)
         return _Original({"name": "sklearn"}, engine, contract, model)
     from ..engines import pyfunc
 
-    engine = pyfunc.PyfuncEngine(pyfunc.open_model(mlmodel), contract)
+    engine = pyfunc.PyfuncEngine(pyfunc.open_model(mlmodel, settings.trust), contract)
     return _Original({"name": "pyfunc"}, engine, contract)
 
 
@@ -304,14 +317,17 @@ def _build(
         if output == "score":
             original.engine.output = output
             outputs = original.engine.predict(Batch(len(rows), rows)) if rows else None
-        if has_example and outputs is not None and not is_finite(outputs):
-            raise UnfitError("the model returns a value that is not finite for its own example")
+        by_request, form = answer_kind(original.engine, rows, outputs) if outputs is not None else (False, "")
         independence = Independence(
             why_unknown(mlmodel, original.model) or "",
             declared_independent(mlmodel),
-            _contradiction(original.engine, rows, outputs) if contract.mergeable and outputs is not None else "",
+            _contradiction(original.engine, rows, outputs)
+            if contract.mergeable and not by_request and outputs is not None
+            else "",
         )
         spec, note = original.spec, original.note
+        if (pickled := mlmodel.pickle_reason()) is not None:
+            note = _join_notes(note, f"pickle is trusted: {pickled}")
         if original.spec["name"] != "isolated":
             task = SelectionTask(
                 contract, original.engine, rows, settings.compile.engines, settings.compile.tolerance, work
@@ -324,6 +340,8 @@ def _build(
     empty = pa.RecordBatch.from_pylist([], contract.schema)
     write_sample(work, contract.to_record_batch(Batch(len(warm), warm)) if warm else empty)
     example = [dict(zip(contract.names, map(to_json_value, row), strict=True)) for row in shown]
+    if by_request and outputs is not None:
+        outputs = as_request(outputs)
     return Prepared(
         key,
         contract,
@@ -333,9 +351,11 @@ def _build(
         note,
         example,
         _target(mlmodel, original.model),
+        by_request,
+        form,
+        output_tensors(outputs, output) if outputs is not None else [],
         independence,
         has_example,
-        answers_known=outputs is not None,
     )
 
 
@@ -393,6 +413,8 @@ def _predict_example(engine: Engine, rows: list[Row]) -> Outputs:
         return engine.predict(Batch(len(rows), rows))
     except TidemillError:
         raise
+    except AnswerError as error:
+        raise UnfitError(str(error)) from None
     except Exception as error:  # noqa: BLE001 - a broken model may raise anything
         raise UnfitError(f"it fails on its own example ({type(error).__name__}: {_one_line(str(error))})") from None
 

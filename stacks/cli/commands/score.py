@@ -13,9 +13,12 @@ from ..serving_options import (
     CompileOption,
     IndependenceOption,
     ModelArgument,
+    NonFiniteOption,
     TrackingOption,
+    TrustOption,
     require_compilers,
     require_server_packages,
+    trusted,
 )
 from ..terminal import StatusLine, interruptible
 
@@ -48,6 +51,8 @@ def score(
     ] = False,
     compiled: CompileOption = None,
     rows_independent: IndependenceOption = None,
+    trust: TrustOption = None,
+    non_finite: NonFiniteOption = None,
     tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
@@ -71,6 +76,8 @@ def score(
             validated=validated,
             compiled=compiled is not False,
             rows_independent=rows_independent,
+            trust=trusted(trust),
+            non_finite=non_finite or "return",
             tracking_uri=tracking_uri,
             progress=line.show_rows,
         )

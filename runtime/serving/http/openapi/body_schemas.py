@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from ...codecs.content_types import CONTENT_TYPES
 from ...codecs.tensors import DATATYPES
 from ...contract.json_schemas import (
     any_value,
     array_schema,
     column_schema,
     list_row_schema,
+    nullable,
     object_schema,
     output_schema,
+    params_schema,
     row_schema,
     time_schema,
 )
 from ...contract.model_contract import Contract
+from ...protocols.open_inference import output_tensors
 from ...settings import LimitSettings
 
 if TYPE_CHECKING:
@@ -27,6 +32,12 @@ _BOOLEAN = {"type": "boolean"}
 _INTEGER = {"type": "integer"}
 _DATATYPE = {"type": "string", "enum": list(DATATYPES)}
 _PARAMETERS = {"type": ["object", "null"]}
+_CONTENT_TYPE = {
+    "type": ["string", "null"],
+    "enum": [*CONTENT_TYPES, "", None],
+    "description": "How the values are encoded, as in MLServer; an input's own content type overrides the request's.",
+}
+_INPUT_PARAMETERS = {**_PARAMETERS, "properties": {"content_type": _CONTENT_TYPE}}
 
 
 def ref(kind: str, name: str) -> dict[str, Any]:
@@ -35,6 +46,7 @@ def ref(kind: str, name: str) -> dict[str, Any]:
 
 
 _ROW = ref("schemas", "Row")
+_OPEN_ROW = ref("schemas", "OpenRow")
 
 
 class BodySchemas:
@@ -89,6 +101,8 @@ class BodySchemas:
             "status": _INTEGER,
             "detail": TEXT,
             "error": {**TEXT, "description": "The detail again, for clients of the Open Inference Protocol."},
+            "error_code": {**TEXT, "description": "MLflow's code of the error, for clients of its scoring server."},
+            "message": {**TEXT, "description": "The detail again, for clients of MLflow's scoring server."},
             "errors": error,
             "request_id": TEXT,
             "client_request_id": TEXT,
@@ -96,8 +110,11 @@ class BodySchemas:
         return {
             "AnyValue": any_value(limits),
             "Row": row_schema(model.contract, limits) if model is not None else {"type": "object"},
-            "Predictions": _predictions(output),
-            "NamedPredictions": _predictions(object_schema({name: output}, closed=True)),
+            "OpenRow": row_schema(model.contract, limits, closed=False) if model is not None else {"type": "object"},
+            "Predictions": _answer("predictions", _mlflow_schema(model, output)),
+            "NamedPredictions": _answer("answer", {}, notes=True)
+            if model is not None and model.by_request
+            else _answer("predictions", array_schema(object_schema({name: nullable(output)}, closed=True)), notes=True),
             "Problem": {
                 "description": "A problem document (RFC 9457).",
                 **object_schema(problem, optional=("errors", "request_id", "client_request_id")),
@@ -106,13 +123,12 @@ class BodySchemas:
 
     def invocations(self) -> dict[str, Any]:
         """Return the schema of MLflow's JSON formats."""
-        formats = {"dataframe_records": self._rows(_ROW)}
+        formats = {"dataframe_records": self._rows(_OPEN_ROW)}
         if self._model is not None:
             contract = self._model.contract
             formats["dataframe_split"] = self._split(contract)
             formats["instances"] = formats["inputs"] = self._instances(contract)
-        params = {"type": ["object", "null"], "maxProperties": 0}
-        optional = {"event_time": _event_time(), "params": params}
+        optional = {"event_time": _event_time(), "params": self._params()}
         return {
             "anyOf": [
                 object_schema({key: schema, **optional}, optional=optional, closed=True)
@@ -122,8 +138,8 @@ class BodySchemas:
 
     def predict(self) -> dict[str, Any]:
         """Return the schema of `/predict`."""
-        properties = {"rows": self._rows(_ROW), "event_time": _event_time()}
-        return object_schema(properties, optional=("event_time",), closed=True)
+        properties = {"rows": self._rows(_ROW), "event_time": _event_time(), "params": self._params()}
+        return object_schema(properties, optional=("event_time", "params"), closed=True)
 
     def labels(self) -> dict[str, Any]:
         """Return the schema of `/labels`."""
@@ -134,10 +150,23 @@ class BodySchemas:
             value = {"enum": [int(each) if each.is_integer() else each for each in classes]}
         label = {
             "request_id": {**UUID7, "description": "The `request_id` of an answer."},
-            "row": {**_INTEGER, "minimum": 0, "maximum": (1 << 31) - 1, "description": "The row's position, from 0."},
+            "row": {
+                **_INTEGER,
+                "minimum": 0,
+                "maximum": (1 << 31) - 1,
+                "description": "The row's position, from 0; null for the answer of the whole request.",
+            },
             "label": {**value, "description": "The true value."},
         }
-        return object_schema({"labels": self._rows(object_schema(label, closed=True))}, closed=True)
+        label["row"] = {**label["row"], "type": ["integer", "null"]}
+        label["output"] = {
+            "type": ["string", "null"],
+            "minLength": 1,
+            "maxLength": 200,
+            "description": "Name of the labelled target, column or step, if an answer has several.",
+        }
+        optional = ("row", "output") if self._model is not None and self._model.by_request else ("output",)
+        return object_schema({"labels": self._rows(object_schema(label, optional=optional, closed=True))}, closed=True)
 
     def inference(self) -> dict[str, Any]:
         """Return the schema of the Open Inference Protocol."""
@@ -145,52 +174,84 @@ class BodySchemas:
             "name": {**TEXT, "description": "A column, or any other name for one tensor of all columns."},
             "datatype": _DATATYPE,
             "shape": array_schema({**_INTEGER, "minimum": 1}, minItems=1, maxItems=16),
-            "parameters": _PARAMETERS,
+            "parameters": _INPUT_PARAMETERS,
             "data": array_schema({}),
         }
         inputs = object_schema(tensor, optional=("parameters", "data"), closed=True)
-        name = TEXT if self._model is None else {**TEXT, "enum": [self._model.output]}
+        names = [] if self._model is None or self._model.by_request else [*map(_name, output_tensors(self._model))]
+        name = {**TEXT, "enum": names} if names else TEXT
         outputs = object_schema({"name": name, "parameters": _PARAMETERS}, optional=("parameters",))
         properties = {
             "id": {"type": ["string", "null"], "description": "Repeated in the answer."},
-            "parameters": _PARAMETERS,
+            "parameters": {
+                **_INPUT_PARAMETERS,
+                "description": "Of the protocol, and the inference parameters of the signature.",
+            },
             "inputs": array_schema(inputs, minItems=1, maxItems=self._limits.columns),
-            "outputs": array_schema(outputs, maxItems=1),
+            "outputs": array_schema(outputs, maxItems=len(names)) if names else array_schema(outputs),
         }
         return object_schema(properties, optional=("id", "parameters", "outputs"), closed=True)
+
+    def _params(self) -> dict[str, Any]:
+        if self._model is None:
+            return {"type": ["object", "null"]}
+        return params_schema(self._model.contract, self._limits)
 
     def _rows(self, items: dict[str, Any]) -> dict[str, Any]:
         return array_schema(items, minItems=1, maxItems=self._limits.rows)
 
     def _split(self, contract: Contract) -> dict[str, Any]:
-        columns = {"type": "array", "const": list(contract.names), "description": "Any order is accepted."}
+        names = [int(column.name) if column.integer_name else column.name for column in contract.columns]
+        text = "Any order is accepted. Further columns, with their values in `data`, are ignored."
+        columns = {"type": "array", "const": names, "description": text}
+        index = {
+            "type": ["array", "null"],
+            "items": {"type": ["string", "number"]},
+            "description": "Labels of the rows.",
+        }
         properties = {
             "columns": columns,
             "data": self._rows(list_row_schema(contract, self._limits)),
-            "index": {"description": "Ignored."},
+            "index": index,
         }
         return object_schema(properties, optional=("index",) if contract.named else ("columns", "index"), closed=True)
 
     def _instances(self, contract: Contract) -> dict[str, Any]:
-        items = [_ROW]
+        items = [_OPEN_ROW]
         first = contract.columns[0]
-        if len(contract.columns) == 1 and first.kind != "json":
+        if contract.hinted:
+            items = [column_schema(first, self._limits)]
+        elif len(contract.columns) == 1 and (first.kind != "json" or (first.spec or {}).get("type") == "array"):
             items.append(column_schema(first, self._limits))
-        if not contract.named and not contract.is_tensor:
+        if not contract.named and not contract.is_tensor and not contract.hinted:
             items.append(list_row_schema(contract, self._limits))
         kinds = [self._rows(item) for item in items]
         return kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
 
 
-def _predictions(items: dict[str, Any]) -> dict[str, Any]:
-    properties = {
-        "predictions": array_schema(items),
-        "model": TEXT,
-        "version": TEXT,
-        "request_id": UUID7,
-        "client_request_id": TEXT,
-    }
-    return object_schema(properties, optional=("client_request_id",))
+def _name(tensor: Mapping[str, Any]) -> str:
+    return tensor["name"]
+
+
+def _answer(name: str, schema: dict[str, Any], *, notes: bool = False) -> dict[str, Any]:
+    properties = {name: schema, "model": TEXT, "version": TEXT, "request_id": UUID7, "client_request_id": TEXT}
+    if notes:
+        properties["notes"] = {**array_schema(TEXT), "description": "Where null stands for NaN or an infinity."}
+    return object_schema(properties, optional=("client_request_id", "notes"))
+
+
+def _mlflow_schema(model: ServedModel | None, output: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of `predictions` as MLflow gives them; `output` is that of one row of the outputs."""
+    if model is None:
+        return array_schema(output)
+    if model.by_request or model.form in ("mapping", "value", "targets"):
+        return {}
+    if model.output == "score":
+        return array_schema(array_schema(output, minItems=2, maxItems=2))
+    if model.form == "series":
+        names = [each["name"] for each in model.tensors]
+        return array_schema(object_schema({"0" if names == [model.output] else names[0]: output}))
+    return array_schema(output)
 
 
 def _event_time() -> dict[str, Any]:

@@ -77,7 +77,7 @@ const REGISTRIES = {
   none: ['', 'none: a folder is served'],
 };
 
-function stateOf({ registry, capture, shadow }) {
+function stateOf({ registry, capture, shadow, trust }) {
   const parts = [
     facts([
       ['Registry', pill(...(REGISTRIES[registry] ?? ['', String(registry)]))],
@@ -88,6 +88,7 @@ function stateOf({ registry, capture, shadow }) {
           : h('span', {}, `${number(capture.written)} rows written`, capture.dropped ? h('span', { class: 'error' }, `, ${number(capture.dropped)} dropped`) : ', none dropped'),
       ],
       ['Shadow', shadow === null ? 'none' : null],
+      ['Trust', trust.length ? h('span', {}, trust.map((kind) => [pill('warn', named(kind)), ' ']), h('span', { class: 'note' }, 'A version may run any code of its author when it is loaded.')) : null],
     ]),
   ];
   if (shadow !== null) {
