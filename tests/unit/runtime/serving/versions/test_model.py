@@ -52,12 +52,12 @@ def answers(model: ServedModel, rows: list[tuple[Any, ...]] = ROWS) -> list[Any]
 
 def from_code(folder: Path, code: str, example: Any, **options: Any) -> Path:
     """Save the Python file `code`, which sets a model, as the version in `folder`."""
-    import mlflow.pyfunc
-
     script = folder.with_suffix(".py")
     script.write_text(code)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        import mlflow.pyfunc
+
         mlflow.pyfunc.save_model(
             folder / "model",
             python_model=str(script),
