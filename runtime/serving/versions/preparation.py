@@ -271,7 +271,13 @@ def _load_original(folder: Path, mlmodel: MLmodel, contract: Contract, settings:
             )
         from ..isolation.engine import IsolatedEngine
 
-        environment = ensure_environment(mlmodel.folder, folder.parent.parent, seconds=settings.isolation.build_seconds)
+        try:
+            environment = ensure_environment(
+                mlmodel.folder, folder.parent.parent, seconds=settings.isolation.build_seconds
+            )
+        except UnfitError as error:
+            # The package index may answer later.
+            raise TemporaryError(str(error)) from None
         engine = IsolatedEngine(environment, mlmodel.folder, contract, trust=settings.trust)
         spec = {"name": "isolated", "environment": str(environment)}
         return _Original(spec, engine, contract, note=f"isolated: it requires {why}")
