@@ -16,7 +16,7 @@ import pyarrow as pa
 from ..common.errors import PlatformError, TidemillError, UserError
 from ..common.tags import ENVIRONMENT, GIT_COMMIT, GIT_DIRTY, LAKE_COMMIT, LAKE_PATH, LAKE_REPOSITORY
 from ..data import LakeLike
-from ..serving import AnswerError, Batch, Outputs, ServedModel, Trusted, non_finite_rows
+from ..serving import Answer, AnswerError, Batch, Outputs, ServedModel, Trusted, non_finite_rows
 from .column_conversion import ColumnConverter
 from .inputs import Input, InputFile, open_input
 from .models import open_model
@@ -312,6 +312,8 @@ class _Run:
         names = list(dict.fromkeys(file.name for file, *_ in whole.parts))
         name = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
         outputs = self._predict(table.to_batches()[0], whole.absent, name, 1)
+        if isinstance(outputs, Answer) and outputs.rows is None:
+            self._scores.convert(outputs, whole.rows, ())  # which refuses it
         position = 0
         for file, kept, batch, rows in whole.parts:
             yield self._output_batch(file, batch, kept, outputs[position : position + rows])

@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import re
+import shutil
 import signal
 import ssl
 import subprocess
@@ -14,6 +15,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+import yaml
 from tidemill.runtime.capture import CAPTURE, list_segments, read_segment
 
 from tests.support.documented import PAGE
@@ -36,6 +39,35 @@ pytestmark = [
 
 TIDEMILL = str(Path(sys.executable).with_name("tidemill"))
 ROWS = flights(4).drop(columns="id")
+SHARES = """
+import time
+import mlflow
+from mlflow.pyfunc import PythonModel
+
+class Model(PythonModel):
+    def predict(self, context, model_input, params=None):
+        time.sleep(0.1)  # so that requests wait, and could be merged
+        return (model_input["x"] / model_input["x"].sum()).to_list()
+
+mlflow.models.set_model(Model())
+"""
+
+
+def share_model(folder: Path, script: Path) -> Path:
+    """Save a model whose answer for a row depends on the other rows, with an example of one row."""
+    import pandas as pd
+
+    example = pd.DataFrame({"x": [4.0]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mlflow.pyfunc
+        from mlflow.models import infer_signature
+
+        mlflow.pyfunc.save_model(
+            folder, python_model=str(script), signature=infer_signature(example), input_example=example,
+            pip_requirements=["pandas"],
+        )  # fmt: skip
+    return folder
 
 
 class Served:
@@ -317,3 +349,89 @@ def test_a_port_which_is_taken_meanwhile_is_exit_code_3(home: Path, folder: Path
         assert f"127.0.0.1:{port}" in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
         assert server.ask().status_code == 200
+
+
+def ended(home: Path, *words: str, **more: str) -> tuple[int, list[str]]:
+    """Return the exit code of a server that cannot serve, and what it says after its address and key."""
+    done = subprocess.run(
+        [TIDEMILL, "serve", *words, "--port", "0", "--no-compile"],
+        env={"PATH": os.environ["PATH"], "HOME": str(home), "MLFLOW_DISABLE_TELEMETRY": "true", **more},
+        capture_output=True, text=True, check=False, cwd=home, timeout=300,
+    )  # fmt: skip
+    lines = done.stderr.strip().splitlines()
+    return done.returncode, [line for line in lines if not line.startswith(("serving ", "the API key is in "))]
+
+
+def without_signature(folder: Path) -> Path:
+    file = folder / "MLmodel"
+    described = yaml.safe_load(file.read_text())
+    del described["signature"]
+    file.write_text(yaml.safe_dump(described))
+    return folder
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_folder_that_can_never_serve_ends_it_with_one_sentence(home: Path, tmp_path: Path, workers: str) -> None:
+    broken = without_signature(save(tmp_path / "delays", fitted()))
+    code, said = ended(home, str(broken), "--workers", workers)
+    assert code == 1
+    assert len(said) == 1
+    assert said[0].startswith(f"{broken} cannot serve: the model has no signature")
+
+
+def test_a_folder_is_what_it_holds_now(home: Path, tmp_path: Path) -> None:
+    folder = save(tmp_path / "delays", fitted())
+    with serving(home, str(folder), "--port", "0", "--no-compile") as server:
+        server.until("^ready")
+        before = server.ask().json()
+    shutil.rmtree(folder)
+    save(folder, fitted(3))
+    with serving(home, str(folder), "--port", "0", "--no-compile") as server:
+        server.until("^ready")
+        after = server.ask().json()
+    assert before["version"] != after["version"]
+    assert before["predictions"] != after["predictions"]
+    shutil.rmtree(folder)
+    without_signature(save(folder, fitted()))
+    code, said = ended(home, str(folder))
+    assert (code, len(said)) == (1, 1)
+
+
+def test_a_version_that_does_not_exist_ends_it_and_a_file_is_called_a_file(home: Path, tmp_path: Path) -> None:
+    import mlflow
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    mlflow.MlflowClient(uri, uri).create_registered_model("delays")
+    assert ended(home, "models:/delays/7", MLFLOW_TRACKING_URI=uri) == (
+        1,
+        ["the registry has no version 7 of delays"],
+    )
+    file = tmp_path / "MLmodel"
+    file.write_text("flavors: {}")
+    code, said = ended(home, str(file))
+    assert code == 2
+    assert "it is a file" in said[0]
+    assert f"give its folder, {tmp_path}" in said[0]
+
+
+def test_code_of_others_is_called_for_each_request(home: Path, tmp_path: Path) -> None:
+    script = tmp_path / "share.py"
+    script.write_text(SHARES)
+    folder = share_model(tmp_path / "share", script)
+    body = {"dataframe_records": [{"x": 1.0}, {"x": 3.0}]}
+    with serving(home, str(folder), "--port", "0") as server:
+        server.until("^ready")
+        ready = server.readiness()
+        assert ready["merges_requests"] is False
+        assert "batch.rows_independent: true" in ready["merging_note"]
+        headers = {"Authorization": f"Bearer {server.key}"}
+        url = f"{server.url}/invocations"
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(
+                pool.map(lambda _: httpx.post(url, json=body, headers=headers, trust_env=False, timeout=60), range(8))
+            )
+        assert [answer.json()["predictions"] for answer in answers] == [[0.25, 0.75]] * 8
+    with serving(home, str(folder), "--port", "0", "--rows-independent") as server:
+        server.until("^ready")
+        # Its own example has one row, so nothing contradicts what was declared.
+        assert server.readiness()["merges_requests"] is True

@@ -20,6 +20,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 from tidemill.runtime import batch_scoring
+from tidemill.runtime.batch_scoring import scorer
 from tidemill.runtime.common.errors import NotFoundError, RefusedError, UserError
 from tidemill.stacks.cli.app import run
 
@@ -350,3 +351,67 @@ def test_a_run_which_is_ended_leaves_nothing(place: Path, folder: Path) -> None:
         process.wait()
     assert (process.returncode, "Traceback" in said) == (130, False), said
     assert sorted(path.name for path in place.iterdir() if path.name != "state") == ["large.parquet"]
+
+
+SHARES = """
+import mlflow
+from mlflow.pyfunc import PythonModel
+
+class Model(PythonModel):
+    def predict(self, context, model_input, params=None):
+        return (model_input["x"] / model_input["x"].sum()).to_list()
+
+mlflow.models.set_model(Model())
+"""
+
+
+def test_a_model_whose_rows_may_depend_on_each_other_gets_all_rows_in_one_call(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "share.py").write_text(SHARES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mlflow.pyfunc
+        from mlflow.models import infer_signature
+
+        mlflow.pyfunc.save_model(
+            place / "share",
+            python_model=str(place / "share.py"),
+            signature=infer_signature(pd.DataFrame({"x": [1.0]})),
+            pip_requirements=["pandas"],
+        )
+    monkeypatch.setattr(scorer, "_MAX_BATCH_ROWS", scorer._MIN_BATCH_ROWS)
+    (place / "in").mkdir()
+    sizes = (1500, 2500)
+    for number, rows in enumerate(sizes):
+        pq.write_table(pa.table({"x": np.full(rows, number + 1.0), "id": np.arange(rows)}), f"in/{number}.parquet")
+    total = sizes[0] + 2 * sizes[1]
+    expected = np.repeat([1 / total, 2 / total], sizes)
+    seen: list[batch_scoring.Progress] = []
+    done = batch_scoring.score("share", "in", "out.parquet", keep=["id"], progress=seen.append)
+    found = pq.read_table("out.parquet")
+    np.testing.assert_allclose(found.column("prediction").to_numpy(), expected, rtol=1e-12)
+    assert found.column("id").to_pylist() == [*range(sizes[0]), *range(sizes[1])]
+    assert (done.rows, done.files) == (4000, 2)
+    assert [progress.rows for progress in seen if progress.stage == "read"] == sorted(
+        progress.rows for progress in seen if progress.stage == "read"
+    )
+
+    batch_scoring.score("share", "in", "parts.parquet", rows_independent=True)
+    assert pq.read_table("parts.parquet").column("prediction").to_numpy().sum() > 2, "declared, so it gets parts"
+
+    monkeypatch.setattr(scorer, "_MAX_WHOLE_BYTES", 10_000)
+    with pytest.raises(UserError, match=r"more rows than the model can get in one call.*--rows-independent"):
+        batch_scoring.score("share", "in", "refused.parquet")
+    assert not Path("refused.parquet").exists()
+    # A model that is known to treat rows independently has no such limit.
+    save(place / "delays", fitted())
+    pq.write_table(table(3000), "flights.parquet")
+    assert batch_scoring.score(str(place / "delays"), "flights.parquet", "scores.parquet").rows == 3000
+
+
+def test_a_file_is_not_called_a_folder(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "MLmodel").write_text("flavors: {}")
+    pq.write_table(table(3), "in.parquet")
+    assert run(["score", "MLmodel", "in.parquet", "out.parquet"]) == 2
+    assert "it is a file" in capsys.readouterr().err

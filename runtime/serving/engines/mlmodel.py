@@ -161,6 +161,14 @@ class MLmodel:
 
         return Schema.from_json(text)
 
+    def outputs(self) -> list[Mapping[str, Any]]:
+        """Return the signature's outputs, in MLflow's notation; empty if there are none."""
+        try:
+            specs = json.loads(self.signature.get("outputs") or "[]")
+        except ValueError:
+            return []
+        return specs if isinstance(specs, list) and all(isinstance(spec, dict) for spec in specs) else []
+
     def params(self) -> list[dict[str, Any]] | None:
         """Return the signature's inference parameters in MLflow's notation; None if it defines none."""
         text = self.signature.get("params")

@@ -80,7 +80,7 @@ class Independence:
     contradiction: str = ""
 
     def decide(self, setting: bool | None) -> tuple[bool, str]:
-        """Return whether the rows are taken as independent, and why not.
+        """Return whether the rows are taken as independent, and why not, or what contradicts a declaration.
 
         Args:
             setting: `batch.rows_independent`, which overrides the metadata of the model.
@@ -89,9 +89,9 @@ class Independence:
         if declared is False:
             where = "its metadata" if setting is None else "batch.rows_independent"
             return False, f"{where} declares that its rows depend on each other"
-        if self.contradiction:
-            return False, self.contradiction
-        if declared or not self.unknown:
+        if declared or self.contradiction:
+            return bool(declared), self.contradiction
+        if not self.unknown:
             return True, ""
         return False, (
             f"it is not known that its rows are independent ({self.unknown}); if they are, declare it with "
@@ -111,6 +111,7 @@ class Prepared:
         engine: the engine's spec: its `name`, whether it is `mergeable`, and what else `load` needs.
         note: how much a compiled engine differs from the model itself, or why none serves.
         example: at most five rows, by column, as JSON values.
+        has_example: whether rows came with the model; rows that tidemill invents never decide whether it serves.
         target: the contract of its labels.
         by_request: whether an answer belongs to its request as a whole: the model does not return one value per row.
         form: the form of its answers, one of `outputs.FORMS`, or empty for an array or a list.
@@ -130,6 +131,7 @@ class Prepared:
     form: str = ""
     tensors: Sequence[Mapping[str, Any]] = ()
     independence: Independence = field(default_factory=Independence)
+    has_example: bool = True
 
     @classmethod
     def read(cls, folder: Path) -> Prepared | None:
@@ -149,6 +151,7 @@ class Prepared:
                 form=raw["form"],
                 tensors=raw["tensors"],
                 independence=Independence(**raw["independence"]),
+                has_example=raw["has_example"],
             )
         except FileNotFoundError:
             return None
@@ -171,13 +174,14 @@ class Prepared:
             "form": self.form,
             "tensors": [dict(each) for each in self.tensors],
             "independence": asdict(self.independence),
+            "has_example": self.has_example,
         }
         write_private(folder / FILE, json.dumps(document), durable=True)
 
     def warm_rows(self, folder: Path) -> pa.RecordBatch:
-        """Return the rows for warming up the version."""
+        """Return the rows for warming up the version; none if it accepts none that are known."""
         with pa.OSFile(str(folder / COMPILED / _SAMPLE)) as source, pa.ipc.open_file(source) as reader:
-            return reader.get_batch(0)
+            return reader.get_batch(0) if reader.num_record_batches else pa.RecordBatch.from_pylist([], reader.schema)
 
 
 def write_sample(compiled: Path, sample: pa.RecordBatch) -> None:
@@ -208,15 +212,18 @@ def _version(name: str) -> str | None:
         return None
 
 
-def output_type(output: Output, values: Outputs) -> pa.StructType:
+def output_type(output: Output, values: Outputs | None) -> pa.StructType:
     """Return the type of outputs such as `values`: a struct with one field, named `output`.
 
-    Values that are nested, or differ in type from row to row, are stored as JSON text, and times as ISO 8601 text.
+    Values that are nested, differ in type from row to row, or are unknown are stored as JSON text, and times as ISO
+    8601 text.
     """
     if output == "score":
         return pa.struct([(output, pa.float64())])
     if output == "scores":
         return pa.struct([(output, pa.list_(pa.float64()))])
+    if values is None:
+        return pa.struct([(output, pa.string())])
     if isinstance(values, np.ndarray):
         return pa.struct([(output, pa.float64() if values.ndim == 1 else pa.list_(pa.float64()))])
     kind = _kind(values)

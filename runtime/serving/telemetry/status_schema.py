@@ -36,7 +36,7 @@ class ServingState(TypedDict):
         compiled: whether the engine runs a compiled form of the logged model.
         engine_note: why the model is not compiled, or the largest difference between compiled and original answers.
         merges_requests: whether several requests can share a call of the model.
-        merging_note: why not, and how to change it; empty if they can.
+        merging_note: why not, and how to change it, or what contradicts it; empty if they can.
         output: `score`, `scores` or `prediction`.
         metrics: of its run when it was promoted; None is NaN or infinite.
         columns: its inputs.

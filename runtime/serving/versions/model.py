@@ -7,6 +7,7 @@ scikit-learn are not imported.
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from ..engines.outputs import Answer, as_request
 from ..engines.prepared import HasPreparationSettings, Output, Prepared
 from ..inference.batch import Batch, Engine, Outputs
 
+_log = logging.getLogger(__name__)
 _WARM_ROUNDS = 3
 _DIMENSIONS = {"score": 1, "scores": 2}
 
@@ -73,7 +75,7 @@ class ServedModel:
         engine: computes the predictions.
         engine_note: the difference between the compiled engine and the original model, or why none is used.
         rows_independent: whether the answer for a row does not depend on the other rows, as known or declared.
-        merging_note: why requests do not share a call of the model; empty if they do.
+        merging_note: why requests do not share a call of the model, or why they should not; empty if they do.
         example: rows as JSON objects.
         metrics: of the run that created it.
         loaded_at: UTC.
@@ -97,8 +99,9 @@ class ServedModel:
             why = "its signature fixes the number of rows"
         elif self.by_request:
             why = "an answer does not have one value for each row"
-        self.merging_note = f"requests are not merged: {why}" if why else ""
-        engine.mergeable = not why
+        engine.mergeable = self.rows_independent and self.contract.mergeable and not self.by_request
+        relation = "merged, as declared, although" if engine.mergeable else "not merged:"
+        self.merging_note = f"requests are {relation} {why}" if why else ""
         self.example = prepared.example
         self.metrics = dict(info.metrics)
         self.loaded_at = datetime.now(UTC)
@@ -157,21 +160,38 @@ def load(
     engine = engines.load(prepared, folder, settings)
     model = ServedModel(info, prepared, engine, rows_independent=rows_independent)
     try:
-        _warm(model, prepared.warm_rows(folder))
+        _warm(model, prepared.warm_rows(folder), must_answer=prepared.has_example)
     except BaseException:
         model.close()
         raise
     return model
 
 
-def _warm(model: ServedModel, sample: pa.RecordBatch) -> None:
-    """Predict the sample as tuples and as a record batch, so that lazy initialisation happens now."""
+def _warm(model: ServedModel, sample: pa.RecordBatch, *, must_answer: bool) -> None:
+    """Predict the sample as tuples and as a record batch, so that lazy initialisation happens now.
+
+    Args:
+        model: to warm up.
+        sample: rows that came with the model, or rows that were invented; may be empty.
+        must_answer: whether a failure means that the model cannot serve.
+
+    Raises:
+        UnfitError: a value is not finite. Other exceptions of the model pass through.
+    """
+    if not sample.num_rows:
+        return
     rows = model.contract.to_tuples(Batch(sample.num_rows, sample))
     few = rows[: model.contract.fixed_rows or 1]
-    batches = [Batch(sample.num_rows, sample), Batch(len(few), few), Batch(len(rows), rows)]
+    one, whole = Batch(len(few), few), [Batch(sample.num_rows, sample), Batch(len(rows), rows)]
     for _ in range(_WARM_ROUNDS):
-        for batch in batches if model.engine.mergeable else batches[1:2]:
-            model.predict(batch)
+        for batch in (*whole, one):
+            try:
+                model.predict(batch)
+            except Exception as error:
+                # A model whose rows depend on each other may refuse one row alone.
+                if must_answer and (batch is not one or model.rows_independent):
+                    raise
+                _log.info("the model refused rows for warming up", extra={"reason": type(error).__name__})
 
 
 def to_json_value(value: Any) -> Any:

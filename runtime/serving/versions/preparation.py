@@ -18,12 +18,14 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from ...common.errors import TidemillError
@@ -59,6 +61,16 @@ _EXAMPLE_ROWS = 5
 _WARM_ROWS = 64
 _GENERATED_ROWS = 50
 _MERGED_ROWS = 16
+_TRIAL = ".invented-rows"
+_TRIAL_SECONDS = 60.0
+_SIGNATURE_TYPES = {
+    "boolean": pa.bool_(),
+    "double": pa.float64(),
+    "float": pa.float64(),
+    "integer": pa.int64(),
+    "long": pa.int64(),
+    "string": pa.string(),
+}
 _MERGED_DIFFERENCE = 1e-6
 _ADD_SIGNATURE = (
     "log it with `log_model(..., signature=mlflow.models.infer_signature(X, model.predict(X)))`, or with tidemill's "
@@ -91,7 +103,7 @@ def ensure_prepared(folder: Path, info: VersionInfo, settings: HasPreparationSet
     try:
         with lock:
             if not _is_prepared(folder, key):
-                _run(folder, info, settings, seconds)
+                _run_twice(folder, info, settings, seconds)
     except Timeout:
         raise TemporaryError(
             f"version {info.version}: another process has been preparing it for {seconds:.0f} s"
@@ -103,6 +115,20 @@ def ensure_prepared(folder: Path, info: VersionInfo, settings: HasPreparationSet
 def _is_prepared(folder: Path, key: dict[str, Any]) -> bool:
     prepared = Prepared.read(folder)
     return prepared is not None and prepared.made_for == key
+
+
+def _run_twice(folder: Path, info: VersionInfo, settings: HasPreparationSettings, seconds: float) -> None:
+    """Prepare the version; once more without invented rows, if the process ended in a call with them."""
+    marker = folder / _TRIAL
+    marker.unlink(missing_ok=True)
+    try:
+        _run(folder, info, settings, seconds)
+    except TemporaryError:
+        if not marker.exists():
+            raise
+        _run(folder, info, settings, seconds)
+    finally:
+        marker.unlink(missing_ok=True)
 
 
 def _run(folder: Path, info: VersionInfo, settings: HasPreparationSettings, seconds: float) -> None:
@@ -126,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = PreparationSettings(
         CompileSettings(**request["compile"]), IsolationSettings(**request["isolation"]), request["trust"]
     )
-    _restrict_process()
+    _restrict_process(folder)
     try:
         prepare(folder.resolve(), settings)
     except TidemillError as error:
@@ -146,8 +172,19 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())[:1000]
 
 
-def _restrict_process() -> None:
-    """Remove credentials from the environment, limit the model to one thread, and exit when the parent exits."""
+def _is_trial_late(marker: Path) -> bool:
+    """Return whether calls with invented rows take too long; a model may loop as often as a value says."""
+    try:
+        return time.time() - marker.stat().st_mtime > _TRIAL_SECONDS
+    except OSError:
+        return False
+
+
+def _restrict_process(folder: Path) -> None:
+    """Remove credentials from the environment, and limit the model to one thread.
+
+    The process exits when the parent exits, and when calls with invented rows take too long.
+    """
     for name in list(os.environ):
         if name.startswith(("MLFLOW_TRACKING_", "AWS_", "DATABRICKS_")):
             del os.environ[name]
@@ -158,7 +195,7 @@ def _restrict_process() -> None:
     parent = os.getppid()
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == parent and not _is_trial_late(folder / _TRIAL):
             time.sleep(0.5)
         # If the process leads its group, kill the compiler too.
         if os.getpgrp() == os.getpid():
@@ -234,7 +271,13 @@ def _load_original(folder: Path, mlmodel: MLmodel, contract: Contract, settings:
             )
         from ..isolation.engine import IsolatedEngine
 
-        environment = ensure_environment(mlmodel.folder, folder.parent.parent, seconds=settings.isolation.build_seconds)
+        try:
+            environment = ensure_environment(
+                mlmodel.folder, folder.parent.parent, seconds=settings.isolation.build_seconds
+            )
+        except UnfitError as error:
+            # The package index may answer later.
+            raise TemporaryError(str(error)) from None
         engine = IsolatedEngine(environment, mlmodel.folder, contract, trust=settings.trust)
         spec = {"name": "isolated", "environment": str(environment)}
         return _Original(spec, engine, contract, note=f"isolated: it requires {why}")
@@ -268,24 +311,30 @@ def _build(
     try:
         rows = sample_rows.model_rows(mlmodel, contract, folder)
         has_example = bool(rows)
-        if not has_example:
-            rows = sample_rows.random_rows(contract, contract.fixed_rows or _GENERATED_ROWS)
         rows = rows[: contract.fixed_rows]
-        rows, outputs = _predict_sample(original.engine, rows, has_example)
-        output = _output_name(mlmodel, outputs)
+        shown = rows[:_EXAMPLE_ROWS]
+        if has_example:
+            outputs = _predict_example(original.engine, rows)
+        else:
+            invented = sample_rows.random_rows(contract, contract.fixed_rows or _GENERATED_ROWS)
+            with _trial(folder) as allowed:
+                rows, outputs = _predict_invented(original.engine, invented) if allowed else ([], None)
+            shown = (rows or invented)[:1]
+        output = output_name(mlmodel, original.model, outputs)
         if output == "score":
             original.engine.output = output
-            outputs = original.engine.predict(Batch(len(rows), rows))
-        by_request, form = answer_kind(original.engine, rows, outputs)
-        note = original.note
-        if (pickled := mlmodel.pickle_reason()) is not None:
-            note = _join_notes(note, f"pickle is trusted: {pickled}")
+            outputs = original.engine.predict(Batch(len(rows), rows)) if rows else None
+        by_request, form = answer_kind(original.engine, rows, outputs) if outputs is not None else (False, "")
         independence = Independence(
             why_unknown(mlmodel, original.model) or "",
             declared_independent(mlmodel),
-            _contradiction(original.engine, rows, outputs) if contract.mergeable and not by_request else "",
+            _contradiction(original.engine, rows, outputs)
+            if contract.mergeable and not by_request and outputs is not None
+            else "",
         )
-        spec = original.spec
+        spec, note = original.spec, original.note
+        if (pickled := mlmodel.pickle_reason()) is not None:
+            note = _join_notes(note, f"pickle is trusted: {pickled}")
         if original.spec["name"] != "isolated":
             task = SelectionTask(
                 contract, original.engine, rows, settings.compile.engines, settings.compile.tolerance, work
@@ -295,27 +344,25 @@ def _build(
     finally:
         original.engine.close()
     warm = rows[: contract.fixed_rows or _WARM_ROWS]
-    write_sample(work, contract.to_record_batch(Batch(len(warm), warm)))
-    example = [
-        dict(zip(contract.names, map(to_json_value, row), strict=True))
-        for row in (rows[:_EXAMPLE_ROWS] if has_example else rows[:1])
-    ]
-    target = _target(mlmodel, original.model)
-    if by_request:
+    empty = pa.RecordBatch.from_pylist([], contract.schema)
+    write_sample(work, contract.to_record_batch(Batch(len(warm), warm)) if warm else empty)
+    example = [dict(zip(contract.names, map(to_json_value, row), strict=True)) for row in shown]
+    if by_request and outputs is not None:
         outputs = as_request(outputs)
     return Prepared(
         key,
         contract,
         output,
-        output_type(output, outputs),
+        _output_type(mlmodel, output, outputs),
         spec,
         note,
         example,
-        target,
+        _target(mlmodel, original.model),
         by_request,
         form,
-        output_tensors(outputs, output),
+        output_tensors(outputs, output) if outputs is not None else [],
         independence,
+        has_example,
     )
 
 
@@ -329,10 +376,18 @@ def _choose_engine(mlmodel: MLmodel, original: _Original, task: SelectionTask) -
     from ..engines.boosters import BOOSTERS
     from ..engines.engine_selection import EngineChoice, select_booster_engine, select_engine
 
-    if original.model is not None:
-        return select_engine(original.model, mlmodel.method, task)
-    if mlmodel.loader in BOOSTERS:
-        return select_booster_engine(mlmodel, task)
+    compiles = original.model is not None or mlmodel.loader in BOOSTERS
+    if compiles and not task.rows:
+        note = "not compiled: the model has no example, and refuses the rows that tidemill made up for a comparison"
+        return EngineChoice(task.original_spec, note)
+    try:
+        if original.model is not None:
+            return select_engine(original.model, mlmodel.method, task)
+        if mlmodel.loader in BOOSTERS:
+            return select_booster_engine(mlmodel, task)
+    except Exception as error:  # noqa: BLE001 - the model itself serves
+        note = f"not compiled: {type(error).__name__}: {_one_line(str(error))[:200]}"
+        return EngineChoice(task.original_spec, note)
     return EngineChoice(task.original_spec, f"not compiled: no engine supports models of {mlmodel.loader}")
 
 
@@ -340,31 +395,80 @@ def _join_notes(first: str, second: str) -> str:
     return "; ".join(part for part in (first, second) if part)
 
 
-def _predict_sample(engine: Engine, rows: list[Row], has_example: bool) -> tuple[list[Row], Outputs]:
-    """Return the rows that the model accepts, and its outputs."""
+@contextmanager
+def _trial(folder: Path) -> Generator[bool]:
+    """Return a context for calls with invented rows; its value is whether they may be made.
+
+    A call may crash this process, or not end. Then a marker is left, and the next attempt makes no such call.
+    """
+    marker = folder / _TRIAL
+    if marker.exists():
+        yield False
+        return
+    marker.touch()
+    yield True
+    marker.unlink()
+
+
+def _predict_example(engine: Engine, rows: list[Row]) -> Outputs:
+    """Return the outputs for the rows that came with the model.
+
+    Raises:
+        UnfitError: the model fails for them.
+    """
     try:
-        return rows, engine.predict(Batch(len(rows), rows))
+        return engine.predict(Batch(len(rows), rows))
     except TidemillError:
         raise
     except AnswerError as error:
         raise UnfitError(str(error)) from None
     except Exception as error:  # noqa: BLE001 - a broken model may raise anything
-        if has_example:
-            raise UnfitError(f"it fails on its own example ({type(error).__name__}: {_one_line(str(error))})") from None
-        reason = f"{type(error).__name__}: {_one_line(str(error))}"
-    for row in rows:
-        # The model may reject generated rows; one valid row is enough.
+        raise UnfitError(f"it fails on its own example ({type(error).__name__}: {_one_line(str(error))})") from None
+
+
+def _predict_invented(engine: Engine, rows: list[Row]) -> tuple[list[Row], Outputs | None]:
+    """Return the rows that the model accepts, all or one, and its outputs; none if it refuses them all.
+
+    A model may refuse rows that tidemill invents: a price below zero, or an unknown currency.
+    """
+    for part in (rows, *([row] for row in rows)):
         try:
-            return [row], engine.predict(Batch(1, [row]))
-        except Exception:  # noqa: BLE001, S112 - as above
+            return list(part), engine.predict(Batch(len(part), list(part)))
+        except (Exception, SystemExit):  # noqa: BLE001, S112 - any error is a refusal
             continue
-    raise UnfitError(f"it accepts none of the generated rows ({reason})", hint="log it with an input example")
+    return [], None
 
 
-def _output_name(mlmodel: MLmodel, outputs: Outputs) -> Output:
-    if mlmodel.method != "predict_proba" or not isinstance(outputs, np.ndarray) or outputs.ndim != 2:
+def output_name(mlmodel: MLmodel, model: Any, outputs: Outputs | None) -> Output:
+    """Return the name of the output: of the classes of the estimator, else of the signature, else of its answers."""
+    if mlmodel.method != "predict_proba":
         return "prediction"
-    return "score" if outputs.shape[1] == 2 else "scores"
+    classes = _class_count(mlmodel, model, outputs)
+    if classes is None:
+        return "prediction"
+    return "score" if classes == 2 else "scores"
+
+
+def _class_count(mlmodel: MLmodel, model: Any, outputs: Outputs | None) -> int | None:
+    """Return the number of probabilities in a row of the answer of `predict_proba`; None if it is unknown."""
+    known = getattr(model, "classes_", None)
+    if isinstance(known, np.ndarray):
+        return len(known) if known.ndim == 1 else None
+    if isinstance(outputs, np.ndarray):
+        return outputs.shape[1] if outputs.ndim == 2 else None
+    if outputs is None and len(specs := mlmodel.outputs()) == 1:
+        shape = (specs[0].get("tensor-spec") or {}).get("shape") or ()
+        return shape[1] if len(shape) == 2 and shape[1] > 0 else None
+    return None
+
+
+def _output_type(mlmodel: MLmodel, output: Output, outputs: Outputs | None) -> pa.StructType:
+    """Return the type of the outputs: of known answers, else as in the signature, else JSON text, which always fits."""
+    if outputs is not None or output != "prediction":
+        return output_type(output, outputs)
+    specs = mlmodel.outputs()
+    kind = _SIGNATURE_TYPES.get(str(specs[0].get("type"))) if len(specs) == 1 else None
+    return output_type(output, None) if kind is None else pa.struct([(output, kind)])
 
 
 def _contradiction(engine: Engine, rows: list[Row], outputs: Outputs) -> str:

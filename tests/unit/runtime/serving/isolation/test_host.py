@@ -169,8 +169,8 @@ def test_frames_are_those_which_the_server_would_make(data: st.DataObject) -> No
     plain = Batch(len(rows), rows, absent=absent, index=index)
     batch = replace(plain, values=contract.to_record_batch(plain))
     found = host_of(contract).data(batch.values, json.loads(json.dumps(_call_options(batch))))
-    for form in (batch, plain):
-        pd.testing.assert_frame_equal(found, contract.to_pandas(form), check_column_type=True)
+    for each in (batch, plain):
+        pd.testing.assert_frame_equal(found, contract.to_pandas(each), check_column_type=True)
 
 
 @pytest.mark.parametrize("named", [True, False])

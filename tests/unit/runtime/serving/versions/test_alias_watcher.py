@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tidemill.runtime.common.errors import UnreachableError
 from tidemill.runtime.serving.contract.model_contract import Column, Contract
+from tidemill.runtime.serving.engines.errors import TemporaryError, UnfitError
 from tidemill.runtime.serving.versions import alias_watcher as following
 from tidemill.runtime.serving.versions.alias_watcher import AliasWatcher
 from tidemill.runtime.serving.versions.model import VersionInfo
@@ -64,11 +65,17 @@ def source() -> FakeSource:
 
 
 def follow(
-    source: FakeSource, *, without_alias: bool = False, broken: tuple[str, ...] = (), other_output: tuple[str, ...] = ()
+    source: FakeSource,
+    *,
+    without_alias: bool = False,
+    broken: tuple[str, ...] = (),
+    other_output: tuple[str, ...] = (),
+    fixed: bool = False,
+    error: Exception | None = None,
 ) -> Any:
     def load(info: VersionInfo, _: Path) -> Any:
         if info.version in broken:
-            raise ZeroDivisionError("broken model")
+            raise error or ZeroDivisionError("broken model")
         return SimpleNamespace(
             info=info,
             contract=Contract((Column("a", "double"),)),
@@ -82,7 +89,7 @@ def follow(
 
     closed: list[str] = []
     swaps: list[tuple[str | None, str]] = []
-    made = AliasWatcher(source, load, poll_seconds=1, serve_without_alias=without_alias, swapped=swapped)
+    made = AliasWatcher(source, load, poll_seconds=1, serve_without_alias=without_alias, swapped=swapped, fixed=fixed)
     made.closed, made.told = closed, swaps  # type: ignore[attr-defined]
     return made
 
@@ -207,3 +214,73 @@ def test_a_version_of_another_output_is_refused_and_closed(source: FakeSource) -
     assert serving(watcher) == "1"
     assert "the output changed from score to scores" in watcher.failure.error
     assert watcher.closed == ["2"]
+
+
+def test_a_fixed_version_that_can_never_serve_is_given_up(source: FakeSource) -> None:
+    source.alias = info("2")
+    watcher = follow(source, broken=("2",), fixed=True, error=UnfitError("version 2: it has no signature"))
+    watcher.step()
+    assert watcher.hopeless
+    assert watcher.failure
+    assert watcher.failure.error == "it has no signature", "the version is not named twice"
+
+
+def test_a_damaged_copy_in_the_cache_is_replaced_before_a_version_is_given_up(source: FakeSource) -> None:
+    source.alias = info("2")
+    source.fetched.append("2")
+    watcher = follow(source, broken=("2",), fixed=True, error=UnfitError("damaged"))
+    watcher.step()
+    assert not watcher.hopeless
+    assert source.forgotten == ["2"]
+    watcher.step()
+    assert watcher.hopeless
+
+
+@pytest.mark.parametrize("error", [TemporaryError("the download failed"), ZeroDivisionError("once")], ids=repr)
+def test_what_may_work_later_is_not_given_up(source: FakeSource, error: Exception) -> None:
+    source.alias = info("2")
+    watcher = follow(source, broken=("2",), fixed=True, error=error)
+    watcher.step()
+    assert not watcher.hopeless
+    source.alias, source.down = None, True
+    watcher = follow(source, fixed=True)
+    watcher.step()
+    assert not watcher.hopeless, "the registry does not answer"
+
+
+def test_a_fixed_version_that_does_not_exist_is_given_up_unless_it_still_serves(source: FakeSource) -> None:
+    watcher = follow(source, fixed=True)
+    watcher.step()
+    assert watcher.hopeless
+    source.state = info("2")
+    watcher = follow(source, fixed=True, without_alias=True)
+    watcher.step()
+    assert (serving(watcher), watcher.hopeless) == ("2", False)
+
+
+def test_an_alias_is_never_given_up_and_says_the_same_once(
+    source: FakeSource, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(following.time, "monotonic", lambda: now[0])
+    source.alias = info("2")
+    watcher = follow(source, broken=("2", "3"), error=UnfitError("it has no signature"))
+    for moment in (0, 100, 1000, 10_000):
+        now[0] = moment
+        watcher.step()
+    assert watcher.failure
+    assert watcher.failure.attempts == 4
+    assert not watcher.hopeless
+    assert [record.message for record in caplog.records].count("a version could not be loaded") == 1
+    source.alias = info("3")
+    watcher.step()
+    assert [record.message for record in caplog.records].count("a version could not be loaded") == 2
+
+
+def test_the_same_number_with_other_content_is_no_fall_back(source: FakeSource) -> None:
+    source.state, source.alias = info("1", "models:/m-old"), info("1", "models:/m-new")
+    watcher = follow(source, broken=("1",))
+    watcher.step()
+    watcher.step()
+    assert serving(watcher) is None
+    assert source.fetched == ["1"]

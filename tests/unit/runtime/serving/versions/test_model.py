@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import math
 import os
 import pickle
 import shutil
@@ -21,16 +22,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from mlflow.models import infer_signature
+from mlflow.models import ModelSignature, infer_signature
+from mlflow.types import ColSpec, Schema
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
+from sklearn.tree import DecisionTreeClassifier
+from tidemill.runtime.serving.codecs.answer_columns import arrow_array
 from tidemill.runtime.serving.engines.errors import UnfitError
 from tidemill.runtime.serving.engines.mlmodel import MLmodel
 from tidemill.runtime.serving.engines.outputs import Answer
 from tidemill.runtime.serving.engines.prepared import Prepared
 from tidemill.runtime.serving.inference.batch import Batch
 from tidemill.runtime.serving.versions.model import ServedModel, load
+from tidemill.runtime.serving.versions.preparation import ensure_prepared, output_name
 
 from tests.support.versions import info_of, prepared, rows_of, save_version, served, wanted
 
@@ -57,7 +62,12 @@ def from_code(folder: Path, code: str, example: Any, **options: Any) -> Path:
         mlflow.pyfunc.save_model(
             folder / "model",
             python_model=str(script),
-            **{"input_example": None, "signature": infer_signature(example), "pip_requirements": ["numpy"], **options},
+            **{
+                "input_example": None,
+                "signature": None if example is None else infer_signature(example),
+                "pip_requirements": ["numpy"],
+                **options,
+            },
         )
     return folder
 
@@ -363,13 +373,13 @@ def test_what_is_declared_decides(tmp_path: Path, setting: bool | None, declared
 
 
 @pytest.mark.parametrize("body", DEPENDENT)
-def test_what_is_declared_wrongly_does_not_decide(tmp_path: Path, body: str) -> None:
+def test_what_contradicts_a_declaration_is_said(tmp_path: Path, body: str) -> None:
     frame = pd.DataFrame({"n": [1.0, 2.0]})
     folder = from_code(tmp_path / "1", PYTHON_MODEL.format(body=body), frame, input_example=frame)
     prepared(folder).close()
     model = load(info_of(folder), folder, wanted(), rows_independent=True)
-    assert not model.engine.mergeable
-    assert "output for a row of its sample depends on the other rows" in model.merging_note
+    assert model.engine.mergeable
+    assert "although its output for a row of its sample depends on the other rows" in model.merging_note
     model.close()
 
 
@@ -441,6 +451,104 @@ def test_an_object_that_is_no_answer_is_refused_with_its_name(tmp_path: Path) ->
     folder = from_code(tmp_path / "1", PYTHON_MODEL.format(body=body), pd.DataFrame({"n": [1.0, 2.0]}))
     with pytest.raises(UnfitError, match=r"the model returned a generator, .*; return a list"):
         prepared(folder)
+
+
+# Models that refuse rows that nobody would send.
+PICKY = {
+    "log": "import math; return [math.log(value) for value in model_input['n']]",
+    "look-up": "return [{1.5: 2.0}[value] for value in model_input['n']]",
+    "two rows": "assert len(model_input) == 2 and model_input['n'].min() > 1; return model_input['n'].tolist()",
+    "text": "return ['low' if {1.5: True}[value] else 'high' for value in model_input['n']]",
+    "not finite": "import numpy as np; return np.where(model_input['n'] == 1.5, 2.0, np.nan)",
+    "exits": "import sys; return [2.0] if model_input['n'].tolist() == [1.5] else sys.exit(3)",
+}
+
+
+@pytest.mark.parametrize("name", PICKY)
+def test_rows_that_are_invented_do_not_decide_whether_a_model_serves(tmp_path: Path, name: str) -> None:
+    frame = pd.DataFrame({"n": [1.5, 1.5]})
+    folder = from_code(tmp_path / "1", PYTHON_MODEL.format(body=PICKY[name]), frame)
+    with served(folder) as model:
+        assert not model.engine.mergeable
+        rows = [(1.5,), (1.5,)] if name == "two rows" else [(1.5,)]
+        expected = {"log": [math.log(1.5)], "two rows": [1.5, 1.5], "text": ["low"]}.get(name, [2.0])
+        assert answers(model, rows) == expected
+        assert model.example
+        field = model.output_type.field(0)
+        assert field.name == "prediction"
+        if name not in ("not finite", "log"):
+            # Any answer can be kept as text.
+            assert field.type == pa.string()
+            assert arrow_array([{"any": [1]}, 2.0], field.type).to_pylist() == ['{"any": [1]}', "2.0"]
+
+
+@pytest.mark.parametrize("kind", ["double", "long", "string", "boolean"])
+def test_the_type_of_unknown_answers_is_that_of_the_signature(tmp_path: Path, kind: str) -> None:
+    signature = ModelSignature(Schema([ColSpec("double", "n")]), Schema([ColSpec(kind)]))
+    code = PYTHON_MODEL.format(body="return [{1.5: None}[value] for value in model_input['n']]")
+    with served(from_code(tmp_path / "1", code, None, signature=signature)) as model:
+        expected = {"double": pa.float64(), "long": pa.int64(), "string": pa.string(), "boolean": pa.bool_()}
+        assert model.output_type.field(0).type == expected[kind]
+
+
+@pytest.mark.parametrize(("classes", "output"), [(2, "score"), (3, "scores")])
+def test_the_name_of_probabilities_does_not_depend_on_invented_rows(tmp_path: Path, classes: int, output: str) -> None:
+    """An encoder that refuses unknown categories refuses every invented row."""
+    frame = pd.DataFrame({"currency": np.tile(["EUR", "USD"], 20)})
+    fitted = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(frame, np.arange(40) % classes)
+    with served(save_version(tmp_path / "1", fitted, frame, input_example=None)) as model:
+        assert model.output == output
+        assert "has no example" in model.engine_note
+        assert len(answers(model, [("EUR",), ("USD",)])) == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "estimator", "given", "output"),
+    [
+        ((-1, 2), None, None, "score"),
+        ((-1, 3), None, None, "scores"),
+        ((-1, -1), None, None, "prediction"),
+        (None, None, None, "prediction"),
+        (None, None, np.zeros((1, 2)), "score"),
+        (None, None, np.zeros((1, 3)), "scores"),
+        (None, None, [1], "prediction"),
+        (None, LogisticRegression().fit(FRAME, CLASSES), None, "score"),
+        (None, LogisticRegression().fit(FRAME, np.arange(40) % 3), None, "scores"),
+    ],
+)
+def test_the_name_of_probabilities(tmp_path: Path, shape: Any, estimator: Any, given: Any, output: str) -> None:
+    spec = {"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": shape}}
+    signature = {"outputs": json.dumps([spec])} if shape else {}
+    function = {"loader_module": "mlflow.sklearn", "predict_fn": "predict_proba"}
+    assert output_name(MLmodel(tmp_path, {"python_function": function}, signature, {}), estimator, given) == output
+    other = MLmodel(tmp_path, {"python_function": {**function, "predict_fn": "predict"}}, signature, {})
+    assert output_name(other, estimator, given) == "prediction"
+
+
+def test_logarithms_of_probabilities_serve_without_an_example(tmp_path: Path) -> None:
+    fitted = DecisionTreeClassifier(max_depth=1).fit(FRAME, CLASSES)
+    options = {"method": "predict_log_proba", "input_example": None}
+    with served(save_version(tmp_path / "1", fitted, FRAME, **options)) as model, np.errstate(divide="ignore"):
+        assert model.output == "prediction"
+        assert len(answers(model)) == 2
+
+
+def test_an_example_that_fails_is_still_a_refusal(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"n": [1.0]})
+    code = PYTHON_MODEL.format(body="raise ZeroDivisionError('no such price')")
+    with pytest.raises(UnfitError, match=r"own example \(ZeroDivisionError: no such price"):
+        prepared(from_code(tmp_path / "1", code, frame, input_example=frame))
+
+
+@pytest.mark.parametrize("body", ["import os; os._exit(3)", "import os; os.kill(os.getpid(), 9)"])
+def test_a_process_that_ends_with_invented_rows_is_tried_without(tmp_path: Path, body: str) -> None:
+    folder = from_code(tmp_path / "1", PYTHON_MODEL.format(body=body), pd.DataFrame({"n": [1.0]}))
+    ensure_prepared(folder, info_of(folder), wanted())
+    found = Prepared.read(folder)
+    assert found is not None
+    assert not found.has_example
+    assert found.warm_rows(folder).num_rows == 0
+    assert not list(folder.glob(".invented*"))
 
 
 def test_a_model_with_parameters_can_be_merged(tmp_path: Path) -> None:
