@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = PreparationSettings(
         CompileSettings(**request["compile"]), IsolationSettings(**request["isolation"]), request["trust"]
     )
-    _restrict_process()
+    restrict_process()
     try:
         prepare(folder.resolve(), settings)
     except TidemillError as error:
@@ -135,7 +135,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())[:1000]
 
 
-def _restrict_process() -> None:
+def restrict_process() -> None:
     """Remove credentials from the environment, limit the model to one thread, and exit when the parent exits."""
     for name in list(os.environ):
         if name.startswith(("MLFLOW_TRACKING_", "AWS_", "DATABRICKS_")):
@@ -168,7 +168,7 @@ def prepare(folder: Path, settings: HasPreparationSettings) -> None:
     key = fingerprint(folder, settings)
     mlmodel = MLmodel.read(folder / "model")
     mlmodel.check(settings.trust)
-    contract = _contract(mlmodel)
+    contract = read_contract(mlmodel)
     for leftover in folder.glob(f"{_WORK}*"):  # of a killed process
         shutil.rmtree(leftover, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=_WORK, dir=folder))
@@ -182,8 +182,12 @@ def prepare(folder: Path, settings: HasPreparationSettings) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _contract(mlmodel: MLmodel) -> Contract:
+def read_contract(mlmodel: MLmodel) -> Contract:
+    """Return the inputs of the model.
 
+    Raises:
+        UnfitError: it has no signature, or one that cannot be served.
+    """
     try:
         return Contract.of(mlmodel.inputs())
     except ValueError as error:
@@ -209,7 +213,26 @@ class _Original:
     note: str = ""
 
 
-def _load_original(folder: Path, mlmodel: MLmodel, contract: Contract, settings: HasPreparationSettings) -> _Original:
+def load_original(
+    folder: Path,
+    mlmodel: MLmodel,
+    contract: Contract,
+    settings: HasPreparationSettings,
+    *,
+    cache: Path | None = None,
+) -> _Original:
+    """Load the model itself, in its own environment if it requires one.
+
+    Args:
+        folder: of the version.
+        mlmodel: in this folder.
+        contract: its inputs.
+        settings: of the server.
+        cache: for its environment; by default the one that has `folder`.
+
+    Raises:
+        UnfitError: it cannot be loaded. Other exceptions of a broken model pass through.
+    """
     from ..isolation.environment import ensure_environment, unmet_requirements
 
     reasons = unmet_requirements(mlmodel.folder)
@@ -221,7 +244,9 @@ def _load_original(folder: Path, mlmodel: MLmodel, contract: Contract, settings:
             )
         from ..isolation.engine import IsolatedEngine
 
-        environment = ensure_environment(mlmodel.folder, folder.parent.parent, seconds=settings.isolation.build_seconds)
+        environment = ensure_environment(
+            mlmodel.folder, cache or folder.parent.parent, seconds=settings.isolation.build_seconds
+        )
         engine = IsolatedEngine(environment, mlmodel.folder, contract, trust=settings.trust)
         spec = {"name": "isolated", "environment": str(environment)}
         return _Original(spec, engine, contract, note=f"isolated: it requires {why}")
@@ -249,7 +274,7 @@ def _build(
     from ..engines import sample_rows
     from ..engines.engine_selection import SelectionTask
 
-    original = _load_original(folder, mlmodel, contract, settings)
+    original = load_original(folder, mlmodel, contract, settings)
     contract = original.contract
     try:
         rows = sample_rows.model_rows(mlmodel, contract, folder)
