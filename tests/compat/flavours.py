@@ -110,11 +110,19 @@ _ONNX = """
 import mlflow.onnx
 from onnx import TensorProto, helper, numpy_helper
 
-weights = numpy_helper.from_array(np.array([[0.001], [0.05]], dtype=np.float32), "weights")
-given = helper.make_tensor_value_info("given", TensorProto.FLOAT, [None, 2])
-scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, [None, 1])
-node = helper.make_node("MatMul", ["given", "weights"], ["scores"])
-graph = helper.make_graph([node], "linear", [given], [scores], [weights])
+def tensor(name):
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, [None])
+
+def factor(name, value):
+    return numpy_helper.from_array(np.array(value, dtype=np.float32), name)
+
+nodes = [
+    helper.make_node("Mul", ["distance", "a"], ["far"]),
+    helper.make_node("Mul", ["hour", "b"], ["late"]),
+    helper.make_node("Add", ["far", "late"], ["scores"]),
+]
+given, factors = [tensor("distance"), tensor("hour")], [factor("a", 0.001), factor("b", 0.05)]
+graph = helper.make_graph(nodes, "linear", given, [tensor("scores")], factors)
 model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
 signature = infer_signature(frame, pd.DataFrame({"scores": [0.5]}))
 mlflow.onnx.save_model(model, folder, signature=signature, **options)
