@@ -85,7 +85,7 @@ class ModelService(pulumi.ComponentResource):
             "drain_seconds": serve.drain.total_seconds(),
             **{
                 part: getattr(serve, part).model_dump(mode="json")
-                for part in ("batch", "compile", "isolation", "labels", "limits")
+                for part in ("batch", "compile", "isolation", "labels", "limits", "outputs")
             },
         }
         self.service = target.service(

@@ -18,6 +18,7 @@ from ..runtime.serving.settings import (
     IsolationSettings,
     LabelSettings,
     LimitSettings,
+    OutputSettings,
     Trusted,
 )
 
@@ -187,6 +188,7 @@ class ServeConfig(Settings):
         "pickle runs any code that its author put into it, as the user of the server.",
         examples=[["pickle"]],
     )
+    outputs: OutputSettings = Field(default=OutputSettings(), description="What happens with NaN and infinities.")
     shadow: str | None = Field(
         default=None,
         min_length=1,

@@ -18,7 +18,13 @@ pytest.register_assert_rewrite(
 from tests.support.platform import RunningPlatform, copy_project  # noqa: E402 - what is rewritten is imported after
 from tests.support.scenario import standing  # noqa: E402
 
-pytest_plugins = ["tests.support.prepare", "tests.support.docker_told", "tests.support.grouping", "tests.support.drill"]
+pytest_plugins = [
+    "tests.support.prepare",
+    "tests.support.docker_told",
+    "tests.support.grouping",
+    "tests.support.drill",
+    "tests.compat.table",
+]
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.ipc
 import pyarrow.parquet as pq
@@ -237,7 +238,15 @@ class _CsvSink:
                 arrays += [flat.take(pa.array(range(start, len(flat), width))) for start in range(width)]
             else:
                 arrays.append(column)
+        arrays = [_without_nan(array) for array in arrays]
         self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+
+
+def _without_nan(array: pa.Array) -> pa.Array:
+    """Return an array with null in the place of NaN: an empty cell, as pandas writes it."""
+    if not pa.types.is_floating(array.type):
+        return array
+    return pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
 
 
 def _csv_schema(schema: pa.Schema) -> pa.Schema:

@@ -11,17 +11,17 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 
-from ..common.errors import ConfigError, PlatformError, TidemillError, UserError
+from ..common.errors import PlatformError, TidemillError, UserError
 from ..common.tags import ENVIRONMENT, GIT_COMMIT, GIT_DIRTY, LAKE_COMMIT, LAKE_PATH, LAKE_REPOSITORY
 from ..data import LakeLike
-from ..serving import Batch, Outputs, ServedModel, Trusted, output_array
+from ..serving import AnswerError, Batch, Outputs, ServedModel, Trusted, non_finite_rows
 from .column_conversion import ColumnConverter
 from .inputs import Input, InputFile, open_input
 from .models import open_model
 from .outputs import Output, Sink, open_output, open_sink
+from .score_columns import ScoreColumns
 
 _MAX_BATCH_ROWS = 65_536
 # Batches of wide models have fewer rows, to limit memory.
@@ -93,6 +93,7 @@ def score(
     validated: bool = False,
     compiled: bool = True,
     trust: Sequence[Trusted] = (),
+    non_finite: Literal["return", "refuse"] = "return",
     tracking_uri: str | None = None,
     lake: LakeLike = None,
     cache: Path | None = None,
@@ -109,6 +110,7 @@ def score(
         validated: require a lake commit that passed the gate.
         compiled: use a compiled engine if its predictions agree with the model, as the server does.
         trust: what the model's files may hold; `pickle` accepts a pickle, which can run any code as this user.
+        non_finite: write NaN and infinities as they are, or refuse them.
         tracking_uri: the registry; see `model_uri.registry_settings` for the default.
         lake: the lake; by default that of TIDEMILL_RUNTIME.
         cache: folder for downloaded versions; by default in the user's cache.
@@ -126,7 +128,7 @@ def score(
     with open_model(model, compiled=compiled, trust=trust, tracking_uri=tracking_uri, cache=cache) as served:
         tags = _lineage(served, source_input)
         with target.work() as work:
-            run = _Run(served, target, work, keep, tags, progress)
+            run = _Run(served, target, work, keep, tags, progress, refuse_non_finite=non_finite == "refuse")
             run.score(source_input)
             progress(Progress("publish", run.rows, source_input.files, source_input.files))
             commit = target.publish(work, tags)
@@ -175,7 +177,11 @@ class _Run:
         keep: Sequence[str] | Literal["all"],
         metadata: Mapping[str, str],
         progress: Callable[[Progress], None],
+        *,
+        refuse_non_finite: bool = False,
     ) -> None:
+        self._refuse_non_finite = refuse_non_finite
+        self._scores = ScoreColumns(model, target.format)
         self.rows = 0
         self.columns: tuple[str, ...] = ()
         self._model = model
@@ -203,7 +209,7 @@ class _Run:
                 if sink is None and done + 1 == source.files:
                     # No file has any rows: write an empty output.
                     empty = pa.RecordBatch.from_pylist([], schema=file.schema)
-                    schema = self._output_batch(file, empty, kept, np.empty(0)).schema
+                    schema = self._output_batch(file, empty, kept, None).schema
                     stack.enter_context(open_sink(self._work, self._target.format, schema))
 
     def _score_file(self, file: InputFile, kept: Sequence[str], converter: ColumnConverter) -> Iterator[pa.RecordBatch]:
@@ -230,7 +236,7 @@ class _Run:
                 close = difflib.get_close_matches(name, file.columns, n=1)
                 hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(file.columns[:20])}"
                 raise UserError(f"has no column {name!r} to keep", field=file.name, hint=hint)
-        if self._model.output in names:
+        if self._model.output in names and not self._model.has_columns:
             raise UserError(
                 f"has a column {self._model.output!r}, the same name as the model's output",
                 field=file.name,
@@ -244,24 +250,25 @@ class _Run:
             outputs = self._model.predict(Batch(batch.num_rows, batch))
         except TidemillError:
             raise
+        except AnswerError as error:
+            raise PlatformError(str(error), field=where) from error
         except Exception as error:
             first = (str(error).splitlines() or [""])[0][:300]
             raise PlatformError(f"the model failed ({type(error).__name__}: {first})", field=where) from error
-        if isinstance(outputs, np.ndarray) and outputs.dtype.kind in "fc":
-            invalid = ~np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
-            if invalid.any():
-                at = f"{file.name}, row {row + int(invalid.argmax())}"
-                raise UserError("the model has no finite output for this row", field=at)
+        if self._refuse_non_finite and (found := non_finite_rows(outputs)):
+            at = f"{file.name}, row {row + found[0]}"
+            raise UserError("the model has no finite output for this row", field=at)
         return outputs
 
     def _output_batch(
-        self, file: InputFile, batch: pa.RecordBatch, kept: Sequence[str], outputs: Outputs
+        self, file: InputFile, batch: pa.RecordBatch, kept: Sequence[str], outputs: Outputs | None
     ) -> pa.RecordBatch:
-        scores = self._score_array(outputs)
+        columns = self._scores.empty() if outputs is None else self._scores.convert(outputs, batch.num_rows, kept)
         schema = self._schema
         if schema is None:
             fields = [(name, _decode_dictionary(batch.column(name)).type) for name in kept]
-            schema = pa.schema([*fields, (self._model.output, scores.type)], metadata=dict(self._metadata))
+            fields += [(name, array.type) for name, array in columns.items()]
+            schema = pa.schema(fields, metadata=dict(self._metadata))
             self._schema, self.columns = schema, tuple(schema.names)
         arrays: list[pa.Array] = []
         for name in kept:
@@ -272,32 +279,7 @@ class _Run:
                 raise UserError(
                     f"the column {name} has another type than in the previous files ({first})", field=file.name
                 ) from None
-        return pa.RecordBatch.from_arrays([*arrays, scores], schema=schema)
-
-    def _score_array(self, outputs: Outputs) -> pa.Array:
-        """Return `outputs` in the output type of the model; for CSV, lists get a fixed size: one column per value."""
-        kind = self._model.output_type.field(0).type
-        array = output_array(outputs, kind) if len(outputs) else pa.array([], kind)
-        if array.type != kind:
-            raise PlatformError(
-                f"the model returned {array.type} instead of {kind}", field=f"version {self._model.info.version}"
-            )
-        if self._target.format == "csv" and pa.types.is_list(kind):
-            return self._fixed_size_list(array)
-        return array
-
-    def _fixed_size_list(self, array: pa.Array) -> pa.Array:
-        if self._schema is None:
-            width = array.value_lengths()[0].as_py() if len(array) else 0
-            kind = pa.list_(array.type.value_type, width)
-        else:
-            kind = self._schema.field(self._model.output).type
-        try:
-            return array.cast(kind)
-        except pa.ArrowInvalid:
-            raise ConfigError(
-                "CSV cannot represent lists of different lengths", field=self._model.output, hint="use Parquet or Arrow"
-            ) from None
+        return pa.RecordBatch.from_arrays([*arrays, *columns.values()], schema=schema)
 
 
 def _decode_dictionary(array: pa.Array) -> pa.Array:

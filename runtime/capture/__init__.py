@@ -14,6 +14,9 @@ segment contains the time of its first request, the name of a label segment the 
             table = read_segment(segment)   # features and outputs are structs
             seen.add(segment.name)
 
+The schemas have a version, `tidemill.schema` in the metadata. Version 2 adds answers and labels of whole requests
+(`answer`, a null `row`) and labels of single outputs (`output`). `read_segment` returns older segments in version 2.
+
 Each module loads on first use, so a model server, which only writes, stays small.
 """
 
@@ -24,10 +27,13 @@ from typing import TYPE_CHECKING
 from ..common.lazy import lazy_exports
 
 __all__ = [
+    "ANSWER",
     "CAPTURE",
     "KEY",
     "LABELS",
     "LABEL_SCHEMA",
+    "OUTPUT",
+    "SCHEMA",
     "TIME",
     "Forgotten",
     "Found",
@@ -57,11 +63,23 @@ __all__ = [
     "recover",
     "remove_old",
     "remove_partial",
+    "schema_version",
     "write_segment",
 ]
 
 if TYPE_CHECKING:
-    from .columns import KEY, TIME, Omitted, Privacy, capture_schema, is_hashed, omitted_of
+    from .columns import (
+        ANSWER,
+        KEY,
+        SCHEMA,
+        TIME,
+        Omitted,
+        Privacy,
+        capture_schema,
+        is_hashed,
+        omitted_of,
+        schema_version,
+    )
     from .erasure import Forgotten, forget, forget_labels
     from .journal import Journal, Recovered, journals, read_journal, recover
     from .lookup import Found, find
@@ -71,6 +89,7 @@ if TYPE_CHECKING:
         CAPTURE,
         LABEL_SCHEMA,
         LABELS,
+        OUTPUT,
         Kind,
         Segment,
         day_folders,
@@ -85,7 +104,18 @@ else:
     __getattr__ = lazy_exports(
         __name__,
         {
-            "columns": ["KEY", "TIME", "Omitted", "Privacy", "capture_schema", "is_hashed", "omitted_of"],
+            "columns": [
+                "ANSWER",
+                "KEY",
+                "SCHEMA",
+                "TIME",
+                "Omitted",
+                "Privacy",
+                "capture_schema",
+                "is_hashed",
+                "omitted_of",
+                "schema_version",
+            ],
             "erasure": ["Forgotten", "forget", "forget_labels"],
             "journal": ["Journal", "Recovered", "journals", "read_journal", "recover"],
             "lookup": ["Found", "find"],
@@ -96,6 +126,7 @@ else:
                 "Kind",
                 "LABELS",
                 "LABEL_SCHEMA",
+                "OUTPUT",
                 "Segment",
                 "day_folders",
                 "list_segments",

@@ -17,7 +17,14 @@ import pyarrow as pa
 KEY = "key"
 """The column with the name of the API key that sent a row; segments of earlier releases lack it."""
 
+ANSWER = "answer"
+"""The column with answers of whole requests, as JSON text; segments of schema 1 lack it."""
+
 TIME = pa.timestamp("us", tz="UTC")
+SCHEMA = 2
+"""The version of the schemas of captured rows and labels. Segments without one in their metadata have version 1."""
+
+_SCHEMA = b"tidemill.schema"
 _LEFT_OUT, _HASHED = b"tidemill.left_out", b"tidemill.hashed"
 _HASH = "tidemill.hash"
 _HASH_NAME = "hmac-sha256-128"
@@ -54,7 +61,9 @@ def capture_schema(features: pa.StructType, outputs: pa.StructType, omitted: Omi
     version that answered, such as `champion`, or `shadow` if the answer was only compared. `key` is the name of the API
     key that sent the request, or null if it is unknown. `outputs` has the field
     `score` (the probability of class 1) for a binary classifier, `scores` (a list with one value for each class) for
-    another classifier, or `prediction` for any other model.
+    another classifier, or `prediction` for any other model: a value, a struct for a row of a data frame, a list with
+    the probabilities of each target. If the answer belongs to the whole request, `outputs` is null in all its rows, and
+    `answer` of row 0 has it as JSON text, with null in the place of NaN and infinities.
 
     Args:
         features: the type of the captured features.
@@ -66,6 +75,7 @@ def capture_schema(features: pa.StructType, outputs: pa.StructType, omitted: Omi
         for key, names in ((_LEFT_OUT, omitted.left_out), (_HASHED, omitted.hashed))
         if names
     }
+    metadata |= schema_metadata()
     return pa.schema(
         [
             pa.field("request_id", pa.string(), nullable=False),
@@ -78,10 +88,21 @@ def capture_schema(features: pa.StructType, outputs: pa.StructType, omitted: Omi
             pa.field("role", pa.string(), nullable=False),
             pa.field(KEY, pa.string()),
             pa.field("features", features, nullable=False),
-            pa.field("outputs", outputs, nullable=False),
+            pa.field("outputs", outputs),
+            pa.field(ANSWER, pa.string()),
         ],
-        metadata=metadata or None,
+        metadata=metadata,
     )
+
+
+def schema_metadata() -> dict[bytes | str, bytes | str]:
+    """Return the metadata of a schema that says its version."""
+    return {_SCHEMA: str(SCHEMA).encode()}
+
+
+def schema_version(schema: pa.Schema) -> int:
+    """Return the version of the schema of captured rows or labels."""
+    return int((schema.metadata or {}).get(_SCHEMA, b"1"))
 
 
 def omitted_of(schema: pa.Schema) -> Omitted:

@@ -161,7 +161,9 @@ class _Subject:
 
 
 def _keys(table: pa.Table) -> pa.ChunkedArray:
-    return _compute.binary_join_element_wise(table["request_id"], _compute.cast(table["row"], pa.string()), "/")
+    # The label of a whole request is erased with its first row.
+    rows = _compute.fill_null(table["row"], 0)
+    return _compute.binary_join_element_wise(table["request_id"], _compute.cast(rows, pa.string()), "/")
 
 
 def _wait(directory: Path, subject: _Subject, seconds: float) -> int:

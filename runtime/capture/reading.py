@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .segments import CAPTURE, LABEL_SCHEMA, LABELS, Segment, list_segments, read_segment
+from .segments import CAPTURE, LABEL_SCHEMA, LABELS, OUTPUT, Segment, list_segments, read_segment
 
 _KEY = ["request_id", "row"]
 
@@ -50,31 +50,33 @@ def read_capture(
 
 
 def read_labels(directory: Path, *, since: date | None = None) -> pa.Table:
-    """Return the labels below `directory`, only the last received for each (request_id, row)."""
+    """Return the labels below `directory`, only the last received for each (request_id, row, output)."""
     tables = _read_all(list_segments(directory, LABELS, since=since))
     return latest_labels(pa.concat_tables(tables) if tables else LABEL_SCHEMA.empty_table())
 
 
 def latest_labels(labels: pa.Table) -> pa.Table:
-    """Return only the last received label for each (request_id, row); of equal times, the later row."""
+    """Return only the last received label for each (request_id, row, output); of equal times, the later row."""
     ordered = labels.append_column("_order", pa.array(range(labels.num_rows), pa.int64()))
     ordered = ordered.sort_by([("received_at", "ascending"), ("_order", "ascending")])
     ordered = ordered.set_column(
         ordered.schema.get_field_index("_order"), "_order", pa.array(range(labels.num_rows), pa.int64())
     )
-    last = ordered.group_by(_KEY).aggregate([("_order", "max")])["_order_max"]
+    last = ordered.group_by([*_KEY, OUTPUT]).aggregate([("_order", "max")])["_order_max"]
     return ordered.take(last.combine_chunks().sort()).drop_columns(["_order"])
 
 
 def join_labels(captured: pa.Table, labels: pa.Table) -> pa.Table:
     """Return `captured` with a column `label`, which is null without a label.
 
-    Rows keep their order. Labels for requests that were not captured are left out.
+    Rows keep their order. Labels for requests that were not captured are left out, and so are labels of whole requests
+    and of single outputs (those with an `output`).
 
     Args:
         captured: captured rows.
-        labels: one row for each (request_id, row).
+        labels: one row for each (request_id, row, output).
     """
+    labels = labels.filter(pc.field("row").is_valid() & pc.field(OUTPUT).is_null())
     # Arrow cannot join tables with structs, so only the key and the position are joined.
     position = pa.array(range(captured.num_rows), pa.int64())
     keys = captured.select(_KEY).append_column("_position", position)

@@ -16,11 +16,14 @@ import pyarrow.parquet as pq
 
 from ..common.files import create_locked, left_behind, sync
 from ..common.ids import uuid7
-from .columns import KEY, TIME
+from .columns import ANSWER, KEY, TIME, schema_metadata, schema_version
 
 Kind = Literal["capture", "labels"]
 CAPTURE: Kind = "capture"
 LABELS: Kind = "labels"
+
+OUTPUT = "output"
+"""The column with the name of the labelled output; segments of labels of schema 1 lack it."""
 
 _SUFFIX = ".parquet"
 _PARTIAL = ".partial"
@@ -31,12 +34,16 @@ _DURABLE_FOLDERS = 64
 LABEL_SCHEMA = pa.schema(
     [
         pa.field("request_id", pa.string(), nullable=False),
-        pa.field("row", pa.int32(), nullable=False),
+        pa.field("row", pa.int32()),
         pa.field("label", pa.float64(), nullable=False),
         pa.field("received_at", TIME, nullable=False),
         pa.field(KEY, pa.string()),
-    ]
+        pa.field(OUTPUT, pa.string()),
+    ],
+    metadata=schema_metadata(),
 )
+"""The schema of labels: `row` is null if the label is that of the whole request, and `output` names what it labels
+(a target, a column or a step of the answer) if an answer has several."""
 
 _durable: set[Path] = set()
 
@@ -197,7 +204,7 @@ def new_segments(directory: Path, kind: Kind, seen: Collection[str], *, since: d
 
 
 def read_segment(segment: Segment, columns: list[str] | None = None) -> pa.Table:
-    """Return the rows of `segment`; a `key` that the segment lacks is null.
+    """Return the rows of `segment` in the current schema; columns that its own schema lacks are null.
 
     Raises:
         FileNotFoundError: the segment was deleted; captures may be deleted at any time.
@@ -206,8 +213,19 @@ def read_segment(segment: Segment, columns: list[str] | None = None) -> pa.Table
     # ParquetFile, not read_table: that would read the folder's `date=` as a column.
     with pq.ParquetFile(segment.path) as file:
         table = file.read(columns=columns)
-    if KEY not in table.column_names and (columns is None or KEY in columns):
-        # Before `features`, as in a new segment; in a table of labels, at the end.
-        at = table.schema.get_field_index("features")
-        table = table.add_column(at if at >= 0 else table.num_columns, KEY, pa.nulls(table.num_rows, pa.string()))
-    return table
+    added = (KEY, OUTPUT) if segment.kind == LABELS else (KEY, ANSWER)
+    for name in added:
+        if name not in table.column_names and (columns is None or name in columns):
+            # The API key before `features`, as in a new segment; everything else at the end.
+            at = table.schema.get_field_index("features") if name == KEY else -1
+            table = table.add_column(at if at >= 0 else table.num_columns, name, pa.nulls(table.num_rows, pa.string()))
+    return _current(table)
+
+
+def _current(table: pa.Table) -> pa.Table:
+    """Return `table` with the metadata of the current schema, and with the columns nullable that are so in it."""
+    if schema_version(table.schema) != 1:
+        return table
+    nullable = ("outputs",) if "features" in table.column_names else ("row",)
+    fields = [field.with_nullable(True) if field.name in nullable else field for field in table.schema]
+    return table.cast(pa.schema(fields, metadata={**(table.schema.metadata or {}), **schema_metadata()}))

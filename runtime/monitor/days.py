@@ -17,7 +17,7 @@ from ..capture import CAPTURE, KEY, LABELS, Segment, omitted_of
 from ..common.target import LabelProblem, Target
 from .capture_health import CaptureHealth
 from .key_share import cap_shares
-from .labels import UNKNOWN, LabelBook, is_number, problem_of
+from .labels import UNKNOWN, LabelBook, is_number, labels_of_rows, problem_of
 from .segment_reader import FUTURE, SegmentReader, bounds, keys, read, served_rows, struct_columns
 from .settings import MonitoredModel
 from .window import COVERAGE
@@ -225,6 +225,7 @@ class Days:
 
     def _take_labels(self, table: pa.Table) -> None:
         now = time.time()
+        table = labels_of_rows(table)
         usable = table.filter(pa.array([is_number(given) for given in table["label"].to_pylist()], pa.bool_()))
         self.corrections += table.num_rows - usable.num_rows
         for key in keys(usable).tolist():

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from ..capture import KEY
+from ..capture import KEY, OUTPUT
 from ..common.target import LabelProblem, Target
 from .segment_reader import keys
 
@@ -52,9 +53,13 @@ class LabelBook:
     The label that arrived last counts. If the last usable labels of two API keys differ, the row is disputed, until the
     keys agree: a key cannot quietly replace the labels of another. Labels of unknown keys dispute nothing. The order in
     which segments are read does not matter.
+
+    Attributes:
+        skipped: number of labels of whole requests and of single outputs, which have no row to join.
     """
 
     def __init__(self) -> None:
+        self.skipped = 0
         self._labels: dict[int, Label] = {}
         # Row -> API key -> its last label, for rows with labels of more than one key.
         self._claims: dict[int, dict[str | None, Label]] = {}
@@ -63,7 +68,10 @@ class LabelBook:
         return len(self._labels)
 
     def add(self, table: pa.Table, kept: Callable[[int], bool] = lambda _: True) -> list[int]:
-        """Add the labels in `table` for the rows that `kept` accepts; return all rows of the table."""
+        """Add the labels in `table` for the rows that `kept` accepts; return all labelled rows of the table."""
+        given_rows = table.num_rows
+        table = labels_of_rows(table)
+        self.skipped += given_rows - table.num_rows
         rows: list[int] = keys(table).tolist()
         senders = table[KEY].to_pylist()
         received: list[pd.Timestamp] = table["received_at"].to_pandas().tolist()
@@ -103,6 +111,11 @@ class LabelBook:
         for row in gone:
             del self._labels[row]
             self._claims.pop(row, None)
+
+
+def labels_of_rows(table: pa.Table) -> pa.Table:
+    """Return only the labels of rows, without those of whole requests and of single outputs."""
+    return table.filter(pc.field("row").is_valid() & pc.field(OUTPUT).is_null())
 
 
 def _label(given: Any, sender: str | None, received: pd.Timestamp, index: int) -> Label:

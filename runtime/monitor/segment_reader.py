@@ -142,6 +142,10 @@ def keys(table: pa.Table) -> NDArray[np.uint64]:
 
 
 def struct_columns(table: pa.Table, name: str) -> pa.Table:
-    """Return the fields of the struct column `name` (`features`, `outputs`) as a table."""
-    chunks = [pa.RecordBatch.from_struct_array(chunk) for chunk in table[name].chunks]
-    return pa.Table.from_batches(chunks) if chunks else pa.table({})
+    """Return the fields of the struct column `name` (`features`, `outputs`) as a table, with nulls for a null struct."""
+    names = [field.name for field in table.schema.field(name).type]
+    if not table[name].num_chunks:
+        return pa.table({})
+    # `flatten` makes the fields of a null struct null; `field` would not.
+    chunks = [chunk.flatten() for chunk in table[name].chunks]
+    return pa.table([pa.chunked_array(column) for column in zip(*chunks, strict=True)], names)

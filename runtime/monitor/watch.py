@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .. import registry
 from ..common.errors import TidemillError
 from ..common.target import LabelProblem, Target
@@ -44,6 +46,7 @@ class Snapshot:
         dropped: reason -> rows of the window whose label is not used.
         outside: rows of the window with a label outside the range at training.
         predictions, labels: name of the API key -> rows of the window whose request, or whose label, it sent.
+        skipped: labels of whole requests and of single outputs, which are not compared with predictions.
     """
 
     version: str | None = None
@@ -60,6 +63,7 @@ class Snapshot:
     outside: int = 0
     predictions: Mapping[str, int] = field(default_factory=dict[str, int])
     labels: Mapping[str, int] = field(default_factory=dict[str, int])
+    skipped: int = 0
 
 
 class Watch:
@@ -128,7 +132,12 @@ class Watch:
             }
             if now.relation
             else {"known": now.relation_known},
-            "labels": {"dropped": dict(now.dropped), "outside_range": now.outside, "keys": dict(now.labels)},
+            "labels": {
+                "dropped": dict(now.dropped),
+                "outside_range": now.outside,
+                "keys": dict(now.labels),
+                "skipped": now.skipped,
+            },
             "predictions": {"keys": dict(now.predictions)},
             "waiting": {"above_share": dict(waiting.above_share), "not_used": dict(waiting.not_used)},
             "notes": self.notes(),
@@ -153,6 +162,11 @@ class Watch:
         found = self.health.notes()
         if now.dropped:
             found.append(f"labels of the window are not used: {_reasons(now.dropped)}")
+        if now.skipped:
+            found.append(
+                f"{now.skipped} labels of whole requests or of single outputs (with `output`) are not compared with "
+                "predictions"
+            )
         if now.outside:
             found.append(f"{now.outside} labels of the window are outside the range at training")
         if now.relation is not None and now.relation.changed:
@@ -232,6 +246,7 @@ class Watch:
             labels.outside,
             window.senders,
             labels.senders,
+            window.labels_skipped,
         )
 
     def _target(self, window: Window) -> Target | None:
@@ -242,6 +257,9 @@ class Watch:
         predictions = window.predictions()
         relation = self._reference.relation if self._reference is not None else None
         if relation is None or predictions is None or known.sum() < self.model.min_rows:
+            return None
+        known &= np.isfinite(predictions.reshape(len(predictions), -1)).all(axis=1)
+        if known.sum() < self.model.min_rows:
             return None
         return relation.compare(predictions[known], labels.values[known])
 

@@ -181,16 +181,28 @@ class Window:
         return WindowLabels(values, dropped, outside, senders)
 
     def predictions(self) -> NDArray[np.float64] | None:
-        """Return the predictions of the rows in memory: one number for each, or one for each class; None for others."""
+        """Return the predictions of the rows in memory: one number for each, or one for each class; None for others.
+
+        They are NaN for a row whose answer belongs to its request.
+        """
         if self._frame is None:
             return None
         outputs = self._frame["_output"]
         try:
             if outputs.dtype == object:
-                return np.array([list(each) for each in outputs], dtype="float64")
+                width = next((len(each) for each in outputs if each is not None), 0)
+                values = [[np.nan] * width if each is None else list(each) for each in outputs]
+                found = np.array(values, dtype="float64")
+                # The probabilities of several targets are not compared.
+                return found if found.ndim == 2 and width else None
             return outputs.to_numpy(dtype="float64")
         except (TypeError, ValueError):
             return None
+
+    @property
+    def labels_skipped(self) -> int:
+        """Number of labels of whole requests and of single outputs, which are not compared with predictions."""
+        return self._book.skipped
 
     def target(self, recorded: Target | None) -> Target | None:
         """Return the contract `recorded` at training, or that of a binary classifier that was logged without one."""

@@ -64,7 +64,12 @@ class ModelServer:
         self.log = AccessLog(settings.access_log)
         self.keys = Keys(token_of(settings.listen), settings.keys_file)
         self._in_flight = InFlightCalls()
-        self.batcher = Batcher(settings.batch, self._in_flight, self._count_call)
+        self.batcher = Batcher(
+            settings.batch,
+            self._in_flight,
+            self._count_call,
+            refuse_non_finite=settings.outputs.non_finite == "refuse",
+        )
         self.admission = Admission(self.keys, settings.limits, self.batcher)
         load = loader(settings)
         self.alias_watcher = AliasWatcher(
@@ -231,6 +236,7 @@ class ModelServer:
             target=model.target if model else None,
             version=model.info.version if model else "",
             allow_new=self.settings.labels.allow_new,
+            needs_row=model is not None and not model.by_request,
             key=context.key,
         )
         table = await loop.run_in_executor(self._executor, _parse_labels, body, self.settings.limits, parse)

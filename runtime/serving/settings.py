@@ -104,6 +104,14 @@ class CompileSettings(Settings):
     )
 
 
+class OutputSettings(Settings):
+    """What happens with unusual outputs of the model."""
+
+    non_finite: Literal["return", "refuse"] = Field(
+        default="return", description="`return` NaN and infinities, or `refuse` the request with 422."
+    )
+
+
 class IsolationSettings(Settings):
     """How models with requirements that differ from the server's are served."""
 
@@ -144,6 +152,7 @@ class ServingSettings(ServiceSettings):
         description="What the model's files may hold: `pickle` loads models that are stored as a pickle. Loading a "
         "pickle runs any code that its author put into it, as the user of the server.",
     )
+    outputs: OutputSettings = OutputSettings()
     limits: LimitSettings = LimitSettings()
     drain_seconds: float = Field(
         default=0.0, ge=0, le=300, description="At SIGTERM, time between reporting not ready and closing the port."

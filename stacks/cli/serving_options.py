@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -47,6 +47,11 @@ TrustOption = Annotated[
     list[TrustedKind] | None,
     typer.Option("--trust", help="What the model's files may hold. `pickle`: load a model that is stored as a pickle; "
                  "it can run any code of its author, as your user.", show_default=False),
+]  # fmt: skip
+NonFiniteOption = Annotated[
+    Literal["return", "refuse"] | None,
+    typer.Option("--non-finite", help="NaN and infinities that the model returns: return them, or refuse the rows. "
+                 "Default: return.", show_default=False),
 ]  # fmt: skip
 SettingsOption = Annotated[
     Path | None,

@@ -1,0 +1,1 @@
+"""Compares tidemill's answers with those of `mlflow models serve`."""

@@ -52,6 +52,7 @@ def write_traffic(
         "key": [key] * count,
         "features": kept.apply(structs),
         "outputs": pa.array([{"score": score} for score in scores or [0.5] * count], OUTPUTS),
+        "answer": [None] * count,
     }
     schema = capture_schema(kept.type_of(structs.type), OUTPUTS, kept.omitted(structs.type))
     write_segment(pa.table(values, schema=schema), directory, CAPTURE)
@@ -63,6 +64,7 @@ def write_labels(directory: Path, ids: Sequence[str], labels: Sequence[float], *
     now = [datetime.now(UTC)] * len(ids)
     values = {"request_id": list(ids), "row": [0] * len(ids), "label": [float(x) for x in labels], "received_at": now}
     values["key"] = [key] * len(ids)
+    values["output"] = [None] * len(ids)
     write_segment(pa.table(values, schema=LABEL_SCHEMA), directory, LABELS)
 
 

@@ -1,4 +1,4 @@
-"""Generates the tables of settings in docs/serving.md; `python -m tests.support.documented` updates them."""
+"""Generates the tables in docs/serving.md; `python -m tests.support.documented` updates them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from tidemill.components.settings import ServeConfig, format_duration
 from tidemill.runtime.serving.settings import ServingSettings
+
+from tests.compat import table
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "serving.md"
 TABLES: dict[str, type[BaseModel]] = {"In a stack config": ServeConfig, "Settings": ServingSettings}
@@ -46,10 +48,10 @@ def renewed(text: str) -> str:
     """Return the page with its tables updated."""
     for heading, model in TABLES.items():
         old = section(text, heading)
-        table = "".join(f"{row}\n" for row in rows(model))
-        new = re.sub(rf"{re.escape(_HEAD)}(\|.*\n)*", lambda _, table=table: _HEAD + table, old)
+        lines = "".join(f"{row}\n" for row in rows(model))
+        new = re.sub(rf"{re.escape(_HEAD)}(\|.*\n)*", lambda _, lines=lines: _HEAD + lines, old)
         text = text.replace(f"### {heading}{old}", f"### {heading}{new}")
-    return text
+    return table.renewed(text)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 _ROOT = Path(__file__).resolve().parents[2]
-_KINDS = ("e2e", "integration", "unit", "benchmarks")
+_KINDS = ("e2e", "integration", "compat", "unit", "benchmarks")
 # What a module says when it shares something with other modules. One with its own fixture `platform` shares none.
 _SHARED = {
     "docker": re.compile(r"\bdocker_(daemon|platform)\b"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-_UNIT = "tests/unit/"
+_WITHOUT_TOOLS = ("tests/unit/", "tests/compat/")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -26,7 +26,7 @@ def pytest_xdist_node_collection_finished(node: Any, ids: Iterable[str]) -> None
 
 
 def _prepare(config: pytest.Config, ids: Iterable[str]) -> None:
-    if all(name.startswith(_UNIT) for name in ids):
+    if all(name.startswith(_WITHOUT_TOOLS) for name in ids):
         return
     from tidemill.components import tools
     from tidemill.runtime.common.errors import ToolError

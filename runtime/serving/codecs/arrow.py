@@ -7,6 +7,7 @@ Compressed buffers and views are refused; the others are measured before they ar
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +21,15 @@ from ..contract.model_contract import COLUMNAR_ROWS, Contract
 from ..http.errors import FieldError, Problem
 from ..inference.batch import Batch
 from ..settings import LimitSettings
-from .checks import EVENT_TIME, check_column_names, check_tensor_shapes, text_too_long, too_many_columns, too_many_rows
+from .checks import (
+    EVENT_TIME,
+    absent_columns,
+    check_column_names,
+    check_tensor_shapes,
+    text_too_long,
+    too_many_columns,
+    too_many_rows,
+)
 from .json_strict import parse_any
 
 pc: Any = pyarrow.compute  # its functions are created at import, so type checkers do not see them
@@ -58,11 +67,14 @@ def read_arrow(contract: Contract, body: bytes, limits: LimitSettings) -> Batch:
     if contract.is_tensor or any(column.kind == "json" for column in contract.columns):
         columns = [array if isinstance(array, list) else array.to_pylist() for array in arrays]
         tuples = check_tensor_shapes(contract, list(zip(*columns, strict=True)), "body")
-        return contract.columnar_if_large(Batch(rows, tuples, times))
-    batch = Batch(rows, pa.RecordBatch.from_arrays(arrays, schema=contract.schema), times)
+        return contract.columnar_if_large(
+            Batch(rows, tuples, times, absent_columns(contract, names), params=contract.default_params)
+        )
+    values = pa.RecordBatch.from_arrays(arrays, schema=contract.schema)
+    batch = Batch(rows, values, times, absent_columns(contract, names), params=contract.default_params)
     if rows <= COLUMNAR_ROWS:
         # Tuples: small requests are merged with others into one model call.
-        batch = Batch(rows, contract.to_tuples(batch), times)
+        batch = replace(batch, values=contract.to_tuples(batch))
     return batch
 
 

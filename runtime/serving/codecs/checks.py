@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import datetime
 from typing import Any, cast
 
@@ -15,6 +15,19 @@ from ..settings import LimitSettings
 EVENT_TIME = "event_time"
 MAX_ERRORS = 1_000
 """A codec stops reading a body after this many errors."""
+
+NULL_CELLS = frozenset(
+    {
+        *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
+        *("<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
+    }
+)
+"""The cells of CSV that `pandas.read_csv` takes as missing."""
+BOOLEAN_CELLS = {
+    **dict.fromkeys(("True", "TRUE", "true", "1", "1.0"), True),
+    **dict.fromkeys(("False", "FALSE", "false", "0", "0.0"), False),
+}
+"""The cells of CSV that `pandas.read_csv` takes as booleans."""
 
 Rows = list[tuple[Any, ...]]
 
@@ -37,16 +50,17 @@ def text_too_long(length: int, limits: LimitSettings) -> InvalidValueError:
 def check_column_names(contract: Contract, names: Sequence[str]) -> bool:
     """Check the column names of a table; return whether it has an extra column `event_time`.
 
+    Other columns are ignored, as MLflow does.
+
     Raises:
-        Problem: 422: duplicate, unknown or missing columns.
+        Problem: 422: duplicate or missing columns.
     """
     positions = {name: at for at, name in enumerate(names)}
     has_times = EVENT_TIME in positions and EVENT_TIME not in contract.positions
-    errors = [FieldError(printable(name), "duplicate column") for at, name in enumerate(names) if positions[name] != at]
-    errors += [
-        FieldError(printable(name), "unknown column")
-        for name in names
-        if name not in contract.positions and not (has_times and name == EVENT_TIME)
+    errors = [
+        FieldError(printable(name), "duplicate column")
+        for at, name in enumerate(names)
+        if positions[name] != at and (name in contract.positions or name == EVENT_TIME)
     ]
     errors += [
         FieldError(printable(column.name), f"missing; expected {column.expected}")
@@ -55,6 +69,18 @@ def check_column_names(contract: Contract, names: Sequence[str]) -> bool:
     ]
     raise_field_errors(errors)
     return has_times
+
+
+def absent_columns(contract: Contract, names: Container[str]) -> frozenset[int]:
+    """Return the positions of the optional columns that are not in `names`."""
+    return frozenset(
+        at for at, column in enumerate(contract.columns) if not column.required and column.name not in names
+    )
+
+
+def is_default_index(labels: Sequence[Any]) -> bool:
+    """Return whether `labels` are those that pandas gives by default: 0, 1, 2, ... Clients often send them."""
+    return all(type(label) is int for label in labels) and list(labels) == list(range(len(labels)))
 
 
 def check_tensor_shapes(contract: Contract, rows: Rows, at: str) -> Rows:

@@ -1,4 +1,7 @@
-"""Reads rows from CSV: a header with the column names, JSON values without quotes, an empty cell for null."""
+"""Reads rows from CSV as `pandas.read_csv` does: a header with the column names, and the cells that it takes as null.
+
+Times are in UTC if they have no zone. A column of JSON has JSON in its cells. Other columns are ignored.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,14 @@ from ..http.errors import FieldError, Problem
 from ..inference.batch import Batch
 from ..settings import LimitSettings
 from .checks import (
+    BOOLEAN_CELLS,
     EVENT_TIME,
     MAX_ERRORS,
+    NULL_CELLS,
     Rows,
+    absent_columns,
     check_column_names,
+    is_default_index,
     read_event_times,
     text_too_long,
     too_many_columns,
@@ -27,7 +34,7 @@ from .json_strict import parse_any
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,40}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,10})?")
-_BOOLEANS = {"true": True, "false": False}
+_LABEL_DIGITS = 19
 # The csv module has one limit for the whole process; ours apply to each body and each string.
 csv.field_size_limit((1 << 31) - 1)
 
@@ -49,35 +56,67 @@ def read_csv(contract: Contract, body: bytes, limits: LimitSettings) -> Batch:
     if len(header) > limits.columns:
         raise too_many_columns(len(header), limits)
     has_times = check_column_names(contract, header)
-    rows = len(lines) - 1
-    if rows < 1:
+    lines = lines[1:]
+    if not lines:
         raise invalid_field("body", "expected a header and at least one row")
-    places = {name: place for place, name in enumerate(header)}
+    index = None
+    if len(lines[0]) == len(header) + 1:
+        # A header without a name for the first column: pandas takes that as the labels of the rows.
+        header = ["", *header]
+        index = _labels([line[0] if line else "" for line in lines])
+    return _read_rows(contract, header, lines, index, limits, has_times=has_times)
+
+
+def _read_rows(
+    contract: Contract,
+    header: list[str],
+    lines: list[list[str]],
+    index: list[Any] | None,
+    limits: LimitSettings,
+    *,
+    has_times: bool,
+) -> Batch:
+    places: dict[str, int] = {}
+    for place, name in enumerate(header):
+        places.setdefault(name, place)
     order = [(column, places.get(column.name)) for column in contract.columns]
     tuples: Rows = []
     errors: list[FieldError] = []
-    for index, line in enumerate(lines[1:]):
+    for position, line in enumerate(lines):
         if len(errors) >= MAX_ERRORS:
             break
         if len(line) != len(header):
-            errors.append(FieldError(f"row[{index}]", f"expected {len(header)} values, got {len(line)}"))
+            errors.append(FieldError(f"row[{position}]", f"expected {len(header)} values, got {len(line)}"))
             continue
         values: list[Any] = []
         for column, place in order:
             try:
                 values.append(_convert(column, "" if place is None else line[place], limits))
             except InvalidValueError as error:
-                errors.append(FieldError(f"row[{index}].{printable(column.name)}", str(error)))
+                errors.append(FieldError(f"row[{position}].{printable(column.name)}", str(error)))
         tuples.append(tuple(values))
     raise_field_errors(errors)
-    times = [line[places[EVENT_TIME]] for line in lines[1:]] if has_times else None
-    return contract.columnar_if_large(Batch(rows, tuples, read_event_times(times, rows)))
+    times = [line[places[EVENT_TIME]] for line in lines] if has_times else None
+    rows = len(lines)
+    absent = absent_columns(contract, places)
+    batch = Batch(rows, tuples, read_event_times(times, rows), absent, index, contract.default_params)
+    return contract.columnar_if_large(batch)
+
+
+def _labels(cells: list[str]) -> list[Any] | None:
+    """Return the labels of the rows, integers if all are; None for those that pandas gives by default."""
+    if all(_INTEGER.fullmatch(cell) and len(cell) < _LABEL_DIGITS for cell in cells):
+        labels = [int(cell) for cell in cells]
+        return None if is_default_index(labels) else labels
+    return list(cells)
 
 
 def _lines(text: str, limits: LimitSettings) -> list[list[str]]:
     lines: list[list[str]] = []
     try:
         for line in csv.reader(io.StringIO(text, newline=""), strict=True):
+            if not line or (len(line) == 1 and line[0] and line[0].isspace()):
+                continue  # pandas skips blank lines
             lines.append(line)
             if len(lines) > limits.rows + 1:
                 raise too_many_rows(len(lines) - 1, limits)
@@ -87,20 +126,20 @@ def _lines(text: str, limits: LimitSettings) -> list[list[str]]:
 
 
 def _convert(column: Column, cell: str, limits: LimitSettings) -> Any:
-    if cell == "":
-        return column.convert(None)
     kind = column.kind
     if len(cell) > limits.text:
         raise text_too_long(len(cell), limits)
-    if kind in ("integer", "long"):
-        if _INTEGER.fullmatch(cell):
+    if kind not in ("string", "binary"):
+        cell = cell.strip()
+    if cell in NULL_CELLS:
+        return column.convert(None)
+    if kind in ("integer", "long", "float", "double"):
+        if kind in ("integer", "long") and _INTEGER.fullmatch(cell):
             return column.convert(int(cell))
-    elif kind in ("float", "double"):
         if _NUMBER.fullmatch(cell):
             return column.convert(float(cell))
     elif kind == "boolean":
-        # Python and pandas write True and False.
-        return column.convert(_BOOLEANS.get(cell.lower(), cell))
+        return column.convert(BOOLEAN_CELLS.get(cell, cell))
     elif kind == "json":
         try:
             return column.convert(parse_any(cell, depth=limits.depth, text=limits.text))

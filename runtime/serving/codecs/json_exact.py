@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, cast
 
-from ..contract.columns import InvalidValueError
+from ..contract.columns import Column, InvalidValueError
 from ..contract.field_errors import invalid_field, join_path, printable, raise_field_errors, type_name
 from ..contract.model_contract import Contract
-from ..http.errors import FieldError
+from ..contract.params import read_params
+from ..http.errors import FieldError, Problem
 from ..inference.batch import Batch
 from ..settings import LimitSettings
-from .checks import EVENT_TIME, MAX_ERRORS, Rows, check_tensor_shapes, read_event_times, too_many_columns, too_many_rows
+from .checks import (
+    EVENT_TIME,
+    MAX_ERRORS,
+    Rows,
+    absent_columns,
+    check_tensor_shapes,
+    is_default_index,
+    read_event_times,
+    too_many_columns,
+    too_many_rows,
+)
 
 LAYOUTS = ("dataframe_records", "dataframe_split", "instances", "inputs")
 _EXTRA_KEYS = (EVENT_TIME, "params")
 
 
 def read_document(contract: Contract, document: dict[str, Any], limits: LimitSettings) -> Batch:
-    """Return the rows of `document`, the body of a request to `/invocations`.
+    """Return the rows of `document`, the body of a request to `/invocations`; ignore unknown columns, as MLflow does.
 
     Raises:
         Problem: 413: too many rows or columns; 422: invalid fields, which are named.
@@ -29,24 +42,30 @@ def read_document(contract: Contract, document: dict[str, Any], limits: LimitSet
     given = [layout for layout in LAYOUTS if layout in document]
     if len(given) != 1:
         errors.append(FieldError(given[-1] if given else LAYOUTS[0], send))
-    if document.get("params") not in (None, {}):
-        errors.append(FieldError("params", "not supported; the model runs with the parameters of its signature"))
     raise_field_errors(errors)
+    params = read_params(contract, document.get("params"))
     layout = given[0]
     value = document[layout]
     if layout == "dataframe_split":
-        rows = _read_split(contract, value, limits)
-    elif layout == "inputs" and isinstance(value, dict):
-        rows = _read_columns(contract, cast("dict[str, Any]", value), layout, limits)
+        batch = _read_split(contract, value, limits)
+    elif layout == "inputs" and isinstance(value, dict) and not contract.hinted:
+        batch = _read_object(contract, cast("dict[str, Any]", value), layout, limits)
     elif layout == "dataframe_records":
-        rows = read_records(contract, value, layout, limits)
+        batch = read_records(contract, value, layout, limits, extra=True)
     else:
-        rows = _read_list(contract, value, layout, limits)
-    return Batch(len(rows), rows, read_event_times(document.get(EVENT_TIME), len(rows)))
+        batch = _read_list(contract, value, layout, limits)
+    return replace(batch, event_times=read_event_times(document.get(EVENT_TIME), batch.rows), params=params)
 
 
-def read_records(contract: Contract, records: Any, at: str, limits: LimitSettings) -> Rows:
+def read_records(contract: Contract, records: Any, at: str, limits: LimitSettings, *, extra: bool = False) -> Batch:
     """Return the rows of `records`, a list of objects.
+
+    Args:
+        contract: of the model.
+        records: the list.
+        at: its path in the request.
+        limits: of the request.
+        extra: ignore unknown columns instead of refusing them.
 
     Raises:
         Problem: 413 or 422.
@@ -55,6 +74,7 @@ def read_records(contract: Contract, records: Any, at: str, limits: LimitSetting
     positions = contract.positions
     rows: Rows = []
     errors: list[FieldError] = []
+    seen: set[str] = set()
     for index, record in enumerate(given):
         if len(errors) >= MAX_ERRORS:
             break
@@ -65,7 +85,9 @@ def read_records(contract: Contract, records: Any, at: str, limits: LimitSetting
         members = cast("dict[str, Any]", record)
         if len(members) > limits.columns:
             raise too_many_columns(len(members), limits)
-        errors += [FieldError(join_path(where, key), "unknown column") for key in members if key not in positions]
+        seen.update(members)
+        if not extra:
+            errors += [FieldError(join_path(where, key), "unknown column") for key in members if key not in positions]
         row: list[Any] = []
         for column in contract.columns:
             try:
@@ -76,14 +98,33 @@ def read_records(contract: Contract, records: Any, at: str, limits: LimitSetting
                 errors.append(FieldError(join_path(where, column.name), str(error)))
         rows.append(tuple(row))
     raise_field_errors(errors)
-    return check_tensor_shapes(contract, rows, at)
+    return _batch(contract, check_tensor_shapes(contract, rows, at), seen)
 
 
-def _read_columns(contract: Contract, columns: dict[str, Any], at: str, limits: LimitSettings) -> Rows:
+def _batch(contract: Contract, rows: Rows, names: Container[str], index: Sequence[Any] | None = None) -> Batch:
+    return Batch(len(rows), rows, absent=absent_columns(contract, names), index=index)
+
+
+def _read_object(contract: Contract, columns: dict[str, Any], at: str, limits: LimitSettings) -> Batch:
+    """Return the rows of `columns`: one row, or a list of values for each column.
+
+    It is one row if no value is a list, or if the signature has arrays or objects, as in MLflow.
+    """
+    nested = any((column.spec or {}).get("type") in ("array", "object") for column in contract.columns)
+    if not contract.is_tensor and columns and not any(isinstance(value, list) for value in columns.values()):
+        return read_records(contract, [columns], at, limits, extra=True)
+    if nested:
+        # Lists of arrays for each column are accepted too.
+        with suppress(Problem):
+            return read_records(contract, [columns], at, limits, extra=True)
+    return _read_columns(contract, columns, at, limits)
+
+
+def _read_columns(contract: Contract, columns: dict[str, Any], at: str, limits: LimitSettings) -> Batch:
     """Return the rows of `columns`, an object with a list of values for each column."""
     if len(columns) > limits.columns:
         raise too_many_columns(len(columns), limits)
-    errors = [FieldError(join_path(at, key), "unknown column") for key in columns if key not in contract.positions]
+    errors: list[FieldError] = []
     rows = -1
     for column in contract.columns:
         where = join_path(at, column.name)
@@ -107,7 +148,7 @@ def _read_columns(contract: Contract, columns: dict[str, Any], at: str, limits: 
         where = join_path(at, column.name)
         converted.append(_convert_column(contract, column.name, columns.get(column.name, [None] * rows), where, errors))
     raise_field_errors(errors)
-    return check_tensor_shapes(contract, list(zip(*converted, strict=True)), at)
+    return _batch(contract, check_tensor_shapes(contract, list(zip(*converted, strict=True)), at), columns)
 
 
 def _convert_column(
@@ -125,7 +166,7 @@ def _convert_column(
     return converted
 
 
-def _read_split(contract: Contract, split: Any, limits: LimitSettings) -> Rows:
+def _read_split(contract: Contract, split: Any, limits: LimitSettings) -> Batch:
     at = "dataframe_split"
     if not isinstance(split, dict):
         raise invalid_field(at, f"expected an object, got {type_name(split)}")
@@ -136,20 +177,40 @@ def _read_split(contract: Contract, split: Any, limits: LimitSettings) -> Rows:
     places: dict[str, int] = {}
     errors: list[FieldError] = []
     for index, name in enumerate(names):
-        if name not in contract.positions or name in places:
-            text = "duplicate column" if name in places else f"unknown column {printable(name)!r}"
-            errors.append(FieldError(f"{at}.columns[{index}]", text))
+        if name in places and name in contract.positions:
+            errors.append(FieldError(f"{at}.columns[{index}]", "duplicate column"))
         places.setdefault(name, index)
     missing = [column for column in contract.columns if column.name not in places and column.required]
     errors += [FieldError(join_path(f"{at}.columns", column.name), "missing column") for column in missing]
-    return _read_row_lists(contract, _row_list(members.get("data"), f"{at}.data", limits), names, f"{at}.data", errors)
+    data = _row_list(members.get("data"), f"{at}.data", limits)
+    labels = _row_labels(members.get("index"), len(data), errors)
+    rows = _read_row_lists(contract, data, names, f"{at}.data", errors)
+    return _batch(contract, rows, places, labels)
+
+
+def _row_labels(given: Any, rows: int, errors: list[FieldError]) -> list[Any] | None:
+    """Return the labels of the rows; None for those that pandas gives by default."""
+    at = "dataframe_split.index"
+    if given is None:
+        return None
+    labels = cast("list[Any]", given) if isinstance(given, list) else None
+    if labels is None or len(labels) != rows:
+        errors.append(FieldError(at, f"expected a list with one label for each of the {rows} rows"))
+        return None
+    for position, label in enumerate(labels):
+        if type(label) not in (str, int, float) or (type(label) is not str and abs(label) >= 1 << 63):
+            errors.append(FieldError(f"{at}[{position}]", f"expected text or a number, got {type_name(label)}"))
+            return None
+    return None if is_default_index(labels) else labels
 
 
 def _read_row_lists(
     contract: Contract, given: list[Any], names: Sequence[str], at: str, errors: Sequence[FieldError] = ()
 ) -> Rows:
     """Return the rows of `given`, lists of values in the order of `names`; raise `errors` with any new ones."""
-    places = {name: place for place, name in enumerate(names)}
+    places: dict[str, int] = {}
+    for place, name in enumerate(names):
+        places.setdefault(name, place)
     errors = [
         *errors,
         *(
@@ -176,35 +237,50 @@ def _read_row_lists(
 
 
 def _split_columns(contract: Contract, split: dict[str, Any], limits: LimitSettings) -> list[str]:
-    """Return the column names of `dataframe_split`; for an unnamed signature they may be numbers or be left out."""
+    """Return the column names of `dataframe_split`; for an unnamed signature they may be left out."""
     names = split.get("columns", None if contract.named else list(contract.names))
     if isinstance(names, list):
         given = cast("list[Any]", names)
         if len(given) > limits.columns:
             raise too_many_columns(len(given), limits)
-        if not contract.named:
-            given = [str(name) if type(name) is int and name.bit_length() < 64 else name for name in given]
-        texts = [name for name in given if isinstance(name, str)]
+        texts = [_column_name(contract, name) for name in given if type(name) in (str, int)]
         if len(texts) == len(given):
             return texts
     raise invalid_field("dataframe_split.columns", "expected a list of column names")
 
 
-def _read_list(contract: Contract, value: Any, at: str, limits: LimitSettings) -> Rows:
+def _column_name(contract: Contract, name: str | int) -> str:
+    """Return the name of a column in the contract; an integer is the name of a column whose name is one."""
+    if isinstance(name, str):
+        return name
+    text = str(name) if name.bit_length() < 64 else ""
+    at = contract.positions.get(text)
+    is_known = at is not None and (not contract.named or contract.columns[at].integer_name)
+    return text if is_known else f"{text} (an integer)"
+
+
+def _read_list(contract: Contract, value: Any, at: str, limits: LimitSettings) -> Batch:
     """Return the rows of a list of objects, of lists in the order of unnamed columns, or of single values."""
     given = _row_list(value, at, limits)
-    single = len(contract.columns) == 1 and contract.columns[0].kind != "json"
-    if all(isinstance(item, dict) for item in given):
-        return read_records(contract, given, at, limits)
-    if single and (contract.is_tensor or not any(isinstance(item, (dict, list)) for item in given)):
+    only = contract.columns[0] if len(contract.columns) == 1 else None
+    if contract.hinted or (only is not None and _are_values(only, given)):
         errors: list[FieldError] = []
         values = _convert_column(contract, contract.names[0], given, at, errors)
         raise_field_errors(errors)
-        return check_tensor_shapes(contract, [(item,) for item in values], at)
-    if contract.named or contract.is_tensor:
+        return _batch(contract, check_tensor_shapes(contract, [(item,) for item in values], at), contract.positions)
+    if contract.named or contract.is_tensor or all(isinstance(item, dict) for item in given):
         # Lists rely on the order of the columns, which may change with the next model version: refuse them.
-        return read_records(contract, given, at, limits)
-    return _read_row_lists(contract, given, contract.names, at)
+        return read_records(contract, given, at, limits, extra=True)
+    return _batch(contract, _read_row_lists(contract, given, contract.names, at), contract.positions)
+
+
+def _are_values(column: Column, given: list[Any]) -> bool:
+    """Return whether the items of `given` are values of the only column, not rows."""
+    if any(isinstance(item, dict) for item in given):
+        return False
+    if column.kind == "json":
+        return (column.spec or {}).get("type") == "array"
+    return column.kind == "tensor" or not any(isinstance(item, list) for item in given)
 
 
 def _row_list(rows: Any, field: str, limits: LimitSettings) -> list[Any]:

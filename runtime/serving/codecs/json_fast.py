@@ -27,7 +27,7 @@ from ..contract.columns import LARGEST, Column, InvalidValueError, parse_rfc3339
 from ..contract.model_contract import Contract
 from ..inference.batch import Batch
 from ..settings import LimitSettings
-from .checks import Rows
+from .checks import Rows, is_default_index
 
 _LONG: Any = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 _TYPES: dict[str, Any] = {
@@ -61,7 +61,10 @@ class FastReader:
         self._width = len(columns)
         self._names = list(contract.names)
         self._longest_name = max(map(len, self._names))
-        self._optional = _getter([at for at, column in enumerate(columns) if not column.required])
+        self._params = contract.default_params
+        self._integers = not contract.named or any(column.integer_name for column in columns)
+        self._optional_at = [at for at, column in enumerate(columns) if not column.required]
+        self._optional = _getter(self._optional_at)
         texts = [(at, column) for at, column in enumerate(columns) if _TYPES[column.kind] is str]
         self._texts = [at for at, _ in texts]
         self._required_texts = sum(column.required for _, column in texts)
@@ -77,7 +80,7 @@ class FastReader:
         )
         listed: Any = list[row] if contract.named else list[Union[row, _tuple(columns)]]  # noqa: UP007
         split = _struct(
-            columns=list[str] if contract.named else Union[list[Union[str, int]], UnsetType],  # noqa: UP007
+            columns=_column_names(contract),
             data=list[_tuple(columns)],
             index=Union[list[_LONG], UnsetType],  # noqa: UP007
         )
@@ -99,7 +102,7 @@ class FastReader:
         except KeyError:
             pass
         reader: FastReader | None = None
-        if all(column.kind in _TYPES for column in contract.columns):
+        if not contract.hinted and all(column.kind in _TYPES for column in contract.columns):
             # msgspec refuses some names, such as one with a quotation mark.
             with suppress(ValueError):
                 reader = cls(contract)
@@ -129,14 +132,19 @@ class FastReader:
         if names is UNSET:
             keys, names = 2, self._names
         elif names != self._names:
-            if self._contract.named or [str(name) for name in names] != self._names:
+            if not self._integers or [str(name) for name in names] != self._names:
                 return self._reordered(body, limits)
+            if self._contract.named and any(
+                type(name) is int and not column.integer_name
+                for name, column in zip(names, self._contract.columns, strict=True)
+            ):
+                return None
             keys -= sum(type(name) is int for name in names)
         if split.columns is not UNSET:
             keys += self._width
-        if split.index is not UNSET:
-            keys += 1
-        return self._batch(split.data, body, keys, found.event_time, limits)
+        return self._labelled(
+            self._batch(split.data, body, keys + (split.index is not UNSET), found.event_time, limits), split
+        )
 
     def read_predict(self, body: bytes, limits: LimitSettings) -> Batch | None:
         """Return the rows of `body`, a body of `/predict`, or None."""
@@ -152,12 +160,17 @@ class FastReader:
         except TypeError:
             return None  # lists among the objects
         keys = 1 + len(rows) * self._width
+        absent: frozenset[int] = frozenset()
         if self._optional is not None and (
-            absent := sum([values.count(UNSET) for values in map(self._optional, rows)])
+            missing := sum([values.count(UNSET) for values in map(self._optional, rows)])
         ):
-            keys -= absent
+            keys -= missing
+            absent = frozenset([at for at in self._optional_at if all(row[at] is UNSET for row in rows)])
             rows = [tuple([None if value is UNSET else value for value in row]) for row in rows]
-        return self._batch(rows, body, keys, times, limits)
+        batch = self._batch(rows, body, keys, times, limits)
+        if batch is not None:
+            batch.absent = absent
+        return batch
 
     def _batch(self, rows: Rows, body: bytes, strings: int, times: Any, limits: LimitSettings) -> Batch | None:
         """Return `rows` if the limits and the number of quotation marks hold, else None.
@@ -186,11 +199,11 @@ class FastReader:
         ):
             return None
         if times is UNSET and not self._converted:
-            return Batch(count, rows)
+            return Batch(count, rows, params=self._params)
         try:
             if self._converted:
                 rows = self._convert(rows)
-            return Batch(count, rows, None if times is UNSET else _event_times(times, count))
+            return Batch(count, rows, None if times is UNSET else _event_times(times, count), params=self._params)
         except InvalidValueError:
             return None
 
@@ -216,7 +229,18 @@ class FastReader:
             rows: Rows = [reorder(row) for row in decode(split.data)]
         except _DECODE_ERRORS:
             return None
-        return self._batch(rows, body, 3 + self._width + (split.index is not UNSET), found.event_time, limits)
+        keys = 3 + self._width + (split.index is not UNSET)
+        return self._labelled(self._batch(rows, body, keys, found.event_time, limits), split)
+
+    def _labelled(self, batch: Batch | None, split: Any) -> Batch | None:
+        """Return `batch` with the index of `split`."""
+        if batch is None or split.index is UNSET:
+            return batch
+        if len(split.index) != batch.rows:
+            return None
+        if not is_default_index(split.index):
+            batch.index = split.index
+        return batch
 
     def _decoder_of(self, names: tuple[str, ...]) -> tuple[Callable[[Any], Rows], Callable[[Any], Any]]:
         columns = [self._contract.columns[self._contract.positions[name]] for name in names]
@@ -226,6 +250,15 @@ class FastReader:
         if len(self._orders) < _MAX_ORDERS:
             self._orders[names] = decode, reorder
         return decode, reorder
+
+
+def _column_names(contract: Contract) -> Any:
+    """Return the type of the names in `dataframe_split`."""
+    if not contract.named:
+        return Union[list[Union[str, int]], UnsetType]  # noqa: UP007
+    if any(column.integer_name for column in contract.columns):
+        return list[Union[str, int]]  # noqa: UP007
+    return list[str]
 
 
 def _field(name: str, column: Column) -> tuple[Any, ...]:

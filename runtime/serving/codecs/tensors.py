@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ..contract.columns import BITS, LARGEST, Column, InvalidValueError
 from ..contract.field_errors import invalid_field, printable
+from ..engines.outputs import plain
 from ..http.errors import Problem
+from ..inference.batch import Outputs
 from ..settings import LimitSettings
+from .answer_columns import Values, json_text, output_columns, text_with_nulls
 from .checks import text_too_long
 from .json_strict import parse_any
 
@@ -38,8 +39,8 @@ _NAMES = {dtype: name for name, dtype in DATATYPES.items()} | {"object": "BYTES"
 _KINDS = {"boolean": "BOOL", "integer": "INT32", "long": "INT64", "float": "FP32", "double": "FP64"}
 _LENGTH = struct.Struct("<I")
 _SMALL = 16
-
-Values: TypeAlias = "np.ndarray[Any, Any] | list[Any]"
+# Larger integers lose digits as floats.
+_EXACT = 1 << 53
 
 
 @dataclass(frozen=True)
@@ -212,28 +213,66 @@ def _convert_array(column: Column, array: np.ndarray[Any, Any], *, whole: bool) 
     raise InvalidValueError(f"{name} must be {datatype_of(column)}, got {_NAMES[array.dtype.name]}")
 
 
-def to_tensor(outputs: Sequence[Any] | np.ndarray[Any, Any]) -> tuple[str, list[int], Values]:
-    """Return the datatype, shape and values of the model outputs as one tensor."""
-    if isinstance(outputs, np.ndarray):
-        if outputs.dtype.name in _NAMES:
-            return _NAMES[outputs.dtype.name], list(outputs.shape), outputs
-        outputs = outputs.tolist()
-    values = list(outputs)
+def to_tensor(outputs: Values) -> tuple[str, list[int], Values]:
+    """Return the datatype, shape and values (in row-major order) of a column of outputs.
+
+    An array keeps its datatype. A list of numbers of one type is INT64, UINT64, FP64 or BOOL; nulls in it are NaN. All
+    other values are BYTES: text as it is, times in ISO 8601, other values as JSON.
+    """
+    if isinstance(outputs, np.ndarray) and outputs.dtype.name in _NAMES and outputs.dtype != object:
+        return _NAMES[outputs.dtype.name], list(outputs.shape), outputs
+    values = plain(outputs) if isinstance(outputs, np.ndarray) else outputs
+    shape, flat = _shape_and_leaves(values)
+    array = _numbers(flat)
+    if array is not None:
+        return _NAMES[array.dtype.name], shape, array
+    flat = text_with_nulls(flat)
+    if set(map(type, flat)) <= {str, type(None)}:
+        return "BYTES", shape, flat
+    return "BYTES", [len(values)], [value if isinstance(value, str) else json_text(value) for value in values]
+
+
+def output_tensors(outputs: Outputs, output: str) -> list[dict[str, Any]]:
+    """Return name, datatype and shape of the tensors of `outputs`; a size that depends on the request is -1."""
+    found: list[dict[str, Any]] = []
+    for name, values in output_columns(outputs, output):
+        datatype, shape, _ = to_tensor(values)
+        found.append({"name": name, "datatype": datatype, "shape": [-1, *shape[1:]]})
+    return found
+
+
+def _shape_and_leaves(values: list[Any]) -> tuple[list[int], list[Any]]:
+    """Return the shape and the innermost values of lists of equal lengths, as far as they are nested equally."""
+    shape, flat = [len(values)], values
+    while flat and all(type(each) is list for each in flat) and len({len(each) for each in flat}) == 1:
+        shape.append(len(flat[0]))
+        flat = [value for each in flat for value in each]
+    return shape, flat
+
+
+def _numbers(values: list[Any]) -> np.ndarray[Any, Any] | None:
+    """Return numbers or booleans as an array, or None if the values are others or would lose digits."""
     kinds = set(map(type, values))
-    for kind, datatype in ((bool, "BOOL"), (int, "INT64"), (float, "FP64")):
-        if kinds == {kind}:
+    if kinds == {bool}:
+        return np.array(values, np.bool_)
+    if kinds == {int}:
+        for dtype in (np.int64, np.uint64):
             try:
-                return datatype, [len(values)], np.array(values, DATATYPES[datatype])
+                return np.array(values, dtype)
             except OverflowError:
-                break
-    return "BYTES", [len(values)], [value if isinstance(value, str) else json.dumps(value) for value in values]
+                continue
+        return None
+    is_number = bool(kinds & {int, float}) and kinds <= {int, float, type(None)}
+    if is_number and all(type(value) is not int or abs(value) <= _EXACT for value in values):
+        return np.array([math.nan if value is None else value for value in values], np.float64)
+    return None
 
 
 def to_bytes(values: Values) -> bytes:
-    """Return `values` encoded by the binary extension."""
+    """Return `values` encoded by the binary extension, which has no null: it becomes an empty string."""
     if isinstance(values, np.ndarray):
         return np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
-    encoded = [value.encode() if isinstance(value, str) else bytes(value) for value in values]
+    encoded = [value.encode() if isinstance(value, str) else bytes(value or b"") for value in values]
     return b"".join(part for text in encoded for part in (_LENGTH.pack(len(text)), text))
 
 

@@ -23,7 +23,11 @@ BITS = {"integer": 31, "long": 63}
 LARGEST = {"float": float(np.finfo(np.float32).max), "double": float(np.finfo(np.float64).max)}
 FIRST_TIME, LAST_TIME = datetime(1678, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC)
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
-_EXPECTED: dict[str, str] = {
+_MOMENT = re.compile(
+    r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d(:\d\d(\.\d{1,6}(?P<nanoseconds>\d{0,3}))?)?(?P<zone>[Zz]|[+-]\d\d:\d\d)?)?",
+    re.ASCII,
+)
+EXPECTED: dict[str, str] = {
     "boolean": "true or false",
     "integer": "an integer",
     "long": "an integer",
@@ -31,7 +35,7 @@ _EXPECTED: dict[str, str] = {
     "double": "a number",
     "string": "a string",
     "binary": "bytes in base64",
-    "datetime": "an RFC 3339 time",
+    "datetime": "a time such as 2013-07-01T12:00:00Z",
     "json": "a JSON value",
 }
 
@@ -50,6 +54,7 @@ class Column:
         dtype: of a tensor, its numpy name; `str` for text.
         shape: of a tensor, rows first; -1 is any size.
         spec: of JSON, its type in MLflow's notation.
+        integer_name: the name is an integer in the signature and in the model's data frame.
     """
 
     name: str
@@ -58,13 +63,30 @@ class Column:
     dtype: str = ""
     shape: tuple[int, ...] = ()
     spec: Mapping[str, Any] | None = field(default=None, hash=False)
+    integer_name: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the column as a JSON document."""
+        document: dict[str, Any] = {"name": self.name, "kind": self.kind, "required": self.required}
+        if self.kind == "tensor":
+            document |= {"dtype": self.dtype, "shape": list(self.shape)}
+        if self.spec is not None:
+            document["spec"] = self.spec
+        if self.integer_name:
+            document["integer_name"] = True
+        return document
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Column:
+        """Return the column of a document from `to_json`."""
+        return cls(**{**document, "shape": tuple(document.get("shape", ()))})
 
     @property
     def expected(self) -> str:
         """The expected type, for error messages."""
         if self.kind == "tensor":
             return f"{self.dtype} values" + (f" of shape {list(self.shape[1:])}" if self.shape[1:] else "")
-        return f"{_EXPECTED[self.kind]} ({self.kind})" + ("" if self.required else " or null")
+        return f"{EXPECTED[self.kind]} ({self.kind})" + ("" if self.required else " or null")
 
     def convert(self, value: Any) -> Any:
         """Return `value`, parsed from JSON, converted to the type of the column.
@@ -78,7 +100,7 @@ class Column:
         elif self.kind == "tensor":
             return self._convert_tensor(value)
         elif self.kind == "json":
-            return _convert_json(value, self.spec or {"type": "any"}, printable(self.name))
+            return convert_json(value, self.spec or {"type": "any"}, printable(self.name))
         else:
             return convert_scalar(self.kind, value, printable(self.name), self.expected)
         raise InvalidValueError(f"{printable(self.name)} must be {self.expected}, got null")
@@ -150,6 +172,9 @@ def convert_scalar(kind: str, value: Any, name: str, expected: str) -> Any:
                 raise InvalidValueError(f"{name} is out of range for {kind}")
             return float(value)
     elif kind in BITS:
+        if of is float and value.is_integer():
+            # JavaScript and pandas write whole numbers in this form too.
+            value, of = int(value), int
         if of is int:
             if not -(1 << BITS[kind]) <= value < 1 << BITS[kind]:
                 raise InvalidValueError(f"{name} is out of range for {kind}")
@@ -159,13 +184,17 @@ def convert_scalar(kind: str, value: Any, name: str, expected: str) -> Any:
             return value
     elif of is str:
         if kind == "datetime":
-            return parse_rfc3339(value)
+            return parse_moment(value, name)
         return _decode_base64(value, name) if kind == "binary" else _check_text(value, name)
     raise InvalidValueError(f"{name} must be {expected}, got {type_name(value)}")
 
 
-def _convert_json(value: Any, spec: Mapping[str, Any], name: str) -> Any:
-    """Return `value`, part of a JSON column, converted to the type `spec`."""
+def convert_json(value: Any, spec: Mapping[str, Any], name: str) -> Any:
+    """Return `value`, part of a JSON column, converted to the type `spec`; the result is a JSON value.
+
+    Raises:
+        InvalidValueError: it is invalid.
+    """
     kind = spec["type"]
     if kind == "any":
         return _check_json(value, name)
@@ -176,14 +205,14 @@ def _convert_json(value: Any, spec: Mapping[str, Any], name: str) -> Any:
     if kind == "array":
         if not isinstance(value, list):
             raise InvalidValueError(f"{name} must be a list, got {type_name(value)}")
-        return [_convert_json(item, spec["items"], f"{name}[{at}]") for at, item in enumerate(cast("list[Any]", value))]
+        return [convert_json(item, spec["items"], f"{name}[{at}]") for at, item in enumerate(cast("list[Any]", value))]
     if kind in ("object", "map"):
         if not isinstance(value, dict):
             raise InvalidValueError(f"{name} must be an object, got {type_name(value)}")
         members = cast("dict[str, Any]", value)
         if kind == "map":
             return {
-                _check_text(key, name): _convert_json(item, spec["values"], f"{name}.{printable(key)}")
+                _check_text(key, name): convert_json(item, spec["values"], f"{name}.{printable(key)}")
                 for key, item in members.items()
             }
         properties: Mapping[str, Mapping[str, Any]] = spec["properties"]
@@ -193,8 +222,12 @@ def _convert_json(value: Any, spec: Mapping[str, Any], name: str) -> Any:
         for key, part in properties.items():
             if key not in members and part.get("required", True):
                 raise InvalidValueError(f"{name}.{printable(key)} is missing")
-        return {key: _convert_json(item, properties[key], f"{name}.{printable(key)}") for key, item in members.items()}
-    return convert_scalar(kind, value, name, f"{_EXPECTED[kind]} ({kind})")
+        return {key: convert_json(item, properties[key], f"{name}.{printable(key)}") for key, item in members.items()}
+    converted = convert_scalar(kind, value, name, f"{EXPECTED[kind]} ({kind})")
+    # Inside JSON, times stay text, which `frames` converts; and bytes, whose text MLflow gives to the model.
+    if kind == "datetime":
+        return converted.replace(tzinfo=None).isoformat() + "Z"
+    return value if kind == "binary" else converted
 
 
 def _check_json(value: Any, name: str) -> Any:
@@ -228,6 +261,27 @@ def _decode_base64(value: str, name: str) -> bytes:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
         raise InvalidValueError(f"{name} is not base64") from None
+
+
+def parse_moment(text: Any, name: str) -> datetime:
+    """Return the time `text` in UTC; without a zone, it is taken as UTC. The clock can be left out.
+
+    Raises:
+        InvalidValueError: not a time, finer than a microsecond, or outside 1678 to 2261; begins with `name`.
+    """
+    found = _MOMENT.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        raise InvalidValueError(f"{name} must be {EXPECTED['datetime']}, or a date")
+    if (found["nanoseconds"] or "").strip("0"):
+        raise InvalidValueError(f"{name} is finer than a microsecond, the unit in which values are kept")
+    try:
+        moment = datetime.fromisoformat(text.upper())
+        moment = moment.astimezone(UTC) if found["zone"] else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise InvalidValueError(f"{name} must be {EXPECTED['datetime']}, or a date") from None
+    if not FIRST_TIME <= moment < LAST_TIME:
+        raise InvalidValueError(f"{name} must be from 1678 to 2261")
+    return moment
 
 
 def parse_rfc3339(text: Any) -> datetime:

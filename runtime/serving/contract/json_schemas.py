@@ -11,6 +11,7 @@ import pyarrow as pa
 from ..settings import LimitSettings
 from .columns import BITS, LARGEST, Column
 from .model_contract import Contract
+from .params import Param
 
 # A valid date: months of 31 days, of 30 days, February, and 29 February in leap years.
 _YEAR = r"(?:1679|16[89][0-9]|1[789][0-9]{2}|2[01][0-9]{2}|22[0-5][0-9]|2260)"
@@ -24,6 +25,7 @@ _DAY = (
 )
 _CLOCK = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 _TIME = rf"^{_DAY}[Tt ]{_CLOCK}:[0-5][0-9](?:\.[0-9]{{1,9}})?(?:[Zz]|[+-]{_CLOCK})$"
+_MOMENT = rf"^{_DAY}(?:[Tt ]{_CLOCK}(?::[0-5][0-9](?:\.[0-9]{{1,6}}0{{0,3}})?)?(?:[Zz]|[+-]{_CLOCK})?)?$"
 _BASE64 = r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
 
@@ -46,6 +48,12 @@ def time_schema() -> dict[str, Any]:
     return {"type": "string", "pattern": _TIME, "description": "An RFC 3339 time with an offset, from 1679 to 2260."}
 
 
+def moment_schema() -> dict[str, Any]:
+    """Return the schema of a time that a model gets."""
+    text = "A time from 1679 to 2260, in UTC if it has no zone. The clock can be left out. At most microseconds."
+    return {"type": "string", "pattern": _MOMENT, "description": text}
+
+
 def column_schema(column: Column, limits: LimitSettings) -> dict[str, Any]:
     """Return the schema of one value of `column`."""
     if column.kind == "tensor":
@@ -57,11 +65,24 @@ def column_schema(column: Column, limits: LimitSettings) -> dict[str, Any]:
     return schema if column.required else _nullable(schema)
 
 
-def row_schema(contract: Contract, limits: LimitSettings) -> dict[str, Any]:
-    """Return the schema of a row as an object."""
+def params_schema(contract: Contract, limits: LimitSettings) -> dict[str, Any]:
+    """Return the schema of the inference parameters, as an object or null."""
+    params = contract.params or ()
+    properties = {param.name: {**_param(param, limits), "default": param.default} for param in params}
+    schema = object_schema(properties, optional=list(properties), closed=True)
+    return {**schema, "type": ["object", "null"], "description": "The inference parameters of the signature."}
+
+
+def _param(param: Param, limits: LimitSettings) -> dict[str, Any]:
+    schema = _json(param.spec, limits) if param.spec is not None else _nullable(_scalar(param.kind, limits))
+    return array_schema(schema) if param.is_list else schema
+
+
+def row_schema(contract: Contract, limits: LimitSettings, *, closed: bool = True) -> dict[str, Any]:
+    """Return the schema of a row as an object; if it is `closed`, further columns are not allowed."""
     properties = {column.name: column_schema(column, limits) for column in contract.columns}
     optional = [column.name for column in contract.columns if not column.required]
-    return object_schema(properties, optional=optional, closed=True)
+    return object_schema(properties, optional=optional, closed=closed)
 
 
 def list_row_schema(contract: Contract, limits: LimitSettings) -> dict[str, Any]:
@@ -119,7 +140,7 @@ def _scalar(kind: str, limits: LimitSettings) -> dict[str, Any]:
     if kind == "boolean":
         return {"type": "boolean"}
     if kind == "datetime":
-        return time_schema()
+        return moment_schema()
     if kind == "binary":
         return {"type": "string", "contentEncoding": "base64", "pattern": _BASE64, "maxLength": limits.text}
     return {"type": "string", "maxLength": limits.text}

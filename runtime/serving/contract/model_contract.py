@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
@@ -14,7 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from ..inference.batch import Batch
+from . import frames
 from .columns import Column, Kind
+from .params import Param, params_of
 
 if TYPE_CHECKING:
     from mlflow.types import Schema
@@ -33,9 +35,6 @@ _ARROW: dict[Kind, pa.DataType] = {
 }
 # Requests with more rows are kept as Arrow record batches.
 COLUMNAR_ROWS = 256
-_NUMPY = {"boolean": "bool", "integer": "int32", "long": "int64", "float": "float32", "double": "float64"}
-# numpy has no missing value for these types.
-_NULLABLE = {"boolean": "object", "integer": "Int32", "long": "Int64"}
 _WIDER_KINDS: dict[Kind, frozenset[Kind]] = {
     "integer": frozenset({"long", "double"}),
     "long": frozenset({"double"}),
@@ -43,7 +42,7 @@ _WIDER_KINDS: dict[Kind, frozenset[Kind]] = {
 }
 
 
-MissingText = Literal["None", "NaN"]
+MissingText = Literal["any", "None", "NaN"]
 
 
 @dataclass(frozen=True)
@@ -53,19 +52,30 @@ class Contract:
     Attributes:
         columns: at least one; either all or none are tensors.
         named: whether the signature names the columns; if not, the names are the positions `0`, `1`, ...
-        missing_text: null in text columns of a data frame: `None`, as in MLflow's own server, or `NaN` if the model was
-            fitted with that. Category encoders treat the two differently.
+        missing_text: null in text columns of a data frame: `None` or `NaN` if the model's category encoders were fitted
+            with that and treat the two differently, else `any`: what MLflow's own server gives.
+        params: the inference parameters; None if the signature defines none.
+        hinted: the signature comes from a type hint: the model gets a list of values, which MLflow converts.
         derived: cache for objects that other modules build from this contract.
     """
 
     columns: tuple[Column, ...]
     named: bool = True
-    missing_text: MissingText = field(default="None", compare=False)
+    missing_text: MissingText = field(default="any", compare=False)
+    params: tuple[Param, ...] | None = field(default=None, compare=False)
+    hinted: bool = field(default=False, compare=False)
     derived: dict[str, Any] = field(default_factory=dict[str, Any], init=False, repr=False, compare=False)
 
     @classmethod
-    def of(cls, schema: Schema | None) -> Contract:
-        """Return the contract of a signature's inputs.
+    def of(
+        cls, schema: Schema | None, params: Sequence[Mapping[str, Any]] | None = None, *, hinted: bool = False
+    ) -> Contract:
+        """Return the contract of a signature.
+
+        Args:
+            schema: its inputs.
+            params: its parameters in MLflow's notation.
+            hinted: it comes from a type hint.
 
         Raises:
             ValueError: there are no inputs, or one has an unsupported type or name.
@@ -76,50 +86,68 @@ class Contract:
         names = [spec.name for spec in specs]
         if all(hasattr(spec, "shape") for spec in specs):
             columns = [_tensor_column(spec, "input" if spec.name is None else str(spec.name)) for spec in specs]
-            return cls._distinct(columns, named=None not in names)
+            return cls._distinct(columns, named=None not in names, params=params)
         # MLflow names the columns of an unnamed frame by their positions.
         named = names != list(range(len(specs))) and not all(name is None for name in names)
-        if named and not all(isinstance(name, str) for name in names):
-            raise ValueError(f"the signature has column names that are not strings: {names[:5]}")
-        return cls._distinct(
-            [_column(spec, str(spec.name) if named else str(position)) for position, spec in enumerate(specs)],
-            named=named,
-        )
+        if named and not all(type(name) in (str, int) for name in names):
+            raise ValueError(f"the signature has column names that are neither text nor integers: {names[:5]}")
+        columns = [_column(spec, str(spec.name) if named else str(position)) for position, spec in enumerate(specs)]
+        if named:
+            columns = [
+                replace(column, integer_name=type(name) is int) for column, name in zip(columns, names, strict=True)
+            ]
+        if hinted:
+            columns = [replace(column, spec=_lenient(column.spec)) for column in columns]
+        return cls._distinct(columns, named=named, params=params, hinted=hinted)
 
     @classmethod
-    def _distinct(cls, columns: Sequence[Column], *, named: bool) -> Contract:
+    def _distinct(
+        cls,
+        columns: Sequence[Column],
+        *,
+        named: bool,
+        params: Sequence[Mapping[str, Any]] | None = None,
+        hinted: bool = False,
+    ) -> Contract:
         if len({column.name for column in columns}) != len(columns):
             raise ValueError("the signature has two columns with the same name")
-        return cls(tuple(columns), named)
+        return cls(tuple(columns), named, params=params_of(params), hinted=hinted)
 
     def to_json(self) -> dict[str, Any]:
         """Return the contract as a JSON document."""
-        columns: list[dict[str, Any]] = []
-        for column in self.columns:
-            plain: dict[str, Any] = {"name": column.name, "kind": column.kind, "required": column.required}
-            if column.kind == "tensor":
-                plain |= {"dtype": column.dtype, "shape": list(column.shape)}
-            if column.spec is not None:
-                plain["spec"] = column.spec
-            columns.append(plain)
-        return {"named": self.named, "columns": columns, "missing_text": self.missing_text}
+        return {
+            "named": self.named,
+            "columns": self.documents,
+            "missing_text": self.missing_text,
+            "params": None if self.params is None else [param.to_json() for param in self.params],
+            "hinted": self.hinted,
+        }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Contract:
         """Return the contract of a document from `to_json`."""
-        given: list[dict[str, Any]] = document["columns"]
-        columns = [
-            Column(
-                column["name"],
-                column["kind"],
-                column["required"],
-                column.get("dtype", ""),
-                tuple(column.get("shape", ())),
-                column.get("spec"),
-            )
-            for column in given
-        ]
-        return cls(tuple(columns), document["named"], document["missing_text"])
+        return cls(
+            tuple(Column.from_json(column) for column in document["columns"]),
+            document["named"],
+            document["missing_text"],
+            params_of(document["params"]),
+            document["hinted"],
+        )
+
+    @cached_property
+    def documents(self) -> list[dict[str, Any]]:
+        """The columns as JSON documents, which `frames` reads."""
+        return [column.to_json() for column in self.columns]
+
+    @cached_property
+    def default_params(self) -> Mapping[str, Any] | None:
+        """The parameters of a request that has none; None if the signature defines none."""
+        return None if self.params is None else {param.name: param.default for param in self.params}
+
+    def shared_params(self, params: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """Return the parameters for this version of a request that was read for another version."""
+        defaults = self.default_params
+        return None if defaults is None else {name: (params or {}).get(name, value) for name, value in defaults.items()}
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -169,7 +197,7 @@ class Contract:
     def columnar_if_large(self, batch: Batch) -> Batch:
         """Return `batch`, as a record batch if it has many rows: faster for engines and the capture."""
         if batch.rows > COLUMNAR_ROWS and isinstance(batch.values, list):
-            return Batch(batch.rows, self.to_record_batch(batch), batch.event_times)
+            return replace(batch, values=self.to_record_batch(batch))
         return batch
 
     def to_tuples(self, batch: Batch) -> list[tuple[Any, ...]]:
@@ -198,23 +226,32 @@ class Contract:
     def to_pandas(self, batch: Batch) -> Any:
         """Return `batch` as MLflow passes it to the model.
 
-        Columns become a data frame. Null is NaN in numbers, `missing_text` in text, None in other objects, NaT in
-        times (which have no zone) and `pd.NA` in optional integers, whose columns always have pandas' nullable types.
-        Tensors become a dict of arrays, or one array if the signature has a single unnamed tensor.
+        Columns become a data frame with the types that `frames` describes, without the absent columns. Tensors become a
+        dict of arrays, or one array if the signature has a single unnamed tensor. A model with a type hint gets a list.
         """
         if self.is_tensor:
             return self._tensor_arrays(batch)
-        import pandas as pd
-
         values = batch.values
-        labels: Any = list(self.names) if self.named else range(len(self.columns))
-        if isinstance(values, list) and all(column.kind == "double" for column in self.columns):
-            return pd.DataFrame(np.array(values, dtype=np.float64), columns=labels)
-        series: dict[Any, Any] = {}
-        columns = zip(*values, strict=True) if isinstance(values, list) else values.columns
-        for label, column, cells in zip(labels, self.columns, columns, strict=True):
-            series[label] = _pandas(column, cells, self.missing_text)
-        return pd.DataFrame(series)
+        if self.hinted:
+            only = [row[0] for row in values] if isinstance(values, list) else values.column(0)
+            return frames.plain(self.documents[0], only)
+        is_list = isinstance(values, list)
+        if is_list and self._doubles and not batch.absent and batch.index is None:
+            import pandas as pd
+
+            return pd.DataFrame(np.array(values, dtype=np.float64), columns=self._labels)
+        cells = zip(*values, strict=True) if is_list else values.columns
+        return frames.frame(self.documents, cells, self.named, self.missing_text, batch.absent, batch.index, batch.rows)
+
+    @cached_property
+    def _doubles(self) -> bool:
+        return all(column.kind == "double" for column in self.columns)
+
+    @cached_property
+    def _labels(self) -> Any:
+        if not self.named:
+            return range(len(self.columns))
+        return [frames.label_of(column, at, self.named) for at, column in enumerate(self.documents)]
 
     def _tensor_arrays(self, batch: Batch) -> Any:
         columns = zip(*self.to_tuples(batch), strict=True)
@@ -265,6 +302,16 @@ def _column(spec: Any, name: str) -> Column:
     return Column(name, "json", spec.required, spec=described)
 
 
+def _lenient(spec: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return a type without its checks of members: the type hint has defaults, which the signature does not know."""
+    if spec is None:
+        return None
+    if spec["type"] == "object":
+        return {"type": "map", "values": {"type": "any"}}
+    parts = {key: _lenient(spec[key]) for key in ("items", "values") if key in spec}
+    return {**spec, **parts}
+
+
 def _type_of(column: Column) -> str:
     if column.kind == "tensor":
         return f"{column.dtype} of shape {list(column.shape)}"
@@ -300,32 +347,3 @@ def _python(column: Column, array: pa.Array) -> list[Any]:
     if column.kind in read:
         values = [None if value is None else read[column.kind](value) for value in values]
     return values
-
-
-def _pandas(column: Column, values: Any, missing_text: MissingText) -> Any:
-    """Return `values`, a tuple or an Arrow array, as a data frame column."""
-    import pandas as pd
-
-    kind = column.kind
-    if kind in _NUMPY and (column.required or kind not in _NULLABLE):
-        if isinstance(values, pa.Array):
-            values = values.to_numpy(zero_copy_only=False)
-        return np.array(values, dtype=_NUMPY[kind])
-    if isinstance(values, pa.Array):
-        values = _python(column, values)
-    if kind in _NULLABLE and kind != "boolean":
-        return pd.array(values, dtype=cast("Any", _NULLABLE[kind]))
-    if kind == "string":
-        # A series: pandas would convert a bare array of objects to its own text type, and None to NaN.
-        return pd.Series(list(values), dtype=cast("Any", "str" if missing_text == "NaN" else object))
-    if kind == "datetime":
-        return np.array([_without_zone(value) for value in values], dtype="datetime64[us]").astype("datetime64[ns]")
-    # Filled one by one: numpy would turn lists of equal length into a matrix.
-    objects = np.empty(len(values), dtype=object)
-    for position, value in enumerate(values):
-        objects[position] = value
-    return objects
-
-
-def _without_zone(moment: datetime | None) -> Any:
-    return None if moment is None else moment.replace(tzinfo=None)

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..contract.model_contract import Contract
 from ..inference.batch import Batch, Engine, Outputs
+from ..inference.finite import is_finite
 from . import compilation
 from .boosters import booster_recipe
 from .compiled import CompiledEngine
@@ -25,6 +26,7 @@ from .encoders import UNSEEN
 from .errors import UnsupportedError
 from .estimators import Recipe, find_recipe, without_categories
 from .mlmodel import MLmodel
+from .outputs import Answer
 from .pipeline_plan import PipelinePlan
 from .pipeline_plan_builder import PlanDraft, draft_plan
 from .prepared import Output
@@ -283,20 +285,39 @@ def _accepts_batch(engine: Engine, batch: Batch) -> bool:
         outputs = engine.predict(batch)
     except (ValueError, OverflowError):
         return False
-    return not isinstance(outputs, np.ndarray) or bool(np.isfinite(outputs).all())
+    return is_finite(outputs)
 
 
 def largest_difference(actual: Outputs, expected: Outputs) -> float:
     """Return the largest difference between two answers, relative to expected values above one."""
-    if not isinstance(actual, np.ndarray) or not isinstance(expected, np.ndarray):
-        plain = [given.tolist() if isinstance(given, np.ndarray) else given for given in (actual, expected)]
-        return 0.0 if plain[0] == plain[1] else math.inf
-    if actual.shape != expected.shape:
+    if _form(actual) != _form(expected):
         return math.inf
-    if actual.size == 0:
+    ours, theirs = _comparable(actual), _comparable(expected)
+    if not isinstance(ours, np.ndarray) or not isinstance(theirs, np.ndarray):
+        pair = [each.tolist() if isinstance(each, np.ndarray) else each for each in (ours, theirs)]
+        # As text, in which NaN equals NaN.
+        return 0.0 if pair[0] == pair[1] or repr(pair[0]) == repr(pair[1]) else math.inf
+    if ours.shape != theirs.shape:
+        return math.inf
+    if ours.size == 0:
         return 0.0
     with np.errstate(invalid="ignore"):
-        apart = np.abs(actual - expected) / np.maximum(1.0, np.abs(expected))
-    apart[(actual == expected) | (np.isnan(actual) & np.isnan(expected))] = 0.0
+        apart = np.abs(ours - theirs) / np.maximum(1.0, np.abs(theirs))
+    apart[(ours == theirs) | (np.isnan(ours) & np.isnan(theirs))] = 0.0
     largest = float(apart.max())
     return math.inf if math.isnan(largest) else largest
+
+
+def _form(outputs: Outputs) -> str:
+    """Return the form of outputs, which `/invocations` shows; a compiled engine has only one column of a `score`."""
+    return outputs.form if isinstance(outputs, Answer) and outputs.form != "score" else ""
+
+
+def _comparable(outputs: Outputs) -> Any:
+    """Return outputs as an array, if they are floats, or as JSON values."""
+    if not isinstance(outputs, Answer):
+        return outputs
+    part = outputs.parts[1] if outputs.form == "score" else outputs.parts[0] if len(outputs.parts) == 1 else None
+    if outputs.form in ("score", "series", "value") and isinstance(part, np.ndarray) and part.dtype.kind == "f":
+        return part
+    return outputs.to_mlflow()

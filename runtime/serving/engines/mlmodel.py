@@ -75,6 +75,7 @@ class MLmodel:
         signature: its inputs and outputs, as JSON texts.
         example: how its input example is stored.
         metadata: what its author stored with it.
+        hinted: its signature comes from the type hint of its `predict`.
     """
 
     folder: Path
@@ -82,6 +83,7 @@ class MLmodel:
     signature: Mapping[str, Any]
     example: Mapping[str, Any]
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    hinted: bool = False
 
     @classmethod
     def read(cls, folder: Path) -> MLmodel:
@@ -94,7 +96,7 @@ class MLmodel:
             raw = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
             flavors = cast("dict[str, dict[str, Any]]", raw["flavors"])
             found = (raw.get(name) or {} for name in ("signature", "saved_input_example_info", "metadata"))
-            return cls(folder, flavors, *found)
+            return cls(folder, flavors, *found, hinted=raw.get("is_signature_from_type_hint") is True)
         except FileNotFoundError:
             raise UnfitError("its artifacts contain no MLmodel file", hint="log it with a flavour of MLflow") from None
         except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
@@ -160,6 +162,11 @@ class MLmodel:
         from mlflow.types import Schema
 
         return Schema.from_json(text)
+
+    def params(self) -> list[dict[str, Any]] | None:
+        """Return the signature's inference parameters in MLflow's notation; None if it defines none."""
+        text = self.signature.get("params")
+        return json.loads(text) if text else None
 
     def pickle_reason(self) -> str | None:
         """Return why loading the model may read a pickle, or None if it reads none."""

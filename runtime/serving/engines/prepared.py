@@ -24,6 +24,7 @@ import pyarrow as pa
 from ...common.files import write_private
 from ...common.target import Target
 from ..contract.model_contract import Contract
+from .outputs import Answer
 
 if TYPE_CHECKING:
     from ..inference.batch import Outputs
@@ -33,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 Output = Literal["score", "scores", "prediction"]
 
-SCHEMA = 3
+SCHEMA = 4
 FILE = "prepared.json"
 COMPILED = "compiled"
 _SAMPLE = "sample.arrow"
@@ -76,6 +77,9 @@ class Prepared:
         note: how much a compiled engine differs from the model itself, or why none serves.
         example: at most five rows, by column, as JSON values.
         target: the contract of its labels.
+        by_request: whether an answer belongs to its request as a whole: the model does not return one value per row.
+        has_targets: whether a list of arrays has one array for each target, not for each row.
+        tensors: name, datatype and shape of its output tensors.
     """
 
     made_for: Mapping[str, Any]
@@ -86,6 +90,9 @@ class Prepared:
     note: str
     example: list[dict[str, Any]]
     target: Target = field(default_factory=Target)
+    by_request: bool = False
+    has_targets: bool = False
+    tensors: Sequence[Mapping[str, Any]] = ()
 
     @classmethod
     def read(cls, folder: Path) -> Prepared | None:
@@ -101,6 +108,9 @@ class Prepared:
                 note=raw["note"],
                 example=raw["example"],
                 target=Target.from_json(raw.get("target")),
+                by_request=raw["by_request"],
+                has_targets=raw["has_targets"],
+                tensors=raw["tensors"],
             )
         except FileNotFoundError:
             return None
@@ -119,6 +129,9 @@ class Prepared:
             "note": self.note,
             "example": self.example,
             "target": self.target.to_json(),
+            "by_request": self.by_request,
+            "has_targets": self.has_targets,
+            "tensors": [dict(each) for each in self.tensors],
         }
         write_private(folder / FILE, json.dumps(document), durable=True)
 
@@ -167,8 +180,9 @@ def output_type(output: Output, values: Outputs) -> pa.StructType:
         return pa.struct([(output, pa.list_(pa.float64()))])
     if isinstance(values, np.ndarray):
         return pa.struct([(output, pa.float64() if values.ndim == 1 else pa.list_(pa.float64()))])
+    rows = values.to_rows() if isinstance(values, Answer) else values
     try:
-        kind = pa.array(values).type
+        kind = pa.string() if rows is None else pa.array(rows).type
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
         kind = pa.string()
     return pa.struct([(output, kind if _is_flat(kind) else pa.string())])
@@ -176,7 +190,7 @@ def output_type(output: Output, values: Outputs) -> pa.StructType:
 
 def _is_flat(kind: pa.DataType) -> bool:
     if pa.types.is_list(kind):
-        return _is_plain(kind.value_type)
+        return _is_flat(kind.value_type) and not pa.types.is_struct(kind.value_type)
     if pa.types.is_struct(kind):
         return kind.num_fields > 0 and all(_is_plain(field.type) for field in kind)
     return _is_plain(kind)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from ..contract import frames
+from ..contract.field_errors import invalid_field
 from ..contract.model_contract import Contract
 from ..inference.batch import Batch, Outputs
 from .mlmodel import MLmodel, limit_pickle
 from .model_code import fresh_imports
-from .outputs import normalise
+from .outputs import binary_scores, normalise
 from .prepared import HasPreparationSettings, Output, Prepared
 from .single_thread import limit_threads
+
+_LONGEST = 2000
+
+
+def is_hint_error(text: str) -> bool:
+    """Return whether MLflow's error says that the values do not match the model's type hint."""
+    return "match type hint" in text or "against type hint" in text
 
 
 class PyfuncEngine:
@@ -24,7 +31,7 @@ class PyfuncEngine:
     Args:
         model: loaded by MLflow.
         contract: the model's inputs.
-        output: the kind of its outputs; for `score`, the second column of two is returned.
+        output: the kind of its outputs; for `score`, the two columns become a `score`.
         mergeable: whether one call may hold rows of several requests.
     """
 
@@ -39,12 +46,21 @@ class PyfuncEngine:
         self.mergeable = mergeable
 
     def predict(self, batch: Batch) -> Outputs:
-        """Return one value for each row."""
+        """Return what the model answers to `batch`."""
         limit_threads()
-        given = self._model.predict(self._contract.to_pandas(batch))
-        if self.output == "score" and isinstance(given, np.ndarray) and given.shape[1:] == (2,):
-            given = given[:, 1]
-        return normalise(given, batch.rows)
+        given = self._call(self._contract.to_pandas(batch), batch.params)
+        outputs = normalise(given, batch.rows)
+        return binary_scores(outputs) if self.output == "score" else outputs
+
+    def _call(self, data: Any, params: Mapping[str, Any] | None) -> Any:
+        # A copy: a model may change its parameters, and the default ones belong to all requests.
+        copied = None if params is None else frames.copied(dict(params))
+        try:
+            return frames.predict(self._model, self._contract.documents, data, copied)
+        except Exception as error:
+            if self._contract.hinted and is_hint_error(str(error)):
+                raise invalid_field("inputs", str(error)[:_LONGEST]) from None
+            raise
 
     def close(self) -> None:
         """Release the model."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..contract.model_contract import Contract, MissingText
 from ..inference.batch import Batch, Outputs
 from .mlmodel import MLmodel, limit_pickle
 from .model_code import fresh_imports
-from .outputs import normalise
+from .outputs import binary_scores, normalise
 from .pipeline_plan import PipelinePlan
 from .prepared import HasPreparationSettings, Output, Prepared
 from .single_thread import limit_threads
@@ -30,7 +31,7 @@ class ScikitEngine:
         model: fitted; the engine changes it to use one thread.
         method: of the model that answers.
         contract: the model's inputs.
-        output: the kind of its outputs; for `score`, the second column of two is returned.
+        output: the kind of its outputs; for `score`, the two columns become a `score`.
         mergeable: whether one call may hold rows of several requests.
         plan: replaces all steps before the last, and the data frame.
     """
@@ -58,13 +59,16 @@ class ScikitEngine:
         self.mergeable = mergeable
 
     def predict(self, batch: Batch) -> Outputs:
-        """Return one value for each row."""
+        """Return what the model answers to `batch`."""
         limit_threads()
         plan = self._plan
-        given = self._predict(plan.matrix(batch.values) if plan is not None else self._contract.to_pandas(batch))
-        if self.output == "score" and isinstance(given, np.ndarray) and given.shape[1:] == (2,):
-            given = given[:, 1]
-        return normalise(given, batch.rows)
+        if plan is not None:
+            data: Any = plan.matrix(batch.values)
+        else:
+            # scikit-learn needs all columns. The plan and the compiled engines take an absent one as null, and so here.
+            data = self._contract.to_pandas(replace(batch, absent=frozenset()) if batch.absent else batch)
+        outputs = normalise(self._predict(data), batch.rows)
+        return binary_scores(outputs) if self.output == "score" else outputs
 
     def close(self) -> None:
         """Release the model."""
@@ -142,7 +146,8 @@ def _apply_to_estimators(value: Any, change: Any, seen: set[int] | None = None) 
 def missing_text(model: Any) -> MissingText:
     """Return the value for missing text, None or NaN, that the model's encoders and imputers were fitted with.
 
-    They distinguish the two: the other value is an unknown category to them, or is not filled.
+    They distinguish the two: the other value is an unknown category to them, or is not filled. `any` if they were
+    fitted with neither.
     """
     seen: set[MissingText] = set()
 
@@ -158,6 +163,8 @@ def missing_text(model: Any) -> MissingText:
                 seen.add("NaN")
 
     _apply_to_estimators(model, look)
+    if not seen:
+        return "any"
     return "NaN" if seen == {"NaN"} else "None"
 
 

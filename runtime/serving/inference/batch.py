@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Union
 
-import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -90,8 +89,3 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Release all resources. Called after the last prediction."""
-
-
-def is_finite(outputs: Outputs) -> bool:
-    """Return whether `outputs` has no NaN and no infinity, which JSON cannot represent."""
-    return not (isinstance(outputs, np.ndarray) and outputs.dtype.kind in "fc" and not np.isfinite(outputs).all())

@@ -17,15 +17,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from ..engines.outputs import Answer, AnswerError
 from ..http.errors import Problem
 from ..settings import BatchSettings
 from ..versions.in_flight import InFlightCalls
 from ..versions.model import ServedModel
-from .batch import COMPILED, Batch, Outputs, is_finite
+from .batch import COMPILED, Batch, Outputs
+from .finite import non_finite_rows
 
 _log = logging.getLogger(__name__)
 _LIST_ROWS = 1024
@@ -50,6 +51,7 @@ class Batcher:
         settings: limits of one call.
         in_flight: counts the calls of each version.
         on_call: called on the loop after each call, with its rows and seconds.
+        refuse_non_finite: refuse outputs with NaN or an infinity.
     """
 
     def __init__(
@@ -57,7 +59,10 @@ class Batcher:
         settings: BatchSettings,
         in_flight: InFlightCalls,
         on_call: Callable[[int, float], None] = lambda _rows, _seconds: None,
+        *,
+        refuse_non_finite: bool = False,
     ) -> None:
+        self._refuse_non_finite = refuse_non_finite
         self._rows = settings.rows
         self._wait = settings.max_wait_ms / 1000
         self._in_flight = in_flight
@@ -79,9 +84,9 @@ class Batcher:
         self._thread.start()
 
     def submit(self, model: ServedModel, batch: Batch) -> asyncio.Future[Outputs]:
-        """Return a future of the outputs of `model` for `batch`, one value per row.
+        """Return a future of the outputs of `model` for `batch`.
 
-        It fails with Problem if the outputs are not finite, and with the exception of the model if it raises.
+        It fails with Problem if the outputs are refused or unusable, and with the exception of the model if it raises.
         """
         future: asyncio.Future[Outputs] = self._loop.create_future()
         self.enqueue(model, batch, functools.partial(_set_result, future))
@@ -130,7 +135,7 @@ class Batcher:
             call, rows = self._next()
             self._started = time.perf_counter()
             if self._is_quick(call[0].model, rows):
-                self._deliver(call, rows, _run_timed(call))
+                self._deliver(call, rows, _run_timed(call, refuse_non_finite=self._refuse_non_finite))
             else:
                 self._busy = True
                 self._calls.put(call)
@@ -168,7 +173,7 @@ class Batcher:
 
     def _run(self) -> None:
         while (call := self._calls.get()) is not None:
-            result = _run_timed(call)
+            result = _run_timed(call, refuse_non_finite=self._refuse_non_finite)
             try:
                 self._loop.call_soon_threadsafe(self._done, call, result)
             except RuntimeError:
@@ -217,9 +222,11 @@ class _CallResult:
     cpu_seconds: float
 
 
-def _run_timed(call: list[_Pending]) -> _CallResult:
+def _run_timed(call: list[_Pending], *, refuse_non_finite: bool) -> _CallResult:
     started, cpu_started = time.perf_counter(), time.thread_time()
     outputs = _run(call)
+    if refuse_non_finite:
+        outputs = [_refuse_non_finite(each) for each in outputs]
     return _CallResult(outputs, time.perf_counter() - started, time.thread_time() - cpu_started)
 
 
@@ -236,16 +243,13 @@ def _run(call: list[_Pending]) -> list[Outputs | Exception]:
     """Return the outputs of each request in `call`; a request that the model rejects does not affect the others."""
     if len(call) == 1:
         return [_predict(call[0])]
-    model = call[0].model
     try:
-        outputs = model.predict(Batch.merged([pending.batch for pending in call]))
-        finite = is_finite(outputs)
+        outputs = call[0].model.predict(Batch.merged([pending.batch for pending in call]))
     except Exception:  # noqa: BLE001 - one request may be at fault: run each separately
-        finite = False
-        outputs = []
-    if not finite:
         return [_predict(pending) for pending in call]
-    values: list[Any] = outputs.tolist() if isinstance(outputs, np.ndarray) else outputs
+    if isinstance(outputs, Answer) and outputs.rows is None:
+        return [_predict(pending) for pending in call]
+    values = outputs.tolist() if isinstance(outputs, np.ndarray) else outputs
     parts: list[Outputs | Exception] = []
     position = 0
     for pending in call:
@@ -258,11 +262,18 @@ def _run(call: list[_Pending]) -> list[Outputs | Exception]:
 def _predict(pending: _Pending) -> Outputs | Exception:
     try:
         outputs = pending.model.predict(pending.batch)
+    except AnswerError as error:
+        return Problem(500, str(error))
     except Exception as error:  # noqa: BLE001 - a model may raise anything; it is the result of this request
         return error
-    if not is_finite(outputs):
-        rows = np.flatnonzero(~np.isfinite(np.asarray(outputs)).reshape(pending.batch.rows, -1).all(axis=1))
-        return Problem(422, f"the model has no finite output for row {int(rows[0])}")
     if isinstance(outputs, np.ndarray) and pending.batch.rows <= _LIST_ROWS:
         return outputs.tolist()
     return outputs
+
+
+def _refuse_non_finite(outputs: Outputs | Exception) -> Outputs | Exception:
+    if isinstance(outputs, Exception) or not (rows := non_finite_rows(outputs)):
+        return outputs
+    if isinstance(outputs, Answer) and outputs.rows is None:
+        return Problem(422, "the model's answer has a value that is not finite")
+    return Problem(422, f"the model has no finite output for row {rows[0]}")

@@ -23,9 +23,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pyarrow as pa
 
+from ..contract.field_errors import invalid_field
 from ..contract.model_contract import Contract
 from ..engines.errors import UnfitError
 from ..engines.mlmodel import PICKLE_SWITCH, MLmodel
+from ..engines.outputs import FORMS, Answer, AnswerError, binary_scores
+from ..engines.pyfunc import is_hint_error
 from ..http.errors import Problem
 from ..inference.batch import Batch, Outputs
 from .environment import ensure_environment, environment_in_use, is_usable
@@ -63,7 +66,7 @@ class IsolatedEngine:
         environment: the environment that `ensure_environment` returned for the model.
         model_folder: of the model, as MLflow saved it.
         contract: the model's inputs.
-        output: the kind of its outputs; for `score`, the second column of two is returned.
+        output: the kind of its outputs; for `score`, the two columns become a `score`.
         trust: what its files may hold.
         call_seconds: time limit of a call; the process is then killed and restarted.
         load_seconds: time limit for loading the model.
@@ -143,9 +146,10 @@ class IsolatedEngine:
         return None if self._process is not None else f"the model's own process is not running ({self._failure})"
 
     def predict(self, batch: Batch) -> Outputs:
-        """Return one value for each row.
+        """Return what the model answers to `batch`.
 
         Raises:
+            AnswerError: the model returned an object that no protocol can represent.
             Problem: 503 if the process is not running or ends during the call; 413 if the batch is too large.
             IsolatedModelError: the model raised an error.
         """
@@ -160,21 +164,24 @@ class IsolatedEngine:
                 raise self._unavailable()
             self._call_number += 1
             try:
-                header, content = process.call({"id": self._call_number}, memoryview(body), self._call_seconds)
+                request = {"id": self._call_number, **_call_options(batch)}
+                header, content = process.call(request, memoryview(body), self._call_seconds)
                 if header.get("id") != self._call_number:
                     raise ProcessGoneError("it answered another call")
             except ProcessGoneError as error:
                 self._discard(process, str(error))
                 raise self._unavailable() from None
+        if header.get("kind") == AnswerError.__name__:
+            raise AnswerError(str(header["error"]))
         if "error" in header:
+            if self._contract.hinted and is_hint_error(str(header["error"])):
+                raise invalid_field("inputs", str(header["error"]))
             raise IsolatedModelError(f"{header.get('kind')}: {header['error']}")
         try:
             outputs = decode(header, content)
         except ValueError:
             raise IsolatedModelError("the model's process gave an invalid answer") from None
-        if self.output == "score" and not isinstance(outputs, list) and outputs.ndim == 2 and outputs.shape[1] == 2:
-            return outputs[:, 1]
-        return outputs
+        return binary_scores(outputs) if self.output == "score" else outputs
 
     def close(self) -> None:
         """Stop the process and all that it started, and wait for their end."""
@@ -251,6 +258,18 @@ class IsolatedEngine:
                 self._process = process
 
 
+def _call_options(batch: Batch) -> dict[str, Any]:
+    """Return what a call needs in addition to the values, as JSON."""
+    options: dict[str, Any] = {}
+    if batch.absent:
+        options["absent"] = sorted(batch.absent)
+    if batch.index is not None:
+        options["index"] = list(batch.index)
+    if batch.params is not None:
+        options["params"] = dict(batch.params)
+    return options
+
+
 def _encode(batch: pa.RecordBatch) -> pa.Buffer:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
@@ -267,9 +286,40 @@ def decode(header: Mapping[str, Any], content: memoryview) -> Outputs:
     try:
         if header["form"] == "array":
             return np.frombuffer(content, "<f8").reshape(header["shape"])
+        if header["form"] == "answer":
+            return _decode_answer(header, content)
         values = json.loads(bytes(content))
-    except (KeyError, TypeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(type(error).__name__) from None
     if header["form"] != "json" or not isinstance(values, list):
         raise ValueError("neither an array nor a list")
     return cast("list[Any]", values)
+
+
+def _decode_answer(header: Mapping[str, Any], content: memoryview) -> Answer:
+    parts: list[Any] = []
+    position = 0
+    for part in header["parts"]:
+        data = content[position : position + part["size"]]
+        position += part["size"]
+        if "dtype" not in part:
+            parts.append(json.loads(bytes(data)))
+            continue
+        dtype = np.dtype(part["dtype"])
+        if dtype.kind not in "biufM":
+            raise ValueError("an array of another kind")
+        parts.append(np.frombuffer(data, dtype).reshape(part["shape"]))
+    form, names, rows = header["answer"], header["names"], header["rows"]
+    if form not in FORMS or not all(isinstance(name, str) for name in names):
+        raise ValueError("an unknown form")
+    if (form in ("frame", "mapping") and len(names) != len(parts)) or (form not in ("frame", "mapping") and not parts):
+        raise ValueError("names without parts")
+    if rows is not None and (type(rows) is not int or not all(_has_rows(form, part, rows) for part in parts)):
+        raise ValueError("parts of other lengths than the rows")
+    return Answer(form, names, parts, rows)
+
+
+def _has_rows(form: str, part: Any, rows: int) -> bool:
+    if form == "value" and not isinstance(part, np.ndarray):
+        return rows == 1
+    return (isinstance(part, list) or (isinstance(part, np.ndarray) and part.ndim > 0)) and len(part) == rows

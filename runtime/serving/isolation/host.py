@@ -8,7 +8,8 @@ Nothing is unpickled, unless the server trusts the pickles of this model.
 This process only watches. The model runs in a child process, which ends with the server, even if the server is killed.
 All processes that the model started end with it.
 
-The script uses MLflow, pandas, pyarrow, `engines/outputs.py`, and otherwise only what every Python from 3.8 on has.
+The script uses MLflow, pandas, pyarrow, the server's modules `engines/outputs.py` and `contract/frames.py`, and
+otherwise only what every Python from 3.8 on has.
 """
 
 # ruff: noqa: B905 - zip has no `strict` before Python 3.10
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 LENGTHS = struct.Struct("!IQ")
-NUMPY = {"boolean": "bool", "integer": "int32", "long": "int64", "float": "float32", "double": "float64"}
-NULLABLE = {"boolean": "object", "integer": "Int32", "long": "Int64"}
 
 
 def main(argv: list[str]) -> int:
@@ -101,7 +100,7 @@ def serve(connection: socket.socket) -> None:
             return
         number = header["id"]
         try:
-            answer, content = model.answer(body)
+            answer, content = model.answer(body, header)
             if len(content) > model.message_bytes:
                 raise ValueError(f"the model gave {len(content)} bytes, more than the server takes at once")
         except Exception as error:  # noqa: BLE001 - as above
@@ -166,30 +165,38 @@ class Model:
             raise ValueError(f"the model is loaded by {function.get('loader_module')} instead of {settings['loader']}")
         if not settings["unpickles"]:
             forbid_pickle()
-        self.columns = settings["contract"]["columns"]
-        self.named = settings["contract"]["named"]
+        self.contract = settings["contract"]
         self.message_bytes = settings["message_bytes"]
         self.outputs = load_outputs()
+        self.frames = load_module("contract/frames.py")
         self.predictor = mlflow.pyfunc.load_model(settings["model"], suppress_warnings=True)
         allow_pickle()
 
-    def answer(self, body: memoryview) -> tuple[dict[str, Any], Any]:
-        """Return header and body of the answer to a batch."""
+    def answer(self, body: memoryview, options: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+        """Return header and body of the answer to a batch.
+
+        Args:
+            body: its values.
+            options: `absent`, `index` and `params` of the batch, if it has any.
+        """
         import pyarrow as pa
 
         with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
             batch = reader.read_next_batch()
-        return encode(self.outputs.normalise(self.predictor.predict(self.frame(batch)), batch.num_rows))
+        data = self.data(batch, options)
+        given = self.frames.predict(self.predictor, self.contract["columns"], data, options.get("params"))
+        return encode(self.outputs.normalise(given, batch.num_rows))
 
-    def frame(self, batch: Any) -> Any:
+    def data(self, batch: Any, options: dict[str, Any]) -> Any:
         """Return `batch` in the form that MLflow passes to a model, as the server's `Contract.to_pandas` does."""
-        if self.columns[0]["kind"] == "tensor":
+        columns = self.contract["columns"]
+        if columns[0]["kind"] == "tensor":
             return self.tensors(batch)
-        import pandas as pd
-
-        labels = [column["name"] for column in self.columns] if self.named else list(range(len(self.columns)))
-        columns = zip(labels, self.columns, batch.columns)
-        return pd.DataFrame({label: series(column, array) for label, column, array in columns})
+        if self.contract["hinted"]:
+            return self.frames.plain(columns[0], batch.column(0))
+        named, missing_text = self.contract["named"], self.contract["missing_text"]
+        absent, index = options.get("absent", ()), options.get("index")
+        return self.frames.frame(columns, batch.columns, named, missing_text, absent, index, batch.num_rows)
 
     def tensors(self, batch: Any) -> Any:
         """Return `batch` as one array, or as several named arrays."""
@@ -199,50 +206,52 @@ class Model:
             column["name"]: np.array(array.to_pylist(), dtype=column["dtype"]).reshape(
                 [len(array), *column["shape"][1:]] if -1 not in column["shape"][1:] else np.shape(array.to_pylist())
             )
-            for column, array in zip(self.columns, batch.columns)
+            for column, array in zip(self.contract["columns"], batch.columns)
         }
-        return arrays if len(arrays) > 1 or self.named else next(iter(arrays.values()))
-
-
-def series(column: dict[str, Any], array: Any) -> Any:
-    """Return an Arrow array as a column of a data frame."""
-    import numpy as np
-    import pandas as pd
-
-    kind = column["kind"]
-    if kind in NUMPY and (column["required"] or kind not in NULLABLE):
-        return np.array(array.to_numpy(zero_copy_only=False), dtype=NUMPY[kind])
-    values = array.to_pylist()
-    if kind in ("integer", "long"):
-        return pd.array(values, dtype=NULLABLE[kind])
-    if kind == "datetime":
-        plain = [None if value is None else value.replace(tzinfo=None) for value in values]
-        return np.array(plain, dtype="datetime64[us]").astype("datetime64[ns]")
-    if kind == "string":
-        # A series: pandas 3 would turn a bare array of objects into its own string type, and None into NaN.
-        return pd.Series(values, dtype=object)
-    if kind == "json":
-        values = [None if value is None else json.loads(value) for value in values]
-    objects = np.empty(len(values), dtype=object)
-    for position, value in enumerate(values):
-        objects[position] = value
-    return objects
+        return arrays if len(arrays) > 1 or self.contract["named"] else next(iter(arrays.values()))
 
 
 def load_outputs() -> Any:
-    """Return the server's module `engines/outputs.py`, loaded by its path because tidemill is not installed here."""
-    path = pathlib.Path(__file__).resolve().parent.parent / "engines" / "outputs.py"
+    """Return the server's module `engines/outputs.py`."""
+    return load_module("engines/outputs.py")
+
+
+def load_module(name: str) -> Any:
+    """Return a module of the server, loaded by its path because tidemill is not installed here.
+
+    Args:
+        name: of its folder and file, such as `engines/outputs.py`.
+    """
+    path = pathlib.Path(__file__).resolve().parent.parent / name
     code = compile(path.read_text(encoding="utf-8"), str(path), "exec")
-    module = types.ModuleType("outputs_of_host")
+    module = types.ModuleType(path.stem + "_of_host")
     exec(code, module.__dict__)  # noqa: S102 - an import would write a cache file into the server's installation
     return module
 
 
 def encode(outputs: Any) -> tuple[dict[str, Any], Any]:
-    """Return header and body for `outputs`."""
+    """Return header and body for `outputs`: an array, a list, or the parts of an answer one after another."""
     if isinstance(outputs, list):
-        return {"form": "json"}, json.dumps(outputs, allow_nan=False).encode("utf-8")
-    return {"form": "array", "shape": list(outputs.shape)}, outputs.astype("<f8", copy=False).tobytes()
+        return {"form": "json"}, json.dumps(outputs).encode("utf-8")
+    if not hasattr(outputs, "parts"):
+        return {"form": "array", "shape": list(outputs.shape)}, outputs.astype("<f8", copy=False).tobytes()
+    parts = [encode_part(part) for part in outputs.parts]
+    header = {
+        "form": "answer",
+        "answer": outputs.form,
+        "names": list(outputs.names),
+        "rows": outputs.rows,
+        "parts": [{**part, "size": len(content)} for part, content in parts],
+    }
+    return header, b"".join(content for _, content in parts)
+
+
+def encode_part(part: Any) -> tuple[dict[str, Any], bytes]:
+    """Return type and bytes of a part of an answer."""
+    if not hasattr(part, "dtype"):
+        return {}, json.dumps(part).encode("utf-8")
+    array = part.astype(part.dtype.newbyteorder("<"), copy=False)
+    return {"dtype": array.dtype.str, "shape": list(array.shape)}, array.tobytes()
 
 
 forbidden: list[bool] = []

@@ -8,6 +8,7 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
@@ -16,12 +17,19 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from ..codecs.checks import EVENT_TIME, check_tensor_shapes, read_event_times, too_many_columns, too_many_rows
+from ..codecs.answer_columns import Values, output_columns
+from ..codecs.checks import (
+    EVENT_TIME,
+    absent_columns,
+    check_tensor_shapes,
+    read_event_times,
+    too_many_columns,
+    too_many_rows,
+)
 from ..codecs.json_strict import parse_json
 from ..codecs.tensors import (
     DATATYPES,
     Tensor,
-    Values,
     arrow_datatype,
     column_values,
     datatype_of,
@@ -32,6 +40,7 @@ from ..codecs.tensors import (
 )
 from ..contract.field_errors import invalid_field, join_path, printable, raise_field_errors
 from ..contract.model_contract import COLUMNAR_ROWS, Column, Contract
+from ..contract.params import read_params
 from ..http.content_negotiation import JSON, OCTETS, body_type
 from ..http.errors import FieldError, Problem
 from ..inference.batch import Batch
@@ -43,6 +52,15 @@ if TYPE_CHECKING:
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _BODIES = (JSON, OCTETS)
+# Parameters of a request that the server reads itself.
+_RESERVED = frozenset({"binary_data_output", EVENT_TIME})
+# Parameters of the protocol, of Triton and of MLServer; they are inference parameters only if the signature has them.
+_PROTOCOL_PARAMETERS = frozenset(
+    {
+        *("binary_data", "classification", "content_type", "headers", "priority", "request_id"),
+        *("sequence_end", "sequence_id", "sequence_start", "timeout"),
+    }
+)
 _NUMBERS = frozenset({"integer", "long", "float", "double"})
 _DIMENSIONS = 16
 _dump = msgspec.json.Encoder().encode
@@ -55,7 +73,6 @@ def server_metadata() -> dict[str, Any]:
 
 def model_metadata(model: ServedModel) -> dict[str, Any]:
     """Return the answer to `GET /v2/models/NAME`."""
-    datatype, shape = arrow_datatype(model.output_type.field(0).type)
     return {
         "name": model.info.model,
         "versions": [model.info.version],
@@ -64,8 +81,16 @@ def model_metadata(model: ServedModel) -> dict[str, Any]:
             {"name": column.name, "datatype": datatype_of(column), "shape": list(column.shape) or [-1]}
             for column in model.contract.columns
         ],
-        "outputs": [{"name": model.output, "datatype": datatype, "shape": shape}],
+        "outputs": output_tensors(model),
     }
+
+
+def output_tensors(model: ServedModel) -> list[dict[str, Any]]:
+    """Return name, datatype and shape of the outputs of `model`, as in its answer for its sample."""
+    if model.tensors:
+        return [dict(each) for each in model.tensors]
+    datatype, shape = arrow_datatype(model.output_type.field(0).type)
+    return [{"name": model.output, "datatype": datatype, "shape": shape}]
 
 
 @dataclass(frozen=True)
@@ -74,31 +99,54 @@ class _OutputOptions:
 
     Attributes:
         identifier: the request's `id`, which the response repeats.
-        binary: whether the output is binary tensor data.
+        binary: whether outputs are binary tensor data.
+        chosen: name -> whether it is binary, of the outputs that the request names; all outputs if it names none.
     """
 
     identifier: str | None
     binary: bool
+    chosen: Mapping[str, bool]
 
     def encode(self, result: InferenceResult) -> EncodedResponse:
-        """Return the response with the outputs as one tensor."""
+        """Return the response, with one tensor for each output."""
         info = result.model.info
-        datatype, shape, values = to_tensor(result.outputs)
-        output: dict[str, Any] = {"name": result.model.output, "datatype": datatype, "shape": shape}
         parameters = {"request_id": result.request_id}
         if result.client_request_id is not None:
             parameters["client_request_id"] = result.client_request_id
         document: dict[str, Any] = {"model_name": info.model, "model_version": info.version, "parameters": parameters}
         if self.identifier is not None:
             document["id"] = self.identifier
-        document["outputs"] = [output]
-        if not self.binary:
+        outputs = document["outputs"] = list[dict[str, Any]]()
+        binary: list[bytes] = []
+        notes: list[str] = []
+        for name, given in self._columns(result):
+            datatype, shape, values = to_tensor(given)
+            output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": shape}
+            outputs.append(output)
+            if self.chosen.get(name, self.binary):
+                binary.append(to_bytes(values))
+                output["parameters"] = {"binary_data_size": len(binary[-1])}
+                continue
             output["data"] = values.reshape(-1).tolist() if isinstance(values, np.ndarray) else values
+            if isinstance(values, np.ndarray) and values.dtype.kind == "f" and not np.isfinite(values).all():
+                notes.append(name)
+        if notes:
+            parameters["note"] = f"NaN and infinities are null in {', '.join(notes)}; binary data has them"
+        if not binary:
             return EncodedResponse(_dump(document))
-        data = to_bytes(values)
-        output["parameters"] = {"binary_data_size": len(data)}
         head = _dump(document)
-        return EncodedResponse(head + data, OCTETS, {HEADER_LENGTH: str(len(head))})
+        return EncodedResponse(head + b"".join(binary), OCTETS, {HEADER_LENGTH: str(len(head))})
+
+    def _columns(self, result: InferenceResult) -> list[tuple[str, Values]]:
+        """Return the outputs that the request wants, in its order."""
+        columns = output_columns(result.outputs, result.model.output)
+        if not self.chosen:
+            return columns
+        found = dict(columns)
+        for at, name in enumerate(self.chosen):
+            if name not in found:
+                raise invalid_field(f"outputs[{at}].name", f"this answer has the outputs {', '.join(found)}")
+        return [(name, found[name]) for name in self.chosen]
 
 
 def decode(model: ServedModel, request: InferenceRequest, limits: LimitSettings) -> DecodedRequest:
@@ -112,19 +160,32 @@ def decode(model: ServedModel, request: InferenceRequest, limits: LimitSettings)
     document = parse_json(head, depth=limits.depth, text=limits.text)
     unknown = [key for key in document if key not in ("id", "parameters", "inputs", "outputs")]
     raise_field_errors([FieldError(printable(key), "unknown key") for key in unknown])
-    options = _output_options(document, model.output)
+    options = _output_options(document, model)
     tensors = _tensors(document.get("inputs"), binary, limits)
     contract = model.contract
     rows = _row_count(tensors, limits)
-    times = read_event_times(_parameters(document, "").get(EVENT_TIME), rows)
+    parameters = _parameters(document, "")
+    times = read_event_times(parameters.get(EVENT_TIME), rows)
+    matrix = None if contract.is_tensor else _double_matrix(contract, tensors)
     if contract.is_tensor:
-        return DecodedRequest(Batch(rows, _tensor_rows(contract, tensors, rows, limits), times), options.encode)
-    matrix = _double_matrix(contract, tensors)
-    if matrix is not None:
-        return DecodedRequest(
-            contract.columnar_if_large(Batch(rows, list(map(tuple, matrix.tolist())), times)), options.encode
-        )
-    return DecodedRequest(_batch(contract, _columns(contract, tensors, rows, limits), rows, times), options.encode)
+        batch = Batch(rows, _tensor_rows(contract, tensors, rows, limits))
+    elif matrix is not None:
+        batch = contract.columnar_if_large(Batch(rows, list(map(tuple, matrix.tolist()))))
+    else:
+        batch = _batch(contract, tensors, rows, limits)
+    batch.event_times, batch.params = times, _inference_params(contract, parameters)
+    return DecodedRequest(batch, options.encode)
+
+
+def _inference_params(contract: Contract, parameters: dict[str, Any]) -> Mapping[str, Any] | None:
+    """Return the inference parameters among the `parameters` of a request; the others belong to the protocol."""
+    names = {param.name for param in contract.params or ()}
+    given = {
+        key: value
+        for key, value in parameters.items()
+        if key not in _RESERVED and (key in names or key not in _PROTOCOL_PARAMETERS)
+    }
+    return read_params(contract, given, "parameters")
 
 
 def _split_body(request: InferenceRequest) -> tuple[bytes, memoryview]:
@@ -151,23 +212,28 @@ def _flag(parameters: dict[str, Any], key: str, at: str) -> bool | None:
     return found
 
 
-def _output_options(document: dict[str, Any], name: str) -> _OutputOptions:
+def _output_options(document: dict[str, Any], model: ServedModel) -> _OutputOptions:
     identifier = document.get("id")
     if identifier is not None and (not isinstance(identifier, str) or not _is_encodable(identifier)):
         raise invalid_field("id", "expected a string")
-    binary = _flag(_parameters(document, ""), "binary_data_output", "parameters")
+    binary = bool(_flag(_parameters(document, ""), "binary_data_output", "parameters"))
     outputs = document.get("outputs", [])
-    if not isinstance(outputs, list) or len(cast("list[Any]", outputs)) > 1:
-        raise invalid_field("outputs", f"expected a list with the one output of this model, {name}")
-    for output in cast("list[Any]", outputs):
-        if not isinstance(output, dict) or cast("dict[str, Any]", output).get("name") != name:
-            raise invalid_field("outputs[0]", f"expected the one output of this model, {name}")
-        parameters = _parameters(cast("dict[str, Any]", output), "outputs[0]")
+    # The answer of a whole request may have other outputs than the one for the sample.
+    known = None if model.by_request else [each["name"] for each in output_tensors(model)]
+    expected = "expected a list of outputs" if known is None else f"expected outputs of this model: {', '.join(known)}"
+    if not isinstance(outputs, list):
+        raise invalid_field("outputs", expected)
+    chosen: dict[str, bool] = {}
+    for at, output in enumerate(cast("list[Any]", outputs)):
+        name = cast("dict[str, Any]", output).get("name") if isinstance(output, dict) else None
+        if not isinstance(name, str) or name in chosen or (known is not None and name not in known):
+            raise invalid_field(f"outputs[{at}]", "duplicate output" if name in chosen else expected)
+        parameters = _parameters(cast("dict[str, Any]", output), f"outputs[{at}]")
         if parameters.get("classification"):
-            raise invalid_field("outputs[0].parameters.classification", "not supported")
-        output_binary = _flag(parameters, "binary_data", "outputs[0].parameters")
-        binary = binary if output_binary is None else output_binary
-    return _OutputOptions(identifier, bool(binary))
+            raise invalid_field(f"outputs[{at}].parameters.classification", "not supported")
+        output_binary = _flag(parameters, "binary_data", f"outputs[{at}].parameters")
+        chosen[name] = binary if output_binary is None else output_binary
+    return _OutputOptions(identifier, binary, chosen)
 
 
 def _is_encodable(text: str) -> bool:
@@ -233,6 +299,7 @@ def _row_count(tensors: list[Tensor], limits: LimitSettings) -> int:
 
 
 def _columns(contract: Contract, tensors: list[Tensor], rows: int, limits: LimitSettings) -> list[Values]:
+    """Return the values of each column; null for columns that the request does not have."""
     known = contract.positions
     first = tensors[0]
     if len(tensors) == 1 and first.name not in known and len(first.shape) == 2:
@@ -286,12 +353,16 @@ def _matrix(contract: Contract, tensor: Tensor, limits: LimitSettings) -> list[V
     return columns
 
 
-def _batch(contract: Contract, columns: list[Values], rows: int, times: Any) -> Batch:
+def _batch(contract: Contract, tensors: list[Tensor], rows: int, limits: LimitSettings) -> Batch:
+    columns = _columns(contract, tensors, rows, limits)
+    names = {tensor.name for tensor in tensors}
+    # One matrix has all columns.
+    absent = absent_columns(contract, names) if not names.isdisjoint(contract.positions) else frozenset[int]()
     if rows > COLUMNAR_ROWS and all(column.kind != "json" for column in contract.columns):
         arrays = [pa.array(values, kind) for values, kind in zip(columns, contract.schema.types, strict=True)]
-        return Batch(rows, pa.RecordBatch.from_arrays(arrays, schema=contract.schema), times)
+        return Batch(rows, pa.RecordBatch.from_arrays(arrays, schema=contract.schema), absent=absent)
     plain = [values.tolist() if isinstance(values, np.ndarray) else values for values in columns]
-    return contract.columnar_if_large(Batch(rows, list(zip(*plain, strict=True)), times))
+    return contract.columnar_if_large(Batch(rows, list(zip(*plain, strict=True)), absent=absent))
 
 
 def _tensor_rows(contract: Contract, tensors: list[Tensor], rows: int, limits: LimitSettings) -> list[tuple[Any, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..codecs.checks import EVENT_TIME, read_event_times
@@ -11,6 +12,7 @@ from ..codecs.json_strict import parse_json
 from ..codecs.responses import encode_named_json
 from ..contract.field_errors import printable, raise_field_errors
 from ..contract.model_contract import Contract
+from ..contract.params import read_params
 from ..http.content_negotiation import JSON, answer_type, body_type
 from ..http.errors import FieldError
 from ..inference.batch import Batch
@@ -26,7 +28,9 @@ _ACCEPT_JSON = frozenset({"", "*/*", JSON})
 
 
 def decode(model: ServedModel, request: InferenceRequest, limits: LimitSettings) -> DecodedRequest:
-    """Return the rows of `{"rows": [{"column": value, ...}, ...]}`; the optional `event_time` is next to `rows`.
+    """Return the rows of `{"rows": [{"column": value, ...}, ...]}`; optional members are `event_time` and `params`.
+
+    An unknown column is refused, so that a misspelt name is seen.
 
     Raises:
         Problem: 400, 406, 413, 415 or 422.
@@ -45,11 +49,12 @@ def decode(model: ServedModel, request: InferenceRequest, limits: LimitSettings)
 
 def _read_exactly(contract: Contract, body: bytes, limits: LimitSettings) -> Batch:
     document = parse_json(body, depth=limits.depth, text=limits.text)
-    unknown = [key for key in document if key not in ("rows", EVENT_TIME)]
-    message = "unknown key; send rows and optionally event_time"
+    unknown = [key for key in document if key not in ("rows", EVENT_TIME, "params")]
+    message = "unknown key; send rows and optionally event_time and params"
     raise_field_errors([FieldError(printable(key), message) for key in unknown])
-    rows = read_records(contract, document.get("rows"), "rows", limits)
-    return Batch(len(rows), rows, read_event_times(document.get(EVENT_TIME), len(rows)))
+    batch = read_records(contract, document.get("rows"), "rows", limits)
+    times = read_event_times(document.get(EVENT_TIME), batch.rows)
+    return replace(batch, event_times=times, params=read_params(contract, document.get("params")))
 
 
 PROTOCOL = InferenceProtocol("/predict", decode)

@@ -1,7 +1,8 @@
 """Parses and stores the labels that clients send when the true values are known.
 
-`(request_id, row)` identifies a label. Sending a label twice changes nothing. Of two different labels of one key,
-the last counts.
+`(request_id, row, output)` identifies a label. `row` is absent for an answer of the whole request. `output` names a
+target, a column or a step if an answer has several. Sending a label twice changes nothing. Of two different labels of
+one key, the last counts.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from ..http.errors import FieldError, Problem
 
 _log = logging.getLogger(__name__)
 
-_KEYS = ("request_id", "row", "label")
+_KEYS = ("request_id", "row", "label", "output")
+_OUTPUT_CHARACTERS = 200
 _LISTED_CLASSES = 20
 _SHOWN = 40
 
@@ -38,6 +40,7 @@ def label_table(
     target: Target | None = None,
     version: str = "",
     allow_new: bool = False,
+    needs_row: bool = True,
     key: str | None = None,
 ) -> pa.Table:
     """Return the labels in `document`, the body of `POST /labels`; one invalid label refuses all of them.
@@ -48,6 +51,7 @@ def label_table(
         target: the contract of the labels, or None if it is unknown.
         version: the version with this contract.
         allow_new: accept classes that are not in the contract.
+        needs_row: refuse labels without `row`, because the version answers by row.
         key: name of the API key that sent them.
 
     Raises:
@@ -63,12 +67,14 @@ def label_table(
     rows: list[dict[str, Any]] = []
     for index, label in enumerate(labels):
         try:
-            row = _label(label, f"labels[{index}]")
+            row = _label(label, f"labels[{index}]", needs_row=needs_row)
         except FieldError as error:
             errors.append(error)
             continue
-        if not allow_new and target is not None and target.problem(row["label"]) == "unknown_class":
-            errors.append(FieldError(f"labels[{index}].label", _unknown_class(row["label"], target, version)))
+        # The contract is that of a model's only output.
+        known = None if allow_new or row["output"] is not None else target
+        if known is not None and known.problem(row["label"]) == "unknown_class":
+            errors.append(FieldError(f"labels[{index}].label", _unknown_class(row["label"], known, version)))
         rows.append({**row, "received_at": received, "key": key})
     if errors:
         raise invalid_fields(errors)
@@ -77,7 +83,10 @@ def label_table(
 
 def outside_range(labels: pa.Table, target: Target | None) -> int:
     """Return how many `labels` are outside the range of the target at training."""
-    return sum(map(target.is_outside, labels["label"].to_pylist())) if target is not None else 0
+    if target is None:
+        return 0
+    pairs = zip(labels["label"].to_pylist(), labels["output"].to_pylist(), strict=True)
+    return sum(target.is_outside(label) for label, output in pairs if output is None)
 
 
 def _unknown_class(label: float, target: Target, version: str) -> str:
@@ -90,26 +99,31 @@ def _unknown_class(label: float, target: Target, version: str) -> str:
     )
 
 
-def _label(label: Any, at: str) -> dict[str, Any]:
+def _label(label: Any, at: str, *, needs_row: bool) -> dict[str, Any]:
     if not isinstance(label, dict):
         raise FieldError(at, "must be an object with request_id, row and label")
     for key in label:
         if key not in _KEYS:
             raise FieldError(f"{at}.{key}", "unknown key")
-    identifier, row, value = (label.get(key) for key in _KEYS)
+    identifier, row, value, output = (label.get(key) for key in _KEYS)
     try:
         request_id = str(parse_uuid7(identifier)) if isinstance(identifier, str) else ""
     except ValueError:
         request_id = ""
     if not request_id:
         raise FieldError(f"{at}.request_id", "must be the request_id of an answer")
-    if type(row) is not int or not 0 <= row < 1 << 31:
-        raise FieldError(f"{at}.row", "must be the position of the row in its request, from 0")
+    # An explicit null is always the whole request: another version than the serving one may have answered it.
+    is_row = type(row) is int and 0 <= row < 1 << 31
+    if not is_row and (row is not None or (needs_row and "row" not in label)):
+        expected = "must be the position of the row in its request, from 0, or null for the whole request"
+        raise FieldError(f"{at}.row", expected)
+    if output is not None and not (isinstance(output, str) and 0 < len(output) <= _OUTPUT_CHARACTERS):
+        raise FieldError(f"{at}.output", f"must be a name of 1 to {_OUTPUT_CHARACTERS} characters")
     if type(value) is int and abs(value) < 1 << 53:
         value = float(value)
     if type(value) is not float or not math.isfinite(value):
         raise FieldError(f"{at}.label", f"must be a finite number; got {printable(str(value)[:_SHOWN])}")
-    return {"request_id": request_id, "row": row, "label": value}
+    return {"request_id": request_id, "row": row, "label": value, "output": output}
 
 
 class LabelWriter:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...capture import Privacy, capture_schema
 from ..inference.batch import Batch, Outputs
+from .answers import outputs_of
 
 if TYPE_CHECKING:
     from ..versions.model import ServedModel
@@ -72,6 +73,7 @@ def to_record_batch(items: Sequence[CapturedRequest], schema: pa.Schema, privacy
         received = np.repeat(received, counts)
     received_times = _times(received)
     features = privacy.apply(model.contract.to_arrow(batch))
+    outputs, answers = outputs_of([item.outputs for item in items], counts, model.output_type)
     return pa.RecordBatch.from_arrays(
         [
             _texts([item.request_id for item in items], counts, total),
@@ -86,7 +88,8 @@ def to_record_batch(items: Sequence[CapturedRequest], schema: pa.Schema, privacy
             _texts([item.role for item in items], counts, total),
             _texts([item.key for item in items], counts, total),
             features,
-            _outputs([item.outputs for item in items], model.output_type),
+            outputs,
+            answers,
         ],
         schema=schema,
     )
@@ -128,21 +131,3 @@ def _event_times(items: Sequence[CapturedRequest], received: NDArray[np.int64]) 
                 times[index] = (moment - _EPOCH) // _MICROSECOND
         position += item.batch.rows
     return _times(times)
-
-
-def _outputs(outputs: list[Outputs], output_type: pa.StructType) -> pa.StructArray:
-    field = output_type.field(0)
-    first = outputs[0]
-    if isinstance(first, np.ndarray):
-        values = np.concatenate(outputs) if len(outputs) > 1 else first
-        if values.ndim == 1:
-            array = pa.array(values)
-        else:
-            width = values.shape[1]
-            offsets = np.arange(len(values) + 1, dtype=np.int32) * width
-            array = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(values).reshape(-1)))
-        if array.type != field.type:
-            array = array.cast(field.type)
-    else:
-        array = pa.array([value for each in outputs for value in each], field.type)
-    return pa.StructArray.from_arrays([array], fields=[field])

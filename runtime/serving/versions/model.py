@@ -19,8 +19,9 @@ import pyarrow as pa
 from .. import engines
 from ..contract.model_contract import Contract
 from ..engines.errors import UnfitError
+from ..engines.outputs import Answer, as_request
 from ..engines.prepared import HasPreparationSettings, Output, Prepared
-from ..inference.batch import Batch, Engine, Outputs, is_finite
+from ..inference.batch import Batch, Engine, Outputs
 
 _WARM_ROUNDS = 3
 
@@ -65,6 +66,8 @@ class ServedModel:
         output: the name of its output: `score` is the probability of class 1 of a binary classifier, `scores` the
             probabilities of all classes of another classifier, `prediction` anything else.
         output_type: the Arrow struct of the outputs, with the one field `output`.
+        by_request: whether an answer belongs to its request as a whole, not to rows.
+        tensors: name, datatype and shape of the output tensors.
         engine: computes the predictions.
         engine_note: the difference between the compiled engine and the original model, or why none is used.
         example: rows as JSON objects.
@@ -78,6 +81,9 @@ class ServedModel:
         self.target = prepared.target
         self.output: Output = prepared.output
         self.output_type: pa.StructType = prepared.output_type
+        self.by_request = prepared.by_request
+        self.tensors = prepared.tensors
+        self._has_targets = prepared.has_targets
         self.engine = engine
         self.engine_note = prepared.note
         self.example = prepared.example
@@ -85,19 +91,33 @@ class ServedModel:
         self.loaded_at = datetime.now(UTC)
 
     def predict(self, batch: Batch) -> Outputs:
-        """Return one value per row; a float array may contain non-finite values, which the caller must refuse.
+        """Return the answer to `batch`: one value for each row, or an `Answer` of the whole request.
 
         Raises:
-            UnfitError: the model did not return one value of the expected shape per row.
+            UnfitError: the model returned another kind of output than for its sample.
+            AnswerError: the model returned an object that no protocol can represent.
         """
         outputs = self.engine.predict(batch)
-        if len(outputs) != batch.rows:
-            raise UnfitError(f"the model returned {len(outputs)} values for {batch.rows} rows")
-        if self.output != "prediction":
-            dimensions = 1 if self.output == "score" else 2
-            if not isinstance(outputs, np.ndarray) or outputs.ndim != dimensions:
-                raise UnfitError(f"the model no longer returns {self.output}")
+        if self.by_request:
+            return as_request(outputs)
+        if isinstance(outputs, Answer):
+            if outputs.form == "targets" and not self._has_targets and len(outputs.parts) == batch.rows:
+                # One array for each row. By chance, each has as many rows as the request.
+                return [part.tolist() for part in outputs.parts]
+            is_expected = self.output == ("score" if outputs.form == "score" else "prediction")
+        else:
+            if len(outputs) != batch.rows:
+                raise UnfitError(f"the model returned {len(outputs)} values for {batch.rows} rows")
+            dimensions = {"score": 1, "scores": 2}.get(self.output)
+            is_expected = dimensions is None or (isinstance(outputs, np.ndarray) and outputs.ndim == dimensions)
+        if not is_expected:
+            raise UnfitError(f"the model no longer returns {self.output}")
         return outputs
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether its outputs are columns with names of their own, as those of a data frame."""
+        return [each["name"] for each in self.tensors] not in ([], [self.output])
 
     def close(self) -> None:
         """Release the engine's resources. Call it after the last prediction."""
@@ -134,8 +154,7 @@ def _warm(model: ServedModel, sample: pa.RecordBatch) -> None:
     batches = [Batch(sample.num_rows, sample), Batch(1, rows[:1]), Batch(len(rows), rows)]
     for _ in range(_WARM_ROUNDS):
         for batch in batches if model.engine.mergeable else batches[1:2]:
-            if not is_finite(model.predict(batch)):
-                raise UnfitError("the model returned a value that is not finite")
+            model.predict(batch)
 
 
 def to_json_value(value: Any) -> Any:

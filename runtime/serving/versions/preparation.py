@@ -28,8 +28,11 @@ from filelock import FileLock, Timeout
 
 from ...common.errors import TidemillError
 from ...common.target import METADATA, Target
+from ..codecs.tensors import output_tensors
 from ..contract.model_contract import Contract
+from ..engines.answer_kind import answer_kind
 from ..engines.errors import UnfitError
+from ..engines.outputs import AnswerError, as_request
 from ..engines.prepared import (
     COMPILED,
     HasPreparationSettings,
@@ -39,7 +42,7 @@ from ..engines.prepared import (
     output_type,
     write_sample,
 )
-from ..inference.batch import Batch, Engine, Outputs, is_finite
+from ..inference.batch import Batch, Engine, Outputs
 from ..settings import CompileSettings, IsolationSettings, Trusted
 from .child_process import run_child
 from .model import VersionInfo, to_json_value
@@ -189,7 +192,7 @@ def read_contract(mlmodel: MLmodel) -> Contract:
         UnfitError: it has no signature, or one that cannot be served.
     """
     try:
-        return Contract.of(mlmodel.inputs())
+        return Contract.of(mlmodel.inputs(), mlmodel.params(), hinted=mlmodel.hinted)
     except ValueError as error:
         raise UnfitError(str(error), hint="log it with a signature") from None
 
@@ -286,13 +289,14 @@ def _build(
         if output == "score":
             original.engine.output = output
             outputs = original.engine.predict(Batch(len(rows), rows))
-        if not is_finite(outputs):
-            raise UnfitError("the model returns a value that is not finite for its own example")
+        by_request, has_targets = answer_kind(original.engine, rows, outputs)
         note = original.note
         if (pickled := mlmodel.pickle_reason()) is not None:
             note = _join_notes(note, f"pickle is trusted: {pickled}")
         spec = {**original.spec, "mergeable": False}
-        if not contract.mergeable:
+        if by_request:
+            note = _join_notes(note, "requests are not merged: an answer does not have one value for each row")
+        elif not contract.mergeable:
             note = _join_notes(note, "requests are not merged: its signature fixes the number of rows")
         elif mlmodel.signature.get("params"):
             note = _join_notes(note, "requests are not merged: its signature has parameters")
@@ -316,7 +320,21 @@ def _build(
         for row in (rows[:_EXAMPLE_ROWS] if has_example else rows[:1])
     ]
     target = _target(mlmodel, original.model)
-    return Prepared(key, contract, output, output_type(output, outputs), spec, note, example, target)
+    if by_request:
+        outputs = as_request(outputs)
+    return Prepared(
+        key,
+        contract,
+        output,
+        output_type(output, outputs),
+        spec,
+        note,
+        example,
+        target,
+        by_request,
+        has_targets,
+        output_tensors(outputs, output),
+    )
 
 
 def _target(mlmodel: MLmodel, model: Any) -> Target:
@@ -346,6 +364,8 @@ def _predict_sample(engine: Engine, rows: list[Row], has_example: bool) -> tuple
         return rows, engine.predict(Batch(len(rows), rows))
     except TidemillError:
         raise
+    except AnswerError as error:
+        raise UnfitError(str(error)) from None
     except Exception as error:  # noqa: BLE001 - a broken model may raise anything
         if has_example:
             raise UnfitError(f"it fails on its own example ({type(error).__name__}: {_one_line(str(error))})") from None

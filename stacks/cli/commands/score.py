@@ -12,6 +12,7 @@ from ..options import JsonOption
 from ..serving_options import (
     CompileOption,
     ModelArgument,
+    NonFiniteOption,
     TrackingOption,
     TrustOption,
     require_compilers,
@@ -49,6 +50,7 @@ def score(
     ] = False,
     compiled: CompileOption = None,
     trust: TrustOption = None,
+    non_finite: NonFiniteOption = None,
     tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
@@ -69,6 +71,7 @@ def score(
             validated=validated,
             compiled=compiled is not False,
             trust=trusted(trust),
+            non_finite=non_finite or "return",
             tracking_uri=tracking_uri,
             progress=line.show_rows,
         )

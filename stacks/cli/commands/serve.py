@@ -18,6 +18,7 @@ from ..serving_options import (
     CompileOption,
     ModelArgument,
     ModelNameOption,
+    NonFiniteOption,
     SettingsOption,
     TrackingOption,
     TrustOption,
@@ -75,6 +76,7 @@ def serve(
     ] = None,
     compiled: CompileOption = None,
     trust: TrustOption = None,
+    non_finite: NonFiniteOption = None,
     tracking_uri: TrackingOption = None,
     name: ModelNameOption = None,
     settings: SettingsOption = None,
@@ -107,6 +109,7 @@ def serve(
         "capture": {"directory": _absolute(capture)} if capture else None,
         "trust": trusted(trust) or None,
         "compile": {"engines": []} if compiled is False else None,
+        "outputs": {"non_finite": non_finite} if non_finite else None,
     }
     values |= {key: value for key, value in optional.items() if value is not None}
     server = _validate(merge_objects(read_settings(settings, _BY_OPTION), values), settings)

@@ -87,6 +87,7 @@ def _write(directory: Path, day: date, ids: list[str], moments: list[float], gen
         pa.array(["platform"] * count),
         pa.StructArray.from_arrays([*numbers, pa.array(["UA"] * count)], fields=list(FEATURES)),
         pa.StructArray.from_arrays([pa.array(generator.random(count))], fields=list(OUTPUTS)),
+        pa.nulls(count, pa.string()),
     ]
     folder = directory / CAPTURE / f"date={day.isoformat()}"
     folder.mkdir(parents=True, exist_ok=True)

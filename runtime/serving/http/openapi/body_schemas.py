@@ -12,6 +12,7 @@ from ...contract.json_schemas import (
     list_row_schema,
     object_schema,
     output_schema,
+    params_schema,
     row_schema,
     time_schema,
 )
@@ -35,6 +36,7 @@ def ref(kind: str, name: str) -> dict[str, Any]:
 
 
 _ROW = ref("schemas", "Row")
+_OPEN_ROW = ref("schemas", "OpenRow")
 
 
 class BodySchemas:
@@ -96,6 +98,7 @@ class BodySchemas:
         return {
             "AnyValue": any_value(limits),
             "Row": row_schema(model.contract, limits) if model is not None else {"type": "object"},
+            "OpenRow": row_schema(model.contract, limits, closed=False) if model is not None else {"type": "object"},
             "Predictions": _predictions(output),
             "NamedPredictions": _predictions(object_schema({name: output}, closed=True)),
             "Problem": {
@@ -106,13 +109,12 @@ class BodySchemas:
 
     def invocations(self) -> dict[str, Any]:
         """Return the schema of MLflow's JSON formats."""
-        formats = {"dataframe_records": self._rows(_ROW)}
+        formats = {"dataframe_records": self._rows(_OPEN_ROW)}
         if self._model is not None:
             contract = self._model.contract
             formats["dataframe_split"] = self._split(contract)
             formats["instances"] = formats["inputs"] = self._instances(contract)
-        params = {"type": ["object", "null"], "maxProperties": 0}
-        optional = {"event_time": _event_time(), "params": params}
+        optional = {"event_time": _event_time(), "params": self._params()}
         return {
             "anyOf": [
                 object_schema({key: schema, **optional}, optional=optional, closed=True)
@@ -122,8 +124,8 @@ class BodySchemas:
 
     def predict(self) -> dict[str, Any]:
         """Return the schema of `/predict`."""
-        properties = {"rows": self._rows(_ROW), "event_time": _event_time()}
-        return object_schema(properties, optional=("event_time",), closed=True)
+        properties = {"rows": self._rows(_ROW), "event_time": _event_time(), "params": self._params()}
+        return object_schema(properties, optional=("event_time", "params"), closed=True)
 
     def labels(self) -> dict[str, Any]:
         """Return the schema of `/labels`."""
@@ -153,30 +155,47 @@ class BodySchemas:
         outputs = object_schema({"name": name, "parameters": _PARAMETERS}, optional=("parameters",))
         properties = {
             "id": {"type": ["string", "null"], "description": "Repeated in the answer."},
-            "parameters": _PARAMETERS,
+            "parameters": {
+                **_PARAMETERS,
+                "description": "Of the protocol, and the inference parameters of the signature.",
+            },
             "inputs": array_schema(inputs, minItems=1, maxItems=self._limits.columns),
             "outputs": array_schema(outputs, maxItems=1),
         }
         return object_schema(properties, optional=("id", "parameters", "outputs"), closed=True)
 
+    def _params(self) -> dict[str, Any]:
+        if self._model is None:
+            return {"type": ["object", "null"]}
+        return params_schema(self._model.contract, self._limits)
+
     def _rows(self, items: dict[str, Any]) -> dict[str, Any]:
         return array_schema(items, minItems=1, maxItems=self._limits.rows)
 
     def _split(self, contract: Contract) -> dict[str, Any]:
-        columns = {"type": "array", "const": list(contract.names), "description": "Any order is accepted."}
+        names = [int(column.name) if column.integer_name else column.name for column in contract.columns]
+        text = "Any order is accepted. Further columns, with their values in `data`, are ignored."
+        columns = {"type": "array", "const": names, "description": text}
+        index = {
+            "type": ["array", "null"],
+            "items": {"type": ["string", "number"]},
+            "description": "Labels of the rows.",
+        }
         properties = {
             "columns": columns,
             "data": self._rows(list_row_schema(contract, self._limits)),
-            "index": {"description": "Ignored."},
+            "index": index,
         }
         return object_schema(properties, optional=("index",) if contract.named else ("columns", "index"), closed=True)
 
     def _instances(self, contract: Contract) -> dict[str, Any]:
-        items = [_ROW]
+        items = [_OPEN_ROW]
         first = contract.columns[0]
-        if len(contract.columns) == 1 and first.kind != "json":
+        if contract.hinted:
+            items = [column_schema(first, self._limits)]
+        elif len(contract.columns) == 1 and (first.kind != "json" or (first.spec or {}).get("type") == "array"):
             items.append(column_schema(first, self._limits))
-        if not contract.named and not contract.is_tensor:
+        if not contract.named and not contract.is_tensor and not contract.hinted:
             items.append(list_row_schema(contract, self._limits))
         kinds = [self._rows(item) for item in items]
         return kinds[0] if len(kinds) == 1 else {"anyOf": kinds}

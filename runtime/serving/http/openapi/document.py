@@ -69,7 +69,7 @@ def openapi(model: ServedModel | None, settings: ServingSettings) -> dict[str, A
 def _hot_paths(model: ServedModel | None, schemas: BodySchemas) -> dict[str, Any]:
     arrow = {**TEXT, "contentMediaType": ARROW}
     other = {
-        CSV: {**TEXT, "description": "A header with the column names, then the rows. An empty value is null."},
+        CSV: {**TEXT, "description": "As `pandas.read_csv` reads it: a header with the column names, then the rows."},
         ARROW: {**arrow, "description": "An Arrow IPC stream with uncompressed buffers and named columns."},
     }
     text = "Rows in one of MLflow's formats. `inputs` can also be an object with a list for each column."

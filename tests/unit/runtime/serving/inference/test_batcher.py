@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from tidemill.runtime.serving.engines.outputs import Answer, AnswerError
 from tidemill.runtime.serving.http.admission import Admission
 from tidemill.runtime.serving.http.errors import Problem
 from tidemill.runtime.serving.http.keys import Keys
@@ -26,10 +27,12 @@ def batch(*values: float) -> Batch:
     return Batch(len(values), [(value,) for value in values])
 
 
-def run(work: Callable[[Batcher, InFlightCalls], Awaitable[None]], **settings: Any) -> None:
+def run(
+    work: Callable[[Batcher, InFlightCalls], Awaitable[None]], *, refuse_non_finite: bool = False, **settings: Any
+) -> None:
     async def inside() -> None:
         in_flight = InFlightCalls()
-        batcher = Batcher(BatchSettings(**settings), in_flight)
+        batcher = Batcher(BatchSettings(**settings), in_flight, refuse_non_finite=refuse_non_finite)
         try:
             await work(batcher, in_flight)
         finally:
@@ -129,7 +132,100 @@ def test_one_request_which_the_model_cannot_take_does_not_touch_the_others() -> 
             await endless
         assert refused.value.status == 422
 
+    run(work, refuse_non_finite=True)
+
+
+def test_infinities_are_returned_and_no_request_is_run_again_for_them() -> None:
+    async def work(batcher: Batcher, _: InFlightCalls) -> None:
+        model = ToyModel("1", poisoned)
+        model.gate.clear()
+        first = batcher.submit(as_served(model), batch(0))
+        await entered(model)
+        endless, fine = batcher.submit(as_served(model), batch(3, 500)), batcher.submit(as_served(model), batch(5))
+        model.gate.set()
+        assert [list(await each) for each in (first, endless, fine)] == [[0], [3, np.inf], [5]]
+        assert model.calls == [[0], [3, 500, 5]]
+
     run(work)
+
+
+def test_rows_of_a_frame_are_given_to_the_requests_that_sent_them() -> None:
+    def frame(values: Any) -> Answer:
+        return Answer(
+            "frame", ["n", "text"], [values.astype("int64"), [f"v{value:g}" for value in values]], len(values)
+        )
+
+    async def work(batcher: Batcher, _: InFlightCalls) -> None:
+        model = ToyModel("1", frame)
+        model.gate.clear()
+        first = batcher.submit(as_served(model), batch(0))
+        await entered(model)
+        others = [batcher.submit(as_served(model), batch(*values)) for values in ((1, 2), (3,))]
+        model.gate.set()
+        await first
+        answers = [cast("Answer", await other) for other in others]
+        assert [answer.to_rows() for answer in answers] == [
+            [{"n": 1, "text": "v1"}, {"n": 2, "text": "v2"}],
+            [{"n": 3, "text": "v3"}],
+        ]
+        assert model.calls == [[0], [1, 2, 3]]
+
+    run(work)
+
+
+def test_an_answer_without_a_value_for_each_row_of_a_merged_call_is_asked_for_separately() -> None:
+    def forecast(values: Any) -> Answer:
+        return Answer("value", (), [[float(values.sum()), 1.0]], None)
+
+    async def work(batcher: Batcher, _: InFlightCalls) -> None:
+        model = ToyModel("1", forecast)
+        model.gate.clear()
+        first = batcher.submit(as_served(model), batch(0))
+        await entered(model)
+        others = [batcher.submit(as_served(model), batch(*values)) for values in ((1, 2), (4,))]
+        model.gate.set()
+        await first
+        assert [cast("Answer", await other).to_mlflow() for other in others] == [[3.0, 1.0], [4.0, 1.0]]
+        assert model.calls == [[0], [1, 2, 4], [1, 2], [4]]
+
+    run(work)
+
+
+def test_an_object_that_no_protocol_represents_is_an_error_that_names_it() -> None:
+    def broken(_: Any) -> Any:
+        raise AnswerError.of(1j)
+
+    async def work(batcher: Batcher, _: InFlightCalls) -> None:
+        with pytest.raises(Problem, match="the model returned a complex, which is not a table") as refused:
+            await batcher.submit(as_served(ToyModel("1", broken)), batch(1))
+        assert refused.value.status == 500
+
+    run(work)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        (Answer("frame", ["a", "b"], [np.array([1.0, 2.0]), ["x", None]], 2), None),
+        (Answer("frame", ["a", "b"], [np.array([1.0, 2.0]), [0.5, np.nan]], 2), "for row 1"),
+        (Answer("targets", (), [np.array([[0.5, 0.5], [1, 0]]), np.array([[np.inf, 0], [1, 0]])], 2), "for row 0"),
+        (Answer("score", (), [np.array([np.nan, 0.0]), np.array([0.0, 1.0])], 2), None),
+        (Answer("value", (), [{"a": [1.0, {"b": np.nan}]}], None), "the model's answer has a value that is not finite"),
+        (Answer("value", (), [np.array([[1, 2], [3, 4]])], 2), None),
+        (["x", float("nan")], "for row 1"),
+    ],
+)
+def test_non_finite_outputs_of_every_form_are_refused(outputs: Any, message: str | None) -> None:
+    async def work(batcher: Batcher, _: InFlightCalls) -> None:
+        answer = batcher.submit(as_served(ToyModel("1", lambda _: outputs)), batch(1, 2))
+        if message is None:
+            assert await answer is outputs
+            return
+        with pytest.raises(Problem, match=message) as refused:
+            await answer
+        assert refused.value.status == 422
+
+    run(work, refuse_non_finite=True)
 
 
 def test_a_version_is_closed_when_its_last_call_is_over() -> None:
