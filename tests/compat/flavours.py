@@ -18,13 +18,12 @@ from typing import Any
 
 from tidemill.runtime.serving.isolation import environment
 
-from tests.support.foreign import cache_folder
+from tests.support.foreign import cache_folder, describe_environment
 
 OWN_MLFLOW = version("mlflow-skinny")
 # The packages of a model of MLflow 2, besides its library. All have wheels for Python 3.10 to 3.13.
 _MLFLOW_2 = ("mlflow-skinny==2.22.1", "numpy==2.1.3", "pandas==2.2.3", "pyarrow==19.0.1")
 _MLFLOW_3 = (f"mlflow-skinny=={OWN_MLFLOW}", "numpy==2.3.5", "pandas==2.3.3", "pyarrow==23.0.1")
-_BUILD = ("setuptools==75.8.0", "wheel==0.45.1")
 ROWS = {
     "columns": ["distance", "hour"],
     "data": [[100.0, 0.5], [1200.5, 12.25], [2500.0, 23.5], [640.25, 3.0], [1999.0, 18.75]],
@@ -153,7 +152,6 @@ class Flavour:
         requirements: of the model; unpinned names mean that the environment of the server is its own.
         code: saves a model, fitted on `frame` and `late`, to `folder`.
         trust: whether the model is stored as a pickle.
-        build: the build dependencies of its environment.
     """
 
     name: str
@@ -161,7 +159,6 @@ class Flavour:
     requirements: tuple[str, ...]
     code: str
     trust: bool = False
-    build: tuple[str, ...] = ()
 
     @property
     def isolated(self) -> bool:
@@ -174,11 +171,9 @@ class Flavour:
         if not self.isolated:
             return Path(sys.prefix)
         described = cache_folder() / "flavours" / f"{self.name} {self.mlflow}".replace(" ", "-")
-        described.mkdir(parents=True, exist_ok=True)
-        (described / "requirements.txt").write_text("\n".join(self.requirements) + "\n")
-        build = "".join(f"- {line}\n" for line in self.build)
-        (described / "python_env.yaml").write_text(f"build_dependencies:\n{build}" if build else "")
-        return environment.ensure_environment(described, cache_folder(), seconds=600)
+        return environment.ensure_environment(
+            describe_environment(described, self.requirements), cache_folder(), seconds=600
+        )
 
     def save(self, folder: Path, bodies: Sequence[Any] = BODIES) -> list[tuple[int, Any]]:
         """Train and save the model; return the status and document of MLflow's answer to each body."""
@@ -217,7 +212,7 @@ FLAVOURS = [
     _of_2("CatBoost", _CATBOOST, "catboost==1.2.8"),
     _of_2("statsmodels", _STATSMODELS, "statsmodels==0.14.5", trust=True),
     _of_2("ONNX", _ONNX, "onnx==1.17.0", "onnxruntime==1.22.1"),
-    _of_2("PythonModel, pickle", _PYTHON_MODEL, "cloudpickle==3.1.1", trust=True, build=_BUILD),
+    _of_2("PythonModel, pickle", _PYTHON_MODEL, "cloudpickle==3.1.1", trust=True),
     _of_3("scikit-learn, skops", _scikit("skops"), "scikit-learn", "skops"),
     _of_3("scikit-learn, cloudpickle", _scikit("cloudpickle"), "scikit-learn", trust=True),
     _of_3("XGBoost, booster", _XGBOOST, "xgboost-cpu"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -13,6 +13,7 @@ import yaml
 
 from ...common.errors import NotFoundError, PlatformError, RefusedError, UserError
 from ...common.tags import ACCOUNT, GATE, JOB_ID
+from ...registry.accounts import MOVED_TAG
 from ..engines.mlmodel import MLmodel
 from ..settings import ServingSettings
 from ..versions.child_process import run_child
@@ -25,7 +26,6 @@ CONVERTED_FROM: Final = "tidemill.converted.from"
 """Tag of a converted version and its run: the version that it was made from, as NAME@VERSION."""
 
 Format = Literal["skops", "onnx"]
-_MOVED: Final = "tidemill.moved."
 _SECONDS: Final = 3600.0
 
 
@@ -155,7 +155,7 @@ def _register(settings: ServingSettings, info: VersionInfo, new: Path, version: 
 
         old = client.get_run(info.run_id) if info.run_id else None
         experiment = old.info.experiment_id if old is not None else _experiment(client, info.model)
-        tags = {**_lineage(info), CONVERTED_FROM: f"{info.model}@{info.version}"}
+        tags = {**lineage_tags(info.tags), CONVERTED_FROM: f"{info.model}@{info.version}"}
         run = client.create_run(experiment, tags=tags, run_name=f"convert {info.model}@{info.version}")
         run_id = str(run.info.run_id)
         try:
@@ -184,13 +184,18 @@ def _experiment(client: Any, model: str) -> str:
     return str(found.experiment_id)
 
 
-def _lineage(info: VersionInfo) -> dict[str, str]:
-    """Return the tags of the old version that also describe the new one."""
-    # The promotion gate has not judged the new version, and no job trained it.
-    others = (GATE, _MOVED)
+def lineage_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags of the old version that also describe the new one.
+
+    The promotion gate has not judged the new version, no job trained it, and no alias was moved to it.
+
+    >>> lineage_tags({"tidemill.git.commit": "d3c0de", "tidemill.gate.verdict": "accepted", "tidemill.job.id": "4"})
+    {'tidemill.git.commit': 'd3c0de'}
+    """
+    others = (GATE, MOVED_TAG)
     return {
         name: value
-        for name, value in info.tags.items()
+        for name, value in tags.items()
         if name not in (JOB_ID, ACCOUNT) and not name.startswith(others) and name.startswith("tidemill.")
     }
 
