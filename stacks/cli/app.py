@@ -24,7 +24,7 @@ COMMANDS = (
     "status", "stop", "start", "restart", "logs", "open_", "doctor",
     "policies", "env", "validate", "config", "stacks",
     "init", "update", "schema", "train", "data", "export", "import_",
-    "serve", "score", "image",
+    "serve", "score", "convert", "image",
     "add", "keys", "users", "capture",
 )  # fmt: skip
 """The modules of `commands`, in the order of the help; `_` after a word of Python is left out of the command's name."""

@@ -110,6 +110,10 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
             "score a lake path into a branch",
         ),
     ),
+    "convert": (
+        Example("tidemill convert flights@3 --trust pickle", "register a version of it without a pickle"),
+        Example("tidemill convert old-model new-model --to onnx --trust pickle", "convert a folder to another folder"),
+    ),
     "image": (
         Example("tidemill image flights@champion", "build an image that serves one version"),
         Example("tidemill image flights@3 --no-build --context image", "only write the build context"),

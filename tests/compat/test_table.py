@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.compat import table, test_kinds
+from tests.compat import table, test_flavours, test_kinds
 
-MODULES = (test_kinds,)
+MODULES = (test_kinds, test_flavours)
 
 
 def test_each_row_is_recorded_by_a_test() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ REQUIREMENTS = [
     "skops==0.14.0",
     f"mlflow=={version('mlflow-skinny')}",
 ]
+_BUILD_TOOLS = ("pip==25.0.1", "setuptools==75.8.0", "wheel==0.45.1")
 
 # Does as the column `what` says; a model from code, so nothing of it is unpickled.
 ODD = """
@@ -126,9 +128,19 @@ def cache_folder() -> Path:
 
 def foreign_environment(folder: Path) -> Path:
     """Return an environment of REQUIREMENTS, filled unless it is kept; `folder` is for what says so."""
+    return environment.ensure_environment(describe_environment(folder, REQUIREMENTS), cache_folder(), seconds=600)
+
+
+def describe_environment(folder: Path, requirements: Sequence[str]) -> Path:
+    """Write the environment files that MLflow writes for a model with `requirements`; return `folder`.
+
+    MLflow lists the build tools of the environment that saves a model, so they are installed there.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "requirements.txt").write_text("\n".join(REQUIREMENTS) + "\n")
-    return environment.ensure_environment(folder, cache_folder(), seconds=600)
+    (folder / "requirements.txt").write_text("\n".join(requirements) + "\n")
+    tools = "".join(f"- {line}\n" for line in _BUILD_TOOLS)
+    (folder / "python_env.yaml").write_text(f"build_dependencies:\n{tools}")
+    return folder
 
 
 def log_pipeline(python_of: Path, folder: Path) -> dict[str, Any]:

@@ -21,6 +21,8 @@ import yaml
 
 from .errors import UnfitError
 
+METHOD = "tidemill.method"
+"""Key of a model's metadata: the method of the scikit-learn model that a converted one stands for."""
 PICKLE_SWITCH = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 _SCALARS = frozenset({"boolean", "integer", "long", "float", "double", "string", "binary", "datetime"})
 # Flavours whose loader reads only files in the library's own format (mlflow 3.17).
@@ -113,7 +115,7 @@ class MLmodel:
     @property
     def method(self) -> str:
         """The method of the model that answers."""
-        return str(self.function.get("predict_fn") or "predict")
+        return str(self.function.get("predict_fn") or self.metadata.get(METHOD) or "predict")
 
     @property
     def is_sklearn(self) -> bool:

@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = PreparationSettings(
         CompileSettings(**request["compile"]), IsolationSettings(**request["isolation"]), request["trust"]
     )
-    _restrict_process(folder)
+    restrict_process(folder)
     try:
         prepare(folder.resolve(), settings)
     except TidemillError as error:
@@ -180,10 +180,13 @@ def _is_trial_late(marker: Path) -> bool:
         return False
 
 
-def _restrict_process(folder: Path) -> None:
+def restrict_process(folder: Path | None = None) -> None:
     """Remove credentials from the environment, and limit the model to one thread.
 
     The process exits when the parent exits, and when calls with invented rows take too long.
+
+    Args:
+        folder: of the version that is prepared, if one is.
     """
     for name in list(os.environ):
         if name.startswith(("MLFLOW_TRACKING_", "AWS_", "DATABRICKS_")):
@@ -195,7 +198,7 @@ def _restrict_process(folder: Path) -> None:
     parent = os.getppid()
 
     def watch() -> None:
-        while os.getppid() == parent and not _is_trial_late(folder / _TRIAL):
+        while os.getppid() == parent and not (folder is not None and _is_trial_late(folder / _TRIAL)):
             time.sleep(0.5)
         # If the process leads its group, kill the compiler too.
         if os.getpgrp() == os.getpid():
@@ -216,7 +219,7 @@ def prepare(folder: Path, settings: HasPreparationSettings) -> None:
     key = fingerprint(folder, settings)
     mlmodel = MLmodel.read(folder / "model")
     mlmodel.check(settings.trust)
-    contract = _contract(mlmodel)
+    contract = read_contract(mlmodel)
     for leftover in folder.glob(f"{_WORK}*"):  # of a killed process
         shutil.rmtree(leftover, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=_WORK, dir=folder))
@@ -230,7 +233,12 @@ def prepare(folder: Path, settings: HasPreparationSettings) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _contract(mlmodel: MLmodel) -> Contract:
+def read_contract(mlmodel: MLmodel) -> Contract:
+    """Return the inputs of the model.
+
+    Raises:
+        UnfitError: it has no signature, or one that cannot be served.
+    """
     schema = mlmodel.inputs()
     try:
         return Contract.of(schema, mlmodel.params(), hinted=mlmodel.hinted)
@@ -259,7 +267,26 @@ class _Original:
     note: str = ""
 
 
-def _load_original(folder: Path, mlmodel: MLmodel, contract: Contract, settings: HasPreparationSettings) -> _Original:
+def load_original(
+    folder: Path,
+    mlmodel: MLmodel,
+    contract: Contract,
+    settings: HasPreparationSettings,
+    *,
+    cache: Path | None = None,
+) -> _Original:
+    """Load the model itself, in its own environment if it requires one.
+
+    Args:
+        folder: of the version.
+        mlmodel: in this folder.
+        contract: its inputs.
+        settings: of the server.
+        cache: for its environment; by default the one that has `folder`.
+
+    Raises:
+        UnfitError: it cannot be loaded. Other exceptions of a broken model pass through.
+    """
     from ..isolation.environment import ensure_environment, unmet_requirements
 
     reasons = unmet_requirements(mlmodel.folder)
@@ -273,7 +300,7 @@ def _load_original(folder: Path, mlmodel: MLmodel, contract: Contract, settings:
 
         try:
             environment = ensure_environment(
-                mlmodel.folder, folder.parent.parent, seconds=settings.isolation.build_seconds
+                mlmodel.folder, cache or folder.parent.parent, seconds=settings.isolation.build_seconds
             )
         except UnfitError as error:
             # The package index may answer later.
@@ -306,7 +333,7 @@ def _build(
     from ..engines.engine_selection import SelectionTask
     from ..engines.row_independence import declared_independent, why_unknown
 
-    original = _load_original(folder, mlmodel, contract, settings)
+    original = load_original(folder, mlmodel, contract, settings)
     contract = original.contract
     try:
         rows = sample_rows.model_rows(mlmodel, contract, folder)
