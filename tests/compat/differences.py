@@ -150,7 +150,10 @@ def _nulls_of_booleans(case: Case) -> bool:
 
 
 def _null_is_false(ours: list[str], theirs: list[str]) -> bool:
-    return all(mine == other or (mine, other) == ("None", "False") for mine, other in zip(ours, theirs, strict=True))
+    pairs = zip(ours, theirs, strict=False)
+    return len(ours) == len(theirs) and all(
+        mine == other or (mine, other) == ("None", "False") for mine, other in pairs
+    )
 
 
 def _frames(case: Case) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -243,7 +246,11 @@ def _only_differs(case: Case, equal: Callable[[str, str], bool]) -> bool:
     theirs, ours = _frames(case)
     return theirs.keys() == ours.keys() and all(
         cells == ours[name]
-        or (cells[0] in _TEXT_DTYPES and all(equal(*pair) for pair in zip(cells[1], ours[name][1], strict=True)))
+        or (
+            cells[0] in _TEXT_DTYPES
+            and len(cells[1]) == len(ours[name][1])
+            and all(map(equal, cells[1], ours[name][1]))
+        )
         for name, cells in theirs.items()
     )
 
