@@ -80,6 +80,7 @@ class ModelService(pulumi.ComponentResource):
             "cache": "@{scratch}/models",
             "workers": serve.workers,
             "shadow": serve.shadow,
+            "trust": list(serve.trust),
             "access_log": serve.access_log,
             "drain_seconds": serve.drain.total_seconds(),
             **{

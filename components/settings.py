@@ -19,6 +19,7 @@ from ..runtime.serving.settings import (
     LabelSettings,
     LimitSettings,
     OutputSettings,
+    Trusted,
 )
 
 NAME_PATTERN = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
@@ -180,6 +181,12 @@ class ServeConfig(Settings):
     )
     isolation: IsolationSettings = Field(
         default=IsolationSettings(), description="What to do if a model's requirements differ from the server's."
+    )
+    trust: list[Trusted] = Field(
+        default_factory=list[Trusted],
+        description="What the model's files may hold: `pickle` loads versions that are stored as a pickle. Loading a "
+        "pickle runs any code that its author put into it, as the user of the server.",
+        examples=[["pickle"]],
     )
     outputs: OutputSettings = Field(default=OutputSettings(), description="What happens with NaN and infinities.")
     shadow: str | None = Field(

@@ -75,6 +75,7 @@ class ModelView:
         ready: whether the server answers predictions.
         alias: the alias of the version, if the registry still has it.
         degraded: whether it is ready, but something is wrong, such as a missing alias; `problem` says what.
+        trust: what the files of its versions may hold, such as `pickle`.
         notes: problems of its capture and labels, as the monitor reports them.
     """
 
@@ -87,6 +88,7 @@ class ModelView:
     git_commit: str | None = None
     problem: str | None = None
     degraded: bool = False
+    trust: Sequence[str] = ()
     notes: Sequence[str] = ()
 
 
@@ -259,6 +261,7 @@ def model_view(operations: Operations, model: str) -> ModelView:
         git_commit=text("git_commit"),
         problem=text("error") or (None if status == 200 else f"answers {status}"),
         degraded=status == 200 and text("error") is not None,
+        trust=[str(kind) for kind in body.get("trust") or ()],
     )
 
 

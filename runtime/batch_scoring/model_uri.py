@@ -57,8 +57,7 @@ class ModelUri:
             raise UserError("not a model URI", field="model", value=text, hint=_URI_HINT)
         path = Path(text).expanduser()
         if not (path / "MLmodel").is_file():
-            what = "the folder has no MLmodel file" if path.is_dir() else "the folder does not exist"
-            raise NotFoundError(what, field="model", value=text, hint=_URI_HINT)
+            raise _not_a_model(path, text)
         chosen = name or re.sub(r"[^A-Za-z0-9_.-]+", "-", path.resolve().name).strip("-.") or "model"
         if not _NAME.fullmatch(chosen):
             raise UserError(
@@ -83,6 +82,20 @@ class ModelUri:
         if self.path is not None:
             return str(self.path)
         return f"{_SCHEME}{self.name}@{self.alias}" if self.alias else f"{_SCHEME}{self.name}/{self.version}"
+
+
+def _not_a_model(path: Path, text: str) -> NotFoundError:
+    """Return the error for a path that is not the folder of a model, with the folder that may be meant."""
+    if path.is_file():
+        folder = path.parent
+        if path.name == "MLmodel" or (folder / "MLmodel").is_file():
+            return NotFoundError("it is a file", field="model", value=text, hint=f"give its folder, {folder}")
+        return NotFoundError("it is a file, not the folder of a model", field="model", value=text, hint=_URI_HINT)
+    if not path.is_dir():
+        return NotFoundError("the folder does not exist", field="model", value=text, hint=_URI_HINT)
+    found = sorted(file.parent for pattern in ("*/MLmodel", "*/*/MLmodel") for file in path.glob(pattern))
+    hint = f"give {found[0]}" if found else "give the folder that contains MLmodel, as mlflow's save_model writes it"
+    return NotFoundError("the folder has no MLmodel file", field="model", value=text, hint=hint)
 
 
 def registry_settings(tracking_uri: str | None) -> RegistrySettings:

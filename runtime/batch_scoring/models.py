@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..common.errors import NotFoundError
 from ..common.settings import ListenSettings
-from ..serving import CompileSettings, ServedModel, ServingSettings, loader, source_of
+from ..serving import BatchSettings, CompileSettings, ServedModel, ServingSettings, Trusted, loader, source_of
 from .model_uri import ModelUri, cache_folder, folder_name, registry_settings
 
 
 @contextmanager
-def open_model(uri: str, *, compiled: bool, tracking_uri: str | None, cache: Path | None) -> Generator[ServedModel]:
+def open_model(
+    uri: str,
+    *,
+    compiled: bool,
+    tracking_uri: str | None,
+    cache: Path | None,
+    rows_independent: bool | None = None,
+    trust: Sequence[Trusted] = (),
+) -> Generator[ServedModel]:
     """Return a context with the loaded model at `uri`; see `scorer.score` for the arguments and errors."""
     model_uri = ModelUri.parse(uri)
     registry = registry_settings(tracking_uri) if model_uri.path is None else None
@@ -25,7 +33,9 @@ def open_model(uri: str, *, compiled: bool, tracking_uri: str | None, cache: Pat
         path=model_uri.path,
         registry=registry,
         cache=(cache or cache_folder() / "models") / folder_name(model_uri, registry),
+        trust=list(trust),
         compile=CompileSettings() if compiled else CompileSettings(engines=[]),
+        batch=BatchSettings(rows_independent=rows_independent),
     )
     source = source_of(settings, settings.alias)
     info = source.resolve()

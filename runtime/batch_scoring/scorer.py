@@ -6,7 +6,7 @@ import difflib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ import pyarrow as pa
 from ..common.errors import PlatformError, TidemillError, UserError
 from ..common.tags import ENVIRONMENT, GIT_COMMIT, GIT_DIRTY, LAKE_COMMIT, LAKE_PATH, LAKE_REPOSITORY
 from ..data import LakeLike
-from ..serving import AnswerError, Batch, Outputs, ServedModel, non_finite_rows
+from ..serving import AnswerError, Batch, Outputs, ServedModel, Trusted, non_finite_rows
 from .column_conversion import ColumnConverter
 from .inputs import Input, InputFile, open_input
 from .models import open_model
@@ -26,6 +26,8 @@ from .score_columns import ScoreColumns
 _MAX_BATCH_ROWS = 65_536
 # Batches of wide models have fewer rows, to limit memory.
 _BATCH_VALUES, _MIN_BATCH_ROWS = 2_000_000, 1_024
+# The most Arrow data that one call gets, if a model gets all rows in one call.
+_MAX_WHOLE_BYTES = 500_000_000
 _LINEAGE_TAGS = (GIT_COMMIT, GIT_DIRTY, LAKE_REPOSITORY, LAKE_COMMIT, LAKE_PATH, ENVIRONMENT)
 
 
@@ -34,13 +36,13 @@ class Progress:
     """The progress of a run.
 
     Attributes:
-        stage: preparing the model, scoring rows, or publishing.
-        rows: scored rows.
+        stage: preparing the model, reading all rows for one call of the model, scoring rows, or publishing.
+        rows: scored rows, or rows that were read.
         files: finished files.
         total_files: number of files.
     """
 
-    stage: Literal["model", "rows", "publish"]
+    stage: Literal["model", "read", "rows", "publish"]
     rows: int = 0
     files: int = 0
     total_files: int = 0
@@ -92,6 +94,8 @@ def score(
     overwrite: bool = False,
     validated: bool = False,
     compiled: bool = True,
+    rows_independent: bool | None = None,
+    trust: Sequence[Trusted] = (),
     non_finite: Literal["return", "refuse"] = "return",
     tracking_uri: str | None = None,
     lake: LakeLike = None,
@@ -108,6 +112,10 @@ def score(
         overwrite: replace an existing output.
         validated: require a lake commit that passed the gate.
         compiled: use a compiled engine if its predictions agree with the model, as the server does.
+        rows_independent: whether the answer for a row is the same whatever other rows are in the call; None: as
+            declared in the model's metadata, else only if it is known from its classes. Other models get all rows in
+            one call.
+        trust: what the model's files may hold; `pickle` accepts a pickle, which can run any code as this user.
         non_finite: write NaN and infinities as they are, or refuse them.
         tracking_uri: the registry; see `model_uri.registry_settings` for the default.
         lake: the lake; by default that of TIDEMILL_RUNTIME.
@@ -123,7 +131,14 @@ def score(
     target = open_output(str(output), overwrite=overwrite, lake=lake)
     source_input = open_input(str(source), validated=validated, lake=lake)
     progress(Progress("model", total_files=source_input.files))
-    with open_model(model, compiled=compiled, tracking_uri=tracking_uri, cache=cache) as served:
+    with open_model(
+        model,
+        compiled=compiled,
+        tracking_uri=tracking_uri,
+        cache=cache,
+        rows_independent=rows_independent,
+        trust=trust,
+    ) as served:
         tags = _lineage(served, source_input)
         with target.work() as work:
             run = _Run(served, target, work, keep, tags, progress, refuse_non_finite=non_finite == "refuse")
@@ -164,6 +179,30 @@ def _lineage(model: ServedModel, source: Input) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
+class _WholeInput:
+    """The rows of all files, for one call of a model whose rows may depend on each other.
+
+    Attributes:
+        parts: file, kept columns, their values and the number of rows, for each batch that was read.
+        inputs: the model's inputs, for each batch.
+        size: bytes of all of them.
+        rows: number of all rows.
+    """
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[InputFile, Sequence[str], pa.RecordBatch, int]] = []
+        self.inputs: list[pa.RecordBatch] = []
+        self.size = 0
+        self.rows = 0
+
+    def add(self, file: InputFile, kept: Sequence[str], batch: pa.RecordBatch, inputs: pa.RecordBatch) -> None:
+        """Add a batch."""
+        self.parts.append((file, kept, batch, inputs.num_rows))
+        self.inputs.append(inputs)
+        self.size += batch.nbytes + inputs.nbytes
+        self.rows += inputs.num_rows
+
+
 class _Run:
     """One pass over the input. The output is opened with the first batch, which has the types of the kept columns."""
 
@@ -195,10 +234,18 @@ class _Run:
         """Score all files of `source`."""
         with ExitStack() as stack:
             sink: Sink | None = None
+            whole = _WholeInput() if not self._model.rows_independent else None
             for done, file in enumerate(source.open_files()):
                 kept = self._kept_columns(file)
                 converter = ColumnConverter(self._model.contract, file, kept)
-                for batch in self._score_file(file, kept, converter):
+                if whole is not None:
+                    self._read_file(whole, file, kept, converter, Progress("read", 0, done, source.files))
+                    if done + 1 < source.files:
+                        continue
+                    scored = self._score_whole(whole)
+                else:
+                    scored = self._score_file(file, kept, converter)
+                for batch in scored:
                     if sink is None:
                         sink = stack.enter_context(open_sink(self._work, self._target.format, batch.schema))
                     sink.write(batch)
@@ -215,9 +262,50 @@ class _Run:
         row = 1
         for batch in file.batches(columns, self._batch_rows):
             if batch.num_rows:
-                outputs = self._predict(converter.convert(batch, row), file, row)
+                outputs = self._predict(converter.convert(batch, row), file.name, row)
                 yield self._output_batch(file, batch, kept, outputs)
                 row += batch.num_rows
+
+    def _read_file(
+        self, whole: _WholeInput, file: InputFile, kept: Sequence[str], converter: ColumnConverter, progress: Progress
+    ) -> None:
+        """Add the rows of `file` to those that the model gets in one call.
+
+        Raises:
+            UserError: they are too large for one call.
+        """
+        columns = list(dict.fromkeys((*kept, *converter.columns)))
+        row = 1
+        for batch in file.batches(columns, self._batch_rows):
+            if not batch.num_rows:
+                continue
+            inputs = converter.convert(batch, row)
+            row += batch.num_rows
+            whole.add(file, kept, batch.select(list(kept)), inputs)
+            if whole.size > _MAX_WHOLE_BYTES:
+                note = self._model.merging_note.partition("; ")[0].removeprefix("requests are not merged: ")
+                raise UserError(
+                    "has more rows than the model can get in one call "
+                    f"({whole.rows:,} rows take {whole.size:,} bytes): {note}",
+                    field=file.name,
+                    hint="add --rows-independent if the answer for a row does not depend on the other rows; "
+                    "else score parts that belong together one after the other",
+                )
+            self._progress(replace(progress, rows=whole.rows))
+
+    def _score_whole(self, whole: _WholeInput) -> Iterator[pa.RecordBatch]:
+        """Score all rows in one call."""
+        if not whole.parts:
+            return
+        table = pa.Table.from_batches(whole.inputs).combine_chunks()
+        whole.inputs.clear()
+        names = list(dict.fromkeys(file.name for file, *_ in whole.parts))
+        name = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+        outputs = self._predict(table.to_batches()[0], name, 1)
+        position = 0
+        for file, kept, batch, rows in whole.parts:
+            yield self._output_batch(file, batch, kept, outputs[position : position + rows])
+            position += rows
 
     def _kept_columns(self, file: InputFile) -> tuple[str, ...]:
         names = tuple(dict.fromkeys(self._keep))
@@ -242,8 +330,8 @@ class _Run:
             )
         return names
 
-    def _predict(self, batch: pa.RecordBatch, file: InputFile, row: int) -> Outputs:
-        where = f"{file.name}, rows {row} to {row + batch.num_rows - 1}"
+    def _predict(self, batch: pa.RecordBatch, name: str, row: int) -> Outputs:
+        where = f"{name}, rows {row} to {row + batch.num_rows - 1}"
         try:
             outputs = self._model.predict(Batch(batch.num_rows, batch))
         except TidemillError:
@@ -254,7 +342,7 @@ class _Run:
             first = (str(error).splitlines() or [""])[0][:300]
             raise PlatformError(f"the model failed ({type(error).__name__}: {first})", field=where) from error
         if self._refuse_non_finite and (found := non_finite_rows(outputs)):
-            at = f"{file.name}, row {row + found[0]}"
+            at = f"{name}, row {row + found[0]}"
             raise UserError("the model has no finite output for this row", field=at)
         return outputs
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .problem import PROBLEM_TYPE, problem_document
@@ -89,9 +89,16 @@ class HostCheck:
             await self._app(scope, receive, send)
 
 
-async def refuse(send: Any, status: int, detail: str) -> None:
-    """Send a problem document and close the connection, without reading the request's body."""
-    body = problem_document(status, detail).encode()
+async def refuse(send: Any, status: int, detail: str, extra: Mapping[str, str] | None = None) -> None:
+    """Send a problem document and close the connection, without reading the request's body.
+
+    Args:
+        send: of the ASGI application.
+        status: HTTP status.
+        detail: what is wrong, in one sentence without a full stop.
+        extra: more members of the document.
+    """
+    body = problem_document(status, detail, extra).encode()
     headers = [
         (b"content-type", PROBLEM_TYPE.encode()),
         (b"content-length", str(len(body)).encode()),

@@ -142,7 +142,7 @@ def keys(table: pa.Table) -> NDArray[np.uint64]:
 
 
 def struct_columns(table: pa.Table, name: str) -> pa.Table:
-    """Return the fields of the struct column `name` (`features`, `outputs`) as a table, with nulls for a null struct."""
+    """Return the fields of the struct column `name` (`features`, `outputs`) as a table; those of a null are null."""
     names = [field.name for field in table.schema.field(name).type]
     if not table[name].num_chunks:
         return pa.table({})

@@ -10,6 +10,7 @@ __all__ = [
     "Answer",
     "AnswerError",
     "Batch",
+    "BatchSettings",
     "Column",
     "CompileSettings",
     "Contract",
@@ -17,6 +18,7 @@ __all__ = [
     "Outputs",
     "ServedModel",
     "ServingSettings",
+    "Trusted",
     "arrow_array",
     "is_time_out_of_range",
     "loader",
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from .engines.outputs import Answer, AnswerError
     from .inference.batch import Batch, Outputs
     from .inference.finite import non_finite_rows
-    from .settings import CompileSettings, ServingSettings
+    from .settings import BatchSettings, CompileSettings, ServingSettings, Trusted
     from .versions.loading import loader
     from .versions.model import ServedModel
     from .versions.source import source_of
@@ -48,7 +50,7 @@ else:
             "engines.outputs": ["Answer", "AnswerError"],
             "inference.batch": ["Batch", "Outputs"],
             "inference.finite": ["non_finite_rows"],
-            "settings": ["CompileSettings", "ServingSettings"],
+            "settings": ["BatchSettings", "CompileSettings", "ServingSettings", "Trusted"],
             "versions.loading": ["loader"],
             "versions.model": ["ServedModel"],
             "versions.source": ["source_of"],

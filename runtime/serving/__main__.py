@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import socket
 import sys
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .settings import ServingSettings
+    from .telemetry.worker_status import WorkerStatuses
 
 # Set before any library starts a thread pool: on a busy machine, the pools of many processes slow everything down
 # (one row of a tree model: 57 ms with the default pool, 1 ms with one thread).
@@ -50,15 +52,35 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run_alone(settings: ServingSettings) -> int:
     from ..common.service import log_lines
-    from .app import create_app
     from .hide_pandas import hide_pandas_from_arrow
-    from .http.server import create_server
 
     hide_pandas_from_arrow()
-    app = create_app(settings)
     log_lines()
-    create_server(app, settings, grace=_GRACE_SECONDS).run(sockets=[_bind(settings)])
+    _log_trust(settings)
+    _serve(settings, None, _bind(settings))
     return 0
+
+
+def _serve(settings: ServingSettings, statuses: WorkerStatuses | None, listening: socket.socket) -> None:
+    """Serve until SIGTERM.
+
+    Raises:
+        UnfitError: the fixed version or folder can never serve.
+    """
+    from .app import create_app
+    from .engines.errors import UnfitError
+    from .http.server import create_server
+
+    reasons: list[str] = []
+
+    def give_up(reason: str) -> None:
+        reasons.append(reason)
+        server.should_exit = True
+
+    server = create_server(create_app(settings, statuses, give_up), settings, grace=_GRACE_SECONDS)
+    server.run(sockets=[listening])
+    if reasons:
+        raise UnfitError(reasons[0])
 
 
 def _run_parent(settings: ServingSettings, file: Path) -> int:
@@ -66,23 +88,35 @@ def _run_parent(settings: ServingSettings, file: Path) -> int:
     from .workers import Workers
 
     log_lines()
+    _log_trust(settings)
     grace = settings.drain_seconds + _GRACE_SECONDS + 2
     return Workers(file.absolute(), _bind(settings), settings.workers, grace).run()
 
 
 def _run_worker(settings: ServingSettings, worker: str) -> int:
     from ..common.service import log_lines
-    from .app import create_app
-    from .http.server import create_server
+    from .engines.errors import UnfitError
     from .telemetry.worker_status import WorkerStatuses
     from .workers import end_with_parent
 
     index, listening, lifeline, folder = worker.split(",", 3)
     end_with_parent(int(lifeline))
     log_lines()
-    app = create_app(settings, WorkerStatuses(Path(folder), int(index)))
-    create_server(app, settings, grace=_GRACE_SECONDS).run(sockets=[socket.socket(fileno=int(listening))])
+    statuses = WorkerStatuses(Path(folder), int(index))
+    try:
+        _serve(settings, statuses, socket.socket(fileno=int(listening)))
+    except UnfitError as error:
+        # The parent ends the server, and reports it once for all workers.
+        statuses.give_up(str(error))
     return 0
+
+
+def _log_trust(settings: ServingSettings) -> None:
+    if settings.trust:
+        logging.getLogger(__name__).warning(
+            "pickle is trusted: a version that is loaded can run any code of its author, as this server's user",
+            extra={"model": settings.model, "trust": list(settings.trust)},
+        )
 
 
 def _bind(settings: ServingSettings) -> socket.socket:

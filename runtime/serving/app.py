@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from ..common.host_names import HostNames, refuse
 from ..common.service import token_of
-from .http.errors import Problem
+from .http.errors import Problem, mlflow_members
 from .http.request_handler import Receive, RequestHandler, Scope, Send
 from .http.routes import add_routes
 from .model_server import ModelServer
@@ -34,7 +34,7 @@ class App(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] == "http" and (problem := self.host_names.problem_of(scope["headers"], scope["http_version"])):
-            await refuse(send, *problem)
+            await refuse(send, *problem, mlflow_members(*problem))
         elif scope["type"] == "http" and scope["method"] == "POST" and (handler := self.handlers.get(scope["path"])):
             await handler(scope, receive, send)
         else:
@@ -47,8 +47,17 @@ class App(FastAPI):
             server.state.draining = True
 
 
-def create_app(settings: ServingSettings, statuses: WorkerStatuses | None = None) -> App:
+def create_app(
+    settings: ServingSettings,
+    statuses: WorkerStatuses | None = None,
+    give_up: Callable[[str], None] = lambda _: None,
+) -> App:
     """Return the application of one worker; it creates its parts when it starts.
+
+    Args:
+        settings: of the server.
+        statuses: of all workers; None if there is only one.
+        give_up: called with a sentence if the fixed version or folder can never serve.
 
     Raises:
         TidemillError: a secret cannot be read.
@@ -57,7 +66,7 @@ def create_app(settings: ServingSettings, statuses: WorkerStatuses | None = None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        server = ModelServer(settings, statuses or WorkerStatuses(None))
+        server = ModelServer(settings, statuses or WorkerStatuses(None), give_up)
         app.state.server = server
         assert isinstance(app, App)  # noqa: S101 - the application created below
         app.handlers = server.handlers()

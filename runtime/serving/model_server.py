@@ -52,10 +52,19 @@ _SIBLINGS_SECONDS = 60.0
 
 
 class ModelServer:
-    """The parts of one worker. Create it on its event loop."""
+    """The parts of one worker. Create it on its event loop.
 
-    def __init__(self, settings: ServingSettings, statuses: WorkerStatuses) -> None:
+    Args:
+        settings: of the server.
+        statuses: of all workers.
+        give_up: called on the loop with a sentence if the fixed version or folder can never serve.
+    """
+
+    def __init__(
+        self, settings: ServingSettings, statuses: WorkerStatuses, give_up: Callable[[str], None] = lambda _: None
+    ) -> None:
         self.settings = settings
+        self._give_up = give_up
         self._loop = loop = asyncio.get_running_loop()
         self._capture_lock = threading.Lock()
         self.traffic = Traffic()
@@ -76,9 +85,11 @@ class ModelServer:
             source_of(settings, settings.alias),
             load,
             poll_seconds=settings.poll_seconds,
+            fixed=settings.path is not None or settings.version is not None,
             serve_without_alias=True,
             changed=self._publish_soon,
             swapped=_retire_on(loop, self._in_flight.retire),
+            gave_up=functools.partial(_call_on, loop, self._end),
         )
         self.writer = (
             CaptureWriter(
@@ -197,6 +208,9 @@ class ModelServer:
                 tuned = True
                 _tune_gc()
             await asyncio.sleep(_PUBLISH_SECONDS)
+
+    def _end(self) -> None:
+        self._give_up(self.state.error() or "the model cannot serve")
 
     def _publish_soon(self, _: AliasWatcher) -> None:
         # Not only each second: a sibling answers `/status` for this worker too.

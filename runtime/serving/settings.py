@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from ..common.settings import RegistrySettings, ServiceSettings, Settings
 
 EngineName = Literal["linear", "tl2cgen", "onnxruntime", "treelite"]
+Trusted = Literal["pickle"]
 
 
 class CaptureSettings(Settings):
@@ -50,11 +51,11 @@ class LabelSettings(Settings):
 class LimitSettings(Settings):
     """Limits for each request and for all requests of a worker."""
 
-    body_bytes: int = Field(default=8_000_000, ge=1, description="Size of a decompressed body.")
+    body_bytes: int = Field(default=16_000_000, ge=1, description="Size of a decompressed body.")
     rows: int = Field(default=10_000, ge=1, description="Rows or labels in one request.")
-    columns: int = Field(default=2_000, ge=1, description="Columns or inputs in one request.")
+    columns: int = Field(default=10_000, ge=1, description="Columns or inputs in one request.")
     depth: int = Field(default=16, ge=2, description="Nesting depth of a JSON body.")
-    text: int = Field(default=100_000, ge=1, description="Characters of one string.")
+    text: int = Field(default=1_000_000, ge=1, description="Characters of one string.")
     body_seconds: float = Field(default=30.0, gt=0, description="Time to receive the body.")
     header_seconds: float = Field(default=15.0, gt=0, description="Time to receive the head of a request.")
     connections: int = Field(default=4_096, ge=1, description="Maximum number of open connections per worker.")
@@ -86,6 +87,11 @@ class BatchSettings(Settings):
         ge=0,
         le=1000,
         description="How long an idle model waits for more requests to batch; 0 does not wait.",
+    )
+    rows_independent: bool | None = Field(
+        default=None,
+        description="Whether the model's answer for a row is the same whatever other rows are in the call. Only then "
+        "can requests share a call. None: as declared in the model's metadata, else only if known from its classes.",
     )
 
 
@@ -147,6 +153,11 @@ class ServingSettings(ServiceSettings):
     compile: CompileSettings = CompileSettings()
     isolation: IsolationSettings = IsolationSettings()
     outputs: OutputSettings = OutputSettings()
+    trust: list[Trusted] = Field(
+        default_factory=list[Trusted],
+        description="What the model's files may hold: `pickle` loads models that are stored as a pickle. Loading a "
+        "pickle runs any code that its author put into it, as the user of the server.",
+    )
     limits: LimitSettings = LimitSettings()
     drain_seconds: float = Field(
         default=0.0, ge=0, le=300, description="At SIGTERM, time between reporting not ready and closing the port."

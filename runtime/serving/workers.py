@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from .engines.errors import UnfitError
 from .telemetry.worker_status import WorkerStatuses
 
 _log = logging.getLogger(__name__)
@@ -57,7 +58,11 @@ class Workers:
         self._stopping = False
 
     def run(self) -> int:
-        """Serve until SIGTERM or SIGINT; return the exit code."""
+        """Serve until SIGTERM or SIGINT; return the exit code.
+
+        Raises:
+            UnfitError: the fixed version or folder can never serve.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._request_stop)
         try:
@@ -80,6 +85,8 @@ class Workers:
                 if now >= self._restart_at[index]:
                     self._workers[index] = self._start(index)
             elif (code := worker.process.poll()) is not None:
+                if (reason := self._statuses.gave_up()) is not None:
+                    raise UnfitError(reason)
                 self._retire(index, worker)
                 stable = now - worker.started > _STABLE_SECONDS
                 pause = _MIN_PAUSE_SECONDS if stable else min(self._pauses[index] * 2, _MAX_PAUSE_SECONDS)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.models import ModelSignature
 
+    from ..serving.settings import Trusted
+
 _EXAMPLE_ROWS = 5
 
 
@@ -114,14 +116,15 @@ class Run:
         labels: Sequence[Any] | None = None,
         held_out: tuple[Any, Any] | None = None,
         trusted_types: Sequence[str] = (),
+        trust: Sequence[Trusted] = (),
         requirements: Sequence[str] = (),
         code_paths: Sequence[Path] = (),
     ) -> registry.ModelVersion:
         """Log a fitted scikit-learn model with its contract and its reference, and register it as a new version.
 
         The served model returns probabilities if the estimator has `predict_proba`. The model is saved with skops,
-        never with pickle. Drift is later measured against the reference: a profile, and a sample with predictions.
-        Labels are later checked against the classes of the estimator, or against the range of `labels`.
+        unless `trust` says otherwise. Drift is later measured against the reference: a profile, and a sample with
+        predictions. Labels are later checked against the classes of the estimator, or against the range of `labels`.
 
         Args:
             model: the fitted estimator or pipeline.
@@ -133,6 +136,8 @@ class Run:
                 from the same pipeline before it was fitted on these rows. With them, the monitor warns when the
                 relation between predictions and labels changes. Give probabilities or numbers, as the model serves.
             trusted_types: full names of types that loading this model may create, beyond skops' own list.
+            trust: `pickle` saves the model as a pickle. Only a server with `serve.trust: [pickle]` loads it, because a
+                pickle can run any code.
             requirements: further distributions that the model needs, as `name==version`.
             code_paths: folders or files of code that the model needs; they are stored with it.
 
@@ -150,7 +155,8 @@ class Run:
         target = Target.of(classes, labels)
         about_target = target_document(target, held_out)
         signature = _signature(contract, predict(contract.head(_EXAMPLE_ROWS)))
-        _require_trusted(model, trusted_types)
+        if "pickle" not in trust:
+            _require_trusted(model, trusted_types)
         with registry.translate_errors(self.run_id):
             log_reference(self._client, self.run_id, contract, sample, about_target)
         with registry.translate_errors(self.model), warnings.catch_warnings():
@@ -158,14 +164,22 @@ class Run:
             warnings.simplefilter("ignore", UserWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
             import mlflow
-            from mlflow.sklearn import SERIALIZATION_FORMAT_SKOPS
+            from mlflow.sklearn import SERIALIZATION_FORMAT_CLOUDPICKLE, SERIALIZATION_FORMAT_SKOPS
             from mlflow.sklearn import log_model as log_sklearn
+
+            stored: dict[str, Any] = (
+                {"serialization_format": SERIALIZATION_FORMAT_CLOUDPICKLE}
+                if "pickle" in trust
+                else {
+                    "serialization_format": SERIALIZATION_FORMAT_SKOPS,
+                    "skops_trusted_types": list(trusted_types),
+                }
+            )
 
             logged = log_sklearn(
                 model,
                 name="model",
-                serialization_format=SERIALIZATION_FORMAT_SKOPS,
-                skops_trusted_types=list(trusted_types),
+                **stored,
                 pyfunc_predict_fn="predict_proba" if probabilities else "predict",
                 signature=signature,
                 input_example=contract.head(_EXAMPLE_ROWS),
@@ -270,7 +284,8 @@ def _require_trusted(model: Any, trusted: Sequence[str]) -> None:
             "the model contains untrusted types",
             field="trusted_types",
             value=unknown,
-            hint="review them, then list them in log_model(trusted_types=[...])",
+            hint="review them, then list them in log_model(trusted_types=[...]); or save a pickle with "
+            'log_model(trust=["pickle"]) and set serve.trust: [pickle]',
         )
 
 

@@ -44,7 +44,7 @@ def announce_in_background(settings: ServingSettings) -> None:
 
 
 def _announce(settings: ServingSettings, server: int) -> None:
-    last_error = ""
+    said: set[str] = set()
     began = time.monotonic()
     while _is_running(server):
         state = _get_json(settings.listen, "/readyz")
@@ -53,8 +53,10 @@ def _announce(settings: ServingSettings, server: int) -> None:
             _write_line(curl_line(settings.listen, _example_body(settings.listen)))
             return
         error = str(state.get("error", "")) if state is not None else ""
-        if error and error != last_error:
-            last_error = error
+        if state is not None and state.get("gives_up"):
+            return  # the server itself says why it ends
+        if error and error not in said:
+            said.add(error)
             _write_line(f"not ready: {error}; trying again")
         time.sleep(_POLL_SECONDS if time.monotonic() - began < _LATER_AFTER_SECONDS else _LATER_POLL_SECONDS)
 

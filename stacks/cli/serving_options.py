@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ...runtime.common.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ...runtime.serving.settings import Trusted
+
+
+class TrustedKind(StrEnum):
+    """The values of `--trust`, which are those of the setting `trust`."""
+
+    PICKLE = "pickle"
+
 
 ModelArgument = Annotated[
     str,
@@ -31,6 +42,17 @@ CompileOption = Annotated[
     bool | None,
     typer.Option("--compile/--no-compile", help="Use a compiled engine where its results match the model's. "
                  "Default: if one is installed.", show_default=False),
+]  # fmt: skip
+IndependenceOption = Annotated[
+    bool | None,
+    typer.Option("--rows-independent/--no-rows-independent", help="Whether the model's answer for a row is the same "
+                 "whatever other rows are in the call. Default: as declared in the model's metadata, else only if it "
+                 "is known from the model's classes.", show_default=False),
+]  # fmt: skip
+TrustOption = Annotated[
+    list[TrustedKind] | None,
+    typer.Option("--trust", help="What the model's files may hold. `pickle`: load a model that is stored as a pickle; "
+                 "it can run any code of its author, as your user.", show_default=False),
 ]  # fmt: skip
 NonFiniteOption = Annotated[
     Literal["return", "refuse"] | None,
@@ -58,6 +80,11 @@ def require_server_packages(tracking_uri: str | None) -> None:
     for module in modules:
         if find_spec(module) is None:
             raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+
+def trusted(given: Sequence[TrustedKind] | None) -> list[Trusted]:
+    """Return the values of `--trust` as a setting."""
+    return [kind.value for kind in dict.fromkeys(given or ())]
 
 
 def require_compilers() -> None:

@@ -116,11 +116,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(home: Path, *words: str, **more: str) -> Iterator[Served]:
+def serving(home: Path, *words: str, log: Any = subprocess.DEVNULL, **more: str) -> Iterator[Served]:
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "MLFLOW_DISABLE_TELEMETRY": "true", **more}
     process = subprocess.Popen(
         [TIDEMILL, "serve", *words], cwd=home, env=environment, text=True, stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        stdout=log, stderr=subprocess.PIPE,
     )  # fmt: skip
     server = Served(process)
     try:
@@ -197,6 +197,30 @@ def test_named_keys_come_and_go_while_it_serves(home: Path, folder: Path) -> Non
         keys("revoke", "dashboard")
         wait(lambda: server.ask(key=key).status_code == 401)
         assert server.ask().status_code == 200
+
+
+def test_a_pickle_is_served_only_with_trust_and_that_is_said(home: Path, tmp_path: Path) -> None:
+    pickled = save(tmp_path / "delays", fitted(), serialization_format="cloudpickle")
+    with serving(home, str(pickled), "--port", "0") as server:
+        refused = server.until("may hold a pickle")
+        for way in ("--trust pickle", "serve.trust: [pickle]", "tidemill convert MODEL@VERSION"):
+            assert way in refused
+    log = tmp_path / "log"
+    with (
+        log.open("wb") as output,
+        serving(home, str(pickled), "--port", "0", "--trust", "pickle", log=output) as server,
+    ):
+        server.until("^pickle is trusted")
+        server.until("^ready")
+        state = server.readiness()
+        assert state["trust"] == ["pickle"]
+        assert "pickle is trusted: the model is stored as mlflow.sklearn with cloudpickle" in state["engine_note"]
+        expected = fitted().predict_proba(ROWS)[:, 1]
+        np.testing.assert_allclose(np.asarray(server.ask().json()["predictions"]).reshape(4, -1)[:, -1], expected)
+        status = httpx.get(f"{server.url}/status", headers={"Authorization": f"Bearer {server.key}"}, trust_env=False)
+        assert status.json()["trust"] == ["pickle"]
+    said = [json.loads(line)["message"] for line in log.read_text().splitlines() if "pickle is trusted" in line]
+    assert [line.partition(":")[0] for line in said] == ["pickle is trusted", "loading a version; pickle is trusted"]
 
 
 def test_it_waits_for_an_alias_and_says_so(home: Path, tmp_path: Path) -> None:

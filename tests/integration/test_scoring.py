@@ -201,13 +201,20 @@ def test_files_which_do_not_go_together_are_told_apart(place: Path, folder: Path
     assert batch_scoring.score(str(folder), "in", "out.parquet", keep=["hour"]).rows == 6
 
 
-def test_a_pickle_is_not_loaded(place: Path) -> None:
+def test_a_pickle_is_scored_only_with_trust(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pq.write_table(table(3), "in.parquet")
+    folder = str(save(place / "pickled", fitted(), serialization_format="cloudpickle"))
     with pytest.raises(RefusedError, match="pickle"):
-        batch_scoring.score(
-            str(save(place / "pickled", fitted(), serialization_format="cloudpickle")), "in.parquet", "out.parquet"
-        )
+        batch_scoring.score(folder, "in.parquet", "out.parquet")
+    assert run(["score", folder, "in.parquet", "out.parquet"]) == 1
+    assert "--trust pickle" in capsys.readouterr().err
     assert not (place / "out.parquet").exists()
+    assert run(["score", folder, "in.parquet", "out.parquet", "--trust", "pickle"]) == 0
+    expected = fitted().predict_proba(flights(3).drop(columns="id"))[:, 1]
+    np.testing.assert_allclose(pq.read_table("out.parquet")["score"].to_numpy(), expected)
+    # What was prepared with trust is not read without it.
+    assert run(["score", folder, "in.parquet", "again.parquet"]) == 1
+    assert run(["score", folder, "in.parquet", "again.parquet", "--trust", "everything"]) == 2
 
 
 @pytest.fixture(scope="module")

@@ -20,11 +20,11 @@ import psutil
 import pytest
 from mlflow.models import Model
 from tidemill.runtime.serving.contract.model_contract import Contract
-from tidemill.runtime.serving.engines.errors import UnfitError
+from tidemill.runtime.serving.engines.errors import IsolatedModelError, UnfitError
 from tidemill.runtime.serving.http.errors import Problem
 from tidemill.runtime.serving.inference.batch import Batch
 from tidemill.runtime.serving.isolation import environment
-from tidemill.runtime.serving.isolation.engine import IsolatedEngine, IsolatedModelError
+from tidemill.runtime.serving.isolation.engine import IsolatedEngine
 from tidemill.runtime.serving.isolation.environment import UnbuildableError
 
 from tests.support.archives import source_archive

@@ -115,6 +115,13 @@ def test_what_serves_is_said_with_its_lineage(opened: Browser, server: StandIn) 
     assert opened.hosts() == {f"127.0.0.1:{server.port}"}
 
 
+def test_trust_in_pickles_is_shown(opened: Browser, server: StandIn) -> None:
+    assert "Trust" not in facts(opened, "#state")
+    server.status = status(trust=["pickle"])
+    opened.wait(lambda: "Trust" in facts(opened, "#state"))
+    assert facts(opened, "#state")["Trust"].split()[0] == "pickle"
+
+
 def test_a_swap_and_a_failure_appear_by_themselves(opened: Browser, server: StandIn) -> None:
     serving = server.status["serving"]
     assert serving
@@ -253,6 +260,8 @@ def test_hostile_names_are_text(page: Browser, server: StandIn) -> None:
             "engine": word,
             "compiled": False,
             "engine_note": word,
+            "merges_requests": False,
+            "merging_note": word,
             "output": word,
             "lineage": {"git_commit": word, "lake_repository": word, "lake_commit": word},
             "metrics": {word: 0.5},

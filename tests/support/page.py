@@ -65,6 +65,7 @@ def status(**changes: Any) -> Status:
         "ready": True,
         "registry": "reachable",
         "error": None,
+        "trust": [],
         "serving": {
             "version": "7",
             "run_id": "4be1c6a1d0e94b0fa6cf3f2f2f6d6f0e",
@@ -72,6 +73,8 @@ def status(**changes: Any) -> Status:
             "engine": "tl2cgen",
             "compiled": True,
             "engine_note": "within 6e-16 of the model itself on 1000 rows",
+            "merges_requests": False,
+            "merging_note": "requests are not merged: its rows depend on each other",
             "output": "score",
             "lineage": {"git_commit": "decade" * 6, "lake_repository": "flights", "lake_commit": "c0ffee" * 10},
             "metrics": {"roc_auc": 0.71723, "rows": 327346.0, "loss": 1.25e-7, "gain": None},

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import httpx
+import pytest
 
 from tests.support.platform import RunningPlatform, git, wait_for
 from tests.support.steps import in_order
@@ -78,7 +79,9 @@ def up_ends_with_a_model_that_answers(platform: RunningPlatform) -> None:
     assert state["code"] == 200
     assert state["version"] == "1"
     body = ask(platform)
-    assert 0.0 < body["predictions"][0] < 1.0
+    ((no, yes),) = body["predictions"]
+    assert 0.0 < yes < 1.0
+    assert no + yes == pytest.approx(1.0)
     assert body["version"] == "1"
     assert body["model"] == "flights"
 

@@ -25,6 +25,7 @@ class ToyModel:
         self.output = "score"
         self.output_type = pa.struct([("score", pa.float64())])
         self.engine = SimpleNamespace(name="sklearn", mergeable=True)
+        self.rows_independent, self.merging_note = True, ""
         self.calls: list[list[float]] = []
         self.gate = threading.Event()
         self.gate.set()

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute
 
 from ..contract.columns import FIRST_TIME, LARGEST, LAST_TIME, Column, InvalidValueError
-from ..contract.field_errors import invalid_field, printable, raise_field_errors
+from ..contract.field_errors import invalid_field, printable, raise_field_errors, show_value
 from ..contract.model_contract import COLUMNAR_ROWS, Contract
 from ..http.errors import FieldError, Problem
+from ..http.limit_errors import exceeds
 from ..inference.batch import Batch
 from ..settings import LimitSettings
 from .checks import (
@@ -215,7 +216,7 @@ def _convert(column: Column, kind: pa.DataType, array: pa.Array, limits: LimitSe
     elif (column.kind == "binary" and _is_bytes(of)) or (column.kind == "boolean" and pa.types.is_boolean(of)):
         converted = _cast(array, kind, "is too large")
     else:
-        raise InvalidValueError(f"expected {column.expected}, got {of}")
+        raise InvalidValueError(f"expected {column.expected}, got {of}{_such_as(array)}")
     if column.required and converted.null_count:
         raise InvalidValueError(f"expected {column.expected}, got null")
     return converted
@@ -225,7 +226,8 @@ def _decode_dictionary(array: pa.DictionaryArray, limits: LimitSettings) -> pa.A
     if _is_text(array.dictionary.type):
         size = pc.sum(pc.take(pc.binary_length(array.dictionary), array.indices)).as_py() or 0
         if size > limits.body_bytes:
-            raise Problem(413, f"a dictionary column expands to {size} bytes; the limit is {limits.body_bytes}")
+            what = f"a dictionary column expands to {size} bytes"
+            raise Problem(413, exceeds(what, limits.body_bytes, "body_bytes"))
     return array.dictionary_decode()
 
 
@@ -234,7 +236,38 @@ def _cast(array: pa.Array, kind: pa.DataType, message: str) -> pa.Array:
         # Truncate to microseconds, as for JSON.
         return array.cast(options=pc.CastOptions(kind, allow_time_truncate=True))
     except pa.ArrowInvalid:
-        raise InvalidValueError(message) from None
+        raise InvalidValueError(f"{message}{_first_failing(array, kind)}") from None
+
+
+def _first_failing(array: pa.Array, kind: pa.DataType) -> str:
+    """Return the first value of `array` that cannot become `kind`, as an error shows it."""
+    options = pc.CastOptions(kind, allow_time_truncate=True)
+    while len(array) > 1:
+        half = len(array) // 2
+        try:
+            array[:half].cast(options=options)
+        except pa.ArrowInvalid:
+            array = array[:half]
+        else:
+            array = array[half:]
+    return _got(array)
+
+
+def _got(array: pa.Array) -> str:
+    """Return the first value of `array`, as an error shows it; empty if there is none in Python."""
+    return _shown(array, "got")
+
+
+def _such_as(array: pa.Array) -> str:
+    """Return an example of the values of `array`, which have a wrong type, as an error shows it."""
+    return _shown(array.drop_null(), "such as")
+
+
+def _shown(array: pa.Array, words: str) -> str:
+    try:
+        return f", {words} {show_value(array[0].as_py())}" if len(array) else ""
+    except (ValueError, OverflowError, pa.ArrowException):
+        return ""
 
 
 def _convert_floats(column: Column, kind: pa.DataType, array: pa.Array) -> pa.Array:
@@ -244,8 +277,9 @@ def _convert_floats(column: Column, kind: pa.DataType, array: pa.Array) -> pa.Ar
         if column.required:
             raise InvalidValueError(f"expected {column.expected}, got NaN")
         wide = pc.if_else(pc.is_nan(wide), pa.scalar(None, pa.float64()), wide)
-    if pc.any(pc.greater(pc.abs(wide), LARGEST[column.kind])).as_py():
-        raise InvalidValueError(f"is out of range for {column.kind}")
+    too_large = pc.greater(pc.abs(wide), LARGEST[column.kind])
+    if pc.any(too_large).as_py():
+        raise InvalidValueError(f"is out of range for {column.kind}{_got(array.filter(too_large))}")
     return wide.cast(kind, safe=False)
 
 
@@ -255,8 +289,9 @@ def _convert_times(column: Column, array: pa.Array) -> pa.Array:
         raise InvalidValueError(f"expected times with a time zone, got {of}")
     # Arrow stores UTC instants; ignore the zone, whose name can be anything.
     times = _cast(array.view(pa.timestamp(of.unit)), pa.timestamp("us"), "is out of range").cast(_UTC)
-    if pc.any(is_time_out_of_range(times)).as_py():
-        raise InvalidValueError("expected times from 1678 to 2261")
+    outside = is_time_out_of_range(times)
+    if pc.any(outside).as_py():
+        raise InvalidValueError(f"expected times from 1678 to 2261{_got(times.filter(outside))}")
     if column.required and times.null_count:
         raise InvalidValueError("must not be null")
     return times
@@ -288,7 +323,7 @@ def _check_value_count(array: pa.Array, limit: int) -> None:
     elif pa.types.is_nested(array.type):
         inner = array.flatten()
         if len(inner) > limit:
-            raise Problem(413, f"the lists of a column hold {len(inner)} values; the limit is {limit}")
+            raise Problem(413, exceeds(f"the lists of a column hold {len(inner)} values", limit, "body_bytes"))
         _check_value_count(inner, limit)
 
 
@@ -308,15 +343,15 @@ def _convert_tensors(column: Column, array: pa.Array) -> list[np.ndarray[Any, An
         raise InvalidValueError(f"expected {column.expected}, without nulls")
     if column.dtype in ("str", "object"):
         if not _is_text(array.type):
-            raise InvalidValueError(f"expected text, got {array.type}")
+            raise InvalidValueError(f"expected text, got {array.type}{_such_as(array)}")
         values = np.array(array.to_pylist(), dtype=column.dtype)
     else:
         dtype = np.dtype(column.dtype)
         numbers = array.to_numpy(zero_copy_only=False)
         if not np.can_cast(numbers.dtype, dtype, "safe"):
-            raise InvalidValueError(f"expected {column.dtype}, got {array.type}")
+            raise InvalidValueError(f"expected {column.dtype}, got {array.type}{_such_as(array)}")
         if dtype.kind == "f" and not np.isfinite(numbers).all():
-            raise InvalidValueError("expected finite numbers")
+            raise InvalidValueError(f"expected finite numbers{_got(array.filter(pa.array(~np.isfinite(numbers))))}")
         values = numbers.astype(dtype)
     values = values.reshape(shape)
     # The ellipsis keeps a single value an array.

@@ -9,6 +9,7 @@ from typing import Any, cast
 from ..contract.columns import InvalidValueError, parse_time
 from ..contract.field_errors import invalid_field, invalid_fields, printable, raise_field_errors
 from ..contract.model_contract import Contract
+from ..http import limit_errors
 from ..http.errors import FieldError, Problem
 from ..settings import LimitSettings
 
@@ -34,17 +35,17 @@ Rows = list[tuple[Any, ...]]
 
 def too_many_rows(rows: int, limits: LimitSettings) -> Problem:
     """Return the 413 for a request with `rows` rows."""
-    return Problem(413, f"{rows} rows exceed the limit of {limits.rows} rows in one request")
+    return limit_errors.too_many_rows(rows, limits.rows)
 
 
 def too_many_columns(columns: int, limits: LimitSettings) -> Problem:
     """Return the 413 for a request with `columns` columns or inputs."""
-    return Problem(413, f"{columns} columns exceed the limit of {limits.columns} columns in one request")
+    return limit_errors.too_many_columns(columns, limits.columns)
 
 
 def text_too_long(length: int, limits: LimitSettings) -> InvalidValueError:
     """Return the error for a string of `length` characters."""
-    return InvalidValueError(f"a string has {length} characters; the limit is {limits.text}")
+    return InvalidValueError(limit_errors.text_too_long(length, limits.text))
 
 
 def check_column_names(contract: Contract, names: Sequence[str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 
 from ..http.errors import Problem
+from ..http.limit_errors import too_large
 
 ENCODINGS = ("gzip", "deflate")
 _MAX_ENCODINGS = 2
@@ -43,7 +44,7 @@ def _gunzip(body: bytes, limit: int) -> bytes:
     size = 0
     rest = body
     for _ in range(_MAX_MEMBERS):
-        part, rest = _decompress_stream(rest, _GZIP, limit - size)
+        part, rest = _decompress_stream(rest, _GZIP, limit, size)
         parts.append(part)
         size += len(part)
         if not rest:
@@ -59,8 +60,16 @@ def _inflate(body: bytes, limit: int) -> bytes:
     return decompressed
 
 
-def _decompress_stream(body: bytes, bits: int, limit: int) -> tuple[bytes, bytes]:
-    """Return the content of the compressed stream at the start of `body`, and the bytes after it."""
+def _decompress_stream(body: bytes, bits: int, allowed: int, size: int = 0) -> tuple[bytes, bytes]:
+    """Return the content of the compressed stream at the start of `body`, and the bytes after it.
+
+    Args:
+        body: as received.
+        bits: of zlib's window, which select the format.
+        allowed: maximum size of the decompressed body.
+        size: of the part that is already decompressed.
+    """
+    limit = allowed - size
     stream = zlib.decompressobj(bits)
     try:
         # One byte more than allowed, to detect streams that go on after the limit.
@@ -68,7 +77,7 @@ def _decompress_stream(body: bytes, bits: int, limit: int) -> tuple[bytes, bytes
     except zlib.error:
         raise Problem(400, "the body is not compressed as its Content-Encoding says") from None
     if len(content) > limit:
-        raise Problem(413, f"the decompressed body exceeds {limit} bytes", headers={"Connection": "close"})
+        raise too_large(f"the decompressed body has more than {allowed} bytes", allowed)
     if not stream.eof:
         raise Problem(400, "the compressed body is truncated")
     return content, stream.unused_data

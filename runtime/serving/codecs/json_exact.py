@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from ..contract.columns import Column, InvalidValueError
-from ..contract.field_errors import invalid_field, join_path, printable, raise_field_errors, type_name
+from ..contract.field_errors import invalid_field, join_path, printable, raise_field_errors, show_value
 from ..contract.model_contract import Contract
 from ..contract.params import read_params
 from ..http.errors import FieldError, Problem
@@ -80,7 +80,7 @@ def read_records(contract: Contract, records: Any, at: str, limits: LimitSetting
             break
         where = f"{at}[{index}]"
         if not isinstance(record, dict):
-            errors.append(FieldError(where, f"expected an object, got {type_name(record)}"))
+            errors.append(FieldError(where, f"expected an object, got {show_value(record)}"))
             continue
         members = cast("dict[str, Any]", record)
         if len(members) > limits.columns:
@@ -169,7 +169,7 @@ def _convert_column(
 def _read_split(contract: Contract, split: Any, limits: LimitSettings) -> Batch:
     at = "dataframe_split"
     if not isinstance(split, dict):
-        raise invalid_field(at, f"expected an object, got {type_name(split)}")
+        raise invalid_field(at, f"expected an object, got {show_value(split)}")
     members = cast("dict[str, Any]", split)
     unknown = [key for key in members if key not in ("columns", "data", "index")]
     raise_field_errors([FieldError(join_path(at, key), "unknown key") for key in unknown])
@@ -199,7 +199,7 @@ def _row_labels(given: Any, rows: int, errors: list[FieldError]) -> list[Any] | 
         return None
     for position, label in enumerate(labels):
         if type(label) not in (str, int, float) or (type(label) is not str and abs(label) >= 1 << 63):
-            errors.append(FieldError(f"{at}[{position}]", f"expected text or a number, got {type_name(label)}"))
+            errors.append(FieldError(f"{at}[{position}]", f"expected text or a number, got {show_value(label)}"))
             return None
     return None if is_default_index(labels) else labels
 

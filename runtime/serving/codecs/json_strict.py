@@ -7,9 +7,10 @@ from typing import Any, NoReturn, cast
 
 from ..contract.field_errors import invalid_field, join_path, printable
 from ..http.errors import FieldError, Problem
+from ..http.limit_errors import text_too_long
 
 _DEPTH = 16
-_TEXT = 100_000
+_TEXT = 1_000_000
 _WALKED = (str, dict, list)
 _WALKED_TYPES = frozenset(_WALKED)
 
@@ -88,7 +89,7 @@ def _check_limits(document: Any, depth: int, text: int) -> None:
         for path, value in level:
             if isinstance(value, str):
                 if len(value) > text:
-                    raise invalid_field(path or "body", f"a string has {len(value)} characters; the limit is {text}")
+                    raise invalid_field(path or "body", text_too_long(len(value), text))
             elif nesting > depth:
                 raise Problem(400, f"the body is nested more than {depth} levels deep")
             elif isinstance(value, dict):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from ..contract.columns import BITS, LARGEST, Column, InvalidValueError
-from ..contract.field_errors import invalid_field, printable
+from ..contract.field_errors import invalid_field, printable, show_value
 from ..engines.outputs import plain
 from ..http.errors import Problem
 from ..inference.batch import Outputs
@@ -37,6 +38,10 @@ DATATYPES = {
 }
 _NAMES = {dtype: name for name, dtype in DATATYPES.items()} | {"object": "BYTES"}
 _KINDS = {"boolean": "BOOL", "integer": "INT32", "long": "INT64", "float": "FP32", "double": "FP64"}
+BASE64, DATETIME, DICT, NUMPY, PANDAS, PANDAS_JSON, TEXT = "base64", "datetime", "dict", "np", "pd", "pd_json", "str"
+CONTENT_TYPES = (BASE64, DATETIME, DICT, NUMPY, PANDAS, PANDAS_JSON, TEXT)
+"""The content types of MLServer's codecs."""
+
 _LENGTH = struct.Struct("<I")
 _SMALL = 16
 # Larger integers lose digits as floats.
@@ -49,7 +54,9 @@ class Tensor:
 
     Attributes:
         at: its path in the request.
-        flat: the values in row-major order: an array of the datatype, or a list of strings, bytes and nulls.
+        flat: the values in row-major order: an array of the datatype, or a list of strings, bytes and nulls; with the
+            content type `pd_json`, a list of JSON values.
+        content_type: how the client's codec meant the values; empty if the request does not say.
     """
 
     name: str
@@ -57,6 +64,7 @@ class Tensor:
     shape: tuple[int, ...]
     at: str
     flat: Values
+    content_type: str = ""
 
 
 def datatype_of(column: Column) -> str:
@@ -155,25 +163,40 @@ def column_values(column: Column, tensor: Tensor, limits: LimitSettings, *, whol
 
 
 def _convert_value(column: Column, tensor: Tensor, value: Any, limits: LimitSettings, *, whole: bool) -> Any:
+    content_type = tensor.content_type
+    if content_type == PANDAS_JSON and tensor.datatype == "BYTES":
+        return column.convert(value)
     if isinstance(value, bytes):
         if column.kind == "binary":
             return value
         try:
             value = value.decode()
         except UnicodeDecodeError:
-            raise InvalidValueError(f"{printable(column.name)} is not UTF-8") from None
+            raise InvalidValueError(f"{printable(column.name)} is not UTF-8, got {show_value(value)}") from None
         if len(value) > limits.text:
             raise text_too_long(len(value), limits)
     elif value is not None and tensor.datatype != "BYTES":
         # Numbers of the datatype, in a list because others are null.
         array = _convert_array(column, np.array([value], DATATYPES[tensor.datatype]), whole=whole)
         return array.tolist()[0] if isinstance(array, np.ndarray) else array[0]
-    if column.kind == "json" and isinstance(value, str):
+    if content_type == DATETIME and column.kind == "datetime" and isinstance(value, str):
+        value = _with_zone(value)
+    is_plain_text = content_type == TEXT and (column.spec or {}).get("type") == "any"
+    if column.kind == "json" and isinstance(value, str) and not is_plain_text:
         try:
             value = parse_any(value, depth=limits.depth, text=limits.text)
         except Problem as problem:
             raise InvalidValueError(f"{printable(column.name)}: {problem.detail}") from None
     return column.convert(value)
+
+
+def _with_zone(text: str) -> str:
+    """Return the time `text` in UTC if it has no zone: MLServer's codec writes Python's times without one."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return text if moment.tzinfo is not None else moment.replace(tzinfo=UTC).isoformat()
 
 
 def _convert_array(column: Column, array: np.ndarray[Any, Any], *, whole: bool) -> Values:
@@ -186,15 +209,14 @@ def _convert_array(column: Column, array: np.ndarray[Any, Any], *, whole: bool) 
                 return small
         numbers = array.astype(np.float64)
         missing = np.isnan(numbers)
+        too_large = np.abs(numbers) > LARGEST[kind]
+        if too_large.any():
+            raise InvalidValueError(f"{name} is out of range for {kind}, got {_first(array, too_large)}")
         if missing.any():
             if column.required:
                 raise InvalidValueError(f"{name} must not be NaN")
             # A numeric tensor has no null; NaN stands for it.
-            if not (np.abs(numbers[~missing]) <= LARGEST[kind]).all():
-                raise InvalidValueError(f"{name} is out of range for {kind}")
             return [None if number != number else number for number in numbers.tolist()]
-        if not (np.abs(numbers) <= LARGEST[kind]).all():
-            raise InvalidValueError(f"{name} is out of range for {kind}")
         return numbers
     if kind in BITS and (of in "iu" or (whole and of == "f")):
         low, high = -(1 << BITS[kind]), (1 << BITS[kind]) - 1
@@ -202,42 +224,66 @@ def _convert_array(column: Column, array: np.ndarray[Any, Any], *, whole: bool) 
         if of == "f":
             if not column.required:
                 values = [None if number != number else number for number in values]
-            if not all(number is None or (abs(number) < 1 << 53 and number.is_integer()) for number in values):
-                raise InvalidValueError(f"{name} must be {column.expected}")
+            for number in values:
+                if number is not None and not (abs(number) < 1 << 53 and number.is_integer()):
+                    raise InvalidValueError(f"{name} must be {column.expected}, got {show_value(number)}")
             values = [None if number is None else int(number) for number in values]
-        if not all(number is None or low <= number <= high for number in values):
-            raise InvalidValueError(f"{name} is out of range for {kind}")
+        for number in values:
+            if number is not None and not low <= number <= high:
+                raise InvalidValueError(f"{name} is out of range for {kind}, got {show_value(number)}")
         return values if None in values else np.array(values, np.int64)
     if kind == "boolean" and of == "b":
         return array
-    raise InvalidValueError(f"{name} must be {datatype_of(column)}, got {_NAMES[array.dtype.name]}")
+    got = f"{_NAMES[array.dtype.name]}, such as {show_value(array.tolist()[0])}"
+    raise InvalidValueError(f"{name} must be {datatype_of(column)}, got {got}")
 
 
-def to_tensor(outputs: Values) -> tuple[str, list[int], Values]:
-    """Return the datatype, shape and values (in row-major order) of a column of outputs.
+def _first(array: np.ndarray[Any, Any], wrong: np.ndarray[Any, Any]) -> str:
+    return show_value(array[wrong].tolist()[0])
 
-    An array keeps its datatype. A list of numbers of one type is INT64, UINT64, FP64 or BOOL; nulls in it are NaN. All
-    other values are BYTES: text as it is, times in ISO 8601, other values as JSON.
+
+class OutputTensor(NamedTuple):
+    """A column of outputs as a tensor.
+
+    Attributes:
+        values: in row-major order.
+        content_type: with which codec MLServer's clients decode it.
+    """
+
+    datatype: str
+    shape: list[int]
+    values: Values
+    content_type: str
+
+
+def to_tensor(outputs: Values) -> OutputTensor:
+    """Return a column of outputs as a tensor.
+
+    An array keeps its datatype. A list of numbers of one type is INT64, UINT64, FP64 or BOOL; nulls in it are NaN.
+    Text and times are BYTES: text as it is, times in ISO 8601. Everything else is JSON in BYTES.
     """
     if isinstance(outputs, np.ndarray) and outputs.dtype.name in _NAMES and outputs.dtype != object:
-        return _NAMES[outputs.dtype.name], list(outputs.shape), outputs
+        return OutputTensor(_NAMES[outputs.dtype.name], list(outputs.shape), outputs, NUMPY)
     values = plain(outputs) if isinstance(outputs, np.ndarray) else outputs
     shape, flat = _shape_and_leaves(values)
     array = _numbers(flat)
     if array is not None:
-        return _NAMES[array.dtype.name], shape, array
+        return OutputTensor(_NAMES[array.dtype.name], shape, array, NUMPY)
     flat = text_with_nulls(flat)
     if set(map(type, flat)) <= {str, type(None)}:
-        return "BYTES", shape, flat
-    return "BYTES", [len(values)], [value if isinstance(value, str) else json_text(value) for value in values]
+        # MLServer's codec of times takes no null.
+        is_time = isinstance(outputs, np.ndarray) and outputs.dtype.kind == "M" and None not in flat
+        return OutputTensor("BYTES", shape, flat, DATETIME if is_time else TEXT)
+    # Text too: the text "1" is not the number 1.
+    return OutputTensor("BYTES", [len(values)], [json_text(value) for value in values], PANDAS_JSON)
 
 
 def output_tensors(outputs: Outputs, output: str) -> list[dict[str, Any]]:
     """Return name, datatype and shape of the tensors of `outputs`; a size that depends on the request is -1."""
     found: list[dict[str, Any]] = []
     for name, values in output_columns(outputs, output):
-        datatype, shape, _ = to_tensor(values)
-        found.append({"name": name, "datatype": datatype, "shape": [-1, *shape[1:]]})
+        tensor = to_tensor(values)
+        found.append({"name": name, "datatype": tensor.datatype, "shape": [-1, *tensor.shape[1:]]})
     return found
 
 

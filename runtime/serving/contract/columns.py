@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from ..http.errors import FieldError
-from .field_errors import printable, type_name
+from .field_errors import printable, show_value
 
 Kind = Literal[
     "boolean", "integer", "long", "float", "double", "string", "binary", "datetime", "tensor", "json"
@@ -23,6 +23,8 @@ BITS = {"integer": 31, "long": 63}
 LARGEST = {"float": float(np.finfo(np.float32).max), "double": float(np.finfo(np.float64).max)}
 FIRST_TIME, LAST_TIME = datetime(1678, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC)
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+# The Python types of valid JSON values, by numpy's kind.
+_JSON_TYPES: dict[str, tuple[type, ...]] = {"U": (str,), "b": (bool,), "i": (int,), "u": (int,), "f": (int, float)}
 _MOMENT = re.compile(
     r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d(:\d\d(\.\d{1,6}(?P<nanoseconds>\d{0,3}))?)?(?P<zone>[Zz]|[+-]\d\d:\d\d)?)?",
     re.ASCII,
@@ -142,8 +144,9 @@ class Column:
                 return np.array(flat, dtype=dtype)
             if (dtype.kind in "iu" and kinds <= {int}) or (dtype.kind == "f" and kinds <= {int, float}):
                 return self._number_array(flat, dtype)
-        got = ", ".join(sorted(type_name(next(item for item in flat if type(item) is kind)) for kind in kinds))
-        raise InvalidValueError(f"{printable(self.name)} must be {self.expected}, got {got}")
+        accepted = _JSON_TYPES["U" if self.dtype in ("str", "object") else np.dtype(self.dtype).kind]
+        wrong = next(item for item in flat if type(item) not in accepted)
+        raise InvalidValueError(f"{printable(self.name)} must be {self.expected}, got {show_value(wrong)}")
 
     def _number_array(self, flat: list[Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         limits: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
@@ -154,7 +157,11 @@ class Column:
             numbers = None
         # This form is false for NaN.
         if numbers is None or not bool(((numbers >= limits.min) & (numbers <= limits.max)).all()):
-            raise InvalidValueError(f"{printable(self.name)} is out of range for {self.dtype}")
+            # Python's own numbers: a huge integer has no numpy type.
+            plain = _JSON_TYPES[dtype.kind][-1]
+            low, high = plain(limits.min), plain(limits.max)
+            wrong = next(number for number in flat if not low <= number <= high)
+            raise InvalidValueError(f"{printable(self.name)} is out of range for {self.dtype}, got {show_value(wrong)}")
         return numbers.astype(dtype)
 
 
@@ -169,7 +176,7 @@ def convert_scalar(kind: str, value: Any, name: str, expected: str) -> Any:
         if of is float or of is int:
             # Compared before conversion: a huge integer has no float.
             if not abs(value) <= LARGEST[kind]:
-                raise InvalidValueError(f"{name} is out of range for {kind}")
+                raise InvalidValueError(f"{name} is out of range for {kind}, got {show_value(value)}")
             return float(value)
     elif kind in BITS:
         if of is float and value.is_integer():
@@ -177,7 +184,7 @@ def convert_scalar(kind: str, value: Any, name: str, expected: str) -> Any:
             value, of = int(value), int
         if of is int:
             if not -(1 << BITS[kind]) <= value < 1 << BITS[kind]:
-                raise InvalidValueError(f"{name} is out of range for {kind}")
+                raise InvalidValueError(f"{name} is out of range for {kind}, got {show_value(value)}")
             return value
     elif kind == "boolean":
         if of is bool:
@@ -186,7 +193,7 @@ def convert_scalar(kind: str, value: Any, name: str, expected: str) -> Any:
         if kind == "datetime":
             return parse_moment(value, name)
         return _decode_base64(value, name) if kind == "binary" else _check_text(value, name)
-    raise InvalidValueError(f"{name} must be {expected}, got {type_name(value)}")
+    raise InvalidValueError(f"{name} must be {expected}, got {show_value(value)}")
 
 
 def convert_json(value: Any, spec: Mapping[str, Any], name: str) -> Any:
@@ -204,11 +211,11 @@ def convert_json(value: Any, spec: Mapping[str, Any], name: str) -> Any:
         return None
     if kind == "array":
         if not isinstance(value, list):
-            raise InvalidValueError(f"{name} must be a list, got {type_name(value)}")
+            raise InvalidValueError(f"{name} must be a list, got {show_value(value)}")
         return [convert_json(item, spec["items"], f"{name}[{at}]") for at, item in enumerate(cast("list[Any]", value))]
     if kind in ("object", "map"):
         if not isinstance(value, dict):
-            raise InvalidValueError(f"{name} must be an object, got {type_name(value)}")
+            raise InvalidValueError(f"{name} must be an object, got {show_value(value)}")
         members = cast("dict[str, Any]", value)
         if kind == "map":
             return {
@@ -244,7 +251,7 @@ def _check_json(value: Any, name: str) -> Any:
         return value
     if isinstance(value, str):
         return _check_text(value, name)
-    raise InvalidValueError(f"{name} must be a JSON value, got {type_name(value)}")
+    raise InvalidValueError(f"{name} must be a JSON value, got {show_value(value)}")
 
 
 def _check_text(value: str, name: str) -> str:
@@ -260,7 +267,7 @@ def _decode_base64(value: str, name: str) -> bytes:
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
-        raise InvalidValueError(f"{name} is not base64") from None
+        raise InvalidValueError(f"{name} is not base64, got {show_value(value)}") from None
 
 
 def parse_moment(text: Any, name: str) -> datetime:
@@ -271,16 +278,18 @@ def parse_moment(text: Any, name: str) -> datetime:
     """
     found = _MOMENT.fullmatch(text) if isinstance(text, str) else None
     if found is None:
-        raise InvalidValueError(f"{name} must be {EXPECTED['datetime']}, or a date")
+        raise InvalidValueError(f"{name} must be {EXPECTED['datetime']}, or a date, got {show_value(text)}")
     if (found["nanoseconds"] or "").strip("0"):
-        raise InvalidValueError(f"{name} is finer than a microsecond, the unit in which values are kept")
+        raise InvalidValueError(
+            f"{name} is finer than a microsecond, the unit in which values are kept, got {show_value(text)}"
+        )
     try:
         moment = datetime.fromisoformat(text.upper())
         moment = moment.astimezone(UTC) if found["zone"] else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise InvalidValueError(f"{name} must be {EXPECTED['datetime']}, or a date") from None
+        raise InvalidValueError(f"{name} must be {EXPECTED['datetime']}, or a date, got {show_value(text)}") from None
     if not FIRST_TIME <= moment < LAST_TIME:
-        raise InvalidValueError(f"{name} must be from 1678 to 2261")
+        raise InvalidValueError(f"{name} must be from 1678 to 2261, got {show_value(text)}")
     return moment
 
 
@@ -297,7 +306,10 @@ def parse_rfc3339(text: Any) -> datetime:
             moment = None
         if moment is not None and FIRST_TIME <= moment < LAST_TIME:
             return moment
-    raise InvalidValueError("expected an RFC 3339 time with an offset, such as 2013-07-01T12:00:00Z, from 1678 to 2261")
+    raise InvalidValueError(
+        "expected an RFC 3339 time with an offset, such as 2013-07-01T12:00:00Z, from 1678 to 2261, "
+        f"got {show_value(text)}"
+    )
 
 
 def parse_time(text: Any, field: str) -> datetime:

@@ -62,7 +62,7 @@ def column_schema(column: Column, limits: LimitSettings) -> dict[str, Any]:
         schema = _json(column.spec or {"type": "any"}, limits)
     else:
         schema = _scalar(column.kind, limits)
-    return schema if column.required else _nullable(schema)
+    return schema if column.required else nullable(schema)
 
 
 def params_schema(contract: Contract, limits: LimitSettings) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def params_schema(contract: Contract, limits: LimitSettings) -> dict[str, Any]:
 
 
 def _param(param: Param, limits: LimitSettings) -> dict[str, Any]:
-    schema = _json(param.spec, limits) if param.spec is not None else _nullable(_scalar(param.kind, limits))
+    schema = _json(param.spec, limits) if param.spec is not None else nullable(_scalar(param.kind, limits))
     return array_schema(schema) if param.is_list else schema
 
 
@@ -118,10 +118,15 @@ def output_schema(kind: pa.DataType) -> dict[str, Any]:
         return {"type": "integer"}
     if types.is_floating(kind):
         return {"type": "number", "format": "double"}
+    if types.is_struct(kind):
+        return object_schema({field.name: nullable(output_schema(field.type)) for field in kind})
     return {"type": "string"} if types.is_string(kind) else {}
 
 
-def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
+def nullable(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a value that may be null."""
+    if not schema:
+        return schema
     if isinstance(schema.get("type"), str):
         return {**schema, "type": [schema["type"], "null"]}
     return {"anyOf": [schema, {"type": "null"}]}
@@ -164,7 +169,7 @@ def _json(spec: Mapping[str, Any], limits: LimitSettings) -> dict[str, Any]:
 
 def _optional_json(spec: Mapping[str, Any], limits: LimitSettings) -> dict[str, Any]:
     schema = _json(spec, limits)
-    return schema if spec.get("required", True) or spec["type"] == "any" else _nullable(schema)
+    return schema if spec.get("required", True) or spec["type"] == "any" else nullable(schema)
 
 
 def _tensor(column: Column, limits: LimitSettings) -> dict[str, Any]:

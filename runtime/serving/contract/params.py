@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..http.errors import FieldError
 from .columns import EXPECTED, InvalidValueError, convert_json, convert_scalar, parse_moment
-from .field_errors import invalid_field, join_path, printable, raise_field_errors, type_name
+from .field_errors import invalid_field, join_path, printable, raise_field_errors, show_value
 
 if TYPE_CHECKING:
     from .model_contract import Contract
@@ -71,7 +71,7 @@ class Param:
         if not self.is_list:
             return self._convert(value, printable(self.name))
         if not isinstance(value, list):
-            raise InvalidValueError(f"{printable(self.name)} must be {self.expected}, got {type_name(value)}")
+            raise InvalidValueError(f"{printable(self.name)} must be {self.expected}, got {show_value(value)}")
         items = cast("list[Any]", value)
         return [self._convert(item, f"{printable(self.name)}[{at}]") for at, item in enumerate(items)]
 
@@ -100,7 +100,7 @@ def read_params(contract: Contract, given: Any, at: str = "params") -> Mapping[s
     if given is None or given == {}:
         return contract.default_params
     if not isinstance(given, dict):
-        raise invalid_field(at, f"expected an object, got {type_name(given)}")
+        raise invalid_field(at, f"expected an object, got {show_value(given)}")
     known = {param.name: param for param in contract.params or ()}
     takes = f"the model takes {', '.join(map(printable, known))}" if known else "the model takes no parameters"
     errors: list[FieldError] = []

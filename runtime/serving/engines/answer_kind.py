@@ -11,8 +11,8 @@ from .sample_rows import Row
 _REPEATED = 3
 
 
-def answer_kind(engine: Engine, rows: Sequence[Row], outputs: Outputs) -> tuple[bool, bool]:
-    """Return whether an answer belongs to the request as a whole, and whether a list of arrays is one of targets.
+def answer_kind(engine: Engine, rows: Sequence[Row], outputs: Outputs) -> tuple[bool, str]:
+    """Return whether an answer belongs to the request as a whole, and its form (empty for an array or a list).
 
     The model is also called with a single row and with other numbers of rows: one number can agree by chance.
 
@@ -34,6 +34,6 @@ def answer_kind(engine: Engine, rows: Sequence[Row], outputs: Outputs) -> tuple[
         except Exception:  # noqa: BLE001, S112 - it may refuse another number of rows; those that it accepts decide
             continue
     by_request = any(isinstance(each, Answer) and each.rows is None for each in answers)
-    # An array for each row only looks like targets if there are as many rows as arrays.
+    # Arrays for each row only look like targets if there are as many rows as arrays, so the last answer decides.
     last = answers[-1]
-    return by_request, targets is not None and isinstance(last, Answer) and last.form == "targets"
+    return by_request, last.form if isinstance(last, Answer) else ""

@@ -21,13 +21,13 @@ class CompiledEngine:
     """The engine of a compiled model.
 
     Args:
-        spec: of the engine, from preparation: `name`, `mergeable`, `plan`, `kernel` and `finish`.
+        spec: of the engine, from preparation: `name`, `plan`, `kernel` and `finish`.
         folder: of the compiled files.
     """
 
     def __init__(self, spec: Mapping[str, Any], folder: Path) -> None:
         self.name = str(spec["name"])
-        self.mergeable = bool(spec["mergeable"])
+        self.mergeable = False
         self._plan = PipelinePlan(spec["plan"])
         self._finish = _finish(spec["finish"])
         self._kernel = open_kernel(self.name, spec["kernel"], folder)

@@ -86,7 +86,7 @@ class SelectionTask:
     @property
     def original_spec(self) -> dict[str, Any]:
         """The spec of the original as an engine."""
-        return {"name": self.original.name, "mergeable": self.original.mergeable}
+        return {"name": self.original.name}
 
 
 def select_engine(model: Any, method: str, task: SelectionTask) -> EngineChoice:

@@ -1,7 +1,7 @@
-"""Reads a model's `MLmodel` file and refuses models that may hold a pickle: nothing is ever unpickled.
+"""Reads a model's `MLmodel` file and refuses models that may hold a pickle, unless the user trusts pickles.
 
 A pickle can run any code, and MLflow loads some pickles without a warning. So only storage formats are accepted that
-never read a pickle, according to MLflow's source. `forbid_pickle` makes MLflow itself refuse pickles too.
+never read a pickle, according to MLflow's source. `limit_pickle` makes MLflow itself refuse pickles too.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ import yaml
 
 from .errors import UnfitError
 
-_SWITCH = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
+PICKLE_SWITCH = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 _SCALARS = frozenset({"boolean", "integer", "long", "float", "double", "string", "binary", "datetime"})
 # Flavours whose loader reads only files in the library's own format (mlflow 3.17).
 _PLAIN = {
@@ -40,6 +40,16 @@ _FROM_CODE = (
     "mlflow.pyfunc.loaders.chat_model",
     "mlflow.pyfunc.loaders.responses_agent",
 )
+_WAYS_OUT = (
+    "if you trust its author, let it run code as the server's user: --trust pickle for serve and score, or "
+    "serve.trust: [pickle] in the stack config; or write a version without a pickle: "
+)
+_FOR_SCIKIT = "tidemill convert MODEL@VERSION (for scikit-learn models)"
+_AS_CODE = "log it as a model from code: python_model is the path of a file that calls set_model"
+_OTHER_WAYS = {
+    **dict.fromkeys(_FROM_CODE, f"{_FOR_SCIKIT}, or {_AS_CODE}"),
+    "mlflow.sklearn": "tidemill convert MODEL@VERSION",
+}
 # To trust a type from one of these modules would be to trust everything.
 _NEVER_TRUSTED = frozenset(
     {
@@ -156,56 +166,55 @@ class MLmodel:
         text = self.signature.get("params")
         return json.loads(text) if text else None
 
-    def check(self) -> None:
+    def pickle_reason(self) -> str | None:
+        """Return why loading the model may read a pickle, or None if it reads none."""
+        flavor, loader, function = self.flavor, self.loader, self.function
+        if loader in _FROM_CODE:
+            pickled = [str(function[key]) for key in ("python_model",) if key in function]
+            pickled += [path.name for path in self.folder.glob("*.pkl")]
+            if "model_code_path" in function and not pickled:
+                return None
+            return f"the model is stored as a pickle ({', '.join(pickled) or 'python_model'})"
+        if loader not in _PLAIN:
+            return f"the model is loaded by {loader}, which may read a pickle"
+        stored = flavor.get("serialization_format", "pickle")
+        kind = str(flavor.get("model_class") or "")
+        if loader == "mlflow.sklearn" and stored != "skops":
+            return f"the model is stored as {loader} with {stored}, which may hold a pickle"
+        if loader == "mlflow.lightgbm" and kind not in ("", "lightgbm.basic.Booster") and stored != "skops":
+            return f"the model is stored as {kind} with {stored}, which may hold a pickle"
+        if loader == "mlflow.xgboost" and kind and not kind.startswith("xgboost."):
+            return f"the model is a {kind}, which is not a class of xgboost"
+        return None
+
+    def pickle_switch(self, trust: Sequence[str] = ()) -> str:
+        """Return the value of MLflow's switch. MLflow treats skops like a pickle; `check` has checked its types."""
+        allowed = "pickle" in trust or self.flavor.get("serialization_format") == "skops"
+        return "true" if allowed else "false"
+
+    def check(self, trust: Sequence[str] = ()) -> None:
         """Refuse a model that may hold a pickle, or that unpacks to far more than its size.
+
+        Args:
+            trust: what its files may hold; `pickle` accepts pickles.
 
         Raises:
             UnfitError: the model may hold a pickle, its storage format is unknown, or one of its files is a zip bomb or
                 a damaged archive.
         """
-        loader = self.loader
-        if loader in _FROM_CODE:
-            self._check_code()
-        elif loader not in _PLAIN:
-            raise UnfitError(
-                f"the model is loaded by {loader}, which may read a pickle",
-                hint="log it as a model from code, or with one of "
-                f"{', '.join(sorted(_PLAIN))} (run.log_model does for scikit-learn)",
-            )
+        if "pickle" not in trust and (reason := self.pickle_reason()) is not None:
+            raise UnfitError(reason, hint=_WAYS_OUT + _OTHER_WAYS.get(self.loader, _FOR_SCIKIT))
         # MLflow takes only the file name of `model_code_path`.
         for name in ("data", "model_path", "code"):
             if isinstance(value := self.function.get(name), str):
                 self.path_of(value)
-        self._check_format()
-        self._check_archives()
-
-    def _check_code(self) -> None:
-        function = self.function
-        pickled = [str(function[key]) for key in ("python_model",) if key in function]
-        pickled += [path.name for path in self.folder.glob("*.pkl")]
-        if "model_code_path" not in function or pickled:
-            raise UnfitError(
-                f"the model is stored as a pickle ({', '.join(pickled) or 'python_model'})",
-                hint="log it as a model from code: python_model is the path of a file that calls set_model",
-            )
-
-    def _check_format(self) -> None:
-        flavor, loader = self.flavor, self.loader
-        stored = flavor.get("serialization_format", "pickle")
-        kind = str(flavor.get("model_class") or "")
-        hint = "log it with skops (run.log_model does)"
-        if loader == "mlflow.sklearn" and stored != "skops":
-            raise UnfitError(f"the model is stored as {loader} with {stored}, which may hold a pickle", hint=hint)
-        if loader == "mlflow.lightgbm" and kind not in ("", "lightgbm.basic.Booster") and stored != "skops":
-            raise UnfitError(f"the model is stored as {kind} with {stored}, which may hold a pickle", hint=hint)
-        if loader == "mlflow.xgboost" and kind and not kind.startswith("xgboost."):
-            raise UnfitError(f"the model is a {kind}, which is not a class of xgboost")
         for name in self.trusted_types:
             if name.partition(".")[0] in _NEVER_TRUSTED and name not in _HARMLESS:
                 raise UnfitError(
                     f"the model requires trust in {name}, which can run any code",
                     hint="build the model without it",
                 )
+        self._check_archives()
 
     def _check_archives(self) -> None:
         """Check the sizes that the archives declare; `zipfile` reads no more of an entry than its declared size."""
@@ -235,15 +244,14 @@ def _spec(spec: Mapping[str, Any]) -> SimpleNamespace:
 
 
 @contextmanager
-def forbid_pickle(mlmodel: MLmodel) -> Generator[None]:
-    """Make MLflow refuse pickles. It then refuses skops too, so allow those for a checked skops model."""
-    before = os.environ.get(_SWITCH)
-    skops = mlmodel.flavor.get("serialization_format") == "skops"
-    os.environ[_SWITCH] = "true" if skops else "false"
+def limit_pickle(mlmodel: MLmodel, trust: Sequence[str] = ()) -> Generator[None]:
+    """Make MLflow refuse pickles, unless they are trusted."""
+    before = os.environ.get(PICKLE_SWITCH)
+    os.environ[PICKLE_SWITCH] = mlmodel.pickle_switch(trust)
     try:
         yield
     finally:
         if before is None:
-            del os.environ[_SWITCH]
+            del os.environ[PICKLE_SWITCH]
         else:
-            os.environ[_SWITCH] = before
+            os.environ[PICKLE_SWITCH] = before

@@ -13,7 +13,7 @@ import json
 import logging
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -28,7 +28,7 @@ from .outputs import Answer
 
 if TYPE_CHECKING:
     from ..inference.batch import Outputs
-    from ..settings import CompileSettings, IsolationSettings
+    from ..settings import CompileSettings, IsolationSettings, Trusted
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +58,45 @@ class HasPreparationSettings(Protocol):
         """What to do if the model's requirements differ from the server's."""
         ...
 
+    @property
+    def trust(self) -> Sequence[Trusted]:
+        """What the model's files may hold."""
+        ...
+
+
+@dataclass(frozen=True)
+class Independence:
+    """Whether the answer for a row is the same whatever other rows are in the call, as far as preparation knows.
+
+    Attributes:
+        unknown: why it is not known from the model's classes; empty if it is known.
+        declared: what the model's metadata declares; None if nothing.
+        contradiction: how the answers for its sample contradict it; empty if they do not.
+    """
+
+    unknown: str = "it was not prepared"
+    declared: bool | None = None
+    contradiction: str = ""
+
+    def decide(self, setting: bool | None) -> tuple[bool, str]:
+        """Return whether the rows are taken as independent, and why not.
+
+        Args:
+            setting: `batch.rows_independent`, which overrides the metadata of the model.
+        """
+        declared = self.declared if setting is None else setting
+        if declared is False:
+            where = "its metadata" if setting is None else "batch.rows_independent"
+            return False, f"{where} declares that its rows depend on each other"
+        if self.contradiction:
+            return False, self.contradiction
+        if declared or not self.unknown:
+            return True, ""
+        return False, (
+            f"it is not known that its rows are independent ({self.unknown}); if they are, declare it with "
+            "batch.rows_independent: true"
+        )
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -73,8 +112,9 @@ class Prepared:
         example: at most five rows, by column, as JSON values.
         target: the contract of its labels.
         by_request: whether an answer belongs to its request as a whole: the model does not return one value per row.
-        has_targets: whether a list of arrays has one array for each target, not for each row.
+        form: the form of its answers, one of `outputs.FORMS`, or empty for an array or a list.
         tensors: name, datatype and shape of its output tensors.
+        independence: whether its rows are independent.
     """
 
     made_for: Mapping[str, Any]
@@ -86,8 +126,9 @@ class Prepared:
     example: list[dict[str, Any]]
     target: Target = field(default_factory=Target)
     by_request: bool = False
-    has_targets: bool = False
+    form: str = ""
     tensors: Sequence[Mapping[str, Any]] = ()
+    independence: Independence = field(default_factory=Independence)
 
     @classmethod
     def read(cls, folder: Path) -> Prepared | None:
@@ -104,8 +145,9 @@ class Prepared:
                 example=raw["example"],
                 target=Target.from_json(raw.get("target")),
                 by_request=raw["by_request"],
-                has_targets=raw["has_targets"],
+                form=raw["form"],
                 tensors=raw["tensors"],
+                independence=Independence(**raw["independence"]),
             )
         except FileNotFoundError:
             return None
@@ -125,8 +167,9 @@ class Prepared:
             "example": self.example,
             "target": self.target.to_json(),
             "by_request": self.by_request,
-            "has_targets": self.has_targets,
+            "form": self.form,
             "tensors": [dict(each) for each in self.tensors],
+            "independence": asdict(self.independence),
         }
         write_private(folder / FILE, json.dumps(document), durable=True)
 
@@ -150,6 +193,7 @@ def fingerprint(folder: Path, settings: HasPreparationSettings) -> dict[str, Any
         "model": hashlib.sha256(mlmodel.read_bytes()).hexdigest() if mlmodel.exists() else "",
         "compile": settings.compile.model_dump(mode="json"),
         "isolation": settings.isolation.model_dump(mode="json"),
+        "trust": sorted(settings.trust),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "libraries": {name: _version(name) for name in _LIBRARIES},

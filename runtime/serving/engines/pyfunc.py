@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from ..contract import frames
 from ..contract.field_errors import invalid_field
 from ..contract.model_contract import Contract
 from ..inference.batch import Batch, Outputs
-from .mlmodel import MLmodel, forbid_pickle
+from .mlmodel import MLmodel, limit_pickle
 from .model_code import fresh_imports
 from .outputs import binary_scores, normalise
 from .prepared import HasPreparationSettings, Output, Prepared
@@ -32,18 +32,15 @@ class PyfuncEngine:
         model: loaded by MLflow.
         contract: the model's inputs.
         output: the kind of its outputs; for `score`, the two columns become a `score`.
-        mergeable: whether one call may hold rows of several requests.
     """
 
     name = "pyfunc"
 
-    def __init__(
-        self, model: Any, contract: Contract, *, output: Output = "prediction", mergeable: bool = False
-    ) -> None:
+    def __init__(self, model: Any, contract: Contract, *, output: Output = "prediction") -> None:
         self._model = model
         self._contract = contract
         self.output: Output = output
-        self.mergeable = mergeable
+        self.mergeable = False
 
     def predict(self, batch: Batch) -> Outputs:
         """Return what the model answers to `batch`."""
@@ -67,16 +64,16 @@ class PyfuncEngine:
         del self._model
 
 
-def open_model(mlmodel: MLmodel) -> Any:
+def open_model(mlmodel: MLmodel, trust: Sequence[str] = ()) -> Any:
     """Return the model, loaded by MLflow.
 
     Raises:
-        UnfitError: the model may hold a pickle.
+        UnfitError: the model may hold a pickle, and pickles are not trusted.
         Exception: any error of a broken model.
     """
-    mlmodel.check()
+    mlmodel.check(trust)
     root = mlmodel.folder.parent.parent
-    with forbid_pickle(mlmodel), fresh_imports(root, mlmodel.code), warnings.catch_warnings():
+    with limit_pickle(mlmodel, trust), fresh_imports(root, mlmodel.code), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from mlflow import pyfunc
 
@@ -85,10 +82,8 @@ def open_model(mlmodel: MLmodel) -> Any:
 
 def load(prepared: Prepared, folder: Path, settings: HasPreparationSettings) -> PyfuncEngine:
     """Return the engine that preparation selected."""
-    del settings
     return PyfuncEngine(
-        open_model(MLmodel.read(folder.resolve() / "model")),
+        open_model(MLmodel.read(folder.resolve() / "model"), settings.trust),
         prepared.contract,
         output=prepared.output,
-        mergeable=bool(prepared.engine["mergeable"]),
     )

@@ -1,4 +1,4 @@
-"""Serves a scikit-learn model without MLflow: skops loads it, from trusted types only.
+"""Serves a scikit-learn model without MLflow: skops loads it, from trusted types only. MLflow loads a trusted pickle.
 
 If preparation has a plan for all steps before the estimator, the engine calls the estimator with the plan's matrix.
 Otherwise it calls the whole model with a data frame.
@@ -7,6 +7,7 @@ Otherwise it calls the whole model with a data frame.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 
 from ..contract.model_contract import Contract, MissingText
 from ..inference.batch import Batch, Outputs
-from .mlmodel import MLmodel
+from .mlmodel import MLmodel, limit_pickle
 from .model_code import fresh_imports
 from .outputs import binary_scores, normalise
 from .pipeline_plan import PipelinePlan
@@ -31,7 +32,6 @@ class ScikitEngine:
         method: of the model that answers.
         contract: the model's inputs.
         output: the kind of its outputs; for `score`, the two columns become a `score`.
-        mergeable: whether one call may hold rows of several requests.
         plan: replaces all steps before the last, and the data frame.
     """
 
@@ -44,7 +44,6 @@ class ScikitEngine:
         contract: Contract,
         *,
         output: Output = "prediction",
-        mergeable: bool = False,
         plan: PipelinePlan | None = None,
     ) -> None:
         _apply_to_estimators(model, _one_job)
@@ -55,7 +54,7 @@ class ScikitEngine:
         self._contract = contract
         self.output: Output = output
         self._plan = plan
-        self.mergeable = mergeable
+        self.mergeable = False
 
     def predict(self, batch: Batch) -> Outputs:
         """Return what the model answers to `batch`."""
@@ -74,34 +73,37 @@ class ScikitEngine:
         del self._predict
 
 
-def open_model(mlmodel: MLmodel) -> Any:
+def open_model(mlmodel: MLmodel, trust: Sequence[str] = ()) -> Any:
     """Return the fitted model.
 
     Raises:
-        UnfitError: the model may hold a pickle, or a file is outside its folder.
+        UnfitError: the model may hold a pickle, and pickles are not trusted; or a file is outside its folder.
         Exception: any error of skops, such as an untrusted type.
     """
-    import skops.io
-
-    mlmodel.check()
+    mlmodel.check(trust)
     path = mlmodel.path_of(str(mlmodel.function.get("model_path") or mlmodel.flavor.get("pickled_model")))
     with fresh_imports(mlmodel.folder.parent.parent, mlmodel.code), warnings.catch_warnings():
         # scikit-learn warns about another version of itself; preparation compares the answers instead.
         warnings.simplefilter("ignore")
+        if mlmodel.pickle_reason() is not None:
+            with limit_pickle(mlmodel, trust):
+                from mlflow import sklearn
+
+                return sklearn.load_model(str(mlmodel.folder))
+        import skops.io
+
         return skops.io.load(path, trusted=mlmodel.trusted_types)
 
 
 def load(prepared: Prepared, folder: Path, settings: HasPreparationSettings) -> ScikitEngine:
     """Return the engine that preparation selected."""
-    del settings
     mlmodel = MLmodel.read(folder.resolve() / "model")
     plan = prepared.engine.get("plan")
     return ScikitEngine(
-        open_model(mlmodel),
+        open_model(mlmodel, settings.trust),
         mlmodel.method,
         prepared.contract,
         output=prepared.output,
-        mergeable=bool(prepared.engine["mergeable"]),
         plan=PipelinePlan(plan) if plan is not None else None,
     )
 

@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457), the answers to failed requests, with `error` for clients of other protocols."""
+"""Problem documents (RFC 9457), the answers to failed requests, with members for clients of other protocols."""
 
 from __future__ import annotations
 
@@ -12,6 +12,21 @@ from starlette.responses import Response
 from ...common.problem import PROBLEM_TYPE, problem_document
 
 _MAX_ERRORS = 20
+# The names of MLflow's `ErrorCode`. Its scoring server answers 400 where we answer 422.
+_ERROR_CODES = {
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "ENDPOINT_NOT_FOUND",
+    422: "INVALID_PARAMETER_VALUE",
+    429: "REQUEST_LIMIT_EXCEEDED",
+    500: "INTERNAL_ERROR",
+    503: "TEMPORARILY_UNAVAILABLE",
+}
+
+
+def mlflow_members(status: int, detail: str) -> dict[str, str]:
+    """Return `error_code` and `message`, as in the error documents of MLflow's servers."""
+    return {"error_code": _ERROR_CODES.get(status, "BAD_REQUEST"), "message": detail}
 
 
 class FieldError(ValueError):
@@ -68,4 +83,4 @@ class Problem(Exception):  # noqa: N818 - its name in RFC 9457
 @lru_cache(maxsize=64)
 def _start(status: int, detail: str) -> str:
     """Return the first members of a document; cached, because a busy server refuses many requests equally."""
-    return problem_document(status, detail).removesuffix("}")
+    return problem_document(status, detail, mlflow_members(status, detail)).removesuffix("}")

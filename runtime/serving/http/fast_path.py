@@ -135,7 +135,7 @@ class FastPathRequest:
             # Read on for a while: a client that is still sending would not see the answer.
             self._parts.clear()
             if self._size > READ_LIMITS * limit:
-                self._respond(self._handler.too_large())
+                self._respond(self._handler.too_large(self._context, self._size))
 
     def finish_body(self) -> None:
         """Answer the complete body."""
@@ -145,7 +145,7 @@ class FastPathRequest:
         handler, context = self._handler, self._context
         try:
             if self._size > handler.limits.body_bytes:
-                raise handler.too_large()
+                raise handler.too_large(context, self._size)
             parts = self._parts
             body = handler.decompress(context, parts[0] if len(parts) == 1 else b"".join(parts))
             # Free the parts before the answer.

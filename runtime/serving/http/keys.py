@@ -6,6 +6,8 @@ cannot be reversed by guessing; a slow hash would slow down every request.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import hmac
 import logging
@@ -45,13 +47,16 @@ class Keys:
         self.refresh()
 
     def find(self, authorization: bytes | None, api_key: bytes | None) -> KnownKey | None:
-        """Return the key in the headers `Authorization: Bearer` or `X-API-Key`, or None.
+        """Return the key in the headers `Authorization` or `X-API-Key`, or None.
+
+        `Authorization` is `Bearer KEY`, or `Basic` with the key as the password and any user name: some clients, such
+        as MLflow's, can send only that.
 
         Each call compares all keys in constant time, so that the time does not depend on the keys.
         """
         if authorization is not None:
-            scheme, _, key = authorization.partition(b" ")
-            key = key.strip() if scheme.lower() == b"bearer" else b""
+            scheme, _, credentials = authorization.partition(b" ")
+            key = _key_in(scheme.lower(), credentials.strip())
         else:
             key = api_key or b""
         digest = hashlib.sha256(key).digest()
@@ -82,3 +87,15 @@ class Keys:
             named = []
         self._version = version
         self._keys = [self._platform, *((KnownKey(key.name, key.may), bytes.fromhex(key.sha256)) for key in named)]
+
+
+def _key_in(scheme: bytes, credentials: bytes) -> bytes:
+    """Return the key in the credentials of an `Authorization` header; empty if there is none."""
+    if scheme == b"bearer":
+        return credentials
+    if scheme == b"basic":
+        try:
+            return base64.b64decode(credentials, validate=True).partition(b":")[2]
+        except binascii.Error:
+            pass
+    return b""

@@ -19,6 +19,7 @@ from .admission import Admission
 from .deadlines import SLOW_ANSWER, SLOW_BODY, Deadlines
 from .errors import Problem
 from .key_file import Use
+from .limit_errors import too_large
 from .request_context import RequestContext
 from .responses import build_response, head_lines
 
@@ -138,13 +139,16 @@ class RequestHandler:
             Problem: it is too large, or cannot be decompressed.
         """
         if len(body) > self.limits.body_bytes:
-            raise self.too_large()
+            raise self.too_large(context, len(body))
         encoding = context.headers.get(b"content-encoding")
         return body if encoding is None else decompress(body, encoding.decode("latin-1"), self.limits.body_bytes)
 
-    def too_large(self) -> Problem:
-        """Return the refusal of a body that is too large."""
-        return Problem(413, f"the body is larger than {self.limits.body_bytes} bytes", headers={"Connection": "close"})
+    def too_large(self, context: RequestContext, received: int) -> Problem:
+        """Return the refusal of a body that is too large, of which `received` bytes have arrived."""
+        declared = context.headers.get(b"content-length", b"")
+        # uvicorn has checked that it is a number.
+        size = f"{int(declared)}" if declared.isdigit() else f"at least {received}"
+        return too_large(f"the body has {size} bytes", self.limits.body_bytes)
 
     @staticmethod
     def _read_ids(context: RequestContext) -> None:
@@ -176,7 +180,7 @@ class RequestHandler:
             else:
                 parts.clear()
         if size > limit:
-            raise self.too_large()
+            raise self.too_large(context, size)
         return self.decompress(context, parts[0] if len(parts) == 1 else b"".join(parts))
 
 

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ...common.problem import PROBLEM_TYPE
+from ..engines.errors import kind_and_message
 from ..protocols.base import EncodedResponse
 from .errors import Problem
 from .request_context import RequestContext
 
 _log = logging.getLogger(__name__)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_TYPE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,99}")
+_LOGGED_CHARACTERS = 2_000
 
 
 @dataclass(slots=True)
@@ -33,16 +36,19 @@ def build_response(context: RequestContext, result: EncodedResponse | Exception)
     """Return the response for `result`; log an exception that is not a Problem."""
     if isinstance(result, EncodedResponse):
         return HttpResponse(200, result.body, result.media_type, result.headers)
-    if isinstance(result, Problem):
-        problem = result
-    else:
-        # Not the error's text: it may quote features.
-        where = "".join(traceback.format_tb(result.__traceback__))
-        extra = {"request_id": context.request_id, "error": type(result).__name__, "where": where}
-        _log.error("a request failed", extra=extra)
-        problem = Problem(500, "the model failed on this request")
+    problem = result if isinstance(result, Problem) else _failure(context, result)
     body = problem.encoded(context.request_id, context.client_request_id)
     return HttpResponse(problem.status, body, PROBLEM_TYPE, problem.headers)
+
+
+def _failure(context: RequestContext, error: Exception) -> Problem:
+    """Log an exception of the model; return the problem, which names only its type: its message may quote features."""
+    kind, message = kind_and_message(error)
+    where = "".join(traceback.format_tb(error.__traceback__))
+    text = f"{kind}: {message}"[:_LOGGED_CHARACTERS]
+    _log.error("a request failed", extra={"request_id": context.request_id, "error": text, "where": where})
+    shown = f" ({kind})" if _TYPE_NAME.fullmatch(kind) else ""
+    return Problem(500, f"the model failed on this request{shown}")
 
 
 def head_lines(context: RequestContext, response: HttpResponse) -> tuple[str, bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
@@ -15,6 +16,7 @@ from ..model_server import ModelServer
 from ..protocols import open_inference
 from ..versions.model import ServedModel
 from .admission import forbidden
+from .content_negotiation import JSON
 from .key_file import Use
 from .openapi.document import openapi
 
@@ -30,9 +32,11 @@ def add_routes(app: FastAPI) -> None:
         app.add_api_route(path, endpoint, response_model=None)
     app.add_api_route("/v2/health/live", _live, response_model=None)
     app.add_api_route("/v2/health/ready", _v2_ready, response_model=None)
+    for path in ("/ping", "/health"):
+        app.add_api_route(path, _ping, response_model=None)
     for path, endpoint in (("/metrics", _metrics), ("/status", _status)):
         app.add_api_route(path, endpoint, dependencies=readers, response_model=None)
-    for path, endpoint in (("/openapi.json", _openapi), ("/v2", _v2)):
+    for path, endpoint in (("/openapi.json", _openapi), ("/v2", _v2), ("/version", _version)):
         app.add_api_route(path, endpoint, dependencies=callers, response_model=None)
     for path in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
         app.add_api_route(path, _v2_model, dependencies=callers, response_model=None)
@@ -77,6 +81,16 @@ async def _healthz() -> Response:
 async def _readyz(request: Request) -> Response:
     state = _server(request).state
     return _json(state.readiness(), 200 if state.ready else 503, {} if state.ready else _RETRY)
+
+
+async def _ping(request: Request) -> Response:
+    # As MLflow's scoring server, which is not healthy until it has a model.
+    return Response("\n", status_code=200 if _server(request).state.ready else 404, media_type=JSON)
+
+
+async def _version(_: Request) -> Response:
+    # Clients of MLflow's scoring server select its protocol by the version of MLflow.
+    return Response(metadata.version("mlflow-skinny"), media_type=JSON)
 
 
 def _metrics(request: Request) -> Response:

@@ -77,7 +77,7 @@ class Engine(Protocol):
     Attributes:
         name: one of `COMPILED`; `sklearn`: the original model without MLflow; `pyfunc`: the original model through
             MLflow; `isolated`: pyfunc in a separate process and environment.
-        mergeable: whether rows of several requests can go into one call.
+        mergeable: whether rows of several requests can go into one call; the served model sets it.
     """
 
     name: str

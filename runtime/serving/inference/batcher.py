@@ -145,13 +145,13 @@ class Batcher:
         first = self._queue.popleft()
         call = [first]
         rows = first.batch.rows
-        if first.model.engine.mergeable and isinstance(first.batch.values, list):
+        if first.model.engine.mergeable:
             while self._queue:
                 candidate = self._queue[0]
                 if (
                     candidate.model is not first.model
                     or rows + candidate.batch.rows > self._rows
-                    or not isinstance(candidate.batch.values, list)
+                    or not candidate.batch.mergeable_with(first.batch)
                 ):
                     break
                 call.append(self._queue.popleft())

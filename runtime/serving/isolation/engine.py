@@ -15,7 +15,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -25,8 +25,8 @@ import pyarrow as pa
 
 from ..contract.field_errors import invalid_field
 from ..contract.model_contract import Contract
-from ..engines.errors import UnfitError
-from ..engines.mlmodel import MLmodel
+from ..engines.errors import IsolatedModelError, UnfitError
+from ..engines.mlmodel import PICKLE_SWITCH, MLmodel
 from ..engines.outputs import FORMS, Answer, AnswerError, binary_scores
 from ..engines.pyfunc import is_hint_error
 from ..http.errors import Problem
@@ -41,10 +41,6 @@ _log = logging.getLogger(__name__)
 _FIRST_PAUSE, _LAST_PAUSE = 1.0, 60.0
 
 
-class IsolatedModelError(Exception):
-    """The model raised an error, which the message contains."""
-
-
 def load(prepared: Prepared, folder: Path, settings: HasPreparationSettings) -> IsolatedEngine:
     """Return the engine of the version in `folder`, with its process running."""
     environment = Path(str(prepared.engine["environment"]))
@@ -52,9 +48,9 @@ def load(prepared: Prepared, folder: Path, settings: HasPreparationSettings) -> 
         environment = ensure_environment(
             folder / "model", folder.parent.parent, seconds=settings.isolation.build_seconds
         )
-    engine = IsolatedEngine(environment, folder / "model", prepared.contract, output=prepared.output)
-    engine.mergeable = bool(prepared.engine["mergeable"])
-    return engine
+    return IsolatedEngine(
+        environment, folder / "model", prepared.contract, output=prepared.output, trust=settings.trust
+    )
 
 
 class IsolatedEngine:
@@ -65,6 +61,7 @@ class IsolatedEngine:
         model_folder: of the model, as MLflow saved it.
         contract: the model's inputs.
         output: the kind of its outputs; for `score`, the two columns become a `score`.
+        trust: what its files may hold.
         call_seconds: time limit of a call; the process is then killed and restarted.
         load_seconds: time limit for loading the model.
         message_bytes: maximum size of a batch and of an answer.
@@ -73,7 +70,7 @@ class IsolatedEngine:
         output: as given; preparation sets it after the first answer.
 
     Raises:
-        UnfitError: the model may hold a pickle, or does not load in its environment.
+        UnfitError: the model may hold a pickle, and pickles are not trusted; or it does not load in its environment.
     """
 
     name = "isolated"
@@ -85,26 +82,25 @@ class IsolatedEngine:
         contract: Contract,
         *,
         output: Output = "prediction",
+        trust: Sequence[str] = (),
         call_seconds: float = 60.0,
         load_seconds: float = 300.0,
         message_bytes: int = 1 << 30,
     ) -> None:
         mlmodel = MLmodel.read(model_folder)
-        mlmodel.check()
-        self.mergeable = contract.mergeable
+        mlmodel.check(trust)
+        self.mergeable = False
         self.output: Output = output
         self._environment = environment
         self._contract = contract
         self._call_seconds = call_seconds
         self._load_seconds = load_seconds
         self._message_bytes = message_bytes
-        skops = mlmodel.flavor.get("serialization_format") == "skops"
-        # MLflow treats skops like a pickle; `check` above has checked the types.
-        self._variables = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "true" if skops else "false"}
+        self._variables = {PICKLE_SWITCH: mlmodel.pickle_switch(trust)}
         self._load_request = {
             "model": str(model_folder.absolute()),
             "loader": mlmodel.loader,
-            "unpickles": "model_code_path" in mlmodel.function,
+            "unpickles": "pickle" in trust or "model_code_path" in mlmodel.function,
             "contract": contract.to_json(),
             "message_bytes": message_bytes,
         }
@@ -174,7 +170,7 @@ class IsolatedEngine:
         if "error" in header:
             if self._contract.hinted and is_hint_error(str(header["error"])):
                 raise invalid_field("inputs", str(header["error"]))
-            raise IsolatedModelError(f"{header.get('kind')}: {header['error']}")
+            raise IsolatedModelError(str(header["error"]), str(header.get("kind")))
         try:
             outputs = decode(header, content)
         except ValueError:

@@ -36,6 +36,7 @@ from ...common.errors import TidemillError
 from .requirements import (
     ModelRequirements,
     UnbuildableError,
+    distribution_name,
     installed_version,
     named_requirements,
     unmet_requirements,
@@ -72,7 +73,7 @@ def child_environment(environ: Mapping[str, str] | None = None) -> dict[str, str
 
 
 def environment_requirements(needs: ModelRequirements) -> list[str]:
-    """Return the environment's requirements: those of the model, and those of its host process.
+    """Return the environment's requirements: those of the model, of its host process, and its build tools.
 
     The host's packages are at most as new as the server's own, because those versions are tested.
     """
@@ -85,7 +86,7 @@ def environment_requirements(needs: ModelRequirements) -> list[str]:
         lines.append(f"mlflow-skinny{pin}")
     host = ["pandas", "pyarrow", *(["skops"] if needs.skops else [])]
     lines += [f"{name}<={installed_version(name)}" for name in host if name not in names]
-    return lines
+    return lines + [line for line in needs.build if distribution_name(line) not in names]
 
 
 def _not_newer(wrote: str | None, own: str | None) -> bool:

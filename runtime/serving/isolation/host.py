@@ -4,7 +4,7 @@
 
 CHANNEL is the number of a socket that carries batches and answers. LIFELINE is the number of a pipe whose other end the
 server holds. A message is `!IQ` (two lengths), a JSON header and a body: rows as Arrow IPC, outputs as doubles or JSON.
-Nothing is ever unpickled.
+Nothing is unpickled, unless the server trusts the pickles of this model.
 This process only watches. The model runs in a child process, which ends with the server, even if the server is killed.
 All processes that the model started end with it.
 
@@ -259,7 +259,7 @@ hooked: list[Callable[..., None]] = []
 
 
 def forbid_pickle() -> None:
-    """Forbid every pickle to name a class or function; no model that the server accepts contains one."""
+    """Forbid every pickle to name a class or function; no model that the server accepts without trust contains one."""
     forbidden.append(True)
     if not hooked:
         hooked.append(refuse_pickle)
@@ -269,7 +269,7 @@ def forbid_pickle() -> None:
 def refuse_pickle(event: str, arguments: Any) -> None:
     """Refuse a pickle while pickles are forbidden; an audit hook."""
     if forbidden and event == "pickle.find_class":
-        raise RuntimeError(f"the model holds a pickle (of {arguments[0]}.{arguments[1]}), which is never read")
+        raise RuntimeError(f"the model holds a pickle (of {arguments[0]}.{arguments[1]}), which is not trusted")
 
 
 def allow_pickle() -> None:

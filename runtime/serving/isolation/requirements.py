@@ -1,7 +1,8 @@
 """Reads a model's requirements and finds those that the server's own environment does not meet.
 
 `requirements.txt` is read as pip reads it: continued lines, comments, markers, extras, URLs, files, `-r`, `-c`, hashes.
-Files outside the model's folder are refused, because a model must not read the server's files.
+Files outside the model's folder are refused, because a model must not read the server's files. `conda.yaml` is read if
+the model has no `requirements.txt`.
 
 An environment is built only from named requirements, because a model must not choose where code comes from.
 """
@@ -24,6 +25,7 @@ from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, canonica
 from packaging.version import InvalidVersion, Version
 
 from ...common.errors import PlatformError
+from .conda import BUILD_TOOLS, read_conda
 
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _OPTION_OF_REQUIREMENT = re.compile(r"\s+--?[a-z]")
@@ -47,6 +49,7 @@ class ModelRequirements:
     Attributes:
         lines: requirements and their options, in order, as `uv pip install -r` takes them.
         constraints: constraints, as `-c` takes them.
+        build: the versions of pip, setuptools and wheel that its own environment gets; a server need not have them.
         python: the Python version that it was trained with, such as `3.12`; None if unknown.
         mlflow: the version of MLflow that wrote the model.
         skops: whether it is stored with skops.
@@ -54,6 +57,7 @@ class ModelRequirements:
 
     lines: list[str] = field(default_factory=list[str])
     constraints: list[str] = field(default_factory=list[str])
+    build: list[str] = field(default_factory=list[str])
     python: str | None = None
     mlflow: str | None = None
     skops: bool = False
@@ -66,9 +70,13 @@ class ModelRequirements:
             UnbuildableError: a file cannot be read, or is outside the folder.
         """
         needs = cls()
+        described = _yaml(folder / "python_env.yaml")
+        needs.python = _python(described.get("python"))
+        needs.build = _texts(described.get("build_dependencies"))
         if (folder / "requirements.txt").is_file():
             needs._read(folder.resolve(), Path("requirements.txt"), constraint=False, depth=0)
-        needs.python = _python(_yaml(folder / "python_env.yaml").get("python"))
+        else:
+            needs._read_conda(folder.resolve(), _yaml(folder / "conda.yaml"))
         mlmodel = _yaml(folder / "MLmodel")
         needs.mlflow = _text(mlmodel.get("mlflow_version"))
         flavors = mlmodel.get("flavors")
@@ -91,6 +99,22 @@ class ModelRequirements:
                 found.add(named[0])
         return found
 
+    def _read_conda(self, folder: Path, document: dict[str, Any]) -> None:
+        """Add the requirements of a model that has only a `conda.yaml`."""
+        python, lines, unknown = read_conda(document)
+        if unknown:
+            raise UnbuildableError(
+                f"these conda packages have no known wheel on the package index: {', '.join(unknown)}",
+                field="conda.yaml",
+                hint="list their pip names below `pip:` in conda.yaml, or in a requirements.txt next to it",
+            )
+        self.python = self.python or _python(python)
+        for line in lines:
+            if distribution_name(line) in BUILD_TOOLS:
+                self.build.append(line)
+            else:
+                self._add(folder, Path("conda.yaml"), line, constraint=False, depth=0)
+
     def _read(self, folder: Path, name: Path, *, constraint: bool, depth: int) -> None:
         path = _inside(folder, name)
         if depth > _DEPTH:
@@ -101,19 +125,23 @@ class ModelRequirements:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise UnbuildableError(f"cannot be read ({reason})", field=name.as_posix()) from None
         for line in _joined_lines(text):
-            if found := _FILE_OPTION.match(line):
-                kind = found["short"] or found["long"][0]
-                inner = path.parent.relative_to(folder) / unquote(found["file"].strip())
-                self._read(folder, inner, constraint=constraint or kind == "c", depth=depth + 1)
-                continue
-            if _EDITABLE.match(line):
-                raise UnbuildableError(
-                    "it names a folder on the machine where the model was trained",
-                    field=name.as_posix(),
-                    value=without_credentials(line),
-                    hint="log the model with a released version, or package the code with it (code_paths)",
-                )
-            (self.constraints if constraint else self.lines).append(line)
+            self._add(folder, path.relative_to(folder), line, constraint=constraint, depth=depth)
+
+    def _add(self, folder: Path, name: Path, line: str, *, constraint: bool, depth: int) -> None:
+        """Add one line of the file `name`."""
+        if found := _FILE_OPTION.match(line):
+            kind = found["short"] or found["long"][0]
+            inner = name.parent / unquote(found["file"].strip())
+            self._read(folder, inner, constraint=constraint or kind == "c", depth=depth + 1)
+            return
+        if _EDITABLE.match(line):
+            raise UnbuildableError(
+                "it names a folder on the machine where the model was trained",
+                field=name.as_posix(),
+                value=without_credentials(line),
+                hint="log the model with a released version, or package the code with it (code_paths)",
+            )
+        (self.constraints if constraint else self.lines).append(line)
 
 
 def _inside(folder: Path, name: Path) -> Path:
@@ -313,6 +341,12 @@ def _name_and_version(name: str) -> tuple[str, Version] | None:
     return project, version
 
 
+def distribution_name(line: str) -> str | None:
+    """Return the canonical name of the distribution that a line requires, or None if it names none."""
+    required = _parse(line)
+    return canonicalize_name(required.name) if isinstance(required, Requirement) else None
+
+
 def installed_version(name: str) -> str | None:
     """Return the version of the distribution `name` in this environment."""
     return str(found) if (found := _installed(name)) else None
@@ -361,6 +395,10 @@ def _python(given: object) -> str | None:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _texts(value: object) -> list[str]:
+    return [text for text in cast("list[Any]", value) if isinstance(text, str)] if isinstance(value, list) else []
 
 
 def _mapping(value: object) -> dict[str, Any]:

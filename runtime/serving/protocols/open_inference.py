@@ -9,7 +9,7 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,12 +23,16 @@ from ..codecs.checks import (
     absent_columns,
     check_tensor_shapes,
     read_event_times,
+    text_too_long,
     too_many_columns,
     too_many_rows,
 )
+from ..codecs.content_types import KEY, answer_content_type, decode_content, read_content_type
 from ..codecs.json_strict import parse_json
 from ..codecs.tensors import (
     DATATYPES,
+    NUMPY,
+    PANDAS,
     Tensor,
     arrow_datatype,
     column_values,
@@ -38,7 +42,7 @@ from ..codecs.tensors import (
     to_bytes,
     to_tensor,
 )
-from ..contract.field_errors import invalid_field, join_path, printable, raise_field_errors
+from ..contract.field_errors import invalid_field, join_path, printable, raise_field_errors, show_value
 from ..contract.model_contract import COLUMNAR_ROWS, Column, Contract
 from ..contract.params import read_params
 from ..http.content_negotiation import JSON, OCTETS, body_type
@@ -119,13 +123,19 @@ class _OutputOptions:
         outputs = document["outputs"] = list[dict[str, Any]]()
         binary: list[bytes] = []
         notes: list[str] = []
-        for name, given in self._columns(result):
-            datatype, shape, values = to_tensor(given)
+        tensors = {name: to_tensor(given) for name, given in self._columns(result)}
+        content_type = parameters[KEY] = answer_content_type(result.outputs, list(tensors.values()))
+        for name, (datatype, shape, values, own) in tensors.items():
             output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": shape}
             outputs.append(output)
+            # As in MLServer, the columns of numbers of a frame have none.
+            described: dict[str, Any] = {} if (content_type, own) == (PANDAS, NUMPY) else {KEY: own}
             if self.chosen.get(name, self.binary):
                 binary.append(to_bytes(values))
-                output["parameters"] = {"binary_data_size": len(binary[-1])}
+                described["binary_data_size"] = len(binary[-1])
+            if described:
+                output["parameters"] = described
+            if self.chosen.get(name, self.binary):
                 continue
             output["data"] = values.reshape(-1).tolist() if isinstance(values, np.ndarray) else values
             if isinstance(values, np.ndarray) and values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -161,7 +171,8 @@ def decode(model: ServedModel, request: InferenceRequest, limits: LimitSettings)
     unknown = [key for key in document if key not in ("id", "parameters", "inputs", "outputs")]
     raise_field_errors([FieldError(printable(key), "unknown key") for key in unknown])
     options = _output_options(document, model)
-    tensors = _tensors(document.get("inputs"), binary, limits)
+    content_type = read_content_type(_parameters(document, ""), "parameters")
+    tensors = _tensors(document.get("inputs"), binary, content_type, limits)
     contract = model.contract
     rows = _row_count(tensors, limits)
     parameters = _parameters(document, "")
@@ -240,7 +251,8 @@ def _is_encodable(text: str) -> bool:
     return text.isascii() or text.encode(errors="replace").decode() == text
 
 
-def _tensors(inputs: Any, binary: memoryview, limits: LimitSettings) -> list[Tensor]:
+def _tensors(inputs: Any, binary: memoryview, content_type: str, limits: LimitSettings) -> list[Tensor]:
+    """Return the tensors of `inputs`; `content_type` is the request's, which an input's own overrides."""
     if not isinstance(inputs, list) or not inputs:
         raise invalid_field("inputs", "expected a list of at least one tensor")
     given = cast("list[Any]", inputs)
@@ -254,16 +266,20 @@ def _tensors(inputs: Any, binary: memoryview, limits: LimitSettings) -> list[Ten
             raise invalid_field(at, "expected an object with name, datatype, shape and data")
         tensor = cast("dict[str, Any]", member)
         name, datatype, shape = _tensor_type(tensor, at)
-        size = _parameters(tensor, at).get("binary_data_size")
+        parameters = _parameters(tensor, at)
+        own = read_content_type(parameters, f"{at}.parameters", content_type)
+        size = parameters.get("binary_data_size")
         if size is None:
-            tensors.append(tensor_from_json(name, datatype, shape, tensor.get("data"), at))
+            decoded = tensor_from_json(name, datatype, shape, tensor.get("data"), at)
+            tensors.append(decode_content(decoded, own, limits) if own else decoded)
             continue
         if "data" in tensor:
             raise invalid_field(f"{at}.data", "send either data or binary_data_size, not both")
         if type(size) is not int or not 0 <= size <= len(binary) - position:
             left = len(binary) - position
             raise invalid_field(f"{at}.parameters.binary_data_size", f"expected a size of at most {left} bytes")
-        tensors.append(tensor_from_bytes(name, datatype, shape, binary[position : position + size], at))
+        decoded = tensor_from_bytes(name, datatype, shape, binary[position : position + size], at)
+        tensors.append(decode_content(decoded, own, limits) if own else decoded)
         position += size
     if position != len(binary):
         raise Problem(400, f"{len(binary) - position} bytes after the JSON belong to no input")
@@ -302,8 +318,11 @@ def _columns(contract: Contract, tensors: list[Tensor], rows: int, limits: Limit
     """Return the values of each column; null for columns that the request does not have."""
     known = contract.positions
     first = tensors[0]
-    if len(tensors) == 1 and first.name not in known and len(first.shape) == 2:
-        return _matrix(contract, first, limits)
+    if len(tensors) == 1 and first.name not in known:
+        if len(contract.columns) == 1 and first.shape in ((rows,), (rows, 1)):
+            return [column_values(contract.columns[0], first, limits, whole=True)]
+        if len(first.shape) == 2:
+            return _matrix(contract, first, limits)
     errors = [FieldError(f"{tensor.at}.name", "unknown column") for tensor in tensors if tensor.name not in known]
     errors += [
         FieldError(f"{tensor.at}.shape", f"expected [{rows}] or [{rows}, 1]")
@@ -367,6 +386,10 @@ def _batch(contract: Contract, tensors: list[Tensor], rows: int, limits: LimitSe
 
 def _tensor_rows(contract: Contract, tensors: list[Tensor], rows: int, limits: LimitSettings) -> list[tuple[Any, ...]]:
     given = {tensor.name: tensor for tensor in tensors}
+    if len(tensors) == 1 and len(contract.columns) == 1:
+        # MLServer's codecs for one array call it input-1.
+        given = {contract.names[0]: tensors[0]}
+        tensors = [replace(tensors[0], name=contract.names[0])]
     errors = [FieldError(f"{each.at}.name", "unknown input") for each in tensors if each.name not in contract.positions]
     errors += [FieldError(join_path("inputs", name), "missing") for name in contract.names if name not in given]
     raise_field_errors(errors)
@@ -374,6 +397,10 @@ def _tensor_rows(contract: Contract, tensors: list[Tensor], rows: int, limits: L
     for column in contract.columns:
         tensor = given[column.name]
         expected, shape = column.shape[1:], tensor.shape[1:]
+        if not expected and shape == (1,):
+            # MLServer's codecs write one value per row as [n, 1].
+            tensor = replace(tensor, shape=(rows,))
+            shape = ()
         if len(expected) != len(shape) or any(size not in (-1, got) for size, got in zip(expected, shape, strict=True)):
             raise invalid_field(f"{tensor.at}.shape", f"expected {[rows, *expected]}")
         array = _tensor_array(column, tensor, limits).reshape(tensor.shape)
@@ -392,11 +419,12 @@ def _tensor_array(column: Column, tensor: Tensor, limits: LimitSettings) -> np.n
         if all(isinstance(text, str) for text in texts):
             if any(len(text) > limits.text for text in texts):
                 longest = max(len(text) for text in texts)
-                raise invalid_field(tensor.at, f"a string has {longest} characters; the limit is {limits.text}")
+                raise invalid_field(tensor.at, str(text_too_long(longest, limits)))
             return np.array(texts, dtype=object if column.dtype == "object" else str)
     elif isinstance(flat, np.ndarray) and datatype != "BYTES" and np.can_cast(flat.dtype, column.dtype, "safe"):
         if flat.dtype.kind == "f" and not np.isfinite(flat).all():
-            raise invalid_field(tensor.at, "expected finite numbers")
+            wrong = flat[~np.isfinite(flat)].tolist()[0]
+            raise invalid_field(tensor.at, f"expected finite numbers, got {show_value(wrong)}")
         return flat.astype(column.dtype)
     raise invalid_field(tensor.at, f"expected {datatype} without nulls, got {tensor.datatype}")
 

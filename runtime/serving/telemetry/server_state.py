@@ -86,7 +86,8 @@ class ServerState:
         """Return one sentence about what is wrong, or None."""
         watcher, settings = self._alias_watcher, self._settings
         if watcher.failure is not None:
-            return f"version {watcher.failure.info.version} cannot serve: {watcher.failure.error}"
+            what = str(settings.path) if settings.path is not None else f"version {watcher.failure.info.version}"
+            return f"{what} cannot serve: {watcher.failure.error}"
         if watcher.trouble:
             return watcher.trouble
         if watcher.missing:
@@ -128,8 +129,10 @@ class ServerState:
             "model": self._settings.model,
             "alias": self._alias,
             "registry": self.registry,
+            "trust": list(self._settings.trust),
             "alias_missing": self._alias_watcher.lost,
             "awaits_first_version": self._alias_watcher.missing and not self._alias_watcher.lost,
+            "gives_up": self._alias_watcher.hopeless,
         }
         if current is not None:
             tags = current.info.tags
@@ -138,6 +141,8 @@ class ServerState:
                 "run_id": current.info.run_id,
                 "engine": current.engine.name,
                 "engine_note": current.engine_note,
+                "merges_requests": current.engine.mergeable,
+                "merging_note": current.merging_note,
                 "loaded_at": current.loaded_at.isoformat(timespec="milliseconds"),
                 "lake_repository": tags.get("tidemill.lake.repository"),
                 "lake_commit": tags.get("tidemill.lake.commit"),
@@ -174,6 +179,7 @@ class ServerState:
             "degraded": self.degraded,
             "registry": self.registry,
             "error": self.error(),
+            "trust": list(settings.trust),
             "serving": _serving(current) if current is not None else None,
             "shadow": self._shadowing(traffic),
             "capture": {"written": traffic.captured, "dropped": traffic.dropped} if settings.capture else None,
@@ -228,6 +234,8 @@ def _serving(model: ServedModel) -> ServingState:
         "engine": model.engine.name,
         "compiled": model.engine.name in COMPILED,
         "engine_note": model.engine_note,
+        "merges_requests": model.engine.mergeable,
+        "merging_note": model.merging_note,
         "output": model.output,
         "lineage": {
             "git_commit": tags.get("tidemill.git.commit"),

@@ -35,6 +35,8 @@ class ServingState(TypedDict):
         engine: such as `tl2cgen` or `sklearn`.
         compiled: whether the engine runs a compiled form of the logged model.
         engine_note: why the model is not compiled, or the largest difference between compiled and original answers.
+        merges_requests: whether several requests can share a call of the model.
+        merging_note: why not, and how to change it; empty if they can.
         output: `score`, `scores` or `prediction`.
         metrics: of its run when it was promoted; None is NaN or infinite.
         columns: its inputs.
@@ -47,6 +49,8 @@ class ServingState(TypedDict):
     engine: str
     compiled: bool
     engine_note: str
+    merges_requests: bool
+    merging_note: str
     output: str
     lineage: Lineage
     metrics: dict[str, float | None]
@@ -124,6 +128,7 @@ class Status(TypedDict):
         degraded: whether it is ready and has an `error`.
         registry: state at the last request; `none` if a folder is served.
         error: one sentence about what is wrong, such as a version that failed to load or a missing alias.
+        trust: what the files of its versions may hold; `pickle` if pickles are loaded.
         swaps: newest first.
     """
 
@@ -133,6 +138,7 @@ class Status(TypedDict):
     degraded: bool
     registry: Literal["reachable", "unreachable", "unknown", "none"]
     error: str | None
+    trust: list[str]
     serving: ServingState | None
     shadow: ShadowState | None
     capture: CaptureState | None

@@ -64,6 +64,9 @@ class WorkerStatus(TypedDict):
     swaps: list[Swap]
 
 
+_GAVE_UP = "gave-up.json"
+
+
 class WorkerStatuses:
     """The statuses of the workers of one server.
 
@@ -101,6 +104,24 @@ class WorkerStatuses:
     def ended_traffic(self) -> dict[str, Any] | None:
         """Return the summed traffic of ended workers, or None."""
         return None if self._folder is None else _read(self._folder / "ended.json")
+
+    def give_up(self, reason: str) -> None:
+        """Tell the parent process that the version can never serve."""
+        if self._folder is not None:
+            _write(self._folder / _GAVE_UP, {"reason": reason})
+
+    def gave_up(self) -> str | None:
+        """Return why the version can never serve, if a worker gave up and no other worker serves a version.
+
+        Only the parent process calls it, when a worker has ended.
+        """
+        if self._folder is None:
+            return None
+        document = _read(self._folder / _GAVE_UP)
+        (self._folder / _GAVE_UP).unlink(missing_ok=True)
+        if document is None or any(status["served"] for status in self.others()):
+            return None
+        return str(document["reason"])
 
     def retire(self, index: int, pid: int) -> None:
         """Keep the traffic of an ended worker and remove its status. Only the parent process calls it."""

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ...common.errors import UnreachableError
-from ..engines.errors import UnfitError
+from ..engines.errors import TemporaryError, UnfitError
 from ..telemetry.status_schema import Swap
 from .model import ServedModel, VersionInfo
 from .source import VersionSource
@@ -51,14 +51,18 @@ class AliasWatcher:
         deleted: whether it is missing and the registry no longer has the serving version either.
         swaps: the last swaps and failures, newest first.
         counts: number of swaps and failures.
+        hopeless: whether it gave up, because the fixed version can never serve.
 
     Args:
         source: resolves and fetches the version that should serve.
         load: loads a fetched version.
         poll_seconds: mean time between two polls.
+        fixed: whether the source always names the same version: if it can never serve, the watcher gives up. An alias
+            can name another version later.
         serve_without_alias: whether to serve the last version from the cache while the alias is missing.
         changed: called after each poll, in the watcher's thread.
         swapped: called in the watcher's thread with the old and the new version.
+        gave_up: called in the watcher's thread after it gave up; it polls no more.
     """
 
     def __init__(
@@ -67,9 +71,11 @@ class AliasWatcher:
         load: Callable[[VersionInfo, Path], ServedModel],
         *,
         poll_seconds: float,
+        fixed: bool = False,
         serve_without_alias: bool = False,
         changed: Callable[[AliasWatcher], None] = lambda _: None,
         swapped: Callable[[ServedModel | None, ServedModel], None] = lambda _old, _new: None,
+        gave_up: Callable[[], None] = lambda: None,
     ) -> None:
         self.current: ServedModel | None = None
         self.failure: Failure | None = None
@@ -82,6 +88,9 @@ class AliasWatcher:
         self._serve_without_alias = serve_without_alias
         self._changed = changed
         self._swapped = swapped
+        self._fixed = fixed
+        self._gave_up = gave_up
+        self.hopeless = False
         self.swaps: deque[Swap] = deque(maxlen=_SWAPS)
         self.counts = {"done": 0, "failed": 0}
         self._fall_back_at = 0.0
@@ -101,6 +110,9 @@ class AliasWatcher:
         while not self._stopped.is_set():
             try:
                 self.step()
+                if self.hopeless:
+                    self._gave_up()
+                    return
             except Exception:  # noqa: BLE001 - the thread must survive any error
                 _log.exception("polling the alias failed; will retry")
             # Jitter, so that many servers do not poll at the same time.
@@ -130,6 +142,8 @@ class AliasWatcher:
                 self._update(info)
             elif self._serve_without_alias:
                 self._fall_back(None)
+            if self.missing and self._fixed and self.current is None:
+                self.hopeless = True
         self._changed(self)
 
     def _update(self, info: VersionInfo) -> None:
@@ -143,19 +157,27 @@ class AliasWatcher:
             return
         attempts = failure.attempts + 1 if failure is not None else 1
         started = time.monotonic()
+        was_cached = self._source.cached(info) is not None
         try:
             self._load_and_swap(info, started, first=attempts == 1)
         except Exception as error:  # noqa: BLE001 - a broken model may raise anything
             delay = min(_FIRST_RETRY_SECONDS * 2 ** (attempts - 1), _LAST_RETRY_SECONDS)
             text = str(error) if isinstance(error, UnfitError) else f"{type(error).__name__}: {error}"
-            self.failure = Failure(info, text[:1000], attempts, time.monotonic() + delay)
+            text = text.removeprefix(f"version {info.version}: ")[:1000]
+            never = isinstance(error, UnfitError) and not isinstance(error, TemporaryError)
+            if self._fixed and never and attempts == 1 and was_cached:
+                delay = 0.0  # the cached files may be damaged: try again with new ones
+            said = failure is not None and failure.error == text
+            self.failure = Failure(info, text, attempts, time.monotonic() + delay)
             if attempts == 1:
-                self._record(info, started, text[:1000])
-            _log.error(
-                "a version could not be loaded",
-                extra={"version": info.version, "error": text[:1000], "retry_in": delay},
-            )
+                self._record(info, started, text)
             self._fall_back(info)
+            self.hopeless = self._fixed and never and bool(delay) and self.current is None
+            if not said and not self.hopeless:
+                _log.error(
+                    "a version could not be loaded",
+                    extra={"version": info.version, "error": text, "retry_in": delay},
+                )
 
     def _load_and_swap(self, info: VersionInfo, started: float, *, first: bool) -> None:
         folder = self._source.fetch(info)
@@ -213,7 +235,8 @@ class AliasWatcher:
         if self.current is not None or time.monotonic() < self._fall_back_at:
             return
         info = self._source.last_served()
-        if info is None or (instead_of is not None and info.identity == instead_of.identity):
+        # The same number with another source is another version, which the registry no longer has.
+        if info is None or (instead_of is not None and info.version == instead_of.version):
             return
         started = time.monotonic()
         try:

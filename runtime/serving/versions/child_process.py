@@ -11,7 +11,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..engines.errors import UnfitError
+from ..engines.errors import TemporaryError, UnfitError
+
+_REFUSED = UnfitError.exit_code
 
 
 def run_child(module: str, arguments: Sequence[str], request: Mapping[str, Any], *, seconds: float, what: str) -> None:
@@ -25,7 +27,8 @@ def run_child(module: str, arguments: Sequence[str], request: Mapping[str, Any],
         what: the subject of the error message.
 
     Raises:
-        UnfitError: it failed; the message ends with the last line of its standard error.
+        UnfitError: it refused, with exit code 1; the message ends with the last line of its standard error.
+        TemporaryError: it failed in another way, such as a timeout.
     """
     with tempfile.TemporaryFile() as stderr:
         process = subprocess.Popen(
@@ -39,7 +42,7 @@ def run_child(module: str, arguments: Sequence[str], request: Mapping[str, Any],
         try:
             process.communicate(json.dumps(request).encode(), timeout=seconds)
         except subprocess.TimeoutExpired:
-            raise UnfitError(f"{what}: not finished after {seconds:.0f} s") from None
+            raise TemporaryError(f"{what}: not finished after {seconds:.0f} s") from None
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -51,4 +54,5 @@ def run_child(module: str, arguments: Sequence[str], request: Mapping[str, Any],
     last = lines[-1][:1000] if lines else "no error message"
     if process.returncode < 0:
         last = f"killed by {signal.Signals(-process.returncode).name}; {last}"
-    raise UnfitError(f"{what}: {last}")
+    kind = UnfitError if process.returncode == _REFUSED else TemporaryError
+    raise kind(f"{what}: {last}")

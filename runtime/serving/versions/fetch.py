@@ -3,7 +3,8 @@
 {"registry": {...}, "model": "flights", "version": "3", "run_id": "...", "destination": "/cache/.download-x"}
 
 Writes to `destination`: `model/`, `run.json` with the metrics of the run, and the reference sample if there is one.
-On failure, the last line of standard error is the reason.
+On failure, the last line of standard error is the reason. The exit code is 1 if the artifacts do not exist, and 3 if a
+later attempt may succeed.
 """
 
 from __future__ import annotations
@@ -26,10 +27,25 @@ def main() -> int:
 
     try:
         _fetch(request)
-    except (MlflowException, TidemillError, OSError) as error:
-        sys.stderr.write(f"{(str(error).splitlines() or [type(error).__name__])[0]}\n")
-        return 1
+    except Exception as error:  # noqa: BLE001 - the client of an artifact store may raise anything
+        expected = isinstance(error, (MlflowException, TidemillError, OSError))
+        kind = "" if expected else f"{type(error).__name__}: "
+        sys.stderr.write(f"{kind}{(str(error).splitlines() or [type(error).__name__])[0]}\n")
+        return 1 if _is_missing(error) else 3
     return 0
+
+
+def _is_missing(error: Exception) -> bool:
+    """Return whether the artifact store answered that the artifacts do not exist."""
+    code = getattr(error, "error_code", None)
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    # MLflow raises a plain OSError for a folder that does not exist.
+    return (
+        code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
+        or status == 404
+        or isinstance(error, FileNotFoundError)
+        or (isinstance(error, OSError) and str(error).startswith("No such file or directory"))
+    )
 
 
 def _fetch(request: dict[str, Any]) -> None:

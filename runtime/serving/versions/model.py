@@ -67,15 +67,20 @@ class ServedModel:
             probabilities of all classes of another classifier, `prediction` anything else.
         output_type: the Arrow struct of the outputs, with the one field `output`.
         by_request: whether an answer belongs to its request as a whole, not to rows.
+        form: the form of its answers, one of `outputs.FORMS`, or empty for an array or a list.
         tensors: name, datatype and shape of the output tensors.
         engine: computes the predictions.
         engine_note: the difference between the compiled engine and the original model, or why none is used.
+        rows_independent: whether the answer for a row does not depend on the other rows, as known or declared.
+        merging_note: why requests do not share a call of the model; empty if they do.
         example: rows as JSON objects.
         metrics: of the run that created it.
         loaded_at: UTC.
     """
 
-    def __init__(self, info: VersionInfo, prepared: Prepared, engine: Engine) -> None:
+    def __init__(
+        self, info: VersionInfo, prepared: Prepared, engine: Engine, *, rows_independent: bool | None = None
+    ) -> None:
         self.info = info
         self.contract: Contract = prepared.contract
         self.target = prepared.target
@@ -83,9 +88,16 @@ class ServedModel:
         self.output_type: pa.StructType = prepared.output_type
         self.by_request = prepared.by_request
         self.tensors = prepared.tensors
-        self._has_targets = prepared.has_targets
+        self.form = prepared.form
         self.engine = engine
         self.engine_note = prepared.note
+        self.rows_independent, why = prepared.independence.decide(rows_independent)
+        if not self.contract.mergeable:
+            why = "its signature fixes the number of rows"
+        elif self.by_request:
+            why = "an answer does not have one value for each row"
+        self.merging_note = f"requests are not merged: {why}" if why else ""
+        engine.mergeable = not why
         self.example = prepared.example
         self.metrics = dict(info.metrics)
         self.loaded_at = datetime.now(UTC)
@@ -101,7 +113,7 @@ class ServedModel:
         if self.by_request:
             return as_request(outputs)
         if isinstance(outputs, Answer):
-            if outputs.form == "targets" and not self._has_targets and len(outputs.parts) == batch.rows:
+            if outputs.form == "targets" != self.form and len(outputs.parts) == batch.rows:
                 # One array for each row. By chance, each has as many rows as the request.
                 return [part.tolist() for part in outputs.parts]
             is_expected = self.output == ("score" if outputs.form == "score" else "prediction")
@@ -117,20 +129,23 @@ class ServedModel:
     @property
     def has_columns(self) -> bool:
         """Whether its outputs are columns with names of their own, as those of a data frame."""
-        return [each["name"] for each in self.tensors] not in ([], [self.output])
+        return self.form in ("frame", "mapping")
 
     def close(self) -> None:
         """Release the engine's resources. Call it after the last prediction."""
         self.engine.close()
 
 
-def load(info: VersionInfo, folder: Path, settings: HasPreparationSettings) -> ServedModel:
+def load(
+    info: VersionInfo, folder: Path, settings: HasPreparationSettings, *, rows_independent: bool | None = None
+) -> ServedModel:
     """Load the prepared version in `folder`, and predict its sample.
 
     Args:
         info: the version.
         folder: its folder in the cache: `model/`, `prepared.json` and the compiled files.
         settings: with which it was prepared.
+        rows_independent: whether its rows are independent; None: as declared in its metadata, or as known.
 
     Raises:
         UnfitError: it is not prepared, or cannot predict its sample. Other exceptions of a broken model pass through.
@@ -139,7 +154,7 @@ def load(info: VersionInfo, folder: Path, settings: HasPreparationSettings) -> S
     if prepared is None:
         raise UnfitError(f"version {info.version} is not prepared")
     engine = engines.load(prepared, folder, settings)
-    model = ServedModel(info, prepared, engine)
+    model = ServedModel(info, prepared, engine, rows_independent=rows_independent)
     try:
         _warm(model, prepared.warm_rows(folder))
     except BaseException:

@@ -31,11 +31,12 @@ from ...common.target import METADATA, Target
 from ..codecs.tensors import output_tensors
 from ..contract.model_contract import Contract
 from ..engines.answer_kind import answer_kind
-from ..engines.errors import UnfitError
+from ..engines.errors import TemporaryError, UnfitError
 from ..engines.outputs import AnswerError, as_request
 from ..engines.prepared import (
     COMPILED,
     HasPreparationSettings,
+    Independence,
     Output,
     Prepared,
     fingerprint,
@@ -43,7 +44,7 @@ from ..engines.prepared import (
     write_sample,
 )
 from ..inference.batch import Batch, Engine, Outputs
-from ..settings import CompileSettings, IsolationSettings
+from ..settings import CompileSettings, IsolationSettings, Trusted
 from .child_process import run_child
 from .model import VersionInfo, to_json_value
 
@@ -59,6 +60,10 @@ _WARM_ROWS = 64
 _GENERATED_ROWS = 50
 _MERGED_ROWS = 16
 _MERGED_DIFFERENCE = 1e-6
+_ADD_SIGNATURE = (
+    "log it with `log_model(..., signature=mlflow.models.infer_signature(X, model.predict(X)))`, or with tidemill's "
+    "`run.log_model(model, features=X)`"
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class PreparationSettings:
 
     compile: CompileSettings = field(default_factory=CompileSettings)
     isolation: IsolationSettings = field(default_factory=IsolationSettings)
+    trust: Sequence[Trusted] = ()
 
 
 def ensure_prepared(folder: Path, info: VersionInfo, settings: HasPreparationSettings) -> None:
@@ -87,7 +93,9 @@ def ensure_prepared(folder: Path, info: VersionInfo, settings: HasPreparationSet
             if not _is_prepared(folder, key):
                 _run(folder, info, settings, seconds)
     except Timeout:
-        raise UnfitError(f"version {info.version}: another process has been preparing it for {seconds:.0f} s") from None
+        raise TemporaryError(
+            f"version {info.version}: another process has been preparing it for {seconds:.0f} s"
+        ) from None
     if not _is_prepared(folder, key):
         raise UnfitError(f"version {info.version}: its preparation stored no result")
 
@@ -101,6 +109,7 @@ def _run(folder: Path, info: VersionInfo, settings: HasPreparationSettings, seco
     request = {
         "compile": settings.compile.model_dump(mode="json"),
         "isolation": settings.isolation.model_dump(mode="json"),
+        "trust": list(settings.trust),
     }
     run_child(__name__, [str(folder.absolute())], request, seconds=seconds, what=f"version {info.version}")
 
@@ -114,19 +123,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="folder of the version in the cache")
     folder: Path = parser.parse_args(argv).folder
     request = json.load(sys.stdin)
-    settings = PreparationSettings(CompileSettings(**request["compile"]), IsolationSettings(**request["isolation"]))
+    settings = PreparationSettings(
+        CompileSettings(**request["compile"]), IsolationSettings(**request["isolation"]), request["trust"]
+    )
     _restrict_process()
     try:
         prepare(folder.resolve(), settings)
     except TidemillError as error:
         sys.stderr.write(f"\n{_one_line(str(error))}\n")
-        return error.exit_code
+        return 1 if isinstance(error, UnfitError) and not isinstance(error, TemporaryError) else 3
     except MemoryError:
         sys.stderr.write("\nnot enough memory to load the model\n")
         return 3
     except Exception as error:  # noqa: BLE001 - a broken model may raise anything
         sys.stderr.write(f"\nthe model cannot be loaded or called ({type(error).__name__}: {_one_line(str(error))})\n")
-        return 3
+        # A model that reads from a network may work later.
+        return 3 if isinstance(error, OSError) and not isinstance(error, FileNotFoundError) else 1
     return 0
 
 
@@ -166,7 +178,7 @@ def prepare(folder: Path, settings: HasPreparationSettings) -> None:
 
     key = fingerprint(folder, settings)
     mlmodel = MLmodel.read(folder / "model")
-    mlmodel.check()
+    mlmodel.check(settings.trust)
     contract = _contract(mlmodel)
     for leftover in folder.glob(f"{_WORK}*"):  # of a killed process
         shutil.rmtree(leftover, ignore_errors=True)
@@ -182,10 +194,13 @@ def prepare(folder: Path, settings: HasPreparationSettings) -> None:
 
 
 def _contract(mlmodel: MLmodel) -> Contract:
+    schema = mlmodel.inputs()
     try:
-        return Contract.of(mlmodel.inputs(), mlmodel.params(), hinted=mlmodel.hinted)
+        return Contract.of(schema, mlmodel.params(), hinted=mlmodel.hinted)
     except ValueError as error:
-        raise UnfitError(str(error), hint="log it with a signature") from None
+        # A signature with a type that we do not support is not fixed by logging the model with one.
+        hint = None if schema is not None and schema.inputs else _ADD_SIGNATURE
+        raise UnfitError(str(error), hint=hint) from None
 
 
 @dataclass
@@ -220,19 +235,19 @@ def _load_original(folder: Path, mlmodel: MLmodel, contract: Contract, settings:
         from ..isolation.engine import IsolatedEngine
 
         environment = ensure_environment(mlmodel.folder, folder.parent.parent, seconds=settings.isolation.build_seconds)
-        engine = IsolatedEngine(environment, mlmodel.folder, contract)
+        engine = IsolatedEngine(environment, mlmodel.folder, contract, trust=settings.trust)
         spec = {"name": "isolated", "environment": str(environment)}
         return _Original(spec, engine, contract, note=f"isolated: it requires {why}")
     if mlmodel.is_sklearn:
         from ..engines import scikit
 
-        model = scikit.open_model(mlmodel)
+        model = scikit.open_model(mlmodel, settings.trust)
         contract = replace(contract, missing_text=scikit.missing_text(model))
         engine = scikit.ScikitEngine(model, mlmodel.method, contract)
         return _Original({"name": "sklearn"}, engine, contract, model)
     from ..engines import pyfunc
 
-    engine = pyfunc.PyfuncEngine(pyfunc.open_model(mlmodel), contract)
+    engine = pyfunc.PyfuncEngine(pyfunc.open_model(mlmodel, settings.trust), contract)
     return _Original({"name": "pyfunc"}, engine, contract)
 
 
@@ -246,6 +261,7 @@ def _build(
 ) -> Prepared:
     from ..engines import sample_rows
     from ..engines.engine_selection import SelectionTask
+    from ..engines.row_independence import declared_independent, why_unknown
 
     original = _load_original(folder, mlmodel, contract, settings)
     contract = original.contract
@@ -259,20 +275,16 @@ def _build(
         if output == "score":
             original.engine.output = output
             outputs = original.engine.predict(Batch(len(rows), rows))
-        by_request, has_targets = answer_kind(original.engine, rows, outputs)
+        by_request, form = answer_kind(original.engine, rows, outputs)
         note = original.note
-        spec = {**original.spec, "mergeable": False}
-        if by_request:
-            note = _join_notes(note, "requests are not merged: an answer does not have one value for each row")
-        elif not contract.mergeable:
-            note = _join_notes(note, "requests are not merged: its signature fixes the number of rows")
-        elif mlmodel.signature.get("params"):
-            note = _join_notes(note, "requests are not merged: its signature has parameters")
-        elif (why := _why_not_mergeable(original.engine, rows, outputs)) is not None:
-            note = _join_notes(note, f"requests are not merged: {why}")
-        else:
-            spec["mergeable"] = True
-        original.engine.mergeable = spec["mergeable"]
+        if (pickled := mlmodel.pickle_reason()) is not None:
+            note = _join_notes(note, f"pickle is trusted: {pickled}")
+        independence = Independence(
+            why_unknown(mlmodel, original.model) or "",
+            declared_independent(mlmodel),
+            _contradiction(original.engine, rows, outputs) if contract.mergeable and not by_request else "",
+        )
+        spec = original.spec
         if original.spec["name"] != "isolated":
             task = SelectionTask(
                 contract, original.engine, rows, settings.compile.engines, settings.compile.tolerance, work
@@ -300,8 +312,9 @@ def _build(
         example,
         target,
         by_request,
-        has_targets,
+        form,
         output_tensors(outputs, output),
+        independence,
     )
 
 
@@ -353,18 +366,21 @@ def _output_name(mlmodel: MLmodel, outputs: Outputs) -> Output:
     return "score" if outputs.shape[1] == 2 else "scores"
 
 
-def _why_not_mergeable(engine: Engine, rows: list[Row], outputs: Outputs) -> str | None:
-    """Return why rows of several requests must not be merged into one call, or None if they can be."""
+def _contradiction(engine: Engine, rows: list[Row], outputs: Outputs) -> str:
+    """Return how the answers for single rows show that rows depend on each other; empty if they do not show it.
+
+    They can show that rows are dependent, but never that they are independent.
+    """
     from ..engines.engine_selection import largest_difference
 
     for index, row in enumerate(rows[:_MERGED_ROWS]):
         try:
             alone = engine.predict(Batch(1, [row]))
         except Exception as error:  # noqa: BLE001 - a model may raise anything
-            return f"it fails on a single row ({type(error).__name__})"
+            return f"it fails on a single row of its sample ({type(error).__name__})"
         if largest_difference(alone, outputs[index : index + 1]) > _MERGED_DIFFERENCE:
-            return "its output for a row depends on the other rows"
-    return None
+            return "its output for a row of its sample depends on the other rows"
+    return ""
 
 
 if __name__ == "__main__":

@@ -116,8 +116,7 @@ class Shadow:
             first[0] is other[0]
             and first[0].engine.mergeable
             and first[1].model is other[1].model
-            and isinstance(first[1].batch.values, list)
-            and isinstance(other[1].batch.values, list)
+            and first[1].batch.mergeable_with(other[1].batch)
             and rows + other[1].batch.rows <= _MAX_CALL_ROWS
         )
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Generator
@@ -42,6 +43,10 @@ class VersionSource(Protocol):
 
     def resolve(self) -> VersionInfo | None:
         """Return the version that should serve, or None; raise UnreachableError if the registry does not answer."""
+
+    def cached(self, info: VersionInfo) -> Path | None:
+        """Return the cache folder of the version, or None if it is not in the cache."""
+        ...
 
     def fetch(self, info: VersionInfo) -> Path:
         """Return the cache folder of the version; download it if needed."""
@@ -78,6 +83,7 @@ class _CachedSource:
         self._state = self._folder / f"state-{hashlib.sha256(alias.encode()).hexdigest()[:12]}.json"
 
     def cached(self, info: VersionInfo) -> Path | None:
+        """Return the cache folder of `info`, or None if it is not in the cache."""
         folder = self._folder / info.version
         stored = read_version_info(folder)
         return folder if stored is not None and stored.identity == info.identity else None
@@ -150,15 +156,12 @@ class _CachedSource:
 
 
 class FolderSource(_CachedSource):
-    """One model in a folder, as it is when the server starts."""
+    """One model in a folder, as it is when the server starts; never what the folder held before."""
 
     def __init__(self, settings: ServingSettings) -> None:
         assert settings.path is not None  # noqa: S101 - validated in the settings
         self._path = settings.path.absolute()
-        # The version is a hash of the files: later changes to the folder are not served.
-        files = sorted(path for path in self._path.rglob("*") if path.is_file())
-        state = [(str(path.relative_to(self._path)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-        digest = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:12]
+        digest = _digest(self._path)[:12]
         self._info = VersionInfo(
             model=settings.model,
             version=f"folder-{digest}",
@@ -177,11 +180,32 @@ class FolderSource(_CachedSource):
         """Return the version of the folder, or None if it contains no model."""
         return self._info if (self._path / "MLmodel").is_file() else None
 
-    def _download(self, info: VersionInfo, work: Path) -> None:  # noqa: ARG002 - the folder has one version
+    def last_served(self) -> VersionInfo | None:
+        """Return None: the folder may have held another model when the server ran before."""
+        return None
+
+    def _download(self, info: VersionInfo, work: Path) -> None:
         try:
             shutil.copytree(self._path, work / "model")
+            copied = _digest(work / "model")
         except (OSError, shutil.Error) as error:
             raise UnfitError(f"the folder cannot be read ({first_line(error)})") from None
+        if not info.source.endswith(f"#{copied[:12]}"):
+            raise UnfitError("the folder changed after the start", hint="start again when it is complete")
+
+
+def _digest(folder: Path) -> str:
+    """Return a hash of the names and contents of all files: a copy can keep sizes and times of other contents."""
+    whole = hashlib.sha256()
+    for root, _, names in sorted(os.walk(folder, followlinks=True)):
+        for name in sorted(names):
+            path = Path(root, name)
+            if not path.is_file():
+                continue
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            whole.update(json.dumps([path.relative_to(folder).as_posix(), content]).encode())
+    return whole.hexdigest()
 
 
 class RegistrySource(_CachedSource):

@@ -11,18 +11,21 @@ import typer
 from ..options import JsonOption
 from ..serving_options import (
     CompileOption,
+    IndependenceOption,
     ModelArgument,
     NonFiniteOption,
     TrackingOption,
+    TrustOption,
     require_compilers,
     require_server_packages,
+    trusted,
 )
 from ..terminal import StatusLine, interruptible
 
 if TYPE_CHECKING:
     from ....runtime.batch_scoring import Progress, ScoringResult
 
-_STAGES = {"model": "loading the model", "publish": "writing the result"}
+_STAGES = {"model": "loading the model", "read": "reading all rows", "publish": "writing the result"}
 
 
 def score(
@@ -47,11 +50,16 @@ def score(
         bool, typer.Option("--validated", help="Read only a lake commit that passed the gate.")
     ] = False,
     compiled: CompileOption = None,
+    rows_independent: IndependenceOption = None,
+    trust: TrustOption = None,
     non_finite: NonFiniteOption = None,
     tracking_uri: TrackingOption = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
-    """Score every row of IN with a model. OUT has one row for each, in the same order; memory use is constant."""
+    """Score every row of IN with a model. OUT has one row for each, in the same order.
+
+    Memory use is constant, except for a model whose rows may depend on each other: it gets all rows in one call.
+    """
     require_server_packages(tracking_uri)
     if compiled:
         require_compilers()
@@ -67,6 +75,8 @@ def score(
             overwrite=overwrite,
             validated=validated,
             compiled=compiled is not False,
+            rows_independent=rows_independent,
+            trust=trusted(trust),
             non_finite=non_finite or "return",
             tracking_uri=tracking_uri,
             progress=line.show_rows,

@@ -16,14 +16,17 @@ from ....runtime.common.errors import ConfigError, NotFoundError, PlatformError,
 from ...stack_config.sources import merge_objects
 from ..serving_options import (
     CompileOption,
+    IndependenceOption,
     ModelArgument,
     ModelNameOption,
     NonFiniteOption,
     SettingsOption,
     TrackingOption,
+    TrustOption,
     read_settings,
     require_compilers,
     require_server_packages,
+    trusted,
 )
 
 if TYPE_CHECKING:
@@ -72,7 +75,25 @@ def serve(
                      "addresses are always accepted. Default: none, or every name if --host is not loopback.",
                      show_default=False),
     ] = None,
+    max_body: Annotated[
+        int | None,
+        typer.Option(help="Maximum size of a request's body, decompressed, in bytes. Default: 16000000.", min=1,
+                     show_default=False),
+    ] = None,
+    max_rows: Annotated[
+        int | None, typer.Option(help="Maximum rows in one request. Default: 10000.", min=1, show_default=False)
+    ] = None,
+    max_columns: Annotated[
+        int | None, typer.Option(help="Maximum columns in one request. Default: 10000.", min=1, show_default=False)
+    ] = None,
+    max_text: Annotated[
+        int | None,
+        typer.Option(help="Maximum characters of one string, such as an image in base64. Default: 1000000.", min=1,
+                     show_default=False),
+    ] = None,
     compiled: CompileOption = None,
+    rows_independent: IndependenceOption = None,
+    trust: TrustOption = None,
     non_finite: NonFiniteOption = None,
     tracking_uri: TrackingOption = None,
     name: ModelNameOption = None,
@@ -104,10 +125,14 @@ def serve(
         "shadow": shadow,
         "keys_file": _absolute(keys_file),
         "capture": {"directory": _absolute(capture)} if capture else None,
+        "trust": trusted(trust) or None,
         "compile": {"engines": []} if compiled is False else None,
+        "batch": {"rows_independent": rows_independent} if rows_independent is not None else None,
         "outputs": {"non_finite": non_finite} if non_finite else None,
     }
     values |= {key: value for key, value in optional.items() if value is not None}
+    limits = {"body_bytes": max_body, "rows": max_rows, "columns": max_columns, "text": max_text}
+    values["limits"] = {key: value for key, value in limits.items() if value is not None}
     server = _validate(merge_objects(read_settings(settings, _BY_OPTION), values), settings)
     if server.keys_file is not None and not server.keys_file.parent.is_dir():
         raise NotFoundError("no such folder", field="--keys-file", value=str(server.keys_file.parent))
@@ -217,6 +242,8 @@ def _run(uri: ModelUri, settings: ServingSettings, state: Path) -> NoReturn:
     file = state / f"settings-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
     write_private(file, text)
     typer.echo(f"serving {uri} at {url_of(settings.listen)}", err=True)
+    if settings.trust:
+        typer.echo("pickle is trusted: a version that is loaded can run any code of its author, as your user", err=True)
     typer.echo(f"the API key is in {settings.listen.token_file}", err=True)
     announce_in_background(settings)
     environment = {

@@ -59,6 +59,7 @@ def _print_view(view: Overview) -> None:
             data, code = (model.lake_commit or "")[:12], (model.git_commit or "")[:12]
             models.add_row(model.name, serving, data, code, model.alias or "")
         parts.append(models)
+        parts += [f"{model.name}: trusts {kind} (serve.trust)" for model in view.models for kind in model.trust]
         parts += [f"{model.name}: {note}" for model in view.models for note in model.notes]
     parts += [str(commit) for commit in view.unvalidated]
     if not view.running:

@@ -92,9 +92,9 @@ def closed(rounds: int, seconds: float) -> bool:
     """Measure the model of ten numbers; return whether all goals were met."""
     figures = rounds_of("trees", rounds, seconds, [*STARTS])
     met = [
-        _judge(figures, MANY, OURS, 40, 8),
+        _judge(figures, MANY, OURS, 40, 12),
         _judge(figures, MANY, OWN, 30, 6),
-        _judge(figures, FEW, OURS, 20, 6),
+        _judge(figures, FEW, OURS, 20, 8),
     ]
     return all(met) and figures.failed[OURS] + figures.failed[OWN] == 0
 
@@ -102,7 +102,7 @@ def closed(rounds: int, seconds: float) -> bool:
 def mixed(rounds: int, seconds: float) -> bool:
     """Measure the model of a hundred mixed columns; return whether all goals were met."""
     figures = rounds_of("mixed", rounds, seconds, [OURS, OWN, "mlflow", *PEERS])
-    return _judge(figures, MANY, OURS, 8, 3) and figures.failed[OURS] == 0
+    return _judge(figures, MANY, OURS, 8, 12) and figures.failed[OURS] == 0
 
 
 def memory(rounds: int, seconds: float) -> bool:

@@ -63,6 +63,11 @@ def _compact(document: Any) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
+def _mlflow_probabilities(answer: bytes) -> list[float]:
+    """Return the probability of class 1 in each row of an answer of `/invocations`."""
+    return [row[1] for row in json.loads(answer)["predictions"]]
+
+
 def _split(model: Model) -> Callable[[Sequence[Sequence[Any]]], bytes]:
     return lambda rows: _compact({"dataframe_split": {"columns": model.columns, "data": rows}})
 
@@ -89,7 +94,7 @@ def mlflow(model: Model, folder: Path, *, one_thread: bool = False) -> Iterator[
             "/invocations",
             JSON,
             _split(model),
-            lambda answer: [row[1] for row in json.loads(answer)["predictions"]],
+            _mlflow_probabilities,
         )
 
 
@@ -217,7 +222,7 @@ def tidemill(model: Model, folder: Path, *, compiled: bool = True, **overrides: 
             "/invocations",
             {**JSON, "Authorization": f"Bearer {key}"},
             _split(model),
-            lambda answer: json.loads(answer)["predictions"],
+            _mlflow_probabilities,
         )
 
 

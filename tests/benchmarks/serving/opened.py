@@ -89,7 +89,7 @@ def opened(rounds: int, seconds: float) -> bool:
     table(f"Open loop, {rate:.0f} requests/s, p50", "ms", medians)
     table(f"Open loop, {rate:.0f} requests/s, p99", "ms", figures)
     print(f"  requests without a good answer: {failed}; generator late by {statistics.median(late):.2f} ms (p99)")
-    met = judge(f"p99 at {rate:.0f}/s: {OURS} / {best}", ratio_of(figures, OURS, best), 0.5)
+    met = judge(f"p99 at {rate:.0f}/s: {OURS} / {best}", ratio_of(figures, OURS, best), 0.1)
     ratio = ratio_of(figures, OWN, best)
     print(f"  for information: {OWN} / {best} = {ratio:.2f}")
     return met and failed[OURS] == 0

@@ -143,23 +143,25 @@ def test_a_program_of_ones_own_gets_all_it_composes_from_one_place() -> None:
         components.Plattform  # noqa: B018
 
 
-def composed(*, skip: Any = (), **existing: Any) -> Recorded:
+def composed(*, skip: Any = (), trusting: Any = (), **existing: Any) -> Recorded:
     from pathlib import Path
 
     import pulumi
     from tidemill.components import ExistingRegistry, ModelConfig, Platform, PlatformArgs
+    from tidemill.components.settings import ServeConfig
     from tidemill.components.targets.local.target import LocalTarget
 
     if "username" in existing:
         existing["password"] = pulumi.Output.secret("s3cret")
     model = ModelConfig(owner="o", purpose="p", code="c", train=["python"], data="a/main/b", target="t")
+    serve = ServeConfig(trust=["pickle"])
 
     def program() -> None:
         target = LocalTarget("quay-dev", Path("/nowhere/stacks/quay-dev"), Path("/nowhere"))
         args = PlatformArgs(
             target=target,
             project=Path("/nowhere"),
-            models={"boats": model},
+            models={"boats": model, **{name: model.model_copy(update={"serve": serve}) for name in trusting}},
             skip=skip,
             existing_registry=ExistingRegistry(url="https://mlflow.example.org/", **existing),
         )
@@ -168,8 +170,18 @@ def composed(*, skip: Any = (), **existing: Any) -> Recorded:
     return record(program)
 
 
+def settings_of(recorded: Recorded, service: str) -> dict[str, Any]:
+    return json.loads(recorded.of("Service")[service]["configFiles"]["settings.json"])
+
+
 def registry_of(recorded: Recorded, service: str) -> dict[str, Any]:
-    return json.loads(recorded.of("Service")[service]["configFiles"]["settings.json"])["registry"]
+    return settings_of(recorded, service)["registry"]
+
+
+def test_trust_in_pickles_is_that_of_one_model() -> None:
+    recorded = composed(trusting=["ships"])
+    trust = {name: settings_of(recorded, f"serving-{name}")["trust"] for name in ("boats", "ships")}
+    assert trust == {"boats": [], "ships": ["pickle"]}
 
 
 def test_an_administrator_of_a_brought_registry_lets_each_service_have_a_user_of_its_own() -> None:

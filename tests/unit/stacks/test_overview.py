@@ -13,7 +13,7 @@ from tidemill.components.targets.http_get import http_get
 from tidemill.components.targets.operations import ServiceState
 from tidemill.runtime.common.errors import UnreachableError
 from tidemill.stacks.loading import load_stack
-from tidemill.stacks.overview import ServiceView, overview
+from tidemill.stacks.overview import ServiceView, model_view, overview
 
 from tests.support.platform import ROOT
 
@@ -111,3 +111,13 @@ def test_a_service_that_stops_meanwhile_is_no_error() -> None:
         answers.server.shutdown()
         answers.server.server_close()
     assert found.healthy
+
+
+@pytest.mark.parametrize(("said", "trust"), [({"trust": ["pickle"]}, ["pickle"]), ({"trust": []}, []), ({}, [])])
+def test_a_server_that_trusts_pickles_says_so(said: Any, trust: list[str]) -> None:
+    answers = Answers(200, {**READY, **said})
+    try:
+        assert list(model_view(answers, "flights").trust) == trust  # type: ignore[arg-type]
+    finally:
+        answers.server.shutdown()
+        answers.server.server_close()

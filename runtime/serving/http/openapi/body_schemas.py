@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from ...codecs.content_types import CONTENT_TYPES
 from ...codecs.tensors import DATATYPES
 from ...contract.json_schemas import (
     any_value,
     array_schema,
     column_schema,
     list_row_schema,
+    nullable,
     object_schema,
     output_schema,
     params_schema,
@@ -17,6 +20,7 @@ from ...contract.json_schemas import (
     time_schema,
 )
 from ...contract.model_contract import Contract
+from ...protocols.open_inference import output_tensors
 from ...settings import LimitSettings
 
 if TYPE_CHECKING:
@@ -28,6 +32,12 @@ _BOOLEAN = {"type": "boolean"}
 _INTEGER = {"type": "integer"}
 _DATATYPE = {"type": "string", "enum": list(DATATYPES)}
 _PARAMETERS = {"type": ["object", "null"]}
+_CONTENT_TYPE = {
+    "type": ["string", "null"],
+    "enum": [*CONTENT_TYPES, "", None],
+    "description": "How the values are encoded, as in MLServer; an input's own content type overrides the request's.",
+}
+_INPUT_PARAMETERS = {**_PARAMETERS, "properties": {"content_type": _CONTENT_TYPE}}
 
 
 def ref(kind: str, name: str) -> dict[str, Any]:
@@ -91,6 +101,8 @@ class BodySchemas:
             "status": _INTEGER,
             "detail": TEXT,
             "error": {**TEXT, "description": "The detail again, for clients of the Open Inference Protocol."},
+            "error_code": {**TEXT, "description": "MLflow's code of the error, for clients of its scoring server."},
+            "message": {**TEXT, "description": "The detail again, for clients of MLflow's scoring server."},
             "errors": error,
             "request_id": TEXT,
             "client_request_id": TEXT,
@@ -99,8 +111,10 @@ class BodySchemas:
             "AnyValue": any_value(limits),
             "Row": row_schema(model.contract, limits) if model is not None else {"type": "object"},
             "OpenRow": row_schema(model.contract, limits, closed=False) if model is not None else {"type": "object"},
-            "Predictions": _predictions(output),
-            "NamedPredictions": _predictions(object_schema({name: output}, closed=True)),
+            "Predictions": _answer("predictions", _mlflow_schema(model, output)),
+            "NamedPredictions": _answer("answer", {}, notes=True)
+            if model is not None and model.by_request
+            else _answer("predictions", array_schema(object_schema({name: nullable(output)}, closed=True)), notes=True),
             "Problem": {
                 "description": "A problem document (RFC 9457).",
                 **object_schema(problem, optional=("errors", "request_id", "client_request_id")),
@@ -136,10 +150,23 @@ class BodySchemas:
             value = {"enum": [int(each) if each.is_integer() else each for each in classes]}
         label = {
             "request_id": {**UUID7, "description": "The `request_id` of an answer."},
-            "row": {**_INTEGER, "minimum": 0, "maximum": (1 << 31) - 1, "description": "The row's position, from 0."},
+            "row": {
+                **_INTEGER,
+                "minimum": 0,
+                "maximum": (1 << 31) - 1,
+                "description": "The row's position, from 0; null for the answer of the whole request.",
+            },
             "label": {**value, "description": "The true value."},
         }
-        return object_schema({"labels": self._rows(object_schema(label, closed=True))}, closed=True)
+        label["row"] = {**label["row"], "type": ["integer", "null"]}
+        label["output"] = {
+            "type": ["string", "null"],
+            "minLength": 1,
+            "maxLength": 200,
+            "description": "Name of the labelled target, column or step, if an answer has several.",
+        }
+        optional = ("row", "output") if self._model is not None and self._model.by_request else ("output",)
+        return object_schema({"labels": self._rows(object_schema(label, optional=optional, closed=True))}, closed=True)
 
     def inference(self) -> dict[str, Any]:
         """Return the schema of the Open Inference Protocol."""
@@ -147,20 +174,21 @@ class BodySchemas:
             "name": {**TEXT, "description": "A column, or any other name for one tensor of all columns."},
             "datatype": _DATATYPE,
             "shape": array_schema({**_INTEGER, "minimum": 1}, minItems=1, maxItems=16),
-            "parameters": _PARAMETERS,
+            "parameters": _INPUT_PARAMETERS,
             "data": array_schema({}),
         }
         inputs = object_schema(tensor, optional=("parameters", "data"), closed=True)
-        name = TEXT if self._model is None else {**TEXT, "enum": [self._model.output]}
+        names = [] if self._model is None or self._model.by_request else [*map(_name, output_tensors(self._model))]
+        name = {**TEXT, "enum": names} if names else TEXT
         outputs = object_schema({"name": name, "parameters": _PARAMETERS}, optional=("parameters",))
         properties = {
             "id": {"type": ["string", "null"], "description": "Repeated in the answer."},
             "parameters": {
-                **_PARAMETERS,
+                **_INPUT_PARAMETERS,
                 "description": "Of the protocol, and the inference parameters of the signature.",
             },
             "inputs": array_schema(inputs, minItems=1, maxItems=self._limits.columns),
-            "outputs": array_schema(outputs, maxItems=1),
+            "outputs": array_schema(outputs, maxItems=len(names)) if names else array_schema(outputs),
         }
         return object_schema(properties, optional=("id", "parameters", "outputs"), closed=True)
 
@@ -201,15 +229,29 @@ class BodySchemas:
         return kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
 
 
-def _predictions(items: dict[str, Any]) -> dict[str, Any]:
-    properties = {
-        "predictions": array_schema(items),
-        "model": TEXT,
-        "version": TEXT,
-        "request_id": UUID7,
-        "client_request_id": TEXT,
-    }
-    return object_schema(properties, optional=("client_request_id",))
+def _name(tensor: Mapping[str, Any]) -> str:
+    return tensor["name"]
+
+
+def _answer(name: str, schema: dict[str, Any], *, notes: bool = False) -> dict[str, Any]:
+    properties = {name: schema, "model": TEXT, "version": TEXT, "request_id": UUID7, "client_request_id": TEXT}
+    if notes:
+        properties["notes"] = {**array_schema(TEXT), "description": "Where null stands for NaN or an infinity."}
+    return object_schema(properties, optional=("client_request_id", "notes"))
+
+
+def _mlflow_schema(model: ServedModel | None, output: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of `predictions` as MLflow gives them; `output` is that of one row of the outputs."""
+    if model is None:
+        return array_schema(output)
+    if model.by_request or model.form in ("mapping", "value", "targets"):
+        return {}
+    if model.output == "score":
+        return array_schema(array_schema(output, minItems=2, maxItems=2))
+    if model.form == "series":
+        names = [each["name"] for each in model.tensors]
+        return array_schema(object_schema({"0" if names == [model.output] else names[0]: output}))
+    return array_schema(output)
 
 
 def _event_time() -> dict[str, Any]:

@@ -40,11 +40,12 @@ def openapi(model: ServedModel | None, settings: ServingSettings) -> dict[str, A
             "version": version("tidemill"),
             "description": f"Predictions of the model `{name}`. {served} Every answer names its version.",
         },
-        "security": [{"bearer": []}, {"key": []}],
+        "security": [{"bearer": []}, {"key": []}, {"basic": []}],
         "paths": {**_hot_paths(model, schemas), **_inference_paths(model, name, schemas), **_management_paths(schemas)},
         "components": {
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "An API key as bearer token."},
+                "basic": {"type": "http", "scheme": "basic", "description": "An API key as password, any user name."},
                 "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
             },
             "parameters": {
@@ -82,7 +83,14 @@ def _hot_paths(model: ServedModel | None, schemas: BodySchemas) -> dict[str, Any
                 "invocations",
                 _PREDICTIONS,
                 "Predict, like MLflow's scoring server",
-                {"200": answer("One prediction for each row.", predictions), **refusals()},
+                {
+                    "200": answer(
+                        "The predictions, as MLflow's scoring server gives them; NaN and infinities as `NaN`, "
+                        "`Infinity` and `-Infinity`.",
+                        predictions,
+                    ),
+                    **refusals(),
+                },
                 description="Accepts MLflow's JSON and CSV, and Arrow streams for many rows; `Accept` selects the "
                 "media type of the answer.",
                 request_body=rows,
@@ -93,7 +101,14 @@ def _hot_paths(model: ServedModel | None, schemas: BodySchemas) -> dict[str, Any
                 "predict",
                 _PREDICTIONS,
                 "Predict, with the names and types of the signature",
-                {"200": answer("One named prediction for each row.", named), **refusals()},
+                {
+                    "200": answer(
+                        "One named prediction for each row. If the model's answer belongs to the whole request, it is "
+                        "`answer`.",
+                        named,
+                    ),
+                    **refusals(),
+                },
                 request_body=body(schemas.predict(), predict_examples(model)),
             )
         },
@@ -162,7 +177,8 @@ def _infer(model: ServedModel | None, schemas: BodySchemas, suffix: str, missing
             **missing,
         },
         description="One tensor for each column, with the shape [n] or [n, 1]; or, if all columns are numbers, one "
-        "tensor [n, k] with the columns in their order. Times are RFC 3339 text in BYTES. Requests and answers can use "
+        "tensor [n, k] with the columns in their order. Times are RFC 3339 text in BYTES. The parameter "
+        "`content_type` of MLServer's codecs is read. Requests and answers can use "
         "the binary tensor data extension. The shapes must match the data and each other, which this schema cannot "
         "express.",
         request_body=body(schemas.inference(), inference_examples(model), other=binary),
@@ -179,8 +195,21 @@ def _management_paths(schemas: BodySchemas) -> dict[str, Any]:
     }
     metrics = {"200": response("The metrics of all workers.", TEXT, "text/plain"), **refusals("401", "403")}
     status = "Show the served version, the load and the swaps"
+    # MLflow's own answers to these are a line end and a version, of the media type of JSON.
+    healthy = {"200": {"description": "A version is served."}, "404": {"description": "No version is served."}}
+    mlflow = "Whether a version is served, like MLflow's scoring server"
     return {
         "/healthz": public("healthz", "Whether the server is alive", {"200": response("Yes.", _OBJECT)}),
+        "/ping": public("ping", mlflow, healthy),
+        "/health": public("health", mlflow, healthy),
+        "/version": {
+            "get": operation(
+                "version",
+                _OPERATION,
+                "Return the version of MLflow whose protocol `/invocations` has, as text",
+                {"200": {"description": "The version."}, **refusals("401", "403")},
+            )
+        },
         "/readyz": public("readyz", "Show which version is served", ready),
         "/metrics": {"get": operation("metrics", _OPERATION, "Return the metrics in Prometheus's format", metrics)},
         "/status": _get("status", _OPERATION, status, schemas.status),

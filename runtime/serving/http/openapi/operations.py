@@ -15,11 +15,11 @@ REFUSALS = {
     "403": "This API key does not have this use; `tidemill keys list` shows its uses.",
     "406": "No media type that the request accepts is available.",
     "408": "The body did not arrive in time.",
-    "413": "The body is too large, or has too many rows or columns.",
+    "413": "The body is too large, or has too many rows or columns; `detail` names the limit and how to raise it.",
     "415": "The media type or the compression of the body is not supported.",
-    "422": "The body contains an invalid value; `errors` names the fields.",
+    "422": "The body contains an invalid value; `errors` names the fields and shows the values.",
     "429": "This API key has too many requests in flight. Try again after `Retry-After` seconds.",
-    "500": "The model failed on this request.",
+    "500": "The model failed on this request; `detail` has the type of its exception.",
     "503": "No version is served yet, or the server is too busy. Try again after `Retry-After` seconds.",
 }
 

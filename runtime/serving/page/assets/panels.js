@@ -44,12 +44,19 @@ function servedVersion(serving) {
     serving.compiled ? ', compiled' : ', not compiled',
     serving.engine_note ? h('span', { class: 'note' }, named(serving.engine_note)) : null,
   );
+  const requests = h(
+    'span',
+    {},
+    serving.merges_requests ? 'can share a call of the model' : 'one call of the model for each',
+    serving.merging_note ? h('span', { class: 'note' }, named(serving.merging_note)) : null,
+  );
   const names = Object.keys(metrics).sort();
   return [
     facts([
       ['Version', named(serving.version)],
       ['Since', moment(serving.loaded_at)],
       ['Engine', engine],
+      ['Requests', requests],
       ['Output', named(serving.output)],
       ['Run', serving.run_id ? code(serving.run_id) : null],
       ['Git commit', lineage.git_commit ? code(lineage.git_commit) : null],
@@ -70,7 +77,7 @@ const REGISTRIES = {
   none: ['', 'none: a folder is served'],
 };
 
-function stateOf({ registry, capture, shadow }) {
+function stateOf({ registry, capture, shadow, trust }) {
   const parts = [
     facts([
       ['Registry', pill(...(REGISTRIES[registry] ?? ['', String(registry)]))],
@@ -81,6 +88,7 @@ function stateOf({ registry, capture, shadow }) {
           : h('span', {}, `${number(capture.written)} rows written`, capture.dropped ? h('span', { class: 'error' }, `, ${number(capture.dropped)} dropped`) : ', none dropped'),
       ],
       ['Shadow', shadow === null ? 'none' : null],
+      ['Trust', trust.length ? h('span', {}, trust.map((kind) => [pill('warn', named(kind)), ' ']), h('span', { class: 'note' }, 'A version may run any code of its author when it is loaded.')) : null],
     ]),
   ];
   if (shadow !== null) {

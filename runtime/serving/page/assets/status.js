@@ -20,7 +20,7 @@ function show(status) {
   at('error').hidden = !status.error;
   refill(at('error'), status.error, (error) => named(error ?? ''));
   refill(at('what'), serving, servedVersion);
-  refill(at('state'), [status.registry, status.capture, status.shadow], ([registry, capture, shadow]) => stateOf({ registry, capture, shadow }));
+  refill(at('state'), [status.registry, status.capture, status.shadow, status.trust], ([registry, capture, shadow, trust]) => stateOf({ registry, capture, shadow, trust }));
   refill(at('swaps'), status.swaps, swapsTable);
   refill(at('workers'), status.workers, workersTable);
   tryForm.show(serving);

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -141,3 +142,33 @@ def test_a_day_goes_as_a_whole_when_it_is_old_enough_and_never_the_running_one(t
     assert remove_old(tmp_path, 1, now=now) == 2
     assert remove_old(tmp_path, 0.001, now=now) == 2
     assert left() == {"10", "11"}
+
+
+def test_floats_that_do_not_shrink_are_stored_as_they_are(tmp_path: Path) -> None:
+    rows = 4_000
+    random = np.random.default_rng(1).normal(size=rows)
+    features = {
+        "random": pa.array(random),
+        "rounded": pa.array(np.round(random, 1)),
+        "nested": pa.array([[1.0, 2.0]] * rows),
+        "text": pa.array(["a", "b"] * (rows // 2)),
+    }
+    for identifiers in ([str(number) for number in range(rows)], ["one request"] * rows):
+        table = pa.table(
+            {
+                "request_id": identifiers,
+                "features": pa.StructArray.from_arrays(list(features.values()), names=list(features)),
+            }
+        )
+        segment = write_segment(table, tmp_path, CAPTURE)
+        group = pq.read_metadata(segment.path).row_group(0)
+        columns = {(found := group.column(index)).path_in_schema: found for index in range(group.num_columns)}
+        codecs = {name: column.compression for name, column in columns.items()}
+        assert codecs.pop("features.random") == "UNCOMPRESSED"
+        assert set(codecs.values()) == {"ZSTD"}
+        assert (
+            "PLAIN_DICTIONARY" in str(columns["request_id"].encodings)
+            or "RLE_DICTIONARY" in columns["request_id"].encodings
+        ) == (identifiers[0] == identifiers[1])
+        assert columns["request_id"].statistics.has_min_max
+        assert read_segment(segment).select(table.column_names).equals(table)

@@ -15,7 +15,8 @@ import pytest
 from tidemill.runtime.batch_scoring.model_uri import ModelUri, folder_name, registry_settings
 from tidemill.runtime.common.errors import NotFoundError, UserError
 from tidemill.runtime.common.settings import ListenSettings, load_settings
-from tidemill.runtime.serving.settings import ServingSettings
+from tidemill.runtime.serving.http.limit_errors import OPTIONS
+from tidemill.runtime.serving.settings import LimitSettings, ServingSettings
 from tidemill.stacks.cli import serving_options
 from tidemill.stacks.cli.app import run
 from tidemill.stacks.cli.server_startup import curl_line, url_of
@@ -172,6 +173,24 @@ def test_further_settings_come_from_a_file_and_options_win(
     found = settings_of(started[0])
     assert (found.workers, found.limits.rows) == (2, 5)
     assert found.capture and (found.capture.fraction, found.capture.directory) == (0.5, place / "kept")
+
+
+def test_the_options_of_the_limits_that_refusals_name_exist(
+    place: Path, started: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "more.json").write_text(json.dumps({"limits": {"rows": 5, "depth": 9}}))
+    options = [part for number, option in enumerate(OPTIONS.values(), 100) for part in (option, str(number))]
+    assert said(capsys, "serve", "model", "--port", "0", "--settings", "more.json", *options)[0] == 0
+    limits = settings_of(started[0]).limits
+    assert [getattr(limits, name) for name in OPTIONS] == [100, 101, 102, 103]
+    assert limits.depth == 9
+    assert said(capsys, "serve", "model", "--port", "0")[0] == 0
+    assert settings_of(started[1]).limits == LimitSettings()
+    # The help says the defaults.
+    help_text = " ".join(said(capsys, "serve", "--help")[1].replace("│", " ").split())
+    for name, option in OPTIONS.items():
+        described = help_text.partition(f"{option} ")[2].partition("Default: ")[2]
+        assert described.startswith(f"{getattr(LimitSettings(), name)}."), option
 
 
 def test_the_platforms_registry_is_taken_where_none_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,13 +131,16 @@ def test_a_body_that_is_too_large_is_read_for_a_while() -> None:
         assert not connection.sent
         asked.feed(b"x")
         assert connection.response()[::3] == (413, True)
+        assert "at least 401 bytes" in json.loads(connection.response()[2])["detail"]
         asked.finish_body()
         assert len(connection.sent) == 1
         connection = Connection(echo)
-        asked = connection.ask()
+        asked = connection.ask(**{"content-length": b"101"})
         asked.feed(b"x" * 101)
         asked.finish_body()
         assert connection.response()[::3] == (413, True)
+        detail = json.loads(connection.response()[2])["detail"]
+        assert detail.startswith("the body has 101 bytes; the limit is 100; raise serve.limits.body_bytes ")
 
     run(work)
 
@@ -243,6 +246,6 @@ def test_any_exception_becomes_a_response() -> None:
         connection.ask().finish_body()
         status, _, body, _ = connection.response()
         assert status == 500
-        assert json.loads(body)["detail"] == "the model failed on this request"
+        assert json.loads(body)["detail"] == "the model failed on this request (ZeroDivisionError)"
 
     run(work)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from tidemill.runtime.serving.contract.model_contract import Column, Contract
+from tidemill.runtime.serving.engines.outputs import Answer
 from tidemill.runtime.serving.http.errors import Problem
 from tidemill.runtime.serving.inference.batch import Batch
 from tidemill.runtime.serving.protocols import open_inference
@@ -271,27 +272,33 @@ def answer(document: dict[str, Any], outputs: Any, output: str = "prediction") -
 
 
 @pytest.mark.parametrize(
-    ("outputs", "datatype", "shape", "data"),
+    ("outputs", "datatype", "shape", "data", "own", "whole"),
     [
-        (np.array([0.5, 0.1]), "FP64", [2], [0.5, 0.1]),
-        (np.array([[0.5, 0.25], [0, 1]], np.float32), "FP32", [2, 2], [0.5, 0.25, 0.0, 1.0]),
-        (np.array([1, 2]), "INT64", [2], [1, 2]),
-        ([1, 2], "INT64", [2], [1, 2]),
-        ([True, False], "BOOL", [2], [True, False]),
-        ([0.5, 1.5], "FP64", [2], [0.5, 1.5]),
-        (["a", "é"], "BYTES", [2], ["a", "é"]),
-        ([2**70, 1], "BYTES", [2], ["1180591620717411303424", "1"]),
-        ([{"a": 1}, None], "BYTES", [2], ['{"a": 1}', "null"]),
+        (np.array([0.5, 0.1]), "FP64", [2], [0.5, 0.1], "np", "np"),
+        (np.array([[0.5, 0.25], [0, 1]], np.float32), "FP32", [2, 2], [0.5, 0.25, 0.0, 1.0], "np", "np"),
+        (np.array([1, 2]), "INT64", [2], [1, 2], "np", "np"),
+        ([1, 2], "INT64", [2], [1, 2], "np", "np"),
+        ([True, False], "BOOL", [2], [True, False], "np", "np"),
+        ([0.5, 1.5], "FP64", [2], [0.5, 1.5], "np", "np"),
+        (["a", "é"], "BYTES", [2], ["a", "é"], "str", "str"),
+        ([2**70, 1], "BYTES", [2], ["1180591620717411303424", "1"], "pd_json", "pd"),
+        ([{"a": 1}, None], "BYTES", [2], ['{"a": 1}', "null"], "pd_json", "pd"),
+        (["1", 1], "BYTES", [2], ['"1"', "1"], "pd_json", "pd"),
     ],
 )
-def test_outputs_are_one_tensor(outputs: Any, datatype: str, shape: list[int], data: list[Any]) -> None:
+def test_outputs_are_one_tensor(
+    outputs: Any, datatype: str, shape: list[int], data: list[Any], own: str, whole: str
+) -> None:
     encoded = answer({"id": "7"}, outputs)
+    parameters = {"content_type": own}
     assert json.loads(encoded.body) == {
         "model_name": "flights",
         "model_version": "3",
-        "parameters": {"request_id": "ours", "client_request_id": "theirs"},
+        "parameters": {"request_id": "ours", "client_request_id": "theirs", "content_type": whole},
         "id": "7",
-        "outputs": [{"name": "prediction", "datatype": datatype, "shape": shape, "data": data}],
+        "outputs": [
+            {"name": "prediction", "datatype": datatype, "shape": shape, "parameters": parameters, "data": data}
+        ],
     }
     for wish in (
         {"parameters": {"binary_data_output": True}},
@@ -308,6 +315,36 @@ def test_outputs_are_one_tensor(outputs: Any, datatype: str, shape: list[int], d
     assert (
         "data" in json.loads(answer(plain | {"parameters": {"binary_data_output": True}}, outputs).body)["outputs"][0]
     )
+
+
+TIMES = np.array(["2013-07-01T12:00:00", "NaT"], "datetime64[ns]")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "whole", "own"),
+    [
+        (
+            Answer("frame", ["x", "t", "j", "n"], [np.array([1.5, 2.5]), ["a", None], [{"a": 1}, None], [1, 2]], 2),
+            "pd",
+            {"x": None, "t": "str", "j": "pd_json", "n": None},
+        ),
+        (Answer("frame", ["at", "gap"], [TIMES[[0, 0]], TIMES], 2), "pd", {"at": "datetime", "gap": "str"}),
+        (Answer("series", [], [np.array([1.5, 2.5])], 2), "pd", {"prediction": None}),
+        (Answer("mapping", ["a", "b"], [np.ones((2, 2)), ["x", "y"]], 2), "dict", {"a": "np", "b": "str"}),
+        (Answer("targets", [], [np.ones((2, 2)), np.ones((2, 3))], 2), "dict", {"scores_0": "np", "scores_1": "np"}),
+        (Answer("value", [], [np.ones((2, 2, 2))], 2), "np", {"prediction": "np"}),
+        (Answer("value", [], [{"a": 1}], None), "pd", {"prediction": "pd_json"}),
+    ],
+)
+def test_mlserver_s_clients_learn_how_to_decode(outputs: Answer, whole: str, own: dict[str, str | None]) -> None:
+    for binary in (False, True):
+        encoded = answer({"parameters": {"binary_data_output": binary}}, outputs)
+        head = int(encoded.headers.get("Inference-Header-Content-Length", len(encoded.body)))
+        document = json.loads(encoded.body[:head])
+        assert document["parameters"]["content_type"] == whole
+        assert {each["name"]: each.get("parameters", {}).get("content_type") for each in document["outputs"]} == own
+        assert all(("binary_data_size" in each.get("parameters", {})) == binary for each in document["outputs"])
+        assert all(("data" in each) != binary for each in document["outputs"])
 
 
 @pytest.mark.parametrize("binary", [True, False])

@@ -35,6 +35,9 @@ class FakeSource:
             raise UnreachableError("down")
         return self.alias
 
+    def cached(self, info: VersionInfo) -> Path | None:
+        return Path(info.version) if info.version in self.fetched and info.version not in self.forgotten else None
+
     def fetch(self, info: VersionInfo) -> Path:
         self.fetched.append(info.version)
         return Path(info.version)

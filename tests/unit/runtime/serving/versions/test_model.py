@@ -56,8 +56,7 @@ def from_code(folder: Path, code: str, example: Any, **options: Any) -> Path:
         mlflow.pyfunc.save_model(
             folder / "model",
             python_model=str(script),
-            input_example=None,
-            **{"signature": infer_signature(example), "pip_requirements": ["numpy"], **options},
+            **{"input_example": None, "signature": infer_signature(example), "pip_requirements": ["numpy"], **options},
         )
     return folder
 
@@ -306,7 +305,8 @@ def test_models_from_code_may_give_what_they_like(tmp_path: Path) -> None:
     folder = from_code(tmp_path / "1", PYTHON_MODEL.format(body=body), frame)
     with served(folder) as model:
         assert model.engine.name == "pyfunc"
-        assert model.engine.mergeable
+        assert not model.engine.mergeable
+        assert "batch.rows_independent: true" in model.merging_note
         moment = pd.Timestamp("2022-02-02", tz="UTC").to_pydatetime()
         expected = {"twice": 6.0, "year": 2022, "text": "X", "when": "2022-02-02T00:00:00"}
         assert answers(model, [(3.0, moment, "x")]) == [expected]
@@ -314,18 +314,66 @@ def test_models_from_code_may_give_what_they_like(tmp_path: Path) -> None:
         assert "mlflow.pyfunc" in model.engine_note
 
 
-@pytest.mark.parametrize(
-    ("body", "why"),
-    [
-        ("return (model_input['n'] - model_input['n'].mean()).tolist()", "output for a row depends on the other rows"),
-        ("return [len(model_input)] * len(model_input)", "output for a row depends on the other rows"),
-    ],
+DEPENDENT = (
+    "return (model_input['n'] - model_input['n'].mean()).tolist()",
+    "return [len(model_input)] * len(model_input)",
 )
-def test_rows_which_depend_on_each_other_are_not_merged(tmp_path: Path, body: str, why: str) -> None:
-    folder = from_code(tmp_path / "1", PYTHON_MODEL.format(body=body), pd.DataFrame({"n": [1.0, 2.0]}))
-    with served(folder) as model:
+
+
+@pytest.mark.parametrize("body", [*DEPENDENT, "return (model_input['n'] * 2).tolist()"])
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("example", [True, False])
+def test_code_of_others_is_not_merged_by_default(tmp_path: Path, body: str, rows: int, example: bool) -> None:
+    frame = pd.DataFrame({"n": [1.0, 2.0]})
+    given = {"input_example": frame[:rows]} if example else {}
+    with served(from_code(tmp_path / "1", PYTHON_MODEL.format(body=body), frame, **given)) as model:
         assert not model.engine.mergeable
-        assert why in model.engine_note
+        assert not model.rows_independent
+        assert model.merging_note.startswith("requests are not merged: ")
+
+
+@pytest.mark.parametrize("setting", [None, True, False])
+@pytest.mark.parametrize("declared", [None, True, False])
+def test_what_is_declared_decides(tmp_path: Path, setting: bool | None, declared: bool | None) -> None:
+    code = PYTHON_MODEL.format(body="return (model_input['n'] * 2).tolist()")
+    metadata = {} if declared is None else {"tidemill.rows_independent": declared}
+    folder = from_code(tmp_path / "1", code, pd.DataFrame({"n": [1.0, 2.0]}), metadata=metadata)
+    prepared(folder).close()
+    model = load(info_of(folder), folder, wanted(), rows_independent=setting)
+    merged = declared is True if setting is None else setting
+    assert (model.engine.mergeable, model.rows_independent) == (merged, merged)
+    assert bool(model.merging_note) != merged
+    if setting is False or (setting is None and declared is False):
+        assert "declares" in model.merging_note
+    model.close()
+
+
+@pytest.mark.parametrize("body", DEPENDENT)
+def test_what_is_declared_wrongly_does_not_decide(tmp_path: Path, body: str) -> None:
+    frame = pd.DataFrame({"n": [1.0, 2.0]})
+    folder = from_code(tmp_path / "1", PYTHON_MODEL.format(body=body), frame, input_example=frame)
+    prepared(folder).close()
+    model = load(info_of(folder), folder, wanted(), rows_independent=True)
+    assert not model.engine.mergeable
+    assert "output for a row of its sample depends on the other rows" in model.merging_note
+    model.close()
+
+
+def test_a_known_model_can_be_declared_dependent(tmp_path: Path) -> None:
+    folder = save_version(tmp_path / "1", LogisticRegression().fit(FRAME, CLASSES), FRAME)
+    prepared(folder).close()
+    for setting, merged in ((None, True), (False, False)):
+        model = load(info_of(folder), folder, wanted(), rows_independent=setting)
+        assert model.engine.mergeable is merged
+        model.close()
+
+
+def test_a_function_in_a_pipeline_is_not_known(tmp_path: Path) -> None:
+    frame = FRAME.abs() + 1
+    fitted = make_pipeline(FunctionTransformer(np.log1p), LinearRegression()).fit(frame, FRAME["a"])
+    with served(save_version(tmp_path / "1", fitted, frame, method="predict")) as model:
+        assert not model.engine.mergeable
+        assert "log1p" in model.merging_note
 
 
 def test_a_model_which_gives_another_number_of_rows_does_not_serve(tmp_path: Path) -> None:
@@ -336,13 +384,14 @@ def test_a_model_which_gives_another_number_of_rows_does_not_serve(tmp_path: Pat
         prepared(folder)
 
 
-def test_parameters_and_whole_batches_are_not_merged(tmp_path: Path) -> None:
+def test_a_model_with_parameters_can_be_merged(tmp_path: Path) -> None:
     code = PYTHON_MODEL.format(body="return model_input['n'].tolist()")
     frame = pd.DataFrame({"n": [1.0, 2.0]})
     folder = from_code(tmp_path / "1", code, frame, signature=infer_signature(frame, params={"depth": 3}))
-    with served(folder) as model:
-        assert not model.engine.mergeable
-        assert "parameters" in model.engine_note
+    prepared(folder).close()
+    model = load(info_of(folder), folder, wanted(), rows_independent=True)
+    assert model.engine.mergeable
+    model.close()
 
 
 def test_tensors_go_in_and_out(tmp_path: Path) -> None:
@@ -357,7 +406,7 @@ def test_tensors_go_in_and_out(tmp_path: Path) -> None:
 
 def boosted(library: str, folder: Path, classes: int) -> tuple[Path, Any]:
     """Save a booster of `library` as the version in `folder`; return it with what predicts frames."""
-    module = pytest.importorskip(library)
+    module = importlib.import_module(library)
     target = np.arange(40) % classes
     frame = FRAME.where(FRAME["a"] < 0.9)
     if library == "lightgbm":
@@ -388,9 +437,7 @@ def boosted(library: str, folder: Path, classes: int) -> tuple[Path, Any]:
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("library", ["lightgbm", "xgboost"])
-def test_boosters_of_other_libraries_are_compiled_where_they_are_installed(
-    tmp_path: Path, library: str, classes: int
-) -> None:
+def test_boosters_of_other_libraries_are_compiled(tmp_path: Path, library: str, classes: int) -> None:
     folder, predict = boosted(library, tmp_path / "1", classes)
     for engines in (["tl2cgen"], ["treelite"]):
         with served(folder, wanted(engines)) as model:

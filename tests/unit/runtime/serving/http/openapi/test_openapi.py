@@ -82,7 +82,7 @@ def test_the_document_is_valid_and_its_examples_are_accepted(contract: Contract,
             assert (name == "inputs") or validator(document, path).is_valid(said["value"]), name
 
 
-def test_the_document_describes_all_routes_and_both_key_headers() -> None:
+def test_the_document_describes_all_routes_and_all_ways_to_send_a_key() -> None:
     for document in (document_of(None), document_of(served(NUMBERS))):
         assert {
             "/invocations",
@@ -93,8 +93,14 @@ def test_the_document_describes_all_routes_and_both_key_headers() -> None:
             "/healthz",
             "/readyz",
             "/metrics",
+            "/ping",
+            "/health",
+            "/version",
         } < set(document["paths"])
-        assert document["security"] == [{"bearer": []}, {"key": []}]
+        assert document["security"] == [{"bearer": []}, {"key": []}, {"basic": []}]
+        assert set(document["components"]["securitySchemes"]) == {"bearer", "key", "basic"}
+        members = document["components"]["schemas"]["Problem"]["properties"]
+        assert {"detail", "error", "error_code", "message"} <= set(members)
         operations = [one for path in document["paths"].values() for key, one in path.items() if key != "parameters"]
         identifiers = [operation["operationId"] for operation in operations]
         assert len(set(identifiers)) == len(identifiers)
