@@ -9,7 +9,7 @@ import secrets
 import tempfile
 from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +23,9 @@ from ..common.files import sync
 from ..common.settings import ENVIRONMENT_VARIABLE, runtime_settings
 from ..data import Lake, LakeLike
 from .inputs import LAKE_SCHEME
+
+# Its functions are created on import; a type checker does not see them.
+_compute: Any = pc
 
 Format = Literal["parquet", "csv", "arrow"]
 
@@ -246,7 +249,7 @@ def _without_nan(array: pa.Array) -> pa.Array:
     """Return an array with null in the place of NaN: an empty cell, as pandas writes it."""
     if not pa.types.is_floating(array.type):
         return array
-    return pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
+    return _compute.if_else(_compute.is_nan(array), pa.scalar(None, array.type), array)
 
 
 def _csv_schema(schema: pa.Schema) -> pa.Schema:

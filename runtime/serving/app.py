@@ -79,9 +79,9 @@ def create_app(
     app.handlers, app.fast_paths, app.host_names = {}, {}, HostNames(settings.listen.hosts)
     add_routes(app)
 
-    async def answer_error(_: Request, error: Exception) -> Response:
+    async def answer_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, StarletteHTTPException)  # noqa: S101 - registered for this class only
-        return Problem(error.status_code, str(error.detail), headers=error.headers).response()
+        return Problem(error.status_code, str(error.detail), headers=error.headers).response(request.url.path)
 
     app.add_exception_handler(StarletteHTTPException, answer_error)
     return app

@@ -105,10 +105,7 @@ class Answer:
         """Return the JSON value that `mlflow models serve` gives as `predictions`."""
         parts = [plain(part) for part in self.parts]
         if self.form in ("series", "frame"):
-            names = self.names or ("0",)
-            if not self.parts:
-                return [{} for _ in range(self.rows or 0)]
-            return [dict(zip(names, row)) for row in zip(*parts)]
+            return [dict(zip(self.names or ("0",), row)) for row in zip(*parts)]
         if self.form == "mapping":
             return dict(zip(self.names, parts))
         if self.form == "targets":
@@ -127,7 +124,7 @@ class Answer:
         if self.form == "score":
             return parts[1]
         if self.form in ("frame", "mapping"):
-            return [dict(zip(self.names, row)) for row in zip(*parts)] if parts else [{} for _ in range(self.rows)]
+            return [dict(zip(self.names, row)) for row in zip(*parts)]
         if self.form == "targets":
             return [list(row) for row in zip(*parts)]
         return parts[0] if isinstance(self.parts[0], np.ndarray) else [parts[0]]
@@ -144,6 +141,8 @@ def normalise(given: Any, rows: int) -> Outputs:
     if isinstance(given, np.ndarray):
         return _array(given, rows)
     if _is_frame(given):
+        if not len(given.columns):
+            return _list([{}] * len(given), rows)
         columns = {key_text(name): _column(given.iloc[:, at]) for at, name in enumerate(given.columns)}
         return Answer("frame", list(columns), list(columns.values()), rows if len(given) == rows else None)
     if _is_series(given):

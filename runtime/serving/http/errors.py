@@ -24,6 +24,14 @@ _ERROR_CODES = {
 }
 
 
+def problem_media_type(path: str) -> str:
+    """Return the media type of problem documents at `path`.
+
+    Clients of the Open Inference Protocol, such as KServe's, read `error` only from `application/json`.
+    """
+    return "application/json" if path.startswith("/v2") else PROBLEM_TYPE
+
+
 def mlflow_members(status: int, detail: str) -> dict[str, str]:
     """Return `error_code` and `message`, as in the error documents of MLflow's servers."""
     return {"error_code": _ERROR_CODES.get(status, "BAD_REQUEST"), "message": detail}
@@ -75,9 +83,10 @@ class Problem(Exception):  # noqa: N818 - its name in RFC 9457
             text += f', "client_request_id": {encode_basestring_ascii(client_request_id)}'
         return f"{text}}}".encode()
 
-    def response(self) -> Response:
-        """Return the response to a request without an id."""
-        return Response(self.encoded(), status_code=self.status, headers=self.headers, media_type=PROBLEM_TYPE)
+    def response(self, path: str) -> Response:
+        """Return the response to a request to `path` without an id."""
+        media_type = problem_media_type(path)
+        return Response(self.encoded(), status_code=self.status, headers=self.headers, media_type=media_type)
 
 
 @lru_cache(maxsize=64)

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ...common.problem import PROBLEM_TYPE
 from ..engines.errors import kind_and_message
 from ..protocols.base import EncodedResponse
-from .errors import Problem
+from .errors import Problem, problem_media_type
 from .request_context import RequestContext
 
 _log = logging.getLogger(__name__)
@@ -38,7 +37,7 @@ def build_response(context: RequestContext, result: EncodedResponse | Exception)
         return HttpResponse(200, result.body, result.media_type, result.headers)
     problem = result if isinstance(result, Problem) else _failure(context, result)
     body = problem.encoded(context.request_id, context.client_request_id)
-    return HttpResponse(problem.status, body, PROBLEM_TYPE, problem.headers)
+    return HttpResponse(problem.status, body, problem_media_type(context.path), problem.headers)
 
 
 def _failure(context: RequestContext, error: Exception) -> Problem:

@@ -67,6 +67,7 @@ _PROTOCOL_PARAMETERS = frozenset(
 )
 _NUMBERS = frozenset({"integer", "long", "float", "double"})
 _DIMENSIONS = 16
+_NAMES = ("model_name", "model_version")
 _dump = msgspec.json.Encoder().encode
 
 
@@ -168,8 +169,9 @@ def decode(model: ServedModel, request: InferenceRequest, limits: LimitSettings)
     body_type(request.content_type, _BODIES)
     head, binary = _split_body(request)
     document = parse_json(head, depth=limits.depth, text=limits.text)
-    unknown = [key for key in document if key not in ("id", "parameters", "inputs", "outputs")]
+    unknown = [key for key in document if key not in ("id", "parameters", "inputs", "outputs", *_NAMES)]
     raise_field_errors([FieldError(printable(key), "unknown key") for key in unknown])
+    _check_names(document, model)
     options = _output_options(document, model)
     content_type = read_content_type(_parameters(document, ""), "parameters")
     tensors = _tensors(document.get("inputs"), binary, content_type, limits)
@@ -197,6 +199,14 @@ def _inference_params(contract: Contract, parameters: dict[str, Any]) -> Mapping
         if key not in _RESERVED and (key in names or key not in _PROTOCOL_PARAMETERS)
     }
     return read_params(contract, given, "parameters")
+
+
+def _check_names(document: dict[str, Any], model: ServedModel) -> None:
+    """Check the names of model and version, which KServe's client also writes into the body."""
+    for key, served in zip(_NAMES, (model.info.model, model.info.version), strict=True):
+        given = document.get(key)
+        if given not in (None, served):
+            raise invalid_field(key, f"this server serves {served}, got {show_value(given)}")
 
 
 def _split_body(request: InferenceRequest) -> tuple[bytes, memoryview]:
@@ -228,7 +238,8 @@ def _output_options(document: dict[str, Any], model: ServedModel) -> _OutputOpti
     if identifier is not None and (not isinstance(identifier, str) or not _is_encodable(identifier)):
         raise invalid_field("id", "expected a string")
     binary = bool(_flag(_parameters(document, ""), "binary_data_output", "parameters"))
-    outputs = document.get("outputs", [])
+    outputs = document.get("outputs")
+    outputs = [] if outputs is None else outputs
     # The answer of a whole request may have other outputs than the one for the sample.
     known = None if model.by_request else [each["name"] for each in output_tensors(model)]
     expected = "expected a list of outputs" if known is None else f"expected outputs of this model: {', '.join(known)}"

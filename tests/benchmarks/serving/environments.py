@@ -1,24 +1,10 @@
-"""The peers' own virtual environments: pinned, made with uv, kept in the user's cache.
-
-    <cache>/benchmarks/<name>-<hash of the requirements and of Python's version>/
-
-An environment comes into being by one rename, so that one which was cut short is never taken for a whole one.
-"""
+"""The peers' own virtual environments; see `tests.support.environments`."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
-from filelock import FileLock
-from tidemill.components.tools import cache_folder
-
-from tests.support.tree import ROOT
+from tests.support.environments import environment_of
 
 # All of them read the one model: what writes it and what it computes with has the same version everywhere.
 _MODEL = ("scikit-learn==1.9.1", "numpy==2.4.6", "joblib==1.6.0", "psutil")
@@ -32,36 +18,6 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
 }
 
 
-def find_uv() -> str:
-    """Return uv: this tree's own (see README), or the one on PATH."""
-    own = ROOT / ".tidemill" / "uv" / "bin" / "uv"
-    if own.exists():
-        return str(own)
-    if found := shutil.which("uv"):
-        return found
-    raise SystemExit("uv is needed: python3 -m pip install -qq --target .tidemill/uv uv")
-
-
 def environment(name: str) -> Path:
-    """Return the folder with the programs of the environment `name`, made first where it is not there yet."""
-    requirements = REQUIREMENTS[name]
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    key = hashlib.sha256("\n".join((python, *requirements)).encode()).hexdigest()[:12]
-    base = cache_folder() / "benchmarks"
-    folder = base / f"{name}-{key}"
-    base.mkdir(parents=True, exist_ok=True)
-    with FileLock(base / f"{name}.lock"):
-        if not folder.exists():
-            uv = find_uv()
-            print(f"making the environment of {name} ({', '.join(requirements)}) ...", flush=True)
-            work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=base))
-            try:
-                staged = work / "venv"
-                # Relocatable: it is moved to its place when it is whole.
-                subprocess.run([uv, "venv", "-q", "--relocatable", "--python", sys.executable, staged], check=True)
-                env = {**os.environ, "VIRTUAL_ENV": str(staged)}
-                subprocess.run([uv, "pip", "install", "-q", *requirements], env=env, check=True)
-                staged.rename(folder)
-            finally:
-                shutil.rmtree(work, ignore_errors=True)
-    return folder / "bin"
+    """Return the folder with the programs of the environment `name`; create the environment if it does not exist."""
+    return environment_of(name, REQUIREMENTS[name], folder="benchmarks")

@@ -188,9 +188,12 @@ class BodySchemas:
                 "description": "Of the protocol, and the inference parameters of the signature.",
             },
             "inputs": array_schema(inputs, minItems=1, maxItems=self._limits.columns),
-            "outputs": array_schema(outputs, maxItems=len(names)) if names else array_schema(outputs),
+            "outputs": nullable(array_schema(outputs, maxItems=len(names)) if names else array_schema(outputs)),
+            "model_name": _own(None if self._model is None else self._model.info.model),
+            "model_version": _own(None if self._model is None else self._model.info.version),
         }
-        return object_schema(properties, optional=("id", "parameters", "outputs"), closed=True)
+        optional = ("id", "parameters", "outputs", "model_name", "model_version")
+        return object_schema(properties, optional=optional, closed=True)
 
     def _params(self) -> dict[str, Any]:
         if self._model is None:
@@ -260,3 +263,8 @@ def _event_time() -> dict[str, Any]:
         "one time for each row."
     )
     return {**time_schema(), "type": ["string", "null"], "description": text}
+
+
+def _own(name: str | None) -> dict[str, Any]:
+    """Return the schema of the name of the served model or version, if there is one."""
+    return nullable(TEXT) if name is None else {"enum": [name, None], "description": "As in the path."}

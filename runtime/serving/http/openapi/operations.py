@@ -65,8 +65,9 @@ def answer(text: str, schemas: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def problem(text: str) -> dict[str, Any]:
-    """Return a response with a problem document."""
-    return response(text, ref("schemas", "Problem"), PROBLEM_TYPE)
+    """Return a response with a problem document; below `/v2`, its media type is that of JSON."""
+    schema = ref("schemas", "Problem")
+    return {"description": text, "content": _content({PROBLEM_TYPE: schema, JSON: schema})}
 
 
 def refusals(*statuses: str, without: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -381,3 +381,19 @@ def test_the_real_client_s_bodies_are_read(binary: bool) -> None:
         (1.5, None, "UA", None, 3, 1, 0.5, True, moment, None),
         (-2.0, None, "é", None, 2**62, -1, 1.5, False, moment, None),
     ]
+
+
+def test_the_names_of_model_and_version_in_a_body_are_checked() -> None:
+    # KServe's client writes them.
+    for names in ({"model_name": "flights"}, {"model_name": "flights", "model_version": "3"}, {"model_version": None}):
+        assert decode(numbers() | names, contract=NUMBERS).rows == 2
+    for names in ({"model_name": "other"}, {"model_version": "4"}, {"model_version": 3}, {"model_name": ["flights"]}):
+        status, fields = refused(numbers() | names, contract=NUMBERS)
+        assert (status, fields) == (422, list(names))
+
+
+def test_null_members_are_absent() -> None:
+    # Clients that dump their models without leaving out null.
+    inputs = [{**each, "parameters": None} for each in numbers()["inputs"]]
+    given = {"id": None, "parameters": None, "inputs": inputs, "outputs": None}
+    assert decode(given, contract=NUMBERS).rows == 2

@@ -1,0 +1,1 @@
+"""Scripts that run public clients in environments of their own."""
