@@ -284,3 +284,32 @@ def unknown_params(case: Case) -> bool:
 def too_fine(case: Case) -> bool:
     """Return whether a time is finer than a microsecond."""
     return only_tidemill_refuses(case) and any(values.has_nanoseconds(value) for _, value in cells_of(case))
+
+
+def no_rows(case: Case) -> bool:
+    """Return whether the request has no column, and so no row."""
+    form = values.form_of(case.body)
+    return only_tidemill_refuses(case) and form == "inputs" and case.body["inputs"] in ({}, [])
+
+
+def numbers_fit(case: Case) -> bool:
+    """Return whether only MLflow refuses numbers of a smaller type in `inputs` or `instances`."""
+    smaller = [*_column(case, "integer"), *_column(case, "float")]
+    return values.form_of(case.body) in ("inputs", "instances") and bool(smaller) and _fits(case)
+
+
+def index_of_csv(case: Case) -> bool:
+    """Return whether a CSV for columns without names has an index column."""
+    specs = list(case.signature.inputs.inputs) if case.signature.inputs else []
+    unnamed = all(spec.name is None for spec in specs)
+    return not _json(case) and case.theirs.ok and unnamed and case.body.startswith((",", '"",'))
+
+
+def empty_params(case: Case) -> bool:
+    """Return whether the models differ only in that MLflow's got no parameters as `{}`."""
+    if case.answer is not None or not (case.theirs.ok and case.ours.ok) or case.signature.params is not None:
+        return False
+    theirs, ours = (json.loads(answer.value[0]) for answer in (case.theirs, case.ours))
+    return (
+        _json(case) and case.body.get("params") == {} and theirs[0] == ours[0] and (theirs[1], ours[1]) == ("[]", None)
+    )
