@@ -30,7 +30,7 @@ class Pair:
         else:
             self.server.use(served)
             ours = self.server.invocations(request.body, request.content_type)
-        return Case(signature, request.body, request.content_type, theirs, ours)
+        return Case(signature, request.body, request.content_type, theirs, ours, answer)
 
     def _model(self, signature: Signature, answer: str | None) -> tuple[Oracle, ServedModel | Answer]:
         """Return the model for both; for tidemill, its refusal if it cannot be served."""

@@ -96,7 +96,7 @@ class Commands:
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], client: httpx.Client, log: Path) -> None:
-    end = time.monotonic() + 240
+    end = time.monotonic() + 120
     while True:
         assert process.poll() is None, f"the server ended:\n{log.read_text()[-4000:]}"
         try:
@@ -104,5 +104,6 @@ def _wait_until_ready(process: subprocess.Popen[bytes], client: httpx.Client, lo
                 return
         except httpx.TransportError:
             pass
+        assert "cannot serve" not in log.read_text(), f"the model is refused:\n{log.read_text()[-4000:]}"
         assert time.monotonic() < end, f"the server is not ready:\n{log.read_text()[-4000:]}"
         time.sleep(0.1)
