@@ -15,6 +15,7 @@ __all__ = [
     "Contract",
     "InvalidValueError",
     "Outputs",
+    "Problem",
     "ServedModel",
     "ServingSettings",
     "absent_columns",
@@ -23,6 +24,7 @@ __all__ = [
     "loader",
     "object_texts",
     "output_array",
+    "read_params",
     "source_of",
 ]
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from .contract.columns import InvalidValueError
     from .contract.frames import object_texts
     from .contract.model_contract import Column, Contract
+    from .contract.params import read_params
+    from .http.errors import Problem
     from .inference.batch import Batch, Outputs
     from .settings import CompileSettings, ServingSettings
     from .versions.loading import loader
@@ -48,6 +52,8 @@ else:
             "contract.columns": ["InvalidValueError"],
             "contract.frames": ["object_texts"],
             "contract.model_contract": ["Column", "Contract"],
+            "contract.params": ["read_params"],
+            "http.errors": ["Problem"],
             "inference.batch": ["Batch", "Outputs"],
             "settings": ["CompileSettings", "ServingSettings"],
             "versions.loading": ["loader"],
