@@ -16,7 +16,7 @@ import pyarrow as pa
 from ..common.errors import PlatformError, TidemillError, UserError
 from ..common.tags import ENVIRONMENT, GIT_COMMIT, GIT_DIRTY, LAKE_COMMIT, LAKE_PATH, LAKE_REPOSITORY
 from ..data import LakeLike
-from ..serving import Answer, AnswerError, Batch, Outputs, ServedModel, Trusted, non_finite_rows
+from ..serving import Answer, AnswerError, Batch, Outputs, Problem, ServedModel, Trusted, non_finite_rows, read_params
 from .column_conversion import ColumnConverter
 from .inputs import Input, InputFile, open_input
 from .models import open_model
@@ -100,6 +100,7 @@ def score(
     tracking_uri: str | None = None,
     lake: LakeLike = None,
     cache: Path | None = None,
+    params: Mapping[str, Any] | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> ScoringResult:
     """Score all rows of `source` with `model`, and write one row for each to `output`, in the same order.
@@ -120,10 +121,11 @@ def score(
         tracking_uri: the registry; see `model_uri.registry_settings` for the default.
         lake: the lake; by default that of TIDEMILL_RUNTIME.
         cache: folder for downloaded versions; by default in the user's cache.
+        params: inference parameters of the signature, as JSON values; the others have their defaults.
         progress: called regularly, in this thread.
 
     Raises:
-        UserError: an input is missing or does not match the model, or the output exists.
+        UserError: a parameter is invalid, an input is missing or does not match the model, or the output exists.
         RefusedError: the model cannot serve, or the data did not pass the gate.
         PlatformError: the registry or the lake does not answer, or the model fails.
     """
@@ -141,7 +143,16 @@ def score(
     ) as served:
         tags = _lineage(served, source_input)
         with target.work() as work:
-            run = _Run(served, target, work, keep, tags, progress, refuse_non_finite=non_finite == "refuse")
+            run = _Run(
+                served,
+                target,
+                work,
+                keep,
+                tags,
+                _params(served, params),
+                progress,
+                refuse_non_finite=non_finite == "refuse",
+            )
             run.score(source_input)
             progress(Progress("publish", run.rows, source_input.files, source_input.files))
             commit = target.publish(work, tags)
@@ -162,6 +173,14 @@ def score(
             seconds=round(time.monotonic() - started, 3),
             lineage=tags,
         )
+
+
+def _params(model: ServedModel, given: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    try:
+        return read_params(model.contract, dict(given or {}))
+    except Problem as problem:
+        error = problem.errors[0]
+        raise UserError(error.message, field=error.field.removeprefix("params.")) from None
 
 
 def _lineage(model: ServedModel, source: Input) -> dict[str, str]:
@@ -223,6 +242,7 @@ class _Run:
         work: Path,
         keep: Sequence[str] | Literal["all"],
         metadata: Mapping[str, str],
+        params: Mapping[str, Any] | None,
         progress: Callable[[Progress], None],
         *,
         refuse_non_finite: bool = False,
@@ -236,6 +256,7 @@ class _Run:
         self._work = work
         self._keep = keep
         self._metadata = metadata
+        self._params = params
         self._progress = progress
         self._schema: pa.Schema | None = None
         self._batch_rows = max(_MIN_BATCH_ROWS, min(_MAX_BATCH_ROWS, _BATCH_VALUES // len(model.contract.columns)))
@@ -345,8 +366,7 @@ class _Run:
     def _predict(self, batch: pa.RecordBatch, absent: frozenset[int], name: str, row: int) -> Outputs:
         where = f"{name}, rows {row} to {row + batch.num_rows - 1}"
         try:
-            params = self._model.contract.default_params
-            outputs = self._model.predict(Batch(batch.num_rows, batch, absent=absent, params=params))
+            outputs = self._model.predict(Batch(batch.num_rows, batch, absent=absent, params=self._params))
         except TidemillError:
             raise
         except AnswerError as error:

@@ -18,6 +18,7 @@ __all__ = [
     "Contract",
     "InvalidValueError",
     "Outputs",
+    "Problem",
     "ServedModel",
     "ServingSettings",
     "Trusted",
@@ -29,6 +30,7 @@ __all__ = [
     "non_finite_rows",
     "object_texts",
     "output_columns",
+    "read_params",
     "source_of",
 ]
 
@@ -39,7 +41,9 @@ if TYPE_CHECKING:
     from .contract.columns import InvalidValueError
     from .contract.frames import object_texts
     from .contract.model_contract import Column, Contract
+    from .contract.params import read_params
     from .engines.outputs import Answer, AnswerError
+    from .http.errors import Problem
     from .inference.batch import Batch, Outputs
     from .inference.finite import non_finite_rows
     from .settings import BatchSettings, CompileSettings, ServingSettings, Trusted
@@ -56,7 +60,9 @@ else:
             "contract.columns": ["InvalidValueError"],
             "contract.frames": ["object_texts"],
             "contract.model_contract": ["Column", "Contract"],
+            "contract.params": ["read_params"],
             "engines.outputs": ["Answer", "AnswerError"],
+            "http.errors": ["Problem"],
             "inference.batch": ["Batch", "Outputs"],
             "inference.finite": ["non_finite_rows"],
             "settings": ["BatchSettings", "CompileSettings", "ServingSettings", "Trusted"],

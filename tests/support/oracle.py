@@ -23,10 +23,11 @@ class Recorder:
     def __init__(self) -> None:
         self.data: Any = None
         self.params: Any = None
+        self.answer: list[Any] = [1]
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> list[int]:
         self.data, self.params = model_input, params
-        return [1]
+        return self.answer
 
 
 def signature(inputs: Any, params: Any = None) -> Any:
@@ -39,7 +40,8 @@ def signature(inputs: Any, params: Any = None) -> Any:
     )
 
 
-def _pyfunc(of: Any) -> tuple[Any, Recorder]:
+def pyfunc_of(of: Any) -> tuple[Any, Recorder]:
+    """Return a model as MLflow loads it, with this signature, and what it records."""
     from mlflow.models import Model
     from mlflow.pyfunc import PyFuncModel
 
@@ -70,7 +72,7 @@ def seen_in_mlflow(of: Any, payload: Any) -> Recorder:
     with _quiet():
         from mlflow.pyfunc.scoring_server import invocations
 
-        model, recorder = _pyfunc(of)
+        model, recorder = pyfunc_of(of)
         invocations(body.decode(), kind, model, of.inputs)
     return recorder
 
@@ -87,7 +89,7 @@ def seen_in_tidemill(of: Any, payload: Any) -> Recorder:
     body, kind = _body(payload)
     batch = mlflow.decode(served(contract), InferenceRequest(body, kind), LIMITS).batch
     with _quiet():
-        model, recorder = _pyfunc(of)
+        model, recorder = pyfunc_of(of)
         try:
             PyfuncEngine(model, contract).predict(batch)
         except ValueError:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -49,6 +50,11 @@ def score(
     validated: Annotated[
         bool, typer.Option("--validated", help="Read only a lake commit that passed the gate.")
     ] = False,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Inference parameter of the signature; the value is JSON, or text.",
+                     show_default=False),
+    ] = None,
     compiled: CompileOption = None,
     rows_independent: IndependenceOption = None,
     trust: TrustOption = None,
@@ -79,9 +85,24 @@ def score(
             trust=trusted(trust),
             non_finite=non_finite or "return",
             tracking_uri=tracking_uri,
+            params=_params(param or ()),
             progress=line.show_rows,
         )
     typer.echo(json.dumps(done.as_dict()) if as_json else _result(done))
+
+
+def _params(given: Iterable[str]) -> dict[str, Any]:
+    """Return the parameters of NAME=VALUE texts; a value that is not JSON is text."""
+    params: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--param")
+        try:
+            params[name] = json.loads(value)
+        except ValueError:
+            params[name] = value
+    return params
 
 
 class _RowProgress(StatusLine):

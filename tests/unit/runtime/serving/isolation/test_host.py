@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -18,13 +19,16 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlflow.types import ColSpec, ParamSpec
 from tidemill.runtime.serving.contract import frames
 from tidemill.runtime.serving.contract.model_contract import Column, Contract
 from tidemill.runtime.serving.engines import outputs
 from tidemill.runtime.serving.engines.outputs import AnswerError, normalise
 from tidemill.runtime.serving.inference.batch import Batch
 from tidemill.runtime.serving.isolation import host as isolated_host
-from tidemill.runtime.serving.isolation.engine import _call_options, decode
+from tidemill.runtime.serving.isolation.engine import _call_options, _encode, decode
+
+from tests.support.oracle import contract_of, pyfunc_of, signature
 
 HOST = Path(isolated_host.__file__)
 OUTPUTS = Path(outputs.__file__)
@@ -171,6 +175,22 @@ def test_frames_are_those_which_the_server_would_make(data: st.DataObject) -> No
     found = host_of(contract).data(batch.values, json.loads(json.dumps(_call_options(batch))))
     for each in (batch, plain):
         pd.testing.assert_frame_equal(found, contract.to_pandas(each), check_column_type=True)
+
+
+def test_a_call_has_its_parameters_and_may_have_null_in_whole_numbers() -> None:
+    of = signature([ColSpec("long", "n", required=False), ColSpec("double", "x")], [ParamSpec("p", "long", 1)])
+    contract = contract_of(of)
+    batch = Batch(2, [(3, 1.0), (None, 2.0)], index=["a", "b"], params={"p": 5})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        host = host_of(contract)
+        host.outputs = HOST_OUTPUTS
+        host.predictor, recorder = pyfunc_of(of)
+        recorder.answer = [1, 2]
+        host.answer(memoryview(_encode(contract.to_record_batch(batch))), {"id": 1, **_call_options(batch)})
+    assert recorder.params == {"p": 5}
+    pd.testing.assert_frame_equal(recorder.data, contract.to_pandas(batch))
+    assert str(recorder.data["n"].dtype) == "Int64"
 
 
 @pytest.mark.parametrize("named", [True, False])
