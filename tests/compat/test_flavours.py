@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ _TOLERANCE = 1e-6
 
 
 @contextmanager
-def serving(model: Path, folder: Path, *trust: str) -> Iterator[ModelServer]:
+def serving(model: Path, folder: Path, *trust: str) -> Generator[ModelServer]:
     """The real model server; it finds the environments of the flavours."""
     folder.mkdir()
     settings = {"registry": None, "path": str(model), "capture": None, "trust": list(trust)}
