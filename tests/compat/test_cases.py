@@ -137,7 +137,8 @@ def test_inference_parameters(commands: Commands, model: Any) -> None:
 def test_a_forecaster_answers_other_numbers_of_rows(commands: Commands, model: Any) -> None:
     example = pd.DataFrame({"start": [0], "end": [5]})
     lines = ["first = model_input.iloc[0]", 'return np.arange(float(first["start"]), float(first["end"]))']
-    with commands.serve(model(*lines, signature=infer_signature(example, [1.0]), input_example=example)) as server:
+    signature = _inputs(ColSpec("long", "start"), ColSpec("long", "end"))
+    with commands.serve(model(*lines, signature=signature, input_example=example)) as server:
         assert server.invocations(_records({"start": 0, "end": 5})) == [0.0, 1.0, 2.0, 3.0, 4.0]
         assert server.invocations(_records(*[{"start": 0, "end": 1}] * 3)) == [0.0]
 
