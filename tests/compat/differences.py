@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from mlflow.types import ColSpec, Schema, TensorSpec
@@ -54,6 +54,7 @@ class Difference:
     example: Example
 
 
+_YEAR: Any = ColSpec("double", cast("Any", 2019))
 _DOUBLE = Signature(Schema([ColSpec("double", "x")]))
 _TIME = Signature(Schema([ColSpec("datetime", "t")]))
 
@@ -124,7 +125,7 @@ DIFFERENCES = [
         'accepts the key "2019" for the column 2019',
         "JSON has no other keys",
         r.integer_names,
-        Example(Signature(Schema([ColSpec("double", 2019)])), {"dataframe_records": [{"2019": 1.5}]}),
+        Example(Signature(Schema([_YEAR])), {"dataframe_records": [{"2019": 1.5}]}),
     ),
     Difference(
         "times and nested columns in CSV",

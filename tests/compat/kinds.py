@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from mlflow.models import ModelSignature, infer_signature
+from mlflow.sklearn import save_model
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import Array, Map, Object, Property
 
 from .models import DESCRIBE, Models
-from .oracle import mlflow
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def _records(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def _sklearn(folder: Path, model: Any, method: str = "predict", **options: Any) -> Path:
-    mlflow.sklearn.save_model(
+    save_model(
         model,
         folder,
         serialization_format="skops",
@@ -144,14 +144,14 @@ def _proba(folder: Path, classes: int, method: str = "predict_proba", example: b
 def sklearn_multi_output(folder: Path) -> Sample:
     from sklearn.ensemble import RandomForestClassifier
 
-    frame = _frame()[["a", "b"]]
+    frame: Any = _frame()[["a", "b"]]
     model = RandomForestClassifier(3, random_state=0).fit(frame, np.stack([_classes(2), _classes(3)], axis=1))
     path = _sklearn(folder, model, "predict_proba", signature=infer_signature(frame), input_example=frame.head(3))
     return Sample(path, [_records(frame), {"dataframe_records": frame.head(1).to_dict(orient="records")}])
 
 
 def _describing(folder: Path, inputs: Schema | None, requests: list[dict[str, Any]], **options: Any) -> Sample:
-    params: ParamSchema | None = options.pop("params", None)
+    params: Any = options.pop("params", None)
     given = {} if inputs is None else {"signature": ModelSignature(inputs=inputs, params=params)}
     return Sample(Models(folder).from_code(DESCRIBE, **given, **options), requests)
 
@@ -188,7 +188,7 @@ def python_unnamed(folder: Path) -> Sample:
 
 def python_integer_names(folder: Path) -> Sample:
     frame = pd.DataFrame([[1.5, 2.5], [3.5, 4.5]], columns=[2019, 2020])
-    inputs = Schema([ColSpec("double", 2019), ColSpec("double", 2020)])
+    inputs = Schema([ColSpec("double", cast("Any", year)) for year in (2019, 2020)])
     return _describing(folder, inputs, [_split(frame)], input_example=frame)
 
 

@@ -97,8 +97,8 @@ class Signature:
 
     def to_mlflow(self) -> dict[str, Any]:
         """Return the entry of an `MLmodel` file."""
-        signature = ModelSignature(inputs=self.inputs, params=self.params)
-        return signature.to_dict()
+        params: Any = self.params
+        return ModelSignature(inputs=self.inputs, params=params).to_dict()
 
 
 class Models:

@@ -44,6 +44,10 @@ class Case:
         )
 
 
+def _specs(case: Case) -> list[Any]:
+    return list(case.signature.inputs.inputs) if case.signature.inputs else []
+
+
 def _described(case: Case) -> bool:
     """Return whether both models described columns that they received."""
     return case.answer is None and case.theirs.ok and case.ours.ok and not _tensors(case)
@@ -83,7 +87,7 @@ def wrong_tensor(case: Case) -> bool:
     if not (only_tidemill_refuses(case) and _tensors(case)):
         return False
     given = case.body.get(values.form_of(case.body))
-    specs = list(case.signature.inputs.inputs)
+    specs = _specs(case)
     if isinstance(given, list) and all(isinstance(row, dict) for row in given):
         given = {name: [row.get(name) for row in given] for name in given[0]}
     if not isinstance(given, dict):
@@ -118,7 +122,7 @@ def _fits(case: Case) -> bool:
     """Return whether only MLflow refuses the request, although each value has its type and all columns are there."""
     if not _more(case) or _tensors(case) or not case.signature.inputs:
         return False
-    specs = list(case.signature.inputs.inputs)
+    specs = _specs(case)
     found = cells_of(case)
     rows = max(1, values.row_count(case.body))
     complete = all(not spec.required or sum(each is spec for each, _ in found) == rows for spec in specs)
@@ -136,7 +140,7 @@ def time_with_zone(case: Case) -> bool:
 
 
 def integer_names(case: Case) -> bool:
-    names = [spec.name for spec in case.signature.inputs.inputs] if case.signature.inputs else []
+    names = [spec.name for spec in _specs(case)]
     split = values.form_of(case.body) == "dataframe_split"
     return not split and _fits(case) and any(isinstance(name, int) for name in names)
 
@@ -208,7 +212,7 @@ _RULES: list[Callable[[_Column], bool]] = [null_is_false, base64_is_text, null_i
 def _different_columns(case: Case) -> tuple[bool, list[_Column]]:
     """Return whether only the labels of columns without names differ, and the columns that differ."""
     theirs, ours = _frames(case)
-    specs = list(case.signature.inputs.inputs) if case.signature.inputs else []
+    specs = _specs(case)
     unnamed = all(spec.name is None for spec in specs)
     labels = [repr(position if unnamed else spec.name) for position, spec in enumerate(specs)]
     renamed = {name.strip("'") if unnamed else name: cells for name, cells in theirs.items()}
@@ -300,7 +304,7 @@ def numbers_fit(case: Case) -> bool:
 
 def index_of_csv(case: Case) -> bool:
     """Return whether a CSV for columns without names has an index column."""
-    specs = list(case.signature.inputs.inputs) if case.signature.inputs else []
+    specs = _specs(case)
     unnamed = all(spec.name is None for spec in specs)
     return not _json(case) and case.theirs.ok and unnamed and case.body.startswith((",", '"",'))
 

@@ -57,9 +57,7 @@ class InProcess:
         self._app.handlers = self._server.handlers()
 
     async def _create(self) -> ModelServer:
-        server = ModelServer(self._settings(self._folder), WorkerStatuses(None))
-        server.log.add = lambda *_: None
-        return server
+        return ModelServer(self._settings(self._folder), WorkerStatuses(None))
 
     def _settings(self, model: Path) -> ServingSettings:
         return ServingSettings.model_validate(
@@ -140,5 +138,4 @@ class InProcess:
         self._server.batcher.join(5)
         for served in self._loaded:
             served.close()
-        self._server._executor.shutdown()
         self._loop.close()

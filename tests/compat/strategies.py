@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from hypothesis import strategies as st
@@ -105,11 +105,11 @@ def nested_signatures(draw: st.DrawFn) -> Signature:
     return Signature(Schema(_columns(draw, kinds, "named")))
 
 
-def _columns(draw: st.DrawFn, kinds: list[Any], form: str) -> list[ColSpec]:
+def _columns(draw: st.DrawFn, kinds: list[Any], form: str) -> list[Any]:
     if form == "unnamed":
         return [ColSpec(kind) for kind in kinds]
     if form == "numbers":
-        return [ColSpec(kind, 2019 + position) for position, kind in enumerate(kinds)]
+        return [ColSpec(kind, cast("Any", 2019 + position)) for position, kind in enumerate(kinds)]
     names = draw(st.permutations(_NAMES))
     return [ColSpec(kind, name, required=draw(st.integers(0, 2)) > 0) for kind, name in zip(kinds, names, strict=False)]
 
@@ -162,7 +162,7 @@ def _objects(draw: st.DrawFn, kind: Object) -> dict[str, Any]:
 def column_requests(draw: st.DrawFn, signature: Signature) -> Request:
     """Generate a request for a signature of columns, in each of MLflow's forms."""
     assert signature.inputs is not None
-    specs: list[ColSpec] = list(signature.inputs.inputs)
+    specs: list[Any] = list(signature.inputs.inputs)
     unnamed = all(spec.name is None for spec in specs)
     labels: list[Any] = [position if unnamed else spec.name for position, spec in enumerate(specs)]
     chosen = [
@@ -254,7 +254,7 @@ def _with_params(draw: st.DrawFn, signature: Signature, body: dict[str, Any]) ->
 def tensor_requests(draw: st.DrawFn, signature: Signature) -> Request:
     """Generate a request for a signature of tensors."""
     assert signature.inputs is not None
-    specs: list[TensorSpec] = list(signature.inputs.inputs)
+    specs: list[Any] = list(signature.inputs.inputs)
     rows = draw(st.sampled_from((1, 2, 2, 3)))
     tensors: dict[Any, Any] = {}
     for spec in specs:

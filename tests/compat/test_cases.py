@@ -17,18 +17,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mlflow.models import ModelSignature, infer_signature
+from mlflow.sklearn import save_model
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Map, Object, Property
 from tidemill.runtime.capture import CAPTURE, list_segments, read_segment
 
 from tests.compat.models import Models
-from tests.compat.oracle import Oracle, mlflow, quiet
+from tests.compat.oracle import Oracle, quiet
 from tests.compat.process import Commands, Served
 
 pytestmark = pytest.mark.slow
 
 _MODEL = """
 import mlflow
+from mlflow.sklearn import save_model
 import numpy as np
 import pandas as pd
 from mlflow.pyfunc import PythonModel
@@ -64,7 +66,7 @@ def model(tmp_path: Path) -> Callable[..., Path]:
     return save
 
 
-def _inputs(*columns: ColSpec, params: ParamSchema | None = None) -> ModelSignature:
+def _inputs(*columns: ColSpec, params: Any = None) -> ModelSignature:
     return ModelSignature(inputs=Schema(list(columns)), params=params)
 
 
@@ -135,7 +137,8 @@ def test_inference_parameters(commands: Commands, model: Any) -> None:
 def test_a_forecaster_answers_other_numbers_of_rows(commands: Commands, model: Any) -> None:
     example = pd.DataFrame({"start": [0], "end": [5]})
     lines = ["first = model_input.iloc[0]", 'return np.arange(float(first["start"]), float(first["end"]))']
-    with commands.serve(model(*lines, signature=infer_signature(example, [1.0]), input_example=example)) as server:
+    signature = _inputs(ColSpec("long", "start"), ColSpec("long", "end"))
+    with commands.serve(model(*lines, signature=signature, input_example=example)) as server:
         assert server.invocations(_records({"start": 0, "end": 5})) == [0.0, 1.0, 2.0, 3.0, 4.0]
         assert server.invocations(_records(*[{"start": 0, "end": 1}] * 3)) == [0.0]
 
@@ -148,7 +151,7 @@ def test_binary_probabilities_have_two_columns(commands: Commands, tmp_path: Pat
     fitted = LogisticRegression().fit(frame, np.where(frame["a"] > 0, classes[1], classes[0]))
     path = tmp_path / "proba"
     with quiet():
-        mlflow.sklearn.save_model(
+        save_model(
             fitted, path, serialization_format="skops", pyfunc_predict_fn="predict_proba", input_example=frame.head(3)
         )
     row = {"a": 2.0, "b": 0.1}

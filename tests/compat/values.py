@@ -79,7 +79,9 @@ def fits(kind: Any, value: Any) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if not isinstance(value, str):
         return False
-    return {"binary": _is_base64, "datetime": _is_time}.get(name, lambda _: True)(value)
+    if name == "binary":
+        return _is_base64(value)
+    return name != "datetime" or _is_time(value)
 
 
 def _fits_object(kind: Object, value: dict[str, Any]) -> bool:
