@@ -244,7 +244,6 @@ def test_values_that_mlflow_gives_differently_or_refuses(given: Any, texts: Any)
         (subprocess.DEVNULL.__class__, "the model returned a type, "),
         (pd.DataFrame({"a": [pd.Interval(0, 1)]}), "Interval, "),
     ],
-    ids=str,
 )
 def test_objects_that_are_neither_tables_nor_arrays_nor_json_are_refused_by_name(given: Any, message: str) -> None:
     with pytest.raises(AnswerError, match=message):
