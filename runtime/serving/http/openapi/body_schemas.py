@@ -146,27 +146,39 @@ class BodySchemas:
         largest = (1 << 53) - 1
         value: dict[str, Any] = {"type": "number", "minimum": -largest, "maximum": largest}
         classes = self._model.target.classes if self._model is not None else None
-        if classes and not self._new_classes:
-            value = {"enum": [int(each) if each.is_integer() else each for each in classes]}
-        label = {
-            "request_id": {**UUID7, "description": "The `request_id` of an answer."},
-            "row": {
-                **_INTEGER,
-                "minimum": 0,
-                "maximum": (1 << 31) - 1,
-                "description": "The row's position, from 0; null for the answer of the whole request.",
-            },
-            "label": {**value, "description": "The true value."},
-        }
-        label["row"] = {**label["row"], "type": ["integer", "null"]}
-        label["output"] = {
+        output = {
             "type": ["string", "null"],
             "minLength": 1,
             "maxLength": 200,
             "description": "Name of the labelled target, column or step, if an answer has several.",
         }
+        label = {
+            "request_id": {**UUID7, "description": "The `request_id` of an answer."},
+            "row": {
+                **_INTEGER,
+                "type": ["integer", "null"],
+                "minimum": 0,
+                "maximum": (1 << 31) - 1,
+                "description": "The row's position, from 0; null for the answer of the whole request.",
+            },
+            "label": {**value, "description": "The true value."},
+            "output": output,
+        }
         optional = ("row", "output") if self._model is not None and self._model.by_request else ("output",)
-        return object_schema({"labels": self._rows(object_schema(label, optional=optional, closed=True))}, closed=True)
+        items = object_schema(label, optional=optional, closed=True)
+        if classes and not self._new_classes:
+            # The classes are those of the model's only output.
+            known = {"enum": [int(each) if each.is_integer() else each for each in classes]}
+            only = {**label, "label": {**known, "description": "The true class."}, "output": {"type": "null"}}
+            named = {**label, "output": {**output, "type": "string"}}
+            others = tuple(name for name in optional if name != "output")
+            items = {
+                "anyOf": [
+                    object_schema(only, optional=optional, closed=True),
+                    object_schema(named, optional=others, closed=True),
+                ]
+            }
+        return object_schema({"labels": self._rows(items)}, closed=True)
 
     def inference(self) -> dict[str, Any]:
         """Return the schema of the Open Inference Protocol."""
