@@ -15,6 +15,12 @@ JOB_ID = "tidemill.job.id"
 ACCOUNT = "tidemill.account"
 """Tag of runs, logged models and model versions: the account that created them. Only the stack's MLflow sets it."""
 
+MOVED = "tidemill.moved."
+"""Start of tags of versions and registered models; the alias follows. The value says who moved it last, and when.
+
+Only the stack's MLflow sets them.
+"""
+
 GATE = "tidemill.gate."
 """Start of the tags that the promotion gate sets; on the stack's MLflow, only accounts that may promote set them."""
 

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from ..common.tags import ACCOUNT, GATE, JOB_ID
+from ..common.tags import ACCOUNT, GATE, JOB_ID, MOVED
 
 ADMIN: Final = "admin"
 """The administrator: creates experiments, registered models, accounts and permissions. `tidemill up` uses it."""
@@ -46,12 +46,6 @@ OWN_HOSTS: Final = ("localhost", "localhost:*", "127.0.0.1", "127.0.0.1:*")
 ROLE_PREFIX: Final = "tidemill-"
 WORKSPACE: Final = "default"
 """MLflow's workspace of the roles; the stack's server has no other workspace."""
-
-MOVED_TAG: Final = "tidemill.moved."
-"""Prefix of tags of versions and registered models; the alias follows. The value says who moved it last, and when.
-
-Only the server sets it.
-"""
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._@-]{0,62}[a-z0-9])?")
 
@@ -123,7 +117,7 @@ def name_problem(name: str) -> str | None:
 
 def who_sets(key: str) -> str | None:
     """Return who may set the tag `key` if the account of the request may not, else None."""
-    if key == ACCOUNT or key.startswith(MOVED_TAG):
+    if key == ACCOUNT or key.startswith(MOVED):
         return "the server"
     account = CURRENT.get()
     if account is None or account.admin:

@@ -29,8 +29,8 @@ from mlflow.store.tracking.dbmodels.models import SqlTag
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as MlflowRuns
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-from ..common.tags import ACCOUNT
-from .accounts import CURRENT, MOVED_TAG, changer_of, who_sets
+from ..common.tags import ACCOUNT, MOVED
+from .accounts import CURRENT, changer_of, who_sets
 from .artifact_locations import PROXIED, is_proxied
 
 # A version may also name a run's artifact or another version; MLflow resolves both to their proxied locations.
@@ -265,7 +265,7 @@ class Models(MlflowModels):
         """Move an alias, and record the account on the version and the registered model."""
         super().set_registered_model_alias(name, alias, version)
         move = self._record_move(name, alias, str(version))
-        super().set_model_version_tag(name, version, ModelVersionTag(MOVED_TAG + alias, move))
+        super().set_model_version_tag(name, version, ModelVersionTag(MOVED + alias, move))
 
     def delete_registered_model_alias(self, name: str, alias: str) -> None:
         """Delete an alias, and record the account on the registered model."""
@@ -301,7 +301,7 @@ class Models(MlflowModels):
             "version": version,
         }
         text = json.dumps(move)
-        super().set_registered_model_tag(name, RegisteredModelTag(MOVED_TAG + alias, text))
+        super().set_registered_model_tag(name, RegisteredModelTag(MOVED + alias, text))
         return text
 
     def _exists(self, name: str) -> bool:

@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from .codecs.answer_columns import arrow_array, output_columns
     from .codecs.arrow import is_finer_than_microsecond, is_time_out_of_range
     from .codecs.checks import BOOLEAN_CELLS, NULL_CELLS, absent_columns
+    from .codecs.params import read_params
     from .contract.columns import InvalidValueError
     from .contract.frames import object_texts
     from .contract.model_contract import Column, Contract
-    from .contract.params import read_params
     from .engines.outputs import Answer, AnswerError
     from .http.errors import Problem
     from .inference.batch import Batch, Outputs
@@ -60,7 +60,7 @@ else:
             "contract.columns": ["InvalidValueError"],
             "contract.frames": ["object_texts"],
             "contract.model_contract": ["Column", "Contract"],
-            "contract.params": ["read_params"],
+            "codecs.params": ["read_params"],
             "engines.outputs": ["Answer", "AnswerError"],
             "http.errors": ["Problem"],
             "inference.batch": ["Batch", "Outputs"],

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.models import ModelSignature
 
-    from ..serving.settings import Trusted
+    from ..serving import Trusted
 
 _EXAMPLE_ROWS = 5
 

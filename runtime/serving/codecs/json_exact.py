@@ -10,10 +10,10 @@ from typing import Any, cast
 
 import numpy as np
 
+from ..codecs.params import read_params
 from ..contract.columns import Column, InvalidValueError
 from ..contract.field_errors import invalid_field, join_path, printable, raise_field_errors, show_value
 from ..contract.model_contract import Contract
-from ..contract.params import read_params
 from ..http.errors import FieldError, Problem
 from ..inference.batch import Batch
 from ..settings import LimitSettings

@@ -5,17 +5,12 @@ The values stay JSON values: MLflow converts them when it calls the model, also 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from ..http.errors import FieldError
 from .columns import EXPECTED, InvalidValueError, convert_json, convert_scalar, parse_moment
-from .field_errors import invalid_field, join_path, printable, raise_field_errors, show_value
-
-if TYPE_CHECKING:
-    from .model_contract import Contract
+from .field_errors import printable, show_value
 
 _KINDS = frozenset({"boolean", "integer", "long", "float", "double", "string", "datetime", "object"})
 _DATE = len("2024-05-01")
@@ -89,30 +84,3 @@ class Param:
 def params_of(documents: Sequence[Mapping[str, Any]] | None) -> tuple[Param, ...] | None:
     """Return the parameters of a signature in MLflow's notation; None if it defines none."""
     return None if documents is None else tuple(Param.of(document) for document in documents)
-
-
-def read_params(contract: Contract, given: Any, at: str = "params") -> Mapping[str, Any] | None:
-    """Return the parameters that the model gets for `given`, the member `at` of a request.
-
-    Raises:
-        Problem: 422: unknown or invalid parameters; the errors name them, and the known ones.
-    """
-    if given is None or given == {}:
-        return contract.default_params
-    if not isinstance(given, dict):
-        raise invalid_field(at, f"expected an object, got {show_value(given)}")
-    known = {param.name: param for param in contract.params or ()}
-    takes = f"the model takes {', '.join(map(printable, known))}" if known else "the model takes no parameters"
-    errors: list[FieldError] = []
-    params = dict(contract.default_params or {})
-    for name, value in cast("dict[str, Any]", given).items():
-        if name not in known:
-            errors.append(FieldError(join_path(at, name), f"unknown parameter; {takes}"))
-            continue
-        try:
-            params[name] = known[name].convert(value)
-        except InvalidValueError as error:
-            text = printable(json.dumps(value, ensure_ascii=False))
-            errors.append(FieldError(join_path(at, name), f"{error}; the value is {text}; {takes}"))
-    raise_field_errors(errors)
-    return params

@@ -12,8 +12,7 @@ from typing import Any, Final, Literal
 import yaml
 
 from ...common.errors import NotFoundError, PlatformError, RefusedError, UserError
-from ...common.tags import ACCOUNT, GATE, JOB_ID
-from ...registry.accounts import MOVED_TAG
+from ...common.tags import ACCOUNT, GATE, JOB_ID, MOVED
 from ..engines.mlmodel import MLmodel
 from ..settings import ServingSettings
 from ..versions.child_process import run_child
@@ -192,7 +191,7 @@ def lineage_tags(tags: Mapping[str, str]) -> dict[str, str]:
     >>> lineage_tags({"tidemill.git.commit": "d3c0de", "tidemill.gate.verdict": "accepted", "tidemill.job.id": "4"})
     {'tidemill.git.commit': 'd3c0de'}
     """
-    others = (GATE, MOVED_TAG)
+    others = (GATE, MOVED)
     return {
         name: value
         for name, value in tags.items()

@@ -29,6 +29,7 @@ from ..codecs.checks import (
 )
 from ..codecs.content_types import KEY, answer_content_type, decode_content, read_content_type
 from ..codecs.json_strict import parse_json
+from ..codecs.params import read_params
 from ..codecs.tensors import (
     DATATYPES,
     NUMPY,
@@ -44,7 +45,6 @@ from ..codecs.tensors import (
 )
 from ..contract.field_errors import invalid_field, join_path, printable, raise_field_errors, show_value
 from ..contract.model_contract import COLUMNAR_ROWS, Column, Contract
-from ..contract.params import read_params
 from ..http.content_negotiation import JSON, OCTETS, body_type
 from ..http.errors import FieldError, Problem
 from ..inference.batch import Batch

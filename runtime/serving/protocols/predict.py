@@ -9,10 +9,10 @@ from ..codecs.checks import EVENT_TIME, read_event_times
 from ..codecs.json_exact import read_records
 from ..codecs.json_fast import FastReader
 from ..codecs.json_strict import parse_json
+from ..codecs.params import read_params
 from ..codecs.responses import encode_named_json
 from ..contract.field_errors import printable, raise_field_errors
 from ..contract.model_contract import Contract
-from ..contract.params import read_params
 from ..http.content_negotiation import JSON, answer_type, body_type
 from ..http.errors import FieldError
 from ..inference.batch import Batch
