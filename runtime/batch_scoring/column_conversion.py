@@ -253,7 +253,8 @@ def _convert_values(column: Column, values: list[Any]) -> list[Any]:
         try:
             converted.append(None if value is None else column.convert(value))
         except InvalidValueError as error:
-            raise _InvalidRowError(row, f"an invalid value ({error})") from None
+            # Without the value: it may be personal, and this error goes to logs of jobs.
+            raise _InvalidRowError(row, f"an invalid value ({str(error).partition(', got ')[0]})") from None
     return converted
 
 

@@ -18,9 +18,13 @@ import numpy as np
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeAlias
 
-    from ..inference.batch import Outputs
+    Outputs: TypeAlias = np.ndarray[Any, Any] | list[Any] | "Answer"
+    """What a model returned for a batch: a float array of shape (n,) or (n, k), a list of n JSON values, or an `Answer`
+    of another form, which need not have one value for each row."""
+else:
+    Outputs = object
 
 FORMS = ("series", "frame", "mapping", "targets", "score", "value")
 """The forms of an `Answer`."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Union
+from typing import Any, Protocol, TypeAlias
 
 import pyarrow as pa
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from ..engines.outputs import Answer
+from ..engines.outputs import Outputs
 
 COMPILED = frozenset({"tl2cgen", "treelite", "onnxruntime", "linear"})
 """Names of the engines that run a compiled form of the model."""
@@ -19,10 +18,6 @@ COMPILED = frozenset({"tl2cgen", "treelite", "onnxruntime", "linear"})
 Values: TypeAlias = list[tuple[Any, ...]] | pa.RecordBatch
 """Valid rows, columns in the order of the contract: tuples of Python values (None is null, times are in UTC), or, for
 large requests, a record batch with exactly the Arrow types of the contract."""
-
-Outputs: TypeAlias = Union[NDArray[Any], list[Any], "Answer"]
-"""What the model returned for a batch: a float array of shape (n,) or (n, k), a list of n JSON values, or an `Answer`
-of another form, which need not have one value for each row."""
 
 
 @dataclass(slots=True)
