@@ -92,7 +92,8 @@ def test_keys_open_until_they_are_revoked_without_a_restart(tmp_path: Path) -> N
         ("scores", [[0.7, 0.2, 0.1], [0.1, 0.8, 0.1]], [[0.2, 0.7, 0.1], [0.1, 0.7, 0.2]], [0.5, 0.1], 1),
         ("prediction", [1.0, 2.0], [1.0, 2.5], [0.0, 0.5], 1),
         ("prediction", ["a", "b"], ["a", "c"], [], 1),
-        ("prediction", [{"x": 1}], [{"x": 1}], [], 0),
+        ("prediction", [{"x": 1}], [{"x": 1}], [0.0], 0),
+        ("prediction", [{"x": "a"}], [{"x": "b"}], [], 1),
     ],
 )
 def test_answers_are_compared(output: str, ours: Any, theirs: Any, differences: list[float], disagreed: int) -> None:

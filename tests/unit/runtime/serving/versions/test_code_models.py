@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from mlflow.types import ColSpec, ParamSpec, TensorSpec
 from mlflow.types.schema import DataType, Object, Property
+from tidemill.runtime.serving.engines.outputs import Answer
 from tidemill.runtime.serving.http.content_negotiation import JSON
 from tidemill.runtime.serving.http.errors import Problem
 from tidemill.runtime.serving.protocols import mlflow, open_inference, predict
@@ -54,7 +55,8 @@ def asked(model: Any, document: dict[str, Any], protocol: Any = mlflow) -> list[
     batch = protocol.decode(model, request, LIMITS).batch
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return list(model.predict(batch))
+        outputs = model.predict(batch)
+    return outputs.to_mlflow() if isinstance(outputs, Answer) else list(outputs)
 
 
 def test_parameters_reach_the_model_on_every_protocol(tmp_path: Path) -> None:

@@ -420,7 +420,7 @@ def test_a_model_which_gives_another_number_of_rows_answers_by_request(
     folder = from_code(tmp_path / "1", PYTHON_MODEL.format(body=body), frame, input_example=frame)
     with served(folder) as model:
         assert (model.by_request, model.engine.mergeable) == (True, False)
-        assert "an answer does not have one value for each row" in model.engine_note
+        assert "an answer does not have one value for each row" in model.merging_note
         for rows in ([(0.5,), (-2.0,)], [(0.5,), (-2.0,), (1.0,)]):
             answer = model.predict(Batch(len(rows), rows))
             assert isinstance(answer, Answer)
@@ -448,7 +448,8 @@ def test_arrays_of_targets_and_of_rows_are_told_apart(tmp_path: Path) -> None:
 
 def test_an_object_that_is_no_answer_is_refused_with_its_name(tmp_path: Path) -> None:
     body = "return (value for value in model_input['n'])"
-    folder = from_code(tmp_path / "1", PYTHON_MODEL.format(body=body), pd.DataFrame({"n": [1.0, 2.0]}))
+    frame = pd.DataFrame({"n": [1.0, 2.0]})
+    folder = from_code(tmp_path / "1", PYTHON_MODEL.format(body=body), frame, input_example=frame)
     with pytest.raises(UnfitError, match=r"the model returned a generator, .*; return a list"):
         prepared(folder)
 
