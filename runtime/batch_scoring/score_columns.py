@@ -55,10 +55,19 @@ class ScoreColumns:
         }
         return self._as_before(found)
 
-    def empty(self) -> dict[str, pa.Array]:
+    def empty(self, kept: Collection[str]) -> dict[str, pa.Array]:
         """Return the columns for no rows, of the types that the model returned for its sample."""
-        field = self._model.output_type.field(0)
-        return {field.name: pa.array([], field.type)}
+        model = self._model
+        field = model.output_type.field(0)
+        if model.form not in ("frame", "mapping", "targets"):
+            return {field.name: pa.array([], field.type)}
+        targets = field.type.value_type if model.form == "targets" and pa.types.is_list(field.type) else None
+        return {
+            f"prediction_{name}" if model.form != "targets" and name in kept else name: pa.array(
+                [], targets or self._expected(name) or pa.string()
+            )
+            for name in (str(tensor["name"]) for tensor in model.tensors)
+        }
 
     @property
     def _source(self) -> str:

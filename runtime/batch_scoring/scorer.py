@@ -259,6 +259,7 @@ class _Run:
         self._params = params
         self._progress = progress
         self._schema: pa.Schema | None = None
+        self._all_columns: tuple[str, ...] = ()
         self._batch_rows = max(_MIN_BATCH_ROWS, min(_MAX_BATCH_ROWS, _BATCH_VALUES // len(model.contract.columns)))
 
     def score(self, source: Input) -> None:
@@ -343,7 +344,8 @@ class _Run:
     def _kept_columns(self, file: InputFile) -> tuple[str, ...]:
         names = tuple(dict.fromkeys(self._keep))
         if self._keep == "all":
-            names = self.columns[:-1] or file.columns
+            # In the order of the first file, also if another file has its columns in another order.
+            names = self._all_columns = self._all_columns or file.columns
             if other := sorted(set(file.columns) - set(names)):
                 raise UserError(
                     f"has a column {other[0]!r} that the previous files do not have",
@@ -382,7 +384,7 @@ class _Run:
     def _output_batch(
         self, file: InputFile, batch: pa.RecordBatch, kept: Sequence[str], outputs: Outputs | None
     ) -> pa.RecordBatch:
-        columns = self._scores.empty() if outputs is None else self._scores.convert(outputs, batch.num_rows, kept)
+        columns = self._scores.empty(kept) if outputs is None else self._scores.convert(outputs, batch.num_rows, kept)
         schema = self._schema
         if schema is None:
             fields = [(name, _decode_dictionary(batch.column(name)).type) for name in kept]

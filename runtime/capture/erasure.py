@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from ..common.errors import ConfigError, NotFoundError
 from ..common.files import waiting_lock
-from .columns import KEY, hash_value, is_hashed
+from .columns import ANSWER, KEY, hash_value, is_hashed
 from .journal import journals, read_journal, recover
 from .lookup import is_value, rows_where
 from .segments import CAPTURE, LABELS, Segment, list_segments, read_segment, replace_segment
@@ -23,6 +23,8 @@ from .segments import CAPTURE, LABELS, Segment, list_segments, read_segment, rep
 _compute: Any = pc
 _LOCK = ".forget.lock"
 _POLL_SECONDS = 0.1
+# In the key of a label: the label of the whole request.
+_WHOLE = "whole"
 _IDS = ("request_id", "client_request_id")
 
 
@@ -72,7 +74,9 @@ def forget(
     with waiting_lock(directory / _LOCK):
         waiting = _wait(directory, subject, wait_seconds)
         held = [(segment, rows) for segment in list_segments(directory, CAPTURE) if (rows := subject.in_(segment))]
-        gone = pa.array(sorted({key for _, keys in held for key in keys}), pa.string())
+        keys = {key for _, found in held for key in found}
+        # A label of the whole request is about the removed rows, too.
+        gone = pa.array(sorted(keys | {f"{key.rpartition('/')[0]}/{_WHOLE}" for key in keys}), pa.string())
 
         def labelled(table: pa.Table) -> pa.ChunkedArray:
             return _compute.is_in(_keys(table), value_set=gone)
@@ -161,9 +165,17 @@ class _Subject:
 
 
 def _keys(table: pa.Table) -> pa.ChunkedArray:
-    # The label of a whole request is erased with its first row.
-    rows = _compute.fill_null(table["row"], 0)
-    return _compute.binary_join_element_wise(table["request_id"], _compute.cast(rows, pa.string()), "/")
+    rows = _compute.fill_null(_compute.cast(table["row"], pa.string()), _WHOLE)
+    return _compute.binary_join_element_wise(table["request_id"], rows, "/")
+
+
+def _without_answers(kept: pa.Table, removed: pa.Table) -> pa.Table:
+    """Return `kept` without the answers of whole requests that have a row in `removed`: they tell about that row."""
+    if ANSWER not in kept.column_names:
+        return kept
+    partial = _compute.is_in(kept["request_id"], value_set=removed["request_id"].combine_chunks())
+    answers = _compute.if_else(partial, pa.scalar(None, pa.string()), kept[ANSWER])
+    return kept.set_column(kept.schema.get_field_index(ANSWER), kept.schema.field(ANSWER), answers)
 
 
 def _wait(directory: Path, subject: _Subject, seconds: float) -> int:
@@ -188,10 +200,11 @@ def _remove(segment: Segment, mask: Callable[[pa.Table], pa.ChunkedArray]) -> in
     """Rewrite `segment` without the masked rows; return the number of removed rows."""
     try:
         table = read_segment(segment)
-        kept = table.filter(_compute.invert(mask(table)))
+        found = mask(table)
+        kept = table.filter(_compute.invert(found))
         if kept.num_rows < table.num_rows:
             # Even if no row is left: without its segment, a journal of that name would restore the rows.
-            replace_segment(kept, segment)
+            replace_segment(_without_answers(kept, table.filter(found)), segment)
     except (FileNotFoundError, pa.ArrowInvalid):
         return 0
     return table.num_rows - kept.num_rows

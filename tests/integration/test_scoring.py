@@ -410,6 +410,35 @@ def test_a_model_whose_rows_may_depend_on_each_other_gets_all_rows_in_one_call(
     assert batch_scoring.score(str(place / "delays"), "flights.parquet", "scores.parquet").rows == 3000
 
 
+FRAMES = SHARES.replace(
+    'return (model_input["x"] / model_input["x"].sum()).to_list()',
+    'return model_input[["x"]].assign(p=model_input["x"] * 2).rename(columns={"x": "q"})',
+)
+
+
+@pytest.mark.parametrize("independent", [None, True])
+def test_all_columns_are_kept_in_the_order_of_the_first_file(place: Path, independent: bool | None) -> None:
+    (place / "frames.py").write_text(FRAMES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mlflow.pyfunc
+        from mlflow.models import infer_signature
+
+        mlflow.pyfunc.save_model(
+            place / "frames",
+            python_model=str(place / "frames.py"),
+            signature=infer_signature(pd.DataFrame({"x": [1.0]})),
+            pip_requirements=["pandas"],
+        )
+    (place / "in").mkdir()
+    pq.write_table(pa.table({"x": [1.0, 2.0], "a": [10, 20], "b": [-1, -2]}), "in/0.parquet")
+    pq.write_table(pa.table({"x": [3.0], "b": [-3], "a": [30]}), "in/1.parquet")
+    batch_scoring.score("frames", "in", "out.parquet", keep="all", rows_independent=independent)
+    assert pq.read_table("out.parquet").to_pylist() == [
+        {"x": x, "a": int(10 * x), "b": -int(x), "q": x, "p": 2 * x} for x in (1.0, 2.0, 3.0)
+    ]
+
+
 def test_a_file_is_not_called_a_folder(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "MLmodel").write_text("flavors: {}")
     pq.write_table(table(3), "in.parquet")

@@ -62,6 +62,23 @@ def test_a_column_of_a_frame_with_the_name_of_a_kept_column_has_a_prefix() -> No
 
 
 @pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        (np.array([1.5, 2.0]), {"prediction": pa.float64()}),
+        (normalise(pd.DataFrame({"id": [1, 2], "s": ["a", "b"]}), 2), {"prediction_id": pa.int64(), "s": pa.string()}),
+        (normalise({"a": [1, 2], "b": [[1], [2]]}, 2), {"a": pa.string(), "b": pa.string()}),
+        (normalise(TARGETS, 2), {"scores_0": pa.list_(pa.float64()), "scores_1": pa.list_(pa.float64())}),
+    ],
+)
+def test_no_rows_have_the_columns_of_the_sample(outputs: Any, expected: dict[str, pa.DataType]) -> None:
+    found = ScoreColumns(model_for(outputs), "parquet").empty(("id",))
+    assert list(found) == list(expected)
+    assert {name: len(array) for name, array in found.items()} == dict.fromkeys(expected, 0)
+    if "b" not in expected:
+        assert {name: array.type for name, array in found.items()} == expected
+
+
+@pytest.mark.parametrize(
     ("outputs", "counts"),
     [
         (normalise([1.0, 2.0, 3.0, 4.0, 5.0], 1), "5 values for 1 row;"),

@@ -21,12 +21,14 @@ from tidemill.runtime.capture import (
     list_segments,
     read_capture,
     read_labels,
+    read_segment,
     recover,
     write_segment,
 )
 from tidemill.runtime.capture import lookup as finding_module
 from tidemill.runtime.capture.columns import Privacy
 from tidemill.runtime.capture.journal import Journal
+from tidemill.runtime.capture.segments import replace_segment
 from tidemill.runtime.common.errors import ConfigError, NotFoundError
 from tidemill.runtime.common.ids import uuid7_at
 from tidemill.runtime.serving.contract.model_contract import Column
@@ -164,6 +166,31 @@ def test_a_subjects_rows_and_their_labels_go_and_nothing_else(tmp_path: Path) ->
     assert not any(b"ann" in path.read_bytes() for path in tmp_path.rglob("*.parquet"))
     again = forget(tmp_path, "email", "ann")
     assert (again.rows, again.labels, again.segments) == (0, 0, 0)
+
+
+def test_an_answer_of_the_whole_request_goes_with_any_of_its_rows(tmp_path: Path) -> None:
+    items = [person(0, "bob", "ann"), person(1, "bob", "cid")]
+    for item in items:
+        path = keep(tmp_path, [item])
+        (segment,) = [each for each in list_segments(tmp_path, CAPTURE) if each.path == path]
+        table = read_segment(segment)
+        answers = pa.array(['["about both"]', None], pa.string())
+        index = table.schema.get_field_index("answer")
+        replace_segment(table.set_column(index, table.schema.field(index), answers), segment)
+        whole = [
+            {"request_id": item.request_id, "row": row, "label": 1.0, "received_at": START} for row in (None, 0, 1)
+        ]
+        write_segment(pa.Table.from_pylist(whole, schema=LABEL_SCHEMA), tmp_path, LABELS)
+    done = forget(tmp_path, "email", "ann")
+    assert (done.rows, done.labels) == (1, 2)
+    left = read_capture(tmp_path)
+    assert left is not None
+    assert sorted(zip(left["request_id"].to_pylist(), left["answer"].to_pylist(), strict=True), key=str) == sorted(
+        [(items[0].request_id, None), (items[1].request_id, '["about both"]'), (items[1].request_id, None)], key=str
+    )
+    labels = read_labels(tmp_path)
+    kept = zip(labels["request_id"].to_pylist(), labels["row"].to_pylist(), strict=True)
+    assert set(kept) == {(items[0].request_id, 0), *((items[1].request_id, row) for row in (None, 0, 1))}
 
 
 def test_numbers_times_and_ids_are_read_as_their_column(tmp_path: Path) -> None:
