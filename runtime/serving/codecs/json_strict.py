@@ -11,6 +11,8 @@ from ..http.limit_errors import text_too_long
 
 _DEPTH = 16
 _TEXT = 1_000_000
+# Each list and object takes many times the bytes of its text, and time to check.
+_NESTED = 500_000
 _WALKED = (str, dict, list)
 _WALKED_TYPES = frozenset(_WALKED)
 
@@ -49,10 +51,15 @@ def parse_any(body: bytes | str, *, depth: int = _DEPTH, text: int = _TEXT, cons
 
     Raises:
         Problem: 400: not UTF-8, not JSON (NaN and Infinity are not), nested too deeply, or an object has one key twice;
-            422: a string is too long.
+            413: too many lists and objects; 422: a string is too long.
     """
     try:
         given = body if isinstance(body, str) else body.decode("utf-8")
+        nested = given.count("[") + given.count("{")
+        if nested > _NESTED:
+            raise Problem(
+                413, f"the JSON has {nested} lists and objects; the limit is {_NESTED}; send Arrow or binary tensors"
+            )
         if given.startswith("\ufeff"):
             raise ValueError("it begins with a byte order mark")
         document = (_lenient_decoder if constants else _decoder).decode(given)
@@ -64,7 +71,7 @@ def parse_any(body: bytes | str, *, depth: int = _DEPTH, text: int = _TEXT, cons
         raise Problem(400, f"the body has the key {key} twice in one object", errors=errors) from None
     except ValueError as error:
         raise Problem(400, f"the body is not JSON: {error}") from None
-    if isinstance(document, _WALKED) and (given.count("[") + given.count("{") > depth or len(given) > text):
+    if isinstance(document, _WALKED) and (nested > depth or len(given) > text):
         _check_limits(document, depth, text)
     return document
 

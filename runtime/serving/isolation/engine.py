@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from ..contract.field_errors import invalid_field
 from ..contract.model_contract import Contract
-from ..engines.errors import IsolatedModelError, UnfitError
+from ..engines.errors import IsolatedModelError, TemporaryError, UnfitError
 from ..engines.mlmodel import PICKLE_SWITCH, MLmodel
 from ..engines.outputs import FORMS, Answer, AnswerError, binary_scores
 from ..engines.pyfunc import is_hint_error
@@ -194,7 +194,8 @@ class IsolatedEngine:
                 header, _ = process.call(self._load_request, memoryview(b""), self._load_seconds)
             except ProcessGoneError as error:
                 printed = process.last_line()
-                raise UnfitError(f"its own process failed: {error}{f' ({printed})' if printed else ''}") from None
+                # It may have been killed, such as for its memory, or have been too slow.
+                raise TemporaryError(f"its own process failed: {error}{f' ({printed})' if printed else ''}") from None
             if "error" in header:
                 raise UnfitError(f"its own environment cannot load it: {header.get('kind')}: {header['error']}")
             process.pid = int(header["pid"])

@@ -301,10 +301,13 @@ def _tensors(inputs: Any, binary: memoryview, content_type: str, limits: LimitSe
         position += size
     if position != len(binary):
         raise Problem(400, f"{len(binary) - position} bytes after the JSON belong to no input")
-    names = [tensor.name for tensor in tensors]
-    raise_field_errors(
-        [FieldError(f"inputs[{at}].name", "duplicate input") for at, name in enumerate(names) if name in names[:at]]
-    )
+    seen: set[str] = set()
+    errors: list[FieldError] = []
+    for at, tensor in enumerate(tensors):
+        if tensor.name in seen:
+            errors.append(FieldError(f"inputs[{at}].name", "duplicate input"))
+        seen.add(tensor.name)
+    raise_field_errors(errors)
     return tensors
 
 

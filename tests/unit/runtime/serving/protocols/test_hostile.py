@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tidemill.runtime.serving.codecs.decompression import decompress
+from tidemill.runtime.serving.codecs.json_strict import parse_json
 from tidemill.runtime.serving.contract.model_contract import Column, Contract
 from tidemill.runtime.serving.http.content_negotiation import ARROW, CSV, JSON
 from tidemill.runtime.serving.http.errors import Problem
@@ -499,3 +500,10 @@ def test_any_packed_body(body: bytes, encoding: str) -> None:
 def test_a_csv_without_rows_is_refused_where_every_column_may_be_left_out(body: bytes) -> None:
     contract = Contract((Column("x", "double", required=False),))
     assert read(mlflow.decode, contract, InferenceRequest(body, "text/csv")) is None
+
+
+def test_more_lists_and_objects_than_a_body_can_need_are_refused_before_they_are_made() -> None:
+    body = b'{"dataframe_records": [' + b"[]," * 500_000 + b"[]]}"
+    with pytest.raises(Problem, match=r"has 500003 lists and objects; the limit is 500000; send Arrow") as caught:
+        parse_json(body)
+    assert caught.value.status == 413
