@@ -113,7 +113,7 @@ def score(
         overwrite: replace an existing output.
         validated: require a lake commit that passed the gate.
         compiled: use a compiled engine if its predictions agree with the model, as the server does.
-        rows_independent: whether the answer for a row is the same whatever other rows are in the call; None: as
+        rows_independent: whether the answer for a row does not depend on the other rows in the call; None: as
             declared in the model's metadata, else only if it is known from its classes. Other models get all rows in
             one call.
         trust: what the model's files may hold; `pickle` accepts a pickle, which can run any code as this user.

@@ -90,7 +90,7 @@ class BatchSettings(Settings):
     )
     rows_independent: bool | None = Field(
         default=None,
-        description="Whether the model's answer for a row is the same whatever other rows are in the call. Only then "
+        description="Whether the model's answer for a row does not depend on the other rows in the call. Only then "
         "can requests share a call. None: as declared in the model's metadata, else only if known from its classes.",
     )
 

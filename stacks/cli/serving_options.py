@@ -45,8 +45,8 @@ CompileOption = Annotated[
 ]  # fmt: skip
 IndependenceOption = Annotated[
     bool | None,
-    typer.Option("--rows-independent/--no-rows-independent", help="Whether the model's answer for a row is the same "
-                 "whatever other rows are in the call. Default: as declared in the model's metadata, else only if it "
+    typer.Option("--rows-independent/--no-rows-independent", help="Whether the model's answer for a row does not "
+                 "depend on the other rows in the call. Default: as declared in the model's metadata, else only if it "
                  "is known from the model's classes.", show_default=False),
 ]  # fmt: skip
 TrustOption = Annotated[

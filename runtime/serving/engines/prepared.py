@@ -67,7 +67,7 @@ class HasPreparationSettings(Protocol):
 
 @dataclass(frozen=True)
 class Independence:
-    """Whether the answer for a row is the same whatever other rows are in the call, as far as preparation knows.
+    """Whether the answer for a row does not depend on the other rows in the call, as far as preparation knows.
 
     Attributes:
         unknown: why it is not known from the model's classes; empty if it is known.
