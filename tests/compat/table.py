@@ -99,7 +99,8 @@ def record(
     """Compare a row with the committed one; with `--update-compat`, write it.
 
     Raises:
-        AssertionError: the committed row differs, or there is none; or an answer differs from MLflow's without a reason.
+        AssertionError: the committed row differs, or there is none; or an answer differs from MLflow's and no reason
+            is given.
     """
     row = Row(flavour, mlflow_version, signature_kind, served, engine, same, note)
     assert same or note, f"the answer differs from MLflow's, and no reason is given: {row}"

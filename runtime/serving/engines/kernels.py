@@ -28,7 +28,7 @@ Matrix = NDArray[np.float64]
 _SHORT = 64
 # From this many rows on, the cores share a call.
 _MANY = 2048
-_CORES = min(4, os.cpu_count() or 1)
+_CORES = min(4, len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
 
 
 @functools.cache
