@@ -116,7 +116,7 @@ def labels(platform: RunningPlatform, drill: Drill) -> None:
         for value in ("NaN", "Infinity", "-Infinity", "1e999", "7", "1e308", "-1", "0.5", '"1"', "null", "[1]", "{}"):
             given = f'{{"labels": [{{"request_id": "{mine}", "row": 0, "label": {value}}}]}}'
             send(f"label {value}", given.encode())
-        for row in (-1, 2**31, 2**63, 1.5, "0", None, [0]):
+        for row in (-1, 2**31, 2**63, 1.5, "0", True, [0]):
             send(f"row {row!r}", {"labels": [{**label, "row": row}]})
         for identifier in ("", "../../../etc/passwd", "x\0y", str(uuid.uuid4()), 7, None, mine + "'", "A" * 10_000):
             send(f"request {identifier!r:.30}", {"labels": [{**label, "request_id": identifier}]})
