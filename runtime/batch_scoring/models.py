@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from ..common.errors import NotFoundError
@@ -37,13 +37,13 @@ def open_model(
         compile=CompileSettings() if compiled else CompileSettings(engines=[]),
         batch=BatchSettings(rows_independent=rows_independent),
     )
-    source = source_of(settings, settings.alias)
-    info = source.resolve()
-    if info is None:
-        what = f"no alias {model_uri.alias}" if model_uri.alias else f"no version {model_uri.version}"
-        raise NotFoundError(f"the registry has {what} of {model_uri.name}", field="model", value=uri)
-    model = loader(settings)(info, source.fetch(info))
-    source.record_served(info)
+    with closing(source_of(settings, settings.alias)) as source:
+        info = source.resolve()
+        if info is None:
+            what = f"no alias {model_uri.alias}" if model_uri.alias else f"no version {model_uri.version}"
+            raise NotFoundError(f"the registry has {what} of {model_uri.name}", field="model", value=uri)
+        model = loader(settings)(info, source.fetch(info))
+        source.record_served(info)
     try:
         yield model
     finally:

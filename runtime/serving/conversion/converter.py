@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -88,11 +89,11 @@ def convert(
     """
     if folder is not None and folder.exists():
         raise UserError("the folder exists", field="OUT", value=str(folder), hint="name a new one")
-    source = source_of(settings, settings.alias)
-    info = source.resolve()
-    if info is None:
-        raise NotFoundError("the registry has no such version", field="model", value=settings.model)
-    version = source.fetch(info)
+    with closing(source_of(settings, settings.alias)) as source:
+        info = source.resolve()
+        if info is None:
+            raise NotFoundError("the registry has no such version", field="model", value=settings.model)
+        version = source.fetch(info)
     if "pickle" not in settings.trust and (reason := MLmodel.read(version / "model").pickle_reason()) is not None:
         raise RefusedError(reason, hint="to convert it, let it run code as your user once: add --trust pickle")
     with tempfile.TemporaryDirectory(prefix="tidemill-convert-") as text:

@@ -30,6 +30,9 @@ class RegistryClient(Protocol):
         """Return whether a version passed the promotion gate."""
         ...
 
+    def close(self) -> None:
+        """Close the connections; the next call opens new ones."""
+
 
 class RestClient:
     """MLflow's REST interface (https://mlflow.org/docs/latest/rest-api.html)."""
@@ -62,6 +65,12 @@ class RestClient:
         if code == "RESOURCE_DOES_NOT_EXIST" or (missing and code == "INVALID_PARAMETER_VALUE" and missing in text):
             return None
         raise OSError(f"status {status} {code}".strip())
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
     def _ask(self, what: str, query: dict[str, str]) -> tuple[int, dict[str, Any]]:
         import httpx
@@ -110,6 +119,9 @@ class LibraryClient:
             return bool(connect(self._registry).search_model_versions(_promoted(name), max_results=1))
         except MlflowException as error:
             raise OSError(first_line(error)) from None
+
+    def close(self) -> None:
+        """Do nothing: MLflow's client keeps its own connections."""
 
     def _call(self, method: str, *arguments: str, missing: str | None = None) -> dict[str, Any] | None:
         from mlflow.exceptions import MlflowException

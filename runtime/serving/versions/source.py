@@ -69,6 +69,9 @@ class VersionSource(Protocol):
         """Return whether the registry no longer has the version; may raise UnreachableError."""
         ...
 
+    def close(self) -> None:
+        """Close the connections to the registry; the next call opens new ones."""
+
 
 def source_of(settings: ServingSettings, alias: str) -> VersionSource:
     """Return the source in `settings`; `alias` selects the version in a registry."""
@@ -147,6 +150,9 @@ class _CachedSource:
 
     def deleted(self, info: VersionInfo) -> bool:  # noqa: ARG002 - a folder has no registry
         return False
+
+    def close(self) -> None:
+        """Do nothing: a folder has no connections."""
 
     @staticmethod
     def _recent(path: Path) -> list[VersionInfo]:
@@ -268,6 +274,10 @@ class RegistrySource(_CachedSource):
         """
         with _unreachable():
             return self._client.version(self._name, info.version) is None
+
+    def close(self) -> None:
+        """Close the connections to the registry; the next call opens new ones."""
+        self._client.close()
 
     def _download(self, info: VersionInfo, work: Path) -> None:
         request = {

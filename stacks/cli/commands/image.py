@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -131,11 +132,11 @@ def _download_model(text: str, name: str | None, tracking_uri: str | None) -> tu
         "cache": cache_folder() / "models" / folder_name(uri, registry),
     }
     settings = ServingSettings.model_validate({key: value for key, value in values.items() if value is not None})
-    source = source_of(settings, settings.alias)
-    info = source.resolve()
-    if info is None:
-        raise NotFoundError("the registry has no such version", field="model", value=text)
-    return info, source.fetch(info) / "model"
+    with closing(source_of(settings, settings.alias)) as source:
+        info = source.resolve()
+        if info is None:
+            raise NotFoundError("the registry has no such version", field="model", value=text)
+        return info, source.fetch(info) / "model"
 
 
 def _docker_problem() -> str:
