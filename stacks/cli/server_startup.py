@@ -67,13 +67,15 @@ def _write_line(text: str) -> None:
 
 
 def _is_running(process: int) -> bool:
+    import psutil
+
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        # An ended process stays until its parent asks for it, and the parent may be waiting for our output first.
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
+    except psutil.AccessDenied:
         return True
-    return True
 
 
 def _get_json(listen: ListenSettings, path: str, *, key: str | None = None) -> dict[str, Any] | None:

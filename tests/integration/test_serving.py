@@ -170,7 +170,7 @@ def swap_under_load_fails_no_request(registry: Registry, served: ModelServer) ->
     second = registry.register(*small_pipeline(2))
     right = {version: expected(registry, version, [ROW]) for version in (first, second)}
     assert abs(right[first][0] - right[second][0]) > 0.01
-    answers: list[tuple[int, str, list[float]]] = []
+    answers: list[tuple[int, str, list[list[float]]]] = []
     stop = threading.Event()
 
     def send() -> None:
@@ -193,7 +193,7 @@ def swap_under_load_fails_no_request(registry: Registry, served: ModelServer) ->
             thread.join()
     assert {status for status, _, _ in answers} == {200}
     assert {version for _, version, _ in answers} == {first, second}
-    assert all(predictions == pytest.approx(right[version]) for _, version, predictions in answers)
+    assert all([score for _, score in given] == pytest.approx(right[version]) for _, version, given in answers)
 
 
 def broken_versions_never_replace_a_working_one(registry: Registry, served: ModelServer) -> None:
