@@ -206,10 +206,10 @@ def test_a_next_version_must_take_the_parameters_of_the_last_one(before: Any, af
     assert new.incompatibilities(old) == reasons
 
 
-def with_params(specs: Any) -> Contract:
-    documents = (
-        None if specs is None else [dict(zip(("name", "type", "default", "shape"), s, strict=True)) for s in specs]
-    )
+def with_params(specs: list[tuple[Any, ...]] | None) -> Contract:
+    documents: list[dict[str, Any]] | None = None
+    if specs is not None:
+        documents = [dict(zip(("name", "type", "default", "shape"), spec, strict=True)) for spec in specs]
     return Contract((Column("x", "double"),), params=params_of(documents))
 
 
@@ -217,6 +217,7 @@ def test_parameters_of_another_version_are_converted() -> None:
     doubles, longs = with_params([("k", "double", 1.0, None)]), with_params([("k", "long", 7, None)])
     for given, expected in ((None, 7), ({"k": 3.0}, 3), ({"other": 1}, 7)):
         converted = longs.shared_params(given)
+        assert converted is not None
         assert converted == {"k": expected}
         assert type(converted["k"]) is int
     assert with_params(None).shared_params({"k": 1.0}) is None
