@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from mlflow.types import ColSpec, Schema, TensorSpec
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import Map
 
 from . import recognition as r
@@ -146,11 +146,38 @@ DIFFERENCES = [
     ),
     Difference(
         "null in an optional integer",
-        "refuses null if the column has no other value",
-        "gives the model <NA>, as MLflow does beside other values",
+        "refuses null, also if the column has other values",
+        "gives the model <NA>",
         "the signature allows null",
         r.null_integers,
         Example(Signature(Schema([ColSpec("long", "n", required=False)])), {"dataframe_records": [{"n": None}]}),
+    ),
+    Difference(
+        "null in an optional integer in CSV",
+        "refuses an empty cell or another word for null, because pandas then reads the column as floats",
+        "gives the model <NA>",
+        "the signature allows null",
+        r.null_integers_in_csv,
+        Example(Signature(Schema([ColSpec("long", "n", required=False)])), "n\n1\nNA\n", CSV),
+    ),
+    Difference(
+        "map in an object",
+        "refuses an object in inputs if the signature has a map, and neither an array nor an object",
+        "accepts it as one row, and lists of maps, as in the other forms",
+        "the request fits the signature",
+        r.map_in_object,
+        Example(Signature(Schema([ColSpec(Map("double"), "m")])), {"inputs": {"m": {"a": 1.0}}}),
+    ),
+    Difference(
+        "whole float for an integer parameter",
+        "refuses 2.0 for a parameter of the type long or integer",
+        "accepts it as 2, as in columns",
+        "JavaScript and pandas write whole numbers in this form too",
+        r.whole_params,
+        Example(
+            Signature(Schema([ColSpec("double", "x")]), ParamSchema([ParamSpec("k", "long", 1)])),
+            {"dataframe_records": [{"x": 1.0}], "params": {"k": 2.0}},
+        ),
     ),
     Difference(
         "names of unnamed columns",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from mlflow.types.schema import Map
 
 from . import values
 from .models import Signature
@@ -104,9 +105,14 @@ def null_in_required(case: Case) -> bool:
 _PANDAS_NULLS = ("NaN", "nan", "null", "NA", "None")
 
 
+def _name(spec: Any) -> str:
+    """Return the name of a scalar type, and an empty text for others."""
+    return getattr(spec.type, "name", "")
+
+
 def _column(case: Case, kind: str) -> list[Any]:
     """Return the values of the columns of a scalar type."""
-    return [value for spec, value in cells_of(case) if getattr(spec.type, "name", "") == kind]
+    return [value for spec, value in cells_of(case) if _name(spec) == kind]
 
 
 def _frames(case: Case) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -124,7 +130,7 @@ def _fits(case: Case) -> bool:
         return False
     specs = _specs(case)
     found = cells_of(case)
-    rows = max(1, values.row_count(case.body))
+    rows = max(1, values.row_count(case.signature, case.body))
     complete = all(not spec.required or sum(each is spec for each, _ in found) == rows for spec in specs)
     return complete and all(
         not spec.required if value is None else values.fits(spec.type, value) for spec, value in found
@@ -159,6 +165,36 @@ def null_integers(case: Case) -> bool:
     return _json(case) and _fits(case) and None in nulls
 
 
+def null_integers_in_csv(case: Case) -> bool:
+    """Return whether only MLflow refuses a CSV with null in an optional integer column."""
+    nulls = [spec for spec, value in cells_of(case) if value in ("", *_PANDAS_NULLS) and not spec.required]
+    return not _json(case) and _more(case) and any(_name(spec) in ("integer", "long") for spec in nulls)
+
+
+def map_in_object(case: Case) -> bool:
+    """Return whether only MLflow refuses an object with maps in `inputs`, which fits the signature."""
+    kinds = _types(case)
+    return (
+        values.form_of(case.body) == "inputs"
+        and isinstance(case.body["inputs"], dict)
+        and any(isinstance(kind, Map) for kind in kinds)
+        and _fits(case)
+    )
+
+
+def whole_params(case: Case) -> bool:
+    """Return whether only MLflow refuses whole floats for integer parameters."""
+    if not (_more(case) and _json(case) and case.signature.params):
+        return False
+    given = case.body.get("params") or {}
+    return any(
+        spec.dtype.name in ("integer", "long")
+        and isinstance(given.get(spec.name), float)
+        and given[spec.name].is_integer()
+        for spec in case.signature.params.params
+    )
+
+
 @dataclass(frozen=True)
 class _Column:
     """A column that both models received: its type, and dtype and values as the describing model shows them."""
@@ -190,7 +226,8 @@ def base64_is_text(column: _Column) -> bool:
 
 def _decodes(theirs: str, ours: str) -> bool:
     try:
-        return ours == repr(base64.b64decode(ast.literal_eval(theirs)))
+        # A single value is numpy's.
+        return ours == repr(base64.b64decode(ast.literal_eval(theirs.removeprefix("np.bytes_(").removesuffix(")"))))
     except (ValueError, SyntaxError, TypeError):
         return theirs in _NULLS and ours in _NULLS
 

@@ -173,6 +173,11 @@ class Contract:
         """Whether the columns are tensors."""
         return self.columns[0].kind == "tensor"
 
+    @cached_property
+    def has_arrays(self) -> bool:
+        """Whether a column of a data frame has arrays."""
+        return not self.hinted and any((column.spec or {}).get("type") == "array" for column in self.columns)
+
     @property
     def mergeable(self) -> bool:
         """Whether rows of several requests can go into one model call."""
@@ -256,7 +261,16 @@ class Contract:
 
             return pd.DataFrame(np.array(values, dtype=np.float64), columns=self._labels)
         cells = zip(*values, strict=True) if is_list else values.columns
-        return frames.frame(self.documents, cells, self.named, self.missing_text, batch.absent, batch.index, batch.rows)
+        return frames.frame(
+            self.documents,
+            cells,
+            self.named,
+            self.missing_text,
+            batch.absent,
+            batch.index,
+            batch.rows,
+            arrays=batch.arrays,
+        )
 
     @cached_property
     def _doubles(self) -> bool:
