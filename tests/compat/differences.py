@@ -162,11 +162,19 @@ DIFFERENCES = [
     ),
     Difference(
         "map in an object",
-        "refuses an object in inputs if the signature has a map, and neither an array nor an object",
+        "takes the keys of a map in an object of inputs as labels of rows, so it refuses most; refuses lists of maps",
         "accepts it as one row, and lists of maps, as in the other forms",
         "the request fits the signature",
         r.map_in_object,
         Example(Signature(Schema([ColSpec(Map("double"), "m")])), {"inputs": {"m": {"a": 1.0}}}),
+    ),
+    Difference(
+        "object for unnamed columns",
+        "refuses an object in inputs if the columns have no names",
+        'accepts the keys "0", "1", as in records',
+        "the position of each value is clear",
+        r.unnamed_object,
+        Example(Signature(Schema([ColSpec("double"), ColSpec("double")])), {"inputs": {"0": [1.5], "1": [2.5]}}),
     ),
     Difference(
         "whole float for an integer parameter",

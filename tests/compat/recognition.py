@@ -172,14 +172,21 @@ def null_integers_in_csv(case: Case) -> bool:
 
 
 def map_in_object(case: Case) -> bool:
-    """Return whether only MLflow refuses an object with maps in `inputs`, which fits the signature."""
-    kinds = _types(case)
-    return (
-        values.form_of(case.body) == "inputs"
-        and isinstance(case.body["inputs"], dict)
-        and any(isinstance(kind, Map) for kind in kinds)
-        and _fits(case)
-    )
+    """Return whether `inputs` is an object with maps, and MLflow refuses it or took the keys of a map as labels."""
+    given = case.body.get("inputs") if _json(case) else None
+    maps = [spec for spec in _specs(case) if not _tensors(case) and isinstance(spec.type, Map)]
+    if not (isinstance(given, dict) and maps):
+        return False
+    if not _described(case):
+        return _fits(case)
+    keys = [repr(key) for spec in maps if isinstance(given.get(spec.name), dict) for key in given[spec.name]]
+    return set(json.loads(case.theirs.value[0])[0]["index"][1]) == set(keys)
+
+
+def unnamed_object(case: Case) -> bool:
+    """Return whether only MLflow refuses an object in `inputs` for columns without names."""
+    given = case.body.get("inputs") if _json(case) else None
+    return isinstance(given, dict) and all(spec.name is None for spec in _specs(case)) and _fits(case)
 
 
 def whole_params(case: Case) -> bool:
@@ -188,7 +195,7 @@ def whole_params(case: Case) -> bool:
         return False
     given = case.body.get("params") or {}
     return any(
-        spec.dtype.name in ("integer", "long")
+        getattr(spec.dtype, "name", "") in ("integer", "long")
         and isinstance(given.get(spec.name), float)
         and given[spec.name].is_integer()
         for spec in case.signature.params.params

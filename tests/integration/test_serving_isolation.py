@@ -118,7 +118,9 @@ def test_a_scikit_learn_model_gets_null_for_an_absent_column(tmp_path: Path) -> 
     contract = contract_of(tmp_path / "model")
     absent = Batch(1, [(1.0, None)], absent=frozenset({1}))
     # The environment of the tests has what the model needs.
-    with IsolatedEngine(Path(sys.prefix), tmp_path / "model", contract) as engine:
+    environment_folder = tmp_path / "environment"
+    environment_folder.symlink_to(sys.prefix)
+    with IsolatedEngine(environment_folder, tmp_path / "model", contract) as engine:
         answers = [engine.predict(absent), engine.predict(Batch(1, [(1.0, None)]))]
     answers.append(ScikitEngine(fitted, "predict", contract).predict(absent))
     assert [by_row(answer) for answer in answers] == [[pytest.approx(2.0)]] * 3
