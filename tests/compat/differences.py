@@ -120,6 +120,14 @@ DIFFERENCES = [
         Example(_TIME, {"dataframe_records": [{"t": "2024-05-01T10:00:00Z"}]}),
     ),
     Difference(
+        "times of several forms in a column",
+        "refuses a column in which times have different forms, such as with T and with a blank",
+        "reads each time",
+        "each value fits the signature",
+        r.times_of_several_forms,
+        Example(_TIME, {"dataframe_records": [{"t": "2024-05-01T10:00:00"}, {"t": "2024-05-01 10:00:00"}]}),
+    ),
+    Difference(
         "integer names as JSON keys",
         "refuses records and inputs for integer column names, because JSON keys are texts",
         'accepts the key "2019" for the column 2019',

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import base64
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -143,6 +144,17 @@ def _types(case: Case) -> list[Any]:
 
 def time_with_zone(case: Case) -> bool:
     return _json(case) and _fits(case) and any(map(values.has_zone, _column(case, "datetime")))
+
+
+def times_of_several_forms(case: Case) -> bool:
+    """Return whether only MLflow refuses a column whose times have different forms."""
+    if not (_json(case) and _fits(case)):
+        return False
+    columns: dict[int, set[str]] = {}
+    for spec, value in cells_of(case):
+        if _name(spec) == "datetime" and value is not None:
+            columns.setdefault(id(spec), set()).add(re.sub(r"\d", "0", value))
+    return any(len(forms) > 1 for forms in columns.values())
 
 
 def integer_names(case: Case) -> bool:
