@@ -20,10 +20,12 @@ from ..common.errors import UserError
 from ..serving import (
     BOOLEAN_CELLS,
     NULL_CELLS,
+    NUMBER_CELL,
     Column,
     Contract,
     InvalidValueError,
     absent_columns,
+    integer_of_cell,
     is_finer_than_microsecond,
     is_time_out_of_range,
     object_texts,
@@ -36,6 +38,7 @@ _INTEGERS, _FLOATS = ("integer", "long"), ("float", "double")
 _LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 _NULLS = pa.array(sorted(NULL_CELLS))
 _UTC = pa.timestamp("us", tz="UTC")
+_NUMBER = f"^{NUMBER_CELL}$"
 
 
 class _InvalidRowError(Exception):
@@ -191,17 +194,30 @@ def _number(column: Column, kind: pa.DataType, array: pa.Array, *, is_text: bool
 
 
 def _parse_numbers(column: Column, kind: pa.DataType, texts: pa.Array) -> pa.Array:
-    if column.kind in _INTEGERS:
-        try:
-            return texts.cast(kind)
-        except pa.ArrowInvalid:
-            pass  # some may have the form 3.0, which a float cannot represent for all integers
-        numbers = _cast(texts, pa.float64(), "other text")
-        whole = pc.replace_substring_regex(texts, r"\.0*$", "")
-        if pc.all(pc.match_substring_regex(whole, r"^[+-]?[0-9]+$")).as_py() in (True, None):
-            return _cast(whole, kind, "a number out of range")
-        return numbers
-    return _cast(texts, pa.float64(), "other text")
+    """Return CSV text as numbers. All are decimal: Arrow would also read hexadecimal integers."""
+    other = pc.fill_null(pc.invert(pc.match_substring_regex(texts, _NUMBER)), False)
+    if pc.any(other).as_py():
+        raise _InvalidRowError(_first(other), "other text")
+    if column.kind in _FLOATS:
+        return _cast(texts, pa.float64(), "other text")
+    # Not through a float, which cannot represent all integers.
+    whole = pc.replace_substring_regex(texts, r"\.0*$", "")
+    try:
+        return whole.cast(kind)
+    except pa.ArrowInvalid:
+        return _parse_integers(kind, texts)
+
+
+def _parse_integers(kind: pa.DataType, texts: pa.Array) -> pa.Array:
+    """Return decimal numbers of any form as integers, such as 1e3; slower than Arrow."""
+    limits = np.iinfo(kind.to_pandas_dtype())
+    integers: list[int | None] = []
+    for row, text in enumerate(texts.to_pylist()):
+        number = None if text is None else integer_of_cell(text)
+        if text is not None and (number is None or not limits.min <= number <= limits.max):
+            raise _InvalidRowError(row, "a number that is not whole or out of range")
+        integers.append(number)
+    return pa.array(integers, kind)
 
 
 def _time(array: pa.Array) -> pa.Array:

@@ -7,13 +7,17 @@ row group, a block of CSV, or one Arrow record batch.
 from __future__ import annotations
 
 import contextlib
+import csv
 import glob
+import io
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 import pyarrow.ipc
 import pyarrow.parquet as pq
@@ -22,6 +26,7 @@ from .. import data
 from ..common.errors import ConfigError, NotFoundError
 from ..data import LakeLike
 
+pc: Any = pyarrow.compute  # its functions are created at import, so type checkers do not see them
 LAKE_SCHEME = "lakefs://"
 
 _PARQUET = (".parquet", ".pq")
@@ -228,13 +233,21 @@ def _parquet(path: Path, name: str) -> Generator[InputFile]:
 
 @contextlib.contextmanager
 def _text(path: Path, name: str) -> Generator[InputFile]:
+    """Read text as the model server does: it skips lines of blanks, and labels of rows without a name are no column."""
     delimiter = "\t" if ".tsv" in path.name.lower() else ","
+    skipped, names = _header(path, delimiter)
 
     def opened(columns: Sequence[str] | None) -> pyarrow.csv.CSVStreamingReader:
         return pyarrow.csv.open_csv(
             path,
-            read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
-            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            read_options=pyarrow.csv.ReadOptions(
+                block_size=_BLOCK_BYTES, use_threads=False, skip_rows=skipped, column_names=names
+            ),
+            parse_options=pyarrow.csv.ParseOptions(
+                delimiter=delimiter,
+                newlines_in_values=True,
+                invalid_row_handler=_handle_invalid_row,
+            ),
             # Unparsed text: the contract defines the types, and an id such as 007 keeps its zeros.
             convert_options=pyarrow.csv.ConvertOptions(
                 include_columns=columns,
@@ -245,14 +258,59 @@ def _text(path: Path, name: str) -> Generator[InputFile]:
             ),
         )
 
+    with opened(None) as first:
+        present: list[str] = first.schema.names[1 if names else 0 :]
+        schema = pa.schema([pa.field(column, pa.string()) for column in present])
+
     def batches(columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         with opened(list(columns)) as reader:
             for batch in reader:
-                yield from _sliced(batch, rows)
+                yield from _sliced(_without_blank_lines(batch) if len(schema) == 1 else batch, rows)
 
-    with opened(None) as first:
-        schema = pa.schema([pa.field(column, pa.string()) for column in first.schema.names])
     yield InputFile(name, schema, batches, is_text=True)
+
+
+def _header(path: Path, delimiter: str) -> tuple[int, list[str] | None]:
+    """Return how many lines to skip, and the names of the columns if the header has none for the labels of the rows.
+
+    The first name is then one that no column has.
+    """
+    with pa.input_stream(str(path), compression="detect") as stream:
+        start = stream.read(2 * _BLOCK_BYTES).decode("utf-8-sig", errors="replace")
+    lines = csv.reader(io.StringIO(start, newline=""), delimiter=delimiter)
+    header: list[str] = []
+    skipped = skipped_with_header = 0
+    try:
+        for line in lines:
+            if not line or (len(line) == 1 and _is_blank(line[0])):
+                skipped += 0 if header else 1
+            elif not header:
+                header, skipped_with_header = line, lines.line_num
+            elif len(line) == len(header) + 1:
+                return skipped_with_header, [
+                    next(label for number in count() if (label := f"label {number}") not in header),
+                    *header,
+                ]
+            else:
+                break
+    except csv.Error:
+        pass  # Arrow reports it
+    return skipped, None
+
+
+def _handle_invalid_row(row: Any) -> str:
+    return "skip" if row.actual_columns == 1 and _is_blank(row.text) else "error"
+
+
+def _is_blank(text: str) -> bool:
+    return bool(text) and text.isspace()
+
+
+def _without_blank_lines(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the rows of the only column of a file without those of blanks only."""
+    return (
+        batch.filter(pc.invert(pc.fill_null(pc.utf8_is_space(batch.column(0)), False))) if batch.num_columns else batch
+    )
 
 
 @contextlib.contextmanager

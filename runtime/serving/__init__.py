@@ -9,6 +9,7 @@ from ..common.lazy import lazy_exports
 __all__ = [
     "BOOLEAN_CELLS",
     "NULL_CELLS",
+    "NUMBER_CELL",
     "Answer",
     "AnswerError",
     "Batch",
@@ -24,6 +25,7 @@ __all__ = [
     "Trusted",
     "absent_columns",
     "arrow_array",
+    "integer_of_cell",
     "is_finer_than_microsecond",
     "is_time_out_of_range",
     "loader",
@@ -37,7 +39,7 @@ __all__ = [
 if TYPE_CHECKING:
     from .codecs.answer_columns import arrow_array, output_columns
     from .codecs.arrow import is_finer_than_microsecond, is_time_out_of_range
-    from .codecs.checks import BOOLEAN_CELLS, NULL_CELLS, absent_columns
+    from .codecs.checks import BOOLEAN_CELLS, NULL_CELLS, NUMBER_CELL, absent_columns, integer_of_cell
     from .codecs.params import read_params
     from .contract.columns import InvalidValueError
     from .contract.frames import object_texts
@@ -56,7 +58,7 @@ else:
         {
             "codecs.answer_columns": ["arrow_array", "output_columns"],
             "codecs.arrow": ["is_finer_than_microsecond", "is_time_out_of_range"],
-            "codecs.checks": ["BOOLEAN_CELLS", "NULL_CELLS", "absent_columns"],
+            "codecs.checks": ["BOOLEAN_CELLS", "NULL_CELLS", "NUMBER_CELL", "absent_columns", "integer_of_cell"],
             "contract.columns": ["InvalidValueError"],
             "contract.frames": ["object_texts"],
             "contract.model_contract": ["Column", "Contract"],

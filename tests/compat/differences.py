@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from mlflow.types import ColSpec, Schema, TensorSpec
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import Map
 
 from . import recognition as r
@@ -120,6 +120,14 @@ DIFFERENCES = [
         Example(_TIME, {"dataframe_records": [{"t": "2024-05-01T10:00:00Z"}]}),
     ),
     Difference(
+        "times of several forms in a column",
+        "refuses a column in which times have different forms, such as with T and with a blank",
+        "reads each time",
+        "each value fits the signature",
+        r.times_of_several_forms,
+        Example(_TIME, {"dataframe_records": [{"t": "2024-05-01T10:00:00"}, {"t": "2024-05-01 10:00:00"}]}),
+    ),
+    Difference(
         "integer names as JSON keys",
         "refuses records and inputs for integer column names, because JSON keys are texts",
         'accepts the key "2019" for the column 2019',
@@ -146,11 +154,46 @@ DIFFERENCES = [
     ),
     Difference(
         "null in an optional integer",
-        "refuses null if the column has no other value",
-        "gives the model <NA>, as MLflow does beside other values",
+        "refuses null, also if the column has other values",
+        "gives the model <NA>",
         "the signature allows null",
         r.null_integers,
         Example(Signature(Schema([ColSpec("long", "n", required=False)])), {"dataframe_records": [{"n": None}]}),
+    ),
+    Difference(
+        "null in an optional integer in CSV",
+        "refuses an empty cell or another word for null, because pandas then reads the column as floats",
+        "gives the model <NA>",
+        "the signature allows null",
+        r.null_integers_in_csv,
+        Example(Signature(Schema([ColSpec("long", "n", required=False)])), "n\n1\nNA\n", CSV),
+    ),
+    Difference(
+        "map in an object",
+        "takes the keys of a map in an object of inputs as labels of rows, so it refuses most; refuses lists of maps",
+        "accepts it as one row, and lists of maps, as in the other forms",
+        "the request fits the signature",
+        r.map_in_object,
+        Example(Signature(Schema([ColSpec(Map("double"), "m")])), {"inputs": {"m": {"a": 1.0}}}),
+    ),
+    Difference(
+        "object for unnamed columns",
+        "refuses an object in inputs if the columns have no names",
+        'accepts the keys "0", "1", as in records',
+        "the position of each value is clear",
+        r.unnamed_object,
+        Example(Signature(Schema([ColSpec("double"), ColSpec("double")])), {"inputs": {"0": [1.5], "1": [2.5]}}),
+    ),
+    Difference(
+        "whole float for an integer parameter",
+        "refuses 2.0 for a parameter of the type long or integer",
+        "accepts it as 2, as in columns",
+        "JavaScript and pandas write whole numbers in this form too",
+        r.whole_params,
+        Example(
+            Signature(Schema([ColSpec("double", "x")]), ParamSchema([ParamSpec("k", "long", 1)])),
+            {"dataframe_records": [{"x": 1.0}], "params": {"k": 2.0}},
+        ),
     ),
     Difference(
         "names of unnamed columns",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import base64
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from mlflow.types.schema import Map
 
 from . import values
 from .models import Signature
@@ -104,9 +106,14 @@ def null_in_required(case: Case) -> bool:
 _PANDAS_NULLS = ("NaN", "nan", "null", "NA", "None")
 
 
+def _name(spec: Any) -> str:
+    """Return the name of a scalar type, and an empty text for others."""
+    return getattr(spec.type, "name", "")
+
+
 def _column(case: Case, kind: str) -> list[Any]:
     """Return the values of the columns of a scalar type."""
-    return [value for spec, value in cells_of(case) if getattr(spec.type, "name", "") == kind]
+    return [value for spec, value in cells_of(case) if _name(spec) == kind]
 
 
 def _frames(case: Case) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -124,7 +131,7 @@ def _fits(case: Case) -> bool:
         return False
     specs = _specs(case)
     found = cells_of(case)
-    rows = max(1, values.row_count(case.body))
+    rows = max(1, values.row_count(case.signature, case.body))
     complete = all(not spec.required or sum(each is spec for each, _ in found) == rows for spec in specs)
     return complete and all(
         not spec.required if value is None else values.fits(spec.type, value) for spec, value in found
@@ -137,6 +144,17 @@ def _types(case: Case) -> list[Any]:
 
 def time_with_zone(case: Case) -> bool:
     return _json(case) and _fits(case) and any(map(values.has_zone, _column(case, "datetime")))
+
+
+def times_of_several_forms(case: Case) -> bool:
+    """Return whether only MLflow refuses a column whose times have different forms."""
+    if not (_json(case) and _fits(case)):
+        return False
+    columns: dict[int, set[str]] = {}
+    for spec, value in cells_of(case):
+        if _name(spec) == "datetime" and value is not None:
+            columns.setdefault(id(spec), set()).add(re.sub(r"\d", "0", value))
+    return any(len(forms) > 1 for forms in columns.values())
 
 
 def integer_names(case: Case) -> bool:
@@ -157,6 +175,43 @@ def nested_fits(case: Case) -> bool:
 def null_integers(case: Case) -> bool:
     nulls = [*_column(case, "integer"), *_column(case, "long")]
     return _json(case) and _fits(case) and None in nulls
+
+
+def null_integers_in_csv(case: Case) -> bool:
+    """Return whether only MLflow refuses a CSV with null in an optional integer column."""
+    nulls = [spec for spec, value in cells_of(case) if value in ("", *_PANDAS_NULLS) and not spec.required]
+    return not _json(case) and _more(case) and any(_name(spec) in ("integer", "long") for spec in nulls)
+
+
+def map_in_object(case: Case) -> bool:
+    """Return whether `inputs` is an object with maps, and MLflow refuses it or took the keys of a map as labels."""
+    given = case.body.get("inputs") if _json(case) else None
+    maps = [spec for spec in _specs(case) if not _tensors(case) and isinstance(spec.type, Map)]
+    if not (isinstance(given, dict) and maps):
+        return False
+    if not _described(case):
+        return _fits(case)
+    keys = [repr(key) for spec in maps if isinstance(given.get(spec.name), dict) for key in given[spec.name]]
+    return set(json.loads(case.theirs.value[0])[0]["index"][1]) == set(keys)
+
+
+def unnamed_object(case: Case) -> bool:
+    """Return whether only MLflow refuses an object in `inputs` for columns without names."""
+    given = case.body.get("inputs") if _json(case) else None
+    return isinstance(given, dict) and all(spec.name is None for spec in _specs(case)) and _fits(case)
+
+
+def whole_params(case: Case) -> bool:
+    """Return whether only MLflow refuses whole floats for integer parameters."""
+    if not (_more(case) and _json(case) and case.signature.params):
+        return False
+    given = case.body.get("params") or {}
+    return any(
+        getattr(spec.dtype, "name", "") in ("integer", "long")
+        and isinstance(given.get(spec.name), float)
+        and given[spec.name].is_integer()
+        for spec in case.signature.params.params
+    )
 
 
 @dataclass(frozen=True)
@@ -190,7 +245,8 @@ def base64_is_text(column: _Column) -> bool:
 
 def _decodes(theirs: str, ours: str) -> bool:
     try:
-        return ours == repr(base64.b64decode(ast.literal_eval(theirs)))
+        # A single value is numpy's.
+        return ours == repr(base64.b64decode(ast.literal_eval(theirs.removeprefix("np.bytes_(").removesuffix(")"))))
     except (ValueError, SyntaxError, TypeError):
         return theirs in _NULLS and ours in _NULLS
 

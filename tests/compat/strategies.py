@@ -192,7 +192,10 @@ def column_requests(draw: st.DrawFn, signature: Signature) -> Request:
     if form == "split":
         body["dataframe_split"] = {"columns": names, "data": rows}
         if draw(st.integers(0, 3)) == 0:
-            indexes: tuple[Any, ...] = (list(range(5, 5 + len(rows))), ["p", "q", "r"][: len(rows)], [0] * len(rows))
+            indexes: tuple[Any, ...] = (
+                *(list(range(5, 5 + len(rows))), ["p", "q", "r"][: len(rows)], [0] * len(rows)),
+                [True, False, True][: len(rows)],
+            )
             body["dataframe_split"]["index"] = draw(st.sampled_from(indexes))
         if unnamed and draw(st.booleans()):
             del body["dataframe_split"]["columns"]
@@ -202,8 +205,22 @@ def column_requests(draw: st.DrawFn, signature: Signature) -> Request:
         body["instances"] = rows if unnamed and draw(st.booleans()) else records
     else:
         by_name = {str(name): [row[position] for row in rows] for position, name in enumerate(names)}
-        body["inputs"] = by_name if draw(st.booleans()) else records
+        body["inputs"] = draw(_inputs(by_name, records))
     return Request(_with_params(draw, signature, body))
+
+
+@st.composite
+def _inputs(draw: st.DrawFn, by_name: dict[str, list[Any]], records: list[dict[str, Any]]) -> Any:
+    """Generate the forms of `inputs`: lists, some with one value for all rows, one row, or rows."""
+    form = draw(st.sampled_from(("lists", "lists", "one value", "row", "rows", "rows", "value")))
+    if form == "one value" and by_name:
+        name = draw(st.sampled_from(list(by_name)))
+        return {**by_name, name: by_name[name][0]}
+    if form == "row":
+        return records[0]
+    if form == "value" and len(by_name) == 1:
+        return next(iter(by_name.values()))[0]
+    return records if form == "rows" else by_name
 
 
 def _cells(spec: ColSpec) -> st.SearchStrategy[Any]:

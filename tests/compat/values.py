@@ -33,16 +33,17 @@ def cells(signature: Signature, body: Any) -> Iterator[tuple[Any, Any]]:
     assert signature.inputs is not None
     specs = list(signature.inputs.inputs)
     names = [str(position) if spec.name is None else str(spec.name) for position, spec in enumerate(specs)]
-    for row in _rows(body, names):
+    for row in _rows(body, names, specs):
         yield from ((specs[names.index(name)], value) for name, value in row.items() if name in names)
 
 
-def row_count(body: Any) -> int:
+def row_count(signature: Signature, body: Any) -> int:
     """Return the number of rows of a request for columns."""
-    return len(_rows(body, []))
+    assert signature.inputs is not None
+    return len(_rows(body, [], list(signature.inputs.inputs)))
 
 
-def _rows(body: Any, names: list[str]) -> list[dict[str, Any]]:
+def _rows(body: Any, names: list[str], specs: list[Any]) -> list[dict[str, Any]]:
     """Return the rows of a request by the names of their columns."""
     form = form_of(body)
     if form == "csv":
@@ -53,9 +54,27 @@ def _rows(body: Any, names: list[str]) -> list[dict[str, Any]]:
         columns = [str(name) for name in data.get("columns", names)]
         return [dict(zip(columns, row, strict=False)) for row in data["data"]]
     if isinstance(data, dict):
-        columns = list(data)
-        return [dict(zip(columns, row, strict=False)) for row in zip(*data.values(), strict=False)]
+        return _rows_of_object(data, specs)
+    if not isinstance(data, list):
+        return [dict.fromkeys(names, data)]
     return [row if isinstance(row, dict) else dict(zip(names, row, strict=False)) for row in data]
+
+
+def _rows_of_object(data: dict[str, Any], specs: list[Any]) -> list[dict[str, Any]]:
+    """Return the rows of an object: one row, or a list of values for each column; a single value is repeated."""
+    arrays = [spec for spec in specs if isinstance(spec.type, (Array, Object))]
+    lists = [value for value in data.values() if isinstance(value, list)]
+    is_row = arrays and all(
+        data[str(spec.name)] is None or fits(spec.type, data[str(spec.name)])
+        for spec in specs
+        if str(spec.name) in data
+    )
+    if not lists or is_row:
+        return [data] if data else []
+    count = min(map(len, lists))
+    return [
+        {name: value[row] if isinstance(value, list) else value for name, value in data.items()} for row in range(count)
+    ]
 
 
 def fits(kind: Any, value: Any) -> bool:

@@ -10,18 +10,25 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
-from mlflow.models import Model
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, Schema
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
 from tidemill.runtime.serving.contract.model_contract import Contract
 from tidemill.runtime.serving.engines.errors import IsolatedModelError, UnfitError
 from tidemill.runtime.serving.engines.outputs import Answer, AnswerError
+from tidemill.runtime.serving.engines.scikit import ScikitEngine
 from tidemill.runtime.serving.http.errors import Problem
 from tidemill.runtime.serving.inference.batch import Batch, Outputs
 from tidemill.runtime.serving.isolation import environment
@@ -91,6 +98,32 @@ def test_a_model_of_another_scikit_learn_gives_its_own_answers(foreign: Path, tm
         assert by_row(engine.predict(Batch(1, rows[:1]))) == known["scores"][:1]
         arrow = contract.to_record_batch(Batch(len(rows), rows))
         assert by_row(engine.predict(Batch(len(rows), arrow))) == known["scores"]
+
+
+def test_a_scikit_learn_model_gets_null_for_an_absent_column(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": [1.0, 2.0, 3.0, 4.0], "b": [1.0, np.nan, 3.0, 4.0]})
+    fitted = make_pipeline(SimpleImputer(), LinearRegression()).fit(frame, 2 * frame["a"])
+    inputs = Schema([ColSpec("double", "a"), ColSpec("double", "b", required=False)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # those of MLflow
+        from mlflow.sklearn import save_model
+
+        save_model(
+            fitted,
+            tmp_path / "model",
+            signature=ModelSignature(inputs=inputs),
+            serialization_format="skops",
+            skops_trusted_types=["numpy.dtype"],
+        )
+    contract = contract_of(tmp_path / "model")
+    absent = Batch(1, [(1.0, None)], absent=frozenset({1}))
+    # The environment of the tests has what the model needs.
+    environment_folder = tmp_path / "environment"
+    environment_folder.symlink_to(sys.prefix)
+    with IsolatedEngine(environment_folder, tmp_path / "model", contract) as engine:
+        answers = [engine.predict(absent), engine.predict(Batch(1, [(1.0, None)]))]
+    answers.append(ScikitEngine(fitted, "predict", contract).predict(absent))
+    assert [by_row(answer) for answer in answers] == [[pytest.approx(2.0)]] * 3
 
 
 def by_row(outputs: Outputs) -> list[Any] | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, cast
 
 from ..contract.columns import InvalidValueError, parse_time
@@ -30,7 +32,32 @@ BOOLEAN_CELLS = {
 }
 """The cells of CSV that `pandas.read_csv` takes as booleans."""
 
+NUMBER_CELL = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,10})?"
+"""The regular expression of the cells of CSV that are decimal numbers; others, such as 0x10, are text."""
+_NUMBER = re.compile(NUMBER_CELL)
+_DIGITS = 40
+
 Rows = list[tuple[Any, ...]]
+
+
+def is_number_cell(cell: str) -> bool:
+    """Return whether a cell of CSV is a decimal number."""
+    return _NUMBER.fullmatch(cell) is not None
+
+
+def integer_of_cell(cell: str) -> int | None:
+    """Return the integer that a cell of CSV has exactly, or None if it is none or has more than 40 digits.
+
+    >>> integer_of_cell("9007199254740993.0"), integer_of_cell("1e3"), integer_of_cell("1.5"), integer_of_cell("0x10")
+    (9007199254740993, 1000, None, None)
+    """
+    if not is_number_cell(cell):
+        return None
+    number = Decimal(cell)
+    if number.adjusted() >= _DIGITS:
+        return None
+    whole = number.to_integral_value()
+    return int(whole) if whole == number else None
 
 
 def too_many_rows(rows: int, limits: LimitSettings) -> Problem:

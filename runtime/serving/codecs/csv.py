@@ -24,7 +24,9 @@ from .checks import (
     Rows,
     absent_columns,
     check_column_names,
+    integer_of_cell,
     is_default_index,
+    is_number_cell,
     read_event_times,
     text_too_long,
     too_many_columns,
@@ -33,7 +35,6 @@ from .checks import (
 from .json_strict import parse_any
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,40}")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,10})?")
 _LABEL_DIGITS = 19
 # The csv module has one limit for the whole process; ours apply to each body and each string.
 csv.field_size_limit((1 << 31) - 1)
@@ -133,14 +134,15 @@ def _convert(column: Column, cell: str, limits: LimitSettings) -> Any:
         cell = cell.strip()
     if cell in NULL_CELLS:
         return column.convert(None)
-    if kind in ("integer", "long", "float", "double"):
-        if kind in ("integer", "long") and _INTEGER.fullmatch(cell):
-            return column.convert(int(cell))
-        if _NUMBER.fullmatch(cell):
-            return column.convert(float(cell))
-    elif kind == "boolean":
+    if kind in ("integer", "long"):
+        # Not through a float, which cannot represent all integers.
+        number = int(cell) if _INTEGER.fullmatch(cell) else integer_of_cell(cell)
+        return column.convert(cell if number is None else number)
+    if kind in ("float", "double"):
+        return column.convert(float(cell) if is_number_cell(cell) else cell)
+    if kind == "boolean":
         return column.convert(BOOLEAN_CELLS.get(cell, cell))
-    elif kind == "json":
+    if kind == "json":
         try:
             return column.convert(parse_any(cell, depth=limits.depth, text=limits.text))
         except Problem as problem:

@@ -49,6 +49,8 @@ def read_document(contract: Contract, document: dict[str, Any], limits: LimitSet
     params = read_params(contract, document.get("params"))
     layout = given[0]
     value = document[layout]
+    if layout == "inputs" and _is_only_value(contract, value):
+        value = [value]
     if contract.is_tensor and layout.startswith("dataframe"):
         layout, value = "instances", _tensor_records(contract, layout, value, limits)
     if layout == "dataframe_split":
@@ -59,7 +61,14 @@ def read_document(contract: Contract, document: dict[str, Any], limits: LimitSet
         batch = read_records(contract, value, layout, limits, extra=True)
     else:
         batch = _read_list(contract, value, layout, limits)
-    return replace(batch, event_times=read_event_times(document.get(EVENT_TIME), batch.rows), params=params)
+    times = read_event_times(document.get(EVENT_TIME), batch.rows)
+    return replace(batch, event_times=times, params=params, arrays=layout == "inputs" and contract.has_arrays)
+
+
+def _is_only_value(contract: Contract, value: Any) -> bool:
+    """Return whether `inputs` is the value of the only column, which has no name, as MLflow accepts it."""
+    is_single = len(contract.columns) == 1 and not (contract.named or contract.is_tensor or contract.hinted)
+    return is_single and value is not None and not isinstance(value, list | dict)
 
 
 def read_records(contract: Contract, records: Any, at: str, limits: LimitSettings, *, extra: bool = False) -> Batch:
@@ -122,11 +131,16 @@ def _read_object(contract: Contract, columns: dict[str, Any], at: str, limits: L
         # Lists of arrays for each column are accepted too.
         with suppress(Problem):
             return read_records(contract, [columns], at, limits, extra=True)
-    return _read_columns(contract, columns, at, limits)
+    return _read_columns(contract, columns, at, limits, repeat=not (nested or contract.is_tensor))
 
 
-def _read_columns(contract: Contract, columns: dict[str, Any], at: str, limits: LimitSettings) -> Batch:
-    """Return the rows of `columns`, an object with a list of values for each column."""
+def _read_columns(
+    contract: Contract, columns: dict[str, Any], at: str, limits: LimitSettings, *, repeat: bool
+) -> Batch:
+    """Return the rows of `columns`, an object with a list of values for each column.
+
+    If `repeat` is set, a value that is no list is the value of all rows.
+    """
     if len(columns) > limits.columns:
         raise too_many_columns(len(columns), limits)
     errors: list[FieldError] = []
@@ -138,6 +152,8 @@ def _read_columns(contract: Contract, columns: dict[str, Any], at: str, limits: 
                 errors.append(FieldError(where, "missing column"))
             continue
         values = columns[column.name]
+        if repeat and not isinstance(values, list | dict):
+            continue
         if not isinstance(values, list) or not values:
             errors.append(FieldError(where, "expected a list with one value per row"))
             continue
@@ -153,7 +169,12 @@ def _read_columns(contract: Contract, columns: dict[str, Any], at: str, limits: 
     converted: list[Sequence[Any]] = []
     for column in contract.columns:
         where = join_path(at, column.name)
-        converted.append(_convert_column(contract, column.name, columns.get(column.name, [None] * rows), where, errors))
+        values = columns.get(column.name)
+        if not isinstance(values, list):
+            one = _convert_column(contract, column.name, [values], where, errors)
+            converted.append(one * rows)
+            continue
+        converted.append(_convert_column(contract, column.name, cast("list[Any]", values), where, errors))
     raise_field_errors(errors)
     return _batch(contract, check_tensor_shapes(contract, list(zip(*converted, strict=True)), at), columns)
 
@@ -267,8 +288,10 @@ def _row_labels(given: Any, rows: int, errors: list[FieldError]) -> list[Any] | 
         errors.append(FieldError(at, f"expected a list with one label for each of the {rows} rows"))
         return None
     for position, label in enumerate(labels):
-        if type(label) not in (str, int, float) or (type(label) is not str and abs(label) >= 1 << 63):
-            errors.append(FieldError(f"{at}[{position}]", f"expected text or a number, got {show_value(label)}"))
+        if type(label) not in (str, int, float, bool) or (type(label) is not str and abs(label) >= 1 << 63):
+            errors.append(
+                FieldError(f"{at}[{position}]", f"expected text, a number or a boolean, got {show_value(label)}")
+            )
             return None
     return None if is_default_index(labels) else labels
 

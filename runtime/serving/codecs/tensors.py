@@ -17,7 +17,7 @@ from ..engines.outputs import plain
 from ..http.errors import Problem
 from ..inference.batch import Outputs
 from ..settings import LimitSettings
-from .answer_columns import Values, json_text, output_columns, text_with_nulls
+from .answer_columns import Values, json_text, output_columns, text_with_nulls, without_non_finite
 from .checks import text_too_long
 from .json_strict import parse_any
 
@@ -248,12 +248,14 @@ class OutputTensor(NamedTuple):
     Attributes:
         values: in row-major order.
         content_type: with which codec MLServer's clients decode it.
+        has_replaced: the values are JSON in which null replaces NaN and infinities.
     """
 
     datatype: str
     shape: list[int]
     values: Values
     content_type: str
+    has_replaced: bool = False
 
 
 def to_tensor(outputs: Values) -> OutputTensor:
@@ -275,7 +277,8 @@ def to_tensor(outputs: Values) -> OutputTensor:
         is_time = isinstance(outputs, np.ndarray) and outputs.dtype.kind == "M" and None not in flat
         return OutputTensor("BYTES", shape, flat, DATETIME if is_time else TEXT)
     # Text too: the text "1" is not the number 1.
-    return OutputTensor("BYTES", [len(values)], [json_text(value) for value in values], PANDAS_JSON)
+    texts = [json_text(value) for value in values]
+    return OutputTensor("BYTES", [len(values)], texts, PANDAS_JSON, without_non_finite(values) != values)
 
 
 def output_tensors(outputs: Outputs, output: str) -> list[dict[str, Any]]:

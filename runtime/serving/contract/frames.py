@@ -15,6 +15,8 @@ The types are those that reach a model in MLflow's own server:
 | string | the text type of pandas | NaN; object with None if all are null, or if the model's encoders need None |
 | datetime | datetime64[ns], UTC without a zone | NaT |
 | binary, JSON | object | None |
+
+Arrays are lists, and numpy arrays if the request has the form `inputs`.
 """
 
 # ruff: noqa: B905 - zip has no `strict` before Python 3.10
@@ -55,6 +57,7 @@ def frame(
     absent: Collection[int] = (),
     index: Sequence[Any] | None = None,
     rows: int = 0,
+    arrays: bool = False,
 ) -> Any:
     """Return a data frame.
 
@@ -66,11 +69,12 @@ def frame(
         absent: positions of columns that the frame does not have.
         index: labels of the rows.
         rows: number of rows; used if all columns are absent.
+        arrays: give columns of arrays as numpy arrays instead of lists.
     """
     import pandas as pd
 
     data = {
-        label_of(column, position, named): series(column, values, missing_text)
+        label_of(column, position, named): series(column, values, missing_text, arrays)
         for position, (column, values) in enumerate(zip(columns, cells))
         if position not in absent
     }
@@ -90,7 +94,7 @@ def plain(column: Mapping[str, Any], cells: Any) -> list[Any]:
     return [_without_zone(value) for value in values] if column["kind"] == "datetime" else list(values)
 
 
-def series(column: Mapping[str, Any], cells: Any, missing_text: str = "any") -> Any:
+def series(column: Mapping[str, Any], cells: Any, missing_text: str = "any", arrays: bool = False) -> Any:
     """Return the values of one column of a data frame."""
     import pandas as pd
 
@@ -111,6 +115,8 @@ def series(column: Mapping[str, Any], cells: Any, missing_text: str = "any") -> 
         if is_arrow:
             values = [None if value is None else json.loads(value) for value in values]
         values = [nested(value, column["spec"]) for value in values]
+        if arrays and column["spec"]["type"] == "array":
+            values = [_as_array(value) for value in values]
     # Filled one by one: numpy would turn lists of equal length into a matrix.
     objects = np.empty(len(values), dtype=object)
     for position, value in enumerate(values):
@@ -159,6 +165,14 @@ def _nested_list(values: list[Any], spec: Mapping[str, Any]) -> Any:
     if kind in NUMPY or kind == "string":
         return list(values)
     return [nested(value, spec) for value in values]
+
+
+def _as_array(value: list[Any] | None) -> Any:
+    """Return a list as an array; as it is if its parts differ in length, which MLflow refuses."""
+    try:
+        return None if value is None else np.array(value)
+    except ValueError:
+        return value
 
 
 def _exact(value: Any, kind: str) -> Any:

@@ -145,9 +145,18 @@ class Contract:
         return None if self.params is None else {param.name: param.default for param in self.params}
 
     def shared_params(self, params: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        """Return the parameters for this version of a request that was read for another version."""
-        defaults = self.default_params
-        return None if defaults is None else {name: (params or {}).get(name, value) for name, value in defaults.items()}
+        """Return the parameters for this version of a request that was read for another version.
+
+        Raises:
+            InvalidValueError: one has a value that this version does not accept.
+        """
+        if self.params is None:
+            return None
+        given = params or {}
+        return {
+            param.name: param.convert(given[param.name]) if param.name in given else param.default
+            for param in self.params
+        }
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -163,6 +172,11 @@ class Contract:
     def is_tensor(self) -> bool:
         """Whether the columns are tensors."""
         return self.columns[0].kind == "tensor"
+
+    @cached_property
+    def has_arrays(self) -> bool:
+        """Whether a column of a data frame has arrays."""
+        return not self.hinted and any((column.spec or {}).get("type") == "array" for column in self.columns)
 
     @property
     def mergeable(self) -> bool:
@@ -247,7 +261,16 @@ class Contract:
 
             return pd.DataFrame(np.array(values, dtype=np.float64), columns=self._labels)
         cells = zip(*values, strict=True) if is_list else values.columns
-        return frames.frame(self.documents, cells, self.named, self.missing_text, batch.absent, batch.index, batch.rows)
+        return frames.frame(
+            self.documents,
+            cells,
+            self.named,
+            self.missing_text,
+            batch.absent,
+            batch.index,
+            batch.rows,
+            arrays=batch.arrays,
+        )
 
     @cached_property
     def _doubles(self) -> bool:
@@ -288,6 +311,19 @@ class Contract:
         if not self.named and not reasons and mine:
             # Rows come as lists, which must have the length of the signature.
             reasons.append(f"the number of columns changed from {len(old.columns)} to {len(self.columns)}")
+        return reasons + self._params_incompatibilities(old)
+
+    def _params_incompatibilities(self, old: Contract) -> list[str]:
+        mine = {param.name: param for param in self.params or ()}
+        reasons: list[str] = []
+        for param in old.params or ():
+            found = mine.get(param.name)
+            if found is None:
+                reasons.append(f"parameter {param.name} was removed")
+            elif not _accepts_param(found, param):
+                reasons.append(
+                    f"parameter {param.name} changed from {_type_of_param(param)} to {_type_of_param(found)}"
+                )
         return reasons
 
 
@@ -341,6 +377,15 @@ def _accepts(new: Column, old: Column) -> bool:
     if any(size not in (-1, before) for size, before in zip(new.shape, old.shape, strict=True)):
         return False
     return new.spec == old.spec or (new.spec or {}).get("type") == "any"
+
+
+def _type_of_param(param: Param) -> str:
+    return f"a list of {param.kind}" if param.is_list else param.kind if param.spec is None else json.dumps(param.spec)
+
+
+def _accepts_param(new: Param, old: Param) -> bool:
+    is_wider = new.kind == old.kind or new.kind in _WIDER_KINDS.get(cast("Kind", old.kind), ())
+    return is_wider and new.is_list == old.is_list and new.spec == old.spec
 
 
 def _arrow_type(column: Column) -> pa.DataType:

@@ -33,6 +33,7 @@ class Batch:
         params: the inference parameters with their defaults; None if the signature has none.
         tensors: the inputs of a request whose tensors differ in length, by name. Such a request has no rows: it counts
             as one, whose values are null.
+        arrays: columns of arrays are numpy arrays for the model, as MLflow makes them of `inputs`; else lists.
     """
 
     rows: int
@@ -42,6 +43,7 @@ class Batch:
     index: Sequence[Any] | None = None
     params: Mapping[str, Any] | None = None
     tensors: Mapping[str, NDArray[Any]] | None = None
+    arrays: bool = False
 
     @classmethod
     def merged(cls, batches: Sequence[Batch]) -> Batch:
@@ -55,7 +57,8 @@ class Batch:
         for batch in batches:
             assert isinstance(batch.values, list)  # noqa: S101 - large batches are not merged
             values.extend(batch.values)
-        return cls(len(values), values, absent=batches[0].absent, params=batches[0].params)
+        first = batches[0]
+        return cls(len(values), values, absent=first.absent, params=first.params, arrays=first.arrays)
 
     def mergeable_with(self, other: Batch) -> bool:
         """Return whether the model gets the same columns and parameters for both, and no labels of rows."""
@@ -64,6 +67,7 @@ class Batch:
             and isinstance(other.values, list)
             and self.absent == other.absent
             and self.params == other.params
+            and self.arrays == other.arrays
             and self.index is None
             and other.index is None
             and self.tensors is None

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -96,6 +97,8 @@ class IsolatedEngine:
         self._call_seconds = call_seconds
         self._load_seconds = load_seconds
         self._message_bytes = message_bytes
+        # scikit-learn needs all columns: an absent one is null, as in this process.
+        self._needs_columns = mlmodel.is_sklearn
         self._variables = {PICKLE_SWITCH: mlmodel.pickle_switch(trust)}
         self._load_request = {
             "model": str(model_folder.absolute()),
@@ -147,6 +150,8 @@ class IsolatedEngine:
             Problem: 503 if the process is not running or ends during the call; 413 if the batch is too large.
             IsolatedModelError: the model raised an error.
         """
+        if self._needs_columns and batch.absent:
+            batch = replace(batch, absent=frozenset())
         body = _encode(self._contract.to_record_batch(batch))
         if body.size > self._message_bytes:
             raise Problem(
@@ -262,6 +267,8 @@ def _call_options(batch: Batch) -> dict[str, Any]:
         options["index"] = list(batch.index)
     if batch.params is not None:
         options["params"] = dict(batch.params)
+    if batch.arrays:
+        options["arrays"] = True
     if batch.tensors is not None:
         options["tensors"] = {name: [list(array.shape), array.tolist()] for name, array in batch.tensors.items()}
     return options

@@ -177,7 +177,7 @@ class Model:
 
         Args:
             body: its values.
-            options: `absent`, `index` and `params` of the batch, if it has any.
+            options: `absent`, `index`, `arrays` and `params` of the batch, if it has any.
         """
         import pyarrow as pa
 
@@ -195,8 +195,8 @@ class Model:
         if self.contract["hinted"]:
             return self.frames.plain(columns[0], batch.column(0))
         named, missing_text = self.contract["named"], self.contract["missing_text"]
-        absent, index = options.get("absent", ()), options.get("index")
-        return self.frames.frame(columns, batch.columns, named, missing_text, absent, index, batch.num_rows)
+        absent, index, arrays = options.get("absent", ()), options.get("index"), options.get("arrays", False)
+        return self.frames.frame(columns, batch.columns, named, missing_text, absent, index, batch.num_rows, arrays)
 
     def tensors(self, batch: Any, whole: dict[str, Any] | None) -> Any:
         """Return `batch`, or `whole` if the tensors differ in length, as one array or as several named arrays."""

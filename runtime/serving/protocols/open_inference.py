@@ -123,12 +123,15 @@ class _OutputOptions:
             document["id"] = self.identifier
         outputs = document["outputs"] = list[dict[str, Any]]()
         binary: list[bytes] = []
-        notes: list[str] = []
+        null: list[str] = []
+        null_inside: list[str] = []
         tensors = {name: to_tensor(given) for name, given in self._columns(result)}
         content_type = parameters[KEY] = answer_content_type(result.outputs, list(tensors.values()))
-        for name, (datatype, shape, values, own) in tensors.items():
+        for name, (datatype, shape, values, own, has_replaced) in tensors.items():
             output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": shape}
             outputs.append(output)
+            if has_replaced:
+                null_inside.append(name)
             # As in MLServer, the columns of numbers of a frame have none.
             described: dict[str, Any] = {} if (content_type, own) == (PANDAS, NUMPY) else {KEY: own}
             if self.chosen.get(name, self.binary):
@@ -140,9 +143,12 @@ class _OutputOptions:
                 continue
             output["data"] = values.reshape(-1).tolist() if isinstance(values, np.ndarray) else values
             if isinstance(values, np.ndarray) and values.dtype.kind == "f" and not np.isfinite(values).all():
-                notes.append(name)
+                null.append(name)
+        notes = [f"NaN and infinities are null in {', '.join(null)}; binary data has them"] if null else []
+        if null_inside:
+            notes.append(f"NaN and infinities are null in the JSON texts of {', '.join(null_inside)}")
         if notes:
-            parameters["note"] = f"NaN and infinities are null in {', '.join(notes)}; binary data has them"
+            parameters["note"] = "; ".join(notes)
         if not binary:
             return EncodedResponse(_dump(document))
         head = _dump(document)

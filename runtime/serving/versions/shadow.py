@@ -171,10 +171,9 @@ def adapt_batch(batch: Batch, source: Contract, target: Contract) -> Batch:
     if source == target and source.params == target.params:
         return batch
     known = {column.name for column in target.columns}
-    # Columns that the target does not have are left out.
-    if reasons := target.incompatibilities(
-        replace(source, columns=tuple(c for c in source.columns if c.name in known))
-    ):
+    # Columns and parameters that the target does not have are left out; the values of parameters are converted below.
+    shared = replace(source, columns=tuple(c for c in source.columns if c.name in known), params=None)
+    if reasons := target.incompatibilities(shared):
         raise ValueError("; ".join(reasons))
     names = [column.name for column in source.columns]
     positions = [names.index(column.name) if column.name in names else None for column in target.columns]

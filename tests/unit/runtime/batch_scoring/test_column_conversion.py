@@ -11,7 +11,10 @@ import pytest
 from tidemill.runtime.batch_scoring.column_conversion import ColumnConverter
 from tidemill.runtime.batch_scoring.inputs import InputFile
 from tidemill.runtime.common.errors import UserError
+from tidemill.runtime.serving.codecs.csv import read_csv
 from tidemill.runtime.serving.contract.model_contract import Column, Contract
+from tidemill.runtime.serving.http.errors import Problem
+from tidemill.runtime.serving.settings import LimitSettings
 
 
 def fitted(column: Column, values: Any, *, is_text: bool = False) -> pa.Array:
@@ -154,6 +157,42 @@ def test_further_columns_are_ignored_and_absent_ones_stay_absent() -> None:
     converter = ColumnConverter(Contract((Column("x", "double", required=False), Column("y", "long"))), file)
     assert (converter.columns, converter.absent) == (("y",), {0})
     assert converter.convert(batch, 1).to_pylist() == [{"x": None, "y": 1}]
+
+
+@pytest.mark.parametrize(
+    ("cell", "number"),
+    [
+        *(
+            ("7", 7),
+            ("+7", 7),
+            ("-0", 0),
+            ("007", 7),
+            ("3.0", 3),
+            ("5.", 5),
+            (".0", 0),
+            ("1e3", 1000),
+            ("12.50e1", 125),
+        ),
+        *(
+            ("9007199254740993.0", 2**53 + 1),
+            ("9223372036854775807", 2**63 - 1),
+            ("-9.223372036854775808e18", -(2**63)),
+        ),
+        *(("9007199254740993.5", None), ("0x10", None), ("-0xF", None), ("1.5", None), ("9223372036854775808", None)),
+        *(("1e19", None), ("1e9999999999", None), ("1e-9999999999", None), ("1_000", None), ("\u0661", None)),
+    ],
+)
+def test_integers_of_csv_are_exact_in_files_and_requests(cell: str, number: int | None) -> None:
+    column = Column("n", "long")
+    body = f"n\n{cell}\n".encode()
+    if number is None:
+        refused(column, pa.array([cell]), is_text=True)
+        with pytest.raises(Problem) as caught:
+            read_csv(Contract((column,)), body, LimitSettings())
+        assert caught.value.status == 422
+    else:
+        assert fitted(column, pa.array([cell]), is_text=True).to_pylist() == [number]
+        assert read_csv(Contract((column,)), body, LimitSettings()).values == [(number,)]
 
 
 def test_a_bad_value_is_found_wherever_it_is() -> None:

@@ -85,6 +85,36 @@ def test_a_csv_file_is_read_as_it_is(place: Path) -> None:
     assert [row for batch in part.batches(["x"], 65_536) for row in batch.column(0).to_pylist()][-2:] == ["1", "word"]
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_labels_of_rows_without_a_name_are_no_column(place: Path, name: str) -> None:
+    text = '\ufeff"n\nm",x\n0,1,2.5\n1,3,4.5\n'
+    (place / name).write_text(text if name == "a.csv" else text.replace(",", "\t"))
+    [part] = open_input(name).open_files()
+    assert part.columns == ("n\nm", "x")
+    assert read(name, ("x", "n\nm")) == [(name, [{"x": "2.5", "n\nm": "1"}, {"x": "4.5", "n\nm": "3"}])]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("n\n1\n  \n2\n", ["1", "2"]),
+        ('n\n""\n\n \t\n2\n', ["", "2"]),
+        ("  \nn\n1\n", ["1"]),
+        ("n,x\n1,1\n  \n2,2\n", ["1", "2"]),
+        ("n,x\n  , \n", ["  "]),
+    ],
+)
+def test_lines_of_blanks_are_skipped(place: Path, text: str, expected: list[str]) -> None:
+    (place / "a.csv").write_text(text)
+    assert read("a.csv", ["n"], rows=10) == [("a.csv", [{"n": value} for value in expected])]
+
+
+def test_a_line_with_too_few_values_is_an_error(place: Path) -> None:
+    (place / "a.csv").write_text("n,x\n1,1\n2\n")
+    with pytest.raises(ConfigError, match="Expected 2 columns, got 1"):
+        read("a.csv", ["n"])
+
+
 def test_folders_and_globs_are_read_in_order_and_without_what_is_hidden(place: Path) -> None:
     for name in ("d/2.parquet", "d/1.csv", "d/sub/0.arrow", "d/_temporary/0.parquet", "d/.x.parquet"):
         write(place / name)

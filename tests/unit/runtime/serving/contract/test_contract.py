@@ -14,7 +14,9 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType, Array, SparkMLVector
 from tidemill.runtime.common.ids import uuid7
 from tidemill.runtime.common.target import Target
+from tidemill.runtime.serving.contract.columns import InvalidValueError
 from tidemill.runtime.serving.contract.model_contract import Column, Contract, Kind
+from tidemill.runtime.serving.contract.params import params_of
 from tidemill.runtime.serving.http.errors import Problem
 from tidemill.runtime.serving.inference.batch import Batch
 from tidemill.runtime.serving.protocols.mlflow import read_json
@@ -95,7 +97,8 @@ def test_a_good_body_becomes_the_frame_the_model_wants() -> None:
         (b'{"inputs": [[1]]}', 422, "inputs[0]"),
         (b'{"instances": [1]}', 422, "instances[0]"),
         (b'{"inputs": {"distance": [1], "seats": [1, 2]}}', 422, "inputs.seats"),
-        (b'{"inputs": {"distance": 1, "seats": [1]}}', 422, "inputs.distance"),
+        (b'{"inputs": {"distance": {"a": 1}, "seats": [1]}}', 422, "inputs.distance"),
+        (b'{"inputs": {"distance": 1, "seats": [1]}}', 422, "inputs.carrier"),
         (b'{"inputs": {"distance": 1}}', 422, "inputs[0].carrier"),
         (records()[:-1] + b', "params": {"a": 1}}', 422, "params.a"),
         (records()[:-1] + b', "colour": 1}', 422, "colour"),
@@ -186,6 +189,42 @@ def test_tensors_json_and_unnamed_columns_must_stay_too() -> None:
     assert two.incompatibilities(one) == ["the number of columns changed from 1 to 2"]
     assert one.incompatibilities(Contract(one.columns)) == ["the columns no longer have names"]
     assert Contract(one.columns).incompatibilities(one) == ["the columns now have names"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reasons"),
+    [
+        (None, [("k", "long", 1, None)], []),
+        ([("k", "long", 1, None)], [("k", "long", 2, None), ("new", "string", "a", None)], []),
+        ([("k", "integer", 1, None)], [("k", "double", 1.0, None)], []),
+        ([("k", "long", 1, None)], None, ["parameter k was removed"]),
+        ([("k", "double", 1.0, None)], [("k", "long", 1, None)], ["parameter k changed from double to long"]),
+        ([("k", "long", 1, None)], [("k", "long", [1], [-1])], ["parameter k changed from long to a list of long"]),
+    ],
+)
+def test_a_next_version_must_take_the_parameters_of_the_last_one(before: Any, after: Any, reasons: list[str]) -> None:
+    old, new = (with_params(specs) for specs in (before, after))
+    assert new.incompatibilities(old) == reasons
+
+
+def with_params(specs: list[tuple[Any, ...]] | None) -> Contract:
+    documents: list[dict[str, Any]] | None = None
+    if specs is not None:
+        documents = [dict(zip(("name", "type", "default", "shape"), spec, strict=True)) for spec in specs]
+    return Contract((Column("x", "double"),), params=params_of(documents))
+
+
+def test_parameters_of_another_version_are_converted() -> None:
+    doubles, longs = with_params([("k", "double", 1.0, None)]), with_params([("k", "long", 7, None)])
+    for given, expected in ((None, 7), ({"k": 3.0}, 3), ({"other": 1}, 7)):
+        converted = longs.shared_params(given)
+        assert converted is not None
+        assert converted == {"k": expected}
+        assert type(converted["k"]) is int
+    assert with_params(None).shared_params({"k": 1.0}) is None
+    with pytest.raises(InvalidValueError, match="k must be an integer"):
+        longs.shared_params({"k": 0.5})
+    assert [type(value) for value in (doubles.shared_params({"k": 2}) or {}).values()] == [float]
 
 
 def test_a_signature_becomes_a_contract() -> None:

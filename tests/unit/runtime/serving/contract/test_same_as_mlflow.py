@@ -114,7 +114,7 @@ def test_null_stays_null_in_booleans_and_bytes(kind: str, value: Any) -> None:
             seen_in_mlflow(optional(kind), payload)
 
 
-@pytest.mark.parametrize("index", [[5, 6], ["a", "b"], ["a", 1], [1.5, 2], [5, 5], [0, 1], None])
+@pytest.mark.parametrize("index", [[5, 6], ["a", "b"], ["a", 1], [1.5, 2], [5, 5], [0, 1], [True, False], None])
 def test_the_labels_of_rows_reach_the_model(index: Any) -> None:
     of = signature([ColSpec("string", "s"), ColSpec("long", "n", required=False)])
     for columns, row in ((["s"], ["x"]), (["s", "n"], ["x", 1]), (["n", "s"], [1, "x"])):
@@ -122,7 +122,7 @@ def test_the_labels_of_rows_reach_the_model(index: Any) -> None:
         assert list(frame.index) == (index or [0, 1])
 
 
-@pytest.mark.parametrize("index", [[5], "ab", [None, 1], [[1], [2]], [True, False]])
+@pytest.mark.parametrize("index", [[5], "ab", [None, 1], [[1], [2]]])
 def test_labels_that_are_none_are_refused(index: Any) -> None:
     of = signature([ColSpec("string", "s")])
     with pytest.raises(Problem) as caught:
@@ -153,6 +153,30 @@ def test_a_single_value_for_each_column_is_one_row() -> None:
     assert same(
         signature([ColSpec("string", "s"), ColSpec("string", "t")]), {"inputs": {"s": "a", "t": "b"}}
     ).shape == (1, 2)
+
+
+@pytest.mark.parametrize("value", ["a", None, 1.5, 3, True])
+def test_a_single_value_is_for_all_rows(value: Any) -> None:
+    kind = {str: "string", float: "double", int: "long", bool: "boolean", type(None): "double"}[type(value)]
+    frame = same(
+        signature([ColSpec("double", "x"), ColSpec(kind, "y", required=value is not None)]),
+        {"inputs": {"x": [1.0, 2.0], "y": value}},
+    )
+    assert len(frame) == 2
+
+
+@pytest.mark.parametrize(("kind", "value"), [("string", "a"), ("double", 1.5), ("integer", 3), ("boolean", True)])
+def test_the_only_column_without_a_name_may_come_as_a_value(kind: Any, value: Any) -> None:
+    assert same(signature([ColSpec(kind)]), {"inputs": value}).to_numpy().tolist() == [[value]]
+
+
+@pytest.mark.parametrize("value", [None, "a", {"a": 1.0}])
+def test_a_wrong_value_for_all_rows_is_named_once(value: Any) -> None:
+    with pytest.raises(Problem) as caught:
+        seen_in_tidemill(
+            signature([ColSpec("double", "x"), ColSpec("double", "y")]), {"inputs": {"x": [1.0, 2.0], "y": value}}
+        )
+    assert [error.field for error in caught.value.errors] == ["inputs.y" if isinstance(value, dict) else "inputs.y[0]"]
 
 
 @pytest.mark.parametrize("value", [3, 3.0, -(2**63)])
@@ -272,6 +296,32 @@ def test_nested_values_have_the_same_types_inside(kind: Any, value: Any, rows: i
     assert repr(frame["c"][rows - 1]) == repr(theirs["c"][rows - 1])
     if not required:
         same(of, {"dataframe_records": [{"c": value}, {"c": None}]})
+
+
+ARRAYS: list[tuple[Any, Any]] = [
+    *((kind, value) for kind, value in NESTED if isinstance(kind, Array) and value != [[1], [2, 3]]),
+    (Array(Array(DataType.double)), [[1.0, 2.0], [3.0, 4.0]]),
+    (Array(AnyType()), [1, "a"]),
+    (Array(Map(DataType.string)), [{"a": "x"}]),
+    (Array(Object([Property("k", Array(DataType.double))])), [{"k": [1.0, 2.0]}]),
+    (Object([Property("k", Array(DataType.double))]), {"k": [1.0, 2.0]}),
+]
+
+
+@pytest.mark.parametrize(("kind", "value"), ARRAYS)
+def test_inputs_give_arrays_and_the_other_forms_lists(kind: Any, value: Any) -> None:
+    of = signature([ColSpec(kind, "c")])
+    is_array = isinstance(kind, Array)
+    for payload, arrays in (
+        ({"inputs": {"c": value}}, is_array),
+        ({"inputs": [{"c": value}]}, is_array),
+        ({"inputs": [{"c": value}, {"c": value}]}, is_array),
+        ({"dataframe_records": [{"c": value}]}, False),
+        ({"dataframe_split": {"columns": ["c"], "data": [[value]]}}, False),
+    ):
+        theirs, ours = seen_in_mlflow(of, payload).data, seen_in_tidemill(of, payload).data
+        assert [repr(cell) for cell in ours["c"]] == [repr(cell) for cell in theirs["c"]]
+        assert isinstance(ours["c"][0], np.ndarray) == arrays
 
 
 @pytest.mark.parametrize(

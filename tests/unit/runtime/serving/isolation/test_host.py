@@ -177,6 +177,17 @@ def test_frames_are_those_which_the_server_would_make(data: st.DataObject) -> No
         pd.testing.assert_frame_equal(found, contract.to_pandas(each), check_column_type=True)
 
 
+@pytest.mark.parametrize("arrays", [True, False])
+def test_arrays_are_those_which_the_server_would_make(arrays: bool) -> None:
+    spec = {"type": "array", "items": {"type": "double"}}
+    contract = Contract((Column("a", "json", required=False, spec=spec), Column("b", "json", spec=spec)))
+    plain = Batch(2, [([1.0, 2.0], []), (None, [3.0])], arrays=arrays)
+    batch = replace(plain, values=contract.to_record_batch(plain))
+    found = host_of(contract).data(batch.values, json.loads(json.dumps(_call_options(batch))))
+    pd.testing.assert_frame_equal(found, contract.to_pandas(plain))
+    assert repr(found["b"][1]) == ("array([3.])" if arrays else "[3.0]")
+
+
 def test_a_call_has_its_parameters_and_may_have_null_in_whole_numbers() -> None:
     of = signature([ColSpec("long", "n", required=False), ColSpec("double", "x")], [ParamSpec("p", "long", 1)])
     contract = contract_of(of)

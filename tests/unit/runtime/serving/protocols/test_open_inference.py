@@ -319,6 +319,32 @@ def test_outputs_are_one_tensor(
     )
 
 
+_INSIDE = "NaN and infinities are null in the JSON texts of "
+
+
+@pytest.mark.parametrize(
+    ("outputs", "note"),
+    [
+        (np.array([0.5, np.nan]), "NaN and infinities are null in prediction; binary data has them"),
+        ([{"a": np.nan}, {"a": 1.0}], f"{_INSIDE}prediction"),
+        ([[1.0, np.inf], ["a"]], f"{_INSIDE}prediction"),
+        (["a", np.nan], None),
+        ([{"a": None}, {"a": 1.0}], None),
+        (
+            Answer("frame", ["x", "j"], [np.array([np.inf]), [{"a": [np.nan]}]], 1),
+            f"NaN and infinities are null in x; binary data has them; {_INSIDE}j",
+        ),
+    ],
+)
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_note_says_where_null_replaces_nan(outputs: Any, note: str | None, binary: bool) -> None:
+    encoded = answer({"parameters": {"binary_data_output": binary}}, outputs)
+    head = int(encoded.headers.get("Inference-Header-Content-Length", len(encoded.body)))
+    # Binary numbers have NaN; JSON texts never do.
+    expected = note if note is None or not binary else note.rpartition("; ")[2] if "JSON" in note else None
+    assert json.loads(encoded.body[:head])["parameters"].get("note") == expected
+
+
 TIMES = np.array(["2013-07-01T12:00:00", "NaT"], "datetime64[ns]")
 
 
