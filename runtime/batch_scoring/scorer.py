@@ -368,7 +368,7 @@ class _Run:
     def _predict(self, batch: pa.RecordBatch, absent: frozenset[int], name: str, row: int) -> Outputs:
         where = f"{name}, rows {row} to {row + batch.num_rows - 1}"
         try:
-            outputs = self._model.predict(Batch(batch.num_rows, batch, absent=absent, params=self._params))
+            outputs = self._model.predict_and_learn(Batch(batch.num_rows, batch, absent=absent, params=self._params))
         except TidemillError:
             raise
         except AnswerError as error:

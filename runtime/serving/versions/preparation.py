@@ -32,7 +32,7 @@ from ...common.errors import TidemillError
 from ...common.target import METADATA, Target
 from ..codecs.tensors import output_tensors
 from ..contract.model_contract import Contract
-from ..engines.answer_kind import answer_kind
+from ..engines.answer_kind import answer_kind, known_by_row
 from ..engines.errors import TemporaryError, UnfitError
 from ..engines.outputs import AnswerError, as_request
 from ..engines.prepared import (
@@ -359,6 +359,8 @@ def _build(
             if contract.mergeable and not by_request and outputs is not None
             else "",
         )
+        if outputs is None:
+            by_request = not known_by_row(mlmodel, independence)
         spec, note = original.spec, original.note
         if (pickled := mlmodel.pickle_reason()) is not None:
             note = _join_notes(note, f"pickle is trusted: {pickled}")
@@ -390,6 +392,7 @@ def _build(
         output_tensors(outputs, output) if outputs is not None else [],
         independence,
         has_example,
+        outputs is not None,
     )
 
 
