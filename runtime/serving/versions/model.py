@@ -157,6 +157,12 @@ class ServedModel:
         return outputs
 
     @property
+    def answer_type(self) -> pa.DataType | None:
+        """The type of its answers for a row, as in its sample or its signature; None if it is unknown."""
+        kind = self.output_type.field(0).type
+        return kind if self.answered or not pa.types.is_string(kind) else None
+
+    @property
     def has_columns(self) -> bool:
         """Whether its outputs are columns with names of their own, as those of a data frame."""
         return self.form in ("frame", "mapping")
