@@ -175,6 +175,26 @@ def as_request(outputs: Outputs) -> Answer:
     return Answer("value", (), [outputs], None)
 
 
+def has_values(value: Any, count: int) -> bool:
+    """Return whether a list of arrays and JSON values has at least `count` values; 16 characters count as one."""
+    waiting = [value]
+    while waiting and count > 0:
+        each = waiting.pop()
+        if isinstance(each, np.ndarray):
+            count -= each.size
+        elif isinstance(each, str):
+            count -= 1 + len(each) // 16
+        elif isinstance(each, (list, tuple)):
+            count -= len(each)
+            if count > 0:
+                waiting.extend(item for item in each if isinstance(item, (list, dict, str, np.ndarray)))
+        elif isinstance(each, dict):
+            count -= len(each)
+            if count > 0:
+                waiting.extend(item for item in each.values() if isinstance(item, (list, dict, str, np.ndarray)))
+    return count <= 0
+
+
 def plain(part: Any) -> Any:
     """Return a part of an answer as a JSON value."""
     if not isinstance(part, np.ndarray):
