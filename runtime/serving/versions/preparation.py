@@ -287,9 +287,13 @@ def load_original(
     Raises:
         UnfitError: it cannot be loaded. Other exceptions of a broken model pass through.
     """
-    from ..isolation.environment import ensure_environment, unmet_requirements
+    from ..isolation.environment import ensure_environment
+    from ..isolation.requirements import InvalidRequirementsError, UnbuildableError, unmet_requirements
 
-    reasons = unmet_requirements(mlmodel.folder)
+    try:
+        reasons = unmet_requirements(mlmodel.folder)
+    except InvalidRequirementsError as error:
+        raise UnfitError(str(error)) from None
     if reasons:
         why = "; ".join(reasons[:5])
         if settings.isolation.mode == "refuse":
@@ -302,7 +306,9 @@ def load_original(
             environment = ensure_environment(
                 mlmodel.folder, cache or folder.parent.parent, seconds=settings.isolation.build_seconds
             )
-        except UnfitError as error:
+        except InvalidRequirementsError as error:
+            raise UnfitError(str(error)) from None
+        except UnbuildableError as error:
             # The package index may answer later.
             raise TemporaryError(str(error)) from None
         engine = IsolatedEngine(environment, mlmodel.folder, contract, trust=settings.trust)

@@ -30,7 +30,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 from sklearn.tree import DecisionTreeClassifier
 from tidemill.runtime.serving.codecs.answer_columns import arrow_array
-from tidemill.runtime.serving.engines.errors import UnfitError
+from tidemill.runtime.serving.engines.errors import TemporaryError, UnfitError
 from tidemill.runtime.serving.engines.mlmodel import MLmodel
 from tidemill.runtime.serving.engines.outputs import Answer
 from tidemill.runtime.serving.engines.prepared import Prepared
@@ -652,3 +652,29 @@ def test_boosters_of_other_libraries_are_compiled(tmp_path: Path, library: str, 
     with served(folder, wanted([])) as model:
         assert model.engine.name == "pyfunc"
         assert np.allclose(answers(model), predict(pd.DataFrame(ROWS, columns=["a", "b"])), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("foo @ https://example.invalid/foo-1.0-py3-none-any.whl", "foo @ https://example.invalid"),
+        ("-r ../other.txt", "outside the model's folder"),
+        ("no-such-package-of-tidemill==1.0", "cannot be built"),
+    ],
+)
+def test_requirements_that_can_never_be_built_are_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, why: str
+) -> None:
+    """A package index that does not answer may do so later."""
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    frame = pd.DataFrame({"n": [1.0]})
+    code = PYTHON_MODEL.format(body="return model_input['n']")
+    (tmp_path / "cache" / "m").mkdir(parents=True)
+    folder = from_code(tmp_path / "cache" / "m" / "1", code, frame, input_example=frame)
+    (folder / "model" / "requirements.txt").write_text(f"{line}\n")
+    with pytest.raises(UnfitError, match=why) as error:
+        prepared(folder)
+    assert isinstance(error.value, TemporaryError) is line.startswith("no-such")
