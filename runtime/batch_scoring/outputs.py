@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import tempfile
+from collections import Counter
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -264,4 +265,7 @@ def _csv_schema(schema: pa.Schema) -> pa.Schema:
             )
         else:
             fields.append(pa.field(item.name, kind))
+    names = [each.name for each in fields]
+    if twice := next((name for name, count in Counter(names).items() if count > 1), None):
+        raise ConfigError("two columns of the CSV file would have this name", field=twice, hint="use Parquet or Arrow")
     return pa.schema(fields)

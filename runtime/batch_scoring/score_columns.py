@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..common.errors import ConfigError, PlatformError, UserError
 from ..serving import Answer, Outputs, ServedModel, arrow_array, output_columns
 from .outputs import Format
 
+# Its functions are created on import; a type checker does not see them.
+_compute: Any = pc
+
 
 class ScoreColumns:
     """Converts the outputs of one run; all of them have the columns and types of the first.
 
-    A data frame and a mapping give one column for each of theirs, with the prefix `prediction_` if the name is that of
-    a kept column. The targets of a classifier give `scores_0`, `scores_1`. All other outputs are one column.
+    A data frame and a mapping give one column for each of theirs. The targets of a classifier give `scores_0`,
+    `scores_1`. All other outputs are one column. A column with the name of a kept column has the prefix `prediction_`,
+    so often that its name is that of no other column.
+
+    Later integers become floats if the first were floats. Floats become integers if the first were integers, and they
+    are whole numbers: pandas makes floats of integers if one is missing. So NaN is null then.
 
     Args:
         model: the model.
@@ -43,17 +51,13 @@ class ScoreColumns:
                 field=self._source,
                 hint="use the model server, which returns such an answer as it is",
             )
-        names = isinstance(outputs, Answer) and outputs.form in ("frame", "mapping")
         if isinstance(outputs, Answer) and outputs.form == "series":
             # Its name is often that of an input column.
             columns = {self._model.output: outputs.parts[0]}
         else:
             columns = dict(output_columns(outputs, self._model.output))
-        found = {
-            f"prediction_{name}" if names and name in kept else name: self._array(name, values)
-            for name, values in columns.items()
-        }
-        return self._as_before(found)
+        names = _distinct(columns, kept)
+        return self._as_before({names[name]: self._array(name, values) for name, values in columns.items()})
 
     def empty(self, kept: Collection[str]) -> dict[str, pa.Array]:
         """Return the columns for no rows, of the types that the model returned for its sample."""
@@ -62,12 +66,8 @@ class ScoreColumns:
         if model.form not in ("frame", "mapping", "targets"):
             return {field.name: pa.array([], field.type)}
         targets = field.type.value_type if model.form == "targets" and pa.types.is_list(field.type) else None
-        return {
-            f"prediction_{name}" if model.form != "targets" and name in kept else name: pa.array(
-                [], targets or self._expected(name) or pa.string()
-            )
-            for name in (str(tensor["name"]) for tensor in model.tensors)
-        }
+        names = _distinct([str(tensor["name"]) for tensor in model.tensors], kept)
+        return {names[name]: pa.array([], targets or self._expected(name) or pa.string()) for name in names}
 
     @property
     def _source(self) -> str:
@@ -88,11 +88,11 @@ class ScoreColumns:
 
     def _expected(self, name: str) -> pa.DataType | None:
         """Return the type of a column for the sample, if it is known."""
-        field = self._model.output_type.field(0)
-        if name == field.name:
-            return field.type
-        index = field.type.get_field_index(name) if pa.types.is_struct(field.type) else -1
-        return field.type.field(index).type if index >= 0 else None
+        kind = self._model.answer_type
+        if kind is None or name == self._model.output:
+            return kind
+        index = kind.get_field_index(name) if pa.types.is_struct(kind) else -1
+        return kind.field(index).type if index >= 0 else None
 
     def _as_before(self, columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
         if self._format == "csv":
@@ -105,10 +105,11 @@ class ScoreColumns:
         for name, kind in self._types.items():
             if columns[name].type != kind:
                 try:
-                    columns[name] = columns[name].cast(kind)
+                    columns[name] = _converted(columns[name], kind)
                 except pa.ArrowException:
                     message = f"the model returned {columns[name].type} instead of {kind} for {name}"
-                    raise PlatformError(message, field=self._source) from None
+                    hint = "return values of one type for all rows, such as only floats"
+                    raise PlatformError(message, field=self._source, hint=hint) from None
         return columns
 
     def _fixed_size(self, name: str, array: pa.Array) -> pa.Array:
@@ -125,6 +126,31 @@ class ScoreColumns:
             raise ConfigError(
                 "CSV cannot represent lists of different lengths", field=name, hint="use Parquet or Arrow"
             ) from None
+
+
+def _distinct(names: Iterable[str], kept: Collection[str]) -> dict[str, str]:
+    """Return the name in the file of each column of the outputs: none is that of another column, or of a kept one."""
+    names = list(names)
+    found: dict[str, str] = {}
+    for name in names:
+        new = name
+        while new in kept or new in found.values() or (new != name and new in names):
+            new = f"prediction_{new}"
+        found[name] = new
+    return found
+
+
+def _converted(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return an array as one of `kind`.
+
+    Raises:
+        pyarrow.ArrowException: a value would change.
+    """
+    if pa.types.is_string(kind) and not pa.types.is_nested(array.type):
+        return arrow_array(array.to_pylist(), kind)
+    if pa.types.is_floating(array.type) and pa.types.is_integer(kind):
+        array = _compute.if_else(_compute.is_nan(array), pa.scalar(None, array.type), array)
+    return array.cast(kind)
 
 
 def _counted(answer: Answer, output: str) -> str:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from ..common.errors import PlatformError, TidemillError, UserError
 from ..common.tags import ENVIRONMENT, GIT_COMMIT, GIT_DIRTY, LAKE_COMMIT, LAKE_PATH, LAKE_REPOSITORY
 from ..data import LakeLike
-from ..serving import Answer, AnswerError, Batch, Outputs, Problem, ServedModel, Trusted, non_finite_rows, read_params
+from ..serving import AnswerError, Batch, Outputs, Problem, ServedModel, Trusted, non_finite_rows, read_params
 from .column_conversion import ColumnConverter
 from .inputs import Input, InputFile, open_input
 from .models import open_model
@@ -286,7 +286,7 @@ class _Run:
                 if sink is None and done + 1 == source.files:
                     # No file has any rows: write an empty output.
                     empty = pa.RecordBatch.from_pylist([], schema=file.schema)
-                    schema = self._output_batch(file, empty, kept, None).schema
+                    schema = self._output_batch(file, empty, kept, self._scores.empty(kept)).schema
                     stack.enter_context(open_sink(self._work, self._target.format, schema))
 
     def _score_file(self, file: InputFile, kept: Sequence[str], converter: ColumnConverter) -> Iterator[pa.RecordBatch]:
@@ -295,7 +295,7 @@ class _Run:
         for batch in file.batches(columns, self._batch_rows):
             if batch.num_rows:
                 outputs = self._predict(converter.convert(batch, row), converter.absent, file.name, row)
-                yield self._output_batch(file, batch, kept, outputs)
+                yield self._output_batch(file, batch, kept, self._scores.convert(outputs, batch.num_rows, kept))
                 row += batch.num_rows
 
     def _read_file(
@@ -334,11 +334,12 @@ class _Run:
         names = list(dict.fromkeys(file.name for file, *_ in whole.parts))
         name = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
         outputs = self._predict(table.to_batches()[0], whole.absent, name, 1)
-        if isinstance(outputs, Answer) and outputs.rows is None:
-            self._scores.convert(outputs, whole.rows, ())  # which refuses it
+        # All at once, so that the types are those of all values.
+        columns = self._scores.convert(outputs, whole.rows, whole.parts[0][1])
         position = 0
         for file, kept, batch, rows in whole.parts:
-            yield self._output_batch(file, batch, kept, outputs[position : position + rows])
+            part = {name: array.slice(position, rows) for name, array in columns.items()}
+            yield self._output_batch(file, batch, kept, part)
             position += rows
 
     def _kept_columns(self, file: InputFile) -> tuple[str, ...]:
@@ -368,7 +369,7 @@ class _Run:
     def _predict(self, batch: pa.RecordBatch, absent: frozenset[int], name: str, row: int) -> Outputs:
         where = f"{name}, rows {row} to {row + batch.num_rows - 1}"
         try:
-            outputs = self._model.predict(Batch(batch.num_rows, batch, absent=absent, params=self._params))
+            outputs = self._model.predict_and_learn(Batch(batch.num_rows, batch, absent=absent, params=self._params))
         except TidemillError:
             raise
         except AnswerError as error:
@@ -382,9 +383,8 @@ class _Run:
         return outputs
 
     def _output_batch(
-        self, file: InputFile, batch: pa.RecordBatch, kept: Sequence[str], outputs: Outputs | None
+        self, file: InputFile, batch: pa.RecordBatch, kept: Sequence[str], columns: Mapping[str, pa.Array]
     ) -> pa.RecordBatch:
-        columns = self._scores.empty(kept) if outputs is None else self._scores.convert(outputs, batch.num_rows, kept)
         schema = self._schema
         if schema is None:
             fields = [(name, _decode_dictionary(batch.column(name)).type) for name in kept]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -129,6 +130,33 @@ def test_a_folder_becomes_another_folder(place: Path, to: str, capsys: pytest.Ca
     assert pq.read_schema("out.parquet").names == ["score"]
     assert run(["convert", "old", "new", "--trust", "pickle"]) == 2
     assert "the folder exists" in capsys.readouterr().err
+
+
+class Reporting:
+    """Pickled, it writes the names of the environment variables of each process that loads it, and becomes `model`."""
+
+    def __init__(self, model: Any, report: Path) -> None:
+        self._model, self._report = model, report
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        write = f"open({str(self._report)!r}, 'a').write(' '.join(__import__('os').environ) + '\\n')"
+        return eval, (f"({write}, __import__('pickle').loads({pickle.dumps(self._model)!r}))[1]",)
+
+
+def test_a_pickle_meets_no_credentials(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = {"GITHUB_TOKEN", "GOOGLE_APPLICATION_CREDENTIALS", "LAKECTL_CREDENTIALS_SECRET", "UV_INDEX_OWN_PASSWORD"}
+    for name in secrets:
+        monkeypatch.setenv(name, "hidden")
+    frame = flights(300)[NUMBERS]
+    model = LinearRegression().fit(frame, frame["hour"])
+    save(place / "old", model, frame, "predict", serialization_format="cloudpickle")
+    report = place / "report.txt"
+    (place / "old" / "model.pkl").write_bytes(pickle.dumps(Reporting(model, report)))
+    assert run(["convert", "old", "new", "--trust", "pickle"]) == 0
+    # To write the new file, and to compare.
+    processes = [set(line.split()) for line in report.read_text().splitlines()]
+    assert len(processes) == 2
+    assert all("PATH" in names and not names & secrets for names in processes)
 
 
 def test_answers_that_differ_or_cannot_be_compared_are_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

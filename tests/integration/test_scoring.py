@@ -444,3 +444,55 @@ def test_a_file_is_not_called_a_folder(place: Path, capsys: pytest.CaptureFixtur
     pq.write_table(table(3), "in.parquet")
     assert run(["score", "MLmodel", "in.parquet", "out.parquet"]) == 2
     assert "it is a file" in capsys.readouterr().err
+
+
+def without_example(folder: Path, body: str) -> None:
+    """Save a model of texts, which refuses the texts that tidemill makes up."""
+    folder.with_suffix(".py").write_text(TEXTS.replace("ANSWER", body))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mlflow.pyfunc
+        from mlflow.models import infer_signature
+
+        mlflow.pyfunc.save_model(
+            folder,
+            python_model=str(folder.with_suffix(".py")),
+            signature=infer_signature(pd.DataFrame({"x": ["a"]})),
+            pip_requirements=["pandas"],
+        )
+
+
+TEXTS = """
+import mlflow, pandas as pd
+from mlflow.pyfunc import PythonModel
+
+PRICES = {"a": 1, "b": 2, "gone": None}
+
+class Model(PythonModel):
+    def predict(self, context, model_input, params=None):
+        prices = [PRICES[each] for each in model_input["x"]]
+        return ANSWER
+
+mlflow.models.set_model(Model())
+"""
+
+
+@pytest.mark.parametrize("independent", [None, True])
+def test_a_model_without_an_example_is_scored_with_one_value_for_each_row(
+    place: Path, independent: bool | None
+) -> None:
+    without_example(place / "prices", 'pd.DataFrame({"price": prices})')
+    (place / "in").mkdir()
+    pq.write_table(pa.table({"x": ["a", "b", "a"]}), "in/0.parquet")
+    pq.write_table(pa.table({"x": ["b", "gone"]}), "in/1.parquet")
+    batch_scoring.score("prices", "in", "out.parquet", rows_independent=independent)
+    found = pq.read_table("out.parquet").column("price")
+    assert found.type == (pa.int64() if independent else pa.float64())
+    assert [None if value != value else value for value in found.to_pylist()] == [1, 2, 1, 2, None]
+
+
+def test_a_forecast_of_as_many_steps_as_rows_is_no_score(place: Path) -> None:
+    without_example(place / "steps", "[0.5] * 5")
+    pq.write_table(pa.table({"x": ["a"] * 5}), "in.parquet")
+    with pytest.raises(UserError, match="5 values for 5 rows; a table of scores needs one value for each row"):
+        batch_scoring.score("steps", "in.parquet", "out.parquet")

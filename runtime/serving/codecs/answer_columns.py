@@ -48,11 +48,14 @@ def output_columns(outputs: Outputs, output: str) -> list[tuple[str, Values]]:
 
 
 def arrow_array(values: Values, kind: pa.DataType | None = None) -> pa.Array:
-    """Return a column as an Arrow array: of `kind` if the values fit, as JSON text if they have no common type."""
+    """Return a column as an Arrow array: of `kind` if the values fit, as JSON text if they have no common type.
+
+    Numbers in a column of texts, as of a model without a common type, are JSON texts too: NaN is null.
+    """
     if isinstance(values, np.ndarray):
         if values.ndim > 1:
             return _nested(values, kind)
-        for candidate in (kind, None):
+        for candidate in () if kind is not None and pa.types.is_string(kind) else (kind, None):
             try:
                 return pa.array(values, type=candidate)
             except (pa.ArrowException, TypeError, ValueError):
@@ -64,9 +67,12 @@ def arrow_array(values: Values, kind: pa.DataType | None = None) -> pa.Array:
         return found
     for candidate in (None, pa.uint64()):
         try:
-            return pa.array(values, type=candidate)
+            array = pa.array(values, type=candidate)
         except (pa.ArrowException, OverflowError, TypeError, ValueError):
             continue
+        if kind is not None and pa.types.is_string(kind) and _makes_text(array.type, kind):
+            return pa.array(json_texts([None if value != value else value for value in values]), kind)
+        return array
     return pa.array(json_texts(values), pa.string())
 
 
@@ -77,9 +83,23 @@ def typed_array(values: list[Any], kind: pa.DataType) -> pa.Array | None:
         array = pa.array(values)
         if pa.types.is_boolean(array.type) and not pa.types.is_boolean(kind):
             return None
+        if _makes_text(array.type, kind):
+            return None
         return array if array.type == kind else array.cast(kind)
     except (pa.ArrowException, OverflowError, TypeError, ValueError):
         return None
+
+
+def _makes_text(given: pa.DataType, kind: pa.DataType) -> bool:
+    """Return whether a cast from `given` to `kind` makes texts of numbers."""
+    if pa.types.is_struct(given) and pa.types.is_struct(kind):
+        known = {each.name: each.type for each in kind}
+        return any(each.name in known and _makes_text(each.type, known[each.name]) for each in given)
+    if pa.types.is_list(given) and pa.types.is_list(kind):
+        return _makes_text(given.value_type, kind.value_type)
+    return pa.types.is_string(kind) and (
+        pa.types.is_integer(given) or pa.types.is_floating(given) or pa.types.is_boolean(given)
+    )
 
 
 def _nested(array: np.ndarray[Any, Any], kind: pa.DataType | None) -> pa.Array:

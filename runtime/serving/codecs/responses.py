@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import numpy as np
@@ -17,6 +17,9 @@ from ..inference.batch import Outputs
 from ..inference.finite import is_finite, non_finite_rows
 from ..protocols.base import EncodedResponse, Encoder, InferenceResult
 from .answer_columns import Values, arrow_array, json_text, output_columns, without_non_finite
+
+if TYPE_CHECKING:
+    from ..versions.model import ServedModel
 
 _dump = msgspec.json.Encoder().encode
 _MAX_NOTES = 20
@@ -95,7 +98,7 @@ def _encode_arrow(result: InferenceResult) -> EncodedResponse:
     metadata = {f"tidemill.{key}": value for key, value in _with_ids({}, result).items()}
     metadata |= {key: value for key, value in model.info.tags.items() if key.startswith("tidemill.")}
     table = _table(result)
-    kinds = _column_types(model.output_type.field(0), result.outputs)
+    kinds = _column_types(model, result.outputs)
     arrays = [arrow_array(values, kinds.get(name)) for name, values in table]
     fields = [pa.field(name, array.type) for (name, _), array in zip(table, arrays, strict=True)]
     schema = pa.schema(fields, metadata=metadata)
@@ -115,14 +118,17 @@ def _table(result: InferenceResult) -> list[tuple[str, Values]]:
     return columns
 
 
-def _column_types(field: pa.Field, outputs: Outputs) -> dict[str, pa.DataType]:
+def _column_types(model: ServedModel, outputs: Outputs) -> dict[str, pa.DataType]:
     """Return the types of the columns that preparation found; arrays of an answer keep their own."""
+    kind = model.answer_type
+    if kind is None:
+        return {}
     if not isinstance(outputs, Answer):
-        return {field.name: field.type}
-    if outputs.form not in ("frame", "mapping") or not pa.types.is_struct(field.type):
+        return {model.output: kind}
+    if outputs.form not in ("frame", "mapping") or not pa.types.is_struct(kind):
         return {}
     given = dict(zip(outputs.names, outputs.parts, strict=True))
-    return {each.name: each.type for each in field.type if isinstance(given.get(each.name), list)}
+    return {each.name: each.type for each in kind if isinstance(given.get(each.name), list)}
 
 
 def _encode_csv(result: InferenceResult) -> EncodedResponse:

@@ -15,6 +15,7 @@ import yaml
 from ...common.errors import NotFoundError, PlatformError, RefusedError, UserError
 from ...common.tags import ACCOUNT, GATE, JOB_ID, MOVED
 from ..engines.mlmodel import MLmodel
+from ..isolation.environment import building_environment
 from ..settings import ServingSettings
 from ..versions.child_process import run_child
 from ..versions.model import VersionInfo
@@ -106,7 +107,12 @@ def convert(
             "build_seconds": settings.isolation.build_seconds,
         }
         run_child(
-            "tidemill.runtime.serving.conversion.job", [], request, seconds=_SECONDS, what=f"version {info.version}"
+            "tidemill.runtime.serving.conversion.job",
+            [],
+            request,
+            seconds=_SECONDS,
+            what=f"version {info.version}",
+            environ=building_environment(),
         )
         result = outcome(work)
         if not accept_difference:

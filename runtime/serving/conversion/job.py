@@ -4,14 +4,15 @@
 
 The version's folder has `model/` and, if its run logged one, the reference sample. The new version is written to
 `WORK/version/model`, and the result to `WORK/result.json`. The old model is loaded here or in its own environment, by
-the rules of the server, so that a pickle meets the process that it would meet there: one without credentials in its
-environment variables.
+the rules of the server. No process that loads it has credentials in its environment variables: this one starts with
+those of uv and removes them before it loads a model.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from ..engines.errors import UnfitError
 from ..engines.mlmodel import PICKLE_SWITCH, MLmodel
 from ..engines.sample_rows import SAMPLE_FILE, model_rows
 from ..inference.batch import Batch
-from ..isolation.environment import child_environment, ensure_environment
+from ..isolation.environment import READY_FOLDERS, child_environment, ensure_environment
 from ..isolation.requirements import unmet_requirements
 from ..settings import CompileSettings, IsolationSettings
 from ..versions.preparation import PreparationSettings, load_original, read_contract, restrict_process
@@ -152,6 +153,12 @@ def _compare(job: Job, old: MLmodel, contract: Contract, version: Path) -> dict[
     isolation = IsolationSettings(build_seconds=job.build_seconds)
     plain = PreparationSettings(CompileSettings(engines=[]), isolation)
     new = MLmodel.read(version / "model")
+    for mlmodel in (old, new):
+        if unmet_requirements(mlmodel.folder):
+            ensure_environment(mlmodel.folder, job.version.parent.parent, seconds=job.build_seconds)
+    # All environments are built, so the settings of uv are not needed any more; they can have secrets.
+    for name in set(os.environ) - {*child_environment(), READY_FOLDERS}:
+        del os.environ[name]
     for mlmodel, settings, folder in ((old, replace(plain, trust=["pickle"]), job.version), (new, plain, version)):
         mlmodel.check(settings.trust)
         loaded = load_original(folder, mlmodel, contract, settings, cache=job.version.parent.parent)

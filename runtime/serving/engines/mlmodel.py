@@ -20,6 +20,7 @@ import numpy as np
 import yaml
 
 from .errors import UnfitError
+from .model_code import one_at_a_time
 
 METHOD = "tidemill.method"
 """Key of a model's metadata: the method of the scikit-learn model that a converted one stands for."""
@@ -255,13 +256,14 @@ def _spec(spec: Mapping[str, Any]) -> SimpleNamespace:
 
 @contextmanager
 def limit_pickle(mlmodel: MLmodel, trust: Sequence[str] = ()) -> Generator[None]:
-    """Make MLflow refuse pickles, unless they are trusted."""
-    before = os.environ.get(PICKLE_SWITCH)
-    os.environ[PICKLE_SWITCH] = mlmodel.pickle_switch(trust)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[PICKLE_SWITCH]
-        else:
-            os.environ[PICKLE_SWITCH] = before
+    """Make MLflow refuse pickles, unless they are trusted. The switch is for one version at a time; others wait."""
+    with one_at_a_time:
+        before = os.environ.get(PICKLE_SWITCH)
+        os.environ[PICKLE_SWITCH] = mlmodel.pickle_switch(trust)
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[PICKLE_SWITCH]
+            else:
+                os.environ[PICKLE_SWITCH] = before

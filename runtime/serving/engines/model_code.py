@@ -8,7 +8,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-_one_at_a_time = threading.RLock()
+one_at_a_time = threading.RLock()
+"""Held while a version loads: loading changes the paths and the environment variables of the process."""
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def fresh_imports(root: Path, code: Path | None) -> Generator[None]:
     def below(file: object) -> bool:
         return isinstance(file, str) and Path(file).is_relative_to(root)
 
-    with _one_at_a_time:
+    with one_at_a_time:
         path = list(sys.path)
         # A list: other threads import meanwhile.
         modules = {name: module for name, module in list(sys.modules.items()) if below(_file_of(module))}

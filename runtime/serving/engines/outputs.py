@@ -175,6 +175,26 @@ def as_request(outputs: Outputs) -> Answer:
     return Answer("value", (), [outputs], None)
 
 
+def has_values(value: Any, count: int) -> bool:
+    """Return whether a list of arrays and JSON values has at least `count` values; 16 characters count as one."""
+    waiting = [value]
+    while waiting and count > 0:
+        each = waiting.pop()
+        if isinstance(each, np.ndarray):
+            count -= each.size
+        elif isinstance(each, str):
+            count -= 1 + len(each) // 16
+        elif isinstance(each, (list, tuple)):
+            count -= len(each)
+            if count > 0:
+                waiting.extend(item for item in each if isinstance(item, (list, dict, str, np.ndarray)))
+        elif isinstance(each, dict):
+            count -= len(each)
+            if count > 0:
+                waiting.extend(item for item in each.values() if isinstance(item, (list, dict, str, np.ndarray)))
+    return count <= 0
+
+
 def plain(part: Any) -> Any:
     """Return a part of an answer as a JSON value."""
     if not isinstance(part, np.ndarray):
@@ -197,8 +217,7 @@ def _array(given: np.ndarray[Any, Any], rows: int) -> Outputs:
     if kind in _ARRAY_KINDS:
         if by_row and array.ndim == 1 and kind != "M":
             return array.tolist()
-        array = array.astype(array.dtype.newbyteorder("="), copy=False)
-        return Answer("value", (), [array], rows if by_row else None)
+        return Answer("value", (), [_usual(array)], rows if by_row else None)
     if kind == "m":
         return _array(_seconds(array), rows)
     values = to_json(array)
@@ -229,14 +248,14 @@ def _mapping(given: Mapping[Any, Any], rows: int) -> Answer:
 def _part(value: Any) -> Any:
     """Return a value of a mapping as an array or a JSON value."""
     if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind in _ARRAY_KINDS:
-        return value if not isinstance(value, np.ma.MaskedArray) else value.tolist()
+        return _usual(value) if not isinstance(value, np.ma.MaskedArray) else to_json(value.tolist(), 1)
     return _column(value) if _is_series(value) else to_json(value, 1)
 
 
 def _column(series: Any) -> Any:
     """Return a pandas series as an array, or as a list of JSON values."""
     if isinstance(series.dtype, np.dtype) and series.dtype.kind in _ARRAY_KINDS:
-        return series.to_numpy()
+        return _usual(series.to_numpy())
     if isinstance(series.dtype, np.dtype) and series.dtype.kind == "m":
         return _seconds(series.to_numpy())
     if isinstance(series.dtype, np.dtype) and series.dtype.kind == "c":
@@ -315,8 +334,15 @@ def _nested_array(value: np.ndarray[Any, Any], depth: int) -> Any:
     if kind == "m":
         return _seconds(value).tolist()
     if kind in "biuf":
-        return value.tolist()
+        return _usual(value).tolist()
     return to_json(value.tolist(), depth + 1)
+
+
+def _usual(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return an array in the byte order of this machine; long doubles, which nothing else represents, as doubles."""
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        return array.astype(np.float64)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _seconds(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

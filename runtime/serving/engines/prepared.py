@@ -112,8 +112,10 @@ class Prepared:
         note: how much a compiled engine differs from the model itself, or why none serves.
         example: at most five rows, by column, as JSON values.
         has_example: whether rows came with the model; rows that tidemill invents never decide whether it serves.
+        answered: whether it answered a sample; if not, the form and the columns of its answers are not known.
         target: the contract of its labels.
-        by_request: whether an answer belongs to its request as a whole: the model does not return one value per row.
+        by_request: whether an answer belongs to its request as a whole: the model does not return one value per row,
+            or it is not known to do so.
         form: the form of its answers, one of `outputs.FORMS`, or empty for an array or a list.
         tensors: name, datatype and shape of its output tensors.
         independence: whether its rows are independent.
@@ -132,6 +134,7 @@ class Prepared:
     tensors: Sequence[Mapping[str, Any]] = ()
     independence: Independence = field(default_factory=Independence)
     has_example: bool = True
+    answered: bool = True
 
     @classmethod
     def read(cls, folder: Path) -> Prepared | None:
@@ -152,6 +155,7 @@ class Prepared:
                 tensors=raw["tensors"],
                 independence=Independence(**raw["independence"]),
                 has_example=raw["has_example"],
+                answered=raw["answered"],
             )
         except FileNotFoundError:
             return None
@@ -175,6 +179,7 @@ class Prepared:
             "tensors": [dict(each) for each in self.tensors],
             "independence": asdict(self.independence),
             "has_example": self.has_example,
+            "answered": self.answered,
         }
         write_private(folder / FILE, json.dumps(document), durable=True)
 

@@ -14,18 +14,13 @@ from typing import Any, cast
 
 import numpy as np
 
+from .answer_kind import ROW_METHODS
 from .mlmodel import MLmodel
 
 DECLARATION = "tidemill.rows_independent"
 """Key in the metadata of an MLflow model: whether the author declares that rows do not affect each other."""
 
 _BOOSTERS = {"mlflow.catboost": "catboost", "mlflow.lightgbm": "lightgbm", "mlflow.xgboost": "xgboost"}
-_METHODS = frozenset(
-    {
-        *("predict", "predict_proba", "predict_log_proba", "predict_joint_log_proba"),
-        *("decision_function", "score_samples", "transform"),
-    }
-)
 # Only `fit` uses these; they do not affect an answer.
 _FIT_ONLY = frozenset(
     {
@@ -54,7 +49,7 @@ def why_unknown(mlmodel: MLmodel, estimator: Any = None) -> str | None:
     if mlmodel.is_sklearn:
         if estimator is None:
             return "scikit-learn runs in the model's own environment, where its classes are not checked"
-        if mlmodel.method not in _METHODS:
+        if mlmodel.method not in ROW_METHODS:
             return f"it answers with {mlmodel.method}"
         return why_estimator_unknown(estimator)
     if loader in _BOOSTERS:

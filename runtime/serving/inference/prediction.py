@@ -7,6 +7,9 @@ import functools
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 
+import numpy as np
+
+from ..engines.outputs import Answer, has_values
 from ..http.admission import Admission
 from ..http.errors import Problem
 from ..http.request_context import Headers, RequestContext
@@ -25,6 +28,8 @@ LARGE_BODY = 64 * 1024
 """Bodies of at least this size are decoded off the event loop."""
 
 _LARGE_RESULT_ROWS = 1024
+# Of an answer with few rows, or of the whole request.
+_LARGE_RESULT_VALUES = 16_384
 
 
 class Inference:
@@ -83,7 +88,7 @@ class Inference:
         finally:
             self._in_flight.end(model)
         result = InferenceResult(outputs, model, call.request_id, call.client_request_id)
-        if call.rows < _LARGE_RESULT_ROWS:
+        if not _is_large(call.rows, outputs):
             encoded = decoded.encode(result)
         else:
             encoded = await asyncio.get_running_loop().run_in_executor(self._executor, decoded.encode, result)
@@ -120,7 +125,7 @@ class Inference:
             decoded.encode, InferenceResult(outputs, model, call.request_id, call.client_request_id)
         )
         try:
-            if call.rows >= _LARGE_RESULT_ROWS:
+            if _is_large(call.rows, outputs):
                 encoding = asyncio.get_running_loop().run_in_executor(self._executor, encode)
                 encoding.add_done_callback(functools.partial(self._encoded, call, model, decoded, outputs, done))
                 return
@@ -180,6 +185,15 @@ class Inference:
             self._capture(captured)
         if self._shadow is not None:
             self._shadow.offer(captured, busy=self._batcher.waiting_rows > 0)
+
+
+def _is_large(rows: int, outputs: Outputs) -> bool:
+    """Return whether the answer for `rows` rows takes so long to encode that the event loop would wait for it."""
+    if rows >= _LARGE_RESULT_ROWS:
+        return True
+    if isinstance(outputs, np.ndarray):
+        return outputs.size >= _LARGE_RESULT_VALUES
+    return has_values(outputs.parts if isinstance(outputs, Answer) else outputs, _LARGE_RESULT_VALUES)
 
 
 def _request(call: RequestContext, body: bytes) -> InferenceRequest:

@@ -72,6 +72,14 @@ def child_environment(environ: Mapping[str, str] | None = None) -> dict[str, str
     return {**kept, **{pool: given.get(pool, "1") for pool in pools}, **quiet}
 
 
+def building_environment() -> dict[str, str]:
+    """Return the variables for a process that also builds environments: with those of uv, which can be secrets."""
+    given = os.environ
+    kept = {key: value for key, value in given.items() if key in (*_NETWORK, "PYTHONPATH", READY_FOLDERS)}
+    kept |= {key: value for key, value in given.items() if key.startswith("UV_")}
+    return {**child_environment(), **kept}
+
+
 def environment_requirements(needs: ModelRequirements) -> list[str]:
     """Return the environment's requirements: those of the model, of its host process, and its build tools.
 

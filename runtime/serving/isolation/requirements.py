@@ -42,6 +42,10 @@ class UnbuildableError(PlatformError):
     """A model's own environment cannot be built; the message says why."""
 
 
+class InvalidRequirementsError(UnbuildableError):
+    """The environment can never be built, because of what the model's files say."""
+
+
 @dataclass
 class ModelRequirements:
     """The requirements of one model, flattened into one list of requirements and one of constraints.
@@ -67,7 +71,7 @@ class ModelRequirements:
         """Return the requirements of the model in `folder`; empty ones if it has no requirements.
 
         Raises:
-            UnbuildableError: a file cannot be read, or is outside the folder.
+            InvalidRequirementsError: a file cannot be read, or is outside the folder.
         """
         needs = cls()
         described = _yaml(folder / "python_env.yaml")
@@ -103,7 +107,7 @@ class ModelRequirements:
         """Add the requirements of a model that has only a `conda.yaml`."""
         python, lines, unknown = read_conda(document)
         if unknown:
-            raise UnbuildableError(
+            raise InvalidRequirementsError(
                 f"these conda packages have no known wheel on the package index: {', '.join(unknown)}",
                 field="conda.yaml",
                 hint="list their pip names below `pip:` in conda.yaml, or in a requirements.txt next to it",
@@ -118,12 +122,12 @@ class ModelRequirements:
     def _read(self, folder: Path, name: Path, *, constraint: bool, depth: int) -> None:
         path = _inside(folder, name)
         if depth > _DEPTH:
-            raise UnbuildableError("it includes itself", field=name.as_posix())
+            raise InvalidRequirementsError("it includes itself", field=name.as_posix())
         try:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise UnbuildableError(f"cannot be read ({reason})", field=name.as_posix()) from None
+            raise InvalidRequirementsError(f"cannot be read ({reason})", field=name.as_posix()) from None
         for line in _joined_lines(text):
             self._add(folder, path.relative_to(folder), line, constraint=constraint, depth=depth)
 
@@ -135,7 +139,7 @@ class ModelRequirements:
             self._read(folder, inner, constraint=constraint or kind == "c", depth=depth + 1)
             return
         if _EDITABLE.match(line):
-            raise UnbuildableError(
+            raise InvalidRequirementsError(
                 "it names a folder on the machine where the model was trained",
                 field=name.as_posix(),
                 value=without_credentials(line),
@@ -151,7 +155,7 @@ def _inside(folder: Path, name: Path) -> Path:
             return path
     except (OSError, ValueError):
         pass
-    raise UnbuildableError(
+    raise InvalidRequirementsError(
         "it names a file outside the model's folder", field="requirements.txt", value=name.as_posix()
     )
 
@@ -160,7 +164,7 @@ def unmet_requirements(folder: Path) -> list[str]:
     """Return a reason for each requirement of the model in `folder` that this process's environment does not meet.
 
     Raises:
-        UnbuildableError: the requirements cannot be read.
+        InvalidRequirementsError: the requirements cannot be read.
     """
     needs = ModelRequirements.of(folder)
     reasons: list[str] = []
@@ -179,7 +183,7 @@ def named_requirements(lines: Iterable[str]) -> list[str]:
     """Return the requirements in `lines`, each with its hashes; refuse anything that says where code comes from.
 
     Raises:
-        UnbuildableError: a line is an option, a URL, a file, or no requirement.
+        InvalidRequirementsError: a line is an option, a URL, a file, or no requirement.
     """
     found: list[str] = []
     for line in lines:
@@ -192,7 +196,7 @@ def named_requirements(lines: Iterable[str]) -> list[str]:
         if isinstance(given, Path) or (isinstance(given, str) and _URL.match(given)):
             raise _refused(line, "files and URLs", _BUILD_WHEEL)
         if isinstance(given, str):
-            raise UnbuildableError(
+            raise InvalidRequirementsError(
                 "this line is not a requirement", field="requirements.txt", value=line, hint="write NAME==VERSION"
             )
         if given.url is not None or given.name.lower().endswith(_ARCHIVES):
@@ -208,8 +212,8 @@ _HASH = re.compile(r"--hash[=:][a-z0-9]+:[0-9a-fA-F]+")
 _BUILD_WHEEL = "build a wheel, upload it to your package index, and require it as NAME==VERSION"
 
 
-def _refused(line: str, what: str, hint: str) -> UnbuildableError:
-    return UnbuildableError(
+def _refused(line: str, what: str, hint: str) -> InvalidRequirementsError:
+    return InvalidRequirementsError(
         f"a model's requirements may not contain {what}: only the platform's package index provides code",
         field="requirements.txt",
         value=without_credentials(line),
@@ -411,4 +415,4 @@ def _yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        raise UnbuildableError("cannot be read", field=path.name) from None
+        raise InvalidRequirementsError("cannot be read", field=path.name) from None

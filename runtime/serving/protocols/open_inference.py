@@ -91,9 +91,11 @@ def model_metadata(model: ServedModel) -> dict[str, Any]:
 
 
 def output_tensors(model: ServedModel) -> list[dict[str, Any]]:
-    """Return name, datatype and shape of the outputs of `model`, as in its answer for its sample."""
+    """Return name, datatype and shape of the outputs of `model`, as in its answer for its sample; none if unknown."""
     if model.tensors:
         return [dict(each) for each in model.tensors]
+    if model.by_request or model.answer_type is None:
+        return []
     datatype, shape = arrow_datatype(model.output_type.field(0).type)
     return [{"name": model.output, "datatype": datatype, "shape": shape}]
 
@@ -252,7 +254,7 @@ def _output_options(document: dict[str, Any], model: ServedModel) -> _OutputOpti
     outputs = document.get("outputs")
     outputs = [] if outputs is None else outputs
     # The answer of a whole request may have other outputs than the one for the sample.
-    known = None if model.by_request else [each["name"] for each in output_tensors(model)]
+    known = None if model.by_request or not model.answered else [each["name"] for each in output_tensors(model)]
     expected = "expected a list of outputs" if known is None else f"expected outputs of this model: {', '.join(known)}"
     if not isinstance(outputs, list):
         raise invalid_field("outputs", expected)

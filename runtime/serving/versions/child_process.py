@@ -16,7 +16,15 @@ from ..engines.errors import TemporaryError, UnfitError
 _REFUSED = UnfitError.exit_code
 
 
-def run_child(module: str, arguments: Sequence[str], request: Mapping[str, Any], *, seconds: float, what: str) -> None:
+def run_child(
+    module: str,
+    arguments: Sequence[str],
+    request: Mapping[str, Any],
+    *,
+    seconds: float,
+    what: str,
+    environ: Mapping[str, str] | None = None,
+) -> None:
     """Run `python -m MODULE ARGUMENTS` to its end, with `request` as JSON on its standard input.
 
     Args:
@@ -25,6 +33,7 @@ def run_child(module: str, arguments: Sequence[str], request: Mapping[str, Any],
         request: may name files with secrets, but must not contain secrets.
         seconds: timeout; the process is killed after it.
         what: the subject of the error message.
+        environ: its environment variables; None: those of this process.
 
     Raises:
         UnfitError: it refused, with exit code 1; the message ends with the last line of its standard error.
@@ -36,6 +45,7 @@ def run_child(module: str, arguments: Sequence[str], request: Mapping[str, Any],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
+            env=environ,
             # Its own process group, so that its children are killed with it.
             start_new_session=True,
         )

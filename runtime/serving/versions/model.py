@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from .. import engines
 from ..contract.model_contract import Contract
+from ..engines.answer_kind import answer_kind
 from ..engines.errors import UnfitError
 from ..engines.outputs import Answer, as_request
 from ..engines.prepared import HasPreparationSettings, Output, Prepared
@@ -27,6 +28,10 @@ from ..inference.batch import Batch, Engine, Outputs
 _log = logging.getLogger(__name__)
 _WARM_ROUNDS = 3
 _DIMENSIONS = {"score": 1, "scores": 2}
+_UNANSWERED = (
+    "it has no example, and refused the rows that tidemill made up, so an answer is taken as one of its request; "
+    "log it with an input example, or declare batch.rows_independent: true"
+)
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class ServedModel:
             probabilities of all classes of another classifier, `prediction` anything else.
         output_type: the Arrow struct of the outputs, with the one field `output`.
         by_request: whether an answer belongs to its request as a whole, not to rows.
+        answered: whether it answered a sample; if not, the form and the columns of its answers are not known.
         form: the form of its answers, one of `outputs.FORMS`, or empty for an array or a list.
         tensors: name, datatype and shape of the output tensors.
         engine: computes the predictions.
@@ -89,7 +95,9 @@ class ServedModel:
         self.target = prepared.target
         self.output: Output = prepared.output
         self.output_type: pa.StructType = prepared.output_type
-        self.by_request = prepared.by_request
+        self.answered = prepared.answered
+        # Rows that are independent have their own answers.
+        self.by_request = prepared.by_request and (self.answered or not rows_independent)
         self.tensors = prepared.tensors
         self.form = prepared.form
         self.engine = engine
@@ -98,7 +106,7 @@ class ServedModel:
         if not self.contract.mergeable:
             why = "its signature fixes the number of rows"
         elif self.by_request:
-            why = "an answer does not have one value for each row"
+            why = "an answer does not have one value for each row" if self.answered else _UNANSWERED
         engine.mergeable = self.rows_independent and self.contract.mergeable and not self.by_request
         relation = "merged, as declared, although" if engine.mergeable else "not merged:"
         self.merging_note = f"requests are {relation} {why}" if why else ""
@@ -113,7 +121,25 @@ class ServedModel:
             UnfitError: the model returned another kind of output than for its sample.
             AnswerError: the model returned an object that no protocol can represent.
         """
+        return self._checked(self.engine.predict(batch), batch)
+
+    def predict_and_learn(self, batch: Batch) -> Outputs:
+        """Return the answer to `batch`, from which the model also learns whether it answers by row, if it is unknown.
+
+        Only for a model that nothing else uses meanwhile.
+
+        Raises:
+            UnfitError, AnswerError: as for `predict`.
+        """
+        if self.answered or not self.by_request:
+            return self.predict(batch)
         outputs = self.engine.predict(batch)
+        first = replace(batch, rows=1, values=batch.values[:1], event_times=None, index=None)
+        rows = self.contract.to_tuples(first)
+        self.by_request, self.form = answer_kind(self.engine, rows, outputs, batch)
+        return self._checked(outputs, batch)
+
+    def _checked(self, outputs: Outputs, batch: Batch) -> Outputs:
         if self.by_request:
             return as_request(outputs)
         if isinstance(outputs, Answer):
@@ -129,6 +155,12 @@ class ServedModel:
         if not is_expected:
             raise UnfitError(f"the model no longer returns {self.output}")
         return outputs
+
+    @property
+    def answer_type(self) -> pa.DataType | None:
+        """The type of its answers for a row, as in its sample or its signature; None if it is unknown."""
+        kind = self.output_type.field(0).type
+        return kind if self.answered or not pa.types.is_string(kind) else None
 
     @property
     def has_columns(self) -> bool:

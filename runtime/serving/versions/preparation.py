@@ -32,7 +32,7 @@ from ...common.errors import TidemillError
 from ...common.target import METADATA, Target
 from ..codecs.tensors import output_tensors
 from ..contract.model_contract import Contract
-from ..engines.answer_kind import answer_kind
+from ..engines.answer_kind import answer_kind, known_by_row
 from ..engines.errors import TemporaryError, UnfitError
 from ..engines.outputs import AnswerError, as_request
 from ..engines.prepared import (
@@ -287,9 +287,13 @@ def load_original(
     Raises:
         UnfitError: it cannot be loaded. Other exceptions of a broken model pass through.
     """
-    from ..isolation.environment import ensure_environment, unmet_requirements
+    from ..isolation.environment import ensure_environment
+    from ..isolation.requirements import InvalidRequirementsError, UnbuildableError, unmet_requirements
 
-    reasons = unmet_requirements(mlmodel.folder)
+    try:
+        reasons = unmet_requirements(mlmodel.folder)
+    except InvalidRequirementsError as error:
+        raise UnfitError(str(error)) from None
     if reasons:
         why = "; ".join(reasons[:5])
         if settings.isolation.mode == "refuse":
@@ -302,7 +306,9 @@ def load_original(
             environment = ensure_environment(
                 mlmodel.folder, cache or folder.parent.parent, seconds=settings.isolation.build_seconds
             )
-        except UnfitError as error:
+        except InvalidRequirementsError as error:
+            raise UnfitError(str(error)) from None
+        except UnbuildableError as error:
             # The package index may answer later.
             raise TemporaryError(str(error)) from None
         engine = IsolatedEngine(environment, mlmodel.folder, contract, trust=settings.trust)
@@ -359,6 +365,8 @@ def _build(
             if contract.mergeable and not by_request and outputs is not None
             else "",
         )
+        if outputs is None:
+            by_request = not known_by_row(mlmodel, independence)
         spec, note = original.spec, original.note
         if (pickled := mlmodel.pickle_reason()) is not None:
             note = _join_notes(note, f"pickle is trusted: {pickled}")
@@ -390,6 +398,7 @@ def _build(
         output_tensors(outputs, output) if outputs is not None else [],
         independence,
         has_example,
+        outputs is not None,
     )
 
 

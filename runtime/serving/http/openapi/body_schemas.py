@@ -190,7 +190,9 @@ class BodySchemas:
             "data": array_schema({}),
         }
         inputs = object_schema(tensor, optional=("parameters", "data"), closed=True)
-        names = [] if self._model is None or self._model.by_request else [*map(_name, output_tensors(self._model))]
+        model = self._model
+        known = model is not None and model.answered and not model.by_request
+        names = [*map(_name, output_tensors(model))] if model is not None and known else []
         name = {**TEXT, "enum": names} if names else TEXT
         outputs = object_schema({"name": name, "parameters": _PARAMETERS}, optional=("parameters",))
         properties = {

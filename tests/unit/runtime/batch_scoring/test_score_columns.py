@@ -62,6 +62,55 @@ def test_a_column_of_a_frame_with_the_name_of_a_kept_column_has_a_prefix() -> No
 
 
 @pytest.mark.parametrize(
+    ("outputs", "kept", "expected"),
+    [
+        (
+            normalise(pd.DataFrame({"p": [1, 2], "prediction_p": [3, 4]}), 2),
+            ("p",),
+            {"prediction_prediction_p": [1, 2], "prediction_p": [3, 4]},
+        ),
+        (
+            normalise(pd.DataFrame({"p": [1, 2]}), 2),
+            ("p", "prediction_p"),
+            {"prediction_prediction_p": [1, 2]},
+        ),
+        (
+            normalise([np.array([[0.5], [1.5]]), np.array([[2.5], [3.5]])], 2),
+            ("scores_0",),
+            {"prediction_scores_0": [[0.5], [1.5]], "scores_1": [[2.5], [3.5]]},
+        ),
+    ],
+)
+def test_all_columns_have_names_of_their_own(outputs: Any, kept: tuple[str, ...], expected: dict[str, Any]) -> None:
+    assert columns(outputs, kept=kept) == expected
+    assert list(ScoreColumns(model_for(outputs), "parquet").empty(kept)) == list(expected)
+
+
+def test_two_columns_of_a_csv_file_with_one_name_are_refused(tmp_path: Path) -> None:
+    schema = pa.schema([("scores_0_0", pa.float64()), ("scores_0", pa.list_(pa.float64(), 2))])
+    with pytest.raises(ConfigError, match="would have this name"), open_sink(tmp_path / "scores.csv", "csv", schema):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("outputs", "kind"), [([1, 2], pa.int64()), ([0.5, NAN], pa.float64()), (np.array([1.5, 2.0]), pa.float64())]
+)
+def test_scores_of_a_model_without_an_answer_have_their_own_type(outputs: Any, kind: pa.DataType) -> None:
+    found = ScoreColumns(model_for(outputs, answered=False), "parquet").convert(outputs, 2, ())
+    assert found["prediction"].type == kind
+
+
+def test_integers_stay_integers_if_one_is_missing() -> None:
+    """Pandas makes floats of them."""
+    scores = ScoreColumns(model_for(normalise(pd.DataFrame({"a": [1, 2]}), 2)), "parquet")
+    assert scores.convert(normalise(pd.DataFrame({"a": [1, BIG]}), 2), 2, ())["a"].to_pylist() == [1, BIG]
+    later = scores.convert(normalise(pd.DataFrame({"a": [3.0, NAN]}), 2), 2, ())["a"]
+    assert (later.type, later.to_pylist()) == (pa.int64(), [3, None])
+    with pytest.raises(PlatformError, match=r"double instead of int64 for a; return values of one type"):
+        scores.convert(normalise(pd.DataFrame({"a": [3.5, NAN]}), 2), 2, ())
+
+
+@pytest.mark.parametrize(
     ("outputs", "expected"),
     [
         (np.array([1.5, 2.0]), {"prediction": pa.float64()}),

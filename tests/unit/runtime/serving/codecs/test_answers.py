@@ -27,21 +27,24 @@ ID = "0198c0de-0000-7000-8000-000000000001"
 BODY = json.dumps({"dataframe_records": [{"a": 1, "b": 2, "c": 3}]}).encode()
 
 
-def model_for(outputs: Any, output: Any = "prediction", *, by_request: bool = False) -> ServedModel:
-    """Return a model as preparation makes it of a sample whose answer is `outputs`."""
+def model_for(
+    outputs: Any, output: Any = "prediction", *, by_request: bool = False, answered: bool = True
+) -> ServedModel:
+    """Return a model as preparation makes it of a sample whose answer is `outputs`, or of no answer."""
     sample = as_request(outputs) if by_request else outputs
     form = outputs.form if isinstance(outputs, Answer) else ""
     prepared = Prepared(
         {},
         NUMBERS,
         output,
-        output_type(output, sample),
+        output_type(output, sample if answered else None),
         {},
         "",
         [],
         by_request=by_request,
-        form=form,
-        tensors=output_tensors(sample, output),
+        form=form if answered else "",
+        tensors=output_tensors(sample, output) if answered else [],
+        answered=answered,
     )
     return ServedModel(VersionInfo("flights", "3", "champion", "s", "run", {}), prepared, Present(NUMBERS, outputs))
 
@@ -308,6 +311,61 @@ def test_one_rule_for_nan_and_infinities_in_every_container(outputs: Any) -> Non
     head = int(binary.headers["Inference-Header-Content-Length"])
     assert np.array_equal(np.frombuffer(binary.body[head:], "<f8"), [1.0, NAN, -INF], equal_nan=True)
     assert "note" not in json.loads(binary.body[:head])["parameters"]
+
+
+@pytest.mark.parametrize("by_request", [True, False])
+def test_any_output_of_a_model_that_has_not_answered_can_be_chosen(by_request: bool) -> None:
+    frame = normalise(pd.DataFrame({"a": [1.0], "b": [2]}), 1)
+    model = model_for(frame, by_request=by_request, answered=False)
+    result = InferenceResult(as_request(frame) if by_request else frame, model, ID)
+    answer = json.loads(tensors(result, outputs=[{"name": "b"}]).body)
+    assert listed(answer["outputs"]) == {"b": ("INT64", [1], [2])}
+    with pytest.raises(Problem) as error:
+        tensors(result, outputs=[{"name": "prediction"}])
+    assert error.value.errors[0].message == "this answer has the outputs a, b"
+    assert open_inference.model_metadata(model)["outputs"] == []
+
+
+def test_probabilities_are_known_before_the_first_answer() -> None:
+    model = model_for(None, "score", answered=False)
+    assert open_inference.model_metadata(model)["outputs"] == [{"name": "score", "datatype": "FP64", "shape": [-1]}]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "kind"),
+    [
+        ([0.5, NAN], pa.float64()),
+        ([1, 2], pa.int64()),
+        ([True, False], pa.bool_()),
+        (np.array([0.5, NAN]), pa.float64()),
+    ],
+)
+def test_the_first_answers_keep_their_types_in_arrow(outputs: Any, kind: pa.DataType) -> None:
+    table = arrow(InferenceResult(outputs, model_for(outputs, answered=False), ID))
+    assert table.schema.field("prediction").type == kind
+    assert repr(table["prediction"].to_pylist()) == repr(np.array(outputs).tolist())
+
+
+def test_numbers_of_a_model_of_many_types_are_json_texts() -> None:
+    model = model_for([{"a": 1}, 2.5])
+    table = arrow(InferenceResult([0.5, NAN, 2, None], model, ID))
+    assert table["prediction"].to_pylist() == ["0.5", None, "2", None]
+    assert arrow(InferenceResult(np.array([0.5, NAN]), model, ID))["prediction"].to_pylist() == ["0.5", None]
+
+
+def test_a_number_in_a_column_of_texts_is_json_text() -> None:
+    model = model_for(normalise(pd.DataFrame({"a": ["x"]}), 1))
+    frame = normalise(pd.DataFrame({"a": pd.Series([1.5, None], dtype=object)}), 2)
+    assert arrow(InferenceResult(frame, model, ID))["a"].to_pylist() == ["1.5", None]
+
+
+def test_missing_text_is_not_noted() -> None:
+    result = result_of(normalise(pd.Series(["a", None]), 2))
+    document = named(result)
+    assert document["predictions"] == [{"prediction": "a"}, {"prediction": None}]
+    assert "notes" not in document
+    # As MLflow writes it.
+    assert b'[{"0": "a"}, {"0": NaN}]' in invocations(result).body
 
 
 def test_a_compiled_score_that_is_not_finite() -> None:

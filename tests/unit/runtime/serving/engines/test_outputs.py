@@ -324,3 +324,43 @@ def test_any_frame_is_mlflows(data: st.DataObject) -> None:
 def test_rows_that_are_not_finite_are_found_in_every_form(outputs: Any, rows: list[int]) -> None:
     assert non_finite_rows(outputs) == rows
     assert is_finite(outputs) is (not rows)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "rows"),
+    [
+        (normalise(pd.Series(["a", None]), 2), []),
+        (normalise(pd.DataFrame({"s": ["a", None], "n": [1.0, 2.0]}), 2), []),
+        (normalise(pd.DataFrame({"s": ["a", None], "n": [NAN, 2.0]}), 2), [0]),
+        (["a", NAN, INF], [2]),
+        ([["a", NAN], ["b", "c"]], []),
+        (Answer("series", (), [["a", NAN]], None), []),
+        (Answer("frame", ["s", "n"], [["a", NAN], [1.0, NAN]], None), [0]),
+        (Answer("value", (), [{"s": ["a", NAN]}], None), []),
+    ],
+)
+def test_nan_beside_texts_is_a_missing_text(outputs: Any, rows: list[int]) -> None:
+    assert non_finite_rows(outputs) == rows
+    # MLflow writes it as NaN.
+    assert not is_finite(outputs)
+
+
+LONG = np.array([0.5, 1.5], np.longdouble)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (LONG, [0.5, 1.5]),
+        (LONG.reshape(2, 1, 1), [[[0.5]], [[1.5]]]),
+        (LONG[:1], [0.5]),
+        (pd.Series(LONG), [{"0": 0.5}, {"0": 1.5}]),
+        (pd.DataFrame({"a": LONG}), [{"a": 0.5}, {"a": 1.5}]),
+        ({"a": LONG}, {"a": [0.5, 1.5]}),
+        ({"a": np.ma.MaskedArray(LONG)}, {"a": [0.5, 1.5]}),
+        ({"a": {"b": LONG}}, {"a": {"b": [0.5, 1.5]}}),
+    ],
+)
+def test_long_doubles_become_doubles(given: Any, expected: Any) -> None:
+    value = mlflow_value(normalise(given, 2))
+    assert json.loads(json.dumps(value)) == expected

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidemill.runtime.serving.isolation.environment import environment_key, environment_requirements
 from tidemill.runtime.serving.isolation.requirements import (
+    InvalidRequirementsError,
     ModelRequirements,
     UnbuildableError,
     named_requirements,
@@ -109,7 +110,7 @@ def test_included_files_and_constraints_are_read(tmp_path: Path) -> None:
 )
 def test_what_is_not_the_models_own_is_refused(tmp_path: Path, line: str) -> None:
     (tmp_path / "secret.txt").write_text("numpy\n")
-    with pytest.raises(UnbuildableError):
+    with pytest.raises(InvalidRequirementsError):
         unmet_requirements(model(tmp_path / "model", f"{line}\n"))
 
 
@@ -186,7 +187,7 @@ def test_named_requirements_keep_their_markers_extras_and_hashes() -> None:
     ],
 )
 def test_only_the_platforms_index_provides_code(line: str) -> None:
-    with pytest.raises(UnbuildableError) as refused:
+    with pytest.raises(InvalidRequirementsError) as refused:
         named_requirements(["numpy", line])
     assert line.split()[0] in str(refused.value)
 

@@ -13,6 +13,7 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 from sklearn.tree import DecisionTreeClassifier
 from tidemill.runtime.serving.codecs.answer_columns import arrow_array
-from tidemill.runtime.serving.engines.errors import UnfitError
+from tidemill.runtime.serving.engines.errors import TemporaryError, UnfitError
 from tidemill.runtime.serving.engines.mlmodel import MLmodel
 from tidemill.runtime.serving.engines.outputs import Answer
 from tidemill.runtime.serving.engines.prepared import Prepared
@@ -473,7 +474,16 @@ def test_rows_that_are_invented_do_not_decide_whether_a_model_serves(tmp_path: P
         assert not model.engine.mergeable
         rows = [(1.5,), (1.5,)] if name == "two rows" else [(1.5,)]
         expected = {"log": [math.log(1.5)], "two rows": [1.5, 1.5], "text": ["low"]}.get(name, [2.0])
-        assert answers(model, rows) == expected
+        assert model.answered == (name in ("log", "not finite"))
+        assert model.by_request is not model.answered
+        if model.by_request:
+            answer = model.predict(Batch(len(rows), rows))
+            assert isinstance(answer, Answer)
+            assert answer.rows is None
+            assert answer.to_mlflow() == expected
+            assert "refused the rows that tidemill made up" in model.merging_note
+        else:
+            assert answers(model, rows) == expected
         assert model.example
         field = model.output_type.field(0)
         assert field.name == "prediction"
@@ -481,6 +491,31 @@ def test_rows_that_are_invented_do_not_decide_whether_a_model_serves(tmp_path: P
             # Any answer can be kept as text.
             assert field.type == pa.string()
             assert arrow_array([{"any": [1]}, 2.0], field.type).to_pylist() == ['{"any": [1]}', "2.0"]
+
+
+FORECAST = "[{'EUR': 1}[each] for each in model_input['currency']]; return [0.5] * 5"
+LOOK_UP = "return [{'EUR': 1.5}[each] for each in model_input['currency']]"
+
+
+@pytest.mark.parametrize(("body", "by_request"), [(FORECAST, True), (LOOK_UP, False)])
+def test_a_model_that_refuses_invented_rows_learns_from_rows_of_data(
+    tmp_path: Path, body: str, by_request: bool
+) -> None:
+    """A forecast of five steps agrees with five rows by chance."""
+    folder = from_code(tmp_path / "1", PYTHON_MODEL.format(body=body), pd.DataFrame({"currency": ["EUR"]}))
+    with served(folder) as model:
+        rows: list[tuple[Any, ...]] = [("EUR",)] * 5
+        batch = Batch(5, model.contract.to_record_batch(Batch(5, rows)))
+        for given in (batch, Batch(5, rows)):
+            answer = model.predict(given)
+            assert isinstance(answer, Answer)
+            assert answer.rows is None
+        learnt = model.predict_and_learn(batch)
+        assert model.by_request is by_request
+        assert rows_of(learnt) == (None if by_request else [1.5] * 5)
+    if not by_request:
+        with closing(load(info_of(folder), folder, wanted(), rows_independent=True)) as declared:
+            assert rows_of(declared.predict(batch)) == [1.5] * 5
 
 
 @pytest.mark.parametrize("kind", ["double", "long", "string", "boolean"])
@@ -500,6 +535,8 @@ def test_the_name_of_probabilities_does_not_depend_on_invented_rows(tmp_path: Pa
     with served(save_version(tmp_path / "1", fitted, frame, input_example=None)) as model:
         assert model.output == output
         assert "has no example" in model.engine_note
+        # The method answers by row.
+        assert (model.answered, model.by_request) == (False, False)
         assert len(answers(model, [("EUR",), ("USD",)])) == 2
 
 
@@ -615,3 +652,29 @@ def test_boosters_of_other_libraries_are_compiled(tmp_path: Path, library: str, 
     with served(folder, wanted([])) as model:
         assert model.engine.name == "pyfunc"
         assert np.allclose(answers(model), predict(pd.DataFrame(ROWS, columns=["a", "b"])), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("foo @ https://example.invalid/foo-1.0-py3-none-any.whl", "foo @ https://example.invalid"),
+        ("-r ../other.txt", "outside the model's folder"),
+        ("no-such-package-of-tidemill==1.0", "cannot be built"),
+    ],
+)
+def test_requirements_that_can_never_be_built_are_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, why: str
+) -> None:
+    """A package index that does not answer may do so later."""
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    frame = pd.DataFrame({"n": [1.0]})
+    code = PYTHON_MODEL.format(body="return model_input['n']")
+    (tmp_path / "cache" / "m").mkdir(parents=True)
+    folder = from_code(tmp_path / "cache" / "m" / "1", code, frame, input_example=frame)
+    (folder / "model" / "requirements.txt").write_text(f"{line}\n")
+    with pytest.raises(UnfitError, match=why) as error:
+        prepared(folder)
+    assert isinstance(error.value, TemporaryError) is line.startswith("no-such")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -222,3 +223,25 @@ def test_trust_is_one_word_everywhere_and_off_by_default(tmp_path: Path) -> None
     for model in (ServeConfig, ServingSettings):
         with pytest.raises(ValueError, match="pickle"):
             model.model_validate({"trust": ["everything"]})
+
+
+def test_the_switch_is_for_one_version_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two versions load in threads of their own; the second waits, and the switch is as before at the end."""
+    monkeypatch.delenv(PICKLE_SWITCH, raising=False)
+    model = MLmodel(tmp_path, {"python_function": {"loader_module": "mlflow.sklearn"}}, {}, {})
+    seen: list[str] = []
+    entered = threading.Event()
+
+    def load_second() -> None:
+        with limit_pickle(model):
+            seen.append(os.environ[PICKLE_SWITCH])
+            entered.set()
+
+    second = threading.Thread(target=load_second)
+    with limit_pickle(model, ["pickle"]):
+        second.start()
+        assert not entered.wait(0.5)
+        assert os.environ[PICKLE_SWITCH] == "true"
+    second.join()
+    assert seen == ["false"]
+    assert PICKLE_SWITCH not in os.environ
