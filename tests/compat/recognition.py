@@ -90,6 +90,10 @@ def wrong_tensor(case: Case) -> bool:
         return False
     given = case.body.get(values.form_of(case.body))
     specs = _specs(case)
+    if isinstance(given, dict) and values.form_of(case.body) == "dataframe_split":
+        given = [dict(zip(given["columns"], row, strict=True)) for row in given["data"]]
+        if specs[0].name is None:
+            given = [next(iter(row.values())) if len(row) == 1 else [*row.values()] for row in given]
     if isinstance(given, list) and all(isinstance(row, dict) for row in given):
         given = {name: [row.get(name) for row in given] for name in given[0]}
     if not isinstance(given, dict):

@@ -218,6 +218,11 @@ def _tensor_records(contract: Contract, layout: str, value: Any, limits: LimitSe
         raise too_many_columns(width, limits)
     first = contract.columns[0]
     if not contract.named:
+        if first.shape[0] != -1 or -1 in first.shape[1:]:
+            hint = "send `inputs` or `instances`"
+            raise invalid_field(layout, f"a data frame does not fit a tensor of shape {list(first.shape)}; {hint}")
+        if width > 1 and len(first.shape) != 2:
+            raise invalid_field(layout, f"expected one column with {first.expected}; {width} columns are one matrix")
         # The only tensor has no name: it gets the only column, or all of them.
         rows = [{first.name: next(iter(row.values())) if len(row) == 1 else list(row.values())} for row in rows]
     return [
