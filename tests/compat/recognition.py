@@ -88,7 +88,7 @@ def wrong_type(case: Case) -> bool:
 def wrong_tensor(case: Case) -> bool:
     if not (only_tidemill_refuses(case) and _tensors(case)):
         return False
-    given = case.body.get(values.form_of(case.body))
+    given: Any = case.body.get(values.form_of(case.body))
     specs = _specs(case)
     if isinstance(given, dict) and values.form_of(case.body) == "dataframe_split":
         given = [dict(zip(given["columns"], row, strict=True)) for row in given["data"]]
