@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tidemill.runtime.serving.isolation.environment import building_environment
 from tidemill.stacks.cli.app import run
 
 from tests.compat.flavours import BODIES, FLAVOURS, Flavour
@@ -30,7 +31,8 @@ def serving(model: Path, folder: Path, *trust: str) -> Generator[ModelServer]:
     """The real model server; it finds the environments of the flavours."""
     folder.mkdir()
     settings = {"registry": None, "path": str(model), "capture": None, "trust": list(trust)}
-    ready = {"TIDEMILL_ENVIRONMENTS": str(cache_folder() / "@environments")}
+    # With the user's certificates and index, for an environment that is not ready.
+    ready = {**building_environment(), "TIDEMILL_ENVIRONMENTS": str(cache_folder() / "@environments")}
     server = ModelServer(folder, "", "", folder, settings, variables=ready)
     try:
         server.start()

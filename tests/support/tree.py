@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -39,12 +40,22 @@ def run_uv(*args: str, cwd: Path) -> str:
     return done.stdout
 
 
-def build_wheel(folder: Path) -> Path:
-    """Build the wheel from a copy of the tree, so that nothing an earlier build left gets into it."""
+def build_wheel(folder: Path, *, version: str | None = None) -> Path:
+    """Build the wheel from a copy of the tree, so that nothing an earlier build left gets into it.
+
+    Args:
+        folder: for the copy and the wheel.
+        version: of the wheel, instead of the tree's.
+    """
     tree = folder / "tree"
     for name in project_files():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, tree / name)
+    if version is not None:
+        project = tree / "pyproject.toml"
+        text, changed = re.subn(r'(?m)^version = ".*"$', f'version = "{version}"', project.read_text(), count=1)
+        assert changed
+        project.write_text(text)
     run_uv("build", "--wheel", "--out-dir", str(folder / "dist"), str(tree), cwd=folder)
     [wheel] = (folder / "dist").glob("*.whl")
     return wheel
