@@ -53,7 +53,7 @@ def old(tmp_path: Path) -> Iterator[RunningPlatform]:
 def upgrade(platform: RunningPlatform, folder: Path) -> None:
     """Do what a user does: take the new release's files, and install it where the old one was."""
     # A release has a version of its own; it is part of what a service runs, so every service restarts.
-    wheel = build_wheel(folder, version="0.1.0.post1")
+    wheel = build_wheel(folder, version="0.1.1")
     python = str(platform.bin / "python")
     run_uv("pip", "install", "--quiet", "--python", python, "--no-deps", "--reinstall", str(wheel), cwd=folder)
     project = platform.project
