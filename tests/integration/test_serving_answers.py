@@ -266,9 +266,9 @@ def test_an_answer_that_no_protocol_represents_is_refused_in_words(tmp_path: Pat
         assert client.post("/invocations", json={"dataframe_records": ROWS[:1]}).json()["predictions"] == [1.5]
     with (
         pytest.raises(AssertionError, match=re.escape(f"model cannot serve: {sentence}")),
-        alone(tmp_path / "always", SPARSE.replace("if (x < 0).any()", "if True")),
+        alone(tmp_path / "always", SPARSE.replace("if (x < 0).any()", "if True")) as served,
     ):
-        pass
+        served.wait(lambda: False, 60)
 
 
 def test_one_odd_answer_of_a_version_that_answers_by_row(tmp_path: Path) -> None:
