@@ -186,7 +186,9 @@ def test_absent_and_null_values_reach_the_model_as_in_mlflow(commands: Commands,
     full = {"n": 3, "i": 4, "b": True, "s": "x", "d": 1.5, "t": "2024-05-01T10:00:00"}
     oracle = Oracle(path)
     with commands.serve(path) as server:
-        for rows in ([full], [{"n": 3}], [{**full, "b": True}, {**dict.fromkeys(full), "b": False}]):
+        # MLflow refuses null beside a number in an optional integer, and makes False of null in a boolean.
+        some_null = {**full, **dict.fromkeys(("s", "d", "t"))}
+        for rows in ([full], [{"n": 3}], [full, some_null]):
             theirs = oracle.invocations(_records(*copy.deepcopy(rows)))
             assert theirs.ok
             assert server.invocations(_records(*rows)) == theirs.value

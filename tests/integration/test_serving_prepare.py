@@ -157,7 +157,12 @@ def from_code(folder: Path, *, load: str = "pass", predict: str = "return model_
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         mlflow.pyfunc.save_model(
-            folder / "model", python_model=str(script), signature=infer_signature(frame), pip_requirements=["numpy"]
+            folder / "model",
+            python_model=str(script),
+            signature=infer_signature(frame),
+            # Without an example, a model that fails on invented rows serves.
+            input_example=frame,
+            pip_requirements=["numpy"],
         )
     (folder / "model" / script.name).write_text(CODE.format(load=load, predict=predict))
     return folder
