@@ -212,7 +212,9 @@ def test_an_object_that_no_protocol_represents_is_an_error_that_names_it() -> No
         (Answer("score", (), [np.array([np.nan, 0.0]), np.array([0.0, 1.0])], 2), None),
         (Answer("value", (), [{"a": [1.0, {"b": np.nan}]}], None), "the model's answer has a value that is not finite"),
         (Answer("value", (), [np.array([[1, 2], [3, 4]])], 2), None),
-        (["x", float("nan")], "for row 1"),
+        ([1.5, float("nan")], "for row 1"),
+        # Beside texts, NaN is a missing text.
+        (["x", float("nan")], None),
     ],
 )
 def test_non_finite_outputs_of_every_form_are_refused(outputs: Any, message: str | None) -> None:
