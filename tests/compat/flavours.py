@@ -21,7 +21,7 @@ from tidemill.runtime.serving.isolation import environment
 from tests.support.foreign import cache_folder, describe_environment
 
 OWN_MLFLOW = version("mlflow-skinny")
-# The packages of a model of MLflow 2, besides its library. All have wheels for Python 3.10 to 3.13.
+# The packages of a model of MLflow 2 other than its library. All have wheels for Python 3.10 to 3.13.
 _MLFLOW_2 = ("mlflow-skinny==2.22.1", "numpy==2.1.3", "pandas==2.2.3", "pyarrow==19.0.1")
 _MLFLOW_3 = (f"mlflow-skinny=={OWN_MLFLOW}", "numpy==2.3.5", "pandas==2.3.3", "pyarrow==23.0.1")
 ROWS = {

@@ -20,7 +20,7 @@ from mlflow.types.schema import ParamSchema
 
 from .oracle import mlflow, quiet
 
-# Returns one text for each row, the first of which describes the input. So it is served whatever forms of answers are.
+# Returns one text for each row, the first of which describes the input. So every server can return it.
 DESCRIBE = '''
 import json
 

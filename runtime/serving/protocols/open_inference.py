@@ -157,7 +157,7 @@ class _OutputOptions:
         return EncodedResponse(head + b"".join(binary), OCTETS, {HEADER_LENGTH: str(len(head))})
 
     def _columns(self, result: InferenceResult) -> list[tuple[str, Values]]:
-        """Return the outputs that the request wants, in its order."""
+        """Return the outputs that the request names, in its order."""
         columns = output_columns(result.outputs, result.model.output)
         if not self.chosen:
             return columns

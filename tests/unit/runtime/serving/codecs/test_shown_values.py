@@ -1,4 +1,4 @@
-"""A 422 shows the invalid value, whatever format the request has, and the default limits fit wide tables and images."""
+"""A 422 shows the invalid value, in every format of requests, and the default limits fit wide tables and images."""
 
 from __future__ import annotations
 
