@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from importlib.util import find_spec
@@ -15,7 +16,10 @@ import typer
 from ...runtime.common.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ...runtime.serving.settings import Trusted
+    from ...runtime.serving.settings import ServingSettings, Trusted
+
+
+_NAME_AND_VERSION = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)@(?P<version>[A-Za-z0-9_.-]+)")
 
 
 class TrustedKind(StrEnum):
@@ -119,3 +123,38 @@ def read_settings(file: Path | None, by_option: Iterable[str]) -> dict[str, Any]
         if key in settings:
             raise ConfigError("the command line sets this", field=key, value=str(file), hint=f"remove it from {file}")
     return settings
+
+
+def settings_of_version(
+    text: str, tracking_uri: str | None, *, name: str | None = None, trust: Sequence[str] = ()
+) -> ServingSettings:
+    """Return the settings with which a command reads one model; nothing listens.
+
+    Args:
+        text: NAME@VERSION, NAME@ALIAS, models:/NAME/VERSION, or a folder with an MLmodel file.
+        tracking_uri: the registry, if it is given.
+        name: of a model that comes from a folder.
+        trust: what the model's files may hold.
+
+    Raises:
+        UserError: `text` names no model, or no registry is configured.
+    """
+    from ...runtime.batch_scoring.model_uri import ModelUri, cache_folder, folder_name, registry_settings
+    from ...runtime.serving.settings import ServingSettings
+
+    if (match := _NAME_AND_VERSION.fullmatch(text)) and not Path(text).exists():
+        version = match["version"]
+        text = f"models:/{match['name']}/{version}" if version.isdecimal() else f"models:/{text}"
+    uri = ModelUri.parse(text, name=name)
+    registry = registry_settings(tracking_uri) if uri.path is None else None
+    values = {
+        "listen": {"port": 1, "token_file": "unused"},  # required, but nothing listens
+        "model": uri.name,
+        "alias": uri.alias,
+        "version": uri.version,
+        "path": uri.path,
+        "registry": registry,
+        "cache": cache_folder() / "models" / folder_name(uri, registry),
+        "trust": list(trust),
+    }
+    return ServingSettings.model_validate({key: value for key, value in values.items() if value is not None})

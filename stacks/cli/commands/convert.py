@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,13 +12,11 @@ import typer
 
 from ....runtime.common.errors import UserError
 from ..options import JsonOption
-from ..serving_options import TrackingOption, TrustOption, require_server_packages, trusted
+from ..serving_options import TrackingOption, TrustOption, require_server_packages, settings_of_version, trusted
 from ..terminal import interruptible
 
 if TYPE_CHECKING:
     from ....runtime.serving.conversion import Converted
-
-_NAME_AND_VERSION = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)@(?P<version>[A-Za-z0-9_.-]+)")
 
 
 class Format(StrEnum):
@@ -62,29 +59,11 @@ def convert(
     require_server_packages(tracking_uri)
     if to is Format.ONNX and (missing := next((m for m in ("skl2onnx", "onnxruntime") if find_spec(m) is None), None)):
         raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
-    from ....runtime.batch_scoring.model_uri import ModelUri, cache_folder, folder_name, registry_settings
     from ....runtime.serving.conversion import convert as convert_version
-    from ....runtime.serving.settings import ServingSettings
 
-    text = model
-    if (match := _NAME_AND_VERSION.fullmatch(model)) and not Path(model).exists():
-        version = match["version"]
-        text = f"models:/{match['name']}/{version}" if version.isdecimal() else f"models:/{model}"
-    uri = ModelUri.parse(text)
-    if uri.path is not None and out is None:
+    settings = settings_of_version(model, tracking_uri, trust=trusted(trust))
+    if settings.path is not None and out is None:
         raise UserError("a folder is converted to another folder", field="OUT", hint="name a new folder")
-    registry = registry_settings(tracking_uri) if uri.path is None else None
-    values = {
-        "listen": {"port": 1, "token_file": "unused"},  # required, but nothing listens
-        "model": uri.name,
-        "alias": uri.alias,
-        "version": uri.version,
-        "path": uri.path,
-        "registry": registry,
-        "cache": cache_folder() / "models" / folder_name(uri, registry),
-        "trust": trusted(trust),
-    }
-    settings = ServingSettings.model_validate({key: value for key, value in values.items() if value is not None})
     with interruptible():
         done = convert_version(
             settings,

@@ -22,6 +22,7 @@ from ..serving_options import (
     TrackingOption,
     read_settings,
     require_server_packages,
+    settings_of_version,
 )
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from ...model_image import BuildContext
 
 _TAG = re.compile(r"[a-z0-9][a-z0-9._/:@-]*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?")
-_NAME_AND_VERSION = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)@(?P<version>[A-Za-z0-9_.-]+)")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 _BY_OPTION = ("listen", "model", "alias", "version", "path", "registry", "cache", "shadow")
 
@@ -113,25 +113,9 @@ def image(
 
 def _download_model(text: str, name: str | None, tracking_uri: str | None) -> tuple[VersionInfo, Path]:
     """Return the version and the folder with its model."""
-    from ....runtime.batch_scoring.model_uri import ModelUri, cache_folder, folder_name, registry_settings
-    from ....runtime.serving.settings import ServingSettings
     from ....runtime.serving.versions.source import source_of
 
-    if (match := _NAME_AND_VERSION.fullmatch(text)) and not Path(text).exists():
-        version = match["version"]
-        text = f"models:/{match['name']}/{version}" if version.isdecimal() else f"models:/{text}"
-    uri = ModelUri.parse(text, name=name)
-    registry = registry_settings(tracking_uri) if uri.path is None else None
-    values = {
-        "listen": {"port": 1, "token_file": "unused"},  # required, but nothing listens
-        "model": uri.name,
-        "alias": uri.alias,
-        "version": uri.version,
-        "path": uri.path,
-        "registry": registry,
-        "cache": cache_folder() / "models" / folder_name(uri, registry),
-    }
-    settings = ServingSettings.model_validate({key: value for key, value in values.items() if value is not None})
+    settings = settings_of_version(text, tracking_uri, name=name)
     with closing(source_of(settings, settings.alias)) as source:
         info = source.resolve()
         if info is None:
